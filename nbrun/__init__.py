@@ -1,0 +1,39 @@
+"""Run Jupyter notebooks headless on a Jupyter server.
+
+::
+
+    import nbrun
+
+    result = nbrun.run("report.ipynb", output="out/report.ipynb")
+    print(result.outcome, result.exit_code)
+
+The names are imported when they are first used: the command line, and the private server's process, which import this
+package too, need few of them. ``__init__.pyi`` tells type checkers the same, and a test that the two agree.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "nbrun.api": ("RunOptions", "connect", "run", "run_async"),
+    "nbrun.core.results": ("CellError", "CellOutcome", "CellResult", "NotebookResult", "Outcome", "Problem"),
+    "nbrun.errors": ("ExitCode", "NbrunError"),
+    "nbrun.stopping": ("StopSwitch",),
+    "nbrun.version": ("__version__",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from where it lives."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'nbrun' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return [*__all__]

@@ -1,0 +1,31 @@
+from nbrun.api import RunOptions as RunOptions
+from nbrun.api import connect as connect
+from nbrun.api import run as run
+from nbrun.api import run_async as run_async
+from nbrun.core.results import CellError as CellError
+from nbrun.core.results import CellOutcome as CellOutcome
+from nbrun.core.results import CellResult as CellResult
+from nbrun.core.results import NotebookResult as NotebookResult
+from nbrun.core.results import Outcome as Outcome
+from nbrun.core.results import Problem as Problem
+from nbrun.errors import ExitCode as ExitCode
+from nbrun.errors import NbrunError as NbrunError
+from nbrun.stopping import StopSwitch as StopSwitch
+from nbrun.version import __version__ as __version__
+
+__all__ = [
+    "CellError",
+    "CellOutcome",
+    "CellResult",
+    "ExitCode",
+    "NbrunError",
+    "NotebookResult",
+    "Outcome",
+    "Problem",
+    "RunOptions",
+    "StopSwitch",
+    "__version__",
+    "connect",
+    "run",
+    "run_async",
+]

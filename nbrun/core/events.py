@@ -1,0 +1,98 @@
+"""What a run tells its observers while it goes; reporters listen to nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nbrun.core.bundles import Output
+from nbrun.core.results import CellResult, NotebookResult
+
+
+class Stage(StrEnum):
+    """What a run is doing, in the words that a person reads."""
+
+    STARTING_SERVER = "starting the server"
+    CONNECTING = "connecting to the server"
+    LOADING = "loading the notebook"
+    STARTING_KERNEL = "starting the kernel"
+    RUNNING = "running"
+    SAVING = "saving"
+    STOPPING = "stopping the kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class StageEntered:
+    """The run goes on to its next stage."""
+
+    notebook: str
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class CellStarted:
+    """A cell was sent to the kernel: the `number`-th of `total` that are to run."""
+
+    notebook: str
+    index: int
+    number: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputArrived:
+    """A cell put something out; a stream comes in the pieces in which it was written."""
+
+    notebook: str
+    index: int
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class CellFinished:
+    """A cell that was sent has its outcome."""
+
+    notebook: str
+    result: CellResult
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something the user should know that does not end the run."""
+
+    notebook: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run is over, saved and torn down."""
+
+    result: NotebookResult
+
+
+Event = StageEntered | CellStarted | OutputArrived | CellFinished | Warned | RunFinished
+Observer = Callable[[Event], None]
+"""Called with each event in order, from the run's own loop; it must return at once and not raise."""
+
+
+class Journal:
+    """Tells an observer of one run, and keeps the warnings for its result."""
+
+    def __init__(self, notebook: str, observe: Observer) -> None:
+        self.notebook = notebook
+        self.warnings: list[str] = []
+        self._observe = observe
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on."""
+        if isinstance(event, Warned):
+            self.warnings.append(event.text)
+        self._observe(event)
+
+    def enter(self, stage: Stage) -> None:
+        """Say that the run goes on to its next stage."""
+        self.tell(StageEntered(self.notebook, stage))
+
+    def warn(self, text: str) -> None:
+        """Say something that the user should know."""
+        self.tell(Warned(self.notebook, text))

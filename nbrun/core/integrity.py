@@ -1,0 +1,172 @@
+"""Was every message of a cell seen? Counts what the kernel numbered, and recognises what the server confesses.
+
+Servers drop output in silence: a rate limiter throws away what comes too fast, queues overflow while a server is busy,
+and the reply is ``ok`` all the same. Two things tell of it.
+
+*Numbers.* Kernels built on jupyter_client's ``Session`` (ipykernel among them) name their messages
+``<session>_<pid>_<n>``, one counter for all channels. Between the end of one cell and the end of the next every number
+must come, but for the replies to other people's requests, which go to them alone; each of those requests shows itself
+by its busy and idle on iopub, so they can be counted too. A number that is missing is a message that is lost::
+
+    ... 41 idle | 42 busy  43 execute_input  44 stream  (45 46 47 missing)  48 reply  49 idle | 50 busy ...
+
+A message may still be late: threads number what they put out before they send it. Its stretch is then corrected, so
+what is missing is known at the end of the run and not before.
+
+*Notices.* The rate limiter puts a text of its own into the stderr of the cell when it begins to drop. It comes under
+the client's session, not the kernel's, and is no output of the cell.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from nbrun.core.messages import Channel, Message
+
+SLACK = 12
+"""Numbers that may be missing without meaning anything where others talked to the kernel, unseen or half seen."""
+_NOTICES = ("IOPub message rate exceeded.", "IOPub data rate exceeded.")
+
+
+class Cause(StrEnum):
+    """Why outputs of a cell are known, or must be feared, to be missing."""
+
+    RATE_LIMIT = "rate-limit"
+    """The server said that it dropped output which came too fast."""
+    MISSING_MESSAGES = "missing-messages"
+    """The kernel sent messages that did not arrive."""
+    IDLE_LOST = "idle-lost"
+    """The message that ends a cell's outputs did not arrive, so others before it may not have, either."""
+    ERROR_LOST = "error-lost"
+    """The cell's error did not arrive as an output; it was put together from the reply."""
+
+
+_SPELT = {
+    Cause.RATE_LIMIT: "the server's rate limit dropped what came too fast",
+    Cause.MISSING_MESSAGES: "messages of the kernel did not arrive",
+    Cause.IDLE_LOST: "the message that ends the outputs did not arrive",
+    Cause.ERROR_LOST: "the error did not arrive as an output",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """What is missing of a cell: why, and how many outputs, None where nobody can know.
+
+    ``exact`` says that the number is the kernel's own count, with nobody else on the kernel to confuse it.
+    """
+
+    causes: Sequence[Cause]
+    lost: int | None = None
+    exact: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that stands in the JSON result and in the cell's metadata."""
+        return {"causes": [cause.value for cause in self.causes], "lost": self.lost, "exact": self.exact}
+
+    def __str__(self) -> str:
+        """Say it in one sentence."""
+        about = "" if self.exact else "about "
+        if self.lost is None:
+            what = "outputs may be missing"
+        else:
+            what = f"{about}{self.lost} {'output message is' if self.lost == 1 else 'output messages are'} missing"
+        told = [cause for cause in self.causes if cause is not Cause.MISSING_MESSAGES] or self.causes
+        return f"{what}: {'; '.join(_SPELT[cause] for cause in told)}"
+
+
+def is_rate_limit_notice(message: Message, own_session: str) -> bool:
+    """Tell whether a message is the server's word that it drops output."""
+    if message.session != own_session or message.type != "stream":
+        return False
+    text = message.content.get("text")
+    return isinstance(text, str) and text.startswith(_NOTICES)
+
+
+@dataclass(slots=True)
+class Stretch:
+    """The numbers from the end of one cell to the end of the next."""
+
+    last: int
+    missing: int
+    alone: bool
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts the messages of one kernel process, stretch by stretch."""
+
+    session: str
+    """Our own, by which our requests are told from other people's."""
+    request: str = ""
+    """The request whose idle ends the stretch; a later reply may overtake that, over a socket of its own."""
+    _prefix: str = ""
+    _base: int | None = None
+    _end: int | None = None
+    _first: int = 0
+    _last: int = 0
+    _received: int = 0
+    _replies: list[int] = field(default_factory=list)
+    _strangers: set[str] = field(default_factory=set)
+    _unsure: int = 0
+    _closed: list[Stretch] = field(default_factory=list)
+
+    def take(self, message: Message) -> None:
+        """Count a message of the kernel."""
+        number = self._number(message)
+        if number is None:
+            return
+        if self._base is not None and number <= self._base:
+            self._closed[bisect_left(self._closed, number, key=lambda stretch: stretch.last)].missing -= 1
+            return
+        self._first = min(self._first, number) if self._received else number
+        self._last = max(self._last, number)
+        self._received += 1
+        if message.channel != Channel.IOPUB:
+            self._replies.append(number)
+        elif message.type == "status":
+            self._take_status(message, number)
+
+    def disturb(self) -> None:
+        """Say that the server may have talked to the kernel unseen, as it does when a connection comes back."""
+        self._unsure = 2
+
+    def close(self) -> Stretch | None:
+        """End the stretch of a cell; None for a kernel that does not number its messages.
+
+        Where others talked to the kernel, their replies may fall to either side of an end, so that few missing numbers
+        prove nothing.
+        """
+        if not self._received:
+            return None
+        base = self._first - 1 if self._base is None else self._base
+        end = self._last if self._end is None else self._end
+        ahead = [number for number in self._replies if number > end]
+        missing = end - base - (self._received - len(ahead)) - len(self._strangers)
+        self._unsure = 2 if self._strangers else self._unsure
+        stretch = Stretch(end, missing if not self._unsure or missing > SLACK else 0, alone=not self._unsure)
+        self._closed.append(stretch)
+        self._base, self._end, self._last = end, None, max([end, *ahead])
+        self._received, self._first, self._replies = len(ahead), min(ahead, default=0), ahead
+        self._strangers, self._unsure = set(), max(self._unsure - 1, 0)
+        return stretch
+
+    def _take_status(self, message: Message, number: int) -> None:
+        if not self._is_ours(message.parent_id):
+            self._strangers.add(message.parent_id)
+        elif message.parent_id == self.request and message.content.get("execution_state") == "idle":
+            self._end = number
+
+    def _number(self, message: Message) -> int | None:
+        """Give the number of a message of this kernel process; None for any other, a forked child's too."""
+        prefix, _, digits = message.id.rpartition("_")
+        if not digits.isdecimal() or len(digits) > 18 or not message.session or not prefix.startswith(message.session):
+            return None
+        self._prefix = self._prefix or prefix
+        return int(digits) if prefix == self._prefix else None
+
+    def _is_ours(self, request_id: str) -> bool:
+        """Tell our requests from others'; the server's probes bear our session, too, but other numbers."""
+        return not request_id or request_id.removeprefix(f"{self.session}_").isdecimal()

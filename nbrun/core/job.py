@@ -1,0 +1,39 @@
+"""One run as asked for: what to run, within which limits, and what to do with the result."""
+
+from dataclasses import dataclass, field
+
+STARTUP_LIMIT = 60.0
+"""Seconds that a kernel may take to start, if nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The clocks of a run, in seconds; None never strikes.
+
+    ``run`` counts from the first cell, ``cell`` from a cell's start, ``silence`` from the last output of the running
+    cell (the command line calls it the idle time-out); ``startup`` bounds the start of the server and of the kernel.
+    """
+
+    run: float | None = None
+    cell: float | None = None
+    silence: float | None = None
+    startup: float = STARTUP_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of one notebook.
+
+    ``notebook`` is its name for the user, the path as it was given; ``kernel`` overrides the notebook's own kernelspec.
+    ``tolerate_loss`` makes lost output a warning, ``note_loss`` says so at the end of the cell's outputs.
+    """
+
+    notebook: str
+    kernel: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    allow_errors: bool = False
+    save: bool = True
+    raw_streams: bool = False
+    record_timing: bool = True
+    tolerate_loss: bool = False
+    note_loss: bool = True

@@ -1,0 +1,153 @@
+"""A kernel message as a value, and the requests that nbrun makes.
+
+The messaging specification calls the two dictionaries of a message *header* and *parent_header*; whatever a kernel
+sends in answer to a request bears that request's header as its parent. Routing in nbrun goes by the parent's
+``msg_id`` and nothing else: the server's own probes carry the client's session id as *their* parent session, so a
+session says nothing about who asked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+PROTOCOL_VERSION = "5.3"
+"""A header without a version is taken for protocol 4, and ipykernel then never answers."""
+
+Json = Mapping[str, Any]
+"""A JSON object as it came; never changed in place."""
+
+
+class Channel(StrEnum):
+    """The channels of a kernel that a websocket carries."""
+
+    SHELL = "shell"
+    IOPUB = "iopub"
+    STDIN = "stdin"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message, in either direction.
+
+    ``channel`` is a plain string: servers may name channels that nbrun does not know, and those pass unread.
+    ``buffers`` are raw binary attachments; only comm messages use them in practice.
+    """
+
+    channel: str
+    header: Json
+    parent: Json
+    content: Json
+    metadata: Json = field(default_factory=dict)
+    buffers: tuple[bytes, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """Give the ``msg_type``; empty where the sender gave none."""
+        return _text(self.header.get("msg_type"))
+
+    @property
+    def id(self) -> str:
+        """Give the message's own ``msg_id``."""
+        return _text(self.header.get("msg_id"))
+
+    @property
+    def session(self) -> str:
+        """Give the session of the *sender*: the kernel's, or our own on messages that the server makes up."""
+        return _text(self.header.get("session"))
+
+    @property
+    def date(self) -> str:
+        """Give the sender's time stamp (ISO 8601, the kernel's clock); empty where there is none."""
+        return _text(self.header.get("date"))
+
+    @property
+    def parent_id(self) -> str:
+        """Give the ``msg_id`` of the request that this message answers; empty where it answers none."""
+        return _text(self.parent.get("msg_id"))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+@dataclass(slots=True)
+class Requests:
+    """Makes the requests of one client session, each with a ``msg_id`` of its own.
+
+    ``session`` is the random id that names this client to the server and must stay the same over reconnects, or the
+    server throws away what it kept for us. Ids count up from it, so a recorded run can be replayed to the letter.
+    """
+
+    session: str
+    username: str = "nbrun"
+    _made: int = 0
+
+    def execute(
+        self,
+        code: str,
+        *,
+        stop_on_error: bool = True,
+        silent: bool = False,
+        metadata: Json | None = None,
+    ) -> Message:
+        """Ask to execute `code`.
+
+        Never allows stdin: nobody is there to answer. ``metadata`` must be an object even when it is empty; ipykernel
+        answers ``null`` with busy and idle and no reply.
+        """
+        content = {
+            "code": code,
+            "silent": silent,
+            "store_history": not silent,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": stop_on_error,
+        }
+        return self._make(Channel.SHELL, "execute_request", content, metadata=metadata)
+
+    def kernel_info(self, channel: Channel = Channel.SHELL) -> Message:
+        """Ask what the kernel is; also the fence that shows every earlier shell request to be finished."""
+        return self._make(channel, "kernel_info_request", {})
+
+    def complete(self, code: str, cursor_pos: int) -> Message:
+        """Ask for completions at `cursor_pos`, counted in Unicode code points."""
+        return self._make(Channel.SHELL, "complete_request", {"code": code, "cursor_pos": cursor_pos})
+
+    def inspect(self, code: str, cursor_pos: int, detail_level: int = 0) -> Message:
+        """Ask what stands at `cursor_pos`; `detail_level` 1 adds the source where there is one."""
+        content = {"code": code, "cursor_pos": cursor_pos, "detail_level": detail_level}
+        return self._make(Channel.SHELL, "inspect_request", content)
+
+    def comm_update(self, comm_id: str, outputs: Sequence[Mapping[str, Any]]) -> Message:
+        """Tell the kernel what an Output widget holds, as the frontend that keeps it does."""
+        data = {"method": "update", "state": {"outputs": list(outputs)}, "buffer_paths": []}
+        return self._make(Channel.SHELL, "comm_msg", {"comm_id": comm_id, "data": data})
+
+    def _make(
+        self,
+        channel: Channel,
+        msg_type: str,
+        content: Json,
+        *,
+        metadata: Json | None = None,
+    ) -> Message:
+        self._made += 1
+        header = {
+            "msg_id": f"{self.session}_{self._made}",
+            "msg_type": msg_type,
+            "session": self.session,
+            "username": self.username,
+            "version": PROTOCOL_VERSION,
+        }
+        return Message(channel, header, {}, content, metadata or {})
+
+
+def traceback_lines(value: object) -> list[str]:
+    """Give a traceback as nbformat wants it, a list of strings, from whatever a kernel sent."""
+    if isinstance(value, str):
+        return value.split("\n")
+    if isinstance(value, Sequence):
+        return [line if isinstance(line, str) else str(line) for line in value]
+    return []

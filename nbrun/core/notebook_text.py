@@ -1,0 +1,26 @@
+"""A notebook as the text of its file, to the byte as a Jupyter Server writes it; nbformat's front door."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import nbrun.lean_imports  # noqa: F401
+
+# isort: split
+import nbformat  # only now: the line above keeps it from importing too much
+
+
+def notebook_text(content: Mapping[str, Any]) -> str:
+    """Give the file's text: nbformat's own serialisation, which splits long texts into lines and sorts keys.
+
+    ``trusted`` flags, which exist only between server and client, do not get into the file. `content` is not changed.
+    """
+    text: str = nbformat.writes(nbformat.from_dict(_without_trust(content)), version=nbformat.NO_CONVERT)
+    return text if text.endswith("\n") else text + "\n"
+
+
+def _without_trust(content: Mapping[str, Any]) -> dict[str, Any]:
+    cells = []
+    for cell in content["cells"]:
+        metadata = {key: value for key, value in cell["metadata"].items() if key != "trusted"}
+        cells.append({**cell, "metadata": metadata})
+    return {**content, "cells": cells}

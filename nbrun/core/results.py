@@ -1,0 +1,181 @@
+"""What came of a cell and of a notebook, and the one rule that turns it into an exit code.
+
+``NotebookResult.as_dict`` is the object that ``nbrun run --json`` writes; ``docs/json.md`` documents it, and its
+fields stay.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from nbrun.core.integrity import Incomplete
+from nbrun.errors import ExitCode, NbrunError
+
+
+class CellOutcome(StrEnum):
+    """What came of one code cell."""
+
+    PASSED = "passed"
+    """The kernel replied ok, or with an error that the cell's ``raises-exception`` tag expects."""
+    FAILED = "failed"
+    """The kernel replied with an error, or its reply was lost and nobody knows."""
+    TIMED_OUT = "timed-out"
+    """A clock struck while it ran, and it was interrupted."""
+    KERNEL_DIED = "kernel-died"
+    """The kernel ended, or was replaced by a fresh one, while it ran."""
+    INTERRUPTED = "interrupted"
+    """Ctrl-C, SIGTERM or the loss of the server stopped it."""
+    SKIPPED = "skipped"
+    """Not meant to run: tagged so, without code, or after a cell that ended the notebook early on purpose."""
+    NOT_RUN = "not-run"
+    """The run ended before its turn."""
+
+
+class Outcome(StrEnum):
+    """What came of a notebook."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    TIMED_OUT = "timed-out"
+    KERNEL_DIED = "kernel-died"
+    INTERRUPTED = "interrupted"
+    INCOMPLETE = "incomplete"
+    """Every cell passed, but output is known to be lost."""
+    SERVER_FAILED = "server-failed"
+    NOT_RUN = "not-run"
+    """It could not be run at all: the call was wrong."""
+
+
+_EXIT_CODES = {
+    Outcome.PASSED: ExitCode.OK,
+    Outcome.FAILED: ExitCode.NOTEBOOK_FAILED,
+    Outcome.TIMED_OUT: ExitCode.NOTEBOOK_FAILED,
+    Outcome.KERNEL_DIED: ExitCode.KERNEL,
+    Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
+    Outcome.SERVER_FAILED: ExitCode.SERVER,
+    Outcome.INCOMPLETE: ExitCode.INCOMPLETE,
+    Outcome.NOT_RUN: ExitCode.USAGE,
+}
+_OUTCOMES = {code: outcome for outcome, code in _EXIT_CODES.items() if outcome is not Outcome.TIMED_OUT}
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """Why a cell did not pass, in the shape of nbformat's ``error`` output."""
+
+    ename: str
+    evalue: str
+    traceback: Sequence[str] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that stands in the JSON result."""
+        return {"ename": self.ename, "evalue": self.evalue, "traceback": list(self.traceback)}
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What came of one code cell.
+
+    ``index`` is its position among all cells of the notebook, from 0; ``seconds`` is the wall time from its start to
+    its end, None where it never started. ``error`` may stand beside ``passed``: an expected error is still told.
+    """
+
+    index: int
+    id: str | None
+    outcome: CellOutcome
+    execution_count: int | None = None
+    seconds: float | None = None
+    error: CellError | None = None
+    incomplete: Incomplete | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that stands in the JSON result."""
+        return {
+            "index": self.index,
+            "id": self.id,
+            "outcome": self.outcome.value,
+            "execution_count": self.execution_count,
+            "seconds": None if self.seconds is None else round(self.seconds, 6),
+            "error": self.error.as_dict() if self.error else None,
+            "incomplete": self.incomplete.as_dict() if self.incomplete else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong with a run as a whole: one sentence of what and where, and what to do about it."""
+
+    message: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: NbrunError) -> "Problem":
+        """Give the problem that an error tells of."""
+        return cls(str(error), error.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookResult:
+    """What came of one notebook.
+
+    ``output`` is where the executed notebook is: the asked place, or the rescue file where that could not be written
+    (``rescued`` then is true), or None where nothing was saved. ``started`` is ISO 8601 in UTC, ``seconds`` wall time.
+    ``signal`` says by which exit code a run ends that a signal stopped.
+    """
+
+    version: str
+    notebook: str
+    output: str | None
+    kernel: str | None
+    outcome: Outcome
+    started: str
+    seconds: float
+    cells: Sequence[CellResult] = ()
+    problem: Problem | None = None
+    rescued: bool = False
+    warnings: Sequence[str] = ()
+    signal: ExitCode | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Give the exit code that this outcome ends in."""
+        if self.outcome is Outcome.INTERRUPTED and self.signal is not None:
+            return self.signal
+        return _EXIT_CODES[self.outcome]
+
+    @property
+    def failing(self) -> CellResult | None:
+        """Give the cell at which the run ended, if it ended at one that did not pass."""
+        stopped = [cell for cell in self.cells if cell.outcome not in _NO_FAULT]
+        return stopped[-1] if stopped else None
+
+    def tally(self) -> dict[CellOutcome, int]:
+        """Count the cells of each outcome, leaving out those that no cell has."""
+        found = [cell.outcome for cell in self.cells]
+        return {outcome: found.count(outcome) for outcome in CellOutcome if outcome in found}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that ``--json`` writes."""
+        return {
+            "version": self.version,
+            "notebook": self.notebook,
+            "output": self.output,
+            "kernel": self.kernel,
+            "outcome": self.outcome.value,
+            "exit_code": int(self.exit_code),
+            "started": self.started,
+            "seconds": round(self.seconds, 6),
+            "problem": {"message": self.problem.message, "hint": self.problem.hint} if self.problem else None,
+            "rescued": self.rescued,
+            "warnings": list(self.warnings),
+            "cells": [cell.as_dict() for cell in self.cells],
+        }
+
+
+_NO_FAULT = (CellOutcome.PASSED, CellOutcome.SKIPPED, CellOutcome.NOT_RUN)
+
+
+def outcome_of(error: NbrunError) -> Outcome:
+    """Give the outcome of a run that `error` ended, the one whose exit code is the error's own."""
+    return _OUTCOMES.get(error.exit_code, Outcome.SERVER_FAILED)
