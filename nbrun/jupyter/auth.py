@@ -1,0 +1,109 @@
+"""How a client proves who it is: a token's header, a password's cookies, or the double submit of no-auth servers.
+
+Its one idea: a token needs no cookies and no XSRF check, so where there is a token nothing else is ever sent or kept.
+Without one, every request that changes something must carry the value of its ``_xsrf`` cookie in a header too; the
+server compares the two and does not remember either, so a value of our own making does (OWASP: double submit cookie).
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlencode
+
+from nbrun.errors import AccessDenied, NotAJupyterServer
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.exchange import Answer, Request
+
+Send = Callable[[Request], Awaitable[Answer]]
+"""Carries one request as it is, without redirects, and gives whatever is answered."""
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_SET_COOKIE = re.compile(r"\s*([^\s=;,]+)=([^;]*)")
+
+
+class Auth:
+    """What one client has in hand to open one server's door; shows none of it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._cookies: dict[str, str] = {}
+        self._logged_in = False
+        self._lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        way = "token" if self._endpoint.token else "password" if self._endpoint.password else "none"
+        return f"<Auth by {way}>"
+
+    def headers(self, method: str) -> dict[str, str]:
+        """Give the headers that a request of this method carries."""
+        if self._endpoint.token:
+            return {"Authorization": f"token {self._endpoint.token}"}
+        headers = (
+            {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())} if self._cookies else {}
+        )
+        if method not in _SAFE and "_xsrf" in self._cookies:
+            headers["X-XSRFToken"] = self._cookies["_xsrf"]
+        return headers
+
+    def websocket_headers(self) -> dict[str, str]:
+        """Give the headers for the handshake of a kernel's websocket: Authorization, or Cookie, or nothing."""
+        return self.headers("GET")
+
+    async def prepare(self, send: Send) -> None:
+        """Log in if there is a password and nobody has yet; raises :class:`AccessDenied` where it is refused."""
+        if self._endpoint.token or not self._endpoint.password:
+            return
+        async with self._lock:
+            if not self._logged_in:
+                await self._log_in(send, self._endpoint.password)
+
+    async def second_chance(self, method: str, refused: Answer, send: Send) -> bool:
+        """Say whether a request refused with `refused` may be sent once more, after changing what it carries.
+
+        With a password: the login has lapsed, for instance because the server was restarted, and is renewed. Without
+        any secret: a write is refused for its missing ``_xsrf``, and the pair for a double submit is made up.
+        """
+        if self._endpoint.token:
+            return False
+        if self._endpoint.password:
+            async with self._lock:
+                await self._log_in(send, self._endpoint.password)
+            return True
+        if method in _SAFE or "_xsrf" in self._cookies or "_xsrf" not in refused.quotation:
+            return False
+        self._cookies["_xsrf"] = secrets.token_hex(16)
+        return True
+
+    async def _log_in(self, send: Send, password: str) -> None:
+        """Fetch the form for its ``_xsrf`` cookie, post it, keep the login cookie, as a browser does."""
+        self._cookies.clear()
+        self._logged_in = False
+        form = await send(Request("GET", "login"))
+        self._keep(form)
+        if form.status == 404:
+            raise NotAJupyterServer(
+                f"{form.where}: there is no login form to give the password to",
+                hint="Hubs and gateways take tokens only.",
+            )
+        body = urlencode({"password": password, "_xsrf": self._cookies.get("_xsrf", "")}).encode()
+        answer = await send(
+            Request("POST", "login", body=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+        )
+        self._keep(answer)
+        if answer.status != 302 or not set(self._cookies) - {"_xsrf"}:
+            raise AccessDenied(
+                f"{answer.where}: the server does not accept this password ({answer.status})",
+                hint="`jupyter server password` sets a new one on the server.",
+            )
+        self._logged_in = True
+
+    def _keep(self, answer: Answer) -> None:
+        """Keep the answer's cookies as they were written, quotes and all; an emptied one is forgotten."""
+        for line in answer.cookies:
+            if cookie := _SET_COOKIE.match(line):
+                name, value = cookie[1], cookie[2].strip()
+                if value.strip('"'):
+                    self._cookies[name] = value
+                else:
+                    self._cookies.pop(name, None)

@@ -1,0 +1,253 @@
+"""One kernel's websocket, which survives its connection; the only module that imports websockets.
+
+The server keeps what a kernel says while nobody listens, and replays it to whoever comes back *with the same session
+id*. So a cut connection is opened again under the id of the first, and whoever reads goes on reading::
+
+    Message ... Message  Cut  (the server is asked for the kernel, again and again)  Restored  Message ...
+                                                                                     or Lost(error), the last word
+
+Nothing that was sent is sent again: a request may have arrived before the line went dead. What could not be sent at
+all, because the line was already known to be dead, waits for the next one.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
+from websockets.protocol import State
+
+from nbrun.core.codec import V1_SUBPROTOCOL, Subprotocol, decode, encode
+from nbrun.core.messages import Message
+from nbrun.errors import (
+    AccessDenied,
+    BadFrame,
+    KernelStartFailed,
+    NbrunError,
+    NotAJupyterServer,
+    NotFound,
+    ServerUnreachable,
+)
+from nbrun.jupyter.http import Http
+from nbrun.jupyter.retry import RECONNECT, RetryPolicy
+
+HANDSHAKE_LIMIT = 130.0
+"""Seconds. The server holds the handshake for the kernel: up to 60 s for its process, up to 60 s for its word."""
+PING_EVERY, PONG_WITHIN = 25.0, 90.0
+"""Seconds. A big save by anyone can hold up a server's loop, and with it the pong, for a long while."""
+CLOSE_LIMIT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A frame came that is no message."""
+
+    error: BadFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The connection is gone; it is being opened again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The connection is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection is gone for good; nothing follows.
+
+    A :class:`NotFound` says that the server is there and the kernel is not.
+    """
+
+    error: NbrunError
+
+
+Arrival = Message | Unreadable | Cut | Restored | Lost
+
+
+class _Connect(connect):
+    """Opens a websocket where it was told to and nowhere else.
+
+    The API was found before, over HTTP; a redirect from there leads to a login page, or away with the token.
+    """
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
+class KernelChannel:
+    """Sends to a kernel and receives from it; made by :func:`open_channel`."""
+
+    def __init__(
+        self, http: Http, kernel_id: str, session_id: str, find: Callable[[], Awaitable[object]], patience: RetryPolicy
+    ) -> None:
+        self._http = http
+        self._kernel_id = kernel_id
+        self._session_id = session_id
+        self._find = find
+        self._patience = patience
+        self._socket: ClientConnection | None = None
+        self._unsent: list[Message] = []
+        self.arrivals: asyncio.Queue[Any] = asyncio.Queue()
+        """What came, in order (:data:`Arrival`); whoever drives the kernel may put in events of its own."""
+        self.subprotocol = Subprotocol.V1
+        """How messages are framed; known once the channel is open."""
+
+    async def send(self, message: Message) -> None:
+        """Send a message, or keep it for when the connection is back."""
+        socket = self._socket
+        if socket is None or socket.state is not State.OPEN:
+            self._unsent.append(message)
+            return
+        # A connection that dies in the middle of this may have carried the message: it is not sent again, and the
+        # fence after the reconnection tells whether it arrived.
+        with contextlib.suppress(ConnectionClosed):
+            await socket.send(encode(message, self.subprotocol, date=datetime.now(UTC).isoformat()))
+
+    async def connect(self) -> None:
+        """Open the websocket once; raises :class:`NbrunError`."""
+        headers = await self._http.websocket_headers()
+        endpoint = self._http.endpoint
+        url = endpoint.websocket_url(self._kernel_id, self._session_id)
+        options: dict[str, Any] = {
+            "additional_headers": headers,
+            "subprotocols": [V1_SUBPROTOCOL],
+            "open_timeout": HANDSHAKE_LIMIT,
+            "ping_interval": PING_EVERY,
+            "ping_timeout": PONG_WITHIN,
+            "close_timeout": CLOSE_LIMIT,
+            "max_size": None,
+            "max_queue": None,
+            "compression": None if endpoint.is_local else "deflate",
+            "user_agent_header": None,
+            "proxy": None if endpoint.is_local else True,
+        }
+        if url.startswith("wss:"):
+            options["ssl"] = self._http.options.ssl_context()
+        with _foreign_errors(f"the websocket of kernel {self._kernel_id} on {endpoint}"):
+            if endpoint.socket:
+                options |= {"unix": True, "path": endpoint.socket}
+            self._socket = await _Connect(url, **options)
+        agreed = self._socket.subprotocol
+        self.subprotocol = Subprotocol.V1 if agreed == V1_SUBPROTOCOL else Subprotocol.LEGACY
+
+    async def read(self) -> None:
+        """Read until the connection is lost for good."""
+        while True:
+            await self._read_connection()
+            self.arrivals.put_nowait(Cut())
+            try:
+                await self._connect_again()
+            except NbrunError as error:
+                self.arrivals.put_nowait(Lost(error))
+                return
+            self.arrivals.put_nowait(Restored())
+
+    def reader_ended(self, reader: asyncio.Task[None]) -> None:
+        """Let nobody wait for a reader that ended by a bug."""
+        if not reader.cancelled() and (error := reader.exception()) is not None:
+            self.arrivals.put_nowait(Lost(NbrunError(f"reading from the kernel ended by a bug in nbrun: {error!r}")))
+
+    async def close(self) -> None:
+        """Close the websocket; never raises, never waits longer than a second."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            await socket.close()
+
+    async def _read_connection(self) -> None:
+        socket = self._socket
+        assert socket is not None
+        put = self.arrivals.put_nowait
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                frame = await socket.recv()
+                try:
+                    put(decode(frame, self.subprotocol))
+                except BadFrame as error:
+                    put(Unreadable(error))
+        self._socket = None
+
+    async def _connect_again(self) -> None:
+        async for attempt in self._patience.attempts():
+            with attempt:
+                await self._find()
+                await self.connect()
+        unsent, self._unsent = self._unsent, []
+        for message in unsent:
+            await self.send(message)
+
+
+@contextlib.asynccontextmanager
+async def open_channel(
+    http: Http,
+    kernel_id: str,
+    session_id: str,
+    *,
+    find: Callable[[], Awaitable[object]],
+    patience: RetryPolicy = RECONNECT,
+) -> AsyncIterator[KernelChannel]:
+    """Open a kernel's websocket for as long as the block lasts.
+
+    `session_id` names this client and must be nobody else's; `find` asks the server for the kernel and raises
+    :class:`NotFound` where it has none (it is asked before each attempt to come back). Raises :class:`AccessDenied`,
+    :class:`NotFound`, :class:`KernelStartFailed`, :class:`NotAJupyterServer` or :class:`ServerUnreachable`.
+    """
+    channel = KernelChannel(http, kernel_id, session_id, find, patience)
+    await channel.connect()
+    reader = asyncio.create_task(channel.read(), name=f"read kernel {kernel_id}")
+    reader.add_done_callback(channel.reader_ended)
+    try:
+        yield channel
+    finally:
+        reader.cancel()
+        try:
+            await asyncio.wait({reader})
+        finally:
+            await channel.close()
+
+
+@contextlib.contextmanager
+def _foreign_errors(what: str) -> Any:
+    """Turn what the handshake raises into nbrun's own errors."""
+    try:
+        yield
+    except InvalidStatus as error:
+        raise _refusal(what, error.response.status_code) from None
+    except InvalidMessage as error:
+        if isinstance(error.__cause__, EOFError):
+            raise ServerUnreachable(f"{what}: the connection broke during the handshake") from None
+        raise NotAJupyterServer(f"{what}: the answer to the handshake is not HTTP") from None
+    except (InvalidHandshake, InvalidURI) as error:
+        raise NotAJupyterServer(
+            f"{what}: the handshake failed: {error}",
+            hint="A proxy in front of the server probably does not pass websockets on.",
+        ) from None
+    except TimeoutError:
+        raise ServerUnreachable(f"{what}: no answer within {HANDSHAKE_LIMIT:.0f} s") from None
+    except OSError as error:
+        raise ServerUnreachable(f"{what}: {error}") from None
+
+
+def _refusal(what: str, status: int) -> NbrunError:
+    if status in (401, 403):
+        return AccessDenied(f"{what}: refused ({status})", hint="The token is missing, wrong or expired.")
+    if status == 404:
+        return NotFound(f"{what}: there is no such kernel")
+    if status == 500:
+        return KernelStartFailed(f"{what}: the server says that the kernel did not start", hint="Its log says why.")
+    if status in (429, 502, 503, 504):
+        return ServerUnreachable(f"{what}: answered {status}")
+    moved = status in (301, 302, 303, 307, 308)
+    return NotAJupyterServer(
+        f"{what}: answered {status} instead of opening a websocket",
+        hint="It probably leads to a login page: is the token still good?"
+        if moved
+        else "A proxy in front of the server probably does not pass websockets on.",
+    )

@@ -1,0 +1,257 @@
+"""The server's files: notebooks, other files and folders, through the contents API.
+
+Its one idea: paths are the server's own (relative to its root, ``/`` between segments, raw), and an answer to a save
+says less than it seems to: it carries no hash, and a 200 does not prove that the file holds what was sent, since
+somebody else's reading can undo a save in progress. Who cares asks :meth:`Contents.stat` afterwards.
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Any, Self
+
+from nbrun.errors import NotAJupyterServer, NotANotebook, NotFound, RequestRefused, ServerUnreachable, UsageError
+from nbrun.jupyter.endpoint import api_path, contents_path
+from nbrun.jupyter.exchange import LONG, Fields, rows_of
+from nbrun.jupyter.http import Http, json_bytes
+from nbrun.jupyter.retry import ONCE, PATIENT_GET, SAVE, RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ContentsModel:
+    """A file, notebook or folder as the server describes it; what a server left out is None.
+
+    ``type`` is ``notebook``, ``file`` or ``directory``; ``path`` the server's canonical path; ``size`` in bytes.
+    ``content`` is None where it was not asked for; else a notebook's JSON, a file's text (base64 where ``format`` says
+    so), or a tuple of models. ``hash`` is hexadecimal, of the bytes on disk, and None on servers before 2.11.
+    ``message`` says why a notebook is not valid, of one that was read or saved all the same.
+    """
+
+    name: str
+    path: str
+    type: str
+    format: str | None = None
+    content: Any = field(default=None, repr=False)
+    last_modified: datetime | None = None
+    created: datetime | None = None
+    size: int | None = None
+    writable: bool | None = None
+    hash: str | None = None
+    hash_algorithm: str | None = None
+    mimetype: str | None = None
+    message: str | None = None
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Read the server's JSON; raises :class:`NotAJupyterServer` where name, path or type is missing."""
+        kind, content, writable = fields.text("type"), fields.raw("content"), fields.raw("writable")
+        if kind == "directory" and content is not None:
+            content = tuple(cls.read(row) for row in rows_of(content, f"{fields.where}, 'content'"))
+        return cls(
+            name=fields.text("name"),
+            path=fields.text("path").strip("/"),
+            type=kind,
+            format=fields.maybe_text("format"),
+            content=content,
+            last_modified=fields.maybe_time("last_modified"),
+            created=fields.maybe_time("created"),
+            size=fields.maybe_integer("size"),
+            writable=writable if isinstance(writable, bool) else None,
+            hash=fields.maybe_text("hash"),
+            hash_algorithm=fields.maybe_text("hash_algorithm"),
+            mimetype=fields.maybe_text("mimetype"),
+            message=fields.maybe_text("message"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What the server said to a save; ``created`` where the file did not exist just before."""
+
+    model: ContentsModel
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A server-side copy of a file to go back to; the stock server keeps one per file."""
+
+    id: str
+    last_modified: datetime | None
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Read the server's JSON; raises :class:`NotAJupyterServer` where the id is missing."""
+        return cls(fields.text("id"), fields.maybe_time("last_modified"))
+
+
+class Contents:
+    """The files of one server.
+
+    Every method may raise what :meth:`Http.request` does, and :class:`UsageError` for a path with ``.``, ``..`` or
+    NUL in it. Reading is repeated while the server is unreachable, so are saving and deleting; nothing else is.
+    """
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    async def get(
+        self,
+        path: str,
+        *,
+        content: bool = True,
+        kind: str | None = None,
+        form: str | None = None,
+        with_hash: bool = False,
+    ) -> ContentsModel:
+        """Fetch a file, notebook or folder; the server guesses its `kind` (the API's ``type``) from the name.
+
+        `form` is the API's ``format``, ``text`` or ``base64``, for files only. Raises :class:`NotFound` also for what
+        is hidden, and :class:`RequestRefused` (400) for what is not of that kind or not readable as such.
+
+        Never fetch a notebook's content while it may be being saved: the server then restores its previous version.
+        """
+        params = {"content": str(int(content))} | ({"hash": "1"} if with_hash else {})
+        params |= {name: value for name, value in (("type", kind), ("format", form)) if value is not None}
+        answer = await self._http.request("GET", api_path("contents", path), params=params, patience=LONG)
+        return ContentsModel.read(answer.fields())
+
+    async def directory(self, path: str = "") -> tuple[ContentsModel, ...]:
+        """List a folder, entries without content, in the server's order; a file is a :class:`RequestRefused` (400)."""
+        model = await self.get(path, kind="directory")
+        return model.content if isinstance(model.content, tuple) else ()
+
+    async def notebook(self, path: str) -> ContentsModel:
+        """Fetch a notebook with content and hash, multi-line strings joined, nbformat 3 converted to 4.5 by the server.
+
+        Raises :class:`NotANotebook` for a folder and for a file that does not hold a readable notebook.
+        """
+        try:
+            model = await self.get(path, kind="notebook", with_hash=True)
+        except RequestRefused as error:
+            if error.status == 400:
+                raise NotANotebook(str(error), hint="Open it in a text editor: it should be one JSON object.") from None
+            raise
+        if model.type != "notebook" or not isinstance(model.content, dict):
+            raise NotANotebook(f"{path}: the server gives a {model.type} without a notebook in it")
+        return model
+
+    async def text(self, path: str) -> str:
+        """Fetch a file's text as it is on disk, a notebook's too; harmless during a save."""
+        model = await self.get(path, kind="file", form="text")
+        return model.content if isinstance(model.content, str) else ""
+
+    async def data(self, path: str) -> bytes:
+        """Fetch a file's bytes."""
+        model = await self.get(path, kind="file", form="base64")
+        try:
+            return base64.b64decode(model.content if isinstance(model.content, str) else "")
+        except ValueError:
+            raise NotAJupyterServer(f"{path}: the server's base64 cannot be read") from None
+
+    async def stat(self, path: str) -> ContentsModel:
+        """Fetch everything but the content, the hash with it where the server knows hashes. Harmless during a save."""
+        return await self.get(path, content=False, with_hash=True)
+
+    async def exists(self, path: str) -> bool:
+        """Tell whether there is a file or folder that is not hidden."""
+        try:
+            await self.get(path, content=False)
+        except NotFound:
+            return False
+        return True
+
+    async def save(self, path: str, body: bytes, *, retry: RetryPolicy = SAVE) -> Saved:
+        """PUT a contents model that is JSON already: ``{"type": "notebook", "format": "json", "content": …}``.
+
+        Repeated while the server is unreachable; a repetition may report ``created=False`` for a file it created
+        itself. Raises :class:`TooLarge`, or :class:`RequestRefused`: 500 for a missing parent folder or a full disk,
+        403 without permission, 400 for a hidden path.
+        """
+        answer = await self._http.request("PUT", api_path("contents", path), content=body, patience=LONG, retry=retry)
+        return Saved(ContentsModel.read(answer.fields()), answer.status == 201)
+
+    async def save_notebook(self, path: str, content: Mapping[str, Any], *, retry: RetryPolicy = SAVE) -> Saved:
+        """Save `content`, a notebook's JSON, creating or overwriting; errors as :meth:`save`."""
+        body = json_bytes({"type": "notebook", "format": "json", "content": content})
+        return await self.save(path, body, retry=retry)
+
+    async def save_file(self, path: str, content: str | bytes) -> Saved:
+        """Save text or bytes as they are, creating or overwriting; errors as :meth:`save`."""
+        if isinstance(content, str):
+            return await self.save(path, json_bytes({"type": "file", "format": "text", "content": content}))
+        text = base64.b64encode(content).decode()
+        return await self.save(path, json_bytes({"type": "file", "format": "base64", "content": text}))
+
+    async def make_directory(self, path: str) -> Saved:
+        """Create one folder in an existing one; one that is there is left alone, yet called ``created``."""
+        return await self.save(path, json_bytes({"type": "directory"}))
+
+    async def make_parents(self, path: str) -> None:
+        """Create the folders that lead to `path`, from the top; the API makes one level at a time."""
+        parents = PurePosixPath(contents_path(path)).parents
+        for parent in reversed(list(parents)[:-1]):
+            if not await self.exists(str(parent)):
+                await self.make_directory(str(parent))
+
+    async def create_untitled(
+        self, directory: str = "", *, kind: str = "notebook", extension: str = ""
+    ) -> ContentsModel:
+        """POST a new notebook, file or folder under a free name; `extension`, with its dot, is for files."""
+        body = {"type": kind} | ({"ext": extension} if extension else {})
+        return await self._changed("POST", directory, body)
+
+    async def copy(self, path: str, directory: str) -> ContentsModel:
+        """POST a copy of a file into a folder, under a free name chosen by the server."""
+        return await self._changed("POST", directory, {"copy_from": contents_path(path)})
+
+    async def rename(self, path: str, new_path: str) -> ContentsModel:
+        """PATCH a file or folder to a new path; a :class:`RequestRefused` (409) where one is there."""
+        return await self._changed("PATCH", path, {"path": contents_path(new_path)})
+
+    async def delete(self, path: str) -> None:
+        """DELETE a file or folder; the stock server moves it to the trash of its machine if there is one.
+
+        Raises :class:`NotFound` where it was not there, unless an earlier attempt of this call may have deleted it,
+        and :class:`UsageError` for the root.
+        """
+        if not contents_path(path):
+            raise UsageError("the server's root folder cannot be deleted")
+        await self._delete(api_path("contents", path))
+
+    async def checkpoints(self, path: str) -> tuple[Checkpoint, ...]:
+        """List a file's checkpoints."""
+        answer = await self._http.request("GET", api_path("contents", path, "checkpoints"))
+        return tuple(Checkpoint.read(row) for row in answer.rows())
+
+    async def create_checkpoint(self, path: str) -> Checkpoint:
+        """POST a checkpoint; on the stock server it replaces the one there is, which is the user's undo point."""
+        answer = await self._http.request("POST", api_path("contents", path, "checkpoints"), patience=LONG)
+        return Checkpoint.read(answer.fields())
+
+    async def restore_checkpoint(self, path: str, checkpoint_id: str) -> None:
+        """Bring a file back to a checkpoint; raises :class:`RequestRefused` (500) for one that is not there."""
+        await self._http.request("POST", api_path("contents", path, "checkpoints", checkpoint_id), patience=LONG)
+
+    async def delete_checkpoint(self, path: str, checkpoint_id: str) -> None:
+        """DELETE a checkpoint; raises :class:`NotFound` for one that is not there."""
+        await self._delete(api_path("contents", path, "checkpoints", checkpoint_id))
+
+    async def _changed(self, method: str, path: str, body: Mapping[str, str]) -> ContentsModel:
+        answer = await self._http.request(method, api_path("contents", path), json=body, patience=LONG)
+        return ContentsModel.read(answer.fields())
+
+    async def _delete(self, path: str) -> None:
+        repeated = False
+        async for attempt in PATIENT_GET.attempts():
+            with attempt:
+                try:
+                    await self._http.request("DELETE", path, retry=ONCE)
+                except NotFound:
+                    if not repeated:
+                        raise
+                except ServerUnreachable:
+                    repeated = True
+                    raise

@@ -1,0 +1,255 @@
+"""Starts and stops a private Jupyter server for as long as a block lasts: what a run without ``--server`` runs on.
+
+Its one idea: the server belongs to nbrun as a limb does. It listens where nobody else can knock (a Unix socket in a
+folder of mode 0700, or loopback where there are none), takes its settings and its secret through a pipe, and its life
+hangs on that pipe: when nbrun ends, even by SIGKILL, server and kernels end and the folder goes. Both pipes and what
+is said on them are :mod:`nbrun.jupyter.lifeline`; the other side is :mod:`nbrun.jupyter.private_server`, which is
+never imported here, because ``jupyter_server`` is an optional dependency and takes a second to import.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from asyncio.subprocess import Process
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+from nbrun.errors import ServerError, UsageError
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.lifeline import LiveKernels, Ready, ServerSettings, kill_groups, read_news
+
+START_LIMIT = 60.0
+"""Seconds within which a server answers, even from a cold disk on a busy machine."""
+
+STOP_LIMIT = 5.0
+"""Seconds that a server may take to end by itself before it is killed; it usually takes some hundredths."""
+
+LOG_LINES = 15
+"""Lines of the server's log that an error quotes."""
+
+_LONGEST_SOCKET = 103
+"""Bytes of a Unix socket's path, after macOS, whose limit is the lowest (sun_path in unix(4))."""
+
+_LONGEST_NAME = len("/12345678-5")
+"""Bytes that the longest socket's name in the folder takes: a kernel's heartbeat."""
+
+_LOG_TAIL_BYTES = 64 * 1024
+
+
+class EmbeddedServer:
+    """A private server for `root`, started on entering the block (or by `start` and `ready`) and gone after it.
+
+    `root` is an existing folder; contents paths are relative to it. `start_limit` is in seconds. With `tcp` it listens
+    on a free loopback port, and so do its kernels, as where there are no Unix sockets.
+
+    Raises :class:`UsageError` when the server or the Python kernel is not installed or `root` is no folder, and
+    :class:`ServerError` with the log's last lines when it does not come up.
+    """
+
+    def __init__(self, root: Path, *, start_limit: float = START_LIMIT, tcp: bool = False) -> None:
+        self._root = root.absolute()
+        self._start_limit = start_limit
+        self._tcp = tcp
+        self._token = secrets.token_hex(24)
+        self._folder: Path | None = None
+        self._socket = ""
+        self._process: Process | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._deadline = 0.0
+        self._port: asyncio.Future[int] | None = None
+        self._kernels: tuple[int, ...] = ()
+
+    async def __aenter__(self) -> Self:
+        """Start the server and wait until it answers."""
+        try:
+            await self.start()
+            await self.ready()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop the server."""
+        await self.stop()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the server is and what opens its door; known once `ready` has returned."""
+        if self._socket:
+            return Endpoint(base_url="http://localhost/", token=self._token, socket=self._socket)
+        port = self._port.result() if self._port is not None and self._port.done() else 0
+        return Endpoint(base_url=f"http://127.0.0.1:{port}/", token=self._token)
+
+    async def start(self) -> None:
+        """Start the server's process and return while it boots; do something else, then call `ready`.
+
+        Whoever calls this calls `stop` too, whatever comes between.
+        """
+        _check_installed()
+        if not self._root.is_dir():
+            raise UsageError(f"{self._root}: there is no such folder to serve notebooks from")
+        loop = asyncio.get_running_loop()
+        self._port = loop.create_future()
+        self._deadline = loop.time() + self._start_limit
+        self._folder = _private_folder()
+        self._socket = "" if self._tcp else _socket_in(self._folder)
+        settings = ServerSettings(
+            root=str(self._root),
+            folder=str(self._folder),
+            socket=self._socket,
+            ipc=bool(self._socket),
+            token=self._token,
+        )
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # a notebook's folder with a json.py in it must not break the server
+                "-m",
+                "nbrun.jupyter.private_server",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is nbrun's to answer: it saves through this server
+            )
+        if self._process.stdin is None or self._process.stdout is None:
+            raise AssertionError("the pipes were asked for")
+        self._listener = asyncio.create_task(self._listen(self._process.stdout), name="private server's news")
+        self._process.stdin.write(settings.line())
+
+    async def ready(self) -> Endpoint:
+        """Wait until the server answers; give where.
+
+        Raises :class:`ServerError` when it ends instead, or is not there `start_limit` seconds after its start.
+        """
+        if self._port is None:
+            raise AssertionError("start comes first")
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await asyncio.shield(self._port)
+        except TimeoutError:
+            raise self._failure(f"the private server did not answer within {self._start_limit:g} s") from None
+        return self.endpoint
+
+    async def ended(self) -> ServerError:
+        """Wait until the server's process ends by itself; give the error that says so, for the caller to raise."""
+        if self._listener is None or self._process is None:
+            raise AssertionError("start comes first")
+        await asyncio.wait([self._listener])
+        return self._failure(f"the private server ended by itself ({await self._exit_status()})")
+
+    def log_tail(self, lines: int = LOG_LINES) -> str:
+        """Give the last `lines` of what the server and its kernels have written; empty when it is stopped."""
+        if self._folder is None or not self._log.exists():
+            return ""
+        with self._log.open("rb") as log:
+            log.seek(max(0, self._log.stat().st_size - _LOG_TAIL_BYTES))
+            text = log.read().decode(errors="replace")
+        return "\n".join(text.replace(self._token, "[token]").splitlines()[-lines:])
+
+    async def stop(self) -> None:
+        """End the server, its kernels and its folder, without asking any of them; do nothing when that is done.
+
+        It takes some hundredths of a second, at most `STOP_LIMIT` when the server is stuck.
+        """
+        process, self._process = self._process, None
+        listener, self._listener = self._listener, None
+        try:
+            if process is not None:
+                await asyncio.shield(_end(process))
+        finally:
+            if process is not None and process.returncode is None:
+                process.kill()
+            kill_groups(self._kernels)
+            self._kernels = ()
+            if listener is not None:
+                listener.cancel()
+                await asyncio.wait([listener])
+            folder, self._folder = self._folder, None
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _log(self) -> Path:
+        if self._folder is None:
+            raise AssertionError("start comes first")
+        return self._folder / "log"
+
+    async def _listen(self, news: asyncio.StreamReader) -> None:
+        """Follow what the server tells until it is gone; then see to it that it has left no kernel."""
+        if self._port is None:
+            raise AssertionError("start comes first")
+        while line := await news.readline():
+            match read_news(line):
+                case Ready(port):
+                    self._port.set_result(port)
+                case LiveKernels(pids):
+                    self._kernels = pids
+                case None:  # printed by a sitecustomize or the like, before the server had its pipes to itself
+                    pass
+        kill_groups(self._kernels)
+        self._kernels = ()
+        if not self._port.done():
+            status = await self._exit_status()
+            self._port.set_exception(self._failure(f"the private server ended while it started ({status})"))
+            self._port.exception()  # seen, even if nobody waits for it
+
+    async def _exit_status(self) -> str:
+        code = None if self._process is None else await self._process.wait()
+        if code is None:
+            return "stopped"
+        return f"exit status {code}" if code >= 0 else f"signal {-code}"
+
+    def _failure(self, message: str) -> ServerError:
+        tail = self.log_tail()
+        return ServerError(message, hint=f"The last lines of its log:\n{tail}" if tail else "Its log is empty.")
+
+
+async def _end(process: Process) -> None:
+    """Cut the lifeline and wait for the process; kill it when it is stuck."""
+    if process.stdin is not None:
+        process.stdin.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), STOP_LIMIT)
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("jupyter_server", "ipykernel") if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"there is no {' and no '.join(missing)} in this environment to run a private server with",
+            hint='Install it with  pip install "jupyter-nbrun[local]"  or name a running server with  --server URL.',
+        )
+
+
+def _private_folder() -> Path:
+    """Make a fresh folder that only this user may enter, with a path short enough for sockets if one can be had."""
+    for base in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - mkdtemp makes it safe
+        if len(os.fsencode(base)) + len("/nbrun-12345678") + _LONGEST_NAME <= _LONGEST_SOCKET and os.access(
+            base, os.W_OK
+        ):
+            return Path(tempfile.mkdtemp(prefix="nbrun-", dir=base))
+    return Path(tempfile.mkdtemp(prefix="nbrun-"))
+
+
+def _socket_in(folder: Path) -> str:
+    """Give the path for a Unix socket in `folder`; empty when the platform, or the folder's file system, has none."""
+    path = str(folder / "server")
+    if not hasattr(socket, "AF_UNIX") or len(os.fsencode(folder)) + _LONGEST_NAME > _LONGEST_SOCKET:
+        return ""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.bind(path)
+    except OSError:
+        return ""
+    Path(path).unlink()
+    return path

@@ -1,0 +1,175 @@
+"""One HTTP request and its answer as values, and how to read JSON whose shape nobody promised.
+
+Pure. Its one idea: a server, a proxy and a login page all answer to the same URL, so nothing that arrives is taken
+for what it should be. Reading an :class:`Answer` gives a value of the asked-for shape or raises
+:class:`~nbrun.errors.NotAJupyterServer`, never a ``KeyError``.
+"""
+
+import html
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from nbrun.core import jsontext
+from nbrun.errors import BadFrame, NotAJupyterServer
+
+_TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_LONGEST_QUOTATION = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds to wait: ``read`` for the next bytes of the answer, ``total`` for the whole exchange."""
+
+    read: float
+    total: float
+
+
+QUICK = Patience(read=30.0, total=120.0)
+LONG = Patience(read=120.0, total=900.0)
+"""For contents, which may be hundreds of megabytes, and for starting kernels, which a cluster does in minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent; ``path`` is relative to the base URL and already quoted."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    patience: Patience = QUICK
+
+    @property
+    def target(self) -> str:
+        """Give the path with its query."""
+        return f"{self.path}?{urlencode(self.params)}" if self.params else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; ``url`` is where it came from after redirects, header names are lower-case."""
+
+    method: str
+    url: str
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    cookies: tuple[str, ...] = field(default=(), repr=False)
+    """The ``Set-Cookie`` lines as they came."""
+
+    @property
+    def where(self) -> str:
+        """Name the exchange for messages, without its query."""
+        return f"{self.method} {self.url.partition('?')[0]}"
+
+    @property
+    def is_html(self) -> bool:
+        """Tell whether this is a web page; a body is looked at where the content type is wrong or missing."""
+        if "html" in self.headers.get("content-type", "").lower():
+            return True
+        return self.body[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+    @property
+    def quotation(self) -> str:
+        """Give what the server says of itself, shortened: a page's title, JSON's ``message``, or plain text."""
+        if self.is_html:
+            title = _TITLE.search(self.body[:100_000])
+            return _shortened(html.unescape(title[1].decode("utf-8", "replace"))) if title else ""
+        try:
+            value = jsontext.loads(self.body)
+        except BadFrame:  # servers send plain text under a JSON content type
+            return _shortened(self.body[:2000].decode("utf-8", "replace"))
+        if isinstance(value, dict):
+            return _shortened(str(value.get("message") or value.get("reason") or ""))
+        return _shortened(str(value or ""))
+
+    def json(self) -> Any:
+        """Give the body as JSON, NaN and infinities turned to null; raises :class:`NotAJupyterServer`."""
+        try:
+            return jsontext.loads(self.body)
+        except BadFrame as error:
+            raise NotAJupyterServer(f"{self.where}: the answer of {len(self.body)} bytes is {error}") from None
+
+    def fields(self) -> "Fields":
+        """Give the body as a JSON object to be read field by field; raises :class:`NotAJupyterServer`."""
+        return Fields(self.json(), self.where)
+
+    def rows(self) -> tuple["Fields", ...]:
+        """Give the body as a JSON array of objects; raises :class:`NotAJupyterServer`."""
+        return rows_of(self.json(), self.where)
+
+
+class Fields:
+    """A JSON object, read field by field; ``where`` says in errors where it came from."""
+
+    __slots__ = ("_value", "where")
+
+    def __init__(self, value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise NotAJupyterServer(f"{where}: expected a JSON object, got {kind_of(value)}")
+        self._value: Mapping[str, Any] = value
+        self.where = where
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._value
+
+    def raw(self, key: str) -> Any:
+        """Give the value as it came; None where there is none."""
+        return self._value.get(key)
+
+    def text(self, key: str) -> str:
+        """Give a string that has to be there."""
+        value = self._value.get(key)
+        if not isinstance(value, str):
+            raise NotAJupyterServer(f"{self.where}: expected a string as {key!r}, got {kind_of(value)}")
+        return value
+
+    def maybe_text(self, key: str) -> str | None:
+        """Give a string; None for anything else, as for all fields that a frontend can do without."""
+        value = self._value.get(key)
+        return value if isinstance(value, str) else None
+
+    def maybe_integer(self, key: str) -> int | None:
+        """Give an integer; None for anything else."""
+        value = self._value.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def maybe_time(self, key: str) -> datetime | None:
+        """Give an ISO 8601 time, in UTC where it names no zone; None for anything else."""
+        try:
+            moment = datetime.fromisoformat(self._value.get(key) or "")
+        except (ValueError, TypeError):
+            return None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """Give an object as it came; empty for anything else."""
+        value = self._value.get(key)
+        return value if isinstance(value, dict) else {}
+
+    def child(self, key: str) -> "Fields":
+        """Give an object that has to be there."""
+        return Fields(self._value.get(key), f"{self.where}, {key!r}")
+
+
+def rows_of(value: Any, where: str) -> tuple[Fields, ...]:
+    """Give a JSON array of objects; raises :class:`NotAJupyterServer` for any other shape."""
+    if not isinstance(value, list):
+        raise NotAJupyterServer(f"{where}: expected a JSON array, got {kind_of(value)}")
+    return tuple(Fields(row, where) for row in value)
+
+
+def kind_of(value: Any) -> str:
+    """Name a JSON value's kind in words."""
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "nothing"}
+    return names.get(type(value), "a number")
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_QUOTATION else text[:_LONGEST_QUOTATION] + " …"

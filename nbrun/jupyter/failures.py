@@ -1,0 +1,133 @@
+"""What an HTTP answer means: a table, read from the top, that turns every unwelcome answer into one of our errors.
+
+Pure. The status alone does not tell: 403 is what Jupyter Server says to a wrong token (complaining about a missing
+``_xsrf``), to a file without permission, and what a hub says for a server that is not running; 200 is what a login
+page says. So a rule looks at status, content type, body and final URL together.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from nbrun.errors import (
+    AccessDenied,
+    NbrunError,
+    NotAJupyterServer,
+    NotFound,
+    RequestRefused,
+    ServerUnreachable,
+    Throttled,
+    TooLarge,
+)
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.exchange import Answer
+
+_TOKEN_REFUSED = re.compile(r"_xsrf|^Forbidden$|XSRF", re.IGNORECASE)
+_LOGIN = re.compile(r"/(?:login|oauth2?/authorize|oauth_login)$")
+
+_HINT_ACCESS = "The token or password is missing, wrong or expired: `jupyter server list` shows that of a local server."
+_HINT_PAGE = "A login page, a proxy's error page, or not the base URL of the server: look at the address in a browser."
+_HINT_STOPPED = "Start it in the hub's control panel, then run again."
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row: which answers it is for, and the error to raise, given the answer and what the server said."""
+
+    applies: Callable[[Answer], bool]
+    error: Callable[[Answer, str], NbrunError]
+
+
+def access_refused(answer: Answer) -> bool:
+    """Tell whether the answer says that nobody is logged in: 401, or the two forms of Jupyter Server's 403."""
+    if answer.status == 401:
+        return True
+    return answer.status == 403 and not answer.is_html and bool(_TOKEN_REFUSED.search(answer.quotation))
+
+
+def _leads_to_login(answer: Answer) -> bool:
+    """Tell whether this is a login page or the way to one; a file may be called ``login`` too."""
+    moved = 300 <= answer.status < 400
+    place = answer.headers.get("location", "") if moved else answer.url
+    return (moved or (answer.status < 300 and answer.is_html)) and bool(_LOGIN.search(place.partition("?")[0]))
+
+
+def _not_followed(answer: Answer, said: str) -> RequestRefused:
+    place = answer.headers.get("location", "nowhere")
+    return RequestRefused(
+        f"{answer.where}: redirected to {place} ({answer.status}{said}), which was not followed",
+        status=answer.status,
+        hint="If that is the server's address, give it instead; a token is not carried to another host unasked.",
+    )
+
+
+def _unavailable(answer: Answer, said: str) -> ServerUnreachable:
+    message = f"{answer.where}: answered {answer.status}{said}"
+    wait = retry_after(answer.headers.get("retry-after", ""), datetime.now(UTC))
+    if wait is not None:
+        return Throttled(message, retry_after=wait, hint="The server asks to come back later.")
+    return ServerUnreachable(message, hint="A proxy answered for the server: it is down, starting or overloaded.")
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(lambda a: a.status in {429, 502, 503, 504}, _unavailable),
+    Rule(
+        lambda a: a.status == 424,
+        lambda a, said: RequestRefused(
+            f"{a.where}: the hub says that this server is not running{said}", status=424, hint=_HINT_STOPPED
+        ),
+    ),
+    Rule(
+        lambda a: access_refused(a) or _leads_to_login(a),
+        lambda a, said: AccessDenied(f"{a.where}: the server does not let us in ({a.status}{said})", hint=_HINT_ACCESS),
+    ),
+    Rule(
+        lambda a: a.status == 403 and a.is_html,
+        lambda a, said: AccessDenied(
+            f"{a.where}: refused with a web page (403{said})",
+            hint="A proxy or a hub refuses the token, or the server behind it is not running.",
+        ),
+    ),
+    Rule(
+        lambda a: a.status == 413,
+        lambda a, said: TooLarge(
+            f"{a.where}: the body is too large for the server or a proxy before it (413{said})", status=413
+        ),
+    ),
+    Rule(lambda a: 300 <= a.status < 400, _not_followed),
+    Rule(
+        lambda a: a.is_html and bool(a.body.strip()) and (a.status < 400 or a.status in {404, 405}),
+        lambda a, said: NotAJupyterServer(
+            f"{a.where}: answered {a.status} with a web page{said}, not with the API", hint=_HINT_PAGE
+        ),
+    ),
+    Rule(lambda a: a.status == 404, lambda a, said: NotFound(f"{a.where}: not found{said}")),
+    Rule(
+        lambda a: a.status >= 400 or a.status < 200,
+        lambda a, said: RequestRefused(f"{a.where}: refused with {a.status}{said}", status=a.status),
+    ),
+)
+
+
+def failure_of(answer: Answer, endpoint: Endpoint) -> NbrunError | None:
+    """Give the error that `answer` amounts to, free of the endpoint's secrets; None where it is a success."""
+    for rule in RULES:
+        if rule.applies(answer):
+            said = f": {answer.quotation}" if answer.quotation else ""
+            error = rule.error(answer, said)
+            error.args = (endpoint.redacted(str(error)),)
+            return error
+    return None
+
+
+def retry_after(value: str, now: datetime) -> float | None:
+    """Read a Retry-After header (RFC 9110, 10.2.3), seconds or a date, as seconds from `now`; None for neither."""
+    if value.strip().isdigit():
+        return float(value) if len(value) < 10 else None
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp())

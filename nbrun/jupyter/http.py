@@ -1,0 +1,269 @@
+"""Requests to a Jupyter server over HTTP; the only module that imports httpx.
+
+Its one idea: a caller gets a successful answer of the API or one of our errors, and nothing in between. What lies in
+between is here: logging in, a second chance after a refused write, redirects (:mod:`~nbrun.jupyter.redirects`), the
+meaning of unwelcome answers (:mod:`~nbrun.jupyter.failures`), trying again (:mod:`~nbrun.jupyter.retry`), and the one
+place where httpx's exceptions become ours. Cookies are kept by :mod:`~nbrun.jupyter.auth`, never by httpx.
+"""
+
+import contextlib
+import functools
+import ssl
+from asyncio import timeout
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from nbrun.core import jsontext
+from nbrun.errors import NbrunError, ServerUnreachable, TooLarge, UsageError
+from nbrun.jupyter.auth import Auth
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.exchange import QUICK, Answer, Patience, Request
+from nbrun.jupyter.failures import access_refused, failure_of
+from nbrun.jupyter.redirects import MOST_REDIRECTS, may_follow, moved_base, target_of
+from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
+
+CONNECT_LIMIT = 10.0
+LARGE_BODY = 1_000_000
+"""From this many bytes on, a connection cut while sending may mean "too large": Jupyter Server sends no 413."""
+
+_CUT = (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """How connections are made.
+
+    ``ca_file`` holds the only certificates trusted, in PEM; without it those of the system and of certifi are.
+    ``verify=False`` trusts anybody. ``headers`` go with every request and with the websocket's handshake.
+    """
+
+    ca_file: Path | None = None
+    verify: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Make the context for https and wss; raises :class:`UsageError` for a file that holds no certificates."""
+        return _ssl_context(self.ca_file, self.verify)
+
+
+@functools.cache
+def _ssl_context(ca_file: Path | None, verify: bool) -> ssl.SSLContext:
+    """Make the context once: to read some hundred certificates takes 50 ms."""
+    try:
+        if ca_file:
+            context = ssl.create_default_context(cafile=ca_file)
+        else:
+            context = httpx.create_ssl_context(trust_env=False)
+            context.load_default_certs()
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(f"{ca_file}: no certificates can be read from it: {error}") from None
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Http:
+    """A pool of connections to one endpoint, open for as long as the block lasts.
+
+    ``endpoint`` may change while it is open: its base URL is corrected when the server turns out to have moved.
+    """
+
+    def __init__(self, endpoint: Endpoint, options: HttpOptions | None = None) -> None:
+        self.endpoint = endpoint
+        self.options = options or HttpOptions()
+        self._auth = Auth(endpoint)
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        context, path = self.options.ssl_context(), self.endpoint.socket
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(verify=context, uds=path) if path else None,
+            verify=context,
+            trust_env=not self.endpoint.is_local,
+            follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            headers={"Accept": "application/json", **self.options.headers},
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        content: bytes | None = None,
+        patience: Patience = QUICK,
+        retry: RetryPolicy | None = None,
+    ) -> Answer:
+        """Send a request and give its answer, which is a 2xx of the API.
+
+        `path` is relative to the base URL and quoted (:func:`~nbrun.jupyter.endpoint.api_path`). The body is `json`,
+        or `content`, which is JSON already. Without `retry`, a GET is repeated as ``PATIENT_GET`` and nothing else is.
+
+        Raises :class:`AccessDenied`, :class:`NotFound`, :class:`NotAJupyterServer`, :class:`TooLarge`,
+        :class:`RequestRefused` or :class:`ServerUnreachable`; :class:`UsageError` for `json` that JSON cannot hold.
+        """
+        body = content if json is None else json_bytes(json)
+        request = Request(
+            method, path, params or {}, body, {"Content-Type": "application/json"} if body is not None else {}, patience
+        )
+        policy = retry or (PATIENT_GET if method == "GET" else ONCE)
+        return await policy.call(lambda: self._attempt(request))
+
+    async def websocket_headers(self) -> dict[str, str]:
+        """Give the headers for a kernel's websocket handshake, logging in first where that is needed."""
+        await self._auth.prepare(self._send)
+        return {**self.options.headers, **self._auth.websocket_headers()}
+
+    def move(self, base_url: str) -> None:
+        """Talk to the same server under another base URL from now on."""
+        if base_url != self.endpoint.base_url:
+            self.endpoint = self.endpoint.at(base_url)
+            self._auth = Auth(self.endpoint)
+
+    async def _attempt(self, request: Request) -> Answer:
+        if request.path != "api":  # which needs no login, and tells whether this is the place to log in at all
+            await self._auth.prepare(self._send)
+        answer = await self._routed(request)
+        if access_refused(answer) and await self._auth.second_chance(request.method, answer, self._send):
+            answer = await self._routed(request)
+        failure = failure_of(answer, self.endpoint)
+        if failure is None:
+            return answer
+        if (
+            request.method != "GET"
+            and answer.is_html
+            and answer.status in {403, 405}
+            and "/user/" in self.endpoint.base_url
+        ):
+            # A hub answers for a server that is not running; to a write it does not say so, to a GET it does.
+            await self._attempt(Request("GET", "api/status"))
+        raise failure
+
+    async def _routed(self, request: Request) -> Answer:
+        """Send, following redirects where that is safe."""
+        if request.method == "GET":
+            return await self._followed(request)
+        answer = await self._sent_whole(request)
+        target = (
+            target_of(answer.url, answer.headers.get("location", "")) if answer.status in {301, 302, 307, 308} else None
+        )
+        base = moved_base(self.endpoint.base_url, request.path, target) if target and not self.endpoint.socket else None
+        if base is None or not await self._is_jupyter_server(base):
+            return answer
+        self.move(base)
+        await self._auth.prepare(self._send)
+        return await self._sent_whole(request)
+
+    async def _followed(self, request: Request) -> Answer:
+        answer = await self._send(request)
+        for _ in range(MOST_REDIRECTS):
+            if answer.status not in {301, 302, 303, 307, 308}:
+                break
+            target = target_of(answer.url, answer.headers.get("location", ""))
+            if target is None or self.endpoint.socket or not may_follow(answer.url, target):
+                break
+            answer = await self._send(request, url=target)
+        return answer
+
+    async def _sent_whole(self, request: Request) -> Answer:
+        """Send; a large body whose sending is cut is sent once more, and if cut again is taken for too large."""
+        try:
+            return await self._send(request)
+        except ServerUnreachable as error:
+            size = len(request.body or b"")
+            if not _was_cut(error) or size < LARGE_BODY or not await self._is_jupyter_server(self.endpoint.base_url):
+                raise
+        try:
+            return await self._send(request)
+        except ServerUnreachable as error:
+            if not _was_cut(error):
+                raise
+            raise TooLarge(
+                f"{request.method} {self.endpoint}{request.path}: the connection was cut twice in {size / 1e6:.1f} MB",
+                status=413,
+                hint="Probably more than the server takes: it is raised with --ServerApp.max_body_size (in bytes).",
+            ) from None
+
+    async def _is_jupyter_server(self, base_url: str) -> bool:
+        """Ask, without any secret, whether the API is at `base_url`."""
+        with contextlib.suppress(NbrunError):
+            answer = await self._send(Request("GET", "api"), url=f"{base_url}api", anonymous=True)
+            return answer.status == 200 and answer.fields().maybe_text("version") is not None
+        return False
+
+    async def _send(self, request: Request, *, url: str | None = None, anonymous: bool = False) -> Answer:
+        """Carry one request, as it is, and give whatever is answered."""
+        if self._client is None:
+            raise RuntimeError("the HTTP client is used outside its block")
+        patience = request.patience
+        with foreign_errors(f"{request.method} {url or self.endpoint.url(request.path)}".partition("?")[0]):
+            async with timeout(patience.total):
+                response = await self._client.request(
+                    request.method,
+                    url or self.endpoint.url(request.target),
+                    content=request.body,
+                    headers={**request.headers, **({} if anonymous else self._auth.headers(request.method))},
+                    timeout=httpx.Timeout(patience.read, connect=CONNECT_LIMIT),
+                )
+        return Answer(
+            method=request.method,
+            url=str(response.url),
+            status=response.status_code,
+            headers={name.lower(): value for name, value in response.headers.items()},
+            body=response.content,
+            cookies=tuple(response.headers.get_list("set-cookie")),
+        )
+
+
+@contextlib.contextmanager
+def foreign_errors(where: str) -> Iterator[None]:
+    """Turn what httpx and a passed deadline raise into :class:`ServerUnreachable`."""
+    try:
+        yield
+    except (httpx.TimeoutException, TimeoutError) as error:
+        raise ServerUnreachable(f"{where}: no answer in time ({type(error).__name__})") from error
+    except httpx.ConnectError as error:
+        text = str(error) or type(error).__name__
+        certificate = "certificate" in text.lower()
+        hint = (
+            "Name the authority that signed it with a CA file."
+            if certificate
+            else "Is the server running, and is this its address?"
+        )
+        raise ServerUnreachable(f"{where}: no connection: {text}", hint=hint) from error
+    except (httpx.HTTPError, httpx.StreamError) as error:
+        text = str(error) or type(error).__name__
+        raise ServerUnreachable(f"{where}: the connection broke: {text}") from error
+    except (httpx.InvalidURL, httpx.CookieConflict) as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def json_bytes(value: Any) -> bytes:
+    """Write `value` as JSON; a lone surrogate becomes U+FFFD. Raises :class:`UsageError` for a NaN or an infinity."""
+    try:
+        return jsontext.dumps(value).encode()
+    except UnicodeEncodeError:
+        return jsontext.dumps(jsontext.without_surrogates(value)).encode()
+    except ValueError as error:
+        raise UsageError(f"this value cannot be written as JSON: {error}") from None
+
+
+def _was_cut(error: ServerUnreachable) -> bool:
+    return isinstance(error.__cause__, _CUT)

@@ -1,0 +1,266 @@
+"""A kernel as a frontend has it: it is asked things, and runs cells.
+
+:meth:`Kernel.run` is the driver of the state machine in :mod:`nbrun.core.execution`: it feeds it what arrives and
+the time, and carries out the effects. Requests to the server that an effect needs go beside the reading, so that no
+output waits for them; what they find comes back as one more arrival.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
+from dataclasses import dataclass
+from typing import Any, cast
+
+from nbrun.core.codec import Subprotocol
+from nbrun.core.effects import Effects, InterruptKernel, ProbeKernel, Send
+from nbrun.core.execution import Execution
+from nbrun.core.introduction import Introduction, KernelInfo
+from nbrun.core.messages import Message, Requests
+from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerUnreachable
+from nbrun.jupyter.channel import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
+from nbrun.jupyter.endpoint import api_path
+from nbrun.jupyter.http import Http
+from nbrun.jupyter.kernels import Kernels
+from nbrun.jupyter.retry import ONCE, RECONNECT, RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The server was asked for the kernel."""
+
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Somebody wants the run to end."""
+
+    reason: str
+
+
+class Kernel:
+    """A connected kernel; made by :func:`connect_kernel`.
+
+    One thing at a time is asked of it: its answers are read by whoever asked.
+    """
+
+    def __init__(self, kernel_id: str, channel: KernelChannel, requests: Requests, kernels: Kernels) -> None:
+        self.id = kernel_id
+        self.requests = requests
+        self.unreadable = 0
+        """How many frames came that were no message."""
+        self.is_lost = False
+        """Whether the connection was lost for good."""
+        self._channel = channel
+        self._kernels = kernels
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def subprotocol(self) -> Subprotocol:
+        """Tell how the kernel's messages are framed."""
+        return self._channel.subprotocol
+
+    async def introduce(self, limit: float = 60.0) -> KernelInfo:
+        """Wait until the kernel answers and its outputs are being delivered.
+
+        Raises :class:`KernelStartFailed` when that does not happen within `limit` seconds, and :class:`NbrunError`
+        when the connection is lost.
+        """
+        introduction = Introduction(self.requests)
+        await self._channel.send(introduction.ask())
+        give_up_at = _now() + limit
+        while (known := introduction.kernel) is None:
+            if _now() >= give_up_at:
+                raise KernelStartFailed(
+                    f"the kernel did not answer within {limit:g} s",
+                    hint="Look at the server's log, or give it more time with --startup-timeout.",
+                )
+            deadline = min(give_up_at, introduction.deadline or give_up_at)
+            match await self._next(deadline):
+                case Message() as message:
+                    if message.type == "status" and message.content.get("execution_state") == "dead":
+                        raise KernelStartFailed("the kernel died while it started", hint="The server's log says why.")
+                    introduction.receive(message, _now())
+                case Lost(error):
+                    raise _lost(error)
+                case Restored():
+                    await self._channel.send(introduction.ask())  # the question may have been lost with the connection
+                case Unreadable():
+                    self.unreadable += 1
+                case _:
+                    for message in introduction.tick(_now()):
+                        await self._channel.send(message)
+        return known
+
+    async def run(self, execution: Execution) -> None:
+        """Drive `execution` to its ending; returns when it has one, and leaves no task behind."""
+        try:
+            await self._carry_out(execution.start(_now()))
+            while execution.ending is None:
+                arrival = await self._next(execution.deadline)
+                now = _now()
+                effects = self._feed(execution, arrival, now)
+                if effects:
+                    await self._carry_out(effects)
+                if execution.deadline is not None and execution.deadline <= now:
+                    await self._carry_out(execution.tick(now))
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def stop(self, reason: str) -> None:
+        """Ask the run that is under way to end: its cell is interrupted, and it comes back soon."""
+        self._channel.arrivals.put_nowait(StopAsked(reason))
+
+    async def execute(
+        self, code: str, *, silent: bool = False, stop_on_error: bool = True, limit: float | None = None
+    ) -> AsyncGenerator[Message, None]:
+        """Execute `code` and give its messages as they come, until reply and idle are both in."""
+        request = self.requests.execute(code, silent=silent, stop_on_error=stop_on_error)
+        async with contextlib.aclosing(self._conversation(request, "execute_reply", limit)) as messages:
+            async for message in messages:
+                yield message
+
+    async def complete(self, code: str, cursor_pos: int | None = None, *, limit: float = 30.0) -> dict[str, Any]:
+        """Give completions at `cursor_pos` (code points, the end where None): the content of the complete_reply."""
+        position = len(code) if cursor_pos is None else cursor_pos
+        return await self._ask(self.requests.complete(code, position), "complete_reply", limit)
+
+    async def inspect(
+        self, code: str, cursor_pos: int | None = None, *, detail_level: int = 0, limit: float = 30.0
+    ) -> dict[str, Any]:
+        """Give what is known of the name at `cursor_pos`: the content of the inspect_reply."""
+        position = len(code) if cursor_pos is None else cursor_pos
+        return await self._ask(self.requests.inspect(code, position, detail_level), "inspect_reply", limit)
+
+    async def _ask(self, request: Message, reply_type: str, limit: float) -> dict[str, Any]:
+        async with contextlib.aclosing(self._conversation(request, reply_type, limit)) as messages:
+            async for message in messages:
+                if message.type == reply_type:
+                    return dict(message.content)
+        raise AssertionError("a conversation ends after its reply")
+
+    async def _conversation(
+        self, request: Message, reply_type: str, limit: float | None
+    ) -> AsyncGenerator[Message, None]:
+        """Send a request and give every message that answers it; ends when its reply and its idle are in."""
+        await self._channel.send(request)
+        give_up_at = None if limit is None else _now() + limit
+        replied = idle = False
+        fence = ""
+        while not (replied and idle):
+            arrival = await self._next(give_up_at)
+            if give_up_at is not None and _now() >= give_up_at:
+                raise ServerUnreachable(f"no {reply_type} within {limit:g} s")
+            match arrival:
+                case Restored():
+                    question = self.requests.kernel_info()
+                    fence = question.id
+                    await self._channel.send(question)
+                case Message("shell") as message if message.parent_id == fence:
+                    # The kernel answers in order: what is not here by now got lost with the connection.
+                    if not replied:
+                        raise ServerUnreachable(f"the {reply_type} was lost while the connection was cut")
+                    return
+                case Message() as message if message.parent_id == request.id:
+                    replied = replied or message.type == reply_type
+                    idle = idle or (message.type == "status" and message.content.get("execution_state") == "idle")
+                    yield message
+                case Message() as message if message.content.get("execution_state") in ("dead", "restarting"):
+                    raise KernelDied("the kernel died")
+                case Lost(error):
+                    raise _lost(error)
+                case _:
+                    pass  # somebody else's message, or a connection that was cut and is being restored
+
+    async def _next(self, deadline: float | None) -> Arrival | Probed | StopAsked | None:
+        """Give the next arrival, None when `deadline` (on the loop's clock) comes first."""
+        arrivals = self._channel.arrivals
+        try:
+            return cast("Arrival | Probed | StopAsked", arrivals.get_nowait())
+        except asyncio.QueueEmpty:
+            pass
+        try:
+            async with asyncio.timeout_at(deadline):
+                return cast("Arrival | Probed | StopAsked", await arrivals.get())
+        except TimeoutError:
+            return None
+
+    def _feed(self, execution: Execution, arrival: Arrival | Probed | StopAsked | None, now: float) -> Effects:
+        match arrival:
+            case Message():
+                return execution.receive(arrival, now)
+            case Restored():
+                return execution.reconnected(now)
+            case Lost(NotFound()):
+                return execution.probed(now, alive=False)
+            case Lost(error):
+                self.is_lost = True
+                execution.lose_server(now, error)
+            case Probed(alive):
+                return execution.probed(now, alive=alive)
+            case StopAsked(reason):
+                return execution.interrupt(now, reason)
+            case Unreadable():
+                self.unreadable += 1
+            case Cut() | None:
+                pass
+        return ()
+
+    async def _carry_out(self, effects: Effects) -> None:
+        for place, effect in enumerate(effects):
+            match effect:
+                case Send(message):
+                    await self._channel.send(message)
+                case InterruptKernel():
+                    # What comes after it must not overtake it: a nudge before the interrupt wakes nobody.
+                    self._beside(self._interrupt(effects[place + 1 :]))
+                    return
+                case ProbeKernel():
+                    self._beside(self._probe())
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _interrupt(self, then: Effects) -> None:
+        # Where the server cannot be reached the machine's own clock goes on: second interrupt, then the end.
+        with contextlib.suppress(NbrunError):
+            await self._kernels.interrupt(self.id)
+        await self._carry_out(then)
+
+    async def _probe(self) -> None:
+        # An unreachable server says nothing about the kernel; the websocket notices by itself.
+        with contextlib.suppress(NbrunError):
+            try:
+                kernel = await self._kernels.get(self.id)
+                alive = kernel.execution_state != "dead"
+            except NotFound:
+                alive = False
+            self._channel.arrivals.put_nowait(Probed(alive))
+
+
+@contextlib.asynccontextmanager
+async def connect_kernel(
+    http: Http, kernels: Kernels, kernel_id: str, *, patience: RetryPolicy = RECONNECT
+) -> AsyncIterator[Kernel]:
+    """Connect to a kernel for as long as the block lasts; errors as in :func:`open_channel`."""
+    session_id = uuid.uuid4().hex
+
+    def find() -> Awaitable[object]:
+        # Once: how patient to be is for the channel to say, which asks before each of its own attempts.
+        return http.request("GET", api_path("kernels", kernel_id), retry=ONCE)
+
+    async with open_channel(http, kernel_id, session_id, find=find, patience=patience) as channel:
+        yield Kernel(kernel_id, channel, Requests(session_id), kernels)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _lost(error: NbrunError) -> NbrunError:
+    return KernelDied("the kernel is gone from the server") if isinstance(error, NotFound) else error

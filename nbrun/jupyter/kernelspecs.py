@@ -1,0 +1,101 @@
+"""The kernels that a server can start, and which of them a notebook means; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from nbrun.errors import NoSuchKernel
+from nbrun.jupyter.exchange import Fields
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """One kernel that can be started; see "Kernel specs" in the documentation of jupyter_client."""
+
+    name: str
+    display_name: str
+    language: str
+    argv: tuple[str, ...] = ()
+    interrupt_mode: str = "signal"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, name: str, fields: Fields) -> Self:
+        """Read the server's JSON; what a server left out gets the specification's default."""
+        argv, env = fields.raw("argv"), fields.mapping("env")
+        return cls(
+            name=name,
+            display_name=fields.maybe_text("display_name") or name,
+            language=fields.maybe_text("language") or "",
+            argv=tuple(word for word in argv if isinstance(word, str)) if isinstance(argv, list) else (),
+            interrupt_mode=fields.maybe_text("interrupt_mode") or "signal",
+            metadata=fields.mapping("metadata"),
+            env={key: value for key, value in env.items() if isinstance(value, str)},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpecs:
+    """All kernels that a server can start, by name, and the name of the one it prefers."""
+
+    default: str
+    specs: Mapping[str, KernelSpec]
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Read the answer to ``GET api/kernelspecs``; a malformed entry is as good as none."""
+        named = fields.child("kernelspecs")
+        specs = {
+            name: KernelSpec.read(name, Fields(entry["spec"], named.where))
+            for name, entry in fields.mapping("kernelspecs").items()
+            if isinstance(entry, dict) and isinstance(entry.get("spec"), dict)
+        }
+        return cls(fields.maybe_text("default") or "", specs)
+
+    def choose(self, wanted: str | None, notebook_metadata: Mapping[str, Any]) -> KernelSpec:
+        """Find the kernel to run a notebook in.
+
+        `wanted` decides; else the kernelspec that the notebook names; else the one kernel of the notebook's language,
+        or the default if several speak it; else the default. Upper and lower case matter only where both exist, so the
+        name of the result may differ from the one asked for.
+
+        Raises :class:`NoSuchKernel`, listing what there is: a notebook is never run in another language in silence.
+        """
+        kernelspec, language_info = (_mapping(notebook_metadata.get(key)) for key in ("kernelspec", "language_info"))
+        if name := wanted or _text(kernelspec.get("name")):
+            return self._named(name, by_notebook=not wanted)
+        if language := _text(kernelspec.get("language")) or _text(language_info.get("name")):
+            speakers = [spec for spec in self.specs.values() if spec.language.casefold() == language.casefold()]
+            speakers = [spec for spec in speakers if spec.name == self.default] or speakers
+            if len(speakers) == 1:
+                return speakers[0]
+            count = "several kernels" if speakers else "no kernel"
+            raise self._none(f"the notebook is written in {language!r}, for which the server has {count}")
+        if self.default in self.specs:
+            return self.specs[self.default]
+        if len(self.specs) == 1:
+            return next(iter(self.specs.values()))
+        raise self._none("the notebook names no kernel, and the server has no default")
+
+    def _named(self, name: str, *, by_notebook: bool) -> KernelSpec:
+        if name in self.specs:
+            return self.specs[name]
+        alike = [spec for spec in self.specs.values() if spec.name.casefold() == name.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        raise self._none(f"the server has no kernel {name!r}" + (", which the notebook names" if by_notebook else ""))
+
+    def _none(self, message: str) -> NoSuchKernel:
+        listed = ", ".join(f"{spec.name} ({spec.language or 'no language'})" for spec in self.specs.values())
+        return NoSuchKernel(
+            message, hint=f"It has {listed or 'no kernels at all'}; name one of them, or install the missing one."
+        )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

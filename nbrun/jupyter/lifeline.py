@@ -1,0 +1,167 @@
+"""What passes between nbrun and the private server it started, and how the server ends when nbrun does.
+
+Its one idea: two pipes tell everything. Down the server's standard input come one line of settings (the token too, so
+that it is in no argument list and no environment) and then nothing, until the end of the file says that nbrun is no
+more, however it ended. Up its standard output go a line when it is ready and a line whenever its kernels change; the
+end of *that* file tells nbrun that the server is gone. Both ends of both pipes are closed to the kernels.
+
+Imports the standard library only, and is used on both sides.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+PARENT_POLL = 0.5
+"""Seconds between two looks at the parent's pid, for the case that a stray copy of the pipe keeps it open."""
+
+SAVE_LIMIT = 3.0
+"""Seconds that a save under way may still take when nbrun has ended: cut short, it would leave half a notebook."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What the private server is told: absolute paths, its token, and whether kernels may talk over Unix sockets.
+
+    An empty `socket` means a free port on loopback.
+    """
+
+    root: str
+    folder: str
+    socket: str
+    ipc: bool
+    token: str = field(repr=False)
+
+    def line(self) -> bytes:
+        """Give the settings as the one line that goes down the pipe."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        """Read what `line` gave."""
+        return cls(**json.loads(line))
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The server answers from now on; `port` is 0 when it listens on a Unix socket."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKernels:
+    """The kernels that run now, by process id; each leads a process group and a session of its own."""
+
+    pids: tuple[int, ...]
+
+
+News = Ready | LiveKernels
+
+
+def news_line(news: News) -> bytes:
+    """Give the line that tells `news`."""
+    match news:
+        case Ready(port):
+            return f"ready {port}\n".encode()
+        case LiveKernels(pids):
+            return " ".join(["kernels", *map(str, pids)]).encode() + b"\n"
+
+
+def read_news(line: bytes) -> News | None:
+    """Read what :func:`news_line` gave; None for anything else."""
+    word, *numbers = line.split() or [b""]
+    if not all(number.isdigit() for number in numbers):
+        return None
+    match word, [int(number) for number in numbers]:
+        case b"ready", [port]:
+            return Ready(port)
+        case b"kernels", pids:
+            return LiveKernels(tuple(pids))
+        case _:
+            return None
+
+
+def kill_groups(pids: tuple[int, ...]) -> None:
+    """Kill the process groups that `pids` lead, with whatever the leaders have started in them."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                os.kill(pid, signal.SIGTERM)
+            else:
+                os.killpg(pid, signal.SIGKILL)
+
+
+class Lifeline:
+    """The server's end of the pipes: watches for nbrun's end, in a thread that a busy event loop cannot hold up."""
+
+    def __init__(self, settings: ServerSettings, source: int, sink: int) -> None:
+        self._folder = Path(settings.folder)
+        self._source = source
+        self._sink = sink
+        self._parent = os.getppid()
+        self._kernels: dict[str, int] = {}
+        self._saves = 0
+        self._no_save = threading.Event()
+        self._no_save.set()
+        self.ending = False
+        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+
+    def tell(self, news: News) -> None:
+        """Send news up; when nobody listens any more, the end is on its way anyhow."""
+        with contextlib.suppress(OSError):
+            os.write(self._sink, news_line(news))
+
+    def kernel_started(self, kernel_id: str, pid: int) -> None:
+        """Count a kernel among those that end with nbrun; a restarted one takes the place of the one before."""
+        self._kernels[kernel_id] = pid
+        self.tell(LiveKernels(tuple(self._kernels.values())))
+
+    def kernel_gone(self, kernel_id: str) -> None:
+        """Forget a kernel whose process has ended and whose pid may soon be another's."""
+        if self._kernels.pop(kernel_id, None) is not None:
+            self.tell(LiveKernels(tuple(self._kernels.values())))
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Hold up the end, for a bounded time, while a file is written."""
+        self._saves += 1
+        self._no_save.clear()
+        try:
+            yield
+        finally:
+            self._saves -= 1
+            if not self._saves:
+                self._no_save.set()
+
+    def kill_kernels(self) -> None:
+        """Kill all kernels at once; no signal is asked for that one of them could ignore."""
+        kill_groups(tuple(self._kernels.values()))
+
+    def _watch(self) -> None:
+        while not self._is_cut():
+            pass
+        self.ending = True
+        self.kill_kernels()
+        self._no_save.wait(SAVE_LIMIT)
+        self.kill_kernels()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os._exit(0)
+
+    def _is_cut(self) -> bool:
+        """Wait a while; tell whether nbrun has ended."""
+        if sys.platform == "win32":
+            return not os.read(self._source, 1)
+        if os.getppid() != self._parent:
+            return True
+        readable, _, _ = select.select([self._source], [], [], PARENT_POLL)
+        return bool(readable) and not os.read(self._source, 1)

@@ -1,0 +1,45 @@
+"""Which redirects a client with a token in its pocket may follow; pure.
+
+Its one idea: a redirect may move a *server* (another scheme, port or prefix on the same host), never a *secret*: a
+token is not carried to another host, nor from https back to http. And a redirected write is not followed but sent
+again to the moved base URL, since clients that follow turn a PUT into a GET, whose 200 then reads like a save.
+"""
+
+from urllib.parse import unquote, urljoin, urlsplit
+
+MOST_REDIRECTS = 5
+
+
+def target_of(url: str, location: str) -> str | None:
+    """Give the absolute URL that `location` names as seen from `url`; None where it is missing or unreadable."""
+    try:
+        target = urljoin(url, location)
+        return target if location and urlsplit(target).hostname else None
+    except ValueError:
+        return None
+
+
+def may_follow(url: str, target: str) -> bool:
+    """Tell whether a GET may go on to `target`: same scheme, host and port, or http to https."""
+    here, there = urlsplit(url), urlsplit(target)
+    try:
+        if (here.scheme, there.scheme) == ("http", "https"):
+            return here.hostname == there.hostname
+        return (here.scheme, here.hostname, here.port) == (there.scheme, there.hostname, there.port)
+    except ValueError:
+        return False
+
+
+def moved_base(base_url: str, path: str, target: str) -> str | None:
+    """Give the base URL under which `target` is the same `path`; None where it is another page or another host."""
+    here, there = urlsplit(base_url), urlsplit(target)
+    prefix, found = unquote(there.path), "/" + unquote(path)
+    if (
+        here.hostname != there.hostname
+        or (here.scheme, there.scheme) == ("https", "http")
+        or not prefix.endswith(found)
+    ):
+        return None
+    kept = there.path.rstrip("/").split("/")[: -len(path.split("/"))]
+    moved = f"{there.scheme}://{there.netloc}{'/'.join(kept)}/"
+    return moved if moved != base_url else None

@@ -1,0 +1,97 @@
+"""How often and how long to try again, by name; the only module that imports tenacity.
+
+A policy is a small value: how many attempts, within how many seconds, with waits that double from ``first`` to
+``longest`` and are scattered, so that many notebooks do not knock in step. What is tried again is a
+:class:`~nbrun.errors.ServerUnreachable`, and an HTTP status that the policy names; everything else passes at once.
+A server's own Retry-After is obeyed, and where it points beyond the policy's time the error is raised without waiting.
+
+Either form drives a policy; the error of the last attempt is what comes out::
+
+    answer = await PATIENT_GET.call(lambda: fetch(url))
+
+    async for attempt in RECONNECT.attempts():
+        with attempt:
+            connection = await connect(url)
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
+
+import tenacity
+
+from nbrun.errors import RequestRefused, ServerUnreachable, Throttled
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Try up to ``tries`` times; start no attempt later than ``total`` seconds after the first.
+
+    ``first`` and ``longest`` bound the wait between attempts in seconds; ``statuses`` are HTTP statuses of a
+    :class:`~nbrun.errors.RequestRefused` that are worth another attempt.
+    """
+
+    tries: int
+    total: float
+    first: float = 0.25
+    longest: float = 8.0
+    statuses: frozenset[int] = frozenset()
+
+    def within(self, total: float) -> Self:
+        """Give the same policy with another bound in seconds."""
+        return replace(self, total=total)
+
+    def retries(self, error: BaseException) -> bool:
+        """Tell whether an attempt that ended in `error` is worth another."""
+        if isinstance(error, RequestRefused):
+            return error.status in self.statuses
+        return isinstance(error, ServerUnreachable)
+
+    def attempts(self) -> AsyncIterable[AbstractContextManager[object]]:
+        """Give the attempts, to be entered one by one; a block that ends without an error ends the loop."""
+        return tenacity.AsyncRetrying(
+            sleep=asyncio.sleep,
+            stop=tenacity.stop_after_attempt(self.tries) | tenacity.stop_before_delay(self.total),
+            wait=self._wait,
+            retry=tenacity.retry_if_exception(self.retries),
+            reraise=True,
+        )
+
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Await ``work()`` until it succeeds; raises what the last attempt raised."""
+        async for attempt in self.attempts():
+            with attempt:
+                return await work()
+        raise AssertionError("the attempts end in a value or in an error")
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        doubling = tenacity.wait_exponential(multiplier=self.first, max=self.longest)
+        backoff = doubling(state) + tenacity.wait_random(0, self.first)(state)
+        error = state.outcome.exception() if state.outcome else None
+        return max(backoff, error.retry_after) if isinstance(error, Throttled) else backoff
+
+
+ONCE = RetryPolicy(tries=1, total=0.0)
+"""For what must not happen twice: POST, PATCH, a kernel's restart."""
+
+PROBE = RetryPolicy(tries=3, total=10.0, first=0.2, longest=1.0)
+"""The first contact: a mistyped address should be told soon."""
+
+PATIENT_GET = RetryPolicy(tries=6, total=60.0)
+"""Reading changes nothing, so a restarting proxy is waited for."""
+
+SAVE = RetryPolicy(tries=8, total=180.0, first=0.5, longest=20.0)
+"""PUT of a whole file is idempotent, and what it carries may be hours of work."""
+
+TEARDOWN = RetryPolicy(tries=6, total=30.0, first=0.3, longest=5.0, statuses=frozenset({500}))
+"""DELETE until it is gone; a server answers 500 while it still mourns a kernel that died just before."""
+
+START = RetryPolicy(tries=4, total=300.0, first=0.5, longest=10.0)
+"""POST of a private session, each repetition only after looking for what the last one may have left."""
+
+RECONNECT = RetryPolicy(tries=30, total=120.0, first=0.1, longest=5.0)
+"""A kernel's websocket that was cut: at once at first, for as long as a laptop needs to find its network again."""

@@ -1,0 +1,160 @@
+"""The server as a pipeline needs it: a kernel of its own for the length of a block, and how patient to be with it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from nbrun.core.introduction import KernelInfo
+from nbrun.errors import KernelError, KernelStartFailed, NbrunError, NotFound, ServerUnreachable
+from nbrun.jupyter.client import Client
+from nbrun.jupyter.kernel import Kernel, connect_kernel
+from nbrun.jupyter.kernels import SessionModel
+from nbrun.jupyter.kernelspecs import KernelSpec
+from nbrun.jupyter.retry import ONCE, RECONNECT, SAVE, TEARDOWN, RetryPolicy
+
+CALL_OFF_LIMIT = 5.0
+"""Seconds to wait for the name of a session that is not wanted any more."""
+
+
+LIFE_SIGN_EVERY = 1.0
+"""Seconds between two looks whether a kernel that is starting still lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningKernel:
+    """A kernel that was started for a run, and who it says it is."""
+
+    kernel: Kernel
+    info: KernelInfo
+    spec: KernelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that is reached through `client`.
+
+    ``reconnect`` and ``save`` say how long a lost connection is worth waiting for; a private server that is gone does
+    not come back. ``log_tail`` gives the last lines of the server's log, where it can be read.
+    """
+
+    client: Client
+    reconnect: RetryPolicy = RECONNECT
+    save: RetryPolicy = SAVE
+    log_tail: Callable[[], str] = str
+
+    @classmethod
+    def private(cls, client: Client, log_tail: Callable[[], str]) -> "Server":
+        """Describe a server that lives and dies with this run."""
+        return cls(client, ONCE, SAVE.within(5.0), log_tail)
+
+    @contextlib.asynccontextmanager
+    async def session(
+        self, path: str, spec: KernelSpec, *, startup: float, warn: Callable[[str], None]
+    ) -> AsyncIterator[RunningKernel]:
+        """Start a kernel for the notebook at `path` and end it with the block, whatever happens in it.
+
+        `startup` bounds, in seconds, the time until the kernel answers. The session is the run's own: it has a path
+        that nobody else has, so another session on the notebook is neither joined nor killed. Raises
+        :class:`KernelStartFailed` and :class:`ServerError`; a session that cannot be deleted is told, not raised.
+        """
+        session = await self._start(path, spec, startup, warn)
+        running: RunningKernel | None = None
+        try:
+            if session.kernel is None:
+                raise KernelStartFailed(f"kernel {spec.name}: the server started a session without one")
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(startup):
+                        running = await self._unless_it_dies(
+                            session.kernel.id, self._meet(session.kernel.id, spec, startup, stack)
+                        )
+                except TimeoutError:
+                    raise self._late(spec, startup) from None
+                except (KernelError, NotFound) as error:
+                    # Not found: it died before anybody could connect, and the server has forgotten it already.
+                    hint = error.hint or "The server's log says why."
+                    raise self._with_log(KernelStartFailed(f"kernel {spec.name}: {error}", hint=hint)) from None
+                yield running
+        finally:
+            unreachable = running is not None and running.kernel.is_lost
+            await self._delete(session.id, warn, ONCE if unreachable else TEARDOWN)
+
+    async def _meet(
+        self, kernel_id: str, spec: KernelSpec, startup: float, stack: contextlib.AsyncExitStack
+    ) -> RunningKernel:
+        connecting = connect_kernel(self.client.http, self.client.kernels, kernel_id, patience=self.reconnect)
+        kernel = await stack.enter_async_context(connecting)
+        return RunningKernel(kernel, await kernel.introduce(startup), spec)
+
+    async def _unless_it_dies(self, kernel_id: str, meeting: Coroutine[Any, Any, RunningKernel]) -> RunningKernel:
+        """Await `meeting`, but not for a kernel that died: the server holds the handshake for a minute all the same."""
+        met, died = asyncio.create_task(meeting), asyncio.create_task(self._death_of(kernel_id))
+        try:
+            await asyncio.wait({met, died}, return_when=asyncio.FIRST_COMPLETED)
+            if met.done():
+                return await met
+            raise KernelStartFailed(f"it died while it started{await died}")
+        finally:
+            for task in (met, died):
+                task.cancel()
+            await asyncio.gather(met, died, return_exceptions=True)
+
+    async def _death_of(self, kernel_id: str) -> str:
+        """Wait until the server says that the kernel is no more; give the reason, with a colon, if it has one."""
+        while True:
+            await asyncio.sleep(LIFE_SIGN_EVERY)
+            with contextlib.suppress(NbrunError):  # a server that cannot be asked says nothing about the kernel
+                try:
+                    kernel = await self.client.kernels.get(kernel_id)
+                except NotFound:
+                    return ""
+                if kernel.execution_state == "dead":
+                    return f": {kernel.reason}" if kernel.reason else ""
+
+    async def _start(self, path: str, spec: KernelSpec, startup: float, warn: Callable[[str], None]) -> SessionModel:
+        starting = asyncio.create_task(self.client.sessions.start(path, spec.name))
+        try:
+            async with asyncio.timeout(startup):
+                return await asyncio.shield(starting)
+        except KernelStartFailed as error:
+            raise self._with_log(error) from None
+        except (TimeoutError, asyncio.CancelledError) as error:
+            await self._call_off(starting, warn)
+            if isinstance(error, TimeoutError):
+                raise self._late(spec, startup) from None
+            raise
+
+    async def _call_off(self, starting: asyncio.Task[SessionModel], warn: Callable[[str], None]) -> None:
+        """Delete a session that nobody waits for any more, once the server has told its name.
+
+        A start that is cancelled looks for what it has started by itself, and deletes it.
+        """
+        await asyncio.wait({starting}, timeout=CALL_OFF_LIMIT)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+            warn("the server had not answered the request for a session; a kernel may be left on it")
+        elif not starting.exception():
+            await self._delete(starting.result().id, warn)
+
+    async def _delete(self, session_id: str, warn: Callable[[str], None], retry: RetryPolicy = TEARDOWN) -> None:
+        try:
+            await self.client.sessions.delete(session_id, retry=retry)
+        except ServerUnreachable:
+            pass  # nobody is there to delete it from; what ended the run says so already
+        except NbrunError as error:
+            warn(f"the session could not be deleted, its kernel may still run: {error}")
+
+    def _late(self, spec: KernelSpec, startup: float) -> KernelStartFailed:
+        return self._with_log(
+            KernelStartFailed(
+                f"kernel {spec.name} did not start within {startup:g} s",
+                hint="Give it more time with --startup-timeout, or look at what it needs to start.",
+            )
+        )
+
+    def _with_log(self, error: KernelStartFailed) -> KernelStartFailed:
+        tail = self.log_tail().strip()
+        return KernelStartFailed(f"{error}\n{tail}" if tail else str(error), hint=error.hint)

@@ -1,0 +1,85 @@
+"""A local notebook on a remote kernel: uploaded to a folder of its own, run there, brought back, cleaned up after.
+
+Only what nbrun itself put on the server is deleted. Files that the notebook wrote into its working folder are left
+there, and named.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nbrun.errors import NbrunError, NotANotebook, NotFound, UsageError
+from nbrun.jupyter.contents import Contents
+from nbrun.jupyter.retry import RetryPolicy
+from nbrun.local_files import free_name_beside, read_text, write_notebook
+
+
+class UploadedNotebook:
+    """A notebook on this machine that is run on a server."""
+
+    def __init__(
+        self, contents: Contents, local: Path, output: Path, *, warn: Callable[[str], None], force: bool = False
+    ) -> None:
+        """Prepare to run `local` and write the result to `output`.
+
+        A notebook that somebody changed meanwhile is overwritten only with `force`.
+        """
+        self._contents = contents
+        self._local = local
+        self._output = output
+        self._warn = warn
+        self._force = force
+        self._text = ""
+        self._folder = f"nbrun-{uuid.uuid4().hex[:12]}"
+        self.path = f"{self._folder}/{local.name}"
+        """Where it is on the server."""
+
+    async def load(self) -> Mapping[str, Any]:
+        """Upload the file as it is and fetch it as a notebook; raises :class:`UsageError` for one that is none.
+
+        Raises :class:`NotFound` for a server without a contents API, such as a kernel gateway.
+        """
+        text = self._text = read_text(self._local)
+        try:
+            await self._contents.make_directory(self._folder)
+        except NotFound as error:
+            hint = "It serves kernels only, as a kernel gateway does; nbrun needs a server that serves files too."
+            raise NotFound(f"this server takes no files: {error}", hint=hint) from None
+        await self._contents.save_file(self.path, text)
+        try:
+            content: Mapping[str, Any] = (await self._contents.notebook(self.path)).content
+        except NotANotebook as error:
+            raise NotANotebook(f"{self._local}: {error}", hint=error.hint) from None
+        return content
+
+    async def save(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:  # noqa: ARG002
+        """Write the result to this machine's disk; raises :class:`SaveFailed`."""
+        output = self._output
+        if output == self._local and not self._force and self._was_changed():
+            output = free_name_beside(output)
+            self._warn(f"{self._local} was changed by somebody else during the run; the executed notebook is {output}")
+        write_notebook(output, content)
+        return str(output)
+
+    def _was_changed(self) -> bool:
+        try:
+            return read_text(self._local) != self._text
+        except UsageError:  # it is gone, or no text any more
+            return True
+
+    async def close(self) -> None:
+        """Remove the upload; what cannot be removed is told, not raised."""
+        try:
+            with contextlib.suppress(NbrunError):
+                await self._contents.delete(self.path)
+            left = [entry.name for entry in await self._contents.directory(self._folder)]
+            if left:
+                self._warn(f"the notebook wrote files on the server; they are in {self._folder}/: {', '.join(left)}")
+            else:
+                await self._contents.delete(self._folder)
+        except NotFound:
+            pass  # it never came to the upload
+        except NbrunError as error:
+            self._warn(f"{self._folder}/ is left on the server: {error}")
