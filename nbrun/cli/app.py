@@ -1,0 +1,75 @@
+"""The command ``nbrun``: its subcommands by name, and the one place where what happened becomes an exit code.
+
+Subcommands are imported when they are called for, so that ``nbrun --help`` costs little more than importing click.
+"""
+
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from nbrun.errors import ExitCode, NbrunError
+from nbrun.version import __version__
+
+_COMMANDS = {
+    "run": ("nbrun.cli.run", "Run a notebook and save it with its outputs."),
+    "doctor": ("nbrun.cli.doctor", "Check a server, or this machine, before a run."),
+}
+
+
+class _LazyCommands(click.Group):
+    """A group whose commands live in modules that are imported on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(_COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="nbrun")
+def cli() -> None:
+    """Run Jupyter notebooks headless on a Jupyter server, private or existing.
+
+    \b
+    Exit codes:
+      0  everything that ran passed          4  the server failed us
+      1  a cell raised or timed out          5  the kernel failed us
+      2  the call was wrong                  6  cells passed, but output is known to be lost
+      3  nothing to run                     70  a bug in nbrun
+      130 / 143  stopped by Ctrl-C / SIGTERM, results so far are saved
+    """  # noqa: D301  (click reads the backspace)
+
+
+def main() -> None:
+    """Run the command line and end the process with the code that says how it went."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        outcome = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    except NbrunError as error:
+        click.echo(f"nbrun: {error}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+        return error.exit_code
+    except Exception:  # noqa: BLE001  (whatever comes here is a bug, and is to be told as one)
+        traceback.print_exc()
+        click.echo(f"nbrun {__version__}: this is a bug in nbrun. Please report it with the lines above.", err=True)
+        return ExitCode.BUG
+    return outcome if isinstance(outcome, int) else ExitCode.OK

@@ -1,0 +1,51 @@
+"""``nbrun doctor``: everything a run needs, tried out before the run.
+
+On a server: is it reachable, which version is it, does it accept the token, which kernels has it, does one start, how
+do its messages come, and which limits are known of its kind. Without ``--server``: the same of the private server.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nbrun.cli.parameters import find_password, find_token, server_options
+from nbrun.errors import ExitCode
+
+
+@click.command("doctor", short_help="Check a server, or this machine, before a run.")
+@server_options
+@click.option("-k", "--kernel", metavar="NAME", help="Try this kernel; the server's default otherwise.")
+def command(server: str | None, kernel: str | None, token_file: Path | None, **tls: Any) -> int:
+    """Check a server, or without --server this machine, before a run.
+
+    Starts a kernel and ends it again; touches no file. Exit code 0 when a notebook can be run, else 2, 4 or 5.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from nbrun.doctor import Finding, examine
+
+    console = Console(highlight=False, soft_wrap=True)
+    signs = {True: ("ok  ", "green"), False: ("bad ", "bold red"), None: ("note", "yellow")}
+
+    def show(finding: Finding) -> None:
+        sign, style = signs[finding.good]
+        console.print(Text.assemble((sign, style), " ", finding.text))
+        if finding.hint:
+            console.print(Text(f"     {finding.hint}"))
+
+    token, password = (find_token(token_file), find_password()) if server else (None, None)
+    failure = asyncio.run(
+        examine(
+            server,
+            token=token,
+            password=password,
+            ca_file=tls["ca_file"],
+            verify=not tls["insecure"],
+            kernel=kernel,
+            show=show,
+        )
+    )
+    return ExitCode.OK if failure is None else failure

@@ -1,0 +1,69 @@
+"""Options that several commands share, and the types of their values."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nbrun.core.durations import parse_duration
+from nbrun.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+TOKEN_VARIABLES = ("NBRUN_TOKEN", "JUPYTER_TOKEN")
+PASSWORD_VARIABLE = "NBRUN_PASSWORD"  # noqa: S105  (a name, no password)
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written as a person writes a duration."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Give seconds; infinity for ``none``."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def server_options(function: Function) -> Function:
+    """Add the options that say which server, and what opens it."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--server", metavar="URL", help="Use this running server; a private one is started otherwise."
+            ),
+            click.option(
+                "--token-file",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="Read the server's token from this file. Else it is taken from NBRUN_TOKEN or JUPYTER_TOKEN.",
+            ),
+            click.option(
+                "--ca-file",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="Trust the certificates in this file.",
+            ),
+            click.option("--insecure", is_flag=True, help="Do not check the server's certificate."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def find_token(token_file: Path | None) -> str | None:
+    """Give the token from the file or the environment; never from the command line, which everybody can read."""
+    if token_file is not None:
+        try:
+            return token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{token_file}: the token cannot be read: {error}") from None
+    return next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+
+
+def find_password() -> str | None:
+    """Give the password from the environment."""
+    return os.environ.get(PASSWORD_VARIABLE) or None

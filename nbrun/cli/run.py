@@ -1,0 +1,175 @@
+"""``nbrun run``: one notebook, told of on the terminal or in a log, with its result as JSON if wanted."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nbrun.cli.parameters import Duration, find_password, find_token, server_options
+from nbrun.errors import ExitCode, NbrunError, UsageError
+
+_SIGNALS = {
+    "SIGINT": ("interrupted by Ctrl-C", ExitCode.INTERRUPTED),
+    "SIGTERM": ("terminated by SIGTERM", ExitCode.TERMINATED),
+    "SIGHUP": ("terminated by SIGHUP", ExitCode.TERMINATED),
+}
+
+
+@click.command("run", short_help="Run a notebook and save it with its outputs.")
+@click.argument("notebook")
+@click.option("-o", "--output", metavar="PATH", help="Write the executed notebook here, not in place.")
+@server_options
+@click.option(
+    "--upload", is_flag=True, help="NOTEBOOK is on this machine: upload it to --server, bring the result back."
+)
+@click.option("-k", "--kernel", metavar="NAME", help="Run with this kernelspec instead of the notebook's own.")
+@click.option("--timeout", type=Duration(), help="Limit of the whole run, from its first cell: 90, 90s, 5m, 1h30m.")
+@click.option("--cell-timeout", type=Duration(), help="Limit of each cell.")
+@click.option("--idle-timeout", type=Duration(), help="Limit of a running cell's silence.")
+@click.option(
+    "--startup-timeout", type=Duration(), default="60s", show_default=True, help="Limit of the kernel's start."
+)
+@click.option("--allow-errors", is_flag=True, help="Go on after a cell that raised; an error then fails nothing.")
+@click.option("--no-save", is_flag=True, help="Do not write the executed notebook.")
+@click.option("--force", is_flag=True, help="Overwrite the notebook even if somebody changed it during the run.")
+@click.option("--raw-streams", is_flag=True, help="Keep carriage returns and backspaces in text as they were written.")
+@click.option("--no-timing", is_flag=True, help="Write no times into the notebook, so that reruns differ less.")
+@click.option("--tolerate-loss", is_flag=True, help="Let a run pass although output is known to be lost.")
+@click.option("--no-loss-note", is_flag=True, help="Do not say at the end of a cell's outputs that some are missing.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - for standard output.")
+@click.option("--log-output", is_flag=True, help="Show the outputs of cells as they come.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong.")
+def command(notebook: str, json_file: str | None, *, log_output: bool, quiet: bool, **given: Any) -> int:
+    """Run NOTEBOOK and save it with its outputs.
+
+    Without --server, NOTEBOOK is a file on this machine, and a private Jupyter server is started for the length of the
+    run. With --server, it is a path on that server. Everything that is said goes to standard error.
+    """
+    if given["upload"] and not given["server"]:
+        raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
+    if json_file not in (None, "-"):
+        _check_writable(Path(json_file))
+    try:
+        result = asyncio.run(_run(notebook, given, log_output=log_output, quiet=quiet))
+        record, exit_code = result.as_dict(), int(result.exit_code)
+    except NbrunError as error:
+        _write_json(json_file, _failed_before_it_began(notebook, error))
+        raise
+    _write_json(json_file, record)
+    return exit_code
+
+
+async def _run(notebook: str, given: dict[str, Any], *, log_output: bool, quiet: bool) -> Any:
+    # What a run needs is imported here, so that a wrong call is answered at once.
+    from nbrun.api import run_async
+    from nbrun.reporters.console import Console
+    from nbrun.stopping import StopSwitch
+
+    stop = StopSwitch()
+    console = Console(log_output=log_output, quiet=quiet)
+    async with _signals(stop), _ticking(console):
+        return await run_async(
+            notebook,
+            output=given["output"],
+            server=given["server"],
+            token=find_token(given["token_file"]) if given["server"] else None,
+            password=find_password() if given["server"] else None,
+            upload=given["upload"],
+            kernel=given["kernel"],
+            timeout=given["timeout"],
+            cell_timeout=given["cell_timeout"],
+            idle_timeout=given["idle_timeout"],
+            startup_timeout=given["startup_timeout"],
+            allow_errors=given["allow_errors"],
+            save=not given["no_save"],
+            force=given["force"],
+            raw_streams=given["raw_streams"],
+            record_timing=not given["no_timing"],
+            tolerate_loss=given["tolerate_loss"],
+            note_loss=not given["no_loss_note"],
+            ca_file=given["ca_file"],
+            verify=not given["insecure"],
+            observe=console.observe,
+            stop=stop,
+        )
+
+
+@asynccontextmanager
+async def _signals(stop: Any) -> AsyncIterator[None]:
+    """Let the first signal end the run in good order, and the second end the process."""
+    loop = asyncio.get_running_loop()
+    handled = []
+
+    def on_signal(reason: str, code: ExitCode) -> None:
+        if stop.reason is not None:
+            os._exit(code)  # a private server notices that nbrun is gone and ends with its kernels
+        stop.pull(reason, code)
+
+    for name, (reason, code) in _SIGNALS.items():
+        number = getattr(signal, name, None)
+        if number is not None:
+            with suppress(NotImplementedError):  # Windows: Ctrl-C then cancels the run, which saves as well
+                loop.add_signal_handler(number, on_signal, reason, code)
+                handled.append(number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def _ticking(console: Any) -> AsyncIterator[None]:
+    """Let the console show that time passes, and leave the terminal as it was."""
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(console.interval)
+            console.tick()
+
+    ticker = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        ticker.cancel()
+        console.close()
+
+
+def _failed_before_it_began(notebook: str, error: NbrunError) -> dict[str, Any]:
+    """Give the JSON object of a run that could not begin."""
+    from datetime import UTC, datetime
+
+    from nbrun.core.results import NotebookResult, Problem, outcome_of
+    from nbrun.version import __version__
+
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return NotebookResult(
+        __version__, notebook, None, None, outcome_of(error), started, 0.0, problem=Problem.of(error)
+    ).as_dict()
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before the run, not after it, that the result cannot be written."""
+    if path.is_dir() or (path.parent.exists() and not os.access(path.parent, os.W_OK)):
+        raise UsageError(f"--json {path}: cannot be written there")
+
+
+def _write_json(target: str | None, record: dict[str, Any]) -> None:
+    if target is None:
+        return
+    text = json.dumps(record, indent=2, ensure_ascii=target == "-") + "\n"
+    if target == "-":
+        click.echo(text, nl=False)
+        return
+    path = Path(target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"--json {target}: cannot be written: {error.strerror}") from None

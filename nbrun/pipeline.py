@@ -1,0 +1,263 @@
+"""The life of one run: load the notebook, start a session, execute its cells, save it, tear the session down.
+
+A *cell's* failure is a value in the result. The *world's* failures are exceptions raised below; before the first cell
+they pass through, since nothing was changed; after it they are recorded in the result, which is saved all the same:
+to the asked place, else to a rescue file on this machine.
+
+Every way out of the execution (the end, an error, a clock, a dead kernel, a signal, cancellation) meets at
+:meth:`_Run._conclude`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from nbrun.core.bundles import stream_output
+from nbrun.core.document import Document
+from nbrun.core.endings import Ending, ending_with_losses
+from nbrun.core.events import Journal, RunFinished, Stage
+from nbrun.core.execution import Execution
+from nbrun.core.job import Job
+from nbrun.core.plan import Action, Plan, make_plan
+from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.errors import NbrunError, NoSuchKernel, SaveFailed
+from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
+from nbrun.jupyter.retry import RetryPolicy
+from nbrun.jupyter.server import RunningKernel, Server
+from nbrun.local_files import rescue
+from nbrun.stopping import Stopped, StopSwitch
+from nbrun.version import __version__
+
+HURRIED = 5.0
+"""Seconds within which a save is tried again after a signal or the loss of the server."""
+HURRIED_LIMIT = 20.0
+"""Seconds after which such a save is given up for the rescue file, even if the server still seems to take it."""
+
+
+class Notebook(Protocol):
+    """Where a notebook comes from and where its result goes."""
+
+    path: str
+    """Where it is on the server; the kernel's working directory is the folder of it."""
+
+    async def load(self) -> Mapping[str, Any]:
+        """Give the content, of nbformat 4."""
+
+    async def save(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
+        """Save the executed content and give where it went; raises :class:`SaveFailed`."""
+
+    async def close(self) -> None:
+        """Clean up; raises nothing."""
+
+
+Opening = AbstractAsyncContextManager[tuple[Server, Notebook]]
+"""Opens what a run needs: a server, and the notebook on it."""
+
+
+async def run_notebook(job: Job, opening: Opening, *, journal: Journal, stop: StopSwitch) -> NotebookResult:
+    """Run one notebook on a server and give what came of it.
+
+    `journal` is told of everything on the way, `stop` ends the run early. Raises :class:`NbrunError` when nothing
+    could be run; then nothing was changed. Cancellation saves what there is before it passes on.
+    """
+    result = await _Run(job, journal, stop).go(opening)
+    result = replace(result, warnings=tuple(journal.warnings))
+    journal.tell(RunFinished(result))
+    return result
+
+
+class _Run:
+    def __init__(self, job: Job, journal: Journal, stop: StopSwitch) -> None:
+        self._job = job
+        self._journal = journal
+        self._stop = stop
+        self._started = datetime.now(UTC)
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._clock()
+        self._plan: Plan | None = None
+
+    async def go(self, opening: Opening) -> NotebookResult:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                server, notebook = await self._stop.guard(stack.enter_async_context(opening))
+                return await self._load_and_run(server, notebook)
+            except Stopped:
+                return self._stopped_early()
+
+    async def _load_and_run(self, server: Server, notebook: Notebook) -> NotebookResult:
+        try:
+            self._journal.enter(Stage.LOADING)
+            document, specs = await self._stop.guard(self._load(server, notebook))
+            self._plan = make_plan(document, self._job)
+            spec = self._choose_kernel(specs, document)
+            self._journal.enter(Stage.STARTING_KERNEL)
+            return await self._run(server, notebook, document, self._plan, spec)
+        finally:
+            await notebook.close()
+
+    def _choose_kernel(self, specs: KernelSpecs, document: Document) -> KernelSpec:
+        try:
+            return specs.choose(self._job.kernel, document.metadata)
+        except NoSuchKernel as error:
+            raise NoSuchKernel(f"{self._job.notebook}: {error}", hint=error.hint) from None
+
+    def _stopped_early(self) -> NotebookResult:
+        cells = self._plan.cells if self._plan else ()
+        unrun = [CellResult(cell.index, cell.id, CellOutcome.NOT_RUN) for cell in cells]
+        return self._result(
+            Ending(Outcome.INTERRUPTED, Problem(f"{self._stop.reason} before the first cell")), unrun, None
+        )
+
+    async def _load(self, server: Server, notebook: Notebook) -> tuple[Document, KernelSpecs]:
+        finding = asyncio.create_task(server.client.kernelspecs())
+        try:
+            # Loading may mean uploading, which nothing but its own end may interrupt: it is cleaned up after.
+            document = Document(await notebook.load(), name=self._job.notebook)
+            specs = await finding
+        finally:
+            finding.cancel()
+            await asyncio.gather(finding, return_exceptions=True)
+        for note in document.notes:
+            self._journal.warn(note)
+        return document, specs
+
+    async def _run(
+        self, server: Server, notebook: Notebook, document: Document, plan: Plan, spec: KernelSpec
+    ) -> NotebookResult:
+        saving: asyncio.Task[NotebookResult] | None = None
+        cancelled = False
+        try:
+            async with self._session(server, notebook.path, spec) as running:
+                execution = self._prepare(document, plan, running)
+                cancelled = await self._execute(execution, running)
+                # The notebook is saved while the kernel shuts down: neither needs the other any more.
+                saving = asyncio.create_task(self._conclude(_Sink(notebook, document, server.save), execution, spec))
+        finally:
+            if saving is not None:
+                await saving
+        if cancelled:
+            raise asyncio.CancelledError
+        return saving.result()
+
+    @contextlib.asynccontextmanager
+    async def _session(self, server: Server, path: str, spec: KernelSpec) -> AsyncIterator[RunningKernel]:
+        async with contextlib.AsyncExitStack() as stack:
+            session = server.session(path, spec, startup=self._job.limits.startup, warn=self._journal.warn)
+            yield await self._stop.guard(stack.enter_async_context(session))
+            self._journal.enter(Stage.STOPPING)
+
+    def _prepare(self, document: Document, plan: Plan, running: RunningKernel) -> Execution:
+        """Take the results of an earlier run out of what is to run, so that none is left to mislead."""
+        spec = running.spec
+        named = {"display_name": spec.display_name, "language": spec.language, "name": spec.name}
+        document.set_kernel(named, running.info.language_info)
+        for cell in plan.cells:
+            if cell.action is not Action.KEEP:
+                document.clear(cell.index)
+        return Execution(
+            plan,
+            running.kernel.requests,
+            notebook=self._job.notebook,
+            kernel_session=running.info.session,
+            raw_streams=self._job.raw_streams,
+            observe=self._journal.tell,
+        )
+
+    async def _execute(self, execution: Execution, running: RunningKernel) -> bool:
+        """Run the cells; True when the run was cancelled, which must pass on once all is saved."""
+        kernel = running.kernel
+        self._journal.enter(Stage.RUNNING)
+        self._stop.listen(kernel.stop)
+        try:
+            await kernel.run(execution)
+        except asyncio.CancelledError:
+            execution.abandon(self._clock(), "the run was cancelled")
+            return True
+        finally:
+            self._stop.forget(kernel.stop)
+        if kernel.unreadable:
+            self._journal.warn(f"{kernel.unreadable} messages of the kernel could not be read; output may be missing")
+        return False
+
+    async def _conclude(self, sink: "_Sink", execution: Execution, spec: KernelSpec) -> NotebookResult:
+        document, cells = sink.document, execution.results()
+        ending = self._weigh_losses(execution, cells)
+        result = self._result(ending, cells, spec.name)
+        for cell in cells:
+            document.mark(cell.index, cell.outcome, cell.incomplete)
+            if sent := execution.cells.get(cell.index):
+                timing = sent.timing if self._job.record_timing else {}
+                outputs = sent.area.render()
+                if cell.incomplete and self._job.note_loss:
+                    outputs.append(stream_output("stderr", f"nbrun: {cell.incomplete}\n"))
+                document.record(cell.index, outputs, cell.execution_count, timing)
+        document.set_widgets(execution.widgets(document.shown()))
+        times = {"started": result.started, "seconds": round(result.seconds, 3)} if self._job.record_timing else {}
+        document.mark_run({"version": result.version, "outcome": result.outcome.value, **times})
+        # A run that was stopped before its first cell has nothing to save, and must not empty the user's notebook.
+        worth_saving = bool(execution.cells) or ending.outcome is Outcome.PASSED
+        return await self._save(sink, result) if self._job.save and worth_saving else result
+
+    def _weigh_losses(self, execution: Execution, cells: list[CellResult]) -> Ending:
+        """Let lost output decide the outcome where nothing worse did; else, or where it is tolerated, warn of it."""
+        assert execution.ending is not None
+        ending = execution.ending if self._job.tolerate_loss else ending_with_losses(execution.ending, cells)
+        if ending.outcome is not Outcome.INCOMPLETE:
+            for cell in cells:
+                if cell.incomplete:
+                    self._journal.warn(f"{cell.incomplete}, in the cell at index {cell.index}")
+        return ending
+
+    async def _save(self, sink: "_Sink", result: NotebookResult) -> NotebookResult:
+        self._journal.enter(Stage.SAVING)
+        in_a_hurry = result.outcome in (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
+        patience = sink.patience.within(HURRIED) if in_a_hurry else sink.patience
+        try:
+            async with asyncio.timeout(HURRIED_LIMIT if in_a_hurry else None):
+                output = await sink.notebook.save(sink.document.content, patience)
+        except NbrunError as error:
+            return self._rescue(sink.document, result, error)
+        except TimeoutError:
+            late = SaveFailed(f"{self._job.notebook}: the server did not take the result within {HURRIED_LIMIT:g} s")
+            return self._rescue(sink.document, result, late)
+        return replace(result, output=output)
+
+    def _rescue(self, document: Document, result: NotebookResult, error: NbrunError) -> NotebookResult:
+        """Keep the executed notebook on this machine; that the save failed is now what the run has to say first."""
+        path = rescue(document.content, self._job.notebook, datetime.now(UTC))
+        where = f"The executed notebook is in {path}." if path else "No rescue file could be written either."
+        problem, outcome = Problem(str(error), f"{where} {error.hint}".strip()), Outcome.SERVER_FAILED
+        if result.outcome is Outcome.SERVER_FAILED and result.problem:
+            problem = Problem(result.problem.message, f"{where} {result.problem.hint}".strip())
+        elif result.problem:
+            self._journal.warn(result.problem.message)
+        if result.outcome is Outcome.INTERRUPTED:
+            outcome = Outcome.INTERRUPTED
+        return replace(result, outcome=outcome, problem=problem, output=str(path) if path else None, rescued=bool(path))
+
+    def _result(self, ending: Ending, cells: list[CellResult], kernel: str | None) -> NotebookResult:
+        return NotebookResult(
+            version=__version__,
+            notebook=self._job.notebook,
+            output=None,
+            kernel=kernel,
+            outcome=ending.outcome,
+            started=self._started.isoformat(timespec="milliseconds"),
+            seconds=self._clock() - self._began,
+            cells=cells,
+            problem=ending.problem,
+            signal=self._stop.exit_code,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sink:
+    """Where a run's result goes."""
+
+    notebook: Notebook
+    document: Document
+    patience: RetryPolicy

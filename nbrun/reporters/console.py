@@ -1,0 +1,130 @@
+"""Tells a person how a run goes: a live line on a terminal, plain lines in a log, one summary at the end.
+
+In a log, a cell that is silent for long gets a heartbeat, so that nobody takes a long run for a hanging one. Colours,
+width and what counts as a terminal are rich's business, NO_COLOR and FORCE_COLOR with it. All goes to standard error:
+standard output is for data.
+"""
+
+import time
+
+from rich.console import Console as RichConsole
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.text import Text
+
+from nbrun.core.durations import spell_duration
+from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived, RunFinished, Stage, StageEntered, Warned
+from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
+from nbrun.reporters import wording
+from nbrun.reporters.outputlog import OutputLog
+
+HEARTBEAT = 30.0
+"""Seconds between two signs of life in a log."""
+_STYLES = {Outcome.PASSED: "bold green", Outcome.INTERRUPTED: "bold yellow", Outcome.INCOMPLETE: "bold yellow"}
+_CELL_STYLES = {CellOutcome.PASSED: "green", CellOutcome.INTERRUPTED: "yellow"}
+
+
+class Console:
+    """Listens to one run and writes to standard error."""
+
+    def __init__(self, *, log_output: bool = False, quiet: bool = False, console: RichConsole | None = None) -> None:
+        self._console = console or RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self._quiet = quiet
+        self._log = OutputLog(self._say_output) if log_output and not quiet else None
+        self._live = self._console.is_terminal and not self._console.is_dumb_terminal and not quiet
+        self._line: Live | None = None
+        self._spinner = Spinner("dots")
+        self._notebook = ""
+        self._stage: Stage | None = None
+        self._numbers: dict[int, int] = {}
+        self._total = 0
+        self._current: CellStarted | None = None
+        self._since = self._last_said = time.monotonic()
+        self.interval = 0.1 if self._live else 1.0
+        """Seconds between two calls of :meth:`tick`."""
+
+    def observe(self, event: Event) -> None:
+        """Take an event."""
+        match event:
+            case StageEntered(notebook, stage):
+                self._enter(notebook, stage)
+            case CellStarted():
+                self._current, self._since, self._total = event, time.monotonic(), event.total
+                self._numbers[event.index] = event.number
+                self._show()
+            case OutputArrived(_, index, output):
+                if self._log is not None:
+                    self._log.show(index, self._label(index), output)
+            case CellFinished(notebook, result):
+                self._finish_cell(notebook, result)
+            case Warned(notebook, text):
+                self._say(f"{notebook}: {text}", "yellow")
+            case RunFinished(result):
+                self._finish(result)
+
+    def tick(self) -> None:
+        """Show that time passes."""
+        if self._live:
+            self._show()
+        elif self._current and not self._quiet and time.monotonic() - self._last_said >= HEARTBEAT:
+            self._say(f"{self._current.notebook}: {self._doing()}")
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
+
+    def _enter(self, notebook: str, stage: Stage) -> None:
+        self._stage, self._since, self._current = stage, time.monotonic(), None
+        if self._live:
+            if self._line is None:
+                self._line = Live(self._spinner, console=self._console, auto_refresh=False, transient=True)
+                self._line.start()
+            self._notebook = notebook
+            self._show()
+        elif not self._quiet and stage in (Stage.STARTING_KERNEL, Stage.RUNNING):
+            self._say(f"{notebook}: {stage.value}")
+
+    def _show(self) -> None:
+        if self._line is not None:
+            self._spinner.update(text=Text(f"{self._notebook}: {self._doing()}"))
+            self._line.refresh()
+
+    def _doing(self) -> str:
+        passed = spell_duration(time.monotonic() - self._since)
+        if self._current is not None:
+            return f"cell {self._current.number} of {self._current.total}, {passed}"
+        return f"{self._stage.value if self._stage else 'waiting'}, {passed}"
+
+    def _label(self, index: int) -> str:
+        return f"[cell {self._numbers.get(index, '?')}] "
+
+    def _finish_cell(self, notebook: str, result: CellResult) -> None:
+        if self._log is not None:
+            self._log.finish(result.index, self._label(result.index))
+        if not self._live and not self._quiet:
+            line = wording.cell_line(result, self._numbers[result.index], self._total)
+            self._say(f"{notebook}: {line}", "" if result.outcome is CellOutcome.PASSED else "red")
+        self._current = None
+
+    def _finish(self, result: NotebookResult) -> None:
+        self.close()
+        failing = result.failing
+        if failing is not None and failing.error is not None and result.outcome is not Outcome.PASSED:
+            for line in failing.error.traceback:
+                self._say_output(line)
+        style = _STYLES.get(result.outcome, "bold red")
+        for line in wording.problem(result):
+            self._say(line, style if not line.startswith("  ") else "")
+        if not self._quiet or result.outcome is not Outcome.PASSED:
+            self._say(f"{result.notebook}: {wording.summary(result)}", style)
+
+    def _say(self, line: str, style: str = "") -> None:
+        self._last_said = time.monotonic()
+        self._console.print(f"[{style}]{escape(line)}[/]" if style else escape(line))
+
+    def _say_output(self, line: str) -> None:
+        self._last_said = time.monotonic()
+        self._console.print(Text.from_ansi(line))

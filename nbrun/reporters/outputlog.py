@@ -1,0 +1,45 @@
+r"""The outputs of cells as lines of a log: whole lines only, and of a progress bar only what it ends as.
+
+A bar redraws its line after each ``\r``. On a terminal one sees its last state; so a log gets the last state too,
+when its line ends or when its cell does. Each line names its cell.
+"""
+
+from collections.abc import Callable
+
+from nbrun.core.bundles import Output
+from nbrun.core.streamtext import StreamText
+from nbrun.reporters.wording import output_text
+
+
+class OutputLog:
+    """Turns outputs into lines, cell by cell."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._open: dict[tuple[int, str], StreamText] = {}
+
+    def show(self, index: int, label: str, output: Output) -> None:
+        """Take an output of the cell at `index`, whose lines begin with `label`."""
+        if output["output_type"] != "stream":
+            self.finish(index, label)
+            self._write_lines(label, output_text(output))
+            return
+        key = (index, output["name"])
+        begun = self._open.setdefault(key, StreamText())
+        whole, newline, rest = output["text"].rpartition("\n")
+        if newline:
+            begun.feed(whole)
+            self._write_lines(label, str(begun))
+            begun = self._open[key] = StreamText()
+        begun.feed(rest)
+
+    def finish(self, index: int, label: str) -> None:
+        """Write the lines of a cell that have not ended."""
+        for key in [key for key in self._open if key[0] == index]:
+            text = str(self._open.pop(key))
+            if text:
+                self._write_lines(label, text)
+
+    def _write_lines(self, label: str, text: str) -> None:
+        for line in text.split("\n"):
+            self._write(f"{label}{line}")

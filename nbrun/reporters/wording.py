@@ -1,0 +1,62 @@
+"""What is said of a run, in words: the same sentences on a terminal and in a log."""
+
+from nbrun.core.bundles import Output
+from nbrun.core.durations import spell_duration
+from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
+
+_SAID = {
+    Outcome.PASSED: "passed",
+    Outcome.FAILED: "failed",
+    Outcome.TIMED_OUT: "timed out",
+    Outcome.KERNEL_DIED: "kernel died",
+    Outcome.INTERRUPTED: "interrupted",
+    Outcome.INCOMPLETE: "incomplete",
+    Outcome.SERVER_FAILED: "server failed",
+    Outcome.NOT_RUN: "not run",
+}
+
+
+def summary(result: NotebookResult) -> str:
+    """Give the one line that says how a run ended: ``passed: 12 cells in 3.4 s, saved in out/report.ipynb``."""
+    parts = [f"{_SAID[result.outcome]}: {tally(result)} in {spell_duration(result.seconds)}"]
+    if result.output and not result.rescued:
+        parts.append(f"saved in {result.output}")
+    elif result.rescued:
+        parts.append(f"rescued in {result.output}")
+    else:
+        parts.append("not saved")
+    return ", ".join(parts)
+
+
+def tally(result: NotebookResult) -> str:
+    """Count the cells by outcome: ``12 cells``, or ``11 passed, 1 failed, 3 not run``."""
+    counts = {outcome: number for outcome, number in result.tally().items() if outcome is not CellOutcome.SKIPPED}
+    passed = counts.get(CellOutcome.PASSED, 0)
+    if set(counts) <= {CellOutcome.PASSED}:
+        return "1 cell" if passed == 1 else f"{passed} cells"
+    return ", ".join(f"{number} {outcome.value.replace('-', ' ')}" for outcome, number in counts.items())
+
+
+def problem(result: NotebookResult) -> list[str]:
+    """Give what went wrong as lines: a sentence, then, indented, what to do about it."""
+    if result.problem is None:
+        return []
+    lines = [f"{result.notebook}: {result.problem.message}"]
+    return [*lines, f"  {result.problem.hint}"] if result.problem.hint else lines
+
+
+def cell_line(result: CellResult, number: int, total: int) -> str:
+    """Say how a cell went: ``cell 3 of 12 passed in 0.4 s``."""
+    took = f" in {spell_duration(result.seconds)}" if result.seconds is not None else ""
+    return f"cell {number} of {total} {result.outcome.value.replace('-', ' ')}{took}"
+
+
+def output_text(output: Output) -> str:
+    """Give an output that is no stream as text: its plain form, or what kinds of it there are."""
+    if output["output_type"] == "error":
+        return f"{output['ename']}: {output['evalue']}"
+    data = output.get("data", {})
+    plain = data.get("text/plain")
+    if plain is not None:
+        return "".join(plain) if isinstance(plain, list) else str(plain)
+    return "<" + ", ".join(data) + ">"
