@@ -1,0 +1,14 @@
+"""What the property tests of the core share: any JSON, and how long to look for a counterexample."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+QUICK = settings(max_examples=40, deadline=None)
+"""For examples that take long to make; busy machines are slow, so no single example has a deadline."""
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+json_objects = st.dictionaries(st.text(max_size=8), json_values, max_size=2)

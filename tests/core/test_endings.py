@@ -1,0 +1,218 @@
+"""How a run ends is told in one sentence of what and where, with a hint where there is one."""
+
+from typing import Any
+
+import pytest
+
+from nbrun.core.cells import CellExecution, Stop
+from nbrun.core.endings import (
+    DEATH_HINT,
+    EXIT_HINT,
+    LOSS_HINT,
+    Ending,
+    ending_after,
+    ending_of_all,
+    ending_of_stopped,
+    ending_with_losses,
+    kernel_lost,
+    limit_reached,
+    place_of,
+    results_of,
+)
+from nbrun.core.integrity import Cause, Incomplete
+from nbrun.core.outputs import Displays, OutputArea
+from nbrun.core.plan import Action, CellPlan, Plan
+from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
+from tests.core.conversation import message
+
+EXIT = [{"source": "ask_exit"}]
+
+
+def cell(
+    outcome: CellOutcome,
+    *,
+    number: int = 7,
+    content: dict[str, Any] | None = None,
+    replied: bool = True,
+    stop: Stop | None = None,
+    error: CellError | None = None,
+    **plan: Any,
+) -> CellExecution:
+    """Give a cell that has ended."""
+    made = CellExecution(CellPlan(0, "a", "1", Action.RUN, **plan), OutputArea(Displays()), number, sent_at=10.0)
+    made.outcome, made.error, made.stop, made.stop_reason = outcome, error, stop, "too long" if stop else ""
+    made.reply = message("execute_reply", {"status": "ok", **(content or {})}) if replied else None
+    return made
+
+
+def test_a_cells_place_is_counted_among_those_that_run() -> None:
+    assert place_of(cell(CellOutcome.PASSED), 12) == "in cell 7 of 12"
+
+
+PASSED, FAILED, TIMED_OUT = CellOutcome.PASSED, CellOutcome.FAILED, CellOutcome.TIMED_OUT
+LEFT = {"status": "error", "ename": "SystemExit", "evalue": "0"}
+VALUE_ERROR = CellError("ValueError", "bad\nand worse")
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        cell(PASSED),
+        cell(FAILED, error=VALUE_ERROR, allows_error=True),
+        cell(PASSED, error=VALUE_ERROR, expects_error=True),
+        cell(TIMED_OUT, stop=Stop.CELL_TIMEOUT, allows_error=True),
+    ],
+    ids=["passed", "error allowed", "error expected", "timed out, errors allowed"],
+)
+def test_after_which_cells_the_next_may_run(ended: CellExecution) -> None:
+    assert ending_after(ended, 12) is None
+
+
+@pytest.mark.parametrize(
+    ("ended", "outcome", "sentence"),
+    [
+        (cell(PASSED, content=LEFT), Outcome.PASSED, ""),
+        (cell(PASSED, content={"payload": EXIT}, number=12), Outcome.PASSED, ""),
+        (cell(PASSED, content={"payload": EXIT}), Outcome.KERNEL_DIED, "the kernel was told to exit in cell 7 of 12"),
+        (cell(FAILED, error=VALUE_ERROR), Outcome.FAILED, "ValueError: bad in cell 7 of 12"),
+        (cell(FAILED, error=CellError("E", "")), Outcome.FAILED, "E in cell 7 of 12"),
+        (cell(FAILED, error=CellError("", "")), Outcome.FAILED, "an error in cell 7 of 12"),
+        (cell(FAILED, error=CellError("\n", "")), Outcome.FAILED, "an error in cell 7 of 12"),
+        (cell(FAILED, error=CellError("E", "\n\n  why")), Outcome.FAILED, "E in cell 7 of 12"),
+        (cell(FAILED), Outcome.FAILED, "an error in cell 7 of 12"),
+        (
+            cell(FAILED, stop=Stop.INPUT, error=CellError("InputRequested", "the cell asked for input")),
+            Outcome.FAILED,
+            "the cell asked for input in cell 7 of 12",
+        ),
+        (
+            cell(FAILED, replied=False, allows_error=True),
+            Outcome.SERVER_FAILED,
+            "the kernel's reply was lost in cell 7 of 12",
+        ),
+        (cell(TIMED_OUT, stop=Stop.CELL_TIMEOUT), Outcome.TIMED_OUT, "too long in cell 7 of 12"),
+        (cell(TIMED_OUT, stop=Stop.RUN_TIMEOUT, allows_error=True), Outcome.TIMED_OUT, "too long in cell 7 of 12"),
+        (
+            cell(CellOutcome.NOT_RUN),
+            Outcome.KERNEL_DIED,
+            "the kernel refused again and again to run the code in cell 7 of 12",
+        ),
+    ],
+    ids=[
+        "sys.exit(0)", "exit() at the end", "exit() before", "error", "error without a message", "nameless error",
+        "blank error", "error of many lines", "no error known", "input", "reply lost", "cell limit", "run limit",
+        "refused",
+    ],
+)  # fmt: skip
+def test_which_cells_end_the_run_and_how(ended: CellExecution, outcome: Outcome, sentence: str) -> None:
+    ending = ending_after(ended, 12)
+    assert ending is not None
+    assert (ending.outcome, ending.problem.message if ending.problem else "") == (outcome, sentence)
+
+
+def test_an_exit_is_told_with_the_way_to_end_early_and_well() -> None:
+    ending = ending_after(cell(PASSED, content={"payload": EXIT}), 12)
+    assert ending == Ending(Outcome.KERNEL_DIED, Problem("the kernel was told to exit in cell 7 of 12", EXIT_HINT))
+    assert "sys.exit(0)" in EXIT_HINT
+
+
+@pytest.mark.parametrize(
+    ("running", "sentence"),
+    [
+        (cell(CellOutcome.KERNEL_DIED), "the kernel died in cell 7 of 12, 41 s after it started"),
+        (None, "the kernel died"),
+    ],
+    ids=["in a cell", "between cells"],
+)
+def test_a_lost_kernel_is_told_with_the_likely_cause(running: CellExecution | None, sentence: str) -> None:
+    assert kernel_lost("died", running, 12, 51.0) == Ending(Outcome.KERNEL_DIED, Problem(sentence, DEATH_HINT))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ended"),
+    [
+        (CellOutcome.INTERRUPTED, Outcome.INTERRUPTED),
+        (TIMED_OUT, Outcome.TIMED_OUT),
+        (FAILED, Outcome.FAILED),
+    ],
+)
+def test_of_a_cell_that_took_the_kernel_with_it_the_reason_it_was_stopped_for_is_told(
+    outcome: CellOutcome, ended: Outcome
+) -> None:
+    stopped = cell(outcome, stop=Stop.CELL_TIMEOUT)
+    assert ending_of_stopped(stopped, 12, "a hint") == Ending(ended, Problem("too long in cell 7 of 12", "a hint"))
+
+
+def test_a_run_in_which_a_cell_was_timed_out_on_the_way_did_not_pass() -> None:
+    cells = [cell(PASSED), cell(TIMED_OUT, number=2, stop=Stop.CELL_TIMEOUT), cell(PASSED)]
+    assert ending_of_all(Ending(Outcome.PASSED), cells, 3) == Ending(
+        Outcome.TIMED_OUT, Problem("too long in cell 2 of 3")
+    )
+    assert ending_of_all(Ending(Outcome.PASSED), cells[:1], 3) == Ending(Outcome.PASSED)
+
+
+def test_an_ending_that_is_graver_than_a_time_out_on_the_way_stays() -> None:
+    graver = Ending(Outcome.FAILED, Problem("ValueError in cell 3 of 3"))
+    assert ending_of_all(graver, [cell(TIMED_OUT, stop=Stop.CELL_TIMEOUT)], 3) == graver
+
+
+@pytest.mark.parametrize(
+    ("stop", "plan", "sentence"),
+    [
+        (Stop.RUN_TIMEOUT, None, "the run took longer than its limit of 1 min 30 s"),
+        (Stop.CELL_TIMEOUT, CellPlan(0, "a", "1", Action.RUN, timeout=5.0), "longer than the cell's limit of 5.0 s"),
+        (Stop.IDLE_TIMEOUT, CellPlan(0, "a", "1", Action.RUN, idle_timeout=20), "no output for 20 s"),
+    ],
+    ids=["run", "cell", "idle"],
+)
+def test_a_limit_is_told_with_its_length(stop: Stop, plan: CellPlan | None, sentence: str) -> None:
+    assert limit_reached(stop, 90.0, plan) == sentence
+
+
+@pytest.mark.parametrize(
+    ("ending", "unsent"),
+    [
+        (Ending(Outcome.PASSED), CellOutcome.SKIPPED),
+        (Ending(Outcome.FAILED, Problem("x")), CellOutcome.NOT_RUN),
+        (None, CellOutcome.NOT_RUN),
+    ],
+    ids=["passed", "failed", "under way"],
+)
+def test_cells_that_were_never_sent_were_skipped_by_a_run_that_passed_and_missed_by_another(
+    ending: Ending | None, unsent: CellOutcome
+) -> None:
+    actions = [Action.RUN, Action.KEEP, Action.CLEAR, Action.RUN]
+    plan = Plan([CellPlan(index, None, "", action) for index, action in enumerate(actions)])
+    outcomes = [result.outcome for result in results_of(plan, {0: cell(PASSED)}, ending)]
+    assert outcomes == [PASSED, CellOutcome.SKIPPED, CellOutcome.SKIPPED, unsent]
+
+
+def results(*lost: int) -> list[CellResult]:
+    """Give passed cells that lost so many outputs each."""
+    return [
+        CellResult(
+            index,
+            None,
+            CellOutcome.PASSED,
+            incomplete=Incomplete((Cause.RATE_LIMIT,), number, exact=True) if number else None,
+        )
+        for index, number in enumerate(lost)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lost", "where"), [((0, 2), "in the cell at index 1"), ((1, 2, 3), "in the cell at index 0 (and in 2 more)")]
+)
+def test_a_run_that_only_lost_output_says_so(lost: tuple[int, ...], where: str) -> None:
+    ending = ending_with_losses(Ending(Outcome.PASSED), results(*lost))
+    assert ending.outcome is Outcome.INCOMPLETE
+    assert ending.problem is not None
+    assert ending.problem.message.endswith(where)
+    assert ending.problem.hint == LOSS_HINT
+
+
+def test_a_loss_changes_nothing_where_something_worse_happened_and_none_changes_nothing() -> None:
+    failed = Ending(Outcome.FAILED, Problem("it failed"))
+    assert ending_with_losses(failed, results(5)) is failed
+    passed = Ending(Outcome.PASSED)
+    assert ending_with_losses(passed, results(0, 0)) is passed

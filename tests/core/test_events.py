@@ -1,0 +1,23 @@
+"""A run tells its observers what happens, and keeps the warnings."""
+
+from nbrun.core.events import Event, Journal, Stage, StageEntered, Warned
+
+
+def test_a_journal_tells_under_the_name_of_its_notebook() -> None:
+    seen: list[Event] = []
+    journal = Journal("a.ipynb", seen.append)
+    journal.enter(Stage.LOADING)
+    journal.warn("the file is old")
+    assert seen == [StageEntered("a.ipynb", Stage.LOADING), Warned("a.ipynb", "the file is old")]
+
+
+def test_a_journal_keeps_every_warning_and_nothing_else() -> None:
+    journal = Journal("a.ipynb", lambda _: None)
+    journal.warn("one")
+    journal.enter(Stage.RUNNING)
+    journal.tell(Warned("a.ipynb", "two"))
+    assert journal.warnings == ["one", "two"]
+
+
+def test_stages_are_words_for_a_person() -> None:
+    assert f"{Stage.STARTING_KERNEL}" == "starting the kernel"

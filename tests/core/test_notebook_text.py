@@ -1,0 +1,60 @@
+"""The text of a file is, to the byte, what a Jupyter server writes."""
+
+import copy
+import json
+from typing import Any
+
+import nbformat
+
+from nbrun.core.notebook_text import notebook_text
+
+NOTEBOOK: dict[str, Any] = {
+    "nbformat": 4,
+    "nbformat_minor": 5,
+    "metadata": {"z": 1, "a": {"trusted": True}},
+    "cells": [
+        {
+            "cell_type": "code",
+            "id": "a",
+            "metadata": {"trusted": True, "tags": ["é"]},
+            "source": "one\ntwo",
+            "execution_count": 1,
+            "outputs": [{"output_type": "stream", "name": "stdout", "text": "x\ny\n"}],
+        }
+    ],
+}
+
+
+def test_keys_are_sorted_texts_split_into_lines_and_the_last_line_ended() -> None:
+    text = notebook_text(NOTEBOOK)
+    written = json.loads(text)
+    assert written["cells"][0]["source"] == ["one\n", "two"]
+    assert written["cells"][0]["outputs"][0]["text"] == ["x\n", "y\n"]
+    assert list(written) == ["cells", "metadata", "nbformat", "nbformat_minor"]
+    assert text.endswith("}\n")
+    assert "é" in text
+    assert text.startswith('{\n "cells"')
+
+
+def test_a_cells_trust_stays_out_of_the_file_and_other_keys_of_that_name_do_not() -> None:
+    written = json.loads(notebook_text(NOTEBOOK))
+    assert written["cells"][0]["metadata"] == {"tags": ["é"]}
+    assert written["metadata"]["a"] == {"trusted": True}
+
+
+def test_writing_changes_nothing_in_the_notebook() -> None:
+    before = copy.deepcopy(NOTEBOOK)
+    notebook_text(NOTEBOOK)
+    assert before == NOTEBOOK
+
+
+def test_what_is_written_is_read_back_the_same() -> None:
+    again = nbformat.reads(notebook_text(NOTEBOOK), as_version=nbformat.NO_CONVERT)
+    assert notebook_text(again) == notebook_text(NOTEBOOK)
+    nbformat.validate(again)
+
+
+def test_a_notebook_without_cells_ends_in_one_line_end_too() -> None:
+    text = notebook_text({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []})
+    assert text.endswith("}\n")
+    assert not text.endswith("\n\n")

@@ -1,0 +1,144 @@
+"""Results say what came of a run, as values, as JSON and as an exit code."""
+
+import json
+from typing import Any
+
+import pytest
+
+from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem, outcome_of
+from nbrun.errors import (
+    AccessDenied,
+    BadFrame,
+    ExitCode,
+    KernelDied,
+    KernelStartFailed,
+    NbrunError,
+    NoSuchKernel,
+    NotANotebook,
+    SaveFailed,
+)
+
+PASSED, FAILED, SKIPPED, NOT_RUN = (
+    CellOutcome.PASSED, CellOutcome.FAILED, CellOutcome.SKIPPED, CellOutcome.NOT_RUN,
+)  # fmt: skip
+
+
+def notebook(*cells: CellOutcome, outcome: Outcome = Outcome.PASSED, **more: Any) -> NotebookResult:
+    results = [CellResult(index, f"id{index}", each) for index, each in enumerate(cells)]
+    fields: dict[str, Any] = {
+        "version": "1.2.3", "notebook": "a.ipynb", "output": "a.ipynb", "kernel": "python3", "outcome": outcome,
+        "started": "2026-01-02T03:04:05.678+00:00", "seconds": 1.23456789, "cells": results, **more,
+    }  # fmt: skip
+    return NotebookResult(**fields)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome.PASSED, ExitCode.OK),
+        (Outcome.FAILED, ExitCode.NOTEBOOK_FAILED),
+        (Outcome.TIMED_OUT, ExitCode.NOTEBOOK_FAILED),
+        (Outcome.KERNEL_DIED, ExitCode.KERNEL),
+        (Outcome.INTERRUPTED, ExitCode.INTERRUPTED),
+        (Outcome.INCOMPLETE, ExitCode.INCOMPLETE),
+        (Outcome.SERVER_FAILED, ExitCode.SERVER),
+        (Outcome.NOT_RUN, ExitCode.USAGE),
+    ],
+    ids=[outcome.value for outcome in Outcome],
+)
+def test_each_outcome_ends_in_its_exit_code(outcome: Outcome, code: ExitCode) -> None:
+    assert notebook(outcome=outcome).exit_code is code
+
+
+def test_a_run_that_a_signal_stopped_ends_in_the_signals_code() -> None:
+    stopped = notebook(outcome=Outcome.INTERRUPTED, signal=ExitCode.TERMINATED)
+    assert stopped.exit_code is ExitCode.TERMINATED
+
+
+def test_a_signal_that_came_too_late_to_stop_anything_changes_no_code() -> None:
+    assert notebook(outcome=Outcome.FAILED, signal=ExitCode.TERMINATED).exit_code is ExitCode.NOTEBOOK_FAILED
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (NoSuchKernel("x"), Outcome.NOT_RUN),
+        (NotANotebook("x"), Outcome.NOT_RUN),
+        (AccessDenied("x"), Outcome.SERVER_FAILED),
+        (SaveFailed("x"), Outcome.SERVER_FAILED),
+        (BadFrame("x"), Outcome.SERVER_FAILED),
+        (KernelDied("x"), Outcome.KERNEL_DIED),
+        (KernelStartFailed("x"), Outcome.KERNEL_DIED),
+        (NbrunError("x"), Outcome.SERVER_FAILED),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_an_error_of_the_world_becomes_the_outcome_of_its_exit_code(error: NbrunError, outcome: Outcome) -> None:
+    assert outcome_of(error) is outcome
+
+
+def test_a_problem_is_the_errors_sentence_and_hint() -> None:
+    assert Problem.of(KernelDied("it died", hint="look at memory")) == Problem("it died", "look at memory")
+
+
+@pytest.mark.parametrize(
+    ("cells", "index"),
+    [
+        ([PASSED, FAILED, NOT_RUN], 1),
+        ([FAILED, PASSED, CellOutcome.TIMED_OUT], 2),
+        ([PASSED, SKIPPED], None),
+        ([PASSED, NOT_RUN], None),
+        ([], None),
+    ],
+    ids=["ended at the second", "allowed errors before", "all well", "ended without a fault", "no cells"],
+)
+def test_the_failing_cell_is_the_last_that_did_not_pass(cells: list[CellOutcome], index: int | None) -> None:
+    failing = notebook(*cells).failing
+    assert (failing.index if failing else None) == index
+
+
+def test_a_tally_counts_what_there_is_and_leaves_out_what_there_is_not() -> None:
+    assert notebook(PASSED, FAILED, PASSED).tally() == {PASSED: 2, FAILED: 1}
+
+
+def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
+    error = CellError("ValueError", "bad", ("line",))
+    cell = CellResult(3, None, FAILED, execution_count=2, seconds=0.12345678, error=error)
+    whole = notebook(cells=[cell, CellResult(4, "b", NOT_RUN)], outcome=Outcome.FAILED, problem=Problem("what", "hint"))
+    assert json.loads(json.dumps(whole.as_dict())) == {
+        "version": "1.2.3",
+        "notebook": "a.ipynb",
+        "output": "a.ipynb",
+        "kernel": "python3",
+        "outcome": "failed",
+        "exit_code": 1,
+        "started": "2026-01-02T03:04:05.678+00:00",
+        "seconds": 1.234568,
+        "problem": {"message": "what", "hint": "hint"},
+        "rescued": False,
+        "warnings": [],
+        "cells": [
+            {
+                "index": 3,
+                "id": None,
+                "outcome": "failed",
+                "execution_count": 2,
+                "seconds": 0.123457,
+                "error": {"ename": "ValueError", "evalue": "bad", "traceback": ["line"]},
+                "incomplete": None,
+            },
+            {
+                "index": 4,
+                "id": "b",
+                "outcome": "not-run",
+                "execution_count": None,
+                "seconds": None,
+                "error": None,
+                "incomplete": None,
+            },
+        ],
+    }
+
+
+def test_a_result_without_a_problem_says_so() -> None:
+    assert notebook(PASSED).as_dict()["problem"] is None

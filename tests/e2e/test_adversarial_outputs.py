@@ -1,0 +1,181 @@
+"""Outputs that are large, late, broken or odd: a reader of the saved notebook sees what the code put out."""
+
+import json
+from typing import Any
+
+import pytest
+
+import nbrun
+from nbrun.errors import ExitCode
+from tests.support.live_runs import Place, outcomes, text_of
+from tests.support.notebooks import notebook
+
+SHOW = "from IPython.display import display\n"
+
+
+def datas(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the mime bundles of outputs."""
+    return [output["data"] for output in outputs if "data" in output]
+
+
+async def run(place: Place, *cells: str, **options: Any) -> list[list[dict[str, Any]]]:
+    """Run cells that are all to pass; give the saved outputs, of a file that is valid JSON."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Where it sees that pytest runs it, ipykernel does not collect what child processes write.
+        patch.delenv("PYTEST_CURRENT_TEST")
+        result = await place.run(*cells, **options)
+    assert result.exit_code == ExitCode.OK, result.problem
+    (place.folder / "notebook.ipynb").read_bytes().decode("utf-8")
+    json.loads((place.folder / "notebook.ipynb").read_text(), parse_constant=no_constant)
+    return place.outputs()
+
+
+def no_constant(word: str) -> None:
+    """Refuse NaN and Infinity, which no JSON has."""
+    raise AssertionError(f"{word} is no JSON")
+
+
+async def test_a_picture_of_many_megabytes_arrives_whole(place: Place) -> None:
+    size = 20_000_000
+    [[output]] = await run(place, f"{SHOW}display({{'image/png': 'A' * {size}}}, raw=True)")
+    assert output["data"]["image/png"] == "A" * size
+
+
+async def test_bytes_that_are_no_utf8_become_replacement_characters(on_stock: Place) -> None:
+    raw = "import os\nos.write(1, b'left \\xff right\\n')"
+    surrogate = "print('left \\udc80 right')"
+    both = await run(on_stock, raw, surrogate)
+    assert sum(text_of(outputs).count("left \ufffd right\n") for outputs in both) == 2
+
+
+async def test_text_that_the_kernel_cannot_send_costs_that_text_only(on_stock: Place) -> None:
+    # The first cells are for the server's own questions to the kernel, beside which one lost message says nothing.
+    result = await on_stock.run("1", "2", "3", "print('\\ud800')", "print('after')")
+    outputs = on_stock.outputs()
+    assert text_of(outputs[4]) == "after\n"
+    assert (result.outcome, result.exit_code) == (nbrun.Outcome.INCOMPLETE, ExitCode.INCOMPLETE)
+    assert [cell.incomplete.lost if cell.incomplete else 0 for cell in result.cells] == [0, 0, 0, 1, 0]
+
+
+async def test_numbers_that_json_has_not_do_not_break_the_file(on_stock: Place) -> None:
+    odd = f"{SHOW}display({{'application/json': {{'x': [float('nan'), float('inf'), 1]}}}}, raw=True)"
+    [outputs] = await run(on_stock, odd)
+    [data] = datas(outputs)
+    assert data["application/json"]["x"][2] == 1
+
+
+async def test_a_mime_value_of_a_wrong_type_becomes_text(on_stock: Place) -> None:
+    wrong = f"{SHOW}display({{'text/plain': 5, 'text/html': '<b>5</b>', 'text/x-object': {{'a': 1}}}}, raw=True)"
+    [outputs] = await run(on_stock, wrong)
+    [data] = datas(outputs)
+    assert (data["text/plain"], data["text/html"]) == ("5", "<b>5</b>")
+    assert json.loads(data["text/x-object"]) == {"a": 1}
+
+
+async def test_javascript_and_unknown_types_are_kept_as_they_are(on_stock: Place) -> None:
+    bundle = {"application/javascript": "alert(1)", "application/vnd.of-mine+json": {"a": [1]}, "text/x-new": "new"}
+    [outputs] = await run(on_stock, f"{SHOW}display({bundle!r}, raw=True)")
+    assert datas(outputs) == [bundle]
+
+
+async def test_what_a_thread_prints_after_its_cell_is_not_lost(on_stock: Place) -> None:
+    starting = """import threading, time
+def work():
+    time.sleep(0.4)
+    print('from the thread', flush=True)
+thread = threading.Thread(target=work)
+thread.start()"""
+    outputs = await run(on_stock, starting, "thread.join()", "print('last')")
+    assert "from the thread" in text_of(outputs[0]) + text_of(outputs[1])
+    assert text_of(outputs[2]) == "last\n"
+
+
+async def test_what_a_task_prints_goes_to_the_cell_that_started_it(on_stock: Place) -> None:
+    starting = """import asyncio
+async def work():
+    await asyncio.sleep(0.2)
+    print('from the task', flush=True)
+task = asyncio.ensure_future(work())"""
+    outputs = await run(on_stock, starting, "1", "await task")
+    assert "from the task" in text_of(outputs[0])
+
+
+async def test_what_a_child_process_writes_just_before_the_last_cell_ends_is_not_lost(place: Place) -> None:
+    writing = "import subprocess\nsubprocess.run(['sh', '-c', 'echo from the child'])"
+    [outputs] = await run(place, writing)
+    assert text_of(outputs).count("from the child\n") == 1
+
+
+async def test_what_a_thread_prints_a_moment_after_the_last_cell_is_not_lost(place: Place) -> None:
+    late = "import threading\nthreading.Timer(0.1, lambda: print('late', flush=True)).start()"
+    [outputs] = await run(place, late)
+    assert text_of(outputs) == "late\n"
+
+
+async def test_a_thread_that_never_falls_silent_does_not_keep_the_run(on_stock: Place) -> None:
+    forever = """import threading, time
+def work():
+    while True:
+        print('.', end='', flush=True)
+        time.sleep(0.02)
+threading.Thread(target=work, daemon=True).start()"""
+    result = await on_stock.run(forever)
+    assert (result.exit_code, outcomes(result)) == (ExitCode.OK, ["passed"])
+    assert result.seconds < 40
+    assert on_stock.nothing_is_left()
+
+
+async def test_a_process_that_outlives_the_run_does_not_keep_it(place: Place) -> None:
+    result = await place.run("import subprocess\nchild = subprocess.Popen(['sleep', '60'])\nprint('started')")
+    assert (result.exit_code, text_of(place.outputs()[0])) == (ExitCode.OK, "started\n")
+    assert result.seconds < 40
+
+
+async def test_a_display_is_updated_in_place_from_a_cell_further_down(on_stock: Place) -> None:
+    first = f"{SHOW}shown = display('before', display_id=True)\nprint('between')"
+    outputs = await run(on_stock, first, "1", "shown.update('after')")
+    assert [data["text/plain"] for data in datas(outputs[0])] == ["'after'"]
+    assert text_of(outputs[0]) == "between\n"
+    assert outputs[2] == []
+
+
+async def test_an_update_of_a_display_that_nobody_has_shown_shows_nothing(on_stock: Place) -> None:
+    [outputs] = await run(
+        on_stock, f"{SHOW}from IPython.display import update_display\nupdate_display(1, display_id='x')"
+    )
+    assert outputs == []
+
+
+async def test_outputs_are_cleared_when_something_takes_their_place_and_not_before(on_stock: Place) -> None:
+    waits = "from IPython.display import clear_output\nprint('stays')\nclear_output(wait=True)"
+    replaced = "print('goes')\nclear_output(wait=True)\nprint('comes')"
+    at_once = "print('goes')\nclear_output()"
+    stays, comes, nothing = await run(on_stock, waits, replaced, at_once)
+    assert (text_of(stays), text_of(comes), nothing) == ("stays\n", "comes\n", [])
+
+
+async def test_a_progress_bar_is_one_output_with_its_last_state(on_stock: Place) -> None:
+    bar = "import sys\nfor n in range(101):\n    print(f'\\r{n:3}%', end='', flush=True)\nprint()"
+    [outputs] = await run(on_stock, bar)
+    assert outputs == [{"output_type": "stream", "name": "stdout", "text": "100%\n"}]
+
+
+async def test_a_pager_is_shown_below_its_cell(on_stock: Place) -> None:
+    [outputs] = await run(on_stock, "len?")
+    assert "Return the number of items" in datas(outputs)[0]["text/plain"]
+
+
+async def test_a_source_too_large_for_a_server_is_refused_before_anything_runs(on_stock: Place) -> None:
+    path = on_stock.write(notebook("open('first', 'w')", f"x = '{'y' * 10_500_000}'"))
+
+    with pytest.raises(nbrun.NbrunError, match=r"10\.5 MB") as caught:
+        await nbrun.run_async(path, **on_stock.options)
+
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert not (on_stock.folder / "first").exists()
+    assert on_stock.nothing_is_left()
+
+
+async def test_a_source_just_within_the_limit_runs(on_stock: Place) -> None:
+    [outputs] = await run(on_stock, f"len('{'y' * 9_000_000}')")
+    assert datas(outputs)[0]["text/plain"] == "9000000"

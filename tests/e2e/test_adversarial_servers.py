@@ -1,0 +1,211 @@
+"""Servers that go away or will not take the result: what ran is rescued to this machine, and nbrun says where."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import nbrun
+from nbrun.core.events import Journal
+from nbrun.core.job import Job
+from nbrun.errors import ExitCode
+from nbrun.jupyter.client import connect
+from nbrun.jupyter.retry import RECONNECT
+from nbrun.jupyter.saving import ServerNotebook
+from nbrun.jupyter.server import Server
+from nbrun.pipeline import Notebook, run_notebook
+from tests.support.live_runs import Place, Watch, outcomes, place_on, text_of
+from tests.support.notebooks import notebook, read_notebook
+from tests.support.processes import await_gone, await_no_process_of, live_nbrun
+from tests.support.servers import RunningServer, jupyter_server
+
+LONG = notebook(
+    "import os, pathlib, time\nprint('one')",
+    "print(f'pid {os.getpid()}.', flush=True)\npathlib.Path('running').touch()\ntime.sleep(120)",
+    "print('never')",
+)
+
+SHORT_PATIENCE = replace(RECONNECT, tries=3, total=2.0)
+"""How long a lost server is waited for here: the usual two minutes are for people, not for tests."""
+
+
+def check_rescued(output: str | None, here: Path) -> None:
+    """Check that all of :data:`LONG` that ran is in a file in the current folder."""
+    assert output is not None
+    assert Path(output).parent == here
+    one, two, three = (cell["outputs"] for cell in read_notebook(Path(output))["cells"])
+    assert text_of(one) == "one\n"
+    assert "pid" in text_of(two)
+    assert three == []
+
+
+def test_when_its_private_server_is_killed_what_ran_is_rescued_and_the_kernel_goes(tmp_path: Path, here: Path) -> None:
+    place = place_on(None, tmp_path)
+    path = place.write(LONG)
+    before = Path(path).read_bytes()
+    with live_nbrun(path, cwd=here, json_file=tmp_path / "result.json") as run:
+        run.await_file(place.folder / "running")
+        run.await_other("nbrun.jupyter.private_server").kill()
+
+        assert run.end(within=45) == ExitCode.SERVER
+        await_no_process_of(run.mark, within=1)
+        said = run.said()
+
+    report = run.report()
+    assert run.outcomes() == ["passed", "interrupted", "not-run"]
+    assert report["rescued"] is True
+    check_rescued(report["output"], here)
+    assert report["output"] in said
+    assert "Traceback" not in said
+    assert Path(path).read_bytes() == before
+
+
+@contextlib.asynccontextmanager
+async def opening(server: RunningServer, path: str, journal: Journal) -> AsyncIterator[tuple[Server, Notebook]]:
+    """Open a server that is not waited for as long as usual once it is gone."""
+    async with connect(server.url, token=server.token) as client:
+        yield (
+            Server(client, reconnect=SHORT_PATIENCE, save=SHORT_PATIENCE),
+            ServerNotebook(client.contents, path, path, warn=journal.warn),
+        )
+
+
+async def run_impatiently(server: RunningServer, path: str, watch: Watch) -> nbrun.NotebookResult:
+    """Run a notebook on a server, and give it up soon when it is gone."""
+    journal = Journal(path, watch.observe)
+    return await run_notebook(Job(path), opening(server, path, journal), journal=journal, stop=nbrun.StopSwitch())
+
+
+async def test_when_a_server_is_killed_what_ran_is_rescued(tmp_path: Path, here: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    with jupyter_server(root) as server:
+        path = Place(root, server).write(LONG)
+        before = (root / path).read_bytes()
+        watch = Watch()
+        run = asyncio.create_task(run_impatiently(server, path, watch))
+        pid = int(await watch.printed(r"pid (\d+)\."))
+        server.kill()
+        result = await asyncio.wait_for(run, 60)
+
+    assert result.exit_code == ExitCode.SERVER
+    assert outcomes(result) == ["passed", "interrupted", "not-run"]
+    assert result.rescued
+    assert result.problem is not None
+    assert "cell 2 of 3" in result.problem.message
+    assert str(result.output) in result.problem.hint
+    assert server.token not in json.dumps(result.as_dict())
+    check_rescued(result.output, here)
+    assert (root / path).read_bytes() == before
+    await await_gone(pid)
+
+
+async def test_a_server_that_restarts_has_forgotten_the_kernel_and_takes_the_result(tmp_path: Path, here: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    place = Place(root)
+    with jupyter_server(root) as server:
+        port, path = int(server.url.rsplit(":", 1)[1].strip("/")), Place(root, server).write(LONG)
+        async with Place(root, server).live(*LONG["cells"]) as run:
+            await run.watch.printed("pid")
+            server.kill()
+            with jupyter_server(root, token=server.token, port=port):
+                result = await run.result()
+
+    assert result.exit_code == ExitCode.KERNEL
+    assert outcomes(result) == ["passed", "kernel-died", "not-run"]
+    assert not result.rescued
+    assert result.output == path
+    assert text_of(place.outputs()[0]) == "one\n"
+    assert list(here.iterdir()) == []
+
+
+def wrapper(folder: Path, limits: str) -> str:
+    """Make a Python that has the limits of ``ulimit``."""
+    script = folder / "limited-python"
+    script.write_text(f'#!/bin/sh\nulimit {limits}\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.fixture(scope="module")
+def full_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on which no file can be larger than 256 blocks of half a kilobyte, as on a disk that is full then."""
+    root = tmp_path_factory.mktemp("full")
+    with jupyter_server(root, python=wrapper(tmp_path_factory.mktemp("limited"), "-f 256")) as server:
+        yield server
+
+
+async def test_a_notebook_that_the_servers_disk_does_not_hold_is_rescued(
+    full_server: RunningServer, tmp_path: Path, here: Path
+) -> None:
+    place = place_on(full_server, tmp_path)
+    before = place.write(notebook("print('x' * 400_000)"))
+    text = (place.folder / "notebook.ipynb").read_bytes()
+
+    result = await nbrun.run_async(before, **place.options)
+
+    assert result.exit_code == ExitCode.SERVER
+    assert outcomes(result) == ["passed"]
+    assert result.rescued
+    assert result.problem is not None
+    assert "not saved" in result.problem.message
+    assert result.output is not None
+    assert Path(result.output).parent == here
+    assert text_of(read_notebook(Path(result.output))["cells"][0]["outputs"]) == "x" * 400_000 + "\n"
+    assert (place.folder / "notebook.ipynb").read_bytes() == text, "the old content is whole"
+    assert place.nothing_is_left()
+
+
+async def test_a_server_that_does_not_take_a_hidden_file_makes_no_file_and_loses_nothing(
+    on_stock: Place, here: Path
+) -> None:
+    path = on_stock.write(notebook("6 * 7"))
+
+    result = await nbrun.run_async(path, output=on_stock.name(".hidden.ipynb"), **on_stock.options)
+
+    assert (result.exit_code, outcomes(result)) == (ExitCode.SERVER, ["passed"])
+    assert result.output is not None
+    [rescued] = here.iterdir()
+    assert Path(result.output) == rescued
+    assert read_notebook(rescued)["cells"][0]["outputs"][0]["data"]["text/plain"] == "42"
+    assert result.problem is not None
+    assert ".hidden.ipynb: not saved" in result.problem.message
+    assert not (on_stock.folder / ".hidden.ipynb").exists()
+
+
+async def test_a_notebook_whose_folder_is_removed_by_the_run_is_saved_where_its_folder_was(on_stock: Place) -> None:
+    result = await on_stock.run("import os, shutil\nshutil.rmtree(os.getcwd())\n6 * 7")
+
+    assert (result.exit_code, outcomes(result)) == (ExitCode.OK, ["passed"])
+    assert on_stock.outputs("notebook-nbrun.ipynb")[0][0]["data"]["text/plain"] == "42"
+    assert any("deleted or renamed" in warning for warning in result.warnings)
+
+
+async def test_a_notebook_whose_servers_root_is_removed_by_the_run_is_rescued(tmp_path: Path, here: Path) -> None:
+    result = await place_on(None, tmp_path).run("import os, shutil\nshutil.rmtree(os.getcwd())\n6 * 7")
+
+    assert (result.exit_code, outcomes(result)) == (ExitCode.SERVER, ["passed"])
+    assert result.rescued
+    assert result.output is not None
+    assert Path(result.output).parent == here
+    assert read_notebook(Path(result.output))["cells"][0]["outputs"][0]["data"]["text/plain"] == "42"
+
+
+async def test_where_no_rescue_file_can_be_written_either_that_is_said(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_on(None, tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", "/dev/null/no-folder")
+    result = await place.run(f"import os, shutil\nshutil.rmtree(os.getcwd())\nshutil.rmtree({str(here)!r})")
+
+    assert result.exit_code == ExitCode.SERVER
+    assert result.output is None
+    assert not result.rescued
+    assert result.problem is not None
+    assert "No rescue file could be written either" in result.problem.hint

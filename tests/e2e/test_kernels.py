@@ -1,0 +1,223 @@
+"""Kernels of other languages, each with habits that ipykernel has not, run by the command on real servers.
+
+The kernels: IRkernel, bash_kernel, Deno, xeus-python, tslab, calysto_scheme, JJava and ILua.
+"""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbrun.errors import ExitCode
+from tests.support.kernelspecs import KERNELS, jupyter_path
+from tests.support.notebooks import Notebook, Output, assert_exit, notebook, read_notebook, run_nbrun, write_notebook
+from tests.support.servers import jupyter_server
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@dataclass(frozen=True)
+class Three:
+    """Three cells: the first prints ``set``, the second gives 42, the third raises an error."""
+
+    kernel: str
+    prints: str
+    gives: str
+    raises: str
+    result_type: str
+    """What kind of output the second cell's 42 is."""
+    ename: str
+    evalue: str
+    """A part of what the error says of itself."""
+
+
+THREE = (
+    Three("ir", r'x <- 20; cat("set\n")', "x + 22", 'stop("on purpose")', "display_data", "ERROR", "on purpose"),
+    Three("bash", "x=20; echo set", "echo $((x + 22))", "(exit 7)", "stream", "", "7"),
+    Three(
+        "deno",
+        'let x = 20; console.log("set")',
+        "x + 22",
+        'throw new TypeError("on purpose")',
+        "execute_result",
+        "TypeError",
+        "on purpose",
+    ),
+    Three(
+        "xpython", 'x = 20; print("set")', "x + 22", "1 / 0", "execute_result", "ZeroDivisionError", "division by zero"
+    ),
+    Three(
+        "calysto_scheme",
+        '(define x 20) (display "set")',
+        "(+ x 22)",
+        "(car 1)",
+        "execute_result",
+        "RunTimeError",
+        "car called on non-pair 1",
+    ),
+    Three("tslab", 'let x = 20; console.log("set")', "x + 22", 'throw new Error("on purpose")', "stream", "", ""),
+    Three(
+        "java",
+        'int x = 20; System.out.println("set");',
+        "x + 22",
+        'throw new RuntimeException("on purpose");',
+        "execute_result",
+        "RuntimeException",
+        "on purpose",
+    ),
+    Three("lua", 'x = 20; print("set")', "return x + 22", 'error("on purpose")', "execute_result", "n/a", "on purpose"),
+)
+STREAMS_ITS_ERRORS = {"calysto_scheme", "tslab"}
+"""Kernels whose reply says ``error`` though no ``error`` message was sent: the text of the error is a stream."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: how the process ended, what it reported and what it saved."""
+
+    process: subprocess.CompletedProcess[str]
+    report: dict[str, Any]
+    saved: Notebook
+
+    @property
+    def outcomes(self) -> list[str]:
+        """What came of each cell."""
+        return [cell["outcome"] for cell in self.report["cells"]]
+
+    def outputs(self, cell: int) -> list[Output]:
+        """Give the saved outputs of one cell."""
+        outputs: list[Output] = self.saved["cells"][cell]["outputs"]
+        return outputs
+
+
+def run_cells(folder: Path, kernel: str, *cells: str, options: tuple[str, ...] = ()) -> Run:
+    """Run a notebook of these cells on a private server that finds the kernel."""
+    path = jupyter_path(kernel)
+    write_notebook(folder / "in.ipynb", in_language(kernel, *cells))
+    process = run_nbrun(
+        "run", "in.ipynb", "-o", "out.ipynb", "--json", "result.json", *options,
+        cwd=folder, env={"JUPYTER_PATH": path}, timeout=240,
+    )  # fmt: skip
+    assert (folder / "out.ipynb").exists(), process.stderr
+    return Run(process, json.loads((folder / "result.json").read_text()), read_notebook(folder / "out.ipynb"))
+
+
+def in_language(kernel: str, *cells: str) -> Notebook:
+    """Build a notebook for a kernel that is not Python's."""
+    document = notebook(*cells, kernel=kernel)
+    document["metadata"]["kernelspec"]["language"] = KERNELS[kernel].language
+    return document
+
+
+def plain(outputs: list[Output]) -> str:
+    """Give what a reader sees, in plain text."""
+    return "".join(output["text"] if "text" in output else output["data"]["text/plain"] for output in outputs)
+
+
+@pytest.fixture(scope="module", params=THREE, ids=lambda three: three.kernel)
+def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Three, Run]:
+    """Each kernel's three cells, run once."""
+    three: Three = request.param
+    folder = tmp_path_factory.mktemp(three.kernel)
+    return three, run_cells(folder, three.kernel, three.prints, three.gives, three.raises)
+
+
+def test_cells_run_up_to_the_error_that_ends_the_notebook(ended: tuple[Three, Run]) -> None:
+    three, run = ended
+    assert_exit(run.process, ExitCode.NOTEBOOK_FAILED)
+    assert run.outcomes == ["passed", "passed", "failed"]
+    assert run.report["kernel"] == three.kernel
+    assert plain(run.outputs(0)).strip() == "set"
+    assert "42" in plain(run.outputs(1))
+    assert [output["output_type"] for output in run.outputs(1)] == [three.result_type]
+    assert [cell["execution_count"] for cell in run.saved["cells"]] == [1, 2, 3]
+    assert run.saved["metadata"]["language_info"]["name"].casefold() == KERNELS[three.kernel].language.casefold()
+
+
+def test_the_error_is_told_as_the_kernel_told_it(ended: tuple[Three, Run]) -> None:
+    three, run = ended
+    error = run.report["cells"][2]["error"]
+    assert three.ename in error["ename"]
+    assert three.evalue in error["evalue"]
+    assert bool(error["ename"]) == bool(three.ename)
+    assert all(isinstance(line, str) for line in error["traceback"])
+    saved = run.outputs(2)
+    if three.kernel in STREAMS_ITS_ERRORS:
+        assert (saved[0]["output_type"], saved[0]["name"]) == ("stream", "stderr")
+        assert "on purpose" in saved[0]["text"] or three.evalue in saved[0]["text"]
+    else:
+        assert saved[-1]["output_type"] == "error"
+        assert saved[-1]["ename"] == error["ename"]
+
+
+@pytest.mark.parametrize("three", THREE, ids=[three.kernel for three in THREE])
+def test_after_an_error_that_is_allowed_the_same_kernel_goes_on(three: Three, tmp_path: Path) -> None:
+    run = run_cells(tmp_path, three.kernel, three.prints, three.raises, three.gives, options=("--allow-errors",))
+
+    assert run.outcomes == ["passed", "failed", "passed"]
+    assert "42" in plain(run.outputs(2))
+
+
+def test_a_result_that_deno_sends_after_idle_is_not_lost(tmp_path: Path) -> None:
+    """Deno's result overtakes its idle, or falls behind it, as it comes: in about one cell of seven."""
+    numbers = range(1, 61)
+    run = run_cells(tmp_path, "deno", *(f"{number} + 1000" for number in numbers))
+
+    assert_exit(run.process, ExitCode.OK)
+    shown = [plain(run.outputs(cell)) for cell in range(len(numbers))]
+    assert [str(1000 + number) in text for number, text in zip(numbers, shown, strict=True)] == [True] * len(numbers)
+
+
+STOPPABLE = {
+    "ir": ('x <- 20; cat("set\\n")', "Sys.sleep(90)", "x + 22"),
+    "bash": ("x=20; echo set", "sleep 90", "echo $((x + 22))"),
+    "calysto_scheme": ('(define x 20) (display "set")', "(let loop () (loop))", "(+ x 22)"),
+    "java": ('int x = 20; System.out.println("set");', "while (true) {}", "x + 22"),
+}
+"""Cells of which the second runs on until it is interrupted: JJava by a message, the others by a signal."""
+
+UNSTOPPABLE = {
+    "lua": ('print("set")', "while true do end", "return 42"),
+    "deno": ('console.log("set")', "await new Promise(done => setTimeout(done, 90000))", "42"),
+}
+"""The same in kernels that cannot be interrupted: ILua ignores the message for it, Deno dies of the signal."""
+
+
+@pytest.mark.parametrize("kernel", STOPPABLE)
+def test_a_cell_over_its_time_is_interrupted_and_its_kernel_stays(kernel: str, tmp_path: Path) -> None:
+    run = run_cells(tmp_path, kernel, *STOPPABLE[kernel], options=("--cell-timeout", "5s", "--allow-errors"))
+
+    assert run.outcomes == ["passed", "timed-out", "passed"]
+    assert "42" in plain(run.outputs(2))
+    assert 5 <= run.report["cells"][1]["seconds"] < 20
+
+
+def test_an_interrupt_that_is_a_message_reaches_the_kernel_through_the_server(tmp_path: Path) -> None:
+    run = run_cells(tmp_path, "java", *STOPPABLE["java"], options=("--cell-timeout", "5s"))
+
+    assert_exit(run.process, ExitCode.NOTEBOOK_FAILED)
+    assert run.outcomes == ["passed", "timed-out", "not-run"]
+    error = next(output for output in run.outputs(1) if output["output_type"] == "error")
+    assert error["ename"] == "EvaluationInterruptedException"
+
+
+@pytest.mark.parametrize("kernel", UNSTOPPABLE)
+def test_of_a_kernel_that_cannot_be_interrupted_nothing_is_left(kernel: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write_notebook(root / "in.ipynb", in_language(kernel, *UNSTOPPABLE[kernel]))
+
+    with jupyter_server(root, env={"JUPYTER_PATH": jupyter_path(kernel)}) as server:
+        process = run_nbrun(
+            "run", "in.ipynb", "-o", "out.ipynb", "--server", server.url, "--cell-timeout", "4s", "--json", "-",
+            cwd=tmp_path, env={"NBRUN_TOKEN": server.token}, timeout=120,
+        )  # fmt: skip
+        assert server.sessions() == []
+        assert server.get("api/kernels") == []
+
+    assert_exit(process, ExitCode.NOTEBOOK_FAILED)
+    run = Run(process, json.loads(process.stdout), read_notebook(root / "out.ipynb"))
+    assert run.outcomes == ["passed", "timed-out", "not-run"]
+    assert plain(run.outputs(0)).strip() == "set"

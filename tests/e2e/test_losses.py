@@ -1,0 +1,91 @@
+"""Output is either all there, or the run says which cell lost how much of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nbrun
+from tests.support.burning import both_cores_busy
+from tests.support.notebooks import joined, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
+from tests.support.servers import RunningServer
+
+FLUSHED = "for i in range({}): print(i, flush=True)"
+DISPLAYED = "for i in range({}): display(i)"
+BURST = "for i in range(8000): print('x' * 1000)"
+
+
+def run_on(server: RunningServer, document: dict[str, Any], *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a notebook on a server; gives the JSON result and the notebook as it was saved."""
+    path = write_notebook(server.root / "flood.ipynb", document)
+    found = run_nbrun(
+        "run", path.name, "--server", server.url, "--json", "-", *options, env={"NBRUN_TOKEN": server.token}
+    )
+    result: dict[str, Any] = json.loads(found.stdout)
+    assert found.returncode == result["exit_code"], found.stderr
+    return result, read_notebook(path)
+
+
+def lines(outputs: list[dict[str, Any]]) -> list[str]:
+    """Give the lines that a cell printed."""
+    return "".join(joined(output["text"]) for output in outputs if output.get("name") == "stdout").split()
+
+
+def test_a_stock_server_that_drops_displays_is_found_out_to_the_last_one(stock_server: RunningServer) -> None:
+    # The first cells are for the server's own questions to the kernel, beside which no count is exact.
+    result, saved = run_on(stock_server, notebook("1", "2", "3", DISPLAYED.format(8000), "'after'"))
+    [*_, flood, after] = outputs_of(saved)
+    arrived = sum(output["output_type"] == "display_data" for output in flood)
+    assert arrived < 8000
+    assert (result["outcome"], result["exit_code"]) == ("incomplete", nbrun.ExitCode.INCOMPLETE)
+    [*_, lossy, whole] = result["cells"]
+    assert lossy["outcome"] == "passed"
+    assert lossy["incomplete"] == {
+        "causes": ["rate-limit", "missing-messages"],
+        "lost": 8000 - arrived,
+        "exact": True,
+    }
+    assert whole["incomplete"] is None
+    assert saved["cells"][3]["metadata"]["nbrun"] == {"incomplete": lossy["incomplete"]}
+    assert saved["metadata"]["nbrun"]["run"]["outcome"] == "incomplete"
+    assert flood[-1]["name"] == "stderr"
+    assert flood[-1]["text"].startswith(f"nbrun: {8000 - arrived} output messages are missing")
+    assert "IOPub" not in flood[-1]["text"]
+    assert len(after) == 1
+
+
+def test_lines_that_a_stock_server_drops_are_never_lost_in_silence(stock_server: RunningServer) -> None:
+    result, saved = run_on(stock_server, notebook(FLUSHED.format(20_000), BURST))
+    [flushed, burst] = [lines(outputs) for outputs in outputs_of(saved)]
+    assert len(flushed) < 20_000
+    assert len(burst) < 8000
+    assert result["exit_code"] == nbrun.ExitCode.INCOMPLETE
+    assert all("rate-limit" in cell["incomplete"]["causes"] for cell in result["cells"])
+
+
+def test_a_loss_can_be_tolerated_and_left_out_of_the_outputs(stock_server: RunningServer) -> None:
+    document = notebook(DISPLAYED.format(8000))
+    result, saved = run_on(stock_server, document, "--tolerate-loss", "--no-loss-note")
+    assert (result["outcome"], result["exit_code"]) == ("passed", 0)
+    assert result["cells"][0]["incomplete"]["lost"] > 0
+    assert any("are missing" in warning for warning in result["warnings"])
+    assert {output["output_type"] for output in outputs_of(saved)[0]} == {"display_data"}
+
+
+def test_what_fails_on_a_stock_server_fails_though_the_error_was_dropped(stock_server: RunningServer) -> None:
+    result, saved = run_on(stock_server, notebook(DISPLAYED.format(8000) + "\nraise ValueError('at the end')"))
+    assert (result["outcome"], result["exit_code"]) == ("failed", 1)
+    assert result["cells"][0]["incomplete"]["lost"] > 0
+    errors = [output for output in outputs_of(saved)[0] if output["output_type"] == "error"]
+    assert [error["evalue"] for error in errors] == ["at the end"]
+
+
+def test_a_private_server_loses_nothing_while_both_cores_are_busy(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "flood.ipynb", notebook(FLUSHED.format(30_000), DISPLAYED.format(5000), BURST))
+    with both_cores_busy():
+        result = nbrun.run(path)
+    [flushed, displayed, burst] = outputs_of(read_notebook(path))
+    assert (result.outcome, [cell.incomplete for cell in result.cells]) == (nbrun.Outcome.PASSED, [None] * 3)
+    assert [output["output_type"] for output in flushed] == ["stream"]
+    assert lines(flushed) == [str(number) for number in range(30_000)]
+    assert len(displayed) == 5000
+    assert len(lines(burst)) == 8000

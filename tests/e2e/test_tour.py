@@ -1,0 +1,107 @@
+"""The whole life of a frontend, in order, against a real server, through nbrun's own client."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbrun
+from nbrun.core.messages import Message
+from nbrun.errors import AccessDenied, NotFound, ServerUnreachable
+from nbrun.jupyter.retry import ONCE
+from tests.support.servers import jupyter_server
+
+
+def essence(message: Message) -> str:
+    """Name a message of an execution by what it says."""
+    content = message.content
+    match message.type:
+        case "status":
+            return str(content["execution_state"])
+        case "execute_result":
+            return f"execute_result {content['data']['text/plain']}"
+        case "execute_reply":
+            return f"execute_reply {content['status']}"
+        case other:
+            return other
+
+
+async def test_a_frontend_lives_its_whole_life_on_a_server(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "data.csv").write_text("a,b\n1,2\n")
+    with jupyter_server(root) as server:
+        # The door is closed to those without a token.
+        with pytest.raises(AccessDenied):
+            async with nbrun.connect(server.url):
+                pass
+
+        async with nbrun.connect(server.url, token=server.token) as client:
+            assert [entry.name for entry in await client.contents.directory()] == ["data.csv"]
+
+            # A notebook is created, named, and filled with one cell.
+            untitled = await client.contents.create_untitled()
+            assert untitled.path == "Untitled.ipynb"
+            await client.contents.rename("Untitled.ipynb", "sum.ipynb")
+            with pytest.raises(NotFound):
+                await client.contents.get("Untitled.ipynb")
+            notebook = (await client.contents.notebook("sum.ipynb")).content
+            cell: dict[str, Any] = {
+                "cell_type": "code",
+                "id": "sum",
+                "source": "1 + 1",
+                "metadata": {},
+                "outputs": [],
+                "execution_count": None,
+            }
+            notebook["cells"].append(cell)
+            saved = await client.contents.save_notebook("sum.ipynb", notebook)
+            assert not saved.created
+            assert saved.model.message is None
+
+            # A kernel is chosen and started for it.
+            specs = await client.kernelspecs()
+            assert "python3" in specs.specs
+            session = await client.sessions.start("sum.ipynb", specs.choose(None, notebook["metadata"]).name)
+            assert session.kernel is not None
+            assert [running.id for running in await client.sessions.list()] == [session.id]
+
+            # The cell is executed, and its messages come in order.
+            async with client.kernel(session.kernel.id) as kernel:
+                info = await kernel.introduce()
+                assert info.language_info["name"] == "python"
+                messages = [message async for message in kernel.execute("1 + 1", limit=60)]
+                completions = await kernel.complete("impor")
+                inspection = await kernel.inspect("print")
+            said = [essence(message) for message in messages]
+            assert said.index("execute_reply ok") > said.index("busy")
+            assert [word for word in said if not word.startswith("execute_reply")] == [
+                "busy",
+                "execute_input",
+                "execute_result 2",
+                "idle",
+            ]
+            assert "import" in completions["matches"]
+            assert "print" in inspection["data"]["text/plain"]
+
+            # What came out is saved in the notebook.
+            [result] = [message.content for message in messages if message.type == "execute_result"]
+            cell["execution_count"] = result["execution_count"]
+            cell["outputs"] = [
+                {"output_type": "execute_result", **{key: result[key] for key in result if key != "transient"}}
+            ]
+            await client.contents.save_notebook("sum.ipynb", notebook)
+            [kept] = (await client.contents.notebook("sum.ipynb")).content["cells"]
+            assert kept["outputs"][0]["data"]["text/plain"] == "2"
+            assert kept["execution_count"] == 1
+
+            # The session is closed, the server shut down, and nobody answers any more.
+            await client.sessions.delete(session.id)
+            assert await client.sessions.list() == ()
+            await client.shutdown()
+            server.process.wait(15)
+            with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", server.port)):
+                pass
+            with pytest.raises(ServerUnreachable):
+                await client.http.request("GET", "api", retry=ONCE)

@@ -1,0 +1,63 @@
+"""The documentation says what the code does."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import nbrun
+from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
+from nbrun.errors import ExitCode
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_command_line_page_is_what_the_command_says_of_itself() -> None:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    assert (ROOT / "docs" / "cli.md").read_text() == reference.page(), "run python docs/reference.py"
+
+
+def test_the_exit_codes_of_the_documentation_are_those_of_the_code() -> None:
+    table = (ROOT / "docs" / "cli.md").read_text().split("## Exit codes")[1].split("\n## ")[0]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == [code.value for code in ExitCode]
+
+
+def test_the_json_page_names_every_field_of_the_result_and_no_other() -> None:
+    cell = CellResult(0, None, CellOutcome.PASSED)
+    run = NotebookResult("", "", None, None, Outcome.PASSED, "", 0.0, [cell]).as_dict()
+    page = (ROOT / "docs" / "json.md").read_text()
+    run_table, cell_table = page.split("\nA cell:\n")
+    assert re.findall(r"^\| `(\w+)` \|", run_table, re.MULTILINE) == list(run)
+    assert re.findall(r"^\| `(\w+)` \|", cell_table, re.MULTILINE) == list(cell.as_dict())
+
+
+def test_the_json_page_names_every_outcome() -> None:
+    page = (ROOT / "docs" / "json.md").read_text()
+    assert [outcome for outcome in (*Outcome, *CellOutcome) if f"`{outcome.value}`" not in page] == []
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
+    assert links
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_face_of_the_package_and_its_stub_name_the_same_things() -> None:
+    stub = (ROOT / "nbrun" / "__init__.pyi").read_text()
+    assert sorted(re.findall(r"import (\w+) as \1", stub)) == sorted(nbrun.__all__)
+    assert all(getattr(nbrun, name) is not None for name in nbrun.__all__)
+
+
+def test_the_plan_of_the_house_names_every_room() -> None:
+    page = (ROOT / "docs" / "how-it-works.md").read_text()
+    rooms = {path.name for path in (ROOT / "nbrun").rglob("*.py")} - {"__init__.py"}
+    assert sorted(room for room in rooms if room not in page) == []
+
+
+def test_nobody_is_told_to_install_the_other_nbrun() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "nbrun").rglob("*.py")]
+    assert [page.name for page in pages if re.search(r"pip install\s+['\"]?nbrun\b", page.read_text())] == []

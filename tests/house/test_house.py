@@ -1,0 +1,58 @@
+"""The house is in order: style, types, floors, and the core's own tests cover the core."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHECKS = {
+    "the code is free of lint": ["ruff", "check", "."],
+    "the code is formatted": ["ruff", "format", "--check", "."],
+    "the types agree": ["mypy"],
+    "imports point down only": ["importlinter.cli", "lint"],
+}
+
+
+@pytest.mark.parametrize("arguments", CHECKS.values(), ids=CHECKS.keys())
+def test_check_passes(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", *arguments]
+    if arguments[0] == "importlinter.cli":
+        command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_tests_of_the_core_alone_take_every_branch_of_it(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
+    environment["COVERAGE_FILE"] = str(tmp_path / "coverage")
+    tests = [
+        "-m",
+        "pytest",
+        "tests/core",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--cov=nbrun.core",
+        "--cov-branch",
+        "--cov-report=",
+    ]
+    report = [
+        "-m",
+        "coverage",
+        "report",
+        "--include=*/nbrun/core/*",
+        "--show-missing",
+        "--skip-covered",
+        "--fail-under=100",
+    ]
+    for arguments in (tests, report):
+        found = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_no_module_is_too_long_to_be_read() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "nbrun").rglob("*.py")}
+    assert {str(path): length for path, length in lengths.items() if length > 400} == {}

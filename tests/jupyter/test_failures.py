@@ -1,0 +1,68 @@
+"""The rules that go by more than a status; the table of answers and errors is tested over HTTP beside this."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from nbrun.errors import AccessDenied, Throttled
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.exchange import Answer
+from nbrun.jupyter.failures import failure_of, retry_after
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+HERE = Endpoint("http://h/", token="5ecre7t0ken")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        (" 120 ", 120.0),
+        ("Fri, 02 Jan 2026 03:04:35 GMT", 30.0),
+        ("Fri, 02 Jan 2026 03:04:35 -0000", 30.0),
+        ("Fri, 02 Jan 2020 00:00:00 GMT", 0.0),
+        ("", None),
+        ("-1", None),
+        ("soon", None),
+        ("9" * 400, None),
+        ("Fri, 99 Jan 2026 03:04:35 GMT", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(value: str, seconds: float | None) -> None:
+    assert retry_after(value, NOW) == seconds
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_says_when_is_throttling(status: int) -> None:
+    error = failure_of(Answer("GET", "http://h/api", status, {"retry-after": "7"}), HERE)
+    assert isinstance(error, Throttled)
+    assert error.retry_after == 7
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 206])
+def test_a_success_is_no_failure(status: int) -> None:
+    assert failure_of(Answer("GET", "http://h/api", status, {"content-type": "application/json"}, b"{}"), HERE) is None
+
+
+def test_an_empty_answer_is_no_web_page_whatever_its_type() -> None:
+    """Jupyter Server answers so to a shutdown."""
+    assert failure_of(Answer("POST", "http://h/api/shutdown", 200, {"content-type": "text/html"}), HERE) is None
+
+
+def test_a_file_called_login_is_not_a_login_page() -> None:
+    assert (
+        failure_of(Answer("GET", "http://h/api/contents/login", 200, {"content-type": "application/json"}, b"{}"), HERE)
+        is None
+    )
+    page = Answer("GET", "http://h/hub/login?next=x", 200, {"content-type": "text/html"}, b"<html>")
+    assert isinstance(failure_of(page, HERE), AccessDenied)
+
+
+def test_an_error_is_free_of_the_token_wherever_it_stood() -> None:
+    answers = (
+        Answer("GET", "http://h/5ecre7t0ken", 404, {}, b"5ecre7t0ken"),
+        Answer("PUT", "http://h/api", 302, {"location": "http://x/?token=5ecre7t0ken&y"}),
+        Answer("GET", "http://h/api", 200, {"content-type": "text/html"}, b"<html><title>5ecre7t0ken"),
+    )
+    for answer in answers:
+        assert "5ecre7t0ken" not in str(failure_of(answer, HERE))

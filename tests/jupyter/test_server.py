@@ -1,0 +1,204 @@
+"""A kernel for the length of a block: its own, ended with the block, and never left on somebody else's server."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from nbrun.errors import KernelStartFailed, RequestRefused
+from nbrun.jupyter.client import Client
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.kernelspecs import KernelSpec
+from nbrun.jupyter.retry import ONCE
+from nbrun.jupyter.server import Server
+from tests.support.proxy import Proxy, proxy
+from tests.support.servers import RunningServer, jupyter_server
+
+LIMIT = 30.0
+PROGRAMS = {
+    "dies": "import sys; sys.exit(1)",
+    "hangs": "import threading; threading.Event().wait()",
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of this module alone, so that its sessions can be counted, with kernels that do not come up."""
+    folder = tmp_path_factory.mktemp("jupyter-path")
+    for name, program in PROGRAMS.items():
+        spec = folder / "kernels" / name
+        spec.mkdir(parents=True)
+        argv = [sys.executable, "-c", program, "{connection_file}"]
+        (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": name, "language": "python"}))
+    arguments = ["--KernelRestarter.restart_limit=0", "--MappingKernelManager.kernel_info_timeout=3"]
+    with jupyter_server(tmp_path_factory.mktemp("files"), args=arguments, env={"JUPYTER_PATH": str(folder)}) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(server: RunningServer) -> Iterator[None]:
+    """After every test there is neither a session nor a kernel."""
+    yield
+    assert server.sessions() == []
+    assert server.get("api/kernels") == []
+
+
+@pytest.fixture
+async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
+    """A proxy before the server."""
+    async with proxy(server) as wire:
+        yield wire
+
+
+@pytest.fixture
+async def there(wire: Proxy, server: RunningServer) -> AsyncIterator[Server]:
+    """The server as a run has it, through the proxy."""
+    async with Client(Endpoint(wire.url, token=server.token)) as client:
+        yield Server(client)
+
+
+async def spec(there: Server, name: str = "python3") -> KernelSpec:
+    return (await there.client.kernelspecs()).specs[name]
+
+
+async def test_a_kernel_runs_for_the_length_of_a_block(there: Server, server: RunningServer) -> None:
+    warnings: list[str] = []
+    python = await spec(there)
+    async with there.session("nb.ipynb", python, startup=LIMIT, warn=warnings.append) as running:
+        [session] = await asyncio.to_thread(server.sessions)
+        assert session["kernel"]["id"] == running.kernel.id
+        assert session["path"] != "nb.ipynb", "a path that nobody else has"
+        assert (running.info.implementation, running.spec) == ("ipython", python)
+    assert warnings == []
+
+
+async def test_a_block_that_ends_in_an_error_ends_the_kernel_too(there: Server) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with there.session("nb.ipynb", await spec(there), startup=LIMIT, warn=print):
+            raise ZeroDivisionError
+
+
+async def test_a_kernel_that_dies_at_its_start_did_not_start(there: Server) -> None:
+    there = Server(there.client, log_tail=lambda: "the last lines of a log\n")
+    with pytest.raises(KernelStartFailed, match="dies") as raised:
+        async with there.session("nb.ipynb", await spec(there, "dies"), startup=LIMIT, warn=print):
+            pass
+    assert str(raised.value).endswith("\nthe last lines of a log")
+    assert raised.value.hint
+
+
+async def test_a_kernel_that_hangs_at_its_start_is_given_up_at_the_limit(there: Server) -> None:
+    hangs = await spec(there, "hangs")
+    with pytest.raises(KernelStartFailed, match=r"hangs did not start within 1 s") as raised:
+        async with there.session("nb.ipynb", hangs, startup=1.0, warn=print):
+            pass
+    assert "--startup-timeout" in raised.value.hint
+
+
+async def test_a_request_for_a_kernel_that_is_refused_is_told(there: Server, wire: Proxy) -> None:
+    wire.answer(500, "POST", "api/sessions", body=b'{"message": "no more kernels for you"}')
+    with pytest.raises(KernelStartFailed, match="no more kernels"):
+        async with there.session("nb.ipynb", await spec(there), startup=LIMIT, warn=print):
+            pass
+    wire.answer(418, "POST", "api/sessions", body=b'{"message": "a teapot"}')
+    with pytest.raises(RequestRefused, match="teapot"):
+        async with there.session("nb.ipynb", await spec(there), startup=LIMIT, warn=print):
+            pass
+
+
+async def test_a_session_without_a_kernel_did_not_start(there: Server, wire: Proxy) -> None:
+    async def answer_the_path_that_was_asked_for() -> None:
+        await hold.reached.wait()
+        asked = json.loads(wire.heard[-1].body)
+        body = json.dumps({"id": "no-such-session", "path": asked["path"], "kernel": None}).encode()
+        wire.answer(201, "POST", "api/sessions", body=body, headers={"Content-Type": "application/json"})
+        hold.release()
+
+    python = await spec(there)
+    hold = wire.hold("POST", "api/sessions")
+    answering = asyncio.create_task(answer_the_path_that_was_asked_for())
+    with pytest.raises(KernelStartFailed, match="without one"):
+        async with there.session("nb.ipynb", python, startup=LIMIT, warn=print):
+            pass
+    await answering
+
+
+async def test_a_start_that_is_cancelled_leaves_no_session(there: Server, wire: Proxy) -> None:
+    python = await spec(there)
+    hold = wire.hold("POST", "api/sessions")
+    starting = asyncio.create_task(entered(there, python))
+    await asyncio.wait_for(hold.reached.wait(), LIMIT)
+    starting.cancel()
+    hold.release()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+
+async def test_a_start_that_takes_too_long_leaves_no_session(there: Server, wire: Proxy) -> None:
+    python = await spec(there)
+    hold = wire.hold("POST", "api/sessions")
+    starting = asyncio.create_task(entered(there, python, startup=0.2))
+    await asyncio.wait_for(hold.reached.wait(), LIMIT)
+    await asyncio.sleep(0.3)  # the limit itself
+    hold.release()
+    with pytest.raises(KernelStartFailed, match=r"within 0\.2 s"):
+        await starting
+
+
+async def test_a_session_whose_request_is_never_answered_is_looked_for_and_told_of(
+    there: Server, wire: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbrun.jupyter.server.CALL_OFF_LIMIT", 0.2)
+    warnings: list[str] = []
+    python = await spec(there)
+    hold = wire.hold("POST", "api/sessions")
+    starting = asyncio.create_task(entered(there, python, warnings=warnings))
+    await asyncio.wait_for(hold.reached.wait(), LIMIT)
+    starting.cancel()
+    looked = wire.hold("GET", "api/sessions")  # the look comes when nobody waits for the answer any more
+    await asyncio.wait_for(looked.reached.wait(), LIMIT)
+    hold.release()
+    looked.release()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert "a kernel may be left" in " ".join(warnings)
+
+
+async def entered(there: Server, spec: KernelSpec, startup: float = LIMIT, warnings: list[str] | None = None) -> None:
+    """Start a kernel and end it."""
+    warn = [] if warnings is None else warnings
+    async with there.session("nb.ipynb", spec, startup=startup, warn=warn.append):
+        pass
+
+
+async def test_a_session_that_cannot_be_deleted_is_told(there: Server, wire: Proxy, server: RunningServer) -> None:
+    warnings: list[str] = []
+    async with there.session("nb.ipynb", await spec(there), startup=LIMIT, warn=warnings.append):
+        wire.answer(403, "DELETE", "api/sessions")
+    assert "its kernel may still run" in warnings[0]
+    await asyncio.to_thread(end_all, server)
+
+
+async def test_a_server_that_is_gone_is_not_told_twice(there: Server, wire: Proxy, server: RunningServer) -> None:
+    warnings: list[str] = []
+    async with there.session("nb.ipynb", await spec(there), startup=LIMIT, warn=warnings.append) as running:
+        running.kernel.is_lost = True  # as a run finds out that loses its server
+        wire.close()
+    assert warnings == [], "what ended the run says it already"
+    await asyncio.to_thread(end_all, server)
+
+
+def end_all(server: RunningServer) -> None:
+    for session in server.sessions():
+        with contextlib.suppress(OSError):
+            server.call("DELETE", f"api/sessions/{session['id']}")
+
+
+def test_a_private_server_that_is_gone_is_not_waited_for() -> None:
+    private = Server.private(Client(Endpoint("http://localhost/")), lambda: "log")
+    assert private.reconnect == ONCE
+    assert private.save.total == 5.0
+    assert private.log_tail() == "log"

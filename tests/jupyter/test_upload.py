@@ -1,0 +1,182 @@
+"""A local notebook on a server that is elsewhere: brought there, brought back, and nothing of ours left behind."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from nbrun.errors import NoSuchNotebook, NotANotebook, NotFound, SaveFailed
+from nbrun.jupyter.client import Client
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.retry import SAVE
+from nbrun.jupyter.upload import UploadedNotebook
+from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
+from tests.support.other_servers import kernel_gateway
+from tests.support.proxy import Proxy, proxy
+from tests.support.servers import RunningServer, jupyter_server
+
+EXECUTED = notebook(code("6 * 7", outputs=[stdout("42")]))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of this module alone, whose folder is empty when a test begins."""
+    with jupyter_server(tmp_path_factory.mktemp("files")) as server:
+        yield server
+
+
+@pytest.fixture
+async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
+    """A proxy before the server."""
+    async with proxy(server) as wire:
+        yield wire
+
+
+@pytest.fixture
+async def client(wire: Proxy, server: RunningServer) -> AsyncIterator[Client]:
+    """A client of the server, through the proxy."""
+    async with Client(Endpoint(wire.url, token=server.token)) as client:
+        yield client
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    """A notebook on this machine."""
+    return write_notebook(tmp_path / "my nb é.ipynb", notebook("6 * 7"))
+
+
+def visible(folder: Path) -> list[Path]:
+    """Give what is in a folder, but for what the server keeps there of its own (.ipynb_checkpoints)."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def uploaded(client: Client, local: Path, warnings: list[str]) -> UploadedNotebook:
+    return UploadedNotebook(client.contents, local, local, warn=warnings.append)
+
+
+async def test_a_notebook_is_brought_there_and_its_result_back(
+    client: Client, server: RunningServer, local: Path
+) -> None:
+    warnings: list[str] = []
+    there = uploaded(client, local, warnings)
+    content = await there.load()
+    assert content["cells"][0]["source"] == "6 * 7"
+    assert (server.root / there.path).read_bytes() == local.read_bytes()
+    assert await there.save(EXECUTED, SAVE) == str(local)
+    await there.close()
+    assert read_notebook(local)["cells"][0]["outputs"][0]["text"] == "42"
+    assert visible(server.root) == []
+    assert warnings == []
+
+
+async def test_files_that_the_notebook_wrote_stay_and_are_named(
+    client: Client, server: RunningServer, local: Path
+) -> None:
+    warnings: list[str] = []
+    there = uploaded(client, local, warnings)
+    await there.load()
+    folder = (server.root / there.path).parent
+    (folder / "table.csv").write_text("1,2")
+    await there.close()
+    [warning] = warnings
+    assert folder.name in warning
+    assert "table.csv" in warning
+    assert [path.name for path in visible(folder)] == ["table.csv"]
+    (folder / "table.csv").unlink()
+    shutil.rmtree(folder)
+
+
+async def test_an_upload_that_the_notebook_removed_itself_is_no_matter(
+    client: Client, server: RunningServer, local: Path
+) -> None:
+    warnings: list[str] = []
+    there = uploaded(client, local, warnings)
+    await there.load()
+    (server.root / there.path).unlink()
+    await there.close()
+    assert (warnings, visible(server.root)) == ([], [])
+
+
+async def test_two_uploads_of_one_name_are_two_folders(client: Client, local: Path) -> None:
+    one, other = uploaded(client, local, []), uploaded(client, local, [])
+    assert one.path != other.path
+
+
+async def test_an_upload_that_cannot_be_removed_is_told(client: Client, wire: Proxy, local: Path) -> None:
+    warnings: list[str] = []
+    there = uploaded(client, local, warnings)
+    await there.load()
+    wire.answer(403, "DELETE", times=1)
+    wire.answer(403, "GET", times=1)
+    await there.close()
+    [warning] = warnings
+    assert "is left on the server" in warning
+    await there.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(None, NoSuchNotebook, id="no file"),
+        pytest.param(b"\xff\xfe", NotANotebook, id="no text"),
+        pytest.param(b"", NotANotebook, id="no JSON"),
+    ],
+)
+async def test_what_is_no_notebook_is_told_and_nothing_is_left_on_the_server(
+    text: bytes | None, expected: type[Exception], client: Client, server: RunningServer, local: Path
+) -> None:
+    warnings: list[str] = []
+    local.unlink() if text is None else local.write_bytes(text)
+    there = uploaded(client, local, warnings)
+    with pytest.raises(expected, match="my nb é") as raised:
+        await there.load()
+    await there.close()
+    assert visible(server.root) == []
+    assert warnings == [], "there is nothing to say of an upload that was never made"
+    assert str(local) in str(raised.value)
+
+
+async def test_a_server_that_takes_no_files_is_told_as_such(tmp_path: Path, local: Path) -> None:
+    warnings: list[str] = []
+    with kernel_gateway(tmp_path) as gateway:
+        async with Client(Endpoint(gateway.url, token=gateway.token)) as client:
+            there = uploaded(client, local, warnings)
+            with pytest.raises(NotFound, match="takes no files") as raised:
+                await there.load()
+            await there.close()
+    assert "gateway" in raised.value.hint
+    assert warnings == []
+
+
+async def test_a_result_that_cannot_be_written_here_has_failed(client: Client, local: Path) -> None:
+    there = UploadedNotebook(client.contents, local, local / "in a file" / "out.ipynb", warn=print)
+    with pytest.raises(SaveFailed):
+        await there.save(EXECUTED, SAVE)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["edited", "deleted"])
+async def test_a_notebook_that_was_changed_here_meanwhile_is_left_alone(
+    client: Client, local: Path, gone: bool
+) -> None:
+    warnings: list[str] = []
+    there = uploaded(client, local, warnings)
+    await there.load()
+    local.unlink()
+    if not gone:
+        write_notebook(local, notebook("'edited'"))
+    beside = local.with_name("my nb é-nbrun.ipynb")
+    assert await there.save(EXECUTED, SAVE) == str(beside)
+    await there.close()
+    assert local.exists() is not gone
+    assert read_notebook(beside)["cells"][0]["outputs"][0]["text"] == "42"
+    assert "changed by somebody else" in warnings[0]
+
+
+async def test_a_notebook_that_was_changed_here_is_overwritten_if_that_is_wanted(client: Client, local: Path) -> None:
+    there = UploadedNotebook(client.contents, local, local, warn=print, force=True)
+    await there.load()
+    write_notebook(local, notebook("'edited'"))
+    assert await there.save(EXECUTED, SAVE) == str(local)
+    await there.close()
+    assert read_notebook(local)["cells"][0]["outputs"][0]["text"] == "42"

@@ -1,0 +1,57 @@
+"""What is said of a run, in words."""
+
+import pytest
+
+from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.reporters import wording
+
+
+def result(*outcomes: CellOutcome, **given: object) -> NotebookResult:
+    cells = [CellResult(index, None, outcome) for index, outcome in enumerate(outcomes)]
+    values = {"outcome": Outcome.PASSED, "output": "out.ipynb", **given}
+    return NotebookResult("0", "nb.ipynb", kernel="k", started="", seconds=3.44, cells=cells, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (result(CellOutcome.PASSED), "passed: 1 cell in 3.4 s, saved in out.ipynb"),
+        (result(), "passed: 0 cells in 3.4 s, saved in out.ipynb"),
+        (result(CellOutcome.PASSED, CellOutcome.SKIPPED, output=None), "passed: 1 cell in 3.4 s, not saved"),
+        (
+            result(CellOutcome.PASSED, CellOutcome.TIMED_OUT, CellOutcome.NOT_RUN, outcome=Outcome.TIMED_OUT),
+            "timed out: 1 passed, 1 timed out, 1 not run in 3.4 s, saved in out.ipynb",
+        ),
+        (
+            result(CellOutcome.KERNEL_DIED, outcome=Outcome.SERVER_FAILED, rescued=True, output="/tmp/r.ipynb"),
+            "server failed: 1 kernel died in 3.4 s, rescued in /tmp/r.ipynb",
+        ),
+    ],
+)
+def test_the_summary_says_how_it_went_how_long_it_took_and_where_it_is(run: NotebookResult, said: str) -> None:
+    assert wording.summary(run) == said
+
+
+def test_a_problem_is_a_sentence_and_below_it_what_to_do() -> None:
+    assert wording.problem(result()) == []
+    assert wording.problem(result(problem=Problem("it broke"))) == ["nb.ipynb: it broke"]
+    assert wording.problem(result(problem=Problem("it broke", "mend it"))) == ["nb.ipynb: it broke", "  mend it"]
+
+
+def test_a_cell_is_named_by_its_number() -> None:
+    assert wording.cell_line(CellResult(7, None, CellOutcome.TIMED_OUT, 1, 61.2), 3, 12) == (
+        "cell 3 of 12 timed out in 1 min 1 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ({"output_type": "error", "ename": "E", "evalue": "v"}, "E: v"),
+        ({"output_type": "display_data", "data": {"text/plain": "plain", "text/html": "<b>"}}, "plain"),
+        ({"output_type": "display_data", "data": {"text/plain": ["a\n", "b"]}}, "a\nb"),
+        ({"output_type": "display_data", "data": {"image/png": "…", "text/html": "…"}}, "<image/png, text/html>"),
+    ],
+)
+def test_an_output_is_told_by_its_plain_form(output: dict[str, object], said: str) -> None:
+    assert wording.output_text(output) == said

@@ -1,0 +1,193 @@
+"""Virtual environments with other servers and other kernels in them, made when a test first asks for one.
+
+An environment lives in ``.test-environments/NAME-KEY`` at the root of the repository, where KEY is a hash of
+everything it was made from: another recipe or another Python is another folder, so nothing is ever stale. A folder
+without its ``ready`` mark is half made and is made again. A file lock lets the workers of pytest-xdist share them.
+``python -m tests.support.environments`` makes all of them beforehand.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from filelock import FileLock
+
+FOLDER = Path(__file__).resolve().parents[2] / ".test-environments"
+STEP_LIMIT = 240.0
+"""Seconds that one step of making an environment may take: a download, most of the time."""
+LOCK_LIMIT = 4 * STEP_LIMIT
+OUTPUT_QUOTED = 2000
+"""Characters of a failed step's output that its error quotes."""
+
+OLD_PYTHON = ">=3.11,<3.14"
+"""The servers of before 2023 are run on a Python of which they have heard; uv finds or fetches one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an environment is made from."""
+
+    requirements: tuple[str, ...]
+    python: str | None = None
+    """The Python as uv is asked for it; None is the one that runs the tests."""
+    npm: tuple[str, ...] = ()
+    """Arguments of ``npm install``: packages, and how they are laid out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A virtual environment that is there, and where to find what is in it."""
+
+    name: str
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """Its Python interpreter."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def node_programs(self) -> Path:
+        """The folder of the programs that npm installed."""
+        return self.folder / "node_modules" / ".bin"
+
+    @property
+    def jupyter_path(self) -> Path:
+        """What JUPYTER_PATH is set to for a server that shall find this environment's kernels."""
+        return self.folder / "share" / "jupyter"
+
+
+# jupyter_client 8 and ipykernel 7 came after these two servers and do not work with them.
+_OF_ITS_TIME = ("ipykernel<7", "jupyter_client<8", "setuptools<81")
+
+RECIPES = {
+    "server-1.24": Recipe(("jupyter_server==1.24.*", *_OF_ITS_TIME), python=OLD_PYTHON),
+    "server-2.0": Recipe(("jupyter_server==2.0.*", "ipykernel"), python=OLD_PYTHON),
+    "server-2.12": Recipe(("jupyter_server==2.12.*", "ipykernel")),
+    "notebook-6.5": Recipe(("notebook==6.5.*", *_OF_ITS_TIME), python=OLD_PYTHON),
+    "gateway": Recipe(("jupyter_kernel_gateway>=3", "ipykernel")),
+    "kernels": Recipe(
+        ("bash_kernel==0.10.*", "xeus-python==0.19.*", "deno==2.*", "jjava", "ilua==0.2.*", "calysto_scheme==2.*"),
+    ),
+    # Nested, because tslab looks for the types of Node.js among its own modules only.
+    "node-kernels": Recipe((), npm=("--install-strategy=nested", "tslab@1.0.22")),
+}
+
+
+class EnvironmentNotMade(Exception):
+    """An environment could not be made here and now; the text is the end of what the failed step printed."""
+
+
+def missing(what: str, *, install: str) -> NoReturn:
+    """Skip the test for the want of `what`, saying what to install; fail it where everything must be there.
+
+    Everything must be there when NBRUN_TESTS_REQUIRE_ALL is set, as in continuous integration, where a test that is
+    skipped unseen is a test that is lost.
+    """
+    reason = f"{what} is missing here; to run this test: {install}"
+    if os.environ.get("NBRUN_TESTS_REQUIRE_ALL"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def environment(name: str) -> Environment:
+    """Give the environment of that name, made now if need be; skip or fail the test when that is impossible."""
+    made = _attempt(name)
+    if isinstance(made, EnvironmentNotMade):
+        missing(f"the environment {name!r}", install=f"mend its making, which ended with:\n{made}")
+    return made
+
+
+@functools.cache
+def _attempt(name: str) -> Environment | EnvironmentNotMade:
+    """Make an environment once per process, remembering a failure as well: it would fail the same way again."""
+    try:
+        return make(name)
+    except EnvironmentNotMade as failure:
+        return failure
+
+
+def make(name: str) -> Environment:
+    """Give the environment of that name, made now if it is not there.
+
+    Raises EnvironmentNotMade when a step fails or takes too long, or a program it needs is missing.
+    """
+    recipe = RECIPES[name]
+    folder = FOLDER / f"{name}-{_key(recipe)}"
+    ready = folder / "ready"
+    made = Environment(name, folder)
+    FOLDER.mkdir(exist_ok=True)
+    with FileLock(FOLDER / f"{folder.name}.lock", timeout=LOCK_LIMIT):
+        if not ready.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _install(recipe, made)
+            ready.touch()
+    return made
+
+
+def _key(recipe: Recipe) -> str:
+    ingredients = json.dumps([asdict(recipe), sys.version_info[:2], sys.platform])
+    return hashlib.sha256(ingredients.encode()).hexdigest()[:10]
+
+
+def _install(recipe: Recipe, made: Environment) -> None:
+    uv = [sys.executable, "-m", "uv"]
+    _step([*uv, "venv", "--quiet", "--python", recipe.python or sys.executable, str(made.folder)])
+    if recipe.requirements:
+        try:
+            _step([*uv, "pip", "install", "--quiet", "--python", str(made.python), *recipe.requirements])
+        except EnvironmentNotMade:
+            # uv reads none of pip's configuration: behind a package mirror pip gets through where uv does not.
+            pip = [sys.executable, "-m", "pip", "--python", str(made.python)]
+            _step([*pip, "install", "--quiet", *recipe.requirements])
+    if recipe.npm:
+        npm = shutil.which("npm")
+        if npm is None:
+            raise EnvironmentNotMade("npm is not installed (Debian packages: nodejs npm)")
+        _step([npm, "install", "--no-fund", "--no-audit", "--prefix", str(made.folder), *recipe.npm])
+
+
+def _step(command: list[str]) -> None:
+    """Run one command to its end; raise EnvironmentNotMade with the end of its output when it does not succeed."""
+    environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    try:
+        done = subprocess.run(
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=STEP_LIMIT,
+            text=True,
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired:
+        raise EnvironmentNotMade(f"{' '.join(command)}\ntook longer than {STEP_LIMIT:g} s") from None
+    if done.returncode != 0:
+        raise EnvironmentNotMade(f"{' '.join(command)}\n{done.stdout[-OUTPUT_QUOTED:]}")
+
+
+def main() -> int:
+    """Make every environment; say which could not be made, and end with 1 if there is one."""
+    failures = 0
+    for name in RECIPES:
+        try:
+            made = make(name)
+        except EnvironmentNotMade as failure:
+            failures += 1
+            print(f"{name}: {failure}", file=sys.stderr)
+        else:
+            print(f"{name}: {made.folder}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

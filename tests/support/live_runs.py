@@ -1,0 +1,149 @@
+"""A run inside the test's own event loop, watched while it goes.
+
+The one idea: a cell prints a word when it has come to the point at which the test wants to strike, and the run's own
+events bring the word here. So no test waits longer than it must, or strikes too early on a slow machine.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbrun
+from nbrun.core.events import Event, OutputArrived, Stage, StageEntered
+from tests.support.notebooks import Notebook, notebook, read_notebook, write_notebook
+from tests.support.servers import RunningServer
+
+STEP_LIMIT = 60.0
+"""Seconds that anything a test waits for may take."""
+
+
+@dataclass
+class Watch:
+    """Listens to a run."""
+
+    events: list[Event] = field(default_factory=list)
+    _waiting: list[tuple[Callable[[Event], bool], asyncio.Future[Event]]] = field(default_factory=list)
+
+    def observe(self, event: Event) -> None:
+        """Take an event of the run."""
+        self.events.append(event)
+        for wanted, found in self._waiting:
+            if not found.done() and wanted(event):
+                found.set_result(event)
+
+    async def event(self, wanted: Callable[[Event], bool]) -> Event:
+        """Wait for the first event that is wanted; one that has been counts."""
+        for event in self.events:
+            if wanted(event):
+                return event
+        found: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+        self._waiting.append((wanted, found))
+        return await asyncio.wait_for(found, STEP_LIMIT)
+
+    async def stage(self, stage: Stage) -> None:
+        """Wait until the run has come to a stage."""
+        await self.event(lambda event: isinstance(event, StageEntered) and event.stage is stage)
+
+    async def printed(self, pattern: str) -> str:
+        """Wait until a cell has printed what matches, in one piece; give the match's first group, or all of it."""
+        event = await self.event(lambda event: re.search(pattern, printed(event)) is not None)
+        match = re.search(pattern, printed(event))
+        assert match is not None
+        return match.group(1) if match.groups() else match.group()
+
+
+def printed(event: Event) -> str:
+    """Give the text that a cell printed in this event."""
+    return str(event.output.get("text", "")) if isinstance(event, OutputArrived) else ""
+
+
+@dataclass
+class LiveRun:
+    """A run that is under way."""
+
+    watch: Watch
+    task: asyncio.Task[nbrun.NotebookResult]
+
+    async def result(self) -> nbrun.NotebookResult:
+        """Wait for its result."""
+        return await asyncio.wait_for(asyncio.shield(self.task), STEP_LIMIT)
+
+
+@contextlib.asynccontextmanager
+async def live_run(notebook: str | Path, **options: Any) -> AsyncIterator[LiveRun]:
+    """Begin a run; one that is not over when the block ends is cancelled."""
+    watch = Watch()
+    task = asyncio.create_task(nbrun.run_async(notebook, observe=watch.observe, **options))
+    try:
+        yield LiveRun(watch, task)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def outcomes(result: nbrun.NotebookResult) -> list[str]:
+    """Give what came of each cell."""
+    return [cell.outcome.value for cell in result.cells]
+
+
+@dataclass
+class Place:
+    """Where the notebooks of a test are, and the server that runs them: None is a private one for each run."""
+
+    folder: Path
+    server: RunningServer | None = None
+    prefix: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Give the options of a run here."""
+        return {} if self.server is None else {"server": self.server.url, "token": self.server.token}
+
+    def name(self, name: str = "notebook.ipynb") -> str:
+        """Give the path of a notebook as a run here knows it."""
+        return str(self.folder / name) if self.server is None else f"{self.prefix}{name}"
+
+    def write(self, document: Notebook, name: str = "notebook.ipynb") -> str:
+        """Write a notebook; give its path as a run knows it."""
+        write_notebook(self.folder / name, document)
+        return self.name(name)
+
+    def read(self, name: str = "notebook.ipynb") -> Notebook:
+        """Read a notebook as it is on disk."""
+        return read_notebook(self.folder / name)
+
+    def outputs(self, name: str = "notebook.ipynb") -> list[list[dict[str, Any]]]:
+        """Give the saved outputs of all code cells."""
+        return [cell["outputs"] for cell in self.read(name)["cells"] if cell["cell_type"] == "code"]
+
+    async def run(self, *cells: Any, **options: Any) -> nbrun.NotebookResult:
+        """Write a notebook of these cells and run it."""
+        return await nbrun.run_async(self.write(notebook(*cells)), **self.options, **options)
+
+    def live(self, *cells: Any, **options: Any) -> contextlib.AbstractAsyncContextManager[LiveRun]:
+        """Write a notebook of these cells and begin to run it."""
+        return live_run(self.write(notebook(*cells)), **self.options, **options)
+
+    def nothing_is_left(self) -> bool:
+        """Tell whether the server has neither a session nor a kernel."""
+        return self.server is None or (self.server.sessions() == [] and self.server.get("api/kernels") == [])
+
+
+def place_on(server: RunningServer | None, tmp_path: Path) -> Place:
+    """Make a place for a test: a folder of its own, below the server's root if there is a server."""
+    if server is None:
+        folder = tmp_path / "notebooks"
+        folder.mkdir()
+        return Place(folder)
+    folder = server.root / tmp_path.name
+    folder.mkdir()
+    return Place(folder, server, f"{tmp_path.name}/")
+
+
+def text_of(outputs: list[dict[str, Any]]) -> str:
+    """Give the text of all streams among outputs."""
+    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")

@@ -1,0 +1,154 @@
+"""Processes of one run, found by a mark in their environment, and nbrun itself as a live process.
+
+The one idea: a run's server and kernels inherit nbrun's environment, so a variable of a value that nobody else has
+finds them all, also those that nbrun's death has made somebody else's children.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.servers import pause
+
+MARK = "NBRUN_TESTS_RUN"
+"""The variable whose value marks the processes of one run."""
+
+
+def new_mark() -> str:
+    """Give a value for :data:`MARK` that no other run has."""
+    return secrets.token_hex(8)
+
+
+def processes_of(mark: str) -> list[psutil.Process]:
+    """Give the live processes with that mark; one that has ended and is only not yet reaped does not count."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def named(processes: list[psutil.Process]) -> list[str]:
+    """Give the command lines of processes, for a failing test to show."""
+    lines = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            lines.append(f"{process.pid}: {' '.join(process.cmdline())}")
+    return lines
+
+
+def await_no_process_of(mark: str, within: float) -> None:
+    """Check that within so many seconds no process with that mark is left."""
+    deadline = time.monotonic() + within
+    while left := processes_of(mark):
+        assert time.monotonic() < deadline, f"{within:g} s later there still are {named(left)}"
+        pause()
+
+
+async def await_gone(pid: int, within: float = 10.0) -> None:
+    """Wait until a process has ended, as far as everybody but its parent is concerned."""
+    deadline = time.monotonic() + within
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, f"process {pid} is there {within:g} s later"
+            await asyncio.sleep(0.05)
+
+
+@dataclass
+class LiveNbrun:
+    """A running ``nbrun run`` and all that belongs to it."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    json_file: Path
+
+    def others(self) -> list[psutil.Process]:
+        """Give the processes that it has started, and those that they have."""
+        return [process for process in processes_of(self.mark) if process.pid != self.process.pid]
+
+    def await_file(self, path: Path, within: float = 60.0) -> str:
+        """Wait until something has written a file, and give its text; fail when nbrun ends first."""
+        deadline = time.monotonic() + within
+        while not path.exists():
+            assert self.process.poll() is None, f"nbrun ended first: {self.said()}"
+            assert time.monotonic() < deadline, f"{path.name} did not appear within {within:g} s"
+            pause(0.02)
+        return path.read_text()
+
+    def await_other(self, words: str, within: float = 30.0) -> psutil.Process:
+        """Wait for a process of the run with those words in its command line."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            for process in self.others():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if words in " ".join(process.cmdline()):
+                        return process
+            assert self.process.poll() is None, f"nbrun ended first: {self.said()}"
+            pause(0.02)
+        raise AssertionError(f"there was no process {words!r} within {within:g} s")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to nbrun's whole process group, as a terminal does."""
+        os.killpg(self.process.pid, number)
+
+    def end(self, within: float = 60.0) -> int:
+        """Wait until it has ended, and give its exit code."""
+        self.process.wait(within)
+        return self.process.returncode
+
+    def said(self) -> str:
+        """Give all that it said until it ended."""
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+    def report(self) -> dict[str, Any]:
+        """Give the JSON result that it has written."""
+        report: dict[str, Any] = json.loads(self.json_file.read_text())
+        return report
+
+    def outcomes(self) -> list[str]:
+        """Give what came of each cell."""
+        return [cell["outcome"] for cell in self.report()["cells"]]
+
+
+@contextlib.contextmanager
+def live_nbrun(
+    *args: str | Path, cwd: Path, json_file: Path, env: Mapping[str, str] | None = None
+) -> Iterator[LiveNbrun]:
+    """Start ``nbrun run`` with `args` in a process group of its own; nothing of it is left after the block."""
+    mark = new_mark()
+    # Where it sees that pytest runs it, ipykernel does not collect what child processes write.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nbrun", "run", *map(str, args), "--json", str(json_file)],
+        env={**inherited, MARK: mark, **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield LiveNbrun(process, mark, json_file)
+    finally:
+        for left in processes_of(mark):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left.kill()
+        process.kill()
+        process.wait(10)
+        if process.stderr is not None:
+            process.stderr.close()

@@ -1,0 +1,297 @@
+"""A proxy between nbrun and a real server that misbehaves when told to: what networks, gateways and logins do.
+
+The one idea: it reads requests, so a fault can be meant for one of them, and never reads answers or websocket
+messages, which pass as bytes. Faults are set while it runs::
+
+    async with proxy(server) as wire:
+        wire.answer(502, "PUT", times=2)                    # a gateway whose server is restarting
+        wire.answer(502, "PUT", forward=True)               # the answer got lost, the save did not
+        hold = wire.hold("POST", "api/sessions")            # ... await hold.reached.wait() ... hold.release()
+        wire.cut()                                          # every connection, now, without a closing word
+        async with wire.outage(): ...                       # cut, and refuse connections until the block ends
+        wire.black_hole = True                              # swallow everything, say nothing
+        wire.inject(websocket_frame(b"garbage"))            # put into every open websocket, towards the client
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from tests.support.servers import RunningServer
+
+PIECE = 1 << 16
+TEXT, BINARY = 0x1, 0x2
+
+
+def websocket_frame(payload: bytes, opcode: int = BINARY) -> bytes:
+    """Build a whole, unmasked websocket frame as a server sends it (RFC 6455, section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        length = bytes([size])
+    elif size < 1 << 16:
+        length = b"\x7e" + size.to_bytes(2, "big")
+    else:
+        length = b"\x7f" + size.to_bytes(8, "big")
+    return bytes([0x80 | opcode]) + length + payload
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A request that came; header names are lower-case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    head: bytes
+    body: bytes
+
+    @property
+    def line(self) -> str:
+        """Give the method and the path without query."""
+        return f"{self.method} {self.target.partition('?')[0]}"
+
+    @property
+    def upgrades(self) -> bool:
+        """Tell whether it asks for a websocket."""
+        return self.headers.get("upgrade", "").lower() == "websocket"
+
+
+@dataclass
+class Fault:
+    """What befalls the next `times` requests of a method whose target has certain words in it."""
+
+    method: str
+    words: str
+    times: int
+    answer: bytes = b""
+    forward: bool = False
+
+    def takes(self, heard: Heard) -> bool:
+        """Tell whether this request is meant, and count it."""
+        meant = self.times > 0 and self.method in ("", heard.method) and self.words in heard.target
+        self.times -= meant
+        return meant
+
+
+@dataclass
+class Hold:
+    """A request that is kept from the server until it is released."""
+
+    fault: Fault
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the request has come."""
+    _go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def release(self) -> None:
+        """Pass the request on."""
+        self._go.set()
+
+    async def wait(self) -> None:
+        """Wait, as the proxy does."""
+        self.reached.set()
+        await self._go.wait()
+
+
+@dataclass
+class Proxy:
+    """An open proxy; made by :func:`proxy`."""
+
+    server: RunningServer
+    port: int = 0
+    black_hole: bool = False
+    """Whether what comes from either side is swallowed."""
+    reset_above: int | None = None
+    """Bytes of a request's body above which the connection is reset before all of it is read."""
+    swallowed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the black hole has had something."""
+    heard: list[Heard] = field(default_factory=list)
+    _faults: list[Fault] = field(default_factory=list)
+    _holds: list[Hold] = field(default_factory=list)
+    _connections: set[asyncio.StreamWriter] = field(default_factory=set)
+    _websockets: set[asyncio.StreamWriter] = field(default_factory=set)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _listening: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Give the server's address as it is behind the proxy."""
+        return f"http://127.0.0.1:{self.port}{urlsplit(self.server.url).path}"
+
+    def lines(self, method: str = "") -> list[str]:
+        """Give method and path of what came so far, of one method or of all."""
+        return [heard.line for heard in self.heard if method in ("", heard.method)]
+
+    def answer(
+        self,
+        status: int,
+        method: str = "",
+        words: str = "",
+        *,
+        times: int = 1,
+        forward: bool = False,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Answer the next requests in the server's place; with `forward` it gets them too, and its answer is lost."""
+        lines = [f"HTTP/1.1 {status} From the proxy", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        answer = "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+        self._faults.append(Fault(method, words, times, answer, forward))
+
+    def ask_to_log_in(self, method: str = "", words: str = "", *, times: int = 1) -> None:
+        """Lead the next requests to a login page, as a proxy does whose session has ended."""
+        self.answer(302, method, words, times=times, headers={"Location": "/login?next=%2F"})
+
+    def drop(self, method: str = "", words: str = "", *, times: int = 1, forward: bool = False) -> None:
+        """Close the connection instead of answering the next requests."""
+        self._faults.append(Fault(method, words, times, forward=forward))
+
+    def heal(self) -> None:
+        """Forget all faults that are still to come."""
+        self._faults.clear()
+        self.black_hole, self.reset_above = False, None
+
+    def hold(self, method: str, words: str) -> Hold:
+        """Keep the next such request from the server until the hold is released."""
+        hold = Hold(Fault(method, words, 1))
+        self._holds.append(hold)
+        return hold
+
+    def cut(self) -> None:
+        """Cut all connections as a dying network does: without a closing word."""
+        for writer in tuple(self._connections):
+            writer.transport.abort()
+
+    def inject(self, data: bytes) -> None:
+        """Send bytes down every open websocket as if the server had; only while the server itself is silent."""
+        for writer in self._websockets:
+            writer.write(data)
+
+    @contextlib.asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        """Cut all connections and refuse new ones for as long as the block lasts."""
+        self.close()
+        try:
+            yield
+        finally:
+            await self.listen()
+
+    async def listen(self) -> None:
+        """Accept connections, always on the same port."""
+        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20)
+        self.port = self._listening.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Accept no more connections, and cut those that are open."""
+        if self._listening is not None:
+            self._listening.close()
+        self.cut()
+
+    async def end(self) -> None:
+        """Close, and let go of everything."""
+        self.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        opened = {writer}
+        self._connections.add(writer)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                there, back = await asyncio.open_connection("127.0.0.1", self.server.port)
+                opened.add(back)
+                self._connections.add(back)
+                answers = asyncio.create_task(self._carry(there, writer))
+                try:
+                    await self._requests(reader, writer, back)
+                finally:
+                    answers.cancel()
+                    await asyncio.wait({answers})
+        finally:
+            self._tasks.discard(task)
+            self._connections -= opened
+            self._websockets.discard(writer)
+            for each in opened:
+                each.close()
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        """Pass on one request after another, and after a handshake whatever comes."""
+        while True:
+            heard = await self._read(reader)
+            if heard is None:
+                writer.transport.abort()
+                return
+            self.heard.append(heard)
+            for hold in self._holds:
+                if hold.fault.takes(heard):
+                    await hold.wait()
+            if self.black_hole:
+                self.swallowed.set()
+                continue
+            fault = next((fault for fault in self._faults if fault.takes(heard)), None)
+            if fault is None:
+                back.write(heard.head + heard.body)
+                await back.drain()
+                if heard.upgrades:
+                    self._websockets.add(writer)
+                    await self._carry(reader, back)
+                    return
+                continue
+            if fault.forward:
+                await self._forward(heard)
+            if not fault.answer:
+                writer.transport.abort()
+                return
+            writer.write(fault.answer)
+            await writer.drain()
+
+    async def _read(self, reader: asyncio.StreamReader) -> Heard | None:
+        """Read a request; None when its body is larger than what is let through."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").rstrip().split("\r\n")
+        method, target, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        size = int(headers.get("content-length", 0))
+        if self.reset_above is not None and size > self.reset_above:
+            return None
+        return Heard(method, target, headers, head, await reader.readexactly(size))
+
+    async def _forward(self, heard: Heard) -> None:
+        """Let the server have a request, and throw its answer away."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        first, rest = heard.head.split(b"\r\n", 1)
+        writer.write(
+            first + b"\r\nConnection: close\r\n" + rest.replace(b"Connection: keep-alive\r\n", b"") + heard.body
+        )
+        await reader.read(-1)
+        writer.close()
+
+    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while piece := await source.read(PIECE):
+                if self.black_hole:
+                    self.swallowed.set()
+                else:
+                    sink.write(piece)
+                    await sink.drain()
+        if not self.black_hole:
+            sink.close()
+
+
+@contextlib.asynccontextmanager
+async def proxy(server: RunningServer) -> AsyncIterator[Proxy]:
+    """Stand before a server for as long as the block lasts."""
+    wire = Proxy(server)
+    await wire.listen()
+    try:
+        yield wire
+    finally:
+        await wire.end()

@@ -1,0 +1,85 @@
+"""The examination: what it finds on a private server, a good one, an old one, a gateway, and where nothing is right."""
+
+from pathlib import Path
+
+import pytest
+
+from nbrun.doctor import Finding, examine
+from nbrun.errors import ExitCode
+from tests.support.other_servers import kernel_gateway, other_server
+from tests.support.servers import free_port, jupyter_server
+
+
+class Found:
+    """Takes findings."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def show(self, finding: Finding) -> None:
+        self.findings.append(finding)
+
+    def texts(self, good: bool | None) -> str:
+        return "\n".join(finding.text for finding in self.findings if finding.good is good)
+
+
+@pytest.fixture
+def found() -> Found:
+    return Found()
+
+
+async def test_a_private_server_is_started_and_found_good(found: Found) -> None:
+    assert await examine(None, show=found.show) is None
+    assert "nbrun" in found.texts(None)
+    assert "jupyter-server" in found.texts(None)
+    for words in ("a private server starts", "python3 (python)", "kernel python3 answers", "binary frames"):
+        assert words in found.texts(good=True)
+    assert found.texts(good=False) == ""
+
+
+async def test_a_server_is_examined_and_left_as_it_was(found: Found, tmp_path: Path) -> None:
+    with jupyter_server(tmp_path) as server:
+        assert await examine(server.url, token=server.token, show=found.show) is None
+        assert (server.sessions(), server.get("api/kernels")) == ([], [])
+        for words in ("answers", "accepts the token and takes us for", "it serves files"):
+            assert words in found.texts(good=True)
+        [limits] = [finding for finding in found.findings if "limits" in finding.text]
+        assert "limit_rate=False" in limits.hint
+
+        found.findings.clear()
+        assert await examine(server.url, token="wr0ng", show=found.show) == ExitCode.SERVER
+        assert "wr0ng" not in str(found.findings)
+        assert found.texts(good=False)
+
+        found.findings.clear()
+        assert await examine(server.url, token=server.token, kernel="cobol", show=found.show) == ExitCode.USAGE
+        assert "cobol" in found.texts(good=False)
+
+
+async def test_a_server_that_lets_everybody_in_is_said_to(found: Found, tmp_path: Path) -> None:
+    with jupyter_server(tmp_path, token="") as server:
+        await examine(server.url, kernel="no-such", show=found.show)
+    assert "accepts us without a token" in found.texts(good=True)
+
+
+async def test_an_old_server_lacks_what_it_lacks(found: Found, tmp_path: Path) -> None:
+    with other_server("notebook-6.5", tmp_path) as server:
+        assert await examine(server.url, token=server.token, show=found.show) is None
+    assert "it accepts the token\n" in found.texts(good=True)
+    assert "it serves files\n" in found.texts(good=True)
+    assert "as JSON" in found.texts(good=True)
+
+
+async def test_a_gateway_serves_no_files_and_that_is_the_end_of_it(found: Found, tmp_path: Path) -> None:
+    with kernel_gateway(tmp_path) as server:
+        assert await examine(server.url, token=server.token, show=found.show) == ExitCode.SERVER
+        assert server.get("api/kernels") == []
+    assert "it serves no files" in found.texts(good=False)
+    assert "gateway" in found.findings[-1].hint
+
+
+async def test_where_nobody_answers_that_is_what_is_found(found: Found) -> None:
+    assert await examine(f"http://127.0.0.1:{free_port()}/", token="t", show=found.show) == ExitCode.SERVER
+    [finding] = found.findings
+    assert finding.good is False
+    assert finding.hint

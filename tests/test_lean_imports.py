@@ -1,0 +1,64 @@
+"""What is put off at import is not built, and gives the same answers when it is asked for after all."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(script: str) -> str:
+    """Run in an interpreter of its own, which has imported nothing yet; give what it prints."""
+    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("library", ["nbformat", "jupyter_server.serverapp"])
+def test_importing_the_libraries_builds_no_grammar_and_no_calendar(library: str) -> None:
+    loaded = f"import sys, {library}; print('rfc3987_syntax.syntax_helpers' in sys.modules, 'arrow.api' in sys.modules)"
+    assert run(loaded) == "True True"
+    assert run(f"import nbrun.lean_imports; {loaded}") == "False False"
+
+
+@pytest.mark.parametrize(
+    ("format_name", "good", "bad"),
+    [
+        ("iri", "http://example.org/\u00fc", "no iri"),
+        ("iri-reference", "\u00fc/x", "no reference: <>"),
+        ("duration", "P1Y2M", "soon"),
+        ("duration", "P2020-01-01T00:00:00", "P2020-99-01T00:00:00"),
+    ],
+)
+@pytest.mark.parametrize("first", ["", "import nbrun.lean_imports; "], ids=["as it is", "put off"])
+def test_formats_are_checked_all_the_same(first: str, format_name: str, good: str, bad: str) -> None:
+    check = (
+        f"import jsonschema; conforms = jsonschema.FormatChecker().conforms; "
+        f"print(*(conforms(text, {format_name!r}) for text in ({good!r}, {bad!r})))"
+    )
+    answers = run(first + check)
+    assert answers.split()[1] == "False"
+    assert answers == run(check)
+
+
+def test_names_of_the_grammar_are_found_by_every_kind_of_import() -> None:
+    script = """
+import nbrun.lean_imports
+import rfc3987_syntax
+from rfc3987_syntax import is_valid_syntax_iri
+from rfc3987_syntax.utils import load_grammar
+print(rfc3987_syntax.parse("iri", "http://a.b/").data, is_valid_syntax_iri("http://a.b/"))
+try:
+    rfc3987_syntax.no_such_name
+except AttributeError:
+    print("absent")
+"""
+    assert run(script).split() == ["iri", "True", "absent"]
+
+
+def test_nothing_happens_where_the_libraries_are_absent() -> None:
+    script = """
+import sys
+sys.modules["rfc3987_syntax"] = None
+sys.modules["arrow"] = None
+import nbrun.lean_imports, jsonschema
+print(jsonschema.FormatChecker().conforms("no iri", "iri"))
+"""
+    assert run(script) == "True"

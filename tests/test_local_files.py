@@ -1,0 +1,183 @@
+"""Notebooks on this machine's disk: the old file or the new one, never half of either, and a rescue that is found."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
+from nbrun.local_files import free_name_beside, read_text, rescue, write_notebook
+from tests.support.notebooks import code, notebook, read_notebook, stdout
+
+OLD = b"the old file"
+NEW = notebook(code("1", outputs=[stdout("new é😀")]))
+NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+RESCUED = ".rescued-20260102-030405-000006.ipynb"
+UNIX = pytest.mark.skipif(os.name != "posix", reason="modes, owners and limits of POSIX")
+
+
+def python(source: str, *args: str | Path, cwd: Path) -> str:
+    """Run a program of its own, whose limits are not ours; give what it prints."""
+    head = "import json, os, sys\nfrom pathlib import Path\nfrom datetime import UTC, datetime\n"
+    head += (
+        "from nbrun.errors import SaveFailed\nfrom nbrun.local_files import free_name_beside, rescue, write_notebook\n"
+    )
+    head += "NEW = {'cells': [], 'metadata': {'x': 'y' * 100_000}, 'nbformat': 4, 'nbformat_minor': 5}\n"
+    command = [sys.executable, "-c", head + source, *map(str, args)]
+    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout.strip()
+
+
+def test_a_notebook_is_read_as_text(tmp_path: Path) -> None:
+    (tmp_path / "nb.ipynb").write_text("é😀", encoding="utf-8")
+    assert read_text(tmp_path / "nb.ipynb") == "é😀"
+
+
+def test_what_cannot_be_read_is_told_by_what_is_wrong_with_it(tmp_path: Path) -> None:
+    with pytest.raises(NoSuchNotebook, match="no such file") as raised:
+        read_text(tmp_path / "none.ipynb")
+    assert str(tmp_path) in raised.value.hint
+    with pytest.raises(NotANotebook, match="a folder"):
+        read_text(tmp_path)
+    (tmp_path / "latin.ipynb").write_bytes(b"caf\xe9")
+    with pytest.raises(NotANotebook, match="at byte 3"):
+        read_text(tmp_path / "latin.ipynb")
+    (tmp_path / "loop.ipynb").symlink_to("loop.ipynb")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_text(tmp_path / "loop.ipynb")
+
+
+def test_a_written_notebook_is_there_and_nothing_else_is(tmp_path: Path) -> None:
+    path = tmp_path / "not yet" / "there" / "nb.ipynb"
+    write_notebook(path, NEW)
+    assert read_notebook(path) == NEW
+    assert list(path.parent.iterdir()) == [path]
+
+
+@UNIX
+def test_a_new_file_has_the_usual_mode_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_notebook(tmp_path / "new.ipynb", NEW)
+        assert os.umask(0o027) == 0o027, "the mask is what it was"
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new.ipynb").stat().st_mode & 0o777 == 0o640
+    old = tmp_path / "old.ipynb"
+    old.write_bytes(OLD)
+    old.chmod(0o604)
+    write_notebook(old, NEW)
+    assert old.stat().st_mode & 0o777 == 0o604
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "nb.ipynb"
+    path.write_bytes(OLD)
+    os.chown(path, 12345, 54321)
+    write_notebook(path, NEW)
+    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere" / "real.ipynb"
+    target.parent.mkdir()
+    target.write_bytes(OLD)
+    link = tmp_path / "nb.ipynb"
+    link.symlink_to("elsewhere/real.ipynb")
+    write_notebook(link, NEW)
+    assert link.is_symlink()
+    assert read_notebook(target) == NEW
+
+
+def test_a_link_that_leads_to_itself_has_failed(tmp_path: Path) -> None:
+    link = tmp_path / "loop.ipynb"
+    link.symlink_to("loop.ipynb")
+    with pytest.raises(SaveFailed, match="cannot be written"):
+        write_notebook(link, NEW)
+
+
+def test_what_is_in_the_way_is_told_and_left(tmp_path: Path) -> None:
+    folder = tmp_path / "nb.ipynb"
+    folder.mkdir()
+    with pytest.raises(SaveFailed, match="cannot be written"):
+        write_notebook(folder, NEW)
+    assert list(tmp_path.iterdir()) == [folder], "no temporary file is left"
+    (tmp_path / "file").touch()
+    with pytest.raises(SaveFailed, match="cannot be written"):
+        write_notebook(tmp_path / "file" / "nb.ipynb", NEW)
+
+
+def test_the_longest_name_that_a_file_may_have_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("本" * 82 + ".ipynb")  # 252 bytes of 255
+    write_notebook(path, NEW)
+    assert read_notebook(path) == NEW
+
+
+def test_a_lone_surrogate_does_not_stop_a_save(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "nb.ipynb", notebook(code("1", outputs=[stdout("a\ud800b")])))
+    assert read_notebook(tmp_path / "nb.ipynb")["cells"][0]["outputs"][0]["text"] == "a?b"
+
+
+@UNIX
+def test_a_full_disk_leaves_the_old_file_and_no_debris(tmp_path: Path) -> None:
+    path = tmp_path / "nb.ipynb"
+    path.write_bytes(OLD)
+    source = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    write_notebook(Path(sys.argv[1]), NEW)
+except SaveFailed as error:
+    print(error)
+"""
+    assert "File too large" in python(source, path, cwd=tmp_path)
+    assert path.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_rescue_is_in_the_current_folder_under_a_name_that_tells_when(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert rescue(NEW, "reports/weekly.ipynb", NOW) == tmp_path / f"weekly{RESCUED}"
+    assert read_notebook(tmp_path / f"weekly{RESCUED}") == NEW
+    assert rescue(NEW, "", NOW) == tmp_path / f"notebook{RESCUED}"
+
+
+def test_a_rescue_of_a_long_name_has_a_shorter_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = rescue(NEW, "本" * 82 + ".ipynb", NOW)
+    assert path == tmp_path / ("本" * 66 + RESCUED)
+
+
+def test_a_rescue_goes_to_the_temporary_folder_where_the_current_one_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    source = """
+import tempfile
+tempfile.tempdir = sys.argv[1]
+os.rmdir(os.getcwd())
+print(rescue(NEW, "nb.ipynb", datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)))
+"""
+    assert python(source, tmp_path, cwd=gone) == str(tmp_path / f"nb{RESCUED}")
+
+
+def test_a_rescue_that_nobody_takes_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (tmp_path, tmp_path / "temp"):
+        (folder / f"nb{RESCUED}").mkdir(parents=True)  # in the way
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
+    assert rescue(NEW, "nb.ipynb", NOW) is None
+
+
+def test_a_name_beside_a_file_is_one_that_nobody_has(tmp_path: Path) -> None:
+    path = tmp_path / "nb.ipynb"
+    assert free_name_beside(path).name == "nb-nbrun.ipynb"
+    (tmp_path / "nb-nbrun.ipynb").touch()
+    (tmp_path / "nb-nbrun2.ipynb").touch()
+    assert free_name_beside(path).name == "nb-nbrun3.ipynb"

@@ -1,0 +1,323 @@
+"""The life of a run: what is saved, what is rescued, and what is left, whichever way it ends."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbrun
+from nbrun.core.codec import Subprotocol, decode
+from nbrun.core.events import Stage
+from nbrun.core.messages import Message
+from nbrun.core.results import Outcome
+from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable, UsageError
+from nbrun.jupyter.retry import SAVE
+from nbrun.jupyter.server import Server
+from nbrun.stopping import StopSwitch
+from tests.support.live_runs import live_run, outcomes, text_of
+from tests.support.notebooks import FIXTURES, code, notebook, read_notebook, stdout, write_notebook
+from tests.support.proxy import Proxy, proxy
+from tests.support.servers import RunningServer, jupyter_server
+
+LIMIT = 30.0
+OLD = notebook(code("print('one')", outputs=[stdout("old")], count=7))
+SLOW = notebook("print('one')", "print('here', flush=True)\nimport time; time.sleep(60)", "print('three')")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of this module alone, so that its sessions can be counted."""
+    with jupyter_server(tmp_path_factory.mktemp("files")) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(server: RunningServer) -> Iterator[None]:
+    """After every test there is neither a session nor a kernel."""
+    yield
+    assert (server.sessions(), server.get("api/kernels")) == ([], [])
+
+
+@pytest.fixture
+async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
+    """A proxy before the server."""
+    async with proxy(server) as wire:
+        yield wire
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder of the test's own, for rescue files."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def file(server: RunningServer) -> Path:
+    """Where the notebook of a test is."""
+    return server.root / "nb.ipynb"
+
+
+@pytest.fixture
+def options(wire: Proxy, server: RunningServer) -> dict[str, Any]:
+    """How to run on the server, through the proxy."""
+    return {"server": wire.url, "token": server.token}
+
+
+def printed(path: Path) -> str:
+    return "".join(text_of(cell["outputs"]) for cell in read_notebook(path)["cells"])
+
+
+async def test_a_run_leaves_its_mark_and_its_results(file: Path, options: Any) -> None:
+    write_notebook(file, OLD)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.outcome, result.exit_code, result.output, result.kernel) == (
+        Outcome.PASSED, ExitCode.OK, "nb.ipynb", "python3",
+    )  # fmt: skip
+    saved = read_notebook(file)
+    assert printed(file) == "one\n"
+    assert saved["cells"][0]["metadata"]["execution"]
+    assert saved["metadata"]["nbrun"]["run"]["outcome"] == "passed"
+    assert saved["metadata"]["language_info"]["name"] == "python"
+
+
+async def test_without_timing_two_runs_write_the_same_bytes(file: Path, options: Any) -> None:
+    write_notebook(file, OLD)
+    await nbrun.run_async("nb.ipynb", record_timing=False, **options)
+    first = file.read_bytes()
+    await nbrun.run_async("nb.ipynb", record_timing=False, **options)
+    assert file.read_bytes() == first
+
+
+async def test_what_the_document_has_to_say_is_among_the_warnings(file: Path, options: Any) -> None:
+    shutil.copy(FIXTURES / "old" / "nbformat_3.ipynb", file)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert "nbformat 3" in " ".join(result.warnings)
+
+
+async def test_what_cannot_be_run_is_an_error_and_changes_nothing(file: Path, options: Any, wire: Proxy) -> None:
+    before = write_notebook(file, OLD).read_bytes()
+    with pytest.raises(NoSuchKernel):
+        await nbrun.run_async("nb.ipynb", kernel="cobol", **options)
+    assert file.read_bytes() == before
+    file.write_text("{}")
+    with pytest.raises(NotANotebook):
+        await nbrun.run_async("nb.ipynb", **options)
+    assert wire.lines("PUT") + wire.lines("POST") == []
+
+
+async def test_an_upload_is_cleaned_up_when_the_kernels_cannot_be_listed(
+    server: RunningServer, options: Any, wire: Proxy, here: Path
+) -> None:
+    write_notebook(here / "local.ipynb", OLD)
+    wire.answer(403, "GET", "kernelspecs")
+    hold = wire.hold("PUT", "nbrun-")
+    run = asyncio.create_task(nbrun.run_async("local.ipynb", upload=True, **options))
+    await asyncio.wait_for(hold.reached.wait(), LIMIT)
+    while "GET /api/kernelspecs" not in wire.lines():
+        await asyncio.sleep(0.01)
+    hold.release()
+    with pytest.raises(nbrun.NbrunError):
+        await run
+    assert list(server.root.glob("nbrun-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("held", "stage"),
+    [
+        pytest.param(("GET", "api/contents/nb.ipynb"), Stage.LOADING, id="while the notebook is loaded"),
+        pytest.param(("POST", "api/sessions"), Stage.STARTING_KERNEL, id="while the session is started"),
+        pytest.param(("GET", "/channels"), Stage.STARTING_KERNEL, id="while the websocket is opened"),
+    ],
+)
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+async def test_a_run_that_ends_before_its_first_cell_changes_nothing_and_leaves_no_session(
+    how: str, held: tuple[str, str], stage: Stage, file: Path, options: Any, wire: Proxy
+) -> None:
+    before = write_notebook(file, OLD).read_bytes()
+    hold = wire.hold(*held)
+    stop = StopSwitch()
+    async with live_run("nb.ipynb", stop=stop, **options) as run:
+        await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        await run.watch.stage(stage)
+        if how == "stop":
+            stop.pull("it is late", ExitCode.TERMINATED)
+            hold.release()
+            result = await run.result()
+            assert (result.outcome, result.exit_code) == (Outcome.INTERRUPTED, ExitCode.TERMINATED)
+            assert result.problem is not None
+            assert "before the first cell" in result.problem.message
+            assert outcomes(result) == ([] if stage is Stage.LOADING else ["not-run"])
+        else:
+            run.task.cancel()
+            hold.release()
+            with pytest.raises(asyncio.CancelledError):
+                await run.task
+    assert file.read_bytes() == before
+    assert wire.lines("PUT") == []
+
+
+async def test_a_run_that_is_stopped_before_it_begins_does_not_begin(options: Any, wire: Proxy) -> None:
+    stop = StopSwitch()
+    stop.pull("it was late", ExitCode.INTERRUPTED)
+    result = await nbrun.run_async("nb.ipynb", stop=stop, **options)
+    assert (result.outcome, result.cells) == (Outcome.INTERRUPTED, [])
+    assert wire.heard == []
+
+
+async def test_a_run_that_is_stopped_in_a_cell_saves_what_there_is(file: Path, options: Any) -> None:
+    write_notebook(file, SLOW)
+    stop = StopSwitch()
+    async with live_run("nb.ipynb", stop=stop, **options) as run:
+        await run.watch.printed("here")
+        stop.pull("it is late", ExitCode.TERMINATED)
+        result = await run.result()
+    assert outcomes(result) == ["passed", "interrupted", "not-run"]
+    assert (result.exit_code, result.output) == (ExitCode.TERMINATED, "nb.ipynb")
+    assert printed(file) == "one\nhere\n"
+
+
+async def test_messages_that_cannot_be_read_are_told(file: Path, options: Any, wire: Proxy) -> None:
+    source = "print('here', flush=True)\nimport pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.05)"
+    write_notebook(file, notebook(source))
+    async with live_run("nb.ipynb", **options) as run:
+        await run.watch.printed("here")
+        wire.inject(b"\x82\x03abc")
+        (file.parent / "go").touch()
+        result = await run.result()
+    (file.parent / "go").unlink()
+    assert result.outcome is Outcome.PASSED
+    assert any("1 messages of the kernel could not be read" in warning for warning in result.warnings)
+
+
+async def test_a_result_that_the_server_refuses_is_rescued(file: Path, options: Any, wire: Proxy, here: Path) -> None:
+    before = write_notebook(file, notebook("print('ran')")).read_bytes()
+    wire.answer(403, "PUT", times=9)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.outcome, result.exit_code, result.rescued) == (Outcome.SERVER_FAILED, ExitCode.SERVER, True)
+    assert result.problem is not None
+    assert "not saved" in result.problem.message
+    assert result.output is not None
+    assert result.output in result.problem.hint
+    assert printed(Path(result.output)) == "ran\n"
+    assert Path(result.output).parent == here
+    assert file.read_bytes() == before
+
+
+async def test_a_failing_cell_is_still_told_when_its_result_had_to_be_rescued(
+    file: Path, options: Any, wire: Proxy, here: Path
+) -> None:
+    write_notebook(file, notebook("1 / 0"))
+    wire.answer(403, "PUT", times=9)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.outcome, outcomes(result)) == (Outcome.SERVER_FAILED, ["failed"])
+    assert any("ZeroDivisionError" in warning for warning in result.warnings)
+
+
+async def test_that_nothing_could_be_rescued_is_told_too(
+    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(file, notebook("1"))
+    wire.answer(403, "PUT", times=9)
+    monkeypatch.setattr("nbrun.pipeline.rescue", lambda *_: None)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.output, result.rescued) == (None, False)
+    assert result.problem is not None
+    assert "No rescue file" in result.problem.hint
+
+
+async def test_an_interrupted_run_whose_server_swallows_the_save_is_rescued_soon(
+    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbrun.pipeline.HURRIED_LIMIT", 0.5)
+    write_notebook(file, SLOW)
+    stop = StopSwitch()
+    async with live_run("nb.ipynb", stop=stop, **options) as run:
+        await run.watch.printed("here")
+        hold = wire.hold("PUT", "nb.ipynb")
+        stop.pull("it is late", ExitCode.TERMINATED)
+        result = await run.result()
+        hold.release()
+    assert (result.outcome, result.exit_code, result.rescued) == (Outcome.INTERRUPTED, ExitCode.TERMINATED, True)
+    assert result.output is not None
+    assert printed(Path(result.output)) == "one\nhere\n"
+    assert any("it is late" in warning for warning in result.warnings)
+
+
+async def test_a_server_that_goes_away_during_the_run_leaves_a_rescue_file(
+    file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = SAVE.within(0.5)
+    monkeypatch.setattr("nbrun.jupyter.kernels.TEARDOWN", impatient)
+    monkeypatch.setattr("nbrun.jupyter.http.PATIENT_GET", impatient)
+    monkeypatch.setattr("nbrun.api.Server", lambda client: Server(client, reconnect=impatient))
+    write_notebook(file, SLOW)
+    async with live_run("nb.ipynb", **options) as run:
+        await run.watch.printed("here")
+        wire.close()
+        result = await run.result()
+    assert (result.outcome, result.exit_code, result.rescued) == (Outcome.SERVER_FAILED, ExitCode.SERVER, True)
+    assert outcomes(result) == ["passed", "interrupted", "not-run"]
+    assert result.output is not None
+    assert printed(Path(result.output)) == "one\nhere\n"
+    assert result.problem is not None
+    assert "in cell 2 of 3" in result.problem.message, "the loss comes first, and not that the save failed for it"
+    await asyncio.to_thread(end_all, server)
+
+
+def end_all(server: RunningServer) -> None:
+    for session in server.sessions():
+        server.call("DELETE", f"api/sessions/{session['id']}")
+
+
+async def test_a_server_that_is_not_there_is_an_error(here: Path) -> None:
+    with pytest.raises(ServerUnreachable):
+        await nbrun.run_async("nb.ipynb", server="http://127.0.0.1:9/", token="t")
+
+
+async def test_an_observer_that_raises_after_the_last_cell_does_not_cost_the_save(file: Path, options: Any) -> None:
+    write_notebook(file, OLD)
+
+    def observe(event: object) -> None:
+        if getattr(event, "stage", None) is Stage.STOPPING:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await nbrun.run_async("nb.ipynb", observe=observe, **options)
+    assert printed(file) == "one\n"
+
+
+async def test_a_bug_in_the_reading_ends_the_run_instead_of_letting_it_wait_for_ever(
+    file: Path, options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(file, OLD)
+
+    def decode_until_the_cell_runs(frame: Any, subprotocol: Subprotocol) -> Message:
+        message = decode(frame, subprotocol)
+        if message.type == "execute_input":
+            raise ZeroDivisionError("a bug")
+        return message
+
+    monkeypatch.setattr("nbrun.jupyter.channel.decode", decode_until_the_cell_runs)
+    result = await asyncio.wait_for(nbrun.run_async("nb.ipynb", **options), LIMIT)
+    assert (result.outcome, outcomes(result)) == (Outcome.SERVER_FAILED, ["interrupted"])
+    assert result.problem is not None
+    assert "bug in nbrun: ZeroDivisionError('a bug')" in result.problem.message
+
+
+async def test_whatever_keeps_the_result_from_being_saved_it_is_rescued(
+    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(file, OLD)
+
+    async def refuse(*_: object) -> str:
+        raise UsageError("the notebook holds what JSON cannot")
+
+    monkeypatch.setattr("nbrun.jupyter.saving.ServerNotebook.save", refuse)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.outcome, result.rescued) == (Outcome.SERVER_FAILED, True)
+    [rescued] = here.glob("*.rescued-*.ipynb")
+    assert text_of(read_notebook(rescued)["cells"][0]["outputs"]) == "one\n"
