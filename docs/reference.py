@@ -1,0 +1,65 @@
+"""Write ``docs/cli.md`` out of the command line itself (``python docs/reference.py``); a test holds them together."""
+
+from pathlib import Path
+
+import click
+from click.testing import CliRunner
+
+from nbrun.cli.app import cli
+from nbrun.errors import ExitCode
+
+PAGE = Path(__file__).with_name("cli.md")
+
+_HEAD = """\
+# Command line
+
+This page is written by `python docs/reference.py` out of the command itself; do not edit it.
+
+`nbrun`, `jupyter nbrun` and `python -m nbrun` are the same command. What it says to people goes to standard error;
+standard output carries data only (`--json -`).
+
+## Environment
+
+| variable | what it is |
+|---|---|
+| `NBRUN_TOKEN`, `JUPYTER_TOKEN` | the token of `--server`; the first that is set counts, `--token-file` before both |
+| `NBRUN_PASSWORD` | the password of `--server`, where it has one instead of a token |
+| `NO_COLOR`, `FORCE_COLOR` | no colours; colours also where the output is no terminal |
+| `JUPYTER_PATH` | where the private server looks for further kernelspecs |
+
+Tokens are taken from no option: everybody on a machine can read the command lines of all processes.
+
+## Exit codes
+"""
+
+
+def page() -> str:
+    """Give the text of the page."""
+    rows = ["| code | means |", "|--:|---|", *(f"| {code.value} | {meaning(code)} |" for code in ExitCode)]
+    commands = [f"## {path}\n\n```text\n{text}```\n" for path, text in helps()]
+    return "\n".join([_HEAD, *rows, "", *commands])
+
+
+def meaning(code: ExitCode) -> str:
+    """Give what an exit code means: the text that stands below it in the code."""
+    lines = Path(str(ExitCode.__module__.replace(".", "/")) + ".py")
+    source = (Path(__file__).parent.parent / lines).read_text(encoding="utf-8")
+    return source.split(f"    {code.name} = {code.value}\n")[1].split('"""')[1].rstrip(".")
+
+
+def helps() -> list[tuple[str, str]]:
+    """Give every command with its ``--help``."""
+    runner = CliRunner()
+    context = click.Context(cli)
+    paths = [[], *([name] for name in cli.list_commands(context))]
+    return [
+        (
+            " ".join(["nbrun", *path]),
+            runner.invoke(cli, [*path, "--help"], prog_name="nbrun", terminal_width=100).output,
+        )
+        for path in paths
+    ]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
