@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.introduction import ASK_AGAIN, Introduction
+from nbrun.core.introduction import ASK_AGAIN, ASK_SOON, START_LIMIT, Introduction
 from nbrun.core.messages import Channel, Message, Requests
 from tests.core.conversation import KERNEL, OURS, STRANGER, message
 
@@ -58,6 +58,36 @@ def test_the_question_is_put_again_when_iopub_stays_silent_after_the_reply() -> 
     assert introduction.deadline == 10.0 + 2 * ASK_AGAIN
     introduction.receive(status(again), 11.5)
     assert introduction.kernel is not None
+
+
+STARTING = {"language_info": {"name": "lua", "version": "n/a"}, "implementation": "ILua"}
+
+
+def test_a_kernel_without_its_version_is_asked_again_until_it_has_started() -> None:
+    introduction, question = asked()
+    introduction.receive(status(question), 10.0)
+    introduction.receive(reply(question, STARTING), 10.0)
+    known = [introduction.kernel]
+    assert introduction.deadline == 10.0 + ASK_SOON
+    (again,) = introduction.tick(10.0 + ASK_SOON)
+    introduction.receive(reply(again, {"language_info": {"name": "lua", "version": "5.3"}}), 10.2)
+    known.append(introduction.kernel)
+    nobody, kernel = known
+    assert nobody is None
+    assert kernel is not None
+    assert kernel.language_info["version"] == "5.3"
+
+
+def test_a_kernel_that_never_knows_its_version_is_believed_in_the_end() -> None:
+    introduction, question = asked()
+    introduction.receive(status(question), 0.0)
+    introduction.receive(reply(question, STARTING), 10.0)
+    introduction.receive(reply(question, STARTING), 10.0 + START_LIMIT - 0.1)
+    known = [introduction.kernel is not None]
+    introduction.receive(reply(question, STARTING), 10.0 + START_LIMIT)
+    known.append(introduction.kernel is not None)
+    assert known == [False, True]
+    assert introduction.deadline == 10.0 + START_LIMIT + ASK_AGAIN
 
 
 def test_before_the_reply_there_is_no_hurry() -> None:

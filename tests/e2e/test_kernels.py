@@ -4,9 +4,13 @@ The kernels: IRkernel, bash_kernel, Deno, xeus-python, tslab, calysto_scheme, JJ
 """
 
 import json
+import os
+import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -93,13 +97,15 @@ class Run:
         return outputs
 
 
-def run_cells(folder: Path, kernel: str, *cells: str, options: tuple[str, ...] = ()) -> Run:
+def run_cells(
+    folder: Path, kernel: str, *cells: str, options: tuple[str, ...] = (), env: Mapping[str, str] = MappingProxyType({})
+) -> Run:
     """Run a notebook of these cells on a private server that finds the kernel."""
     path = jupyter_path(kernel)
     write_notebook(folder / "in.ipynb", in_language(kernel, *cells))
     process = run_nbrun(
         "run", "in.ipynb", "-o", "out.ipynb", "--json", "result.json", *options,
-        cwd=folder, env={"JUPYTER_PATH": path}, timeout=240,
+        cwd=folder, env={"JUPYTER_PATH": path, **env}, timeout=240,
     )  # fmt: skip
     assert (folder / "out.ipynb").exists(), process.stderr
     return Run(process, json.loads((folder / "result.json").read_text()), read_notebook(folder / "out.ipynb"))
@@ -169,6 +175,22 @@ def test_a_result_that_deno_sends_after_idle_is_not_lost(tmp_path: Path) -> None
     assert_exit(run.process, ExitCode.OK)
     shown = [plain(run.outputs(cell)) for cell in range(len(numbers))]
     assert [str(1000 + number) in text for number, text in zip(numbers, shown, strict=True)] == [True] * len(numbers)
+
+
+def test_ilua_is_not_sent_a_cell_before_its_interpreter_has_started(tmp_path: Path) -> None:
+    """It says that it is there at once, and dies of a cell that comes before the interpreter does."""
+    jupyter_path("lua")  # skips where there is no Lua
+    slow = tmp_path / "bin" / "lua"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\nsleep 2\nexec {shutil.which("lua")} "$@"\n')
+    slow.chmod(0o755)
+    path = os.pathsep.join([str(slow.parent), os.environ["PATH"]])
+
+    run = run_cells(tmp_path, "lua", 'print("set")', env={"PATH": path})
+
+    assert_exit(run.process, ExitCode.OK)
+    assert plain(run.outputs(0)).strip() == "set"
+    assert run.saved["metadata"]["language_info"]["version"] != "n/a"
 
 
 STOPPABLE = {
