@@ -29,14 +29,14 @@ def _mime_value(mime: str, value: Any) -> Any:
         return value
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return value
-    return dumps(value)
+    return dumps(value).decode()
 
 
 def text(value: object) -> str:
     """Give text as it is, nothing as nothing, anything else as its JSON text."""
     if isinstance(value, str):
         return value
-    return "" if value is None else dumps(value)
+    return "" if value is None else dumps(value).decode()
 
 
 def count(value: object) -> int | None:

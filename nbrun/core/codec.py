@@ -18,7 +18,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any
 
-from nbrun.core.jsontext import dumps, loads, without_surrogates
+from nbrun.core.jsontext import dumps, loads
 from nbrun.core.messages import Message
 from nbrun.errors import BadFrame
 
@@ -57,7 +57,7 @@ def decode(frame: str | bytes, subprotocol: Subprotocol) -> Message:
 def _encode_v1(message: Message, header: Mapping[str, Any]) -> bytes:
     parts = [
         message.channel.encode(),
-        *(_utf8(part) for part in (header, message.parent, message.metadata, message.content)),
+        *(dumps(part) for part in (header, message.parent, message.metadata, message.content)),
         *message.buffers,
     ]
     count = len(parts) + 1
@@ -83,7 +83,7 @@ def _decode_v1(frame: bytes) -> Message:
 
 
 def _encode_legacy(message: Message, header: Mapping[str, Any]) -> str | bytes:
-    body = _utf8(
+    body = dumps(
         {
             "channel": message.channel,
             "header": header,
@@ -136,14 +136,6 @@ def _cut(frame: bytes, order: str, unit: str, size: int, *, ends_named: bool = T
     if any(start > end for start, end in pairwise([first, *offsets, len(frame)])):
         raise BadFrame("the offsets of a frame do not ascend within it")
     return [frame[start:end] for start, end in pairwise(offsets)]
-
-
-def _utf8(value: Any) -> bytes:
-    """Give JSON in UTF-8, which knows no lone surrogates: code that has one in a literal is sent with U+FFFD."""
-    try:
-        return dumps(value).encode()
-    except UnicodeEncodeError:
-        return dumps(without_surrogates(value)).encode()
 
 
 def _an_object(value: Any, name: str) -> Mapping[str, Any]:

@@ -1,16 +1,17 @@
-"""JSON as kernels and servers really send it, read without an exception that is not ours.
+"""JSON as kernels and servers really send it, read without an exception that is not ours; msgspec's front door.
 
-Python's ``json`` is strict about nothing that matters here and lenient about what hurts later, so three things are
-put right on the way in: ``NaN``, the infinities and numbers beyond them (``1e999``), which no browser can read back,
-become null; bytes that are no UTF-8 become U+FFFD; escapes of lone surrogates, which cannot be encoded again (a save
-would answer 500), become U+FFFD too. What is nested so deep that others fail on it, the server while it saves among
-them, is refused. The passes for surrogates and depth cost a walk over the value each, and are made only where the
-text has such an escape, or brackets enough, at all.
+What is clean is read by msgspec, which is several times faster than Python's ``json`` and keeps integers of any size.
+What it refuses is read again, tolerantly: ``NaN``, the infinities and numbers beyond them (``1e999``), which no browser
+can read back, become null; bytes that are no UTF-8 become U+FFFD; escapes of lone surrogates, which cannot be encoded
+again (a save would answer 500), become U+FFFD too. What is nested so deep that others fail on it, the server while it
+saves among them, is refused. The walk for depth is made only where the text has brackets enough at all.
 """
 
 import json
 import math
 from typing import Any
+
+import msgspec
 
 from nbrun.errors import BadFrame
 
@@ -23,21 +24,30 @@ def _finite(number: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-_decoder = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
+_tolerant = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
+_strict = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
 
 
-def loads(raw: bytes | bytearray | memoryview | str) -> Any:
+def loads(raw: bytes | bytearray | str) -> Any:
     """Read JSON text; raises :class:`BadFrame` for what is none, is nested too deep or holds an endless number."""
-    text = raw if isinstance(raw, str) else bytes(raw).decode("utf-8", "replace")
+    unclean = ""
     try:
-        value = _decoder.decode(text)
+        value = _strict.decode(raw)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        unclean = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+        value = _read_tolerantly(unclean)
+    brackets = raw.count("[") + raw.count("{") if isinstance(raw, str) else raw.count(b"[") + raw.count(b"{")
+    if brackets > DEEPEST and _is_deep(value):
+        raise BadFrame(f"not readable as JSON: nested more than {DEEPEST} levels deep")
+    return without_surrogates(value) if "\\ud" in unclean.lower() else value
+
+
+def _read_tolerantly(text: str) -> Any:
+    try:
+        return _tolerant.decode(text)
     except (ValueError, RecursionError) as error:
         raise BadFrame(f"not readable as JSON: {error}") from None
-    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
-        raise BadFrame(f"not readable as JSON: nested more than {DEEPEST} levels deep")
-    if "\\ud" in text or "\\uD" in text:
-        return without_surrogates(value)
-    return value
 
 
 def _is_deep(value: Any) -> bool:
@@ -48,9 +58,16 @@ def _is_deep(value: Any) -> bool:
     return bool(level)
 
 
-def dumps(value: Any) -> str:
-    """Write compact JSON that any reader can read: non-ASCII as it is, never a bare NaN."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def dumps(value: Any) -> bytes:
+    """Write compact JSON in UTF-8 that any reader can read.
+
+    Non-ASCII stays as it is, NaN and the infinities become null, as in a browser, and a lone surrogate becomes U+FFFD.
+    Raises TypeError for what JSON cannot hold, RecursionError for what holds itself.
+    """
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError:
+        return _encoder.encode(without_surrogates(value))
 
 
 def as_object(value: Any) -> dict[str, Any]:

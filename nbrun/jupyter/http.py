@@ -256,12 +256,10 @@ def foreign_errors(where: str) -> Iterator[None]:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Write `value` as JSON; a lone surrogate becomes U+FFFD. Raises :class:`UsageError` for a NaN or an infinity."""
+    """Write `value` as JSON; raises :class:`UsageError` for what JSON cannot hold."""
     try:
-        return jsontext.dumps(value).encode()
-    except UnicodeEncodeError:
-        return jsontext.dumps(jsontext.without_surrogates(value)).encode()
-    except ValueError as error:
+        return jsontext.dumps(value)
+    except (TypeError, RecursionError) as error:
         raise UsageError(f"this value cannot be written as JSON: {error}") from None
 
 

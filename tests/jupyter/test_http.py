@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -269,9 +270,12 @@ def test_a_lone_surrogate_is_written_as_a_replacement_character() -> None:
     assert json_bytes({"a": "\ud800"}) == '{"a":"\ufffd"}'.encode()
 
 
-def test_a_number_that_json_has_not_is_a_usage_error() -> None:
-    with pytest.raises(UsageError):
-        json_bytes([float("nan")])
+def test_what_json_cannot_hold_is_a_usage_error() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    for value in (object(), {None: 1}, endless):
+        with pytest.raises(UsageError, match="as JSON"):
+            json_bytes(value)
 
 
 def test_a_file_without_certificates_is_a_usage_error(tmp_path: Path) -> None:
