@@ -6,35 +6,44 @@ its line, what follows overwrites, ``\b`` takes back a character (and, as in Jup
 
 The cursor never leaves the last line, so only that line is ever edited. It is held as a gap buffer::
 
-    settled pieces | before the cursor (chunks) | after the cursor (characters, nearest one last)
+    settled | before the cursor (chunks) | after the cursor (characters, nearest one last)
 
 Every character is put in, moved over the cursor and settled a bounded number of times, so a progress bar of a million
 steps and a line of a million backspaces both cost what their characters cost. Text with neither ``\r`` nor ``\b``
-takes the short way: the chunk is kept as it came and joined once.
+takes the short way: the chunk is kept as it came and joined once. What is settled goes into a
+:class:`~nbrun.core.textbuffer.TextBuffer`.
 """
 
 import re
 
+from nbrun.core.textbuffer import TextBuffer
+
 _CONTROLS = re.compile(r"([\n\b\r])")
-_CHUNKS_KEPT = 1024
+_CHARACTERS_KEPT = 1 << 14
 
 
 class StreamText:
     """Accumulates the text of one stream output."""
 
-    __slots__ = ("_after", "_before", "_limit", "_lines_unsettled", "_raw", "_settled")
+    __slots__ = ("_after", "_before", "_limit", "_lines_unsettled", "_raw", "_rendered", "_settled", "_unsettled")
 
     def __init__(self, *, raw: bool = False) -> None:
         r"""Start empty; `raw` keeps ``\r`` and ``\b`` in the text as they were written."""
         self._raw = raw
-        self._settled: list[str] = []
+        self._rendered = ""
+        self._settled = TextBuffer()
         self._before: list[str] = []
         self._after: list[str] = []
-        self._limit = _CHUNKS_KEPT
+        self._unsettled = 0
+        self._limit = _CHARACTERS_KEPT
         self._lines_unsettled = False
 
     def __str__(self) -> str:
-        return "".join([*self._settled, *self._before, *reversed(self._after)])
+        # What is put together stays so: a large text is in memory once, however often asked.
+        if self._lines_unsettled:
+            self._settle()
+        self._rendered += self._settled.take()
+        return "".join([self._rendered, *self._before, *reversed(self._after)])
 
     def feed(self, text: str) -> None:
         """Write `text` at the cursor."""
@@ -43,7 +52,8 @@ class StreamText:
         if self._raw or not (self._after or "\r" in text or "\b" in text):
             self._before.append(text)
             self._lines_unsettled = self._lines_unsettled or "\n" in text
-            if len(self._before) > self._limit:
+            self._unsettled += len(text)
+            if self._unsettled > self._limit:
                 self._settle()
             return
         # Only when there are lines to put away: joining one long line again for each \r and \b costs its square.
@@ -64,14 +74,15 @@ class StreamText:
         """Put whole lines away, so that only the last line stands before the cursor."""
         head, newline, tail = "".join(self._before).rpartition("\n")
         if newline:
-            self._settled.append(head + newline)
+            self._settled.write(head + newline)
         self._before = [tail] if tail else []
         self._lines_unsettled = False
-        # A line that never ends must not be joined again and again at the same small number of chunks.
-        self._limit = _CHUNKS_KEPT if newline else 2 * self._limit
+        self._unsettled = len(tail)
+        # A line that never ends must not be joined again and again at the same small number of characters.
+        self._limit = _CHARACTERS_KEPT if newline else 2 * self._limit
 
     def _newline(self) -> None:
-        self._settled.append("".join([*self._before, *reversed(self._after), "\n"]))
+        self._settled.write("".join([*self._before, *reversed(self._after), "\n"]))
         self._before.clear()
         self._after.clear()
 
