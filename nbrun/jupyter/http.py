@@ -10,7 +10,7 @@ import contextlib
 import functools
 import ssl
 from asyncio import timeout
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -31,6 +31,9 @@ from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
 CONNECT_LIMIT = 10.0
 LARGE_BODY = 1_000_000
 """From this many bytes on, a connection cut while sending may mean "too large": Jupyter Server sends no 413."""
+
+_SLICE = 1 << 18
+"""Bytes handed over at a time: an event loop copies what a socket does not take at once, and copies it whole."""
 
 _CUT = (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError)
 
@@ -213,13 +216,16 @@ class Http:
         if self._client is None:
             raise RuntimeError("the HTTP client is used outside its block")
         patience = request.patience
+        headers = {**request.headers, **({} if anonymous else self._auth.headers(request.method))}
+        if request.body:
+            headers["Content-Length"] = str(len(request.body))
         with foreign_errors(f"{request.method} {url or self.endpoint.url(request.path)}".partition("?")[0]):
             async with timeout(patience.total):
                 response = await self._client.request(
                     request.method,
                     url or self.endpoint.url(request.target),
-                    content=request.body,
-                    headers={**request.headers, **({} if anonymous else self._auth.headers(request.method))},
+                    content=_slices(request.body) if request.body else None,
+                    headers=headers,
                     timeout=httpx.Timeout(patience.read, connect=CONNECT_LIMIT),
                 )
         return Answer(
@@ -253,6 +259,11 @@ def foreign_errors(where: str) -> Iterator[None]:
         raise ServerUnreachable(f"{where}: the connection broke: {text}") from error
     except (httpx.InvalidURL, httpx.CookieConflict) as error:
         raise UsageError(f"{where}: {error}") from None
+
+
+async def _slices(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _SLICE):
+        yield body[start : start + _SLICE]
 
 
 def json_bytes(value: Any) -> bytes:
