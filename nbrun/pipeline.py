@@ -66,7 +66,7 @@ async def run_notebook(job: Job, opening: Opening, *, journal: Journal, stop: St
     """
     result = await _Run(job, journal, stop).go(opening)
     result = replace(result, warnings=tuple(journal.warnings))
-    journal.tell(RunFinished(result))
+    journal.tell(RunFinished(journal.notebook, result))
     return result
 
 

@@ -1,11 +1,15 @@
-"""What a run tells its observers while it goes; reporters listen to nothing else."""
+"""What a run tells its observers while it goes; reporters listen to nothing else.
 
-from collections.abc import Callable
+``notebook`` is the run's name: the notebook as it was named in the call and, in a batch that runs it several times,
+what tells its runs apart. Events of different runs of a batch come interleaved.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from nbrun.core.bundles import Output
-from nbrun.core.results import CellResult, NotebookResult
+from nbrun.core.results import BatchResult, CellResult, NotebookResult
 
 
 class Stage(StrEnum):
@@ -21,6 +25,13 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchStarted:
+    """Many notebooks are about to be run: these, in this order."""
+
+    notebooks: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class StageEntered:
     """The run goes on to its next stage."""
 
@@ -30,12 +41,13 @@ class StageEntered:
 
 @dataclass(frozen=True, slots=True)
 class CellStarted:
-    """A cell was sent to the kernel: the `number`-th of `total` that are to run."""
+    """A cell was sent to the kernel: the `number`-th of `total` that are to run; ``source`` is its code."""
 
     notebook: str
     index: int
     number: int
     total: int
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +79,18 @@ class Warned:
 class RunFinished:
     """The run is over, saved and torn down."""
 
+    notebook: str
     result: NotebookResult
 
 
-Event = StageEntered | CellStarted | OutputArrived | CellFinished | Warned | RunFinished
+@dataclass(frozen=True, slots=True)
+class BatchFinished:
+    """All runs of a batch are over."""
+
+    result: BatchResult
+
+
+Event = BatchStarted | StageEntered | CellStarted | OutputArrived | CellFinished | Warned | RunFinished | BatchFinished
 Observer = Callable[[Event], None]
 """Called with each event in order, from the run's own loop; it must return at once and not raise."""
 

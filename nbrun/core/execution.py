@@ -180,7 +180,7 @@ class Execution:
         area = OutputArea(self._displays, raw_streams=self._raw_streams)
         self._current = CellExecution(plan, area, self._total - len(self._waiting), now)
         self.cells[plan.index] = self._current
-        self._observe(CellStarted(self._notebook, plan.index, self._current.number, self._total))
+        self._observe(CellStarted(self._notebook, plan.index, self._current.number, self._total, plan.source))
         return (*told, *self._send_cell(self._current, now))
 
     def _send_cell(self, cell: CellExecution, now: float) -> Effects:

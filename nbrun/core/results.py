@@ -1,11 +1,11 @@
-"""What came of a cell and of a notebook, and the one rule that turns it into an exit code.
+"""What came of a cell, of a notebook and of a batch, and the one rule that turns it into an exit code.
 
-``NotebookResult.as_dict`` is the object that ``nbrun run --json`` writes; ``docs/json.md`` documents it, and its
-fields stay.
+``NotebookResult.as_dict`` is the object that ``nbrun run --json`` writes, ``BatchResult.as_dict`` the one for many
+notebooks; ``docs/json.md`` documents both, and their fields stay.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -121,7 +121,9 @@ class NotebookResult:
 
     ``output`` is where the executed notebook is: the asked place, or the rescue file where that could not be written
     (``rescued`` then is true), or None where nothing was saved. ``started`` is ISO 8601 in UTC, ``seconds`` wall time.
-    ``signal`` says by which exit code a run ends that a signal stopped.
+    ``signal`` says by which exit code a run ends that a signal stopped. ``parameters`` are those that were given to the
+    run, without secrets; ``attempts`` counts the tries of a run that was repeated; ``cached`` says that nothing was
+    executed, because the results of an earlier run still hold.
     """
 
     version: str
@@ -136,6 +138,9 @@ class NotebookResult:
     rescued: bool = False
     warnings: Sequence[str] = ()
     signal: ExitCode | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    attempts: int = 1
+    cached: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
@@ -169,7 +174,59 @@ class NotebookResult:
             "problem": {"message": self.problem.message, "hint": self.problem.hint} if self.problem else None,
             "rescued": self.rescued,
             "warnings": list(self.warnings),
+            "parameters": dict(self.parameters),
+            "attempts": self.attempts,
+            "cached": self.cached,
             "cells": [cell.as_dict() for cell in self.cells],
+        }
+
+
+_GRAVEST_FIRST = (
+    ExitCode.BUG,
+    ExitCode.TERMINATED,
+    ExitCode.INTERRUPTED,
+    ExitCode.KERNEL,
+    ExitCode.SERVER,
+    ExitCode.USAGE,
+    ExitCode.NOTEBOOK_FAILED,
+    ExitCode.INCOMPLETE,
+    ExitCode.NOTHING_TO_RUN,
+    ExitCode.OK,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What came of many notebooks, in the order in which they were asked for.
+
+    ``started`` is ISO 8601 in UTC, ``seconds`` wall time.
+    """
+
+    version: str
+    started: str
+    seconds: float
+    runs: Sequence[NotebookResult] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Give the gravest exit code of all runs; that there was nothing to run is one, too."""
+        codes = [run.exit_code for run in self.runs] or [ExitCode.NOTHING_TO_RUN]
+        return min(codes, key=_GRAVEST_FIRST.index)
+
+    def tally(self) -> dict[Outcome, int]:
+        """Count the runs of each outcome, leaving out those that no run has."""
+        found = [run.outcome for run in self.runs]
+        return {outcome: found.count(outcome) for outcome in Outcome if outcome in found}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that ``--json`` writes for a batch."""
+        return {
+            "version": self.version,
+            "started": self.started,
+            "seconds": round(self.seconds, 6),
+            "exit_code": int(self.exit_code),
+            "tally": {outcome.value: number for outcome, number in self.tally().items()},
+            "runs": [run.as_dict() for run in self.runs],
         }
 
 

@@ -14,7 +14,18 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from nbrun.core.durations import spell_duration
-from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived, RunFinished, Stage, StageEntered, Warned
+from nbrun.core.events import (
+    BatchFinished,
+    BatchStarted,
+    CellFinished,
+    CellStarted,
+    Event,
+    OutputArrived,
+    RunFinished,
+    Stage,
+    StageEntered,
+    Warned,
+)
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.reporters import wording
 from nbrun.reporters.outputlog import OutputLog
@@ -60,8 +71,10 @@ class Console:
                 self._finish_cell(notebook, result)
             case Warned(notebook, text):
                 self._say(f"{notebook}: {text}", "yellow")
-            case RunFinished(result):
+            case RunFinished(_, result):
                 self._finish(result)
+            case BatchStarted() | BatchFinished():
+                pass  # one run needs no words about all of them
 
     def tick(self) -> None:
         """Show that time passes."""

@@ -360,7 +360,7 @@ def test_an_observer_is_told_of_cells_and_outputs_in_their_order() -> None:
     talk.hear(message("clear_output", {"wait": False}, parent=talk.request))
     talk.complete(payload=[{"source": "set_next_input", "text": "x"}])
     started, output, warned, finished = seen
-    assert started == CellStarted("a.ipynb", 0, 1, 1)
+    assert started == CellStarted("a.ipynb", 0, 1, 1, "one")
     stream = {"output_type": "stream", "name": "stdout", "text": "hello"}
     assert output == OutputArrived("a.ipynb", 0, stream)
     assert isinstance(warned, Warned)

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem, outcome_of
+from nbrun.core.results import (
+    BatchResult,
+    CellError,
+    CellOutcome,
+    CellResult,
+    NotebookResult,
+    Outcome,
+    Problem,
+    outcome_of,
+)
 from nbrun.errors import (
     AccessDenied,
     BadFrame,
@@ -117,6 +126,9 @@ def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
         "problem": {"message": "what", "hint": "hint"},
         "rescued": False,
         "warnings": [],
+        "parameters": {},
+        "attempts": 1,
+        "cached": False,
         "cells": [
             {
                 "index": 3,
@@ -142,3 +154,34 @@ def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
 
 def test_a_result_without_a_problem_says_so() -> None:
     assert notebook(PASSED).as_dict()["problem"] is None
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ((), ExitCode.NOTHING_TO_RUN),
+        ((Outcome.PASSED, Outcome.PASSED), ExitCode.OK),
+        ((Outcome.PASSED, Outcome.INCOMPLETE), ExitCode.INCOMPLETE),
+        ((Outcome.INCOMPLETE, Outcome.TIMED_OUT), ExitCode.NOTEBOOK_FAILED),
+        ((Outcome.FAILED, Outcome.NOT_RUN), ExitCode.USAGE),
+        ((Outcome.FAILED, Outcome.KERNEL_DIED, Outcome.SERVER_FAILED), ExitCode.KERNEL),
+        ((Outcome.KERNEL_DIED, Outcome.INTERRUPTED), ExitCode.INTERRUPTED),
+    ],
+    ids=lambda value: value.name if isinstance(value, ExitCode) else "+".join(value) or "no runs",
+)
+def test_a_batch_ends_in_its_gravest_exit_code(outcomes: tuple[Outcome, ...], code: ExitCode) -> None:
+    runs = [notebook(outcome=outcome) for outcome in outcomes]
+    assert BatchResult("1.2.3", "2026-01-02T03:04:05.678+00:00", 2.0, runs).exit_code is code
+
+
+def test_the_json_of_a_batch_stands_over_that_of_its_runs() -> None:
+    runs = [notebook(PASSED), notebook(outcome=Outcome.FAILED), notebook(PASSED)]
+    whole = BatchResult("1.2.3", "2026-01-02T03:04:05.678+00:00", 2.00000049, runs)
+    assert json.loads(json.dumps(whole.as_dict())) == {
+        "version": "1.2.3",
+        "started": "2026-01-02T03:04:05.678+00:00",
+        "seconds": 2.0,
+        "exit_code": 1,
+        "tally": {"passed": 2, "failed": 1},
+        "runs": [run.as_dict() for run in runs],
+    }

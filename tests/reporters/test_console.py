@@ -32,7 +32,8 @@ RUN: list[Event] = [
     CellFinished(NAME, FAILED),
     Warned(NAME, "mind [this]"),
     RunFinished(
-        NotebookResult("0", NAME, "out.ipynb", "k", Outcome.FAILED, "", 1.0, [FAILED], Problem("E: v in cell 1 of 2"))
+        NAME,
+        NotebookResult("0", NAME, "out.ipynb", "k", Outcome.FAILED, "", 1.0, [FAILED], Problem("E: v in cell 1 of 2")),
     ),
 ]
 
@@ -74,7 +75,7 @@ def test_a_terminal_sees_a_live_line_with_the_stage_and_the_cell() -> None:
 
 
 def test_quiet_leaves_only_what_went_wrong() -> None:
-    passed = RunFinished(NotebookResult("0", NAME, "out.ipynb", "k", Outcome.PASSED, "", 1.0))
+    passed = RunFinished(NAME, NotebookResult("0", NAME, "out.ipynb", "k", Outcome.PASSED, "", 1.0))
     assert shown([*RUN[:4], passed], quiet=True) == ""
     assert "E: v in cell 1 of 2" in shown(RUN, quiet=True)
 
