@@ -10,6 +10,10 @@ by its busy and idle on iopub, so they can be counted too. A number that is miss
 
     ... 41 idle | 42 busy  43 execute_input  44 stream  (45 46 47 missing)  48 reply  49 idle | 50 busy ...
 
+Where others are unseen or half seen (a server asks a kernel questions of its own around every connection, and its
+asking can swallow an output), few missing numbers prove nothing, but those between a cell's own busy and idle do. The
+kernel was at work on the cell then; whoever asks meanwhile is answered by another thread, in three messages.
+
 A message may still be late: threads number what they put out before they send it. Its stretch is then corrected, so
 what is missing is known at the end of the run and not before.
 
@@ -18,6 +22,7 @@ the client's session, not the kernel's, and is no output of the cell.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +32,8 @@ from nbrun.core.messages import Channel, Message
 
 SLACK = 12
 """Numbers that may be missing without meaning anything where others talked to the kernel, unseen or half seen."""
+_WORDS_OF_AN_ANSWER = 3
+"""Messages by which a kernel answers: busy, the reply, idle."""
 _NOTICES = ("IOPub message rate exceeded.", "IOPub data rate exceeded.")
 
 
@@ -111,6 +118,9 @@ class Ledger:
     _replies: list[int] = field(default_factory=list)
     _strangers: set[str] = field(default_factory=set)
     _unsure: int = 0
+    _busy: int | None = None
+    _within: int = 0
+    _asked_within: Counter[str] = field(default_factory=Counter)
     _closed: list[Stretch] = field(default_factory=list)
 
     def take(self, message: Message) -> None:
@@ -126,7 +136,10 @@ class Ledger:
         self._received += 1
         if message.channel != Channel.IOPUB:
             self._replies.append(number)
-        elif message.type == "status":
+            return
+        if self._busy is not None and number > self._busy and (self._end is None or number < self._end):
+            self._within += 1
+        if message.type == "status":
             self._take_status(message, number)
 
     def disturb(self) -> None:
@@ -137,7 +150,7 @@ class Ledger:
         """End the stretch of a cell; None for a kernel that does not number its messages.
 
         Where others talked to the kernel, their replies may fall to either side of an end, so that few missing numbers
-        prove nothing.
+        prove nothing; then only what is missing within the cell counts.
         """
         if not self._received:
             return None
@@ -146,18 +159,34 @@ class Ledger:
         ahead = [number for number in self._replies if number > end]
         missing = end - base - (self._received - len(ahead)) - len(self._strangers)
         self._unsure = 2 if self._strangers else self._unsure
-        stretch = Stretch(end, missing if not self._unsure or missing > SLACK else 0, alone=not self._unsure)
+        if self._unsure and missing <= SLACK:
+            missing = self._missing_within()
+        stretch = Stretch(end, missing, alone=not self._unsure)
         self._closed.append(stretch)
         self._base, self._end, self._last = end, None, max([end, *ahead])
         self._received, self._first, self._replies = len(ahead), min(ahead, default=0), ahead
         self._strangers, self._unsure = set(), max(self._unsure - 1, 0)
+        self._busy, self._within, self._asked_within = None, 0, Counter()
         return stretch
+
+    def _missing_within(self) -> int:
+        """Count what is missing between busy and idle of the cell; 0 where one of the two is itself."""
+        if self._busy is None or self._end is None:
+            return 0
+        replies = sum(self._busy < number < self._end for number in self._replies)
+        unseen = sum(max(_WORDS_OF_AN_ANSWER - seen, 0) for seen in self._asked_within.values())
+        return max(self._end - self._busy - self._within - replies - unseen, 0)
 
     def _take_status(self, message: Message, number: int) -> None:
         if not self._is_ours(message.parent_id):
             self._strangers.add(message.parent_id)
-        elif message.parent_id == self.request and message.content.get("execution_state") == "idle":
-            self._end = number
+            if self._busy is not None and self._end is None:
+                self._asked_within[message.parent_id] += 1
+        elif message.parent_id == self.request:
+            if message.content.get("execution_state") == "idle":
+                self._end = number
+            else:
+                self._busy = number
 
     def _number(self, message: Message) -> int | None:
         """Give the number of a message of this kernel process; None for any other, a forked child's too."""

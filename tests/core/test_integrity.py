@@ -27,9 +27,17 @@ def numbered(
     return Message(channel, header, {"msg_id": parent} if parent else {}, {})
 
 
-def idle(number: int) -> Message:
+def status(number: int, state: str, parent: str = f"{OURS}_1") -> Message:
     header = {"msg_id": f"{KERNEL}_77_{number}", "msg_type": "status", "session": KERNEL}
-    return Message(Channel.IOPUB, header, {"msg_id": f"{OURS}_1"}, {"execution_state": "idle"})
+    return Message(Channel.IOPUB, header, {"msg_id": parent}, {"execution_state": state})
+
+
+def idle(number: int) -> Message:
+    return status(number, "idle")
+
+
+def reply(number: int) -> Message:
+    return numbered(number, "execute_reply", channel=Channel.SHELL)
 
 
 def ledger(*stretches: list[int]) -> Ledger:
@@ -103,6 +111,50 @@ def test_where_others_were_about_few_missing_numbers_prove_nothing_nor_in_the_ne
         assert closed is not None
         found.append((closed.missing, closed.alone))
     assert found == [(counts, False), (counts, False), (missing, True)]
+
+
+@pytest.mark.parametrize(
+    ("messages", "missing"),
+    [
+        ([status(2, "busy"), numbered(3), reply(4), idle(5)], 0),
+        ([status(2, "busy"), numbered(3), reply(5), idle(6)], 1),
+        ([status(2, "busy"), idle(6), reply(5), numbered(3), numbered(4)], 0),
+        ([status(2, "busy"), reply(4), idle(5), numbered(9)], 1),
+        ([status(2, "busy"), numbered(4), reply(5)], 0),
+        ([numbered(4), reply(5), idle(6)], 0),
+    ],
+    ids=["none", "one", "none, out of order", "one, and others behind it", "its idle, too", "its busy, too"],
+)
+def test_after_a_connection_came_back_what_is_missing_within_a_cell_is_lost_all_the_same(
+    messages: list[Message], missing: int
+) -> None:
+    counted = Ledger(OURS, request=f"{OURS}_1")
+    counted.disturb()
+    for message in messages:
+        counted.take(message)
+    stretch = counted.close()
+    assert stretch is not None
+    assert (stretch.missing, stretch.alone) == (missing, False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "missing"),
+    [
+        ([status(3, "busy", "stranger"), status(5, "idle", "stranger"), numbered(6)], 0),
+        ([status(5, "idle", "stranger"), numbered(6)], 0),
+        ([status(3, "busy", "stranger"), status(5, "idle", "stranger")], 1),
+        ([numbered(6), status(9, "busy", "stranger")], 3),
+    ],
+    ids=["answered", "answered, and its busy swallowed", "answered, and an output lost", "asked only after the cell"],
+)
+def test_what_a_stranger_was_answered_within_a_cell_is_not_lost(asked: list[Message], missing: int) -> None:
+    after = [message for message in asked if message.id.endswith("_9")]
+    counted = Ledger(OURS, request=f"{OURS}_1")
+    for message in (status(2, "busy"), *(each for each in asked if each not in after), reply(7), idle(8), *after):
+        counted.take(message)
+    stretch = counted.close()
+    assert stretch is not None
+    assert (stretch.missing, stretch.alone) == (missing, False)
 
 
 def test_a_reply_that_overtook_the_end_of_a_cell_belongs_to_the_next() -> None:
