@@ -8,7 +8,7 @@ output waits for them; what they find comes back as one more arrival.
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +23,9 @@ from nbrun.jupyter.endpoint import api_path
 from nbrun.jupyter.http import Http
 from nbrun.jupyter.kernels import Kernels
 from nbrun.jupyter.retry import ONCE, RECONNECT, RetryPolicy
+
+PUT_ASIDE = 0.3
+"""Seconds that a server may take to put aside what a kernel said before it became idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +253,13 @@ async def connect_kernel(
     """Connect to a kernel for as long as the block lasts; errors as in :func:`open_channel`."""
     session_id = uuid.uuid4().hex
 
-    def find() -> Awaitable[object]:
+    async def find() -> None:
         # Once: how patient to be is for the channel to say, which asks before each of its own attempts.
-        return http.request("GET", api_path("kernels", kernel_id), retry=ONCE)
+        answer = await http.request("GET", api_path("kernels", kernel_id), retry=ONCE)
+        if answer.fields().maybe_text("execution_state") == "idle":
+            # A server asks an idle kernel a question before it lets anybody in, and swallows what of the kernel's last
+            # words it has not put aside yet.
+            await asyncio.sleep(PUT_ASIDE)
 
     async with open_channel(http, kernel_id, session_id, find=find, patience=patience) as channel:
         yield Kernel(kernel_id, channel, Requests(session_id), kernels)
