@@ -1,0 +1,67 @@
+"""How time and memory grow: nbrun alone, over 10 to 10 000 cells and 1 000 to 1 000 000 output messages.
+
+The exponent is the slope of the fitted line between the logarithms: 1 is linear, 2 quadratic. What a run takes however
+small it is (a server, a kernel) would flatten the line, so it is taken off first: the smallest run's measure is the
+constant, and the slope is fitted through the rest.
+"""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.measuring import adopt_orphans
+from benchmarks.rounds import turn
+from benchmarks.workloads import Workload, cells, printing
+
+CELLS = (10, 100, 1_000, 10_000)
+MESSAGES = (1_000, 10_000, 100_000, 1_000_000)
+
+
+def series(folder: Path, *, quick: bool) -> dict[str, list[dict[str, Any]]]:
+    """Measure both; each point has ``size``, ``wall``, ``runner_peak`` and ``failure``."""
+    adopt_orphans()
+    last = -1 if quick else None
+    room = folder / "room"
+    try:
+        return {
+            "cells": [_point(cells(size), size, room) for size in CELLS[:last]],
+            "messages": [_point(printing(size, flush=True), size, room) for size in MESSAGES[:last]],
+        }
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _point(workload: Workload, size: int, room: Path) -> dict[str, Any]:
+    alike = Workload("W1", workload.title, workload.sources, workload.check)  # run as one notebook on its own server
+    measured = turn(alike, CONTENDERS["nbrun"], 0, room)
+    assert measured is not None
+    return {
+        "size": size,
+        "wall": measured.wall,
+        "runner_peak": measured.runner_peak,
+        "peak": measured.peak,
+        "failure": measured.failure,
+    }
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Give the slope of ``log(value - constant)`` over ``log(size)``; 0 where nothing grows by a tenth at least.
+
+    >>> round(exponent([1, 10, 100], [5.0, 5.9, 14.9]), 1)
+    1.0
+    """
+    constant = values[0] - (values[-1] - values[0]) * sizes[0] / (sizes[-1] - sizes[0])
+    points = [
+        (math.log(size), math.log(value - constant))
+        for size, value in zip(sizes, values, strict=True)
+        if value > constant * 1.1 + 1e-9
+    ]
+    if len(points) < 2:
+        return 0.0
+    x_mean = sum(x for x, _ in points) / len(points)
+    y_mean = sum(y for _, y in points) / len(points)
+    below = sum((x - x_mean) ** 2 for x, _ in points)
+    return sum((x - x_mean) * (y - y_mean) for x, y in points) / below

@@ -1,0 +1,70 @@
+"""The page's two pictures: nbrun beside its peers, and how it grows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("svg")
+
+from matplotlib import pyplot as plt
+
+from benchmarks.results import Results, Summary, summaries
+
+ORDER = (
+    "nbrun",
+    "bare ZeroMQ loop",
+    "jupyter execute",
+    "nbconvert --execute",
+    "papermill",
+    "nbmake -n2",
+    "jupyter-kernel-client",
+)
+_OURS, _THEIRS, _INCOMPLETE = "#1f6f8b", "#b8c4cc", "#d98880"
+
+
+def draw(runs: Sequence[Results], folder: Path) -> None:
+    """Write ``peers.svg``, and ``growth.svg`` where growth was measured."""
+    mpl.rcParams["svg.hashsalt"] = "nbrun"  # the same numbers give the same file
+    mpl.rcParams["font.size"] = 8
+    _peers(summaries(runs), folder / "peers.svg")
+    for run in runs:
+        if scale := run.extras.get("scale"):
+            _growth(scale, folder / "growth.svg")
+
+
+def _peers(table: dict[tuple[str, str], Summary], path: Path) -> None:
+    workloads = sorted({workload for workload, _ in table if workload != "help"})
+    if not workloads:
+        return
+    figure, grid = plt.subplots(2, (len(workloads) + 1) // 2, figsize=(11, 5), squeeze=False)
+    for axes in grid.flat[len(workloads) :]:
+        axes.set_axis_off()
+    for workload, axes in zip(workloads, grid.flat, strict=False):
+        rows = [(name, table[workload, name]) for name in reversed(ORDER) if (workload, name) in table]
+        colours = [_OURS if name == "nbrun" else _INCOMPLETE if row.failure else _THEIRS for name, row in rows]
+        bars = axes.barh([name for name, _ in rows], [row.wall for _, row in rows], color=colours)
+        axes.bar_label(bars, [f"{row.wall:.1f}{' ✗' if row.failure else ''}" for _, row in rows], padding=2)
+        axes.set_title(workload, loc="left")
+        axes.set_xlim(0, max(row.wall for _, row in rows) * 1.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Seconds (median). ✗: outputs were missing", x=0.01, ha="left")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _growth(scale: dict[str, list[dict[str, float]]], path: Path) -> None:
+    figure, grid = plt.subplots(1, 2, figsize=(8, 3))
+    for (kind, points), axes in zip(scale.items(), grid, strict=True):
+        sizes = [point["size"] for point in points]
+        axes.loglog(sizes, [point["wall"] for point in points], "o-", color=_OURS, label="seconds")
+        axes.loglog(
+            sizes, [point["runner_peak"] / 1e6 for point in points], "s--", color=_INCOMPLETE, label="MB, nbrun's peak"
+        )
+        axes.set_xlabel(kind)
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)

@@ -1,0 +1,124 @@
+"""Writes docs/benchmarks.md: the method, the machine, the tables, where the time goes, and what did not pay."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.growth import exponent
+from benchmarks.plots import ORDER
+from benchmarks.results import Results, Summary, summaries
+from benchmarks.targets import Verdict, ratio, verdicts
+from benchmarks.workloads import WORKLOADS
+
+_TEXT = Path(__file__).with_name("page.md")
+_PAID = Path(__file__).with_name("what_did_not_pay.md")
+_QUANTITIES = {"wall": "time", "runner_peak": "peak memory of the runner", "saving": "time of the save"}
+
+
+def page(runs: Sequence[Results]) -> str:
+    """Give the whole page, made out of one run or several."""
+    table = summaries(runs)
+    parts = {
+        "machine": _machine(runs),
+        "targets": _targets(verdicts(runs)),
+        "workloads": "\n\n".join(_workload(name, table) for name in WORKLOADS if any(name == key for key, _ in table)),
+        "growth": _growth(_extra(runs, "scale")),
+        "profile": _profile(_extra(runs, "W1"), _extra(runs, "imports")),
+        "not_paid": _PAID.read_text(encoding="utf-8").strip(),
+    }
+    text = _TEXT.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"<!-- {name} -->", part)
+    return text
+
+
+def _extra(runs: Sequence[Results], name: str) -> dict[str, Any]:
+    return next((run.extras[name] for run in runs if name in run.extras), {})
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    rule = ["---" if place < left else "--:" for place in range(len(head))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+
+
+def _machine(runs: Sequence[Results]) -> str:
+    one = runs[0].machine
+    dates = sorted({run.machine["date"] for run in runs})
+    rows = [("runs", f"{len(runs)}: {', '.join(dates)}")] + [(key, one[key]) for key in one if key != "date"]
+    return _table(("", ""), rows, left=2)
+
+
+def _targets(found: Sequence[Verdict]) -> str:
+    rows = [
+        (
+            verdict.target.workload,
+            f"{verdict.target.ours} / {verdict.target.peer}, {_QUANTITIES[verdict.target.quantity]}",
+            f"≤ {verdict.target.limit:g}",
+            " · ".join(f"{one:.2f}" for one in verdict.ratios),
+            f"incomplete: {verdict.failure}" if verdict.failure else "met" if verdict.is_met else "**missed**",
+        )
+        for verdict in found
+    ]
+    return _table(("work", "ratio", "target", "measured, run by run", ""), rows, left=2)
+
+
+def _workload(name: str, table: dict[tuple[str, str], Summary]) -> str:
+    mine = {who: row for (workload, who), row in table.items() if workload == name}
+    order = [*(who for who in ORDER if who in mine), *(who for who in mine if who not in ORDER)]
+    ours = mine.get("nbrun")
+    rows = [
+        (
+            f"**{who}**" if who.startswith("nbrun") else who,
+            f"{mine[who].wall:.2f}",
+            f"{ratio(ours, mine[who], 'wall'):.2f}" if ours and who != "nbrun" else "",
+            f"{mine[who].cpu:.2f}",
+            f"{mine[who].peak / 1e6:.0f}",
+            f"{mine[who].runner_peak / 1e6:.0f}",
+            str(mine[who].rounds),
+            f"**failed**: {mine[who].failure}" if mine[who].failure else "all",
+        )
+        for who in order
+    ]
+    head = ("", "s", "nbrun / this", "CPU s", "MB, all processes", "MB, runner", "rounds", "outputs")
+    return f"### {name}: {WORKLOADS[name].title}\n\n{_table(head, rows)}"
+
+
+def _growth(scale: dict[str, list[dict[str, Any]]]) -> str:
+    if not scale:
+        return "Not measured yet: `python -m benchmarks scale`."
+    rows = []
+    for kind, points in scale.items():
+        sizes = [point["size"] for point in points]
+        time = exponent(sizes, [point["wall"] for point in points])
+        memory = exponent(sizes, [point["runner_peak"] for point in points])
+        rows += [
+            (
+                f"{point['size']:,} {kind}",
+                f"{point['wall']:.2f}",
+                f"{point['runner_peak'] / 1e6:.0f}",
+                point["failure"] or "all",
+            )
+            for point in points
+        ]
+        rows.append((f"**exponent, {kind}**", f"**{time:.2f}**", f"**{memory:.2f}**", ""))
+    drawn = "![time and memory of nbrun over the number of cells and of messages](benchmarks/growth.svg)"
+    return _table(("", "s", "MB, nbrun's peak", "outputs"), rows) + f"\n\n{drawn}"
+
+
+def _profile(stages: dict[str, Any], imports: dict[str, Any]) -> str:
+    if not stages:
+        return "Not measured yet: `python -m benchmarks profile`."
+    marks = [*sorted(stages["marks"]), [stages["wall"], "process ended"]]
+    rows, before = [], 0.0
+    for at, what in marks:
+        rows.append((what, f"{at:.3f}", f"{at - before:.3f}", "█" * round((at - before) / 0.05)))
+        before = at
+    told = _table(("what has just begun, or is done", "at, s", "after, s", "a block is 0.05 s"), rows)
+    if imports:
+        heavy = [
+            (name, f"{row['seconds']:.2f}", ", ".join(f"{pkg} {took:.2f}" for pkg, took in row["packages"]))
+            for name, row in imports.items()
+        ]
+        told += "\n\nImports, as `-X importtime` tells them (which itself makes them slower by about a third):\n\n"
+        told += _table(("process", "s", "of it, each for itself"), heavy)
+    return told

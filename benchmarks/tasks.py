@@ -1,0 +1,118 @@
+"""The tasks of the command line: measure, see how it grows, see where the time goes, write the page."""
+
+import json
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import growth, plots
+from benchmarks.contenders import CLIENTS, CONTENDERS
+from benchmarks.environment import CACHE, REPOSITORY, variables
+from benchmarks.measuring import measure
+from benchmarks.report import page
+from benchmarks.results import Results, describe_machine
+from benchmarks.rounds import Plan, run
+from benchmarks.stages import importing
+from benchmarks.targets import verdicts
+from benchmarks.workloads import WORKLOADS
+
+DOCS = REPOSITORY / "docs"
+_QUICK = ("nbrun", "papermill", "bare ZeroMQ loop", "python -c")
+
+
+def carry_out(arguments: Namespace) -> int:
+    """Do the task and give the exit code; 2 for a call that makes no sense."""
+    if arguments.task == "report":
+        return _report(arguments.runs)
+    if arguments.runs:
+        print("only report takes files", file=sys.stderr)
+        return 2
+    folder = arguments.output or CACHE / "runs" / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
+    match arguments.task:
+        case "run":
+            return _run(arguments, folder)
+        case "scale":
+            _keep(folder, "scale", growth.series(folder, quick=arguments.quick))
+        case _:
+            _profile(folder)
+    print(folder / "run.json")
+    return 0
+
+
+def _run(arguments: Namespace, folder: Path) -> int:
+    workloads = _chosen(arguments.only, list(WORKLOADS))
+    contenders = _chosen(arguments.contenders, list(CONTENDERS))
+    if arguments.quick and not arguments.contenders:
+        contenders = [name for name in CONTENDERS if name.startswith(_QUICK)]
+    if not workloads or not contenders:
+        print(f"there are {', '.join(WORKLOADS)} and {', '.join(CONTENDERS)}", file=sys.stderr)
+        return 2
+    results = run(Plan(workloads, contenders, arguments.rounds or (1 if arguments.quick else None)), folder)
+    if "W5" in workloads and "nbrun" in contenders and "W5" not in results.extras:
+        results.extras["W5"] = _stages("W5", folder)
+        results.save(folder / "run.json")
+    for verdict in verdicts([results]):
+        sign = "met   " if verdict.is_met else "MISSED"
+        target, ratio = verdict.target, verdict.ratios[0]
+        print(
+            f"{sign} {target.workload:5} {target.ours} / {target.peer}, {target.quantity}: {ratio:.2f}"
+            f" (at most {target.limit:g}) {verdict.failure}"
+        )
+    print(folder / "run.json")
+    return 0
+
+
+def _profile(folder: Path) -> None:
+    _keep(folder, "W1", _stages("W1", folder))
+    _keep(folder, "imports", importing(folder))
+
+
+def _stages(name: str, folder: Path) -> dict[str, object]:
+    """Run a workload through clients/stages.py and give its record."""
+    folder = folder / "stages"
+    (folder / "in").mkdir(parents=True, exist_ok=True)
+    source, target, record = folder / "in" / "0.ipynb", folder / "out.ipynb", folder / "record.json"
+    source.write_text(json.dumps(WORKLOADS[name].notebook()), encoding="utf-8")
+    command = [sys.executable, "-P", str(CLIENTS / "stages.py"), str(source), str(target), str(record)]
+    for _ in range(2):  # the first one warms up
+        environment = variables(folder / "home") | {"STARTED": str(time.time())}
+        taken = measure(command, folder=folder, variables=environment)
+        if taken.exit_code != 0:
+            raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
+    told: dict[str, object] = json.loads(record.read_bytes())
+    return {**told, "wall": taken.wall}
+
+
+def _keep(folder: Path, name: str, value: object) -> None:
+    record = folder / "run.json"
+    results = Results.load(record) if record.exists() else Results(describe_machine())
+    results.extras[name] = value
+    results.save(record)
+
+
+def _report(paths: list[Path]) -> int:
+    if not paths:
+        print("name the run.json of one run or more", file=sys.stderr)
+        return 2
+    runs = [Results.load(path) for path in paths]
+    folder = DOCS / "benchmarks"
+    folder.mkdir(exist_ok=True)
+    plots.draw(runs, folder)
+    (DOCS / "benchmarks.md").write_text(page(runs), encoding="utf-8")
+    print(DOCS / "benchmarks.md")
+    return 0
+
+
+def _chosen(given: str | None, known: list[str]) -> list[str]:
+    """Give the names that begin with one of those given; all where none is."""
+    if given is None:
+        return known
+    beginnings = tuple(name.strip() for name in given.split(",") if name.strip())
+    exact = [name for name in known if name in beginnings]
+    others = tuple(name for name in beginnings if name not in known)
+    return [name for name in known if name in exact or (others and name.startswith(others))]
