@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -54,9 +55,9 @@ def variables(home: Path) -> dict[str, str]:
 
 
 def _fingerprint() -> str:
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes())
-    digest.update((REPOSITORY / "pyproject.toml").read_bytes())
-    return digest.hexdigest()
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [project["dependencies"], project["optional-dependencies"]["local"], project["scripts"]]
+    return hashlib.sha256(REQUIREMENTS.read_bytes() + repr(needed).encode()).hexdigest()
 
 
 def _make(interpreter: Path) -> None:

@@ -48,16 +48,15 @@ def _point(workload: Workload, size: int, room: Path) -> dict[str, Any]:
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Give the slope of ``log(value - constant)`` over ``log(size)``; 0 where nothing grows by a tenth at least.
+    """Give the slope of ``log(more value)`` over ``log(more size)`` than the first; 0 where hardly anything grows.
 
     >>> round(exponent([1, 10, 100], [5.0, 5.9, 14.9]), 1)
     1.0
     """
-    constant = values[0] - (values[-1] - values[0]) * sizes[0] / (sizes[-1] - sizes[0])
     points = [
-        (math.log(size), math.log(value - constant))
-        for size, value in zip(sizes, values, strict=True)
-        if value > constant * 1.1 + 1e-9
+        (math.log(size - sizes[0]), math.log(value - values[0]))
+        for size, value in zip(sizes[1:], values[1:], strict=True)
+        if value > values[0] * 1.1
     ]
     if len(points) < 2:
         return 0.0

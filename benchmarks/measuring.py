@@ -59,6 +59,7 @@ def measure(
 
     What a command leaves running after it is killed, and told in ``said``.
     """
+    others = {process.pid for process in psutil.Process().children(recursive=True)}
     before, served = _children_cpu(), _served_cpu(beside)
     with (folder / "said.txt").open("w+b") as said:
         began = time.perf_counter()
@@ -72,7 +73,7 @@ def measure(
                 process.kill()
                 process.wait()
             wall = time.perf_counter() - began
-        left = _await_orphans(beside)
+        left = _await_orphans(others, beside)
         text = Path(said.name).read_text(encoding="utf-8", errors="replace")[-2000:] + left
     cpu = _children_cpu() - before + _served_cpu(beside) - served
     return Taken(wall, cpu, sampler.peak, sampler.runner_peak, process.returncode, text)
@@ -132,23 +133,21 @@ def _with_children(roots: Sequence[psutil.Process]) -> Iterator[psutil.Process]:
             yield from root.children(recursive=True)
 
 
-def _await_orphans(beside: Sequence[psutil.Process]) -> str:
+def _await_orphans(others: set[int], beside: Sequence[psutil.Process]) -> str:
     """Wait for everything that the command has left, so that it is counted and out of the next one's way."""
-    served = {process.pid for process in _with_children(beside)}
     give_up_at = time.monotonic() + LEFT_BEHIND
     killed: set[str] = set()
     while True:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        left = [one for one in psutil.Process().children(recursive=True) if one.pid not in served]
+        not_its = others | {process.pid for process in _with_children(beside)}
+        left = [one for one in psutil.Process().children(recursive=True) if one.pid not in not_its]
         if not left:
             return "".join(f"\nleft behind: {name}" for name in sorted(killed))
-        if time.monotonic() > give_up_at:
-            for process in left:
-                with contextlib.suppress(psutil.Error):
+        for process in left:
+            with contextlib.suppress(psutil.Error, ChildProcessError):
+                if time.monotonic() > give_up_at and process.status() != psutil.STATUS_ZOMBIE:
                     killed.add(" ".join(process.cmdline())[:200])
                     process.kill()
+                os.waitpid(process.pid, os.WNOHANG)
         time.sleep(0.01)
 
 

@@ -178,11 +178,9 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.kill()
         process.wait()
         for one in family:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, ChildProcessError):
                 one.kill()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+                os.waitpid(one.pid, 0)
 
 
 def _say(measured: Measurement) -> None:

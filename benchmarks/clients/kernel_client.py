@@ -16,8 +16,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from jupyter_kernel_client import JupyterKernelClient
-
 UP_WITHIN = 60.0
 NEVER = 86_400.0
 
@@ -54,6 +52,8 @@ def address(record: Path) -> str:
 
 def run(source: Path, target: Path, url: str, token: str) -> None:
     """Run the notebook at `source` and write it to `target`."""
+    from jupyter_kernel_client import JupyterKernelClient  # here, so that the server boots before it
+
     notebook = json.loads(source.read_bytes())
     with JupyterKernelClient(server_url=url, token=token) as client:
         for cell in notebook["cells"]:

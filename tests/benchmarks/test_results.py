@@ -1,0 +1,91 @@
+"""Medians, ratios, verdicts and the page, out of numbers that are known."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.growth import exponent
+from benchmarks.report import page
+from benchmarks.results import Measurement, Results, summaries
+from benchmarks.stages import by_package
+from benchmarks.targets import verdicts
+
+MACHINE = {"date": "2026-01-01 00:00 UTC", "python": "3.11"}
+
+
+def results(ours: float, *, failure: str = "") -> Results:
+    """Give a run of three rounds of W1, in which papermill took 2 s."""
+    walls = [("nbrun", ours), ("papermill", 2.0)]
+    rows = [
+        Measurement("W1", who, number, wall * factor, wall, 2_000_000, 1_000_000, failure if who == "nbrun" else "")
+        for who, wall in walls
+        for number, factor in enumerate((1.0, 0.5, 7.0))
+    ]
+    return Results(dict(MACHINE), rows)
+
+
+def test_the_middle_of_the_rounds_counts() -> None:
+    table = summaries([results(1.0)])
+    assert table["W1", "papermill"].wall == 2.0
+    assert table["W1", "papermill"].rounds == 3
+    assert table["W1", "papermill"].failure == ""
+
+
+@pytest.mark.parametrize(
+    ("runs", "met"),
+    [
+        ([results(0.8)], True),
+        ([results(1.0)], False),
+        ([results(0.8), results(0.8), results(1.0)], False),
+        ([results(0.1, failure="7 of 9 lines")], False),
+    ],
+    ids=["within", "beyond", "beyond once", "fast because it loses"],
+)
+def test_a_target_holds_in_every_run_or_not_at_all(runs: list[Results], met: bool) -> None:
+    (verdict,) = verdicts(runs)
+    assert verdict.is_met is met
+    assert len(verdict.ratios) == len(runs)
+
+
+def test_the_save_is_held_against_the_json_module() -> None:
+    run = results(0.8)
+    run.extras["W5"] = {"marks": [[1.0, "saving"], [2.5, "saved (1.200 s)"]], "json_module": 1.0}
+    saving = verdicts([run])[-1]
+    assert saving.ratios[0] == pytest.approx(1.2)
+    assert saving.is_met
+
+
+def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    run = results(1.0)
+    run.extras["scale"] = {"cells": []}
+    run.save(tmp_path / "run.json")
+    again = Results.load(tmp_path / "run.json")
+    assert again == run
+    assert again.has("W1", "nbrun", 2)
+    assert not again.has("W1", "nbrun", 3)
+
+
+def test_the_page_shows_ratios_failures_and_what_is_still_to_measure() -> None:
+    text = page([results(0.8), results(1.2, failure="7 of 9 lines")])
+    assert "0.40 · 0.60" in text
+    assert "**failed**: 7 of 9 lines" in text
+    assert "python -m benchmarks scale" in text
+    assert "<!-- targets -->" not in text
+
+
+@pytest.mark.parametrize(
+    ("values", "slope"),
+    [([1.01, 1.1, 2.0, 11.0], 1.0), ([1.0, 1.1, 11.0, 1001.0], 2.0), ([1.0, 1.0, 1.0, 1.0], 0.0)],
+    ids=["linear", "quadratic", "constant"],
+)
+def test_growth_is_told_from_what_every_run_takes(values: list[float], slope: float) -> None:
+    assert exponent([10, 100, 1_000, 10_000], values) == pytest.approx(slope, abs=0.1)
+
+
+def test_imports_are_summed_up_by_package() -> None:
+    lines = [
+        "import time: self [us] | cumulative | imported package",
+        "import time: 10 | 90 | a.b",
+        "import time: 5 | 5 |   a",
+    ]
+    assert by_package([*lines, "a warning"]) == {"seconds": 1.5e-05, "packages": [["a", 1.5e-05]]}
