@@ -38,6 +38,8 @@ def run(client: Any, cell: dict[str, Any]) -> None:
     for place, parts in texts.items():
         outputs[place]["text"] = "".join(parts)
     reply = client.get_shell_msg(timeout=None)
+    while reply["parent_header"].get("msg_id") != request:  # an answer from before the kernel was ready
+        reply = client.get_shell_msg(timeout=None)
     cell["execution_count"] = reply["content"]["execution_count"]
     cell["outputs"] = outputs
 

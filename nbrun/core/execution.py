@@ -212,8 +212,7 @@ class Execution:
         ending = endings.ending_after(cell, self._total)
         if ending is None:
             return self._send_next(now)
-        obeys = cell.reply is not None and not cell.asks_exit
-        return self._drain(now, ending) if obeys else self._end(ending)
+        return self._drain(now, ending) if cell.reply and not cell.asks_exit else self._end(ending)
 
     def _settle(self, now: float, outcome: CellOutcome | None = None, error: CellError | None = None) -> None:
         cell, self._current = self._current, None
@@ -235,7 +234,9 @@ class Execution:
         owner = cell or self._asides.get(message.parent_id)
         if owner is not None and self._draining:
             self._await_quiet(now)
-        elif cell is not None and cell is self._current and cell.reply is None and cell.stop is None:
+        elif cell is not None and cell is self._current and cell.reply and "" < message.date <= cell.reply.date:
+            self._timers.set(Timer.FENCE, now, FENCE_AFTER)  # sent before the reply and only now here: so will the idle
+        elif cell is not None and cell is self._current and cell.stop is None:
             self._timers.set(Timer.SILENCE, now, cell.plan.idle_timeout)
         if owner is not None and is_rate_limit_notice(message, self._requests.session):
             owner.notices += 1
@@ -268,8 +269,7 @@ class Execution:
         return self._finish_cell(now) if cell is self._current else ()
 
     def _tell_output(self, cell: CellExecution, message: Message) -> None:
-        output = output_of(message) if self._tell_outputs else None
-        if output is not None:
+        if self._tell_outputs and (output := output_of(message)) is not None:
             self._observe(OutputArrived(self._notebook, cell.plan.index, output))
 
     # Fences --------------------------------------------------------------------------------------------------------

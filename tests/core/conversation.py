@@ -141,9 +141,9 @@ class Conversation:
         """Let the reply to the last kernel_info_request arrive."""
         return self.hear(message("kernel_info_reply", {}, parent=fence or self.fence, channel=Channel.SHELL))
 
-    def stream(self, text: str, parent: str | None = None) -> Effects:
+    def stream(self, text: str, parent: str | None = None, **header: Any) -> Effects:
         """Let the running cell print."""
-        return self.hear(message("stream", {"name": "stdout", "text": text}, parent=parent or self.request))
+        return self.hear(message("stream", {"name": "stdout", "text": text}, parent=parent or self.request, **header))
 
     def complete(self, **reply: Any) -> None:
         """Let the running cell pass."""

@@ -1,5 +1,7 @@
 """When reply or idle is missing, a fence shows whether it can still come."""
 
+import pytest
+
 from nbrun.core.effects import DRAIN_LIMIT, FENCE_AFTER, FENCE_GRACE, FENCE_LIMIT, RESEND_AFTER
 from nbrun.core.results import CellOutcome, Outcome
 from tests.core.conversation import Conversation, cell
@@ -49,6 +51,36 @@ def test_the_fences_reply_leaves_the_idle_a_moment_more() -> None:
     assert talk.sources == ["one"]
     talk.until(FENCE_AFTER + FENCE_GRACE)
     assert talk.run.cells[0].outcome is PASSED
+    assert talk.sources == ["one", "two"]
+
+
+def test_an_idle_is_waited_for_while_outputs_from_before_the_reply_still_arrive() -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    for second in range(1, 30):
+        talk.until(second)
+        talk.stream("x", date="2026-01-02T03:04:04Z")
+    assert talk.sources == ["one"]
+    talk.until(29 + FENCE_AFTER)
+    talk.fence_reply()
+    talk.until(30 + FENCE_AFTER)
+    talk.stream("x", date="2026-01-02T03:04:04Z")
+    talk.until(31 + FENCE_AFTER)
+    talk.status("idle")
+    assert talk.run.results()[0].incomplete is None
+    assert talk.sources == ["one", "two"]
+
+
+@pytest.mark.parametrize("date", ["2026-01-02T03:04:06Z", ""], ids=["later", "undated"])
+def test_what_a_thread_puts_out_after_the_reply_does_not_hold_up_the_end(date: str) -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    for second in range(1, 5):
+        talk.until(second)
+        talk.stream("x", date=date)
+        if second == 3:
+            talk.fence_reply()
+    talk.until(3 + FENCE_GRACE)
     assert talk.sources == ["one", "two"]
 
 
