@@ -40,6 +40,12 @@ class Contender:
     """It takes many seconds at the long workloads, and is run less often there."""
     in_place: bool = False
     """It writes into ``in/``."""
+    most_rounds: int = 100
+    """Rounds at most: one for those whom no target names."""
+
+    def rounds(self, workload: Workload, given: int | None = None) -> int:
+        """Give how often it runs the workload; `given` is what the command line says."""
+        return given or min(workload.slow_rounds if self.is_slow else workload.rounds, self.most_rounds)
 
 
 @cache
@@ -90,8 +96,6 @@ def _papermill(workload: Workload, _: FarServer | None) -> Sequence[str] | None:
 
 
 def _jupyter_execute(workload: Workload, _: FarServer | None) -> Sequence[str] | None:
-    if workload.name == "W6":
-        return ["sh", "-c", f"{_PARALLEL} jupyter execute in/@ --output ../out/@"]
     single = ["jupyter", "execute", "in/0.ipynb", "--output", "../out/0.ipynb"]
     return single if workload.name in _SINGLE else None
 
@@ -132,9 +136,9 @@ CONTENDERS = {
         Contender("nbrun on a server", _nbrun_on_server),
         Contender("papermill", _papermill, is_slow=True),
         Contender("jupyter execute", _jupyter_execute, is_slow=True),
-        Contender("nbconvert --execute", _nbconvert, is_slow=True),
+        Contender("nbconvert --execute", _nbconvert, most_rounds=1),
         Contender("nbmake -n2", _nbmake, is_slow=True, in_place=True),
-        Contender("jupyter-kernel-client", _kernel_client, is_slow=True),
+        Contender("jupyter-kernel-client", _kernel_client, most_rounds=1),
         Contender("bare ZeroMQ loop", _floor),
         Contender("nbrun --help", _words("nbrun", "--help")),
         Contender("nbrun --version", _words("nbrun", "--version")),

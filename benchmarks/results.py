@@ -1,5 +1,6 @@
 """What was measured, as it lies in ``run.json``: written after each measurement, so that a run can be gone on with."""
 
+import contextlib
 import json
 import os
 import platform
@@ -7,7 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
@@ -105,9 +106,17 @@ def describe_machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
         "nbrun": f"{version('jupyter-nbrun')} ({commit.stdout.strip() or 'no git'})",
-        "peers": ", ".join(f"{name} {version(name)}" for name in PEERS),
-        "below": ", ".join(f"{name} {version(name)}" for name in BELOW),
+        "peers": _versions(PEERS),
+        "below": _versions(BELOW),
     }
+
+
+def _versions(names: Iterable[str]) -> str:
+    told = []
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            told.append(f"{name} {version(name)}")
+    return ", ".join(told)
 
 
 def _processor() -> str:

@@ -49,7 +49,7 @@ class Plan:
                 shift = number % len(self.contenders)
                 for who in (*self.contenders[shift:], *self.contenders[:shift]):
                     contender = CONTENDERS[who]
-                    if number < (self.rounds or (workload.slow_rounds if contender.is_slow else workload.rounds)):
+                    if number < contender.rounds(workload, self.rounds):
                         yield workload, contender, number
 
 

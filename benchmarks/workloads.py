@@ -131,10 +131,10 @@ def _table() -> dict[str, Workload]:
         Workload("W2", f"{_CELLS} trivial cells", many.sources, many.check, rounds=3, slow_rounds=2),
         Workload("W3", "20 000 flushed prints", flushed.sources, flushed.check, rounds=3, slow_rounds=2),
         Workload("W4", "5 000 displays", [_DISPLAY.format(count=5_000)], displays, rounds=3, slow_rounds=2),
-        Workload("W5", "60 images of 2 MB", [_IMAGES], _images, rounds=3, slow_rounds=3),
+        Workload("W5", "60 images of 2 MB", [_IMAGES], _images, rounds=3, slow_rounds=2),
         Workload("W6", f"batch of {BATCH} small notebooks, 2 at a time", small, _results(["2"]), BATCH, 2, 1),
         Workload("W7", f"{_CELLS} cells on a server 100 ms away", many.sources, many.check, rounds=3, slow_rounds=1),
-        Workload("W8", "100 000 lines without flush", plain.sources, plain.check, rounds=3, slow_rounds=3),
+        Workload("W8", "100 000 lines without flush", plain.sources, plain.check, rounds=3, slow_rounds=2),
         Workload("help", "the command line alone", [], lambda _: "", 0, 10, 10),
     ]
     return {workload.name: workload for workload in rows}
