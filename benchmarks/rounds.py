@@ -120,6 +120,7 @@ def _prepare(workload: Workload, room: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "in").mkdir(parents=True)
     (folder / "out").mkdir()
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # nbmake's; else it finds this repository's own
     for number in range(workload.copies):
         (folder / "in" / f"{number}.ipynb").write_text(json.dumps(workload.notebook()), encoding="utf-8")
     return folder

@@ -55,7 +55,7 @@ def run(source: Path, target: Path, url: str, token: str) -> None:
     from jupyter_kernel_client import JupyterKernelClient  # here, so that the server boots before it
 
     notebook = json.loads(source.read_bytes())
-    with JupyterKernelClient(server_url=url, token=token) as client:
+    with JupyterKernelClient(server_url=url.rstrip("/"), token=token) as client:
         for cell in notebook["cells"]:
             answer = client.execute(cell["source"], timeout=NEVER)
             cell["execution_count"], cell["outputs"] = answer["execution_count"], answer["outputs"]
