@@ -26,8 +26,9 @@ from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http import Http, HttpOptions
 from nbrun.jupyter.retry import ONCE, RetryPolicy
+from tests.support.frames import TEXT, websocket_frame
 from tests.support.other_servers import other_server
-from tests.support.proxy import TEXT, Proxy, proxy, websocket_frame
+from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server
 
 LIMIT = 30.0

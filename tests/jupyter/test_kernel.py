@@ -17,7 +17,8 @@ from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernel import Kernel, connect_kernel
 from nbrun.jupyter.retry import ONCE, RetryPolicy
-from tests.support.proxy import Proxy, proxy, websocket_frame
+from tests.support.frames import websocket_frame
+from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server
 
 LIMIT = 30.0

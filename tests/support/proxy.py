@@ -1,97 +1,37 @@
 """A proxy between nbrun and a real server that misbehaves when told to: what networks, gateways and logins do.
 
-The one idea: it reads requests, so a fault can be meant for one of them, and never reads answers or websocket
-messages, which pass as bytes. Faults are set while it runs::
+The one idea: it reads requests, so a fault can be meant for one of them; answers pass as bytes, and so do the messages
+of websockets, which are only counted. Faults are set while it runs::
 
     async with proxy(server) as wire:
-        wire.answer(502, "PUT", times=2)                    # a gateway whose server is restarting
+        wire.answer(502, "PUT", times=2)                    # a gateway whose server is restarting; times=FOR_EVER
         wire.answer(502, "PUT", forward=True)               # the answer got lost, the save did not
+        wire.ask_to_log_in("PUT")                           # led to a login page
+        wire.drop("PUT")                                    # closed instead of answered
+        wire.reset_above = 1_000_000                        # reset on larger bodies
         hold = wire.hold("POST", "api/sessions")            # ... await hold.reached.wait() ... hold.release()
         wire.cut()                                          # every connection, now, without a closing word
+        wire.cut_at(7)                                      # the websocket, when its 7th message has passed
+        wire.cut_at(7, outage=2.0)                          # and nothing is let in for two seconds
         async with wire.outage(): ...                       # cut, and refuse connections until the block ends
+        wire.line.delay, wire.line.rate = 0.1, 50_000       # a far server, a thin line; a rate of 10 is a trickle
         wire.black_hole = True                              # swallow everything, say nothing
         wire.inject(websocket_frame(b"garbage"))            # put into every open websocket, towards the client
 """
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from tests.support.faults import Fault, Heard, Hold, Line
+from tests.support.frames import MessageEnds
 from tests.support.servers import RunningServer
 
 PIECE = 1 << 16
-TEXT, BINARY = 0x1, 0x2
-
-
-def websocket_frame(payload: bytes, opcode: int = BINARY) -> bytes:
-    """Build a whole, unmasked websocket frame as a server sends it (RFC 6455, section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        length = bytes([size])
-    elif size < 1 << 16:
-        length = b"\x7e" + size.to_bytes(2, "big")
-    else:
-        length = b"\x7f" + size.to_bytes(8, "big")
-    return bytes([0x80 | opcode]) + length + payload
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A request that came; header names are lower-case."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    head: bytes
-    body: bytes
-
-    @property
-    def line(self) -> str:
-        """Give the method and the path without query."""
-        return f"{self.method} {self.target.partition('?')[0]}"
-
-    @property
-    def upgrades(self) -> bool:
-        """Tell whether it asks for a websocket."""
-        return self.headers.get("upgrade", "").lower() == "websocket"
-
-
-@dataclass
-class Fault:
-    """What befalls the next `times` requests of a method whose target has certain words in it."""
-
-    method: str
-    words: str
-    times: int
-    answer: bytes = b""
-    forward: bool = False
-
-    def takes(self, heard: Heard) -> bool:
-        """Tell whether this request is meant, and count it."""
-        meant = self.times > 0 and self.method in ("", heard.method) and self.words in heard.target
-        self.times -= meant
-        return meant
-
-
-@dataclass
-class Hold:
-    """A request that is kept from the server until it is released."""
-
-    fault: Fault
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the request has come."""
-    _go: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def release(self) -> None:
-        """Pass the request on."""
-        self._go.set()
-
-    async def wait(self) -> None:
-        """Wait, as the proxy does."""
-        self.reached.set()
-        await self._go.wait()
+FOR_EVER = math.inf
 
 
 @dataclass
@@ -100,6 +40,7 @@ class Proxy:
 
     server: RunningServer
     port: int = 0
+    line: Line = field(default_factory=Line)
     black_hole: bool = False
     """Whether what comes from either side is swallowed."""
     reset_above: int | None = None
@@ -107,6 +48,12 @@ class Proxy:
     swallowed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the black hole has had something."""
     heard: list[Heard] = field(default_factory=list)
+    cuts: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a connection was cut at one of its messages."""
+    messages: int = 0
+    """How many messages came from the server over all websockets."""
+    _cut_at: int | None = None
+    _cut_for: float = 0.0
     _faults: list[Fault] = field(default_factory=list)
     _holds: list[Hold] = field(default_factory=list)
     _connections: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -129,7 +76,7 @@ class Proxy:
         method: str = "",
         words: str = "",
         *,
-        times: int = 1,
+        times: float = 1,
         forward: bool = False,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
@@ -140,18 +87,18 @@ class Proxy:
         answer = "\r\n".join([*lines, "", ""]).encode("latin-1") + body
         self._faults.append(Fault(method, words, times, answer, forward))
 
-    def ask_to_log_in(self, method: str = "", words: str = "", *, times: int = 1) -> None:
+    def ask_to_log_in(self, method: str = "", words: str = "", *, times: float = 1) -> None:
         """Lead the next requests to a login page, as a proxy does whose session has ended."""
         self.answer(302, method, words, times=times, headers={"Location": "/login?next=%2F"})
 
-    def drop(self, method: str = "", words: str = "", *, times: int = 1, forward: bool = False) -> None:
+    def drop(self, method: str = "", words: str = "", *, times: float = 1, forward: bool = False) -> None:
         """Close the connection instead of answering the next requests."""
         self._faults.append(Fault(method, words, times, forward=forward))
 
     def heal(self) -> None:
         """Forget all faults that are still to come."""
         self._faults.clear()
-        self.black_hole, self.reset_above = False, None
+        self.black_hole, self.reset_above, self.line, self._cut_at = False, None, Line(), None
 
     def hold(self, method: str, words: str) -> Hold:
         """Keep the next such request from the server until the hold is released."""
@@ -163,6 +110,14 @@ class Proxy:
         """Cut all connections as a dying network does: without a closing word."""
         for writer in tuple(self._connections):
             writer.transport.abort()
+
+    def cut_at(self, message: int, *, outage: float = 0.0) -> None:
+        """Cut all connections when so many more websocket messages have come from the server, the last one whole.
+
+        Nothing is let in for `outage` seconds then.
+        """
+        self._cut_at, self._cut_for = self.messages + message, outage
+        self.cuts.clear()
 
     def inject(self, data: bytes) -> None:
         """Send bytes down every open websocket as if the server had; only while the server itself is silent."""
@@ -207,7 +162,7 @@ class Proxy:
                 there, back = await asyncio.open_connection("127.0.0.1", self.server.port)
                 opened.add(back)
                 self._connections.add(back)
-                answers = asyncio.create_task(self._carry(there, writer))
+                answers = asyncio.create_task(self._carry(there, writer, MessageEnds()))
                 try:
                     await self._requests(reader, writer, back)
                 finally:
@@ -238,10 +193,10 @@ class Proxy:
                 continue
             fault = next((fault for fault in self._faults if fault.takes(heard)), None)
             if fault is None:
-                back.write(heard.head + heard.body)
-                await back.drain()
                 if heard.upgrades:
                     self._websockets.add(writer)
+                await self._send(back, heard.head + heard.body)
+                if heard.upgrades:
                     await self._carry(reader, back)
                     return
                 continue
@@ -274,16 +229,53 @@ class Proxy:
         await reader.read(-1)
         writer.close()
 
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _send(self, sink: asyncio.StreamWriter, data: bytes) -> None:
+        """Hand data over as fast as the line is."""
+        if self.line.delay:
+            await asyncio.sleep(self.line.delay)
+        place = 0
+        while place < len(data):
+            piece = data[place : place + self.line.piece]
+            sink.write(piece)
+            await sink.drain()
+            place += len(piece)
+            if wait := self.line.seconds(len(piece)):
+                await asyncio.sleep(wait)
+
+    async def _carry(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, ends: MessageEnds | None = None
+    ) -> None:
+        """Carry bytes until there are no more; `ends` counts messages once `sink` is a websocket's client."""
         with contextlib.suppress(ConnectionError):
             while piece := await source.read(PIECE):
                 if self.black_hole:
                     self.swallowed.set()
-                else:
-                    sink.write(piece)
-                    await sink.drain()
+                    continue
+                for place in ends.feed(piece) if ends is not None and sink in self._websockets else ():
+                    self.messages += 1
+                    if self.messages == self._cut_at:
+                        await self._send(sink, piece[:place])
+                        self._break_off()
+                        return
+                await self._send(sink, piece)
         if not self.black_hole:
             sink.close()
+
+    def _break_off(self) -> None:
+        self._cut_at = None
+        self.cuts.set()
+        if not self._cut_for:
+            self.cut()
+            return
+        self.close()
+
+        async def come_back() -> None:
+            await asyncio.sleep(self._cut_for)
+            await self.listen()
+
+        task = asyncio.create_task(come_back())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 @contextlib.asynccontextmanager
