@@ -70,6 +70,19 @@ def dumps(value: Any) -> bytes:
         return _encoder.encode(without_surrogates(value))
 
 
+def dump_into(buffer: bytearray, value: Any) -> None:
+    """Append to `buffer` what :func:`dumps` writes, without a copy of it; raises the same, the buffer as it was."""
+    before = len(buffer)
+    try:
+        _encoder.encode_into(value, buffer, -1)
+    except UnicodeEncodeError:
+        del buffer[before:]
+        _encoder.encode_into(without_surrogates(value), buffer, -1)
+    except BaseException:
+        del buffer[before:]
+        raise
+
+
 def as_object(value: Any) -> dict[str, Any]:
     """Give a JSON object as it is, and an empty one for whatever is none."""
     return value if isinstance(value, dict) else {}

@@ -5,6 +5,7 @@ says less than it seems to: it carries no hash, and a 200 does not prove that th
 somebody else's reading can undo a save in progress. Who cares asks :meth:`Contents.stat` afterwards.
 """
 
+import asyncio
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,11 @@ from typing import Any, Self
 from nbrun.errors import NotAJupyterServer, NotANotebook, NotFound, RequestRefused, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import api_path, contents_path
 from nbrun.jupyter.exchange import LONG, Fields, rows_of
-from nbrun.jupyter.http import Http, json_bytes
+from nbrun.jupyter.http import Http, json_bytes, json_into
 from nbrun.jupyter.retry import ONCE, PATIENT_GET, SAVE, RetryPolicy
+
+_WITHOUT_PAUSE = 1 << 18
+"""Bytes of a notebook that are encoded before others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class Contents:
         kind: str | None = None,
         form: str | None = None,
         with_hash: bool = False,
+        retry: RetryPolicy = PATIENT_GET,
     ) -> ContentsModel:
         """Fetch a file, notebook or folder; the server guesses its `kind` (the API's ``type``) from the name.
 
@@ -115,7 +120,8 @@ class Contents:
         """
         params = {"content": str(int(content))} | ({"hash": "1"} if with_hash else {})
         params |= {name: value for name, value in (("type", kind), ("format", form)) if value is not None}
-        answer = await self._http.request("GET", api_path("contents", path), params=params, patience=LONG)
+        url = api_path("contents", path)
+        answer = await self._http.request("GET", url, params=params, patience=LONG, retry=retry)
         return ContentsModel.read(answer.fields())
 
     async def directory(self, path: str = "") -> tuple[ContentsModel, ...]:
@@ -151,9 +157,9 @@ class Contents:
         except ValueError:
             raise NotAJupyterServer(f"{path}: the server's base64 cannot be read") from None
 
-    async def stat(self, path: str) -> ContentsModel:
+    async def stat(self, path: str, *, retry: RetryPolicy = PATIENT_GET) -> ContentsModel:
         """Fetch everything but the content, the hash with it where the server knows hashes. Harmless during a save."""
-        return await self.get(path, content=False, with_hash=True)
+        return await self.get(path, content=False, with_hash=True, retry=retry)
 
     async def exists(self, path: str) -> bool:
         """Tell whether there is a file or folder that is not hidden."""
@@ -163,7 +169,7 @@ class Contents:
             return False
         return True
 
-    async def save(self, path: str, body: bytes, *, retry: RetryPolicy = SAVE) -> Saved:
+    async def save(self, path: str, body: bytes | bytearray, *, retry: RetryPolicy = SAVE) -> Saved:
         """PUT a contents model that is JSON already: ``{"type": "notebook", "format": "json", "content": …}``.
 
         Repeated while the server is unreachable; a repetition may report ``created=False`` for a file it created
@@ -174,8 +180,22 @@ class Contents:
         return Saved(ContentsModel.read(answer.fields()), answer.status == 201)
 
     async def save_notebook(self, path: str, content: Mapping[str, Any], *, retry: RetryPolicy = SAVE) -> Saved:
-        """Save `content`, a notebook's JSON, creating or overwriting; errors as :meth:`save`."""
-        body = json_bytes({"type": "notebook", "format": "json", "content": content})
+        """Save `content`, a notebook's JSON, creating or overwriting; errors as :meth:`save`.
+
+        While a large one is encoded, others have their turn between two cells, and may change what comes later.
+        """
+        body = bytearray(b'{"type":"notebook","format":"json","content":')
+        others = {key: value for key, value in content.items() if key != "cells"}
+        json_into(body, {**others, "cells": []})
+        del body[-2:]
+        paused_at = 0
+        for number, cell in enumerate(content["cells"]):
+            body += b"," if number else b""
+            json_into(body, cell)
+            if len(body) - paused_at > _WITHOUT_PAUSE:
+                paused_at = len(body)
+                await asyncio.sleep(0)
+        body += b"]}}"
         return await self.save(path, body, retry=retry)
 
     async def save_file(self, path: str, content: str | bytes) -> Saved:

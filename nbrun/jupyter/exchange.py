@@ -40,7 +40,7 @@ class Request:
     method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | bytearray | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     patience: Patience = QUICK
 

@@ -110,7 +110,7 @@ class Http:
         *,
         params: Mapping[str, str] | None = None,
         json: Any = None,
-        content: bytes | None = None,
+        content: bytes | bytearray | None = None,
         patience: Patience = QUICK,
         retry: RetryPolicy | None = None,
     ) -> Answer:
@@ -261,15 +261,24 @@ def foreign_errors(where: str) -> Iterator[None]:
         raise UsageError(f"{where}: {error}") from None
 
 
-async def _slices(body: bytes) -> AsyncIterator[bytes]:
+async def _slices(body: bytes | bytearray) -> AsyncIterator[bytes]:
+    whole = memoryview(body)
     for start in range(0, len(body), _SLICE):
-        yield body[start : start + _SLICE]
+        yield bytes(whole[start : start + _SLICE])
 
 
 def json_bytes(value: Any) -> bytes:
     """Write `value` as JSON; raises :class:`UsageError` for what JSON cannot hold."""
     try:
         return jsontext.dumps(value)
+    except (TypeError, RecursionError) as error:
+        raise UsageError(f"this value cannot be written as JSON: {error}") from None
+
+
+def json_into(buffer: bytearray, value: Any) -> None:
+    """Append `value` as JSON, without a copy of it; raises :class:`UsageError` for what JSON cannot hold."""
+    try:
+        jsontext.dump_into(buffer, value)
     except (TypeError, RecursionError) as error:
         raise UsageError(f"this value cannot be written as JSON: {error}") from None
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.jsontext import DEEPEST, as_object, dumps, loads, without_surrogates
+from nbrun.core.jsontext import DEEPEST, as_object, dump_into, dumps, loads, without_surrogates
 from nbrun.errors import BadFrame
 from tests.core.properties import QUICK, json_values
 
@@ -125,6 +125,22 @@ def test_nothing_that_others_cannot_read_is_written() -> None:
     assert dumps([float("nan"), float("inf")]) == b"[null,null]"
     assert dumps({"é": [1, None]}) == '{"é":[1,null]}'.encode()
     assert dumps("\ud800") == '"\ufffd"'.encode()
+
+
+@given(st.recursive(st.none() | st.text() | st.integers(), st.lists))
+def test_what_is_appended_is_what_is_written(value: Any) -> None:
+    buffer = bytearray(b"before")
+    dump_into(buffer, value)
+    assert buffer == b"before" + dumps(value)
+
+
+def test_a_lone_surrogate_is_replaced_in_what_is_appended_and_nothing_is_left_of_what_json_cannot_hold() -> None:
+    buffer = bytearray(b"before")
+    dump_into(buffer, ["x", "\ud800"])
+    assert buffer == 'before["x","\ufffd"]'.encode()
+    with pytest.raises(TypeError):
+        dump_into(buffer, ["x", object()])
+    assert buffer == 'before["x","\ufffd"]'.encode()
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 1], ids=["null", "array", "string", "number"])
