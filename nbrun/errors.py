@@ -71,6 +71,10 @@ class ServerUnreachable(ServerError):
     """No connection, or none that lasted: refused, reset, timed out, or a gateway error from a proxy."""
 
 
+class ServerRestarted(ServerError):
+    """The server is there, but it is not the process that it was: it has forgotten its sessions and kernels."""
+
+
 class Throttled(ServerUnreachable):
     """The server, or a proxy in front of it, says when to come back; ``retry_after`` is that in seconds from now."""
 

@@ -17,12 +17,13 @@ from nbrun.core.effects import Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.execution import Execution
 from nbrun.core.introduction import Introduction, KernelInfo
 from nbrun.core.messages import Message, Requests
-from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerUnreachable
+from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerRestarted, ServerUnreachable
 from nbrun.jupyter.channel import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
 from nbrun.jupyter.endpoint import api_path
 from nbrun.jupyter.http import Http
 from nbrun.jupyter.kernels import Kernels
 from nbrun.jupyter.retry import ONCE, RECONNECT, RetryPolicy
+from nbrun.jupyter.server_process import ServerProcess
 
 PUT_ASIDE = 0.3
 """Seconds that a server may take to put aside what a kernel said before it became idle."""
@@ -53,6 +54,8 @@ class Kernel:
         self.requests = requests
         self.unreadable = 0
         """How many frames came that were no message."""
+        self.heard = 0
+        """How many messages came while it ran cells: as long as it stays the same, there is nothing new."""
         self.is_lost = False
         """Whether the connection was lost for good."""
         self._channel = channel
@@ -194,6 +197,7 @@ class Kernel:
     def _feed(self, execution: Execution, arrival: Arrival | Probed | StopAsked | None, now: float) -> Effects:
         match arrival:
             case Message():
+                self.heard += 1
                 return execution.receive(arrival, now)
             case Restored():
                 return execution.reconnected(now)
@@ -253,15 +257,24 @@ async def connect_kernel(
     """Connect to a kernel for as long as the block lasts; errors as in :func:`open_channel`."""
     session_id = uuid.uuid4().hex
 
+    process = ServerProcess(http)
+
     async def find() -> None:
         # Once: how patient to be is for the channel to say, which asks before each of its own attempts.
-        answer = await http.request("GET", api_path("kernels", kernel_id), retry=ONCE)
+        try:
+            answer = await http.request("GET", api_path("kernels", kernel_id), retry=ONCE)
+        except NotFound:
+            if await process.is_another():
+                raise ServerRestarted("the server was restarted, and with it went the kernel") from None
+            raise
         if answer.fields().maybe_text("execution_state") == "idle":
             # A server asks an idle kernel a question before it lets anybody in, and swallows what of the kernel's last
             # words it has not put aside yet.
             await asyncio.sleep(PUT_ASIDE)
 
-    async with open_channel(http, kernel_id, session_id, find=find, patience=patience) as channel:
+    # Who does not come back to a server need not know it again.
+    knowing = process.remembered() if patience.tries > 1 else contextlib.nullcontext()
+    async with open_channel(http, kernel_id, session_id, find=find, patience=patience) as channel, knowing:
         yield Kernel(kernel_id, channel, Requests(session_id), kernels)
 
 

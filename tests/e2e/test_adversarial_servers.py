@@ -117,8 +117,11 @@ async def test_a_server_that_restarts_has_forgotten_the_kernel_and_takes_the_res
             with jupyter_server(root, token=server.token, port=port):
                 result = await run.result()
 
-    assert result.exit_code == ExitCode.KERNEL
-    assert outcomes(result) == ["passed", "kernel-died", "not-run"]
+    assert result.exit_code == ExitCode.SERVER
+    assert outcomes(result) == ["passed", "interrupted", "not-run"]
+    assert result.problem is not None
+    assert "the server was restarted" in result.problem.message
+    assert "in cell 2 of 3" in result.problem.message
     assert not result.rescued
     assert result.output == path
     assert text_of(place.outputs()[0]) == "one\n"
