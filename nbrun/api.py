@@ -23,6 +23,7 @@ from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.jupyter.http import HttpOptions
 from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
+from nbrun.jupyter.undo import Undo
 from nbrun.jupyter.upload import UploadedNotebook
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.stopping import StopSwitch
@@ -59,6 +60,12 @@ class RunOptions(TypedDict, total=False):
     """Write the executed notebook (True)."""
     force: bool
     """Overwrite the notebook even if somebody changed it during the run."""
+    save_every: float | None
+    """Seconds between two saves while it runs: chosen here if left out; ``math.inf`` saves at the end only."""
+    checkpoint: bool
+    """Keep the notebook as it was before the run as its checkpoint, to which JupyterLab reverts."""
+    restore_on_failure: bool
+    """Bring the notebook back from that checkpoint when the run does not pass; the executed one goes beside it."""
     raw_streams: bool
     r"""Keep ``\r`` and ``\b`` in stream outputs as they were written."""
     record_timing: bool
@@ -117,6 +124,7 @@ async def run_async(notebook: str | os.PathLike[str], **options: Unpack[RunOptio
     """Run a notebook as :func:`run` does, in the loop that is running. Cancellation saves what there is first."""
     if unknown := options.keys() - RunOptions.__annotations__.keys():
         raise TypeError(f"there is no such option of a run: {', '.join(sorted(unknown))}")
+    _undo(options)
     name = os.fspath(notebook)
     journal = Journal(name, options.get("observe") or (lambda _: None))
     opening = (
@@ -133,6 +141,7 @@ async def run_async(notebook: str | os.PathLike[str], **options: Unpack[RunOptio
         ),
         allow_errors=options.get("allow_errors", False),
         save=options.get("save", True),
+        save_every=options.get("save_every"),
         raw_streams=options.get("raw_streams", False),
         record_timing=options.get("record_timing", True),
         tolerate_loss=options.get("tolerate_loss", False),
@@ -159,8 +168,17 @@ async def _on_server(name: str, options: RunOptions, journal: Journal) -> AsyncI
         else:
             path = contents_path(name)
             target = contents_path(os.fspath(output)) if output else path
-            force = options.get("force", False)
-            yield Server(client), ServerNotebook(client.contents, path, target, warn=journal.warn, force=force)
+            yield (
+                Server(client),
+                ServerNotebook(
+                    client.contents,
+                    path,
+                    target,
+                    warn=journal.warn,
+                    force=options.get("force", False),
+                    undo=_undo(options),
+                ),
+            )
 
 
 @contextlib.asynccontextmanager
@@ -181,8 +199,20 @@ async def _on_private_server(
             warn=journal.warn,
             force=options.get("force", False),
             name_for_user=lambda path: _shown(root / path, here),
+            undo=_undo(options),
         )
         yield Server.private(client, embedded.log_tail), notebook
+
+
+def _undo(options: RunOptions) -> Undo:
+    """Read what is to be done about the notebook as it was; raises :class:`UsageError` for what cannot be."""
+    undo = Undo.CHECKPOINT if options.get("checkpoint") else Undo.NONE
+    undo = Undo.RESTORE if options.get("restore_on_failure") else undo
+    if undo is not Undo.NONE and options.get("upload"):
+        raise UsageError("an uploaded notebook has no checkpoint", hint="With --output the local file stays as it is.")
+    if undo is not Undo.NONE and not options.get("save", True):
+        raise UsageError("a notebook that is not saved needs no checkpoint")
+    return undo
 
 
 def _local_notebook(name: str) -> Path:

@@ -4,22 +4,26 @@ A *cell's* failure is a value in the result. The *world's* failures are exceptio
 they pass through, since nothing was changed; after it they are recorded in the result, which is saved all the same:
 to the asked place, else to a rescue file on this machine.
 
+While the cells run, the notebook is saved now and then (:mod:`nbrun.autosave`), and says that it is not finished.
 Every way out of the execution (the end, an error, a clock, a dead kernel, a signal, cancellation) meets at
 :meth:`_Run._conclude`.
 """
 
 import asyncio
 import contextlib
+import functools
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from nbrun.autosave import LIMIT, Autosave
 from nbrun.core.bundles import stream_output
-from nbrun.core.document import Document
+from nbrun.core.document import RUNNING, Document
 from nbrun.core.endings import Ending, ending_with_losses
-from nbrun.core.events import Journal, RunFinished, Stage
+from nbrun.core.events import Event, Journal, RunFinished, Stage
 from nbrun.core.execution import Execution
 from nbrun.core.job import Job
 from nbrun.core.plan import Action, Plan, make_plan
@@ -36,6 +40,7 @@ HURRIED = 5.0
 """Seconds within which a save is tried again after a signal or the loss of the server."""
 HURRIED_LIMIT = 20.0
 """Seconds after which such a save is given up for the rescue file, even if the server still seems to take it."""
+IN_A_HURRY = (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
 
 
 class Notebook(Protocol):
@@ -47,8 +52,11 @@ class Notebook(Protocol):
     async def load(self) -> Mapping[str, Any]:
         """Give the content, of nbformat 4."""
 
-    async def save(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
+    async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool) -> str:
         """Save the executed content and give where it went; raises :class:`SaveFailed`."""
+
+    async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
+        """Save what there is while the cells still run; False where it must not be tried again before the end."""
 
     async def close(self) -> None:
         """Clean up; raises nothing."""
@@ -79,6 +87,7 @@ class _Run:
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
         self._plan: Plan | None = None
+        self._autosave = Autosave(journal.warn)
 
     async def go(self, opening: Opening) -> NotebookResult:
         async with contextlib.AsyncExitStack() as stack:
@@ -131,11 +140,15 @@ class _Run:
         saving: asyncio.Task[NotebookResult] | None = None
         cancelled = False
         try:
-            async with self._session(server, notebook.path, spec) as running:
+            async with self._autosave, self._session(server, notebook.path, spec) as running:
                 execution = self._prepare(document, plan, running)
+                sink = _Sink(notebook, document, server.save)
+                if self._job.save and self._job.save_every != math.inf:
+                    save = functools.partial(self._save_meanwhile, sink, execution)
+                    self._autosave.start(save, lambda: running.kernel.heard, self._job.save_every)
                 cancelled = await self._execute(execution, running)
                 # The notebook is saved while the kernel shuts down: neither needs the other any more.
-                saving = asyncio.create_task(self._conclude(_Sink(notebook, document, server.save), execution, spec))
+                saving = asyncio.create_task(self._conclude(sink, execution, spec))
         finally:
             if saving is not None:
                 await saving
@@ -164,8 +177,12 @@ class _Run:
             notebook=self._job.notebook,
             kernel_session=running.info.session,
             raw_streams=self._job.raw_streams,
-            observe=self._journal.tell,
+            observe=self._observe,
         )
+
+    def _observe(self, event: Event) -> None:
+        self._autosave.observe(event)
+        self._journal.tell(event)
 
     async def _execute(self, execution: Execution, running: RunningKernel) -> bool:
         """Run the cells; True when the run was cancelled, which must pass on once all is saved."""
@@ -184,6 +201,8 @@ class _Run:
         return False
 
     async def _conclude(self, sink: "_Sink", execution: Execution, spec: KernelSpec) -> NotebookResult:
+        assert execution.ending is not None
+        await self._autosave.end(HURRIED if execution.ending.outcome in IN_A_HURRY else LIMIT)
         document, cells = sink.document, execution.results()
         ending = self._weigh_losses(execution, cells)
         result = self._result(ending, cells, spec.name)
@@ -202,6 +221,24 @@ class _Run:
         worth_saving = bool(execution.cells) or ending.outcome is Outcome.PASSED
         return await self._save(sink, result) if self._job.save and worth_saving else result
 
+    async def _save_meanwhile(self, sink: "_Sink", execution: Execution) -> bool:
+        """Save how far the run has come; what ended before the last time was recorded then."""
+        for index, sent in tuple(execution.cells.items()):
+            if index in sink.recorded:
+                continue
+            timing = sent.timing if self._job.record_timing else {}
+            sink.document.record(index, sent.area.render(), sent.execution_count, timing)
+            if sent.outcome is not None:
+                sink.document.mark(index, sent.outcome, sent.incomplete())
+                sink.recorded.add(index)
+            elif sent.seen:
+                sink.document.mark_running(index)
+            await asyncio.sleep(0)
+        sink.document.set_widgets(execution.widgets(sink.document.shown()))
+        started = {"started": _moment(self._started)} if self._job.record_timing else {}
+        sink.document.mark_run({"version": __version__, "outcome": RUNNING, **started})
+        return await sink.notebook.save_meanwhile(sink.document.content)
+
     def _weigh_losses(self, execution: Execution, cells: list[CellResult]) -> Ending:
         """Let lost output decide the outcome where nothing worse did; else, or where it is tolerated, warn of it."""
         assert execution.ending is not None
@@ -214,11 +251,12 @@ class _Run:
 
     async def _save(self, sink: "_Sink", result: NotebookResult) -> NotebookResult:
         self._journal.enter(Stage.SAVING)
-        in_a_hurry = result.outcome in (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
+        in_a_hurry = result.outcome in IN_A_HURRY
         patience = sink.patience.within(HURRIED) if in_a_hurry else sink.patience
         try:
             async with asyncio.timeout(HURRIED_LIMIT if in_a_hurry else None):
-                output = await sink.notebook.save(sink.document.content, patience)
+                passed = result.outcome is Outcome.PASSED
+                output = await sink.notebook.save(sink.document.content, patience, passed=passed)
         except NbrunError as error:
             return self._rescue(sink.document, result, error)
         except TimeoutError:
@@ -246,7 +284,7 @@ class _Run:
             output=None,
             kernel=kernel,
             outcome=ending.outcome,
-            started=self._started.isoformat(timespec="milliseconds"),
+            started=_moment(self._started),
             seconds=self._clock() - self._began,
             cells=cells,
             problem=ending.problem,
@@ -261,3 +299,9 @@ class _Sink:
     notebook: Notebook
     document: Document
     patience: RetryPolicy
+    recorded: set[int] = field(default_factory=set)
+    """The cells whose final results an intermediate save has put into the document."""
+
+
+def _moment(when: datetime) -> str:
+    return when.isoformat(timespec="milliseconds")

@@ -313,7 +313,7 @@ async def test_whatever_keeps_the_result_from_being_saved_it_is_rescued(
 ) -> None:
     write_notebook(file, OLD)
 
-    async def refuse(*_: object) -> str:
+    async def refuse(*_: object, **__: object) -> str:
         raise UsageError("the notebook holds what JSON cannot")
 
     monkeypatch.setattr("nbrun.jupyter.saving.ServerNotebook.save", refuse)

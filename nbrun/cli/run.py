@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
+from nbrun.cli.saving import saving_of, saving_options
 from nbrun.errors import ExitCode, NbrunError, UsageError
 
 _SIGNALS = {
@@ -38,6 +39,7 @@ _SIGNALS = {
 @click.option("--allow-errors", is_flag=True, help="Go on after a cell that raised; an error then fails nothing.")
 @click.option("--no-save", is_flag=True, help="Do not write the executed notebook.")
 @click.option("--force", is_flag=True, help="Overwrite the notebook even if somebody changed it during the run.")
+@saving_options
 @click.option("--raw-streams", is_flag=True, help="Keep carriage returns and backspaces in text as they were written.")
 @click.option("--no-timing", is_flag=True, help="Write no times into the notebook, so that reruns differ less.")
 @click.option("--tolerate-loss", is_flag=True, help="Let a run pass although output is known to be lost.")
@@ -89,6 +91,7 @@ async def _run(notebook: str, given: dict[str, Any], *, log_output: bool, quiet:
             allow_errors=given["allow_errors"],
             save=not given["no_save"],
             force=given["force"],
+            **saving_of(given),
             raw_streams=given["raw_streams"],
             record_timing=not given["no_timing"],
             tolerate_loss=given["tolerate_loss"],

@@ -26,6 +26,9 @@ _NOT_ON_DISK = ("orig_nbformat", "orig_nbformat_minor", "signature")
 
 Cell = dict[str, Any]
 
+RUNNING = "running"
+"""The outcome of a run, and of a cell, in a notebook that was saved before they had one."""
+
 
 class Document:
     """One notebook while it runs."""
@@ -81,6 +84,11 @@ class Document:
         if outcome not in (None, CellOutcome.PASSED, CellOutcome.SKIPPED):
             ours["outcome"] = outcome.value
         _put_or_drop(metadata, "nbrun", ours)
+
+    def mark_running(self, index: int) -> None:
+        """Say in the cell's ``nbrun`` metadata that it is not finished."""
+        metadata = self.cells[index]["metadata"]
+        metadata["nbrun"] = {**as_object(metadata.get("nbrun")), "outcome": RUNNING}
 
     def mark_run(self, record: Mapping[str, Any]) -> None:
         """Say in the notebook's ``nbrun`` metadata what came of the run."""

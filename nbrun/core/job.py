@@ -25,7 +25,8 @@ class Job:
     """One run of one notebook.
 
     ``notebook`` is its name for the user, the path as it was given; ``kernel`` overrides the notebook's own kernelspec.
-    ``tolerate_loss`` makes lost output a warning, ``note_loss`` says so at the end of the cell's outputs.
+    ``save_every`` is the pause in seconds between two saves while it runs: None to choose it, infinite to save at the
+    end only. ``tolerate_loss`` makes lost output a warning, ``note_loss`` says so at the end of the cell's outputs.
     """
 
     notebook: str
@@ -33,6 +34,7 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     allow_errors: bool = False
     save: bool = True
+    save_every: float | None = None
     raw_streams: bool = False
     record_timing: bool = True
     tolerate_loss: bool = False

@@ -4,7 +4,7 @@ Its one idea: it is the stock server, configured in code and from nowhere else. 
 configuration and leaves nothing in the user's folders, but finds the user's kernels, gives them the environment that
 nbrun was called with, and signs notebooks with the user's own key, so that they open trusted in the user's JupyterLab.
 What a shared server must be careful about, and a private one need not, is off: rate limits, size limits, culling,
-restarts, trash, checkpoints, pings.
+restarts, trash, unasked checkpoints, pings.
 
 How it ends, and how its kernels do, is told in :mod:`nbrun.jupyter.lifeline`.
 """
@@ -17,6 +17,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -73,6 +74,9 @@ gives each later connection what the listener was made with. Nothing of this is 
 IPYKERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:",)
 """Keep what the run executes out of the user's interactive history, and off its lock."""
 
+_SAVING: ContextVar[bool] = ContextVar("saving", default=False)
+"""Whether a notebook is being saved by whoever calls."""
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -95,32 +99,45 @@ class PrivateNotary(NotebookNotary):
             self.log.warning("A notebook was saved, but could not be signed: %s", error)
 
 
-class NoCheckpoints(AsyncFileCheckpoints):
-    """No copies beside the user's notebooks: the undo point there belongs to the user."""
-
-    async def create_checkpoint(self, contents_mgr: Any, path: str) -> dict[str, Any]:
-        """Make nothing and say when."""
-        model = await contents_mgr.get(path, content=False)
-        return {"id": "none", "last_modified": model["last_modified"]}
+class AskedForCheckpoints(AsyncFileCheckpoints):
+    """Copies beside the user's notebooks, in the usual place, where they are asked for and never by the way."""
 
     async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Give none."""
+        """Give none, which makes no folder: each save, rename and deletion asks for them."""
         return []
+
+    async def kept(self, path: str) -> list[dict[str, Any]]:
+        """Give those that there are."""
+        kept: list[dict[str, Any]] = await super().list_checkpoints(path)
+        return kept
 
 
 class PrivateContents(AsyncLargeFileManager):
     """The stock files, written to the end even when nbrun ends meanwhile."""
 
-    def _checkpoints_class_default(self) -> type[NoCheckpoints]:
-        return NoCheckpoints
+    def _checkpoints_class_default(self) -> type[AskedForCheckpoints]:
+        return AskedForCheckpoints
 
     def _notary_default(self) -> PrivateNotary:
         return PrivateNotary(parent=self)
 
     async def save(self, model: dict[str, Any], path: str = "") -> Any:
         """Save as the stock file manager does."""
-        with self.parent.lifeline.saving():
-            return await super().save(model, path)
+        saving = _SAVING.set(True)
+        try:
+            with self.parent.lifeline.saving():
+                return await super().save(model, path)
+        finally:
+            _SAVING.reset(saving)
+
+    async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:
+        """Give the checkpoints to whoever asks for them."""
+        kept: list[dict[str, Any]] = await self.checkpoints.kept(path)
+        return kept
+
+    async def create_checkpoint(self, path: str) -> Any:
+        """Make the checkpoint that is asked for, and not the one that a first save would make."""
+        return None if _SAVING.get() else await super().create_checkpoint(path)
 
 
 class PrivateKernelSpecs(KernelSpecManager):

@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nbrun.errors import NbrunError, NotANotebook, NotFound, UsageError
+from nbrun.core import jsontext
+from nbrun.core.document import Document
+from nbrun.core.merging import Merged, fingerprints, merge
+from nbrun.errors import BadFrame, NbrunError, NotANotebook, NotFound, UsageError
 from nbrun.jupyter.contents import Contents
 from nbrun.jupyter.retry import RetryPolicy
 from nbrun.local_files import free_name_beside, read_text, write_notebook
@@ -31,7 +34,9 @@ class UploadedNotebook:
         self._output = output
         self._warn = warn
         self._force = force
-        self._text = ""
+        self._text: str | None = None
+        """What the file to write to held when it was last seen; None where that does not matter."""
+        self._known: frozenset[int] = frozenset()
         self._folder = f"nbrun-{uuid.uuid4().hex[:12]}"
         self.path = f"{self._folder}/{local.name}"
         """Where it is on the server."""
@@ -41,7 +46,7 @@ class UploadedNotebook:
 
         Raises :class:`NotFound` for a server without a contents API, such as a kernel gateway.
         """
-        text = self._text = read_text(self._local)
+        text = read_text(self._local)
         try:
             await self._contents.make_directory(self._folder)
         except NotFound as error:
@@ -52,22 +57,49 @@ class UploadedNotebook:
             content: Mapping[str, Any] = (await self._contents.notebook(self.path)).content
         except NotANotebook as error:
             raise NotANotebook(f"{self._local}: {error}", hint=error.hint) from None
+        if self._output == self._local:
+            self._text, self._known = text, fingerprints(content)
         return content
 
-    async def save(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:  # noqa: ARG002
-        """Write the result to this machine's disk; raises :class:`SaveFailed`."""
-        output = self._output
-        if output == self._local and not self._force and self._was_changed():
-            output = free_name_beside(output)
-            self._warn(f"{self._local} was changed by somebody else during the run; the executed notebook is {output}")
-        write_notebook(output, content)
-        return str(output)
+    async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:  # noqa: ARG002
+        """Write the result to this machine's disk, what finds no place in it beside; raises :class:`SaveFailed`."""
+        now = self._text_now()
+        if self._force or self._text is None or now == self._text:
+            write_notebook(self._output, content)
+            return str(self._output)
+        what = "was deleted or renamed" if now is None else "was changed by somebody else"
+        merged = self._merged(now or "", content)
+        if merged is not None and not merged.unplaced:
+            write_notebook(self._output, merged.content)
+            self._warn(f"{self._output} {what} during the run; their changes are kept, and the results are in it")
+            return str(self._output)
+        beside = free_name_beside(self._output)
+        write_notebook(beside, content)
+        self._warn(f"{self._output} {what} during the run; the executed notebook is {beside}")
+        if merged is not None and merged.placed:
+            write_notebook(self._output, merged.content)
+            self._warn(f"{self._output} has the results, too, but for those of cells that were changed, removed or run")
+        return str(beside)
 
-    def _was_changed(self) -> bool:
+    async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
+        """Write while the notebook is still running; False, and nothing done, where somebody changed the file."""
+        if not self._force and self._text is not None and self._text_now() != self._text:
+            return False
+        write_notebook(self._output, content)
+        self._text, self._known = self._text_now(), fingerprints(content)
+        return True
+
+    def _text_now(self) -> str | None:
         try:
-            return read_text(self._local) != self._text
+            return read_text(self._output)
         except UsageError:  # it is gone, or no text any more
-            return True
+            return None
+
+    def _merged(self, text: str, content: Mapping[str, Any]) -> Merged | None:
+        try:
+            return merge(Document(jsontext.loads(text)), content, self._known)
+        except (BadFrame, NotANotebook):
+            return None
 
     async def close(self) -> None:
         """Remove the upload; what cannot be removed is told, not raised."""

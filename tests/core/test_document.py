@@ -290,3 +290,11 @@ def test_the_state_of_widgets_is_put_in_and_taken_out_again() -> None:
     assert list(document.metadata["widgets"][STATE_MIME]["state"]) == ["m"]
     document.set_widgets(None)
     assert "widgets" not in document.metadata
+
+
+def test_a_cell_that_is_not_finished_says_so_until_it_has_its_outcome() -> None:
+    document = Document(content(code(metadata={"nbrun": {"timeout": 5}})))
+    document.mark_running(0)
+    assert document.cells[0]["metadata"]["nbrun"] == {"timeout": 5, "outcome": "running"}
+    document.mark(0, CellOutcome.PASSED)
+    assert document.cells[0]["metadata"]["nbrun"] == {"timeout": 5}

@@ -192,10 +192,24 @@ async def test_hidden_folders_can_be_read_and_deleted_files_are_gone(tmp_path: P
         place = "api/contents/.hidden/a.ipynb"
         assert (await client.put(place, json=body(notebook([code_cell("x")])))).status_code == 201
         assert (await client.get(place)).status_code == 200
-        assert (await client.post(f"{place}/checkpoints")).status_code == 201
         assert [path.name for path in (tmp_path / ".hidden").iterdir()] == ["a.ipynb"]
         assert (await client.delete(place)).status_code == 204
     assert list((tmp_path / ".hidden").iterdir()) == []
+
+
+async def test_a_checkpoint_is_made_where_it_is_asked_for_and_not_by_the_way(tmp_path: Path) -> None:
+    place, kept = "api/contents/a.ipynb", tmp_path / ".ipynb_checkpoints" / "a-checkpoint.ipynb"
+    async with EmbeddedServer(tmp_path) as server, http(server.endpoint) as client:
+        for source in ("x", "y"):
+            await client.put(place, json=body(notebook([code_cell(source)])))
+        assert [path.name for path in tmp_path.iterdir()] == ["a.ipynb"]
+        before = (tmp_path / "a.ipynb").read_bytes()
+        assert (await client.post(f"{place}/checkpoints")).json()["id"] == "checkpoint"
+        assert kept.read_bytes() == before
+        await client.put(place, json=body(notebook([code_cell("z")])))
+        assert [each["id"] for each in (await client.get(f"{place}/checkpoints")).json()] == ["checkpoint"]
+        assert (await client.post(f"{place}/checkpoints/checkpoint")).status_code == 204
+        assert (tmp_path / "a.ipynb").read_bytes() == before
 
 
 async def test_requests_and_outputs_of_many_megabytes_pass(tmp_path: Path) -> None:

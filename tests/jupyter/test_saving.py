@@ -14,21 +14,16 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.document import Document
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed
 from nbrun.jupyter.client import Client
-from nbrun.jupyter.contents import ContentsModel
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.retry import SAVE, RetryPolicy
-from nbrun.jupyter.saving import ServerNotebook, _arrived, _differ, _hash
-from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
+from nbrun.jupyter.retry import SAVE
+from nbrun.jupyter.saving import ServerNotebook
+from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
+from tests.support.notebooks import code, notebook, stdout, write_notebook
 from tests.support.other_servers import other_server
 from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server
-
-BRISK = RetryPolicy(tries=5, total=10.0, first=0.02, longest=0.1)
-ORIGINAL = notebook(code("6 * 7", outputs=[stdout("old")]))
-EXECUTED = notebook(code("6 * 7", outputs=[stdout("42")]))
 
 
 @pytest.fixture(scope="module")
@@ -42,30 +37,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait a second for a reader who is the test itself."""
     monkeypatch.setattr("nbrun.jupyter.saving.SETTLE", 0.05)
-
-
-class Place:
-    """A folder on the server with a notebook in it, and a client that may go through a proxy."""
-
-    def __init__(self, client: Client, folder: Path) -> None:
-        self.client = client
-        self.folder = folder
-        self.warnings: list[str] = []
-        self.file = write_notebook(folder / "nb.ipynb", ORIGINAL)
-
-    def opened(self, output: str = "nb.ipynb", *, force: bool = False) -> ServerNotebook:
-        path, target = f"{self.folder.name}/nb.ipynb", f"{self.folder.name}/{output}"
-        return ServerNotebook(self.client.contents, path, target, warn=self.warnings.append, force=force)
-
-    async def loaded(self, output: str = "nb.ipynb", *, force: bool = False) -> ServerNotebook:
-        opened = self.opened(output, force=force)
-        await opened.load()
-        return opened
-
-    def text(self, name: str = "nb.ipynb") -> str:
-        """Give what the only cell of a saved notebook has put out."""
-        text: str = read_notebook(self.folder / name)["cells"][0]["outputs"][0]["text"]
-        return text
 
 
 @pytest.fixture
@@ -345,36 +316,6 @@ async def test_on_a_server_without_hashes_a_save_is_seen_by_its_date(tmp_path: P
             later = place.file.stat().st_mtime + 10
             os.utime(place.file, (later, later))
             assert await opened.save(EXECUTED, BRISK) == "folder/nb-nbrun.ipynb"
-
-
-def model(**fields: Any) -> ContentsModel:
-    return ContentsModel("nb.ipynb", "nb.ipynb", "notebook", **fields)
-
-
-def test_without_hash_and_date_nothing_is_known_and_nothing_is_held_against_a_save() -> None:
-    assert not _differ(model(), model())
-    assert _arrived(EXECUTED, model(), model())
-
-
-def test_a_file_without_a_byte_has_not_arrived() -> None:
-    assert not _arrived(EXECUTED, None, model(size=0))
-    assert _arrived(EXECUTED, None, model(size=None))
-
-
-def test_an_algorithm_that_is_unknown_here_proves_nothing() -> None:
-    assert _hash(EXECUTED, "no-such-hash") == ""
-    assert not _arrived(EXECUTED, model(hash="a", hash_algorithm="no-such-hash"), model(hash="a"))
-
-
-def test_the_hash_is_that_of_the_file(place_hash: str, tmp_path: Path) -> None:
-    assert _hash(Document(json.loads(json.dumps(EXECUTED))).content, None) == place_hash
-
-
-@pytest.fixture
-def place_hash(server: RunningServer) -> str:
-    server.call("PUT", "api/contents/hashed.ipynb", {"type": "notebook", "format": "json", "content": EXECUTED})
-    hashed: str = server.get("api/contents/hashed.ipynb?content=0&hash=1")["hash"]
-    return hashed
 
 
 def test_saves_are_patient_by_default() -> None:

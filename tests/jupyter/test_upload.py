@@ -11,7 +11,7 @@ from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.retry import SAVE
 from nbrun.jupyter.upload import UploadedNotebook
-from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
+from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
 from tests.support.other_servers import kernel_gateway
 from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server
@@ -170,7 +170,42 @@ async def test_a_notebook_that_was_changed_here_meanwhile_is_left_alone(
     await there.close()
     assert local.exists() is not gone
     assert read_notebook(beside)["cells"][0]["outputs"][0]["text"] == "42"
-    assert "changed by somebody else" in warnings[0]
+    assert ("was deleted or renamed" if gone else "was changed by somebody else") in warnings[0]
+
+
+async def test_a_notebook_that_was_edited_here_meanwhile_gets_the_results(client: Client, local: Path) -> None:
+    warnings: list[str] = []
+    there = uploaded(client, local, warnings)
+    await there.load()
+    assert await there.save_meanwhile(EXECUTED)
+    edited = read_notebook(local)
+    edited["cells"].insert(0, markdown("Read this.") | {"id": "theirs"})
+    write_notebook(local, edited)
+    assert not await there.save_meanwhile(EXECUTED)
+    later = notebook(code("6 * 7", outputs=[stdout("later")]))
+    assert await there.save(later, SAVE) == str(local)
+    await there.close()
+    text, cell = read_notebook(local)["cells"]
+    assert (text["source"], cell["outputs"]) == ("Read this.", [stdout("later")])
+    [warning] = warnings
+    assert "their changes are kept" in warning
+
+
+async def test_results_that_find_no_place_in_a_notebook_that_was_edited_here_are_kept_beside(
+    client: Client, local: Path
+) -> None:
+    warnings: list[str] = []
+    write_notebook(local, notebook("1", "2"))
+    there = uploaded(client, local, warnings)
+    await there.load()
+    write_notebook(local, notebook("1", "2 + 2"))
+    executed = notebook(code("1", outputs=[stdout("one")]), code("2", outputs=[stdout("two")]))
+    saved_as = await there.save(executed, SAVE)
+    await there.close()
+    assert saved_as == str(local.with_name(f"{local.stem}-nbrun.ipynb"))
+    assert [cell["outputs"] for cell in read_notebook(Path(saved_as))["cells"]] == [[stdout("one")], [stdout("two")]]
+    assert [cell["outputs"] for cell in read_notebook(local)["cells"]] == [[stdout("one")], []]
+    assert len(warnings) == 2
 
 
 async def test_a_notebook_that_was_changed_here_is_overwritten_if_that_is_wanted(client: Client, local: Path) -> None:

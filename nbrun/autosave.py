@@ -1,0 +1,101 @@
+"""Saves a notebook now and then while it runs, so that a crash of everything loses little.
+
+One save at a time, and none where nothing came since the last. The run's own reading goes on meanwhile; what a save
+does in one go is bounded by its largest cell. The last save of all is not made here, and waits for the end of this.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from nbrun.core.bundles import Output
+from nbrun.core.events import Event, OutputArrived
+from nbrun.core.pacing import Pacing
+from nbrun.errors import NbrunError, ServerUnreachable
+
+TICK = 1.0
+"""Seconds between two looks whether there is something to save."""
+LIMIT = 120.0
+"""Seconds that a save which is under way at the end of the run is waited for, unless there is a hurry."""
+
+
+class Autosave:
+    """The intermediate saves of one run, for as long as the block lasts."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self.saves = 0
+        """How many there were."""
+        self._warn = warn
+        self._unsaved = 0
+        self._ending = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.end()
+
+    def observe(self, event: Event) -> None:
+        """Take note of how much output comes."""
+        if isinstance(event, OutputArrived):
+            self._unsaved += _size(event.output)
+
+    def start(self, save: Callable[[], Awaitable[bool]], news: Callable[[], int], every: float | None) -> None:
+        """Begin: call `save` whenever it is time and `news` counts more than before, until it gives False.
+
+        `every` is the pause between two saves in seconds, None to choose it here.
+        """
+        self._task = asyncio.create_task(self._run(save, news, Pacing(_now(), every)))
+
+    async def end(self, limit: float = LIMIT) -> None:
+        """Begin no further save, and wait for the one that is under way, `limit` seconds at most."""
+        self._ending.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=limit)
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self, save: Callable[[], Awaitable[bool]], news: Callable[[], int], pacing: Pacing) -> None:
+        seen = 0
+        while not self._ending.is_set():
+            now = _now()
+            wait = pacing.due(self._unsaved) - now
+            if wait > 0 or news() == seen:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(wait, TICK) if wait > 0 else TICK):
+                        await self._ending.wait()
+                continue
+            seen, self._unsaved = news(), 0
+            if not await self._saved(save):
+                return
+            pacing.saved(now, _now())
+
+    async def _saved(self, save: Callable[[], Awaitable[bool]]) -> bool:
+        """Save once; tell whether to go on."""
+        try:
+            self.saves += 1
+            return await save()
+        except ServerUnreachable:
+            return True  # it may be back for the next one
+        except NbrunError as error:
+            self._warn(f"the notebook cannot be saved while it runs: {error}")
+        except Exception as error:  # noqa: BLE001 - the run is worth more than its intermediate saves
+            self._warn(f"the notebook is not saved while it runs, by a bug in nbrun: {error!r}")
+        return False
+
+
+def _size(output: Output) -> int:
+    text = output.get("text")
+    if isinstance(text, str):
+        return len(text)
+    data = output.get("data")
+    return sum(len(value) for value in data.values() if isinstance(value, str)) if isinstance(data, dict) else 0
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,42 @@
+"""Options of ``nbrun run`` that say when the notebook is saved, and what becomes of it as it was before."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from nbrun.cli.parameters import Duration
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def saving_options(function: Function) -> Function:
+    """Add the options."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--save-every",
+                type=Duration(),
+                help="Save so often while it runs, but never for more than 5 % of the time; or never. By default nbrun "
+                "chooses, by time and size.",
+            ),
+            click.option(
+                "--checkpoint",
+                is_flag=True,
+                help="Keep the notebook as it was as its checkpoint, to which JupyterLab reverts.",
+            ),
+            click.option(
+                "--restore-on-failure",
+                is_flag=True,
+                help="If the run does not pass, bring the notebook back from a checkpoint; the executed one goes "
+                "beside it.",
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def saving_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Give what the options say, as a run takes it."""
+    return {name: given[name] for name in ("save_every", "checkpoint", "restore_on_failure")}

@@ -1,0 +1,53 @@
+"""A folder on a server with a notebook in it that is being run, as the tests of saving need it."""
+
+from pathlib import Path
+from typing import Any
+
+from nbrun.jupyter.client import Client
+from nbrun.jupyter.retry import RetryPolicy
+from nbrun.jupyter.saving import ServerNotebook
+from nbrun.jupyter.undo import Undo
+from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
+
+BRISK = RetryPolicy(tries=5, total=10.0, first=0.02, longest=0.1)
+ORIGINAL = notebook(code("6 * 7", outputs=[stdout("old")]))
+EXECUTED = notebook(code("6 * 7", outputs=[stdout("42")]))
+
+
+class Place:
+    """A folder on the server with a notebook in it, and a client that may go through a proxy."""
+
+    def __init__(self, client: Client, folder: Path) -> None:
+        self.client = client
+        self.folder = folder
+        self.warnings: list[str] = []
+        self.file = write_notebook(folder / "nb.ipynb", ORIGINAL)
+
+    def opened(self, output: str = "nb.ipynb", *, force: bool = False, undo: Undo = Undo.NONE) -> ServerNotebook:
+        """Give the notebook before it is loaded."""
+        path, target = f"{self.folder.name}/nb.ipynb", f"{self.folder.name}/{output}"
+        return ServerNotebook(self.client.contents, path, target, warn=self.warnings.append, force=force, undo=undo)
+
+    async def loaded(self, output: str = "nb.ipynb", *, force: bool = False, undo: Undo = Undo.NONE) -> ServerNotebook:
+        """Give the notebook as a run has it."""
+        opened = self.opened(output, force=force, undo=undo)
+        await opened.load()
+        return opened
+
+    def write(self, document: dict[str, Any]) -> None:
+        """Do what somebody else does to the notebook."""
+        write_notebook(self.file, document)
+
+    def names(self) -> list[str]:
+        """Give the names of all files in the folder, hidden ones too."""
+        return sorted(path.name for path in self.folder.iterdir())
+
+    def text_of(self, cell: int) -> str:
+        """Give what a cell of the notebook has put out first."""
+        text: str = read_notebook(self.file)["cells"][cell]["outputs"][0]["text"]
+        return text
+
+    def text(self, name: str = "nb.ipynb") -> str:
+        """Give what the only cell of a saved notebook has put out."""
+        text: str = read_notebook(self.folder / name)["cells"][0]["outputs"][0]["text"]
+        return text
