@@ -14,7 +14,7 @@ EVERY = 30.0
 MUCH, SOON = 16_000_000, 5.0
 """So many characters of new output are worth a save after so many seconds."""
 FIRST_COST = 0.05
-SPEED = 20_000_000.0
+SPEED = 50_000_000.0
 """Seconds and characters a second that a save is taken to need before one was measured."""
 
 

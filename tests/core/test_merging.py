@@ -128,6 +128,13 @@ def test_of_a_skipped_cell_the_outputs_are_theirs_and_trusted_only_if_they_are_t
     assert (result.placed, result.unplaced) == (0, [])
 
 
+def test_of_a_skipped_cell_what_they_took_away_does_not_come_back() -> None:
+    skipped = code("a", "old", named="a", tags=["skip-execution"], trusted=True)
+    result = merged(notebook(code("a", named="a", tags=["skip-execution"])), notebook(skipped))
+    assert shown(result) == ["-"]
+    assert "trusted" not in result.content["cells"][0]["metadata"]
+
+
 def test_times_and_marks_and_trust_are_ours_and_other_metadata_is_theirs() -> None:
     their_metadata = {"tags": ["new"], "execution": {"old": "x"}, "nbrun": {"outcome": "failed", "timeout": 5}}
     mine = code("a", "1", named="a", trusted=True, nbrun={"incomplete": {"causes": []}, "timeout": 9})
