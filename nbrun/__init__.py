@@ -15,7 +15,16 @@ from importlib import import_module
 
 _HOMES = {
     "nbrun.api": ("RunOptions", "connect", "run", "run_async"),
-    "nbrun.core.results": ("CellError", "CellOutcome", "CellResult", "NotebookResult", "Outcome", "Problem"),
+    "nbrun.many": ("BatchOptions", "Override", "run_many", "run_many_async"),
+    "nbrun.core.results": (
+        "BatchResult",
+        "CellError",
+        "CellOutcome",
+        "CellResult",
+        "NotebookResult",
+        "Outcome",
+        "Problem",
+    ),
     "nbrun.errors": ("ExitCode", "NbrunError"),
     "nbrun.stopping": ("StopSwitch",),
     "nbrun.version": ("__version__",),

@@ -2,6 +2,7 @@ from nbrun.api import RunOptions as RunOptions
 from nbrun.api import connect as connect
 from nbrun.api import run as run
 from nbrun.api import run_async as run_async
+from nbrun.core.results import BatchResult as BatchResult
 from nbrun.core.results import CellError as CellError
 from nbrun.core.results import CellOutcome as CellOutcome
 from nbrun.core.results import CellResult as CellResult
@@ -10,10 +11,16 @@ from nbrun.core.results import Outcome as Outcome
 from nbrun.core.results import Problem as Problem
 from nbrun.errors import ExitCode as ExitCode
 from nbrun.errors import NbrunError as NbrunError
+from nbrun.many import BatchOptions as BatchOptions
+from nbrun.many import Override as Override
+from nbrun.many import run_many as run_many
+from nbrun.many import run_many_async as run_many_async
 from nbrun.stopping import StopSwitch as StopSwitch
 from nbrun.version import __version__ as __version__
 
 __all__ = [
+    "BatchOptions",
+    "BatchResult",
     "CellError",
     "CellOutcome",
     "CellResult",
@@ -21,6 +28,7 @@ __all__ = [
     "NbrunError",
     "NotebookResult",
     "Outcome",
+    "Override",
     "Problem",
     "RunOptions",
     "StopSwitch",
@@ -28,4 +36,6 @@ __all__ = [
     "connect",
     "run",
     "run_async",
+    "run_many",
+    "run_many_async",
 ]

@@ -1,8 +1,6 @@
 """The way in from Python: :func:`run`, :func:`run_async` and :func:`connect`.
 
-A run needs a server. Where none is named, a private one is started for the length of the run, with its root at the
-notebook's git root, or at its folder where there is none, so that kernels start in the notebook's own folder as they
-do in JupyterLab.
+A run needs a server. Where none is named, a private one is started for the length of the run.
 """
 
 import asyncio
@@ -11,23 +9,20 @@ import os
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from nbrun.core.events import Journal, Observer, Stage
 from nbrun.core.job import STARTUP_LIMIT, Job, Limits
 from nbrun.core.results import NotebookResult
-from nbrun.errors import NoSuchNotebook, NotANotebook, UsageError
-from nbrun.jupyter.client import Client, connect
-from nbrun.jupyter.embedded import EmbeddedServer
-from nbrun.jupyter.endpoint import Endpoint, contents_path
-from nbrun.jupyter.http import HttpOptions
-from nbrun.jupyter.saving import ServerNotebook
+from nbrun.errors import UsageError
+from nbrun.jupyter.client import connect
 from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
-from nbrun.jupyter.upload import UploadedNotebook
+from nbrun.opening import Access, Place, existing_host, private_host
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.stopping import StopSwitch
 
+T = TypeVar("T")
 __all__ = ["RunOptions", "connect", "run", "run_async"]
 
 
@@ -96,14 +91,14 @@ def run(notebook: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Note
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    return _run_beside(work)
+    return run_beside(work)
 
 
-def _run_beside(work: Coroutine[Any, Any, NotebookResult]) -> NotebookResult:
+def run_beside(work: Coroutine[Any, Any, T]) -> T:
     """Run in a thread; what interrupts the waiting (Ctrl-C in a notebook, say) cancels the run, which then saves."""
     begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
-    async def begin() -> NotebookResult:
+    async def begin() -> T:
         task = asyncio.current_task()
         assert task is not None
         begun.set_result((asyncio.get_running_loop(), task))
@@ -124,13 +119,16 @@ async def run_async(notebook: str | os.PathLike[str], **options: Unpack[RunOptio
     """Run a notebook as :func:`run` does, in the loop that is running. Cancellation saves what there is first."""
     if unknown := options.keys() - RunOptions.__annotations__.keys():
         raise TypeError(f"there is no such option of a run: {', '.join(sorted(unknown))}")
-    _undo(options)
     name = os.fspath(notebook)
     journal = Journal(name, options.get("observe") or (lambda _: None))
-    opening = (
-        _on_server(name, options, journal) if options.get("server") else _on_private_server(name, options, journal)
-    )
-    job = Job(
+    opening = _open(access_of(options), place_of(name, options), journal)
+    job = job_of(name, options)
+    return await run_notebook(job, opening, journal=journal, stop=options.get("stop") or StopSwitch())
+
+
+def job_of(name: str, options: RunOptions) -> Job:
+    """Give the job that the options of a run describe."""
+    return Job(
         name,
         kernel=options.get("kernel"),
         limits=Limits(
@@ -147,64 +145,21 @@ async def run_async(notebook: str | os.PathLike[str], **options: Unpack[RunOptio
         tolerate_loss=options.get("tolerate_loss", False),
         note_loss=options.get("note_loss", True),
     )
-    return await run_notebook(job, opening, journal=journal, stop=options.get("stop") or StopSwitch())
 
 
-@contextlib.asynccontextmanager
-async def _on_server(name: str, options: RunOptions, journal: Journal) -> AsyncIterator[tuple[Server, Notebook]]:
-    """Open a server that exists."""
-    destination = Endpoint.parse(options.get("server") or "", options.get("token"), options.get("password"))
-    ca_file = options.get("ca_file")
-    http = HttpOptions(Path(ca_file) if ca_file else None, verify=options.get("verify", True))
-    journal.enter(Stage.CONNECTING)
-    async with connect(destination, options=http) as client:
-        output = options.get("output")
-        if options.get("upload"):
-            local = _local_notebook(name)
-            notebook = UploadedNotebook(
-                client.contents, local, Path(output or local), warn=journal.warn, force=options.get("force", False)
-            )
-            yield Server(client), notebook
-        else:
-            path = contents_path(name)
-            target = contents_path(os.fspath(output)) if output else path
-            yield (
-                Server(client),
-                ServerNotebook(
-                    client.contents,
-                    path,
-                    target,
-                    warn=journal.warn,
-                    force=options.get("force", False),
-                    undo=_undo(options),
-                ),
-            )
+def place_of(name: str, options: RunOptions) -> Place:
+    """Give where the notebook is and where its result goes."""
+    output = options.get("output")
+    return Place(
+        name,
+        os.fspath(output) if output else None,
+        upload=options.get("upload", False),
+        force=options.get("force", False),
+        undo=undo_of(options),
+    )
 
 
-@contextlib.asynccontextmanager
-async def _on_private_server(
-    name: str, options: RunOptions, journal: Journal
-) -> AsyncIterator[tuple[Server, Notebook]]:
-    """Start a server of our own, with a root that holds the notebook and its output."""
-    local = _local_notebook(name)
-    output = _local_output(options.get("output") or local)
-    root = _root_for(local, output)
-    here = Path.cwd()  # asked for now: the notebook may take it away
-    journal.enter(Stage.STARTING_SERVER)
-    async with EmbeddedServer(root) as embedded, Client(embedded.endpoint) as client:
-        notebook = ServerNotebook(
-            client.contents,
-            local.relative_to(root).as_posix(),
-            output.relative_to(root).as_posix(),
-            warn=journal.warn,
-            force=options.get("force", False),
-            name_for_user=lambda path: _shown(root / path, here),
-            undo=_undo(options),
-        )
-        yield Server.private(client, embedded.log_tail), notebook
-
-
-def _undo(options: RunOptions) -> Undo:
+def undo_of(options: RunOptions) -> Undo:
     """Read what is to be done about the notebook as it was; raises :class:`UsageError` for what cannot be."""
     undo = Undo.CHECKPOINT if options.get("checkpoint") else Undo.NONE
     undo = Undo.RESTORE if options.get("restore_on_failure") else undo
@@ -215,38 +170,24 @@ def _undo(options: RunOptions) -> Undo:
     return undo
 
 
-def _local_notebook(name: str) -> Path:
-    path = _absolute(name)
-    if path.is_dir():
-        raise NotANotebook(f"{name}: this is a folder", hint="Name the notebook in it.")
-    if not path.exists():
-        hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
-        raise NoSuchNotebook(f"{name}: there is no such file", hint=hint)
-    return path
+def access_of(options: RunOptions) -> Access:
+    """Give the server to run on."""
+    ca_file = options.get("ca_file")
+    return Access(
+        options.get("server"),
+        options.get("token"),
+        options.get("password"),
+        Path(ca_file) if ca_file else None,
+        verify=options.get("verify", True),
+    )
 
 
-def _local_output(output: str | os.PathLike[str]) -> Path:
-    path = _absolute(output)
-    if path.is_dir():
-        raise UsageError(f"{output}: this is a folder", hint="Name the file in it.")
-    return path
-
-
-def _absolute(name: str | os.PathLike[str]) -> Path:
-    """Give the path from the root of the disk, without the ``..`` of which a server's paths know nothing."""
-    path = Path(name).absolute()
-    return path.parent.resolve() / path.name if ".." in path.parts else path
-
-
-def _root_for(notebook: Path, output: Path) -> Path:
-    """Give the folder that is the server's root: the notebook's git root or folder, or what holds the output too."""
-    root = next((folder for folder in notebook.parents if (folder / ".git").exists()), notebook.parent)
-    try:
-        return Path(os.path.commonpath([root, output.parent]))
-    except ValueError:
-        raise UsageError(f"{output}: on another drive than the notebook") from None
-
-
-def _shown(path: Path, here: Path) -> str:
-    """Give a path as a person would write it from the folder `here`."""
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+@contextlib.asynccontextmanager
+async def _open(access: Access, place: Place, journal: Journal) -> AsyncIterator[tuple[Server, Notebook]]:
+    """Open a server for one run alone."""
+    if access.server:
+        opening = existing_host(access, lambda: journal.enter(Stage.CONNECTING))
+    else:
+        opening = private_host([place], lambda: journal.enter(Stage.STARTING_SERVER))
+    async with opening as host:
+        yield host.server, host.notebook(place, journal.warn)

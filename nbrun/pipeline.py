@@ -64,25 +64,32 @@ class Notebook(Protocol):
 
 Opening = AbstractAsyncContextManager[tuple[Server, Notebook]]
 """Opens what a run needs: a server, and the notebook on it."""
+Turn = AbstractAsyncContextManager[object]
+"""Held while a run's cells are executed, for as many runs at once as the machine is meant to bear."""
 
 
-async def run_notebook(job: Job, opening: Opening, *, journal: Journal, stop: StopSwitch) -> NotebookResult:
+async def run_notebook(
+    job: Job, opening: Opening, *, journal: Journal, stop: StopSwitch, turn: Turn | None = None
+) -> NotebookResult:
     """Run one notebook on a server and give what came of it.
 
-    `journal` is told of everything on the way, `stop` ends the run early. Raises :class:`NbrunError` when nothing
+    `journal` is told of everything on the way, `stop` ends the run early; with a `turn`, its cells wait until it is
+    given, and that time is not the run's. Raises :class:`NbrunError` when nothing
     could be run; then nothing was changed. Cancellation saves what there is before it passes on.
     """
-    result = await _Run(job, journal, stop).go(opening)
+    result = await _Run(job, journal, stop, turn or contextlib.nullcontext()).go(opening)
     result = replace(result, warnings=tuple(journal.warnings))
     journal.tell(RunFinished(journal.notebook, result))
     return result
 
 
 class _Run:
-    def __init__(self, job: Job, journal: Journal, stop: StopSwitch) -> None:
+    def __init__(self, job: Job, journal: Journal, stop: StopSwitch, turn: Turn) -> None:
         self._job = job
         self._journal = journal
         self._stop = stop
+        self._turn = turn
+        self._waited = 0.0
         self._started = datetime.now(UTC)
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
@@ -143,10 +150,13 @@ class _Run:
             async with self._autosave, self._session(server, notebook.path, spec) as running:
                 execution = self._prepare(document, plan, running)
                 sink = _Sink(notebook, document, server.save)
-                if self._job.save and self._job.save_every != math.inf:
-                    save = functools.partial(self._save_meanwhile, sink, execution)
-                    self._autosave.start(save, lambda: running.kernel.heard, self._job.save_every)
-                cancelled = await self._execute(execution, running)
+                waiting_since = self._clock()
+                async with self._turn:
+                    self._waited = self._clock() - waiting_since
+                    if self._job.save and self._job.save_every != math.inf:
+                        save = functools.partial(self._save_meanwhile, sink, execution)
+                        self._autosave.start(save, lambda: running.kernel.heard, self._job.save_every)
+                    cancelled = await self._execute(execution, running)
                 # The notebook is saved while the kernel shuts down: neither needs the other any more.
                 saving = asyncio.create_task(self._conclude(sink, execution, spec))
         finally:
@@ -285,7 +295,7 @@ class _Run:
             kernel=kernel,
             outcome=ending.outcome,
             started=_moment(self._started),
-            seconds=self._clock() - self._began,
+            seconds=self._clock() - self._began - self._waited,
             cells=cells,
             problem=ending.problem,
             signal=self._stop.exit_code,

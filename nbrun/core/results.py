@@ -122,8 +122,8 @@ class NotebookResult:
     ``output`` is where the executed notebook is: the asked place, or the rescue file where that could not be written
     (``rescued`` then is true), or None where nothing was saved. ``started`` is ISO 8601 in UTC, ``seconds`` wall time.
     ``signal`` says by which exit code a run ends that a signal stopped. ``parameters`` are those that were given to the
-    run, without secrets; ``attempts`` counts the tries of a run that was repeated; ``cached`` says that nothing was
-    executed, because the results of an earlier run still hold.
+    run, without secrets; ``attempts`` counts the tries of a run that was repeated, 0 for one whose turn never came;
+    ``cached`` says that nothing was executed, because the results of an earlier run still hold.
     """
 
     version: str
@@ -145,8 +145,10 @@ class NotebookResult:
     @property
     def exit_code(self) -> ExitCode:
         """Give the exit code that this outcome ends in."""
-        if self.outcome is Outcome.INTERRUPTED and self.signal is not None:
+        if self.outcome in (Outcome.INTERRUPTED, Outcome.NOT_RUN) and self.signal is not None:
             return self.signal
+        if self.outcome is Outcome.NOT_RUN and not self.attempts:
+            return ExitCode.NOTHING_TO_RUN
         return _EXIT_CODES[self.outcome]
 
     @property
@@ -199,18 +201,21 @@ _GRAVEST_FIRST = (
 class BatchResult:
     """What came of many notebooks, in the order in which they were asked for.
 
-    ``started`` is ISO 8601 in UTC, ``seconds`` wall time.
+    ``started`` is ISO 8601 in UTC, ``seconds`` wall time. ``left_out`` counts the runs that were found and left out on
+    purpose: other shards', unchanged ones, skipped ones. ``problem`` says why there are none.
     """
 
     version: str
     started: str
     seconds: float
     runs: Sequence[NotebookResult] = ()
+    left_out: int = 0
+    problem: Problem | None = None
 
     @property
     def exit_code(self) -> ExitCode:
         """Give the gravest exit code of all runs; that there was nothing to run is one, too."""
-        codes = [run.exit_code for run in self.runs] or [ExitCode.NOTHING_TO_RUN]
+        codes = [run.exit_code for run in self.runs] or [ExitCode.OK if self.left_out else ExitCode.NOTHING_TO_RUN]
         return min(codes, key=_GRAVEST_FIRST.index)
 
     def tally(self) -> dict[Outcome, int]:
@@ -226,6 +231,8 @@ class BatchResult:
             "seconds": round(self.seconds, 6),
             "exit_code": int(self.exit_code),
             "tally": {outcome.value: number for outcome, number in self.tally().items()},
+            "left_out": self.left_out,
+            "problem": {"message": self.problem.message, "hint": self.problem.hint} if self.problem else None,
             "runs": [run.as_dict() for run in self.runs],
         }
 

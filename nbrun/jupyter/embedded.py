@@ -87,6 +87,11 @@ class EmbeddedServer:
         port = self._port.result() if self._port is not None and self._port.done() else 0
         return Endpoint(base_url=f"http://127.0.0.1:{port}/", token=self._token)
 
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether the server's process, once started, has ended by itself."""
+        return self._listener is not None and self._listener.done()
+
     async def start(self) -> None:
         """Start the server's process and return while it boots; do something else, then call `ready`.
 

@@ -1,0 +1,274 @@
+"""Many runs over one server: some at once, the rest waiting as no more than their names.
+
+A run is begun when a worker is free, and everything of it (kernel, socket, notebook) is gone before the worker takes
+the next one; what stays is its result, which has no outputs. There is one worker more than there may be runs at once:
+it starts the next kernel and loads the next notebook, whose cells then wait for their turn.
+
+What goes wrong in one run, a bug in nbrun included, is that run's result and nobody else's. A private server that ends
+takes with it the runs that were executing; those that had not begun to, and all later ones, get a new server.
+"""
+
+import asyncio
+import contextlib
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from nbrun.cache import Cache, KeptNotebook
+from nbrun.core.batches import Policy
+from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
+from nbrun.core.job import Job
+from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
+from nbrun.errors import ExitCode, NbrunError, ServerError
+from nbrun.jupyter.server import Server
+from nbrun.opening import Host, Place
+from nbrun.pipeline import Notebook, run_notebook
+from nbrun.stopping import StopSwitch
+from nbrun.version import __version__
+
+RESTARTS = 3
+"""How often a private server that ended by itself is started again in one batch."""
+NEWS_LIMIT = 1.0
+"""Seconds within which nbrun knows that its private server has ended, once it does not answer any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One run of a batch: its name in events, the job, where it is, and the parameters that it was given."""
+
+    name: str
+    job: Job
+    place: Place
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _NotItsTurn(NbrunError):
+    """The batch ended early while a run was waiting; never leaves this module."""
+
+
+async def run_errands(
+    errands: Sequence[Errand],
+    open_host: Callable[[], AbstractAsyncContextManager[Host]],
+    *,
+    policy: Policy,
+    observe: Observer,
+    stop: StopSwitch,
+    cache: Cache | None = None,
+    replaceable: bool = True,
+) -> list[NotebookResult]:
+    """Run all errands and give what came of each, in their order.
+
+    `open_host` opens the server that they share, when the first of them needs it; a `replaceable` one is opened again
+    when it ended by itself. `stop` ends the runs that are executing in good order, and no other is begun. Each errand
+    is told of by exactly one :class:`RunFinished`. Cancellation saves what there is before it passes on.
+    """
+    host = _SharedHost(open_host, replaceable=replaceable)
+    batch = _Batch(errands, host, policy, observe, stop, cache)
+    try:
+        return await batch.go()
+    finally:
+        await host.close()
+
+
+class _SharedHost:
+    """The server of a batch: opened when it is first needed, and anew when it is gone."""
+
+    def __init__(self, open_host: Callable[[], AbstractAsyncContextManager[Host]], *, replaceable: bool) -> None:
+        self._open = open_host
+        self._left = RESTARTS if replaceable else 0
+        self._replaceable = replaceable
+        self._host: Host | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._opening = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether it need not be waited for."""
+        return self._host is not None and not self._host.gone()
+
+    @property
+    def stage(self) -> Stage:
+        """Say what is waited for."""
+        return Stage.STARTING_SERVER if self._replaceable else Stage.CONNECTING
+
+    async def get(self) -> Host:
+        """Give the server, opened; raises what opening one raises."""
+        async with self._opening:
+            if self._host is not None and self._host.gone():
+                if not self._left:
+                    raise ServerError(
+                        f"the private server ended by itself {RESTARTS + 1} times; it is not started again",
+                        hint="Something in these notebooks may take all memory: run fewer at once with -j.",
+                    )
+                self._left -= 1
+                self._host = None
+            if self._host is None:
+                self._host = await self._stack.enter_async_context(self._open())
+            return self._host
+
+    async def may_be_replaced(self, host: Host) -> bool:
+        """Tell whether `host`, which has just failed somebody, has ended and another one can be had."""
+        if not self._replaceable or host.ended is None:
+            return False
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(host.ended(), NEWS_LIMIT)
+        return host.gone() and (self._left > 0 or host is not self._host)
+
+    async def close(self) -> None:
+        """Close every server that was opened."""
+        await self._stack.aclose()
+
+
+class _Batch:
+    def __init__(
+        self,
+        errands: Sequence[Errand],
+        host: _SharedHost,
+        policy: Policy,
+        observe: Observer,
+        stop: StopSwitch,
+        cache: Cache | None,
+    ) -> None:
+        self._errands = errands
+        self._host = host
+        self._policy = policy
+        self._observe = observe
+        self._stop = stop
+        self._cache = cache
+        self._waiting = deque(range(len(errands)))
+        self._results: dict[int, NotebookResult] = {}
+        self._failures = 0
+        self._free = asyncio.Semaphore(policy.jobs)
+
+    async def go(self) -> list[NotebookResult]:
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(self._policy.jobs + 1, len(self._errands))):
+                workers.create_task(self._work())
+        for place in self._waiting:
+            self._finish(place, self._not_its_turn(self._errands[place]))
+        return [self._results[place] for place in range(len(self._errands))]
+
+    @property
+    def _over(self) -> str:
+        """Say why no other run is begun; empty as long as some are."""
+        if self._stop.reason is not None:
+            return self._stop.reason
+        most = self._policy.max_failures
+        if most is not None and self._failures >= most:
+            return f"{self._failures} {'run' if self._failures == 1 else 'runs'} failed before"
+        return ""
+
+    async def _work(self) -> None:
+        while self._waiting and not self._over:
+            place = self._waiting.popleft()
+            self._finish(place, await self._run(self._errands[place]))
+
+    def _finish(self, place: int, result: NotebookResult) -> None:
+        errand = self._errands[place]
+        self._results[place] = result
+        self._failures += result.exit_code is not ExitCode.OK and result.attempts > 0
+        self._observe(RunFinished(errand.name, result))
+
+    async def _run(self, errand: Errand) -> NotebookResult:
+        """Run an errand as often as its failures and the policy want it."""
+        if self._cache is not None and (found := await self._from_cache(errand, self._cache)):
+            return found
+        earlier: list[str] = []
+        attempt = 1
+        while True:
+            result = await self._attempt(errand, earlier)
+            if result is None:  # the server had ended before anything was executed: another one, no attempt spent
+                continue
+            tries = attempt if result.attempts else 0
+            result = replace(result, parameters=dict(errand.parameters), attempts=tries)
+            if not self._policy.tries_again(result, attempt) or self._over:
+                return result
+            journal = Journal(errand.name, self._observe)
+            why = result.problem.message if result.problem else result.outcome.value
+            journal.warn(f"attempt {attempt} of {self._policy.retries + 1}: {why}; trying again")
+            earlier = [*result.warnings, *journal.warnings]
+            attempt += 1
+
+    async def _attempt(self, errand: Errand, earlier: Sequence[str]) -> NotebookResult | None:
+        """Try once; None where the server was gone before the run had begun, and there will be another."""
+        journal = Journal(errand.name, self._observe_run)
+        journal.warnings.extend(earlier)
+        began, clock = datetime.now(UTC), asyncio.get_running_loop().time
+        since = clock()
+        used: list[Host] = []
+        kept: list[KeptNotebook] = []
+        job = errand.job if self._cache is None else replace(errand.job, save=True)
+        try:
+            opening = self._opening(errand, journal, used, kept)
+            result = await run_notebook(job, opening, journal=journal, stop=self._stop, turn=self._turn())
+        except _NotItsTurn:
+            return self._not_its_turn(errand)
+        except NbrunError as error:
+            if isinstance(error, ServerError) and used and await self._host.may_be_replaced(used[0]):
+                return None
+            result = self._failed(errand, began, outcome_of(error), Problem.of(error))
+            result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
+        except Exception as error:  # noqa: BLE001  (a bug in one run must not take the others down)
+            lines = "".join(traceback.format_exception(error))
+            problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
+            result = replace(self._failed(errand, began, Outcome.INTERRUPTED, problem), signal=ExitCode.BUG)
+        for notebook in kept:
+            await asyncio.to_thread(notebook.settle, result)
+        return result if errand.job.save or result.rescued else replace(result, output=None)
+
+    @contextlib.asynccontextmanager
+    async def _opening(
+        self, errand: Errand, journal: Journal, used: list[Host], kept: list[KeptNotebook]
+    ) -> AsyncIterator[tuple[Server, Notebook]]:
+        if not self._host.is_open:
+            journal.enter(self._host.stage)
+        host = await self._host.get()
+        used.append(host)
+        notebook = host.notebook(errand.place, journal.warn)
+        if self._cache is not None:
+            keeping = self._cache.keeping(notebook, errand.job, errand.place, errand.parameters)
+            kept.append(keeping)
+            notebook = keeping
+        yield host.server, notebook
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        async with self._free:
+            if self._over and self._stop.reason is None:
+                raise _NotItsTurn(self._over)
+            yield
+
+    def _observe_run(self, event: Event) -> None:
+        """Pass on what a run tells, but not that it finished: it may be tried again."""
+        if not isinstance(event, RunFinished):
+            self._observe(event)
+
+    async def _from_cache(self, errand: Errand, cache: Cache) -> NotebookResult | None:
+        began, clock = datetime.now(UTC), asyncio.get_running_loop().time
+        since = clock()
+        kept = await asyncio.to_thread(cache.look, errand.job, errand.place, errand.parameters)
+        if kept is None:
+            return None
+        result = self._failed(errand, began, Outcome.PASSED, None)
+        return replace(
+            result,
+            output=kept.output,
+            kernel=kept.restored.kernel,
+            cells=kept.restored.cells,
+            seconds=clock() - since,
+            parameters=dict(errand.parameters),
+            cached=True,
+        )
+
+    def _not_its_turn(self, errand: Errand) -> NotebookResult:
+        problem = Problem(f"not run: {self._over}")
+        result = self._failed(errand, datetime.now(UTC), Outcome.NOT_RUN, problem)
+        return replace(result, attempts=0, signal=self._stop.exit_code, parameters=dict(errand.parameters))
+
+    def _failed(self, errand: Errand, began: datetime, outcome: Outcome, problem: Problem | None) -> NotebookResult:
+        started = began.isoformat(timespec="milliseconds")
+        return NotebookResult(__version__, errand.job.notebook, None, None, outcome, started, 0.0, problem=problem)

@@ -1,0 +1,108 @@
+"""Which notebooks have changed since a commit, by git: themselves, or a file that they declare to depend on.
+
+Changed is what differs between the working tree and the point where the current branch left the given commit: what
+was committed since, what is not committed yet, and files that git does not know of (those it ignores do not count).
+A notebook declares in its metadata, relative to its own folder: ``{"nbrun": {"depends": ["../data/*.csv"]}}``.
+"""
+
+import contextlib
+import os
+import posixpath
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nbrun.core.caching import declared_inputs
+from nbrun.core.document import Document
+from nbrun.core.jsontext import loads
+from nbrun.core.patterns import Patterns
+from nbrun.errors import BadFrame, NbrunError, UsageError
+from nbrun.local_files import read_text
+
+GIT_LIMIT = 120.0
+"""Seconds that git may take for one question."""
+
+
+class Changes:
+    """What has changed since a commit, repository by repository."""
+
+    def __init__(self, since: str) -> None:
+        self._since = since
+        self._tops: dict[Path, Path] = {}
+        self._changed: dict[Path, frozenset[str]] = {}
+
+    def concern(self, notebook: Path) -> bool:
+        """Tell whether a notebook, by its absolute path, or what it depends on, has changed.
+
+        Raises :class:`UsageError` outside of a repository, for a commit that is none, and without git.
+        """
+        folder = notebook.parent.resolve()
+        top = self._tops.get(folder) or self._top(folder)
+        self._tops[folder] = top
+        if top not in self._changed:
+            self._changed[top] = self._since_then(top)
+        changed = self._changed[top]
+        if not changed:
+            return False
+        where = folder.relative_to(top).as_posix()
+        if posixpath.normpath(posixpath.join(where, notebook.name)) in changed:
+            return True
+        patterns = Patterns.anchored(
+            posixpath.normpath(posixpath.join(where, pattern)) for pattern in _declared(notebook)
+        )
+        return any(patterns.name(path) for path in changed)
+
+    def _top(self, folder: Path) -> Path:
+        return Path(_git(folder, "rev-parse", "--show-toplevel").decode(errors="surrogateescape").strip()).resolve()
+
+    def _since_then(self, top: Path) -> frozenset[str]:
+        try:
+            commit = _git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{self._since}^{{commit}}")
+        except UsageError:
+            hint = (
+                "In CI, fetch it first: a shallow clone holds only the last commit (actions/checkout: fetch-depth: 0)."
+            )
+            raise UsageError(f"--changed-since {self._since}: {top} knows no such commit", hint=hint) from None
+        base = commit.decode().strip()
+        with contextlib.suppress(UsageError):  # without a common history here, the commit itself is compared with
+            base = _git(top, "merge-base", base, "HEAD").decode().strip() or base
+        tracked = _git(top, "diff", "--name-only", "--no-renames", "--no-ext-diff", "-z", base, "--")
+        others = _git(top, "ls-files", "--others", "--exclude-standard", "-z")
+        return frozenset(_names(tracked) | _names(others))
+
+
+def changed_only(notebooks: Sequence[str], since: str) -> list[bool]:
+    """Tell of each notebook whether it, or what it depends on, has changed since the commit."""
+    changes = Changes(since)
+    return [changes.concern(Path(name).absolute()) for name in notebooks]
+
+
+def _names(listed: bytes) -> set[str]:
+    return {os.fsdecode(name) for name in listed.split(b"\0") if name}
+
+
+def _declared(notebook: Path) -> Iterable[str]:
+    """Give the patterns that a notebook declares; none for one that cannot be read, which its run will say."""
+    try:
+        return declared_inputs(Document(loads(read_text(notebook)), name=str(notebook)))
+    except (NbrunError, BadFrame):
+        return ()
+
+
+def _git(folder: Path, *arguments: str) -> bytes:
+    try:
+        answer = subprocess.run(  # noqa: S603
+            ["git", "-C", str(folder), *arguments],  # noqa: S607
+            capture_output=True,
+            timeout=GIT_LIMIT,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise UsageError("--changed-since needs git, which is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"--changed-since: git did not answer within {GIT_LIMIT:g} s in {folder}") from None
+    if answer.returncode:
+        said = answer.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
+        raise UsageError(f"--changed-since: git says of {folder}: {said or 'no'}")
+    return answer.stdout

@@ -1,0 +1,61 @@
+"""A matrix of parameters: one run for each combination of values, and the names that tell the runs apart."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from nbrun.errors import UsageError
+
+_WORDS: Mapping[str, Any] = {"None": None, "none": None, "null": None, "True": True, "true": True} | {
+    "False": False,
+    "false": False,
+}
+LONGEST = 10_000
+"""Combinations. More is a slip of the pen."""
+
+
+def typed(text: str) -> Any:
+    """Give the value that a person means by `text`: a number, a truth value, nothing, else the text itself."""
+    if text in _WORDS:
+        return _WORDS[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def read_axes(given: Iterable[str]) -> dict[str, Sequence[Any]]:
+    """Read ``region=EU,US``; raises :class:`UsageError` for what is none, and for a name that comes twice."""
+    axes: dict[str, Sequence[Any]] = {}
+    for text in given:
+        name, equals, values = text.partition("=")
+        name = name.strip()
+        if not equals or not name or not values.strip():
+            raise UsageError(f"--matrix {text}: no name with values", hint="Write --matrix region=EU,US")
+        if name in axes:
+            raise UsageError(f"--matrix {text}: {name} was given before", hint=f"Put all values of {name} into one.")
+        axes[name] = [typed(value.strip()) for value in values.split(",")]
+    return axes
+
+
+def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Give each combination, the last name's values changing fastest; one that is empty where there are no axes.
+
+    Raises :class:`UsageError` for a name without values, and for more than `LONGEST`.
+    """
+    size = 1
+    for name, values in axes.items():
+        if not values:
+            raise UsageError(f"matrix: {name} has no values")
+        size *= len(values)
+    if size > LONGEST:
+        raise UsageError(f"the matrix makes {size} runs of each notebook; {LONGEST} are the most")
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def run_name(notebook: str, combination: Mapping[str, Any]) -> str:
+    """Give the name of a run: ``report.ipynb [region=EU, year=2025]``."""
+    told = ", ".join(f"{name}={value}" for name, value in combination.items())
+    return f"{notebook} [{told}]" if told else notebook

@@ -1,0 +1,38 @@
+"""Which paths a set of patterns names: the rules of a ``.gitignore``, which people know; pathspec's front door.
+
+``draft-*.ipynb`` names files in any folder, ``slow/*.ipynb`` those in the top one, ``archive/`` all that is in a folder
+of that name, ``**`` any number of folders; ``!`` before a pattern takes back what an earlier one named.
+"""
+
+from collections.abc import Iterable
+
+from pathspec import GitIgnoreSpec
+
+from nbrun.errors import UsageError
+
+
+class Patterns:
+    """Patterns that were read once, to be asked often."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        """Read the patterns; raises :class:`UsageError` for what is none."""
+        self.lines = tuple(lines)
+        try:
+            self._spec = GitIgnoreSpec.from_lines(self.lines)
+        except ValueError as error:
+            hint = "Patterns are those of a .gitignore file: *.ipynb, drafts/, reports/**/old-*.ipynb"
+            raise UsageError(f"no pattern: {error}", hint=hint) from None
+
+    @classmethod
+    def anchored(cls, lines: Iterable[str]) -> "Patterns":
+        """Read patterns that begin at the top folder, as a shell's do: ``*.ipynb`` names no file in a folder below."""
+        return cls(f"/{line.removeprefix('./').lstrip('/')}" for line in lines)
+
+    def name(self, path: str) -> bool:
+        """Tell whether `path`, with ``/`` between segments, is named."""
+        return bool(self.lines) and self._spec.match_file(path)
+
+
+def is_glob(text: str) -> bool:
+    """Tell whether a person who wrote this meant a pattern."""
+    return any(character in text for character in "*?[")

@@ -1,0 +1,139 @@
+"""Where the executed notebooks of a batch go: ``out/{folder}/{stem}-{params.region}-{date:%Y-%m-%d}.ipynb``.
+
+Its one idea: all that can be wrong with a template (an unknown field, a value that is not there, two runs that would
+write the same file) is known before anything runs. Fields may have Python's format specifications (``{index:03}``);
+``{{`` stands for a brace. What is filled in from a value stays one segment of the path: its slashes become ``_``.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from difflib import get_close_matches
+from string import Formatter
+from typing import Any
+
+from nbrun.errors import UsageError
+
+FIELDS = ("folder", "stem", "name", "index", "date", "run-id")
+_PARAMETER = "params."
+_UNFIT = re.compile(r"[\\/:*?\"<>|\x00-\x1f]")
+"""What no file system, or not every one, takes in a file's name."""
+_HINT = f"Fields are {', '.join('{' + name + '}' for name in FIELDS)} and {{params.NAME}}; write {{{{ for a brace."
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What one run fills in: its notebook's path in the tree, its place among all runs from 1, and its parameters."""
+
+    path: str
+    index: int
+    when: datetime
+    run_id: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def value(self, name: str) -> Any:
+        """Give the value of a field that was checked to exist; KeyError for a parameter that the run has not."""
+        if name.startswith(_PARAMETER):
+            return self.parameters[name.removeprefix(_PARAMETER)]
+        folder, _, file = self.path.rpartition("/")
+        stem = file.rpartition(".")[0] or file
+        values = {"folder": folder, "stem": stem, "name": file, "index": self.index}
+        return {**values, "date": self.when, "run-id": self.run_id}[name]
+
+
+class Template:
+    """A path with fields in it, read and checked."""
+
+    def __init__(self, text: str) -> None:
+        """Read a template; raises :class:`UsageError` for unknown fields and for braces that do not match."""
+        self.text = text
+        try:
+            self._parts = [(before, name, spec or "", how) for before, name, spec, how in Formatter().parse(text)]
+        except ValueError as error:
+            raise UsageError(f"{text}: no template: {error}", hint=_HINT) from None
+        for _, name, _, how in self._parts:
+            if name is not None and name not in FIELDS and not name.removeprefix(_PARAMETER).isidentifier():
+                near = get_close_matches(name, FIELDS, 1)
+                meant = f"; did you mean {{{near[0]}}}?" if near else ""
+                raise UsageError(f"{text}: there is no field {{{name}}}{meant}", hint=_HINT)
+            if name is not None and name.isidentifier() and name not in FIELDS:
+                hint = f"A parameter is {{params.{name}}}. {_HINT}"
+                raise UsageError(f"{text}: there is no field {{{name}}}", hint=hint)
+            if how:
+                raise UsageError(f"{text}: !{how} after {{{name}}} means nothing here", hint=_HINT)
+
+    @property
+    def top(self) -> str:
+        """Give the folder below which everything lands whatever is filled in; empty where that is not known."""
+        before = self._parts[0][0] if self._parts else ""
+        return before.rpartition("/")[0]
+
+    def fill(self, fields: Fields) -> str:
+        """Give the path for one run; raises :class:`UsageError` where a value is missing or cannot be formatted."""
+        filled = []
+        for before, name, spec, _ in self._parts:
+            filled.append(before)
+            if name is not None:
+                filled.append(self._filled(fields, name, spec))
+        return re.sub(r"(?<=/)/+", "", "".join(filled))
+
+    def _filled(self, fields: Fields, name: str, spec: str) -> str:
+        try:
+            value = fields.value(name)
+            text = format(value, spec or ("%Y-%m-%d" if name == "date" else ""))
+        except KeyError:
+            known = ", ".join(fields.parameters) or "none"
+            raise UsageError(
+                f"{self.text}: {fields.path} is given no parameter {name.removeprefix(_PARAMETER)!r}",
+                hint=f"Its parameters are: {known}.",
+            ) from None
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{self.text}: {{{name}:{spec}}}: {error}") from None
+        if name == "folder":
+            return text or "."
+        fit = _UNFIT.sub("_", text)
+        return fit.replace(".", "_") if not fit.strip(".") else fit
+
+
+def is_template(text: str) -> bool:
+    """Tell whether a path has fields in it."""
+    return "{" in text or "}" in text
+
+
+def template_for(output: str) -> Template:
+    """Give the template that `output` means in a batch: itself, or a folder in which the tree is mirrored."""
+    if is_template(output):
+        return Template(output)
+    if output.endswith(".ipynb"):
+        return Template(output)
+    return Template(output.rstrip("/\\") + "/{folder}/{name}" if output.strip("/\\") else "/{folder}/{name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where one run reads and writes, both as paths that can be compared."""
+
+    run: str
+    source: str
+    output: str
+
+
+def refuse_collisions(destinations: Sequence[Destination]) -> None:
+    """Raise :class:`UsageError` where two runs would write the same file, or one would write over another's notebook.
+
+    A run may write over its own.
+    """
+    taken: dict[str, str] = {}
+    sources = {place.source: place.run for place in destinations}
+    for place in destinations:
+        if place.output in taken:
+            raise UsageError(
+                f"{taken[place.output]} and {place.run} would both write {place.output}",
+                hint="Give an output template that tells them apart: -o 'out/{folder}/{stem}-{params.NAME}.ipynb', "
+                "with {index} if nothing else does.",
+            )
+        taken[place.output] = place.run
+    for place in destinations:
+        if place.output != place.source and place.output in sources:
+            raise UsageError(f"{place.run} would write over the notebook of {sources[place.output]}, which is run too")

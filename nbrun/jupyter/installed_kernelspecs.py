@@ -1,0 +1,53 @@
+"""The kernelspecs of this machine, read from where a private server would find them, without starting one."""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from jupyter_core.paths import jupyter_path
+
+from nbrun.core.jsontext import loads
+from nbrun.errors import BadFrame
+from nbrun.jupyter.exchange import Fields
+from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
+
+NATIVE = "python3"
+
+
+def installed_kernelspecs() -> KernelSpecs:
+    """Give the kernels that a private server on this machine can start; the first folder with a name has it."""
+    ipython = os.environ.get("IPYTHONDIR") or str(PurePath("~", ".ipython"))
+    folders = [*map(Path, jupyter_path("kernels")), Path(ipython, "kernels").expanduser()]
+    found: dict[str, KernelSpec] = {}
+    for file in (file for folder in folders for file in sorted(folder.glob("*/kernel.json"))):
+        with contextlib.suppress(OSError, BadFrame):
+            content = loads(file.read_bytes())
+            name = file.parent.name.lower()
+            if isinstance(content, dict) and name not in found:
+                found[name] = KernelSpec.read(name, Fields(content, str(file)))
+    native = KernelSpec(NATIVE, "Python 3 (ipykernel)", "python", (sys.executable, "-m", "ipykernel_launcher"))
+    return KernelSpecs(NATIVE, {NATIVE: native, **found})
+
+
+def kernel_identity(spec: KernelSpec) -> Mapping[str, Any]:
+    """Give what is known of a kernel without starting it: its spec, and the version of what it starts."""
+    program = spec.argv[0] if spec.argv else ""
+    path = shutil.which(program)
+    if PurePath(program).name in ("python", "python3") and program in ("python", "python3", sys.executable):
+        version = sys.version
+    elif path:
+        status = Path(path).resolve().stat()
+        version = f"{status.st_size}-{status.st_mtime_ns}"
+    else:
+        version = ""
+    return {
+        "name": spec.name,
+        "language": spec.language,
+        "argv": list(spec.argv),
+        "env": dict(spec.env),
+        "version": version,
+    }

@@ -1,0 +1,273 @@
+"""The way in from Python for many notebooks: :func:`run_many` and :func:`run_many_async`.
+
+From what was named to what is run: find the notebooks, leave out what is not wanted, multiply by the matrix, give each
+run its output, check all that can be checked, cut out the shard, order. Only then does anything start.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Unpack
+
+from nbrun.api import RunOptions, access_of, job_of, place_of, run_beside
+from nbrun.batch import Errand, run_errands
+from nbrun.cache import Cache, read_durations
+from nbrun.changes import changed_only
+from nbrun.core.batches import Cause, Durations, Order, Policy, Shard, in_shard, run_key, slowest_first
+from nbrun.core.events import BatchFinished, BatchStarted
+from nbrun.core.matrix import combinations, run_name
+from nbrun.core.patterns import Patterns
+from nbrun.core.results import BatchResult
+from nbrun.core.templates import Destination, Fields, Template, refuse_collisions, template_for
+from nbrun.errors import UsageError
+from nbrun.jupyter.client import connect
+from nbrun.jupyter.endpoint import Endpoint, contents_path
+from nbrun.jupyter.http import HttpOptions
+from nbrun.opening import absolute, existing_host, private_host
+from nbrun.selection import Found, local_notebooks, notebooks_on_server
+from nbrun.stopping import StopSwitch
+from nbrun.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What differs for the notebooks that ``match`` names, as patterns of a .gitignore; later ones win.
+
+    ``options`` are keys of :class:`RunOptions`; with ``skip`` the notebooks are left out.
+    """
+
+    match: Sequence[str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    skip: bool = False
+
+
+class BatchOptions(RunOptions, total=False):
+    """What a batch may be told, beside what each of its runs may be told; every key may be left out.
+
+    ``output`` is a folder in which the tree is mirrored, or a template (``out/{folder}/{stem}-{params.region}.ipynb``).
+    """
+
+    exclude: Sequence[str]
+    """Patterns, as in a .gitignore file, of notebooks to leave out."""
+    jobs: int | None
+    """How many run at once (1); None means as many as there are processors."""
+    max_failures: int | None
+    """After how many failed runs no other is begun."""
+    retries: int
+    """How often a run is tried again, on a fresh kernel, after a failure of `retry_on`."""
+    retry_on: Sequence[str]
+    """``kernel``, ``server``, ``cell``, ``timeout``; the first two if left out."""
+    order: str
+    """``as-given`` or ``slowest-first``."""
+    shard: str | None
+    """``2/3``: only the second of three parts."""
+    durations: str | os.PathLike[str] | None
+    """An earlier result of ``--json``, to balance shards and to order by."""
+    changed_since: str | None
+    """Only notebooks that have changed since this commit, or whose declared inputs have."""
+    matrix: Mapping[str, Sequence[Any]]
+    """Parameters with all values they are to have; each combination is a run."""
+    cache: str | os.PathLike[str] | None
+    """A folder of results: a run that is found there is not executed again."""
+    refresh: bool
+    """Execute all, and keep the results in the cache anew."""
+    overrides: Sequence[Override]
+    """What differs for some notebooks."""
+
+
+_OF_BATCH = BatchOptions.__annotations__.keys() - RunOptions.__annotations__.keys()
+_SHARED = {"server", "token", "password", "ca_file", "verify", "upload", "observe", "stop"}
+_CARRIED = "parameters"
+
+
+def run_many(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[BatchOptions]) -> BatchResult:
+    """Run notebooks, folders of notebooks and patterns over one server; see :class:`BatchOptions`.
+
+    Notebooks that fail are no exception: look at the result. Raises :class:`~nbrun.errors.UsageError` when the call was
+    wrong, and nothing was run then. May be called where an event loop is already running.
+    """
+    work = run_many_async(notebooks, **options)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    return run_beside(work)
+
+
+async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[BatchOptions]) -> BatchResult:
+    """Run many as :func:`run_many` does, in the loop that is running. Cancellation saves what there is first."""
+    if unknown := options.keys() - BatchOptions.__annotations__.keys() - {_CARRIED}:
+        raise TypeError(f"there is no such option of a batch: {', '.join(sorted(unknown))}")
+    began, clock = datetime.now(UTC), asyncio.get_running_loop().time
+    since = clock()
+    observe = options.get("observe") or (lambda _: None)
+    policy = _policy(options)
+    cache = _cache(options)
+    errands, left_out = await _plan([os.fspath(name) for name in notebooks], options, began, cache)
+    access = access_of(options)
+    places = [errand.place for errand in errands]
+    observe(BatchStarted([errand.name for errand in errands]))
+    results = await run_errands(
+        errands,
+        lambda: existing_host(access) if access.server else private_host(places),
+        policy=policy,
+        observe=observe,
+        stop=options.get("stop") or StopSwitch(),
+        cache=cache,
+        replaceable=not access.server,
+    )
+    if cache is not None:
+        cache.remember(results)
+    started = began.isoformat(timespec="milliseconds")
+    result = BatchResult(__version__, started, clock() - since, results, left_out)
+    observe(BatchFinished(result))
+    return result
+
+
+def _policy(options: BatchOptions) -> Policy:
+    jobs, most, retries = options.get("jobs", 1), options.get("max_failures"), options.get("retries", 0)
+    for name, value, least in (("jobs", jobs, 1), ("max_failures", most, 1), ("retries", retries, 0)):
+        if value is not None and value < least:
+            raise UsageError(f"{name} is {value}; {least} is the least")
+    causes = {cause.value for cause in Cause}
+    on = options.get("retry_on", (Cause.KERNEL.value, Cause.SERVER.value))
+    if unknown := set(on) - causes:
+        hint = f"There are {', '.join(sorted(causes))}."
+        raise UsageError(f"retry_on: there is no cause {', '.join(sorted(unknown))}", hint=hint)
+    return Policy(jobs or processors(), most, retries, [Cause(cause) for cause in on])
+
+
+def processors() -> int:
+    """Give how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def _cache(options: BatchOptions) -> Cache | None:
+    folder = options.get("cache")
+    if not folder:
+        return None
+    if options.get("server"):
+        hint = "It reads the notebooks and their inputs where they are, which is on this machine only without --server."
+        raise UsageError("the cache is for private servers", hint=hint)
+    return Cache(Path(folder), refresh=options.get("refresh", False))
+
+
+async def _plan(
+    named: Sequence[str], options: BatchOptions, began: datetime, cache: Cache | None
+) -> tuple[list[Errand], int]:
+    """Give what is to be run, in order, and how many runs were found but left out on purpose."""
+    output = options.get("output")
+    template = template_for(os.fspath(output)) if output else None
+    found = await _find(named, options, template.top if template else "")
+    all_found = len(found)
+    if (since := options.get("changed_since")) and found:
+        if options.get("server") and not options.get("upload"):
+            raise UsageError("--changed-since asks git, which knows nothing of a server's files")
+        changed = await asyncio.to_thread(changed_only, [one.name for one in found], since)
+        found = [one for one, has_changed in zip(found, changed, strict=True) if has_changed]
+    overrides = [(Patterns(override.match), override) for override in options.get("overrides", ())]
+    axes = combinations(options.get("matrix") or {})
+    errands: list[tuple[Found, Errand]] = []
+    for one in found:
+        its = _for_one(options, [override for patterns, override in overrides if patterns.name(one.tree)])
+        if its is not None:
+            errands += [(one, _errand(one, its, combination)) for combination in axes]
+    left_out = (all_found * len(axes)) - len(errands)
+    if template is not None:
+        errands = _with_outputs(errands, template, began)
+    _check_destinations([errand for _, errand in errands], options)
+    mine = _cut_and_order([errand for _, errand in errands], options, cache)
+    return [errands[place][1] for place in mine], left_out + len(errands) - len(mine)
+
+
+def on_server(options: RunOptions) -> bool:
+    """Tell whether the notebooks are a server's, and not on this machine."""
+    return bool(options.get("server")) and not options.get("upload")
+
+
+async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> list[Found]:
+    exclude = options.get("exclude", ())
+    if not on_server(options):
+        return await asyncio.to_thread(local_notebooks, named, exclude, outputs)
+    access = access_of(options)
+    destination = Endpoint.parse(access.server or "", access.token, access.password)
+    async with connect(destination, options=HttpOptions(access.ca_file, verify=access.verify)) as client:
+        return await notebooks_on_server(client.contents, named, exclude, outputs)
+
+
+def _for_one(options: BatchOptions, overrides: Sequence[Override]) -> dict[str, Any] | None:
+    """Give the options of one notebook's runs, None for one that is left out."""
+    its: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_BATCH}
+    parameters = dict(its.pop(_CARRIED, None) or {})
+    skip = False
+    for override in overrides:
+        if unknown := override.options.keys() - RunOptions.__annotations__.keys() | override.options.keys() & _SHARED:
+            raise TypeError(f"no option of a single notebook: {', '.join(sorted(unknown))}")
+        its |= override.options
+        parameters |= override.parameters
+        skip = override.skip or skip
+    return None if skip else {**its, _CARRIED: parameters}
+
+
+def _errand(one: Found, its: Mapping[str, Any], combination: Mapping[str, Any]) -> Errand:
+    options: Any = {**its, _CARRIED: {**its[_CARRIED], **combination}}
+    name = run_name(one.name, combination)
+    return Errand(name, job_of(one.name, options), place_of(one.name, options), options[_CARRIED])
+
+
+def _with_outputs(
+    errands: Sequence[tuple[Found, Errand]], template: Template, began: datetime
+) -> list[tuple[Found, Errand]]:
+    """Fill the template in for each run."""
+    run_id = uuid.uuid4().hex[:8]
+    filled = []
+    for index, (one, errand) in enumerate(errands, 1):
+        output = template.fill(Fields(one.tree, index, began.astimezone(), run_id, errand.parameters))
+        filled.append((one, replace(errand, place=replace(errand.place, output=output))))
+    return filled
+
+
+def _check_destinations(errands: Sequence[Errand], options: BatchOptions) -> None:
+    """Find out before anything runs that two runs would write the same file."""
+    where = _comparable_on_server if on_server(options) else _comparable
+    refuse_collisions(
+        [
+            Destination(errand.name, where(errand.place.notebook), where(errand.place.output or errand.place.notebook))
+            for errand in errands
+            if errand.job.save
+        ]
+    )
+
+
+def _comparable_on_server(path: str) -> str:
+    return contents_path(path)
+
+
+def _comparable(path: str) -> str:
+    return os.path.normcase(absolute(path))
+
+
+def _cut_and_order(errands: Sequence[Errand], options: BatchOptions, cache: Cache | None) -> list[int]:
+    """Give the positions of the errands that are run here, in the order in which they begin.
+
+    A shard goes by the named durations alone: each shard's own cache knows others, and runs would fall between them.
+    """
+    given = options.get("durations")
+    named = read_durations(Path(given)) if given else Durations()
+    keys = [run_key(errand.job.notebook, errand.parameters) for errand in errands]
+    shard = options.get("shard")
+    mine = in_shard(keys, Shard.parse(shard), named) if shard else list(range(len(keys)))
+    order = options.get("order", Order.AS_GIVEN.value)
+    if order not in list(Order):
+        raise UsageError(f"order: there is no {order}", hint=f"There are {', '.join(Order)}.")
+    if order == Order.AS_GIVEN.value:
+        return mine
+    known = Durations({**(cache.durations() if cache else Durations()).seconds, **named.seconds})
+    return [mine[place] for place in slowest_first([keys[place] for place in mine], known)]

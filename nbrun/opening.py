@@ -1,0 +1,150 @@
+"""Opens what runs need: a server, private or existing, and the notebooks on it.
+
+One run and many use the same: a :class:`Host` is a server that is open, and gives a notebook on it by its
+:class:`Place`. A private server's root is the folder that holds all notebooks and all outputs, at least the notebooks'
+git root where there is one, so that kernels start in each notebook's own folder, as they do in JupyterLab.
+"""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbrun.errors import NoSuchNotebook, NotANotebook, UsageError
+from nbrun.jupyter.client import Client, connect
+from nbrun.jupyter.embedded import EmbeddedServer
+from nbrun.jupyter.endpoint import Endpoint, contents_path
+from nbrun.jupyter.http import HttpOptions
+from nbrun.jupyter.saving import ServerNotebook
+from nbrun.jupyter.server import Server
+from nbrun.jupyter.undo import Undo
+from nbrun.jupyter.upload import UploadedNotebook
+from nbrun.pipeline import Notebook
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The server to run on, as the user named it, and what opens it; without an address a private one is started."""
+
+    server: str | None = None
+    token: str | None = None
+    password: str | None = None
+    ca_file: Path | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a notebook is and where its result goes, as the user named them; without an ``output``, in place.
+
+    With ``upload`` both are on this machine although the server is not. ``force`` overwrites what somebody else has
+    changed during the run, ``undo`` says what becomes of the notebook as it was.
+    """
+
+    notebook: str
+    output: str | None = None
+    upload: bool = False
+    force: bool = False
+    undo: Undo = Undo.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A server that is open; ``notebook`` finds one on it.
+
+    Of a private one, ``gone`` tells whether it has ended by itself, and ``ended`` waits for that.
+    """
+
+    server: Server
+    notebook: Callable[[Place, Callable[[str], None]], Notebook]
+    gone: Callable[[], bool] = lambda: False
+    ended: Callable[[], Awaitable[object]] | None = None
+
+
+@contextlib.asynccontextmanager
+async def existing_host(access: Access, starting: Callable[[], None] = lambda: None) -> AsyncIterator[Host]:
+    """Open a server that exists, for as long as the block lasts; `starting` is called when the address is one."""
+    destination = Endpoint.parse(access.server or "", access.token, access.password)
+    starting()
+    async with connect(destination, options=HttpOptions(access.ca_file, verify=access.verify)) as client:
+
+        def find(place: Place, warn: Callable[[str], None]) -> Notebook:
+            if place.upload:
+                local = local_notebook(place.notebook)
+                output = Path(place.output or local)
+                return UploadedNotebook(client.contents, local, output, warn=warn, force=place.force)
+            path = contents_path(place.notebook)
+            target = contents_path(place.output) if place.output else path
+            return ServerNotebook(client.contents, path, target, warn=warn, force=place.force, undo=place.undo)
+
+        yield Host(Server(client), find)
+
+
+@contextlib.asynccontextmanager
+async def private_host(places: Sequence[Place], starting: Callable[[], None] = lambda: None) -> AsyncIterator[Host]:
+    """Start a server of our own for these places, for as long as the block lasts; `starting` is called before."""
+    root = root_for([(local_notebook(place.notebook), local_output(place)) for place in places])
+    here = Path.cwd()  # asked for now: a notebook may take it away
+    starting()
+    async with EmbeddedServer(root) as embedded, Client(embedded.endpoint) as client:
+
+        def find(place: Place, warn: Callable[[str], None]) -> Notebook:
+            local, output = absolute(here / place.notebook), absolute(here / (place.output or place.notebook))
+            return ServerNotebook(
+                client.contents,
+                local.relative_to(root).as_posix(),
+                output.relative_to(root).as_posix(),
+                warn=warn,
+                force=place.force,
+                undo=place.undo,
+                name_for_user=lambda path: shown(root / path, here),
+            )
+
+        yield Host(Server.private(client, embedded.log_tail), find, lambda: embedded.has_ended, embedded.ended)
+
+
+def local_notebook(name: str) -> Path:
+    """Give a notebook's path; raises :class:`NoSuchNotebook`, or :class:`NotANotebook` for a folder."""
+    path = absolute(name)
+    if path.is_dir():
+        raise NotANotebook(f"{name}: this is a folder", hint="Name the notebook in it.")
+    if not path.exists():
+        hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
+        raise NoSuchNotebook(f"{name}: there is no such file", hint=hint)
+    return path
+
+
+def local_output(place: Place) -> Path:
+    """Give where a result goes; raises :class:`UsageError` for a folder."""
+    path = absolute(place.output or place.notebook)
+    if path.is_dir():
+        raise UsageError(f"{place.output}: this is a folder", hint="Name the file in it.")
+    return path
+
+
+def absolute(name: str | os.PathLike[str]) -> Path:
+    """Give the path from the root of the disk, without the ``..`` of which a server's paths know nothing."""
+    path = Path(name).absolute()
+    return path.parent.resolve() / path.name if ".." in path.parts else path
+
+
+def root_for(pairs: Sequence[tuple[Path, Path]]) -> Path:
+    """Give the folder that is the server's root: it holds the git root or folder of each notebook, and each output.
+
+    `pairs` are absolute paths of notebooks and outputs. Raises :class:`UsageError` where no folder can hold them all.
+    """
+    folders: dict[Path, Path] = {}
+    for notebook, _ in pairs:
+        if notebook.parent not in folders:
+            roots = (folder for folder in notebook.parents if (folder / ".git").exists())
+            folders[notebook.parent] = next(roots, notebook.parent)
+    try:
+        return Path(os.path.commonpath([*folders.values(), *(output.parent for _, output in pairs)]))
+    except ValueError:
+        raise UsageError(f"{pairs[0][1]}: on another drive than the notebook") from None
+
+
+def shown(path: Path, here: Path) -> str:
+    """Give a path as a person would write it from the folder `here`."""
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

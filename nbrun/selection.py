@@ -1,0 +1,156 @@
+"""Which notebooks are meant by paths, folders and patterns, on this machine or on a server.
+
+A path that is named is taken as it is; one that is not there is an error before anything runs. In folders, and behind
+patterns, notebooks (``.ipynb``) are looked for, and left out is what nobody means: hidden folders (JupyterLab's
+checkpoints among them), virtual environments, ``node_modules``, rescue files, and what the batch itself writes.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from nbrun.core.patterns import Patterns, is_glob
+from nbrun.errors import NoSuchNotebook, NotFound, UsageError
+from nbrun.jupyter.contents import Contents, ContentsModel
+from nbrun.jupyter.endpoint import contents_path
+from nbrun.opening import absolute
+
+_FOREIGN = ("node_modules", "__pycache__", "site-packages")
+_SUFFIX = ".ipynb"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A notebook: ``name`` is its path as a user would write it, ``tree`` the one that output templates go by.
+
+    ``tree`` has ``/`` between segments and never leads upwards.
+    """
+
+    name: str
+    tree: str
+
+
+def local_notebooks(named: Sequence[str], exclude: Sequence[str] = (), outputs: str = "") -> list[Found]:
+    """Find the notebooks on this machine, each once, in the order in which they are named, folders' by path.
+
+    `exclude` are patterns, from the current folder; notebooks below the folder `outputs` are not looked for. Raises
+    :class:`NoSuchNotebook` for a named path that is not there.
+    """
+    here = Path.cwd()
+    excluded = Patterns(exclude)
+    written = absolute(outputs) if outputs else None
+    found: dict[Path, Found] = {}
+    for name in named:
+        for path, base in _local(name, written):
+            if path not in found:
+                inside = path.is_relative_to(here)
+                shown = str(path.relative_to(here)) if inside else str(path)
+                tree = path.relative_to(here if inside else base).as_posix()
+                if not excluded.name(tree):
+                    found[path] = Found(shown, tree)
+    return list(found.values())
+
+
+def _local(name: str, written: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Give the notebooks that one word names, each with the folder that the word was about."""
+    path = absolute(name)
+    if path.is_dir():
+        yield from ((file, path.parent) for file in _below(path, written))
+    elif path.exists():
+        yield path, path.parent
+    elif is_glob(name):
+        top = absolute(_before_the_glob(name))
+        for match in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207  (Path.glob follows other rules)
+            file = absolute(match)
+            if file.is_dir() and "**" not in name:
+                yield from ((inner, top) for inner in _below(file, written))
+            elif file.is_file() and _is_wanted(file.name) and not _is_in(file, written):
+                yield file, top
+    else:
+        hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
+        raise NoSuchNotebook(f"{name}: there is no such file or folder", hint=hint)
+
+
+def _below(folder: Path, written: Path | None) -> Iterator[Path]:
+    for where, folders, files in os.walk(folder):
+        here = Path(where)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name not in _FOREIGN
+            and not (here / name / "pyvenv.cfg").exists()
+            and here / name != written
+        )
+        yield from (here / name for name in sorted(files) if _is_wanted(name))
+
+
+def _is_wanted(name: str) -> bool:
+    return name.endswith(_SUFFIX) and not name.startswith(".") and ".rescued-" not in name
+
+
+def _is_in(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.is_relative_to(folder)
+
+
+def _before_the_glob(pattern: str) -> str:
+    parts = Path(pattern).parts
+    plain = next((number for number, part in enumerate(parts) if is_glob(part)), len(parts))
+    return str(Path(*parts[:plain])) if plain else "."
+
+
+async def notebooks_on_server(
+    contents: Contents, named: Sequence[str], exclude: Sequence[str] = (), outputs: str = ""
+) -> list[Found]:
+    """Find the notebooks on a server as :func:`local_notebooks` does on this machine; folders are listed through it."""
+    excluded = Patterns(exclude)
+    found: dict[str, Found] = {}
+    for name in named:
+        for path in await _on_server(contents, name, contents_path(outputs) if outputs else None):
+            if not excluded.name(path):
+                found.setdefault(path, Found(path, path))
+    return list(found.values())
+
+
+async def _on_server(contents: Contents, name: str, written: str | None) -> list[str]:
+    path = contents_path(name)
+    try:
+        model = await contents.stat(path)
+    except NotFound:
+        if not is_glob(name):
+            hint = "Paths on a server are relative to its root folder; hidden files do not exist for it."
+            raise NoSuchNotebook(f"{name}: there is no such notebook or folder on the server", hint=hint) from None
+        top = _before_the_glob(path)
+        pattern = Patterns.anchored([path])
+        try:
+            return [
+                file for file in await _listed(contents, contents_path(top.strip(".")), written) if pattern.name(file)
+            ]
+        except NotFound:
+            return []
+    return await _listed(contents, path, written) if model.type == "directory" else [path]
+
+
+async def _listed(contents: Contents, folder: str, written: str | None) -> list[str]:
+    found: list[str] = []
+    waiting = [folder]
+    while waiting:
+        entries = sorted(await contents.directory(waiting.pop()), key=lambda entry: entry.path)
+        found += [entry.path for entry in entries if entry.type == "notebook" and _is_wanted(entry.name)]
+        waiting += [entry.path for entry in entries if _is_followed(entry, written)]
+    return sorted(found, key=lambda path: PurePosixPath(path).parts)
+
+
+def _is_followed(entry: ContentsModel, written: str | None) -> bool:
+    hidden = entry.name.startswith(".") or entry.name in _FOREIGN
+    return entry.type == "directory" and not hidden and entry.path != written
+
+
+async def is_folder_on_server(contents: Contents, name: str) -> bool:
+    """Tell whether a server has a folder of that name."""
+    try:
+        return (await contents.stat(contents_path(name))).type == "directory"
+    except (NotFound, UsageError):
+        return False
