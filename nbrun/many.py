@@ -21,7 +21,7 @@ from nbrun.core.batches import Cause, Durations, Order, Policy, Shard, in_shard,
 from nbrun.core.events import BatchFinished, BatchStarted
 from nbrun.core.matrix import combinations, run_name
 from nbrun.core.patterns import Patterns
-from nbrun.core.results import BatchResult
+from nbrun.core.results import BatchResult, Problem
 from nbrun.core.templates import Destination, Fields, Template, refuse_collisions, template_for
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import connect
@@ -37,13 +37,15 @@ from nbrun.version import __version__
 class Override:
     """What differs for the notebooks that ``match`` names, as patterns of a .gitignore; later ones win.
 
-    ``options`` are keys of :class:`RunOptions`; with ``skip`` the notebooks are left out.
+    The patterns begin at the folder below which the current one is at ``base``. ``options`` are keys of
+    :class:`RunOptions`; with ``skip`` the notebooks are left out.
     """
 
     match: Sequence[str]
     options: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     skip: bool = False
+    base: str = ""
 
 
 class BatchOptions(RunOptions, total=False):
@@ -108,7 +110,8 @@ async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options:
     observe = options.get("observe") or (lambda _: None)
     policy = _policy(options)
     cache = _cache(options)
-    errands, left_out = await _plan([os.fspath(name) for name in notebooks], options, began, cache)
+    named = [os.fspath(name) for name in notebooks]
+    errands, left_out = await _plan(named, options, began, cache)
     access = access_of(options)
     places = [errand.place for errand in errands]
     observe(BatchStarted([errand.name for errand in errands]))
@@ -124,7 +127,9 @@ async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options:
     if cache is not None:
         cache.remember(results)
     started = began.isoformat(timespec="milliseconds")
-    result = BatchResult(__version__, started, clock() - since, results, left_out)
+    nothing = Problem(f"no notebook matches {' '.join(named)}", "Folders and patterns are searched for .ipynb files.")
+    problem = None if results or left_out else nothing
+    result = BatchResult(__version__, started, clock() - since, results, left_out, problem)
     observe(BatchFinished(result))
     return result
 
@@ -176,7 +181,7 @@ async def _plan(
     axes = combinations(options.get("matrix") or {})
     errands: list[tuple[Found, Errand]] = []
     for one in found:
-        its = _for_one(options, [override for patterns, override in overrides if patterns.name(one.tree)])
+        its = _for_one(options, [override for patterns, override in overrides if patterns.name(_seen(one, override))])
         if its is not None:
             errands += [(one, _errand(one, its, combination)) for combination in axes]
     left_out = (all_found * len(axes)) - len(errands)
@@ -185,6 +190,10 @@ async def _plan(
     _check_destinations([errand for _, errand in errands], options)
     mine = _cut_and_order([errand for _, errand in errands], options, cache)
     return [errands[place][1] for place in mine], left_out + len(errands) - len(mine)
+
+
+def _seen(one: Found, override: Override) -> str:
+    return f"{override.base}/{one.tree}" if override.base else one.tree
 
 
 def on_server(options: RunOptions) -> bool:

@@ -13,7 +13,8 @@ from nbrun.errors import ExitCode, NbrunError
 from nbrun.version import __version__
 
 _COMMANDS = {
-    "run": ("nbrun.cli.run", "Run a notebook and save it with its outputs."),
+    "run": ("nbrun.cli.run", "Run notebooks and save them with their outputs."),
+    "batch": ("nbrun.cli.batch", "Run a named job of the project's settings."),
     "doctor": ("nbrun.cli.doctor", "Check a server, or this machine, before a run."),
 }
 

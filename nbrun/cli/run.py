@@ -1,34 +1,35 @@
-"""``nbrun run``: one notebook, told of on the terminal or in a log, with its result as JSON if wanted."""
+"""``nbrun run``: one notebook or many, told of on the terminal or in a log, with its result as JSON if wanted."""
 
 import asyncio
 import json
 import os
-import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from nbrun.cli.batching import batch_options, is_plain, is_single, read_batch_options
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
 from nbrun.cli.saving import saving_of, saving_options
+from nbrun.cli.settings import current_project, overrides_for, settings_options
+from nbrun.cli.signals import signals
 from nbrun.errors import ExitCode, NbrunError, UsageError
 
-_SIGNALS = {
-    "SIGINT": ("interrupted by Ctrl-C", ExitCode.INTERRUPTED),
-    "SIGTERM": ("terminated by SIGTERM", ExitCode.TERMINATED),
-    "SIGHUP": ("terminated by SIGHUP", ExitCode.TERMINATED),
-}
 
-
-@click.command("run", short_help="Run a notebook and save it with its outputs.")
-@click.argument("notebook")
-@click.option("-o", "--output", metavar="PATH", help="Write the executed notebook here, not in place.")
-@server_options
+@click.command("run", short_help="Run notebooks and save them with their outputs.")
+@click.argument("notebooks", nargs=-1, metavar="PATH...")
 @click.option(
-    "--upload", is_flag=True, help="NOTEBOOK is on this machine: upload it to --server, bring the result back."
+    "-o",
+    "--output",
+    metavar="PATH",
+    help="Write the executed notebook here, not in place; of many, a folder, or 'out/{folder}/{stem}.ipynb'.",
 )
+@batch_options
+@settings_options
+@server_options
+@click.option("--upload", is_flag=True, help="PATH is on this machine: upload it to --server, bring the result back.")
 @click.option("-k", "--kernel", metavar="NAME", help="Run with this kernelspec instead of the notebook's own.")
 @click.option("--timeout", type=Duration(), help="Limit of the whole run, from its first cell: 90, 90s, 5m, 1h30m.")
 @click.option("--cell-timeout", type=Duration(), help="Limit of each cell.")
@@ -47,37 +48,56 @@ _SIGNALS = {
 @click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - for standard output.")
 @click.option("--log-output", is_flag=True, help="Show the outputs of cells as they come.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong.")
-def command(notebook: str, json_file: str | None, *, log_output: bool, quiet: bool, **given: Any) -> int:
-    """Run NOTEBOOK and save it with its outputs.
+def command(notebooks: tuple[str, ...], json_file: str | None, *, log_output: bool, quiet: bool, **given: Any) -> int:
+    """Run notebooks and save them with their outputs.
 
-    Without --server, NOTEBOOK is a file on this machine, and a private Jupyter server is started for the length of the
-    run. With --server, it is a path on that server. Everything that is said goes to standard error.
+    PATH is a notebook, a folder that is searched for notebooks, or a pattern ('reports/**/*.ipynb'). Without --server,
+    it is on this machine, and a private Jupyter server is started for the length of the run. With --server, it is on
+    that server. Everything that is said goes to standard error.
     """
+    project = current_project()
+    named = list(notebooks) or project.notebooks(on_server=bool(given["server"]) and not given["upload"])
+    if not named:
+        raise click.MissingParameter(param_hint="'PATH...'", param_type="argument")
     if given["upload"] and not given["server"]:
         raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
     if json_file not in (None, "-"):
         _check_writable(Path(json_file))
+    single = is_single(named, given) and not project.matrix
     try:
-        result = asyncio.run(_run(notebook, given, log_output=log_output, quiet=quiet))
-        record, exit_code = result.as_dict(), int(result.exit_code)
+        overrides = overrides_for(click.get_current_context(), project, {})
+        plain = single and not project.parameters and is_plain(given, overrides)
+        batch = None if plain else {**read_batch_options(given, project.matrix), "overrides": overrides}
+        if batch is not None:
+            batch["parameters"] = dict(project.parameters)
+        result = asyncio.run(_run(named, given, batch, log_output=log_output, quiet=quiet))
     except NbrunError as error:
-        _write_json(json_file, _failed_before_it_began(notebook, error))
+        failed = _failed_before_it_began(named[0], error) if single else _nothing_was_run(error)
+        _write_json(json_file, failed)
         raise
+    if plain:
+        record, exit_code = result.as_dict(), int(result.exit_code)
+    else:
+        _say_why_nothing_ran(result, quiet=quiet)
+        record = (result.runs[0] if single and result.runs else result).as_dict()
+        exit_code = ExitCode.OK if given["allow_empty"] and not result.runs else int(result.exit_code)
     _write_json(json_file, record)
     return exit_code
 
 
-async def _run(notebook: str, given: dict[str, Any], *, log_output: bool, quiet: bool) -> Any:
+async def _run(
+    notebooks: list[str], given: dict[str, Any], batch: dict[str, Any] | None, *, log_output: bool, quiet: bool
+) -> Any:
+    """Run one notebook, or, where there are options of a `batch`, many."""
     # What a run needs is imported here, so that a wrong call is answered at once.
-    from nbrun.api import run_async
+    from nbrun.api import RunOptions, run_async
     from nbrun.reporters.console import Console
     from nbrun.stopping import StopSwitch
 
     stop = StopSwitch()
     console = Console(log_output=log_output, quiet=quiet)
-    async with _signals(stop), _ticking(console):
-        return await run_async(
-            notebook,
+    async with signals(stop), _ticking(console):
+        options = RunOptions(
             output=given["output"],
             server=given["server"],
             token=find_token(given["token_file"]) if given["server"] else None,
@@ -101,30 +121,11 @@ async def _run(notebook: str, given: dict[str, Any], *, log_output: bool, quiet:
             observe=console.observe,
             stop=stop,
         )
+        if batch is None:
+            return await run_async(notebooks[0], **options)
+        from nbrun.many import run_many_async
 
-
-@asynccontextmanager
-async def _signals(stop: Any) -> AsyncIterator[None]:
-    """Let the first signal end the run in good order, and the second end the process."""
-    loop = asyncio.get_running_loop()
-    handled = []
-
-    def on_signal(reason: str, code: ExitCode) -> None:
-        if stop.reason is not None:
-            os._exit(code)  # a private server notices that nbrun is gone and ends with its kernels
-        stop.pull(reason, code)
-
-    for name, (reason, code) in _SIGNALS.items():
-        number = getattr(signal, name, None)
-        if number is not None:
-            with suppress(NotImplementedError):  # Windows: Ctrl-C then cancels the run, which saves as well
-                loop.add_signal_handler(number, on_signal, reason, code)
-                handled.append(number)
-    try:
-        yield
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
+        return await run_many_async(notebooks, **options, **batch)
 
 
 @asynccontextmanager
@@ -155,6 +156,25 @@ def _failed_before_it_began(notebook: str, error: NbrunError) -> dict[str, Any]:
     return NotebookResult(
         __version__, notebook, None, None, outcome_of(error), started, 0.0, problem=Problem.of(error)
     ).as_dict()
+
+
+def _nothing_was_run(error: NbrunError) -> dict[str, Any]:
+    """Give the JSON object of a batch that could not begin."""
+    from datetime import UTC, datetime
+
+    from nbrun.core.results import BatchResult, Problem
+    from nbrun.version import __version__
+
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    record = BatchResult(__version__, started, 0.0, problem=Problem.of(error)).as_dict()
+    return {**record, "exit_code": int(error.exit_code)}
+
+
+def _say_why_nothing_ran(result: Any, *, quiet: bool) -> None:
+    if result.problem is not None:
+        click.echo(f"nbrun: {result.problem.message}\n  {result.problem.hint}", err=True)
+    elif not result.runs and not quiet:
+        click.echo(f"nbrun: nothing to run here: {result.left_out} left out", err=True)
 
 
 def _check_writable(path: Path) -> None:

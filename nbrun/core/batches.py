@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from statistics import median
 from typing import Any, Self
 
 from nbrun.core.jsontext import as_object, dumps
@@ -124,8 +123,8 @@ def in_shard(keys: Sequence[str], shard: Shard, durations: Durations) -> list[in
     Each key is in exactly one of all shards, as long as all know the same keys and durations. The longest runs are
     dealt out first, each to the shard that has least to do; what took nobody knows how long counts as the median.
     """
-    known = [durations.seconds[key] for key in keys if key in durations.seconds]
-    usual = median(known) if known else 1.0
+    known = sorted(durations.seconds[key] for key in keys if key in durations.seconds)
+    usual = known[len(known) // 2] if known else 1.0
     work = [0.0] * shard.total
     places = sorted(
         range(len(keys)), key=lambda place: (-durations.seconds.get(keys[place], usual), _hash(keys[place]))

@@ -82,16 +82,16 @@ def read_settings(table: Any, options: Sequence[Option]) -> Settings:
     table = _table(table, ())
     known = {option.name: option for option in options}
     each = {option.name: option for option in options if option.each}
-    overrides, jobs = table.get("overrides", []), _table(table.get("jobs", {}), ("jobs",))
+    overrides, jobs = table.get("overrides", []), _table(table.get("batch", {}), ("batch",))
     if not isinstance(overrides, list):
         raise Wrong(
             ("overrides",), "is a list of tables", "Write [[tool.nbrun.overrides]] (in nbrun.toml: [[overrides]])"
         )
     return Settings(
-        _options(table, known, (), ("overrides", "jobs", "parameters")),
+        _options(table, known, (), ("overrides", "batch", "parameters")),
         _table(table.get("parameters", {}), ("parameters",)),
         [_override(entry, each, ("overrides", place)) for place, entry in enumerate(overrides)],
-        {name: _job(entry, known, ("jobs", name)) for name, entry in jobs.items()},
+        {name: _job(entry, known, ("batch", name)) for name, entry in jobs.items()},
     )
 
 
@@ -198,7 +198,7 @@ def schema(options: Sequence[Option]) -> dict[str, Any]:
     job = _object({"notebooks": notebooks, "matrix": matrix, "parameters": parameters, **in_job}, "notebooks")
     named = {"type": "object", "additionalProperties": job, "description": "Batches for nbrun batch NAME."}
     whole = _object(
-        {**every, "parameters": parameters, "overrides": {"type": "array", "items": override}, "jobs": named}
+        {**every, "parameters": parameters, "overrides": {"type": "array", "items": override}, "batch": named}
     )
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "nbrun", **whole}
 

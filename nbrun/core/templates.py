@@ -53,13 +53,10 @@ class Template:
         except ValueError as error:
             raise UsageError(f"{text}: no template: {error}", hint=_HINT) from None
         for _, name, _, how in self._parts:
-            if name is not None and name not in FIELDS and not name.removeprefix(_PARAMETER).isidentifier():
+            if name is not None and name not in FIELDS and not _names_parameter(name):
                 near = get_close_matches(name, FIELDS, 1)
-                meant = f"; did you mean {{{near[0]}}}?" if near else ""
-                raise UsageError(f"{text}: there is no field {{{name}}}{meant}", hint=_HINT)
-            if name is not None and name.isidentifier() and name not in FIELDS:
-                hint = f"A parameter is {{params.{name}}}. {_HINT}"
-                raise UsageError(f"{text}: there is no field {{{name}}}", hint=hint)
+                meant = near[0] if near else f"{_PARAMETER}{name}"
+                raise UsageError(f"{text}: there is no field {{{name}}}; did you mean {{{meant}}}?", hint=_HINT)
             if how:
                 raise UsageError(f"{text}: !{how} after {{{name}}} means nothing here", hint=_HINT)
 
@@ -94,6 +91,10 @@ class Template:
             return text or "."
         fit = _UNFIT.sub("_", text)
         return fit.replace(".", "_") if not fit.strip(".") else fit
+
+
+def _names_parameter(name: str) -> bool:
+    return name.startswith(_PARAMETER) and name != _PARAMETER
 
 
 def is_template(text: str) -> bool:

@@ -1,0 +1,30 @@
+"""``nbrun batch``: a job that the project's settings name, run as ``nbrun run`` runs what it is given."""
+
+import click
+
+from nbrun.cli.run import command as run
+from nbrun.cli.settings import JOB
+from nbrun.errors import UsageError
+
+
+@click.command(
+    "batch",
+    short_help="Run a named job of the project's settings.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="",
+)
+@click.argument("name")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS]")
+@click.pass_context
+def command(context: click.Context, name: str, options: tuple[str, ...]) -> int:
+    """Run the job NAME of the project's settings.
+
+    A job stands in [tool.nbrun.batch.NAME] of pyproject.toml, or in [batch.NAME] of nbrun.toml: notebooks, a matrix,
+    parameters, and any option of nbrun run. OPTIONS are those of nbrun run; they count before the job's.
+    """
+    if name.startswith("-"):
+        raise UsageError(f"{name}: the job's name comes first", hint="Say nbrun batch NAME [OPTIONS].")
+    context.meta[JOB] = name
+    with run.make_context(f"batch {name}", list(options), parent=context) as inner:
+        code: int = run.invoke(inner)
+    return code

@@ -1,0 +1,138 @@
+"""The options of many notebooks: which, in what order, how many at once, what is tried again, what is not run again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nbrun.core.batches import Cause, Order, Shard
+from nbrun.core.matrix import read_axes
+from nbrun.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+AUTO = "auto"
+
+
+class Jobs(click.ParamType[str]):
+    """A number from 1, or ``auto``."""
+
+    name = "jobs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Give the text."""
+        text = str(value)
+        if text != AUTO and not (text.isdecimal() and int(text) > 0):
+            self.fail(f"{text!r} is neither a number from 1 nor {AUTO}", param, ctx)
+        return text
+
+
+class Causes(click.ParamType[list[str]]):
+    """Causes of failures, with commas between them."""
+
+    name = "causes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Give the causes as a list."""
+        causes = [cause.strip() for cause in value.split(",")] if isinstance(value, str) else list(value)
+        for cause in causes:
+            if cause not in list(Cause):
+                self.fail(f"{cause!r} is none of {', '.join(Cause)}", param, ctx)
+        return causes
+
+
+_OPTIONS = (
+    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these out; patterns as in a .gitignore file."),
+    click.option("--allow-empty", is_flag=True, help="It is no failure if no notebook is found."),
+    click.option(
+        "-j", "--jobs", type=Jobs(), default="1", metavar="N|auto", show_default=True, help="Run so many at once."
+    ),
+    click.option("--fail-fast", is_flag=True, help="Begin no other notebook after the first that failed."),
+    click.option("--max-failures", type=click.IntRange(1), metavar="N", help="Begin no other after so many failures."),
+    click.option(
+        "--retries",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Run a failed notebook again, on a fresh kernel, so often.",
+    ),
+    click.option(
+        "--retry-on",
+        type=Causes(),
+        default="kernel,server",
+        metavar="CAUSES",
+        show_default=True,
+        help="After which failures: kernel, server, cell, timeout, with commas between.",
+    ),
+    click.option(
+        "--order", type=click.Choice([order.value for order in Order]), default="as-given", help="Which to begin first."
+    ),
+    click.option("--shard", metavar="K/N", help="Run only the K-th of N parts; each notebook is in exactly one."),
+    click.option(
+        "--durations",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="An earlier --json result, to balance --shard and to order by; all shards need the same.",
+    ),
+    click.option(
+        "--changed-since", metavar="REF", help="Run only what has changed since this commit, or whose inputs have."
+    ),
+    click.option(
+        "--matrix", multiple=True, metavar="NAME=V,V", help="Run once for each value, and each combination of values."
+    ),
+    click.option(
+        "--cache",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Keep results here; do not execute what has not changed, put its outputs back.",
+    ),
+    click.option("--no-cache-read", is_flag=True, help="Execute everything, and keep the results in --cache anew."),
+)
+
+
+def batch_options(function: Function) -> Function:
+    """Add the options of many notebooks."""
+    for decorate in reversed(_OPTIONS):
+        function = decorate(function)
+    return function
+
+
+def read_batch_options(given: Mapping[str, Any], matrix: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Give what the options say, as keys of :class:`nbrun.BatchOptions`; `matrix` is the settings'."""
+    if given["no_cache_read"] and not given["cache"]:
+        raise UsageError("--no-cache-read needs --cache")
+    if given["shard"]:
+        Shard.parse(given["shard"])
+    return {
+        "exclude": given["exclude"],
+        "jobs": None if given["jobs"] == AUTO else int(given["jobs"]),
+        "max_failures": 1 if given["fail_fast"] else given["max_failures"],
+        "retries": given["retries"],
+        "retry_on": given["retry_on"],
+        "order": given["order"],
+        "shard": given["shard"],
+        "durations": given["durations"],
+        "changed_since": given["changed_since"],
+        "matrix": {**matrix, **read_axes(given["matrix"])},
+        "cache": given["cache"],
+        "refresh": given["no_cache_read"],
+    }
+
+
+def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
+    """Tell whether the call names one notebook, to be run once."""
+    from nbrun.core.patterns import is_glob
+
+    if len(notebooks) != 1 or given["matrix"]:
+        return False
+    (name,) = notebooks
+    if given["server"] and not given["upload"]:
+        return name.endswith(".ipynb") and not is_glob(name)
+    path = Path(name)
+    return not path.is_dir() and (path.exists() or not is_glob(name))
+
+
+def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
+    """Tell whether the one run needs nothing that only a batch has."""
+    output = given["output"] or ""
+    special = ("cache", "shard", "changed_since", "retries", "exclude", "no_cache_read")
+    return not (overrides or "{" in output or any(given[name] for name in special))

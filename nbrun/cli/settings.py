@@ -1,0 +1,247 @@
+"""Settings in the project: ``nbrun.toml``, or ``[tool.nbrun]`` in ``pyproject.toml``, as defaults of the options.
+
+The nearest such file counts, upwards from the current folder to the root of the repository. Its options become the
+defaults of the command line, so that what is typed wins; what it says of single notebooks becomes overrides. Paths in
+it are relative to the file.
+"""
+
+import os
+import posixpath
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from nbrun.cli.batching import Jobs
+from nbrun.cli.parameters import Duration
+from nbrun.core.settings import JobSetting, Kind, Option, Settings, Wrong, line_of, read_settings
+from nbrun.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+EACH = {
+    "kernel": ("kernel", False),
+    "timeout": ("timeout", False),
+    "cell-timeout": ("cell_timeout", False),
+    "idle-timeout": ("idle_timeout", False),
+    "startup-timeout": ("startup_timeout", False),
+    "allow-errors": ("allow_errors", False),
+    "no-save": ("save", True),
+    "force": ("force", False),
+    "raw-streams": ("raw_streams", False),
+    "no-timing": ("record_timing", True),
+    "tolerate-loss": ("tolerate_loss", False),
+    "no-loss-note": ("note_loss", True),
+}
+"""The options that may differ between notebooks: the key of RunOptions, and whether it means the opposite."""
+_NOT_SETTINGS = ("config", "no-config", "matrix", "help")
+_PATHS = ("PATH", "FILE", "DIR")
+_META = "nbrun.project"
+JOB = "nbrun.job"
+"""The key of a click context's ``meta`` under which ``nbrun batch`` says which job is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What a project's file says, and the folder that it is in."""
+
+    folder: Path = field(default_factory=Path.cwd)
+    settings: Settings = field(default_factory=Settings)
+    job: JobSetting | None = None
+
+    @property
+    def matrix(self) -> Mapping[str, Sequence[Any]]:
+        """Give the matrix of the job, if one was named."""
+        return self.job.matrix if self.job else {}
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Give the parameters of all notebooks, the job's before the project's."""
+        return {**self.settings.parameters, **(self.job.parameters if self.job else {})}
+
+    def notebooks(self, *, on_server: bool) -> list[str]:
+        """Give what the job runs; paths of this machine from the current folder."""
+        named = self.job.notebooks if self.job else ()
+        return [name if on_server else from_here(self.folder, name) for name in named]
+
+
+def settings_options(function: Function) -> Function:
+    """Add the options that say where the settings are."""
+    config = click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=_read,
+        help="Read settings from this file, not from the nearest nbrun.toml or pyproject.toml.",
+    )
+    no_config = click.option(
+        "--no-config", is_flag=True, is_eager=True, expose_value=False, callback=_skip, help="Read no settings."
+    )
+    return no_config(config(function))
+
+
+def current_project() -> Project:
+    """Give the settings that the running command was called with."""
+    project = click.get_current_context().meta.get(_META)
+    return project if isinstance(project, Project) else Project()
+
+
+def options_of(command: click.Command) -> list[Option]:
+    """Give a command's options as settings."""
+    found = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.nargs == 1:
+            name = max(parameter.opts, key=len).removeprefix("--")
+            if name not in _NOT_SETTINGS:
+                kind, choices = _kind(parameter)
+                about = (parameter.help or "").strip()
+                found.append(Option(name, kind, about, choices, each=name in EACH))
+    return found
+
+
+def _kind(option: click.Option) -> tuple[Kind, Sequence[str]]:
+    if option.is_flag:
+        return Kind.FLAG, ()
+    if option.multiple:
+        return Kind.TEXTS, ()
+    match option.type:
+        case click.Choice():
+            return Kind.TEXT, [str(choice) for choice in option.type.choices]
+        case Duration():
+            return Kind.DURATION, ()
+        case Jobs():
+            return Kind.WORD_OR_NUMBER, ()
+        case click.types.IntParamType():
+            return Kind.INTEGER, ()
+        case _:
+            return Kind.TEXT, ()
+
+
+def overrides_for(context: click.Context, project: Project, typed: Mapping[str, Any]) -> list[Any]:
+    """Give the settings of single notebooks, less what was typed: options, and the parameters in `typed`."""
+    from nbrun.many import Override
+
+    base = _below(project.folder)
+    excluded = [
+        *project.settings.options.get("exclude", ()),
+        *(project.job.options.get("exclude", ()) if project.job else ()),
+    ]
+    found = [Override(excluded, skip=True, base=base)] if excluded else []
+    names = {max(one.opts, key=len).removeprefix("--"): one.name for one in context.command.params}
+    for entry in project.settings.overrides:
+        options = {}
+        for name, value in entry.options.items():
+            if context.get_parameter_source(names[name] or "") is not ParameterSource.COMMANDLINE:
+                key, opposite = EACH[name]
+                options[key] = not value if opposite else value
+        parameters = {name: value for name, value in entry.parameters.items() if name not in typed}
+        found.append(Override(entry.match, options, parameters, entry.skip, base))
+    return found
+
+
+def _skip(context: click.Context, _: click.Parameter, given: bool) -> bool:
+    if given:
+        context.meta[_META] = Project()
+    return given
+
+
+def _read(context: click.Context, _: click.Parameter, file: Path | None) -> Path | None:
+    if _META in context.meta:
+        return file
+    known = options_of(context.command)
+    project = project_of(file, known)
+    if name := context.meta.get(JOB):
+        if name not in project.settings.jobs:
+            there = ", ".join(project.settings.jobs) or "none"
+            raise UsageError(
+                f"there is no job {name!r}", hint=f"Jobs stand in [tool.nbrun.batch.NAME]; there are: {there}."
+            )
+        project = Project(project.folder, project.settings, project.settings.jobs[name])
+    options = {**project.settings.options, **(project.job.options if project.job else {})}
+    context.meta[_META] = project
+    context.default_map = _defaults(context.command, options, project.folder)
+    return file
+
+
+def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Give options of the file as click's defaults; exclusions go by the file's folder, and are made overrides."""
+    found: dict[str, Any] = {}
+    for parameter in command.params:
+        name = max(parameter.opts, key=len).removeprefix("--")
+        if name in options and name != "exclude" and parameter.name:
+            value = options[name]
+            is_path = isinstance(parameter.type, click.Path) or parameter.metavar in _PATHS
+            on_server = name == "output" and options.get("server") and not options.get("upload")
+            if is_path and isinstance(value, str) and not on_server:
+                value = from_here(folder, value)
+            found[parameter.name] = value
+    return found
+
+
+def from_here(folder: Path, path: str) -> str:
+    """Give a path that is relative to `folder` as it is seen from the current folder."""
+    if path == "-" or os.path.isabs(path) or folder == Path.cwd():  # noqa: PTH117  (a pattern, perhaps, and no path)
+        return path
+    seen = os.path.relpath(folder / path)
+    return seen + "/" if path.endswith("/") else seen
+
+
+def _below(folder: Path) -> str:
+    """Give the way from `folder` to the current folder; empty where that is not below it."""
+    here = Path.cwd()
+    return (
+        posixpath.normpath(here.relative_to(folder).as_posix())
+        if here != folder and here.is_relative_to(folder)
+        else ""
+    )
+
+
+def project_of(file: Path | None, known: Sequence[Option]) -> Project:
+    """Read settings from `file`, else from the nearest one; raises :class:`UsageError` with file and line."""
+    found = _table_in(file, asked_for=True) if file else _nearest()
+    if found is None:
+        return Project()
+    path, text, table, root = found
+    try:
+        return Project(path.parent.absolute(), read_settings(table, known))
+    except Wrong as wrong:
+        line = line_of(text, wrong.where, root)
+        where = ".".join(str(part) for part in (*root, *wrong.where))
+        at = f"{path}, line {line}" if line else str(path)
+        raise UsageError(f"{at}: {where}: {wrong}", hint=wrong.hint) from None
+
+
+def _nearest() -> tuple[Path, str, Any, Sequence[str]] | None:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        for name in ("nbrun.toml", "pyproject.toml"):
+            path = folder / name
+            if path.is_file() and (found := _table_in(path, asked_for=False)):
+                return found
+        if (folder / ".git").exists():
+            break
+    return None
+
+
+def _table_in(path: Path, *, asked_for: bool) -> tuple[Path, str, Any, Sequence[str]] | None:
+    """Give the path, the text, the table of settings and its keys; None for a pyproject that has none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        if not asked_for and path.name == "pyproject.toml" and "nbrun" not in text:
+            return None
+        raise UsageError(f"{path}: no TOML: {error}") from None
+    if path.name != "pyproject.toml":
+        return path, text, content, ()
+    tool = content.get("tool")
+    if not isinstance(tool, dict) or "nbrun" not in tool:
+        return (path, text, {}, ()) if asked_for else None
+    return path, text, tool["nbrun"], ("tool", "nbrun")

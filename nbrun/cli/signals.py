@@ -1,0 +1,40 @@
+"""What signals do to the command line: the first ends the runs in good order, the second ends the process."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from nbrun.errors import ExitCode
+
+_SIGNALS = {
+    "SIGINT": ("interrupted by Ctrl-C", ExitCode.INTERRUPTED),
+    "SIGTERM": ("terminated by SIGTERM", ExitCode.TERMINATED),
+    "SIGHUP": ("terminated by SIGHUP", ExitCode.TERMINATED),
+}
+
+
+@asynccontextmanager
+async def signals(stop: Any) -> AsyncIterator[None]:
+    """Let the first signal pull the switch `stop`, and the second end the process."""
+    loop = asyncio.get_running_loop()
+    handled = []
+
+    def on_signal(reason: str, code: ExitCode) -> None:
+        if stop.reason is not None:
+            os._exit(code)  # a private server notices that nbrun is gone and ends with its kernels
+        stop.pull(reason, code)
+
+    for name, (reason, code) in _SIGNALS.items():
+        number = getattr(signal, name, None)
+        if number is not None:
+            with suppress(NotImplementedError):  # Windows: Ctrl-C then cancels the run, which saves as well
+                loop.add_signal_handler(number, on_signal, reason, code)
+                handled.append(number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
