@@ -48,8 +48,7 @@ class Console:
         self._spinner = Spinner("dots")
         self._notebook = ""
         self._stage: Stage | None = None
-        self._numbers: dict[int, int] = {}
-        self._total = 0
+        self._numbers: dict[tuple[str, int], tuple[int, int]] = {}
         self._current: CellStarted | None = None
         self._since = self._last_said = time.monotonic()
         self.interval = 0.1 if self._live else 1.0
@@ -61,18 +60,19 @@ class Console:
             case StageEntered(notebook, stage):
                 self._enter(notebook, stage)
             case CellStarted():
-                self._current, self._since, self._total = event, time.monotonic(), event.total
-                self._numbers[event.index] = event.number
+                self._current, self._since = event, time.monotonic()
+                self._numbers[event.notebook, event.index] = event.number, event.total
                 self._show()
-            case OutputArrived(_, index, output):
+            case OutputArrived(notebook, index, output):
                 if self._log is not None:
-                    self._log.show(index, self._label(index), output)
+                    self._log.show(index, self._label(notebook, index), output)
             case CellFinished(notebook, result):
                 self._finish_cell(notebook, result)
             case Warned(notebook, text):
                 self._say(f"{notebook}: {text}", "yellow")
             case RunFinished(_, result):
-                self._finish(result)
+                if result.attempts:  # those whose turn never came would bury what failed
+                    self._finish(result)
             case BatchStarted() | BatchFinished():
                 pass  # one run needs no words about all of them
 
@@ -111,14 +111,14 @@ class Console:
             return f"cell {self._current.number} of {self._current.total}, {passed}"
         return f"{self._stage.value if self._stage else 'waiting'}, {passed}"
 
-    def _label(self, index: int) -> str:
-        return f"[cell {self._numbers.get(index, '?')}] "
+    def _label(self, notebook: str, index: int) -> str:
+        return f"[cell {self._numbers.get((notebook, index), ('?',))[0]}] "
 
     def _finish_cell(self, notebook: str, result: CellResult) -> None:
         if self._log is not None:
-            self._log.finish(result.index, self._label(result.index))
+            self._log.finish(result.index, self._label(notebook, result.index))
         if not self._live and not self._quiet:
-            line = wording.cell_line(result, self._numbers[result.index], self._total)
+            line = wording.cell_line(result, *self._numbers.pop((notebook, result.index)))
             self._say(f"{notebook}: {line}", "" if result.outcome is CellOutcome.PASSED else "red")
         self._current = None
 

@@ -1,6 +1,7 @@
 """Results say what came of a run, as values, as JSON and as an exit code."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -183,5 +184,21 @@ def test_the_json_of_a_batch_stands_over_that_of_its_runs() -> None:
         "seconds": 2.0,
         "exit_code": 1,
         "tally": {"passed": 2, "failed": 1},
+        "left_out": 0,
+        "problem": None,
         "runs": [run.as_dict() for run in runs],
     }
+
+
+def test_a_run_whose_turn_never_came_is_no_wrong_call() -> None:
+    never = NotebookResult("", "a", None, None, Outcome.NOT_RUN, "", 0.0, attempts=0)
+    assert never.exit_code is ExitCode.NOTHING_TO_RUN
+    assert replace(never, signal=ExitCode.TERMINATED).exit_code is ExitCode.TERMINATED
+    failed = NotebookResult("", "b", None, None, Outcome.FAILED, "", 0.0)
+    assert BatchResult("", "", 0.0, [failed, never]).exit_code is ExitCode.NOTEBOOK_FAILED
+
+
+def test_a_batch_from_which_all_was_left_out_on_purpose_is_well() -> None:
+    assert BatchResult("", "", 0.0, left_out=3).exit_code is ExitCode.OK
+    nothing = BatchResult("", "", 0.0, problem=Problem("no notebook matches x", "Look again."))
+    assert nothing.as_dict()["problem"] == {"message": "no notebook matches x", "hint": "Look again."}
