@@ -1,14 +1,22 @@
-"""Write ``docs/cli.md`` out of the command line itself (``python docs/reference.py``); a test holds them together."""
+"""Write what follows from the command line itself (``python docs/reference.py``); tests hold them together.
 
+These are ``docs/cli.md``, and ``docs/nbrun.schema.json``, by which editors complete a project's settings.
+"""
+
+import json
 from pathlib import Path
 
 import click
 from click.testing import CliRunner
 
 from nbrun.cli.app import cli
+from nbrun.cli.run import command as run
+from nbrun.cli.settings import options_of
+from nbrun.core.settings import schema
 from nbrun.errors import ExitCode
 
 PAGE = Path(__file__).with_name("cli.md")
+SCHEMA = Path(__file__).with_name("nbrun.schema.json")
 
 _HEAD = """\
 # Command line
@@ -63,3 +71,4 @@ def helps() -> list[tuple[str, str]]:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    SCHEMA.write_text(json.dumps(schema(options_of(run)), indent=1) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import nbrun
-from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
+from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.errors import ExitCode
 
 ROOT = Path(__file__).parents[2]
@@ -29,9 +29,11 @@ def test_the_json_page_names_every_field_of_the_result_and_no_other() -> None:
     cell = CellResult(0, None, CellOutcome.PASSED)
     run = NotebookResult("", "", None, None, Outcome.PASSED, "", 0.0, [cell]).as_dict()
     page = (ROOT / "docs" / "json.md").read_text()
-    run_table, cell_table = page.split("\nA cell:\n")
+    run_table, rest = page.split("\nA cell:\n")
+    cell_table, batch_table = rest.split("\n## A batch\n")
     assert re.findall(r"^\| `(\w+)` \|", run_table, re.MULTILINE) == list(run)
     assert re.findall(r"^\| `(\w+)` \|", cell_table, re.MULTILINE) == list(cell.as_dict())
+    assert re.findall(r"^\| `(\w+)` \|", batch_table, re.MULTILINE) == list(BatchResult("", "", 0.0).as_dict())
 
 
 def test_the_json_page_names_every_outcome() -> None:

@@ -1,0 +1,137 @@
+"""Settings of a project: which file counts, what it changes, and how what is wrong in it is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from nbrun.cli.app import cli
+from nbrun.cli.run import command
+from nbrun.cli.settings import EACH, current_project, options_of, overrides_for
+from nbrun.core.settings import schema
+from nbrun.errors import NbrunError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder that is a repository."""
+    (tmp_path / ".git").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def given(*arguments: str, meta: dict[str, str] | None = None) -> tuple[dict[str, Any], list[Any]]:
+    """Give the options that the command would have, and the overrides of single notebooks."""
+    parent = click.Context(cli)
+    parent.meta.update(meta or {})
+    context = command.make_context("run", [*arguments], parent=parent)
+    with context:
+        return context.params, overrides_for(context, current_project(), {})
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, standalone_mode=False)
+
+
+def test_a_projects_settings_are_the_defaults_and_what_is_typed_wins(here: Path) -> None:
+    (here / "pyproject.toml").write_text('[tool.nbrun]\ncell-timeout = "5m"\njobs = "auto"\nkernel = "ir"\n')
+    options, overrides = given("a", "--kernel", "python3")
+    assert (options["cell_timeout"], options["jobs"], options["kernel"]) == (300.0, "auto", "python3")
+    assert overrides == []
+    assert given("a", "--no-config")[0]["cell_timeout"] is None
+
+
+def test_the_nearest_file_counts_up_to_the_repositorys_root(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "pyproject.toml").write_text("[tool.nbrun]\nretries = 1\n")
+    below = here / "a" / "b"
+    below.mkdir(parents=True)
+    (here / "a" / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    monkeypatch.chdir(below)
+    assert given("x")[0]["retries"] == 1
+    (here / "a" / "nbrun.toml").write_text("retries = 2\n")
+    assert given("x")[0]["retries"] == 2
+    (below / ".git").mkdir()
+    assert given("x")[0]["retries"] == 0
+    assert given("x", "--config", str(here / "pyproject.toml"))[0]["retries"] == 1
+
+
+def test_paths_in_a_file_begin_at_its_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "nbrun.toml").write_text('output = "out/"\njson = "-"\ncache = "kept"\n')
+    assert given("x")[0]["output"] == "out/"
+    (here / "deep").mkdir()
+    monkeypatch.chdir(here / "deep")
+    options, _ = given("x")
+    assert (options["output"], options["json_file"], options["cache"]) == ("../out/", "-", Path("../kept"))
+
+
+def test_what_is_said_of_some_notebooks_becomes_an_override_less_what_was_typed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "nbrun.toml").write_text(
+        'exclude = ["drafts/"]\n[[overrides]]\nmatch = "slow/*"\ntimeout = "1h"\nno-save = true\nparameters = {a = 1}\n'
+    )
+    (here / "deep").mkdir()
+    monkeypatch.chdir(here / "deep")
+    _, (excluded, slow) = given("x")
+    assert (excluded.match, excluded.skip, excluded.base) == (["drafts/"], True, "deep")
+    assert (slow.match, slow.options, slow.parameters) == (["slow/*"], {"timeout": 3600.0, "save": False}, {"a": 1})
+    _, (_, slow) = given("x", "--timeout", "5")
+    assert slow.options == {"save": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[tool.nbrun]\n\ncell-timout = 5\n", "pyproject.toml, line 3: tool.nbrun.cell-timout: is no setting"),
+        ("[tool.nbrun]\nretries = 'x'\n", "line 2: tool.nbrun.retries: takes a whole number"),
+        ("[tool.nbrun\n", "no TOML"),
+    ],
+)
+def test_what_is_wrong_is_told_with_file_and_line(text: str, said: str, here: Path) -> None:
+    (here / "pyproject.toml").write_text(text)
+    error = call("run", "a.ipynb").exception
+    assert isinstance(error, NbrunError)
+    assert said in str(error)
+
+
+def test_a_broken_pyproject_that_is_not_about_nbrun_is_none_of_our_business(here: Path) -> None:
+    (here / "pyproject.toml").write_text("[tool.other\n")
+    assert given("x")[0]["retries"] == 0
+
+
+def test_a_named_batch_brings_its_notebooks_and_its_options(here: Path) -> None:
+    (here / "nbrun.toml").write_text(
+        'retries = 1\n[batch.nightly]\nnotebooks = ["nothing*.ipynb"]\nretries = 2\nallow-empty = true\n'
+    )
+    options, _ = given(meta={"nbrun.job": "nightly"})
+    assert (options["retries"], options["allow_empty"]) == (2, True)
+    result = call("batch", "nightly", "--json", "r.json")
+    assert (result.exception, result.return_value) == (None, 0)
+    assert json.loads((here / "r.json").read_text())["runs"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["weekly"], "no job 'weekly'"), (["--quiet", "nightly"], "the job's name comes first")]
+)
+def test_a_batch_that_is_not_there_is_told(arguments: list[str], said: str, here: Path) -> None:
+    (here / "nbrun.toml").write_text('[batch.nightly]\nnotebooks = ["a"]\n')
+    error = call("batch", *arguments).exception
+    assert isinstance(error, NbrunError)
+    assert said in str(error)
+
+
+def test_every_option_for_single_notebooks_is_an_option_and_a_key() -> None:
+    import nbrun
+
+    assert {option.name for option in options_of(command) if option.each} == EACH.keys()
+    assert {key for key, _ in EACH.values()} <= nbrun.RunOptions.__annotations__.keys()
+
+
+def test_the_published_schema_is_that_of_the_options() -> None:
+    published = json.loads((ROOT / "docs" / "nbrun.schema.json").read_text())
+    assert published == json.loads(json.dumps(schema(options_of(command)))), "run python docs/reference.py"
