@@ -216,6 +216,10 @@ class _Batch:
             lines = "".join(traceback.format_exception(error))
             problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
             result = replace(self._failed(errand, began, Outcome.INTERRUPTED, problem), signal=ExitCode.BUG)
+        except BaseException:
+            for notebook in kept:
+                notebook.drop()
+            raise
         for notebook in kept:
             await asyncio.to_thread(notebook.settle, result)
         return result if errand.job.save or result.rescued else replace(result, output=None)

@@ -201,6 +201,12 @@ class KeptNotebook:
         """Clean up."""
         await self._inner.close()
 
+    def drop(self) -> None:
+        """Throw away what is held."""
+        if self._held is not None:
+            with contextlib.suppress(OSError):
+                self._held.unlink(missing_ok=True)
+
     def settle(self, result: NotebookResult) -> None:
         """Keep what is held, if the run passed."""
         if self._held is not None:

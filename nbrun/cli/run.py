@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from nbrun.cli.batching import batch_options, is_plain, is_single, read_batch_options
+from nbrun.cli.batching import batch_options, is_plain, is_single, is_the_one, read_batch_options
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
 from nbrun.cli.saving import saving_of, saving_options
 from nbrun.cli.settings import current_project, overrides_for, settings_options
@@ -79,6 +79,7 @@ def command(notebooks: tuple[str, ...], json_file: str | None, *, log_output: bo
         record, exit_code = result.as_dict(), int(result.exit_code)
     else:
         _say_why_nothing_ran(result, quiet=quiet)
+        single = single or is_the_one(named, given, result)
         record = (result.runs[0] if single and result.runs else result).as_dict()
         exit_code = ExitCode.OK if given["allow_empty"] and not result.runs else int(result.exit_code)
     _write_json(json_file, record)

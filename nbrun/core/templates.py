@@ -19,6 +19,9 @@ FIELDS = ("folder", "stem", "name", "index", "date", "run-id")
 _PARAMETER = "params."
 _UNFIT = re.compile(r"[\\/:*?\"<>|\x00-\x1f]")
 """What no file system, or not every one, takes in a file's name."""
+_SLASHES = re.compile(r"/{2,}")
+_HERE = re.compile(r"(?:^|(?<=/))(?:\./)+")
+"""What a folder that is the current one leaves behind."""
 _HINT = f"Fields are {', '.join('{' + name + '}' for name in FIELDS)} and {{params.NAME}}; write {{{{ for a brace."
 
 
@@ -73,7 +76,7 @@ class Template:
             filled.append(before)
             if name is not None:
                 filled.append(self._filled(fields, name, spec))
-        return re.sub(r"(?<=/)/+", "", "".join(filled))
+        return _HERE.sub("", _SLASHES.sub("/", "".join(filled)))
 
     def _filled(self, fields: Fields, name: str, spec: str) -> str:
         try:

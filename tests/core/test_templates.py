@@ -27,7 +27,7 @@ def test_fields_are_filled_in(template: str, output: str) -> None:
 
 
 def test_a_notebook_without_folder_or_suffix_has_an_output_too() -> None:
-    assert Template("out/{folder}/{stem}").fill(fields("report")) == "out/./report"
+    assert Template("out/{folder}/{stem}").fill(fields("report")) == "out/report"
 
 
 @pytest.mark.parametrize(
