@@ -84,6 +84,8 @@ class _SharedHost:
         self._host: Host | None = None
         self._stack = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
+        self.failure: NbrunError | None = None
+        """Why there is no server and will be none; None as long as there may be."""
 
     @property
     def is_open(self) -> bool:
@@ -98,17 +100,26 @@ class _SharedHost:
     async def get(self) -> Host:
         """Give the server, opened; raises what opening one raises."""
         async with self._opening:
-            if self._host is not None and self._host.gone():
-                if not self._left:
-                    raise ServerError(
-                        f"the private server ended by itself {RESTARTS + 1} times; it is not started again",
-                        hint="Something in these notebooks may take all memory: run fewer at once with -j.",
-                    )
-                self._left -= 1
-                self._host = None
-            if self._host is None:
-                self._host = await self._stack.enter_async_context(self._open())
-            return self._host
+            if self.failure is not None:
+                raise self.failure
+            try:
+                return await self._opened()
+            except NbrunError as error:
+                self.failure = error
+                raise
+
+    async def _opened(self) -> Host:
+        if self._host is not None and self._host.gone():
+            if not self._left:
+                raise ServerError(
+                    f"the private server ended by itself {RESTARTS + 1} times; it is not started again",
+                    hint="Something in these notebooks may take all memory: run fewer at once with -j.",
+                )
+            self._left -= 1
+            self._host = None
+        if self._host is None:
+            self._host = await self._stack.enter_async_context(self._open())
+        return self._host
 
     async def may_be_replaced(self, host: Host) -> bool:
         """Tell whether `host`, which has just failed somebody, has ended and another one can be had."""
@@ -157,6 +168,8 @@ class _Batch:
         """Say why no other run is begun; empty as long as some are."""
         if self._stop.reason is not None:
             return self._stop.reason
+        if self._host.failure is not None:
+            return str(self._host.failure)
         most = self._policy.max_failures
         if most is not None and self._failures >= most:
             return f"{self._failures} {'run' if self._failures == 1 else 'runs'} failed before"

@@ -227,6 +227,17 @@ async def test_a_server_that_dies_is_replaced_for_those_that_had_not_begun(here:
     assert result.exit_code is ExitCode.SERVER
 
 
+async def test_a_server_that_cannot_be_had_is_asked_for_once(here: Path) -> None:
+    write(here, a="1", b="1", c="1")
+    result = await nbrun.run_many_async(["."], server="http://127.0.0.1:1/", upload=True)
+    assert result.exit_code is ExitCode.SERVER
+    assert [run.outcome.value for run in result.runs][-1] == "not-run"
+    assert [run.attempts for run in result.runs][-1] == 0
+    problem = result.runs[0].problem
+    assert problem is not None
+    assert "127.0.0.1:1" in problem.message
+
+
 async def test_a_bug_in_one_run_is_that_runs_result(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(here, a="1", b="1")
 
