@@ -2,7 +2,8 @@
 
 A run is begun when a worker is free, and everything of it (kernel, socket, notebook) is gone before the worker takes
 the next one; what stays is its result, which has no outputs. There is one worker more than there may be runs at once:
-it starts the next kernel and loads the next notebook, whose cells then wait for their turn.
+it starts the next kernel and loads the next notebook, whose cells then wait for their turn. Turns are given in the
+order of the errands.
 
 What goes wrong in one run, a bug in nbrun included, is that run's result and nobody else's. A private server that ends
 takes with it the runs that were executing; those that had not begun to, and all later ones, get a new server.
@@ -134,6 +135,35 @@ class _SharedHost:
         await self._stack.aclose()
 
 
+class _Turn:
+    """One run's right to execute cells: taken at its beginning where one is free, else waited for."""
+
+    def __init__(self, free: asyncio.Semaphore, check: Callable[[], None]) -> None:
+        self._free = free
+        self._check = check
+        self._held = False
+
+    async def take(self) -> None:
+        """Take a turn, when there is one."""
+        await self._free.acquire()
+        self._held = True
+
+    def give_back(self) -> None:
+        """Let the next one have it; do nothing when that was done."""
+        if self._held:
+            self._held = False
+            self._free.release()
+
+    async def __aenter__(self) -> None:
+        """Wait for the turn; raises what the check raises."""
+        if not self._held:
+            await self.take()
+        self._check()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.give_back()
+
+
 class _Batch:
     def __init__(
         self,
@@ -214,10 +244,13 @@ class _Batch:
         since = clock()
         used: list[Host] = []
         kept: list[KeptNotebook] = []
+        turn = _Turn(self._free, lambda: self._check_turn(used))
+        if not self._free.locked():
+            await turn.take()
         job = errand.job if self._cache is None else replace(errand.job, save=True)
         try:
             opening = self._opening(errand, journal, used, kept)
-            result = await run_notebook(job, opening, journal=journal, stop=self._stop, turn=self._turn())
+            result = await run_notebook(job, opening, journal=journal, stop=self._stop, turn=turn)
         except _NotItsTurn:
             return self._not_its_turn(errand)
         except NbrunError as error:
@@ -233,6 +266,8 @@ class _Batch:
             for notebook in kept:
                 notebook.drop()
             raise
+        finally:
+            turn.give_back()
         for notebook in kept:
             await asyncio.to_thread(notebook.settle, result)
         return result if errand.job.save or result.rescued else replace(result, output=None)
@@ -252,12 +287,12 @@ class _Batch:
             notebook = keeping
         yield host.server, notebook
 
-    @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        async with self._free:
-            if self._over and self._stop.reason is None:
-                raise _NotItsTurn(self._over)
-            yield
+    def _check_turn(self, used: Sequence[Host]) -> None:
+        """Raise where a run that has waited is not to begin any more, or cannot."""
+        if self._over and self._stop.reason is None:
+            raise _NotItsTurn(self._over)
+        if used and used[0].gone():
+            raise ServerError("the private server ended while this run was waiting for its turn")
 
     def _observe_run(self, event: Event) -> None:
         """Pass on what a run tells, but not that it finished: it may be tried again."""

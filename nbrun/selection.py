@@ -117,7 +117,7 @@ async def notebooks_on_server(
 async def _on_server(contents: Contents, name: str, written: str | None) -> list[str]:
     path = contents_path(name)
     try:
-        model = await contents.stat(path)
+        model = await contents.get(path, content=False)  # without a hash: of a folder, servers answer 500
     except NotFound:
         if not is_glob(name):
             hint = "Paths on a server are relative to its root folder; hidden files do not exist for it."
@@ -151,6 +151,6 @@ def _is_followed(entry: ContentsModel, written: str | None) -> bool:
 async def is_folder_on_server(contents: Contents, name: str) -> bool:
     """Tell whether a server has a folder of that name."""
     try:
-        return (await contents.stat(contents_path(name))).type == "directory"
+        return (await contents.get(contents_path(name), content=False)).type == "directory"
     except (NotFound, UsageError):
         return False

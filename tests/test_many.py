@@ -83,7 +83,7 @@ def test_a_second_run_with_a_cache_executes_nothing(here: Path, monkeypatch: pyt
     )
     write(here / "nb", b="print('b')", bad="1/0")
     first = nbrun.run_many(["nb"], output="out", cache="kept", jobs=2)
-    assert outcomes(first) == {"a": "passed", "b": "passed", "bad": "failed"}
+    assert outcomes(first) == {"a": "passed", "b": "passed", "bad": "failed"}, [run.problem for run in first.runs]
     once = (here / "out" / "nb" / "a.ipynb").read_bytes()
     (here / "out" / "nb" / "a.ipynb").unlink()
 
