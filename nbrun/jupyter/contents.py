@@ -214,7 +214,11 @@ class Contents:
         parents = PurePosixPath(contents_path(path)).parents
         for parent in reversed(list(parents)[:-1]):
             if not await self.exists(str(parent)):
-                await self.make_directory(str(parent))
+                try:
+                    await self.make_directory(str(parent))
+                except RequestRefused:  # 500 where somebody else makes it in the same moment
+                    if not await self.exists(str(parent)):
+                        raise
 
     async def create_untitled(
         self, directory: str = "", *, kind: str = "notebook", extension: str = ""

@@ -1,5 +1,6 @@
 """Files, notebooks and folders of a real server, under names that no one would give them."""
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -124,6 +125,12 @@ async def test_parents_are_made_from_the_top_and_may_be_there_already(client: Cl
     for name in ("x.ipynb", "y.ipynb"):
         await client.contents.make_parents(f"/one/two #/three/{name}")
     assert [path.name for path in (root / "one" / "two #").iterdir()] == ["three"]
+
+
+async def test_parents_may_be_made_by_several_at_once(client: Client, root: Path) -> None:
+    for folder in ("p", "q", "r"):
+        await asyncio.gather(*(client.contents.make_parents(f"at once/{folder}/{number}/x") for number in range(8)))
+    assert sum(1 for _ in (root / "at once").rglob("*")) == 3 + 3 * 8
 
 
 async def test_a_missing_parent_is_a_refusal_that_quotes_the_server(client: Client) -> None:
