@@ -136,12 +136,22 @@ class _SharedHost:
 
 
 class _Turn:
-    """One run's right to execute cells: taken at its beginning where one is free, else waited for."""
+    """One run's right to execute cells: taken at its beginning where one is free, else waited for.
 
-    def __init__(self, free: asyncio.Semaphore, check: Callable[[], None]) -> None:
+    It is given back when the cells have been executed, so that the next run's begin while this one is saved; if
+    `whole`, only when the run has been counted. ``check`` raises where the run is not to begin after all.
+    """
+
+    def __init__(self, free: asyncio.Semaphore, *, whole: bool) -> None:
         self._free = free
-        self._check = check
+        self._whole = whole
         self._held = False
+        self.check: Callable[[], None] = lambda: None
+
+    async def take_if_free(self) -> None:
+        """Take a turn, if nobody needs to be waited for."""
+        if not self._held and not self._free.locked():
+            await self.take()
 
     async def take(self) -> None:
         """Take a turn, when there is one."""
@@ -158,10 +168,11 @@ class _Turn:
         """Wait for the turn; raises what the check raises."""
         if not self._held:
             await self.take()
-        self._check()
+        self.check()
 
     async def __aexit__(self, *_: object) -> None:
-        self.give_back()
+        if not self._whole:
+            self.give_back()
 
 
 class _Batch:
@@ -208,7 +219,11 @@ class _Batch:
     async def _work(self) -> None:
         while self._waiting and not self._over:
             place = self._waiting.popleft()
-            self._finish(place, await self._run(self._errands[place]))
+            turn = _Turn(self._free, whole=self._policy.max_failures is not None)
+            try:
+                self._finish(place, await self._run(self._errands[place], turn))
+            finally:
+                turn.give_back()
 
     def _finish(self, place: int, result: NotebookResult) -> None:
         errand = self._errands[place]
@@ -216,14 +231,14 @@ class _Batch:
         self._failures += result.exit_code is not ExitCode.OK and result.attempts > 0
         self._observe(RunFinished(errand.name, result))
 
-    async def _run(self, errand: Errand) -> NotebookResult:
+    async def _run(self, errand: Errand, turn: _Turn) -> NotebookResult:
         """Run an errand as often as its failures and the policy want it."""
         if self._cache is not None and (found := await self._from_cache(errand, self._cache)):
             return found
         earlier: list[str] = []
         attempt = 1
         while True:
-            result = await self._attempt(errand, earlier)
+            result = await self._attempt(errand, turn, earlier)
             if result is None:  # the server had ended before anything was executed: another one, no attempt spent
                 continue
             tries = attempt if result.attempts else 0
@@ -236,7 +251,7 @@ class _Batch:
             earlier = [*result.warnings, *journal.warnings]
             attempt += 1
 
-    async def _attempt(self, errand: Errand, earlier: Sequence[str]) -> NotebookResult | None:
+    async def _attempt(self, errand: Errand, turn: _Turn, earlier: Sequence[str]) -> NotebookResult | None:
         """Try once; None where the server was gone before the run had begun, and there will be another."""
         journal = Journal(errand.name, self._observe_run)
         journal.warnings.extend(earlier)
@@ -244,9 +259,8 @@ class _Batch:
         since = clock()
         used: list[Host] = []
         kept: list[KeptNotebook] = []
-        turn = _Turn(self._free, lambda: self._check_turn(used))
-        if not self._free.locked():
-            await turn.take()
+        turn.check = lambda: self._check_turn(used)
+        await turn.take_if_free()
         job = errand.job if self._cache is None else replace(errand.job, save=True)
         try:
             opening = self._opening(errand, journal, used, kept)
@@ -266,8 +280,6 @@ class _Batch:
             for notebook in kept:
                 notebook.drop()
             raise
-        finally:
-            turn.give_back()
         for notebook in kept:
             await asyncio.to_thread(notebook.settle, result)
         return result if errand.job.save or result.rescued else replace(result, output=None)
