@@ -192,10 +192,14 @@ class KeptNotebook:
         self.path = self._inner.path
         return content
 
-    async def save(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
+    async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool) -> str:
         """Save to where it belongs, and hold a copy of the outputs."""
         self._held = await asyncio.to_thread(self._cache.hold, content)
-        return await self._inner.save(content, retry) if self._run[0].save else ""
+        return await self._inner.save(content, retry, passed=passed) if self._run[0].save else ""
+
+    async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
+        """Save to where it belongs; a run that is not over is no result."""
+        return self._run[0].save and await self._inner.save_meanwhile(content)
 
     async def close(self) -> None:
         """Clean up."""

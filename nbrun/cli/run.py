@@ -91,14 +91,14 @@ async def _run(
 ) -> Any:
     """Run one notebook, or, where there are options of a `batch`, many."""
     # What a run needs is imported here, so that a wrong call is answered at once.
-    from nbrun.api import RunOptions, run_async
+    from nbrun.api import run_async
     from nbrun.reporters.console import Console
     from nbrun.stopping import StopSwitch
 
     stop = StopSwitch()
     console = Console(log_output=log_output, quiet=quiet)
     async with signals(stop), _ticking(console):
-        options = RunOptions(
+        options: dict[str, Any] = dict(
             output=given["output"],
             server=given["server"],
             token=find_token(given["token_file"]) if given["server"] else None,
