@@ -77,9 +77,10 @@ async def run_notebook(
     given, and that time is not the run's. Raises :class:`NbrunError` when nothing
     could be run; then nothing was changed. Cancellation saves what there is before it passes on.
     """
-    result = await _Run(job, journal, stop, turn or contextlib.nullcontext()).go(opening)
+    run = _Run(job, journal, stop, turn or contextlib.nullcontext())
+    result = await run.go(opening)
     result = replace(result, warnings=tuple(journal.warnings))
-    journal.tell(RunFinished(journal.notebook, result))
+    journal.tell(RunFinished(journal.notebook, result, run.document.content if run.document else None))
     return result
 
 
@@ -95,6 +96,7 @@ class _Run:
         self._began = self._clock()
         self._plan: Plan | None = None
         self._autosave = Autosave(journal.warn)
+        self.document: Document | None = None
 
     async def go(self, opening: Opening) -> NotebookResult:
         async with contextlib.AsyncExitStack() as stack:
@@ -108,6 +110,7 @@ class _Run:
         try:
             self._journal.enter(Stage.LOADING)
             document, specs = await self._stop.guard(self._load(server, notebook))
+            self.document = document
             self._plan = make_plan(document, self._job)
             spec = self._choose_kernel(specs, document)
             self._journal.enter(Stage.STARTING_KERNEL)

@@ -4,9 +4,10 @@
 what tells its runs apart. Events of different runs of a batch come interleaved.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from nbrun.core.bundles import Output
 from nbrun.core.results import BatchResult, CellResult, NotebookResult
@@ -77,10 +78,15 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is over, saved and torn down."""
+    """The run is over, saved and torn down.
+
+    ``content`` is the notebook as it was executed, where it came to that: for reading during the call only, since it
+    may be large and is not the observer's.
+    """
 
     notebook: str
     result: NotebookResult
+    content: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +98,31 @@ class BatchFinished:
 
 Event = BatchStarted | StageEntered | CellStarted | OutputArrived | CellFinished | Warned | RunFinished | BatchFinished
 Observer = Callable[[Event], None]
-"""Called with each event in order, from the run's own loop; it must return at once and not raise."""
+"""Called with each event in order, from the run's own loop; it must return at once. What it raises ends no run."""
 
 
 class Journal:
-    """Tells an observer of one run, and keeps the warnings for its result."""
+    """Tells an observer of one run, and keeps the warnings for its result.
+
+    A run is worth more than the telling of it: an observer that raises is warned of, once, and told the rest.
+    """
 
     def __init__(self, notebook: str, observe: Observer) -> None:
         self.notebook = notebook
         self.warnings: list[str] = []
         self._observe = observe
+        self._complained = False
 
     def tell(self, event: Event) -> None:
         """Pass an event on."""
         if isinstance(event, Warned):
             self.warnings.append(event.text)
-        self._observe(event)
+        try:
+            self._observe(event)
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is not the run's)
+            if not self._complained:
+                self._complained = True
+                self.warnings.append(f"an observer of the run raised {type(error).__name__}: {error}")
 
     def enter(self, stage: Stage) -> None:
         """Say that the run goes on to its next stage."""

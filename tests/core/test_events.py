@@ -21,3 +21,17 @@ def test_a_journal_keeps_every_warning_and_nothing_else() -> None:
 
 def test_stages_are_words_for_a_person() -> None:
     assert f"{Stage.STARTING_KERNEL}" == "starting the kernel"
+
+
+def test_an_observer_that_raises_ends_nothing_is_warned_of_once_and_told_the_rest() -> None:
+    seen: list[Event] = []
+
+    def observe(event: Event) -> None:
+        seen.append(event)
+        raise ValueError("no room")
+
+    journal = Journal("a.ipynb", observe)
+    journal.enter(Stage.LOADING)
+    journal.enter(Stage.RUNNING)
+    assert len(seen) == 2
+    assert journal.warnings == ["an observer of the run raised ValueError: no room"]
