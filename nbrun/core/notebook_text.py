@@ -18,6 +18,11 @@ def notebook_text(content: Mapping[str, Any]) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
+def read_notebook(text: str) -> Any:
+    """Read a file's text as nbformat's own node, upgraded to nbformat 4; raises what nbformat raises."""
+    return nbformat.reads(text, as_version=4)
+
+
 def _without_trust(content: Mapping[str, Any]) -> dict[str, Any]:
     cells = []
     for cell in content["cells"]:

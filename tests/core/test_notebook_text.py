@@ -6,7 +6,7 @@ from typing import Any
 
 import nbformat
 
-from nbrun.core.notebook_text import notebook_text
+from nbrun.core.notebook_text import notebook_text, read_notebook
 
 NOTEBOOK: dict[str, Any] = {
     "nbformat": 4,
@@ -58,3 +58,7 @@ def test_a_notebook_without_cells_ends_in_one_line_end_too() -> None:
     text = notebook_text({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []})
     assert text.endswith("}\n")
     assert not text.endswith("\n\n")
+
+
+def test_a_files_text_is_read_back_with_its_texts_joined() -> None:
+    assert read_notebook(notebook_text(NOTEBOOK)).cells[0].source == "one\ntwo"
