@@ -2,9 +2,10 @@
 
 In a log, a cell that is silent for long gets a heartbeat, so that nobody takes a long run for a hanging one. Colours,
 width and what counts as a terminal are rich's business, NO_COLOR and FORCE_COLOR with it. All goes to standard error:
-standard output is for data.
+standard output is for data. A batch of many runs is told by :mod:`nbrun.reporters.batch_console`.
 """
 
+import sys
 import time
 
 from rich.console import Console as RichConsole
@@ -28,22 +29,37 @@ from nbrun.core.events import (
 )
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.reporters import wording
+from nbrun.reporters.batch_console import HEARTBEAT, STYLES, BatchConsole
+from nbrun.reporters.github_commands import harmless
 from nbrun.reporters.outputlog import OutputLog
-
-HEARTBEAT = 30.0
-"""Seconds between two signs of life in a log."""
-_STYLES = {Outcome.PASSED: "bold green", Outcome.INTERRUPTED: "bold yellow", Outcome.INCOMPLETE: "bold yellow"}
-_CELL_STYLES = {CellOutcome.PASSED: "green", CellOutcome.INTERRUPTED: "yellow"}
 
 
 class Console:
-    """Listens to one run and writes to standard error."""
+    """Listens to one run, or to a batch of them, and writes to standard error.
 
-    def __init__(self, *, log_output: bool = False, quiet: bool = False, console: RichConsole | None = None) -> None:
+    In a log that a GitHub runner reads (`runner`), nothing that comes out of a notebook is a command to it.
+    """
+
+    name = "the console"
+
+    def __init__(
+        self,
+        *,
+        log_output: bool = False,
+        quiet: bool = False,
+        runner: bool = False,
+        console: RichConsole | None = None,
+    ) -> None:
+        # FORCE_COLOR makes rich take everything for a terminal; a log stays a log, in colours.
+        # What a runner reads is a log as well, even where it gives its steps a terminal.
+        on_screen = (console is not None or sys.stderr.isatty()) and not runner
         self._console = console or RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._quiet = quiet
-        self._log = OutputLog(self._say_output) if log_output and not quiet else None
-        self._live = self._console.is_terminal and not self._console.is_dumb_terminal and not quiet
+        self._runner = runner
+        self._logs_output = log_output and not quiet
+        self._log = OutputLog(self._say_output) if self._logs_output else None
+        self._live = self._console.is_terminal and on_screen and not self._console.is_dumb_terminal and not quiet
+        self._batch: BatchConsole | None = None
         self._line: Live | None = None
         self._spinner = Spinner("dots")
         self._notebook = ""
@@ -56,6 +72,9 @@ class Console:
 
     def observe(self, event: Event) -> None:
         """Take an event."""
+        if self._batch is not None:
+            self._batch.observe(event)
+            return
         match event:
             case StageEntered(notebook, stage):
                 self._enter(notebook, stage)
@@ -71,20 +90,32 @@ class Console:
             case Warned(notebook, text):
                 self._say(f"{notebook}: {text}", "yellow")
             case RunFinished(_, result):
-                if result.attempts:  # those whose turn never came would bury what failed
-                    self._finish(result)
-            case BatchStarted() | BatchFinished():
-                pass  # one run needs no words about all of them
+                self._finish(result)
+            case BatchStarted(notebooks):
+                self._batch = BatchConsole(
+                    self._console,
+                    notebooks,
+                    live=self._live,
+                    quiet=self._quiet,
+                    log_output=self._logs_output,
+                    clean=harmless if self._runner else str,
+                )
+            case BatchFinished():
+                pass  # it comes to the batch's own console
 
     def tick(self) -> None:
         """Show that time passes."""
-        if self._live:
+        if self._batch is not None:
+            self._batch.tick()
+        elif self._live:
             self._show()
         elif self._current and not self._quiet and time.monotonic() - self._last_said >= HEARTBEAT:
             self._say(f"{self._current.notebook}: {self._doing()}")
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Take the live lines away."""
+        if self._batch is not None:
+            self._batch.close()
         if self._line is not None:
             self._line.stop()
             self._line = None
@@ -128,7 +159,7 @@ class Console:
         if failing is not None and failing.error is not None and result.outcome is not Outcome.PASSED:
             for line in failing.error.traceback:
                 self._say_output(line)
-        style = _STYLES.get(result.outcome, "bold red")
+        style = STYLES.get(result.outcome, "bold red")
         for line in wording.problem(result):
             self._say(line, style if not line.startswith("  ") else "")
         if not self._quiet or result.outcome is not Outcome.PASSED:
@@ -136,8 +167,11 @@ class Console:
 
     def _say(self, line: str, style: str = "") -> None:
         self._last_said = time.monotonic()
-        self._console.print(f"[{style}]{escape(line)}[/]" if style else escape(line))
+        line = escape(harmless(line) if self._runner else line)
+        self._console.print(f"[{style}]{line}[/]" if style else line)
 
     def _say_output(self, line: str) -> None:
         self._last_said = time.monotonic()
+        if self._runner:
+            line = "\n".join(map(harmless, line.split("\n")))
         self._console.print(Text.from_ansi(line))

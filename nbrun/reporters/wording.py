@@ -1,8 +1,10 @@
 """What is said of a run, in words: the same sentences on a terminal and in a log."""
 
+from collections.abc import Mapping
+
 from nbrun.core.bundles import Output
 from nbrun.core.durations import spell_duration
-from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
+from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 
 _SAID = {
     Outcome.PASSED: "passed",
@@ -28,6 +30,11 @@ def summary(result: NotebookResult) -> str:
     return ", ".join(parts)
 
 
+def outcome(result: NotebookResult) -> str:
+    """Give the outcome in a word or two."""
+    return _SAID[result.outcome]
+
+
 def tally(result: NotebookResult) -> str:
     """Count the cells by outcome: ``12 cells``, or ``11 passed, 1 failed, 3 not run``."""
     counts = {outcome: number for outcome, number in result.tally().items() if outcome is not CellOutcome.SKIPPED}
@@ -49,6 +56,17 @@ def cell_line(result: CellResult, number: int, total: int) -> str:
     """Say how a cell went: ``cell 3 of 12 passed in 0.4 s``."""
     took = f" in {spell_duration(result.seconds)}" if result.seconds is not None else ""
     return f"cell {number} of {total} {result.outcome.value.replace('-', ' ')}{took}"
+
+
+def batch_summary(batch: BatchResult) -> str:
+    """Give the one line that says how a batch ended: ``40 notebooks in 3 min 2 s: 38 passed, 2 failed``."""
+    notebooks = "1 notebook" if len(batch.runs) == 1 else f"{len(batch.runs)} notebooks"
+    return f"{notebooks} in {spell_duration(batch.seconds)}: {counts(batch.tally())}"
+
+
+def counts(tally: Mapping[Outcome, int]) -> str:
+    """Count runs by outcome: ``38 passed, 2 failed``."""
+    return ", ".join(f"{number} {_SAID[outcome]}" for outcome, number in tally.items()) or "nothing was run"
 
 
 def output_text(output: Output) -> str:

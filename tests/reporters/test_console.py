@@ -18,7 +18,7 @@ from nbrun.core.events import (
     Warned,
 )
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
-from nbrun.reporters import console as module
+from nbrun.reporters.batch_console import HEARTBEAT
 from nbrun.reporters.console import Console
 
 NAME = "nb.ipynb"
@@ -88,7 +88,7 @@ def test_a_silent_cell_gets_a_heartbeat_in_a_log(monkeypatch: pytest.MonkeyPatch
     console.observe(CellStarted(NAME, 0, 1, 2))
     console.tick()
     assert sink.getvalue() == ""
-    now[0] += module.HEARTBEAT + 5
+    now[0] += HEARTBEAT + 5
     console.tick()
     console.tick()
     assert sink.getvalue() == "nb.ipynb: cell 1 of 2, 35 s\n"

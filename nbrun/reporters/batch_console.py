@@ -1,0 +1,259 @@
+"""Tells a person how a batch goes: live rows and a bar on a terminal, a line a run in a log, failures as they happen.
+
+A row is a notebook that runs now; those that wait and those that are done are counted in the bar, whose estimate goes
+by what the finished ones took. What is printed above the rows stays: each failure with the cell's source, the failing
+line marked, and a traceback without the inside of libraries; at the end a table of what did not pass.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console as RichConsole
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from nbrun.core.durations import spell_duration
+from nbrun.core.estimate import time_left
+from nbrun.core.events import (
+    BatchFinished,
+    BatchStarted,
+    CellFinished,
+    CellStarted,
+    Event,
+    OutputArrived,
+    RunFinished,
+    Stage,
+    StageEntered,
+    Warned,
+)
+from nbrun.core.results import BatchResult, NotebookResult, Outcome
+from nbrun.core.tracebacks import trimmed
+from nbrun.reporters import wording
+from nbrun.reporters.outputlog import OutputLog
+from nbrun.reporters.record import Fault, RunRecord, fault_of, is_fault
+
+HEARTBEAT = 30.0
+"""Seconds between two signs of life in a log."""
+STYLES = {Outcome.PASSED: "bold green", Outcome.INTERRUPTED: "bold yellow", Outcome.INCOMPLETE: "bold yellow"}
+"""The colours of outcomes; all others are red."""
+_LONGEST_TABLE = 20
+"""Runs that the table at the end names though they passed; of more it names those that did not."""
+_WIDEST = 120
+"""Columns of the live rows on a wide terminal."""
+_TRACEBACK = 24
+"""Lines of a failure's traceback."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """A run that goes on now."""
+
+    run: RunRecord
+    began: float
+    stage: Stage | None = None
+    cell: CellStarted | None = None
+    cell_began: float = 0.0
+    done: int = 0
+    log: OutputLog | None = None
+    spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
+
+
+class BatchConsole:
+    """Listens to a batch, from its first event to its last."""
+
+    def __init__(
+        self,
+        console: RichConsole,
+        notebooks: Sequence[str],
+        *,
+        live: bool,
+        quiet: bool,
+        log_output: bool,
+        clean: Callable[[str], str] = str,
+    ) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._log_output = log_output
+        self._clean = clean
+        self._all = max(len(notebooks), 1)
+        self._began = self._last_said = time.monotonic()
+        self._rows: dict[str, _Row] = {}
+        self._results: list[NotebookResult] = []
+        self._screen = Live(console=console, auto_refresh=False, transient=True) if live else None
+        if self._screen is not None:
+            self._screen.start()
+        elif not quiet:
+            self._say(f"{'1 notebook' if len(notebooks) == 1 else f'{len(notebooks)} notebooks'} to run")
+
+    def observe(self, event: Event) -> None:
+        """Take an event."""
+        match event:
+            case StageEntered(notebook, stage):
+                self._row(notebook).stage = stage
+            case CellStarted(notebook, index, number, _, source):
+                row = self._row(notebook)
+                row.cell, row.cell_began = event, time.monotonic()
+                row.run.sources[index], row.run.numbers[index] = source, number
+            case OutputArrived(notebook, index, output) if self._log_output:
+                log, label = self._log(notebook, index)
+                log.show(index, label, output)
+            case CellFinished(notebook, cell):
+                self._row(notebook).done += 1
+                if self._log_output:
+                    log, label = self._log(notebook, cell.index)
+                    log.finish(cell.index, label)
+            case Warned(notebook, text):
+                self._say(f"{notebook}: {text}", "yellow")
+            case RunFinished(notebook, result):
+                self._finish(notebook, result)
+            case BatchFinished(batch):
+                self.close()
+                self._sum_up(batch)
+            case BatchStarted() | OutputArrived():
+                pass
+
+    def tick(self) -> None:
+        """Show that time passes."""
+        if self._screen is not None:
+            self._screen.update(Group(*self._picture()), refresh=True)
+        elif self._rows and not self._quiet and time.monotonic() - self._last_said >= HEARTBEAT:
+            now = time.monotonic()
+            going = ", ".join(f"{name} ({_doing(row, now)})" for name, row in self._rows.items())
+            self._say(f"{self._counted()}, {spell_duration(now - self._began)}: running {going}")
+
+    def close(self) -> None:
+        """Take the live rows away."""
+        if self._screen is not None:
+            self._screen.stop()
+            self._screen = None
+
+    def _row(self, notebook: str) -> _Row:
+        if notebook not in self._rows:
+            self._rows[notebook] = _Row(RunRecord(notebook), time.monotonic())
+        return self._rows[notebook]
+
+    def _log(self, notebook: str, index: int) -> tuple[OutputLog, str]:
+        row = self._row(notebook)
+        if row.log is None:
+            row.log = OutputLog(self._say_output)
+        return row.log, f"[{notebook} cell {row.run.numbers.get(index, '?')}] "
+
+    def _finish(self, notebook: str, result: NotebookResult) -> None:
+        row = self._rows.pop(notebook, None)
+        self._results.append(result)
+        if not is_fault(result):
+            # Of those whose turn never came nothing is said: it would bury what failed.
+            if result.attempts and not self._quiet and self._screen is None:
+                self._say(f"{self._counted()} {notebook}: {wording.summary(result)}")
+            return
+        style = STYLES.get(result.outcome, "bold red")
+        self._say(f"{self._counted()} {notebook}: {wording.summary(result)}", style)
+        if result.problem is not None:
+            for line in filter(None, (result.problem.message, result.problem.hint)):
+                self._say(f"  {line}")
+        fault = fault_of(row.run, result) if row else None
+        if fault is not None and fault.source:
+            self._show_fault(fault)
+
+    def _show_fault(self, fault: Fault) -> None:
+        for at, text, hit in fault.excerpt():
+            self._say(f"  {'>' if hit else ' '} {at:4} | {text}", "bold" if hit else "")
+        if fault.cell.error is not None:
+            for line in trimmed(fault.cell.error.traceback, longest=_TRACEBACK):
+                self._say(f"    {line}", "dim" if line.startswith("File ") else "")
+
+    def _sum_up(self, batch: BatchResult) -> None:
+        failed = [run for run in batch.runs if run.outcome is not Outcome.PASSED]
+        if self._quiet and not failed:
+            return
+        named = batch.runs if len(batch.runs) <= _LONGEST_TABLE and not self._quiet else failed
+        if named and self._console.is_terminal:
+            self._console.print(_table(named, self._console.width), soft_wrap=False)
+        else:
+            for run in failed:
+                self._say(f"{run.notebook}: {wording.outcome(run)}")
+        self._say(wording.batch_summary(batch), "bold red" if failed else "bold green")
+
+    def _counted(self) -> str:
+        width = len(str(self._all))
+        return f"[{len(self._results):{width}}/{self._all}]"
+
+    def _picture(self) -> list[Table]:
+        """Draw the rows, as many as the screen holds, and the bar."""
+        now, width = time.monotonic(), self._console.width
+        rows = _grid(width, names=True)
+        room = max(1, self._console.height - 4)
+        for name, row in list(self._rows.items())[:room]:
+            rows.add_row(
+                row.spinner,
+                _shortened(name, min(width, _WIDEST) - 40),
+                _doing(row, now),
+                spell_duration(now - row.began),
+            )
+        if len(self._rows) > room:
+            rows.add_row("", f"… and {len(self._rows) - room} more", "", "")
+        return [rows, self._bar(now, width)]
+
+    def _bar(self, now: float, width: int) -> Table:
+        done = len(self._results)
+        running = [now - row.began for row in self._rows.values()]
+        left = time_left([run.seconds for run in self._results], running, max(0, self._all - done - len(running)))
+        failed = sum(run.outcome is not Outcome.PASSED for run in self._results)
+        said = Text(f"{done} of {self._all}", "bold")
+        if failed:
+            said.append(f", {failed} not passed", "bold red")
+        said.append(f"  {spell_duration(now - self._began)}", "dim")
+        if left is not None and done < self._all:
+            said.append(f", about {spell_duration(max(left, 1.0))} left", "dim")
+        bar = Table.grid(padding=(0, 1))
+        bar.add_column(width=max(8, min(40, width - said.cell_len - 3)))
+        bar.add_column(no_wrap=True, overflow="ellipsis")
+        bar.add_row(ProgressBar(self._all, done, style="dim", complete_style="red" if failed else "green"), said)
+        return bar
+
+    def _say(self, line: str, style: str = "") -> None:
+        self._last_said = time.monotonic()
+        self._console.print(Text(self._clean(line), style))
+
+    def _say_output(self, line: str) -> None:
+        self._last_said = time.monotonic()
+        self._console.print(Text.from_ansi(self._clean(line)))
+
+
+def _doing(row: _Row, now: float) -> str:
+    if row.cell is not None and row.stage is Stage.RUNNING:
+        return f"cell {row.cell.number} of {row.cell.total}, {spell_duration(now - row.cell_began)}"
+    return row.stage.value if row.stage else "waiting"
+
+
+def _shortened(name: str, width: int) -> str:
+    """Give a path that fits by leaving out its beginning: the end tells more."""
+    return name if len(name) <= width else "…" + name[-(width - 1) :]
+
+
+def _grid(width: int, *, names: bool) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.width = min(width - 1, _WIDEST)
+    grid.add_column(width=1)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1, style="" if names else "dim")
+    grid.add_column(no_wrap=True, overflow="ellipsis", style="cyan")
+    grid.add_column(no_wrap=True, justify="right", style="dim", min_width=8)
+    return grid
+
+
+def _table(runs: Sequence[NotebookResult], width: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("notebook", no_wrap=True, overflow="ellipsis", max_width=max(20, width - 40))
+    table.add_column("outcome")
+    table.add_column("cells", overflow="fold")
+    table.add_column("time", justify="right", no_wrap=True)
+    for run in runs:
+        told = Text(wording.outcome(run) + (" (cached)" if run.cached else ""), STYLES.get(run.outcome, "bold red"))
+        name = _shortened(run.notebook, max(20, width - 40))
+        table.add_row(Text(name), told, wording.tally(run), spell_duration(run.seconds))
+    return table

@@ -1,0 +1,95 @@
+"""What a person sees of a batch: plain lines in a log, live rows on a terminal, failures with their cells."""
+
+import io
+import time
+
+import pytest
+from rich.console import Console as RichConsole
+
+from nbrun.core.events import Event
+from nbrun.reporters.batch_console import HEARTBEAT
+from nbrun.reporters.console import Console
+from tests.reporters.streams import BATCH, GOOD, Speaker, batch
+
+
+def rich(sink: io.StringIO, *, terminal: bool = False, width: int = 100) -> RichConsole:
+    return RichConsole(
+        file=sink, force_terminal=terminal, width=width, height=30, soft_wrap=True, highlight=False, _environ={}
+    )
+
+
+def shown(events: list[Event], *, terminal: bool = False, width: int = 100, **options: bool) -> str:
+    sink = io.StringIO()
+    console = Console(console=rich(sink, terminal=terminal, width=width), **options)
+    for event in events:
+        console.observe(event)
+        console.tick()
+    console.close()
+    return sink.getvalue()
+
+
+def test_a_log_gets_a_line_a_run_and_failures_with_the_cell_and_its_failing_line() -> None:
+    assert shown(batch()).splitlines() == [
+        "4 notebooks to run",
+        "a/good.ipynb: the file is old",
+        "[1/4] a/good.ipynb: passed: 1 cell in 1.5 s, not saved",
+        "[2/4] a/bad.ipynb: failed: 1 passed, 1 failed, 1 not run in 1.5 s, not saved",
+        "  ValueError: <no> in cell 2 of 3",
+        "       1 | total = 0",
+        "       2 | ",
+        "  >    3 | raise ValueError('<no> & \"data\"')",
+        "    Cell In[2], line 3",
+        "    ----> 3 raise ValueError('<no> & \"data\"')",
+        '    ValueError: <no> & "data"',
+        "[3/4] dead.ipynb: kernel died: 1 kernel died in 1.5 s, not saved",
+        "  the kernel died in cell 1 of 1",
+        "  Look.",
+        "       1 | import os; os._exit(1)",
+        "[4/4] never.ipynb: not run: 0 cells in 1.5 s, not saved",
+        "  never.ipynb: there is no such file",
+        "  nbrun looked.",
+        "a/bad.ipynb: failed",
+        "dead.ipynb: kernel died",
+        "never.ipynb: not run",
+        "4 notebooks in 3.0 s: 1 passed, 1 failed, 1 kernel died, 1 not run",
+    ]
+
+
+def test_quiet_leaves_out_what_went_well() -> None:
+    said = shown(batch(), quiet=True)
+    assert "good.ipynb: passed" not in said
+    assert "a/bad.ipynb: failed" in said
+
+
+def test_outputs_are_shown_by_notebook_and_cell_if_asked_for() -> None:
+    said = shown(batch(), log_output=True).splitlines()
+    assert "[a/good.ipynb cell 1] fine" in said
+    assert "[a/bad.ipynb cell 1] ::error::mine" in said
+
+
+def test_in_a_runners_log_nothing_from_a_notebook_is_a_command() -> None:
+    run = Speaker("::error::n.ipynb")
+    for line in shown([batch()[0], run.stage(), run.is_over(BATCH.runs[1])], runner=True).splitlines():
+        assert not line.strip().startswith("::")
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_terminal_sees_rows_that_fit_a_bar_and_a_table(width: int) -> None:
+    said = shown(batch(), terminal=True, width=width)
+    for wanted in ("cell 2 of 2", "1 of 4", "about", "left", "outcome"):
+        assert wanted in said
+
+
+def test_a_long_silence_in_a_log_gets_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    sink = io.StringIO()
+    console = Console(console=rich(sink))
+    for event in batch()[:7]:
+        console.observe(event)
+    console.tick()
+    now[0] += HEARTBEAT + 5
+    console.tick()
+    console.tick()
+    last = sink.getvalue().splitlines()[1:]
+    assert last == [f"[0/4], 35 s: running {GOOD} (cell 1 of 2, 35 s), a/bad.ipynb (cell 1 of 2, 35 s)"]
