@@ -1,0 +1,131 @@
+"""Reports for machines: every event as a line of JSON as it happens, and the results as one object at the end.
+
+``docs/events.md`` documents the lines, ``docs/json.md`` the objects; fields are only ever added. The lines come out of
+:func:`line_of`, which is the one place that knows their shape.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nbrun.core.events import (
+    BatchFinished,
+    BatchStarted,
+    CellFinished,
+    CellStarted,
+    Event,
+    OutputArrived,
+    RunFinished,
+    StageEntered,
+    Warned,
+)
+from nbrun.core.jsontext import dumps
+from nbrun.version import __version__
+
+
+def line_of(event: Event, time: str) -> dict[str, Any]:
+    """Give the object that stands on the event's line; `time` is ISO 8601, UTC."""
+    match event:
+        case BatchStarted(notebooks):
+            return {"event": "batch-started", "time": time, "version": __version__, "notebooks": list(notebooks)}
+        case StageEntered(notebook, stage):
+            return {"event": "stage-entered", "time": time, "notebook": notebook, "stage": stage.name.lower()}
+        case CellStarted(notebook, index, number, total, source):
+            place = {"index": index, "number": number, "total": total, "source": source}
+            return {"event": "cell-started", "time": time, "notebook": notebook, **place}
+        case OutputArrived(notebook, index, output):
+            return {"event": "output", "time": time, "notebook": notebook, "index": index, "output": output}
+        case CellFinished(notebook, cell):
+            return {"event": "cell-finished", "time": time, "notebook": notebook, "cell": cell.as_dict()}
+        case Warned(notebook, text):
+            return {"event": "warning", "time": time, "notebook": notebook, "text": text}
+        case RunFinished(notebook, result):
+            return {"event": "run-finished", "time": time, "notebook": notebook, "result": result.as_dict()}
+        case BatchFinished(batch):
+            return {"event": "batch-finished", "time": time, "result": batch.as_dict()}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Events:
+    """Writes each event as a line, at once, to a file or (``-``) to standard output."""
+
+    def __init__(self, target: str, *, clock: Callable[[], datetime] = _now) -> None:
+        self.name = f"the log of events {target}"
+        self._clock = clock
+        self._target = target
+        self._file: BinaryIO | None = None
+
+    def observe(self, event: Event) -> None:
+        """Take an event."""
+        if self._file is None:
+            self._file = _open(self._target)
+        line = dumps(line_of(event, self._clock().isoformat(timespec="milliseconds"))) + b"\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except BrokenPipeError:
+            _forget_standard_output()
+            raise
+
+    def close(self) -> None:
+        """Close the file; standard output stays open."""
+        if self._file is not None and self._target != "-":
+            self._file.close()
+
+
+class Results:
+    """Writes what came of the run, or of all runs of a batch, as one JSON object when all is over."""
+
+    def __init__(self, target: str) -> None:
+        self.name = f"the result {target}"
+        self._target = target
+        self._result: dict[str, Any] | None = None
+        self._is_batch = False
+
+    def observe(self, event: Event) -> None:
+        """Take an event."""
+        match event:
+            case BatchStarted():
+                self._is_batch = True
+            case BatchFinished(batch):
+                self._result = batch.as_dict()
+            case RunFinished(_, result) if not self._is_batch:
+                self._result = result.as_dict()
+            case _:
+                pass
+
+    def close(self) -> None:
+        """Write the object."""
+        if self._result is None:
+            return
+        text = json.dumps(self._result, indent=2, ensure_ascii=self._target == "-", default=str) + "\n"
+        file = _open(self._target)
+        try:
+            file.write(text.encode("utf-8", "replace"))
+            file.flush()
+        except BrokenPipeError:
+            _forget_standard_output()
+            raise
+        finally:
+            if self._target != "-":
+                file.close()
+
+
+def _open(target: str) -> BinaryIO:
+    if target == "-":
+        return sys.stdout.buffer
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
+
+
+def _forget_standard_output() -> None:
+    """Let nothing more be written to a reader that has gone: Python would fail over it once more at its very end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
