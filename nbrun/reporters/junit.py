@@ -1,0 +1,156 @@
+"""The JUnit report: a suite per notebook, a case per code cell, as the viewers of GitHub, GitLab and Jenkins read it.
+
+Every viewer takes the elements and attributes that are common to all of them, and only those are written: Jenkins' own
+schema forbids more. A ``failure`` is the notebook's (a cell raised, took too long, lost output), an ``error`` the
+world's (the kernel died, the server went away). What went wrong with a run outside of its cells is a case of its own.
+"""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path, PurePath
+
+from nbrun.core.events import BatchStarted, CellFinished, CellStarted, Event, OutputArrived, RunFinished
+from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
+from nbrun.core.tracebacks import plain
+from nbrun.reporters.outputlog import OutputLog
+from nbrun.reporters.record import Record, RunRecord, fails, is_fault
+
+LONGEST_OUTPUT = 16_000
+"""Characters of a cell's text that are kept: the last ones."""
+_LINES_APART = 64
+"""Lines of a running cell that are kept before they are put together and cut."""
+_KIND = {CellOutcome.FAILED: "failure", CellOutcome.TIMED_OUT: "failure"}
+
+
+class JUnit:
+    """Writes the report when all is over."""
+
+    def __init__(self, target: Path) -> None:
+        self.name = f"the JUnit report {target}"
+        self._target = target
+        self._record = Record()
+        self._said: dict[tuple[str, int], list[str]] = {}
+        self._logs: dict[str, OutputLog] = {}
+        self._speaking = ("", 0)
+
+    def observe(self, event: Event) -> None:
+        """Take an event."""
+        self._record.observe(event)
+        match event:
+            case BatchStarted():
+                self._said.clear()
+            case CellStarted(notebook, index):
+                self._said.pop((notebook, index), None)
+            case OutputArrived(notebook, index, output):
+                self._speaking = (notebook, index)
+                if output["output_type"] != "error":
+                    self._log(notebook).show(index, "", output)
+            case CellFinished(notebook, result):
+                self._speaking = (notebook, result.index)
+                self._log(notebook).finish(result.index, "")
+                if lines := self._said.get(self._speaking):
+                    lines[:] = ["\n".join(lines)[-LONGEST_OUTPUT:]]
+            case RunFinished(notebook):
+                self._logs.pop(notebook, None)
+            case _:
+                pass
+
+    def _log(self, notebook: str) -> OutputLog:
+        return self._logs.setdefault(notebook, OutputLog(self._keep))
+
+    def _keep(self, line: str) -> None:
+        """Keep a line of the cell that speaks, and forget the first ones of a cell that says too much."""
+        lines = self._said.setdefault(self._speaking, [])
+        lines.append(plain(line)[-LONGEST_OUTPUT:])
+        if len(lines) > _LINES_APART:
+            lines[:] = ["\n".join(lines)[-LONGEST_OUTPUT:]]
+
+    def close(self) -> None:
+        """Write the report; nothing where nothing was run."""
+        root = ET.Element("testsuites", name="nbrun")
+        suites = [self._suite(run, result) for run, result in self._record.finished()]
+        root.extend(suites)
+        batch = self._record.batch
+        root.set("time", _seconds(batch.seconds if batch else sum(_time(suite) for suite in suites)))
+        for count in ("tests", "failures", "errors"):
+            root.set(count, str(sum(int(suite.get(count, 0)) for suite in suites)))
+        ET.indent(root)
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        ET.ElementTree(root).write(self._target, encoding="utf-8", xml_declaration=True)
+
+    def _suite(self, run: RunRecord, result: NotebookResult) -> ET.Element:
+        suite = ET.Element("testsuite", name=_clean(run.name))
+        suite.set("timestamp", result.started.partition(".")[0].partition("+")[0])
+        suite.set("time", _seconds(result.seconds))
+        suite.set("file", _clean(result.notebook))
+        properties = {"outcome": result.outcome, "kernel": result.kernel, "output": result.output}
+        listed = ET.SubElement(suite, "properties")
+        for name, value in (*properties.items(), *result.parameters.items()):
+            ET.SubElement(listed, "property", name=_clean(str(name)), value=_clean("" if value is None else str(value)))
+        cases = [self._case(run, result, cell) for cell in result.cells]
+        if result.problem is not None and not any(fails(result, cell) for cell in result.cells):
+            cases.append(_case_of_run(run, result))
+        suite.extend(cases)
+        suite.set("tests", str(len(cases)))
+        for count, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            suite.set(count, str(sum(case.find(tag) is not None for case in cases)))
+        if result.warnings:
+            ET.SubElement(suite, "system-err").text = _clean("\n".join(result.warnings))
+        return suite
+
+    def _case(self, run: RunRecord, result: NotebookResult, cell: CellResult) -> ET.Element:
+        case = _case(run, run.title(cell), cell.seconds)
+        if fails(result, cell):
+            case.append(_verdict(_KIND.get(cell.outcome, "error"), result, cell))
+        elif result.outcome is Outcome.INCOMPLETE and cell.incomplete:
+            lost = ET.SubElement(case, "failure", type="incomplete", message=_clean(str(cell.incomplete)))
+            lost.text = "The cell passed, but not all of its output arrived."
+        elif cell.outcome in (CellOutcome.SKIPPED, CellOutcome.NOT_RUN):
+            reason = "not meant to run" if cell.outcome is CellOutcome.SKIPPED else "the run ended before its turn"
+            ET.SubElement(case, "skipped", message=reason)
+        said = "\n".join(self._said.get((run.name, cell.index), ()))[-LONGEST_OUTPUT:]
+        if said:
+            ET.SubElement(case, "system-out").text = said
+        if cell.error and not fails(result, cell):
+            told = f"an error that was allowed: {cell.error.ename}: {cell.error.evalue}"
+            ET.SubElement(case, "system-err").text = _clean(told)
+        return case
+
+
+def _case(run: RunRecord, name: str, seconds: float | None) -> ET.Element:
+    # Viewers show a class as a path of dots: folders, then the notebook.
+    path = PurePath(run.name)
+    classname = ".".join([*path.parent.parts, path.name.removesuffix(".ipynb")])
+    return ET.Element("testcase", name=name, classname=_clean(classname), time=_seconds(seconds or 0.0))
+
+
+def _verdict(kind: str, result: NotebookResult, cell: CellResult) -> ET.Element:
+    error = cell.error
+    problem = result.problem.message if result.problem else cell.outcome.value
+    verdict = ET.Element(kind, type=_clean(error.ename if error else cell.outcome.value) or "Error")
+    verdict.set("message", _clean(f"{error.ename}: {error.evalue}" if error and error.ename else problem))
+    verdict.text = _clean("\n".join(error.traceback) if error and error.traceback else problem)
+    return verdict
+
+
+def _case_of_run(run: RunRecord, result: NotebookResult) -> ET.Element:
+    """Give the case for what went wrong outside of the cells: no server, no kernel, no such notebook."""
+    case = _case(run, "the run", result.seconds)
+    assert result.problem is not None
+    if not is_fault(result):
+        ET.SubElement(case, "skipped", message=_clean(result.problem.message))
+        return case
+    error = ET.SubElement(case, "error", type=result.outcome.value, message=_clean(result.problem.message))
+    error.text = _clean(f"{result.problem.message}\n{result.problem.hint}".strip())
+    return case
+
+
+def _clean(text: str) -> str:
+    return plain(text)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f}"
+
+
+def _time(suite: ET.Element) -> float:
+    return float(suite.get("time", 0))
