@@ -1,0 +1,198 @@
+"""Tells GitHub how runs go: groups in the log, annotations at the failing line, the job's summary, the step's outputs.
+
+An annotation points at the line of the *input* notebook where the failing cell's failing source line stands. That file
+may be overwritten by the run, so where its cells stand is read when the run begins. GitHub shows ten annotations of a
+kind a step: the tenth says how many more there are.
+
+Commands go to standard error like all that is said; the runner reads both streams.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from nbrun.core.events import (
+    BatchFinished,
+    BatchStarted,
+    CellFinished,
+    Event,
+    RunFinished,
+    StageEntered,
+    Warned,
+)
+from nbrun.core.results import NotebookResult, Outcome
+from nbrun.core.source_places import CellPlace, cell_places, file_line
+from nbrun.core.tracebacks import plain, trimmed
+from nbrun.reporters import wording
+from nbrun.reporters.github_commands import assignments, command, harmless
+from nbrun.reporters.github_summary import LIMIT, summary
+from nbrun.reporters.record import Record, RunRecord, fault_of, is_fault
+
+ANNOTATIONS = 10
+"""Annotations of one kind that GitHub shows for a step."""
+LARGEST_FILE = 50_000_000
+"""Bytes of a notebook in which lines are looked for; annotations of larger ones point at the file."""
+
+
+class GitHub:
+    """Listens in a job on GitHub; `places` are where its files go: ``results-json`` and ``html-dir``."""
+
+    name = "what GitHub is told"
+
+    def __init__(
+        self, places: Mapping[str, str], *, environ: Mapping[str, str] | None = None, stream: TextIO | None = None
+    ) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._stream = stream or sys.stderr
+        self._places = places
+        self._record = Record()
+        self._cells: dict[str, list[CellPlace]] = {}
+        self._lines: dict[str, list[str]] = {}
+        self._shown = {"error": 0, "warning": 0}
+        self._held: list[str] = []
+        self._open = False
+
+    def observe(self, event: Event) -> None:
+        """Take an event."""
+        self._record.observe(event)
+        match event:
+            case StageEntered(notebook) if notebook not in self._cells:
+                self._begin(notebook)
+            case CellFinished(notebook, cell) if self._record.is_batch:
+                run = self._record.runs[notebook]
+                line = wording.cell_line(cell, run.numbers.get(cell.index, 0), run.total)
+                self._lines.setdefault(notebook, []).append(line)
+            case Warned(notebook, text):
+                self._annotate("warning", text, file=self._file(notebook), title=notebook)
+            case RunFinished(notebook, result):
+                self._finish(self._record.runs[notebook], result)
+            case BatchStarted() | BatchFinished() | _:
+                pass
+
+    def _begin(self, notebook: str) -> None:
+        self._cells[notebook] = self._read(notebook)
+        if not self._record.is_batch:
+            self._say(command("group", notebook))
+            self._open = True
+
+    def _read(self, notebook: str) -> list[CellPlace]:
+        path = _path_in(notebook)
+        try:
+            if path is None or path.stat().st_size > LARGEST_FILE:
+                return []
+            return cell_places(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return []  # the run itself will say what is wrong with the file
+
+    def _finish(self, run: RunRecord, result: NotebookResult) -> None:
+        lines = self._lines.pop(run.name, [])
+        if self._record.is_batch:
+            self._say(command("group", f"{run.name}: {wording.summary(result)}"))
+            for line in lines:
+                self._say(harmless(line))
+        if self._record.is_batch or self._open:
+            self._say(command("endgroup"))
+            self._open = False
+        places = self._cells.pop(run.name, [])
+        if is_fault(result):
+            self._point_at_fault(run, result, places)
+
+    def _point_at_fault(self, run: RunRecord, result: NotebookResult, places: list[CellPlace]) -> None:
+        fault = fault_of(run, result)
+        message = result.problem.message if result.problem else wording.outcome(result)
+        line = None
+        if fault is not None:
+            cell = fault.cell
+            line = file_line(places, index=cell.index, cell_id=cell.id, source=fault.source, line=fault.line)
+            if cell.error and cell.error.traceback:
+                message = "\n".join([message, "", *trimmed(cell.error.traceback, longest=20)])
+        file = self._file(run.name)
+        title = f"{run.name}: {wording.outcome(result)}"
+        self._annotate("error", plain(message), file=file, line=(line or 1) if file else None, title=plain(title))
+
+    def _annotate(self, kind: str, message: str, **properties: object) -> None:
+        """Say it at once, but keep the last place for what comes after it."""
+        said = command(kind, message, **properties)
+        if self._shown[kind] < ANNOTATIONS - 1:
+            self._say(said)
+        elif kind == "error":
+            self._held.append(said)
+        self._shown[kind] += 1
+
+    def _file(self, notebook: str) -> str | None:
+        """Give the notebook's path in the repository as it is checked out, or None for what is not in it."""
+        path = _path_in(notebook)
+        if path is None:
+            return None
+        workspace = Path(self._environ.get("GITHUB_WORKSPACE") or ".").resolve()
+        path = path.resolve()
+        return path.relative_to(workspace).as_posix() if path.is_relative_to(workspace) else None
+
+    def close(self) -> None:
+        """Write the summary and the outputs."""
+        if len(self._held) == 1:
+            self._say(self._held[0])
+        elif self._held:
+            self._say(command("error", f"{len(self._held)} more notebooks did not pass; the job's summary names them."))
+        if self._open:
+            self._say(command("endgroup"))
+        self._write_summary()
+        self._write_outputs()
+
+    def _write_summary(self) -> None:
+        target = self._environ.get("GITHUB_STEP_SUMMARY")
+        if target:
+            file = Path(target)
+            there = file.stat().st_size if file.exists() else 0
+            with file.open("a", encoding="utf-8", errors="replace") as out:
+                out.write(summary(self._record, LIMIT - there))
+
+    def _write_outputs(self) -> None:
+        target = self._environ.get("GITHUB_OUTPUT")
+        if not target:
+            return
+        results = [result for _, result in self._record.finished()]
+        passed = sum(result.outcome is Outcome.PASSED for result in results)
+        exit_code = exit_code_of(self._record)
+        values = {
+            "outcome": outcome_of_all(self._record),
+            "exit-code": str(exit_code),
+            "passed": str(passed),
+            "failed": str(len(results) - passed),
+            **self._places,
+        }
+        with Path(target).open("a", encoding="utf-8", errors="replace") as out:
+            out.write(assignments(values))
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def exit_code_of(record: Record) -> int:
+    """Give the exit code of the batch, or of the one run."""
+    if record.batch is not None:
+        return int(record.batch.exit_code)
+    return max((int(result.exit_code) for _, result in record.finished()), default=3)
+
+
+def outcome_of_all(record: Record) -> str:
+    """Give ``passed`` where every run did, else the outcome of the run that decided the exit code."""
+    results = [result for _, result in record.finished()]
+    code = exit_code_of(record)
+    return next((result.outcome.value for result in results if int(result.exit_code) == code), "not-run")
+
+
+def _path_in(notebook: str) -> Path | None:
+    """Give the file that a run's name begins with: a batch adds to the path what tells its runs apart."""
+    end = len(notebook)
+    while end > 0:
+        path = Path(notebook[:end])
+        try:
+            if path.is_file():
+                return path
+        except (OSError, ValueError):
+            return None
+        end = notebook.rfind(".ipynb", 0, end - 1) + len(".ipynb") if ".ipynb" in notebook[: end - 1] else 0
+    return None

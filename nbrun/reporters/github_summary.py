@@ -1,0 +1,124 @@
+"""The summary of a job on GitHub: one table of all runs, each failing cell in full, and the slowest cells.
+
+GitHub takes a megabyte a step and drops a summary that is larger. So the parts are put in by their weight: the table
+first, then failures as long as there is room, then the slowest cells; what had no room is said.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from nbrun.core.durations import spell_duration
+from nbrun.core.results import BatchResult, CellOutcome, NotebookResult, Outcome
+from nbrun.core.tracebacks import plain, trimmed
+from nbrun.reporters import wording
+from nbrun.reporters.record import Fault, Record, RunRecord, fault_of, is_fault
+
+LIMIT = 1024 * 1024 - 4096
+"""Bytes of the file, what other steps of an action wrote into it included."""
+_SLOWEST = 10
+_SIGNS = {Outcome.PASSED: "✅", Outcome.INTERRUPTED: "🛑", Outcome.INCOMPLETE: "⚠️", Outcome.NOT_RUN: "🚫"}
+_MARKUP = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>|#~&"})
+
+
+def summary(record: Record, room: int = LIMIT) -> str:
+    """Give the summary as Markdown of at most `room` bytes."""
+    runs = list(record.finished())
+    parts = [_heading(runs, record.batch), *_table(runs, room * 3 // 4)]
+    slowest = _slowest(runs)
+    left = room - _size(parts) - _size(slowest) - 200
+    for run, result in runs:
+        if not is_fault(result):
+            continue
+        failure = _failure(run, result)
+        if _size([failure]) > left:
+            parts.append("\nMore failures had no room here; the log has them.\n")
+            break
+        left -= _size([failure])
+        parts.append(failure)
+    text = "".join([*parts, *slowest])
+    return text if len(text.encode()) <= room else ""
+
+
+def _size(parts: Sequence[str]) -> int:
+    return sum(len(part.encode("utf-8", "replace")) for part in parts)
+
+
+def _heading(runs: Sequence[tuple[RunRecord, NotebookResult]], batch: BatchResult | None) -> str:
+    passed = sum(result.outcome is Outcome.PASSED for _, result in runs)
+    seconds = batch.seconds if batch else sum(result.seconds for _, result in runs)
+    notebooks = "1 notebook" if len(runs) == 1 else f"{len(runs)} notebooks"
+    said = "all passed" if passed == len(runs) else f"{len(runs) - passed} did not pass"
+    return f"## {notebooks}: {said} in {spell_duration(seconds)}\n\n"
+
+
+def _table(runs: Sequence[tuple[RunRecord, NotebookResult]], room: int) -> Iterator[str]:
+    yield "| | notebook | outcome | cells | time |\n|---|---|---|---|--:|\n"
+    # Those that did not pass come first: they are what somebody looks for.
+    ordered = sorted(runs, key=lambda pair: pair[1].outcome is Outcome.PASSED)
+    for number, (run, result) in enumerate(ordered):
+        sign = _SIGNS.get(result.outcome, "❌")
+        said = wording.outcome(result) + (" (cached)" if result.cached else "")
+        if result.attempts > 1:
+            said += f", {result.attempts} attempts"
+        time = spell_duration(result.seconds)
+        row = f"| {sign} | {_text(run.name)} | {said} | {wording.tally(result)} | {time} |\n"
+        room -= len(row.encode("utf-8", "replace"))
+        if room < 0:
+            yield f"\n… and {len(runs) - number} more.\n"
+            return
+        yield row
+
+
+def _failure(run: RunRecord, result: NotebookResult) -> str:
+    fault = fault_of(run, result)
+    lines = [f"\n### {_text(run.name)}\n\n"]
+    if result.problem:
+        lines.append(f"{_text(result.problem.message)}\n\n")
+        if result.problem.hint:
+            lines.append(f"{_text(result.problem.hint)}\n\n")
+    if result.output:
+        lines.append(f"{'Rescued' if result.rescued else 'Saved'} in {_text(result.output)}\n\n")
+    if fault:
+        lines += _cell(fault)
+    return "".join(lines)
+
+
+def _cell(fault: Fault) -> Iterator[str]:
+    took = f", {spell_duration(fault.cell.seconds)}" if fault.cell.seconds is not None else ""
+    count = f" <code>[{fault.cell.execution_count}]</code>" if fault.cell.execution_count is not None else ""
+    yield f"<details open><summary>cell {fault.cell.index + 1}{count}{took}</summary>\n\n"
+    marked = "\n".join(f"{'>' if hit else ' '} {number:3} {text}" for number, text, hit in fault.excerpt())
+    yield _fenced(marked, "text")
+    if fault.cell.error and fault.cell.error.traceback:
+        yield _fenced("\n".join(trimmed(fault.cell.error.traceback)), "text")
+    yield "</details>\n"
+
+
+def _slowest(runs: Sequence[tuple[RunRecord, NotebookResult]]) -> list[str]:
+    timed = [
+        (cell.seconds, run.name, run.title(cell))
+        for run, result in runs
+        for cell in result.cells
+        if cell.seconds is not None and cell.seconds >= 0.1 and cell.outcome is not CellOutcome.NOT_RUN
+    ]
+    if not timed:
+        return []
+    timed.sort(reverse=True)
+    rows = [f"| {spell_duration(took)} | {_text(name)} | {_text(title)} |\n" for took, name, title in timed[:_SLOWEST]]
+    head = "\n<details><summary>Slowest cells</summary>\n\n| time | notebook | cell |\n|--:|---|---|\n"
+    return [head, *rows, "\n</details>\n"]
+
+
+def _text(text: str) -> str:
+    """Give foreign text so that it is shown as it is, on one line."""
+    return " ".join(plain(text).split()).translate(_MARKUP)
+
+
+def _fenced(text: str, language: str) -> str:
+    """Give text as a block of code, whatever fences stand in it, cut to what a person would read."""
+    text = plain(text)[:20_000]
+    fence = "`" * max(3, *(len(run) + 1 for run in _backticks(text)), 3)
+    return f"{fence}{language}\n{text}\n{fence}\n\n"
+
+
+def _backticks(text: str) -> Iterator[str]:
+    return (run for run in "".join(mark if mark == "`" else " " for mark in text).split())
