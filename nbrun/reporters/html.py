@@ -1,0 +1,215 @@
+"""Writes each executed notebook as a web page, also when it failed, and an index page of all.
+
+Its one idea: pages are made beside the runs, by a process of its own that reads what to do from a pipe (and ends when
+the pipe does, whatever becomes of nbrun); a thread waits for its answers. What came of the runs is drawn at the end.
+"""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path, PurePath
+from typing import Any, Self
+from urllib.parse import quote
+
+from nbrun.core.durations import spell_duration
+from nbrun.core.events import CellFinished, Event, RunFinished, StageEntered, Warned
+from nbrun.core.jsontext import dumps
+from nbrun.core.results import NotebookResult, Outcome
+from nbrun.core.tracebacks import plain, trimmed
+from nbrun.reporters import wording
+from nbrun.reporters.record import Record, RunRecord, fault_of
+
+PAGE_LIMIT = 300.0
+"""Seconds that one page may take before the rest is given up."""
+_ODD = re.compile(r"[^\w.+-]+")
+
+
+class Html:
+    """Writes pages into a folder; `local` says that the runs' outputs are files of this machine."""
+
+    def __init__(self, folder: Path, *, local: bool, scripts: bool = False) -> None:
+        self.name = f"the pages in {folder}"
+        self._folder = folder.absolute()
+        self._here = Path.cwd()  # asked for now: a notebook may take it away
+        self._local = local
+        self._scripts = scripts
+        self._record = Record()
+        self._pages: dict[str, str] = {}
+        self._made: dict[str, Future[str]] = {}
+        self._problems: list[str] = []
+        self._maker: _Maker | None = None
+        self._spool = tempfile.TemporaryDirectory(prefix="nbrun-html-", ignore_cleanup_errors=True)
+
+    def observe(self, event: Event) -> None:
+        """Take an event."""
+        self._record.observe(event)
+        match event:
+            case StageEntered() if self._maker is None:
+                self._maker = _Maker()  # it imports what it needs while the first run goes on
+            case RunFinished(notebook, result, content):
+                self._order(self._record.runs[notebook], result, content)
+            case Warned() | CellFinished() | _:
+                pass
+
+    def _order(self, run: RunRecord, result: NotebookResult, content: Mapping[str, Any] | None) -> None:
+        source = self._source(result, content)
+        if source is None:
+            return
+        page = self._pages.setdefault(run.name, self._free_name(run.name))
+        maker = self._maker = self._maker or _Maker()
+        facts = {**_facts(run, result), "index": "../" * page.count("/") + "index.html"}
+        self._made[run.name] = maker.order(self._folder / page, source, facts, scripts=self._scripts)
+
+    def _source(self, result: NotebookResult, content: Mapping[str, Any] | None) -> Path | None:
+        """Give the file of the executed notebook: its own, or one written now, for what is on a server or nowhere."""
+        if result.output and (self._local or result.rescued):
+            return self._here / result.output
+        if content is None:
+            return None
+        path = Path(self._spool.name) / f"{len(self._made)}.ipynb"
+        path.write_bytes(dumps(content))
+        return path
+
+    def _free_name(self, name: str) -> str:
+        """Give the page's path in the folder: like the notebook's, but with no part that leads out of it."""
+        path = PurePath(name)
+        parts = [_ODD.sub("-", part).strip("-.") for part in path.parts if part not in ("..", ".", path.anchor)]
+        stem = "/".join(part for part in parts if part).removesuffix(".ipynb") or "notebook"
+        page, number = f"{stem}.html", 2
+        while page.lower() in {taken.lower() for taken in self._pages.values()} | {"index.html"}:
+            page, number = f"{stem}-{number}.html", number + 1
+        return page
+
+    def close(self) -> None:
+        """Wait for the pages, and write the index."""
+        maker = self._maker or _Maker()
+        with self._spool, maker:
+            for name, made in self._made.items():
+                problem = made.result(PAGE_LIMIT)
+                if problem:
+                    self._problems.append(f"{name}: {problem}")
+            facts = index_facts(self._record, self._pages)
+            problem = maker.order(self._folder / "index.html", None, facts, scripts=False).result(PAGE_LIMIT)
+            if problem:
+                self._problems.append(problem)
+        if self._problems:
+            raise RuntimeError("; ".join(self._problems[:5]))
+
+
+class _Maker:
+    """The process that makes pages, one after the other; a context that ends with it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "nbrun.reporters.html_pages"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C ends the run; its pages are still wanted
+        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbrun pages")
+
+    def order(self, target: Path, source: Path | None, facts: Mapping[str, Any], *, scripts: bool) -> "Future[str]":
+        """Have a page made; the future gives what was wrong with it, or nothing."""
+        asked = {
+            "target": str(target),
+            "source": None if source is None else str(source),
+            "facts": facts,
+            "scripts": scripts,
+        }
+        return self._thread.submit(self._ask, json.dumps(asked).encode() + b"\n")
+
+    def _ask(self, line: bytes) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except OSError:
+            answer = b""
+        return str(json.loads(answer)) if answer else "the process that makes pages ended"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._thread.shutdown()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
+    """Give what the head of a page, and a row of the index, say of a run."""
+    fault = fault_of(run, result)
+    return {
+        "name": plain(run.name),
+        "outcome": result.outcome.value,
+        "said": wording.outcome(result),
+        "tally": wording.tally(result),
+        "seconds": result.seconds,
+        "took": spell_duration(result.seconds),
+        "started": result.started,
+        "kernel": result.kernel or "",
+        "attempts": result.attempts,
+        "cached": result.cached,
+        "problem": plain(result.problem.message) if result.problem else "",
+        "hint": plain(result.problem.hint) if result.problem else "",
+        "warnings": [plain(warning) for warning in result.warnings],
+        "parameters": {name: str(value) for name, value in result.parameters.items()},
+        "fault": {
+            "id": quote(f"cell-id={fault.cell.id}", safe="=") if fault.cell.id else "",
+            "title": run.title(fault.cell),
+            "lines": fault.excerpt(),
+            "traceback": "\n".join(trimmed(fault.cell.error.traceback)) if fault.cell.error else "",
+        }
+        if fault
+        else None,
+    }
+
+
+def index_facts(record: Record, pages: Mapping[str, str]) -> dict[str, Any]:
+    """Give what the index page says."""
+    runs = list(record.finished())
+    began = {run.name: _moment(result.started) for run, result in runs}
+    first = min(began.values(), default=0.0)
+    last = max((began[run.name] + result.seconds for run, result in runs), default=1.0)
+    span = max(last - first, 0.001)
+    rows = []
+    for run, result in runs:
+        left = 100 * (began[run.name] - first) / span
+        width = max(0.4, min(100 - left, 100 * result.seconds / span))
+        page = quote(pages[run.name]) if run.name in pages else ""
+        rows.append({**_facts(run, result), "page": page, "left": f"{left:.2f}", "width": f"{width:.2f}"})
+    tally = {outcome: sum(result.outcome is outcome for _, result in runs) for outcome in Outcome}
+    batch = record.batch
+    return {
+        "rows": rows,
+        "tally": [(outcome.value, number) for outcome, number in tally.items() if number],
+        "failed": sum(result.outcome is not Outcome.PASSED for _, result in runs),
+        "passed": tally[Outcome.PASSED],
+        "took": spell_duration(batch.seconds if batch else span),
+        "span": spell_duration(span),
+        "started": batch.started if batch else min((result.started for _, result in runs), default=""),
+        "version": batch.version if batch else next((result.version for _, result in runs), ""),
+    }
+
+
+def _moment(started: str) -> float:
+    try:
+        return datetime.fromisoformat(started).timestamp()
+    except ValueError:
+        return 0.0
