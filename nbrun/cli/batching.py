@@ -131,12 +131,6 @@ def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
     return not path.is_dir() and (path.exists() or not is_glob(name))
 
 
-def is_the_one(notebooks: Sequence[str], given: Mapping[str, Any], result: Any) -> bool:
-    """Tell whether one path on a server, whose name does not say what it is, was that of a notebook."""
-    one_path = len(notebooks) == 1 and not given["matrix"] and bool(given["server"])
-    return one_path and [run.notebook for run in result.runs] == [notebooks[0].strip("/")]
-
-
 def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
     """Tell whether the one run needs nothing that only a batch has."""
     output = given["output"] or ""

@@ -202,7 +202,8 @@ class BatchResult:
     """What came of many notebooks, in the order in which they were asked for.
 
     ``started`` is ISO 8601 in UTC, ``seconds`` wall time. ``left_out`` counts the runs that were found and left out on
-    purpose: other shards', unchanged ones, skipped ones. ``problem`` says why there are none.
+    purpose: other shards', unchanged ones, skipped ones. ``problem`` says why there are none,
+    ``failure`` by which exit code a batch ends that could not begin.
     """
 
     version: str
@@ -211,10 +212,13 @@ class BatchResult:
     runs: Sequence[NotebookResult] = ()
     left_out: int = 0
     problem: Problem | None = None
+    failure: ExitCode | None = None
 
     @property
     def exit_code(self) -> ExitCode:
         """Give the gravest exit code of all runs; that there was nothing to run is one, too."""
+        if self.failure is not None:
+            return self.failure
         codes = [run.exit_code for run in self.runs] or [ExitCode.OK if self.left_out else ExitCode.NOTHING_TO_RUN]
         return min(codes, key=_GRAVEST_FIRST.index)
 

@@ -1,0 +1,156 @@
+"""The options that say to whom a run or a batch is told, and the listeners they ask for."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nbrun.errors import NbrunError, UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_OPTIONS = (
+    click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - for standard output."),
+    click.option("--junit", "junit_file", metavar="FILE", help="Write a JUnit report: a case for each code cell."),
+    click.option(
+        "--events", "events_file", metavar="FILE", help="Write each event as a line of JSON as it happens; - as above."
+    ),
+    click.option(
+        "--html", "html_folder", metavar="DIR", help="Write each executed notebook as a page here, and an index of all."
+    ),
+    click.option(
+        "--html-scripts", is_flag=True, help="Let scripts in outputs run in those pages, as interactive plots need."
+    ),
+    click.option(
+        "--github/--no-github",
+        default=None,
+        help="Tell GitHub: groups, annotations, the job's summary, outputs. On by itself in a job on GitHub.",
+    ),
+    click.option("--log-output", is_flag=True, help="Show the outputs of cells as they come."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong."),
+)
+NAMES = (
+    "json_file", "junit_file", "events_file", "html_folder", "html_scripts", "github", "log_output", "quiet",
+)  # fmt: skip
+"""The parameters that the options come as."""
+
+
+def reporting_options(function: Function) -> Function:
+    """Add the options that say who is told; what they hold is for :func:`reports`."""
+    for decorate in reversed(_OPTIONS):
+        function = decorate(function)
+    return function
+
+
+class Reports:
+    """All who listen to what a command does; ``observe``, ``tick``, ``interval`` and ``close`` as a console has them.
+
+    A batch that turns out to be the one notebook of the name `one` is told as a run by itself. Raises
+    :class:`UsageError` at once for what could not be written at the end.
+    """
+
+    def __init__(self, given: dict[str, Any], *, one: str | None = None) -> None:
+        self._one = one
+        self._is_one = False
+        on_output = [option for option in ("--json", "--events") if given[f"{option[2:]}_file"] == "-"]
+        if len(on_output) > 1:
+            raise UsageError("--json - and --events -: only one of them can have standard output")
+        for option in ("json", "junit", "events"):
+            _check_file(f"--{option}", given[f"{option}_file"])
+        self._github = _on_github() if given["github"] is None else bool(given["github"])
+        if given["html_folder"] is not None:
+            _check_html(Path(given["html_folder"]))
+        self._open(given)
+
+    def _open(self, given: dict[str, Any]) -> None:
+        # Imported here, once the call is known to be right: it is answered at once otherwise.
+        from nbrun.reporters.console import Console
+        from nbrun.reporters.fanout import Fanout, Listener
+
+        quiet, log_output = given["quiet"], given["log_output"]
+        console = Console(log_output=log_output, quiet=quiet, runner=self._github)
+        files: list[Listener] = []
+        if given["json_file"]:
+            from nbrun.reporters.jsonlines import Results
+
+            files.append(Results(given["json_file"]))
+        if given["events_file"]:
+            from nbrun.reporters.jsonlines import Events
+
+            files.append(Events(given["events_file"]))
+        if given["junit_file"]:
+            from nbrun.reporters.junit import JUnit
+
+            files.append(JUnit(Path(given["junit_file"])))
+        if given["html_folder"]:
+            from nbrun.reporters.html import Html
+
+            local = not given.get("server") or bool(given.get("upload"))
+            files.append(Html(Path(given["html_folder"]), local=local, scripts=given["html_scripts"]))
+        if self._github:
+            from nbrun.reporters.github import GitHub
+
+            # Before the console: its group ends before the console says what went wrong.
+            places = {"results-json": given["json_file"], "html-dir": given["html_folder"]}
+            known = {name: str(Path(path).absolute()) for name, path in places.items() if path not in (None, "-")}
+            files.insert(0, GitHub(known))
+        self._files = Fanout(files)
+        self._all = Fanout([*files[: int(self._github)], console, *files[int(self._github) :]])
+        self.tick, self.interval = console.tick, console.interval
+        self.close = self._all.close
+
+    def observe(self, event: Any) -> None:
+        """Tell all of an event."""
+        from nbrun.core.events import BatchFinished, BatchStarted
+
+        if isinstance(event, BatchStarted):
+            self._is_one = self._one is not None and [name.strip("/") for name in event.notebooks] == [
+                self._one.strip("/")
+            ]
+        if not (self._is_one and isinstance(event, BatchStarted | BatchFinished)):
+            self._all.observe(event)
+
+    def could_not_begin(self, notebook: str | None, error: NbrunError) -> None:
+        """Tell the reports, though not the console, of a run, or a batch, that could not begin.
+
+        Its error is said elsewhere.
+        """
+        from datetime import UTC, datetime
+
+        from nbrun.core.events import BatchFinished, RunFinished
+        from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
+        from nbrun.version import __version__
+
+        started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        if notebook is None:
+            batch = BatchResult(__version__, started, 0.0, problem=Problem.of(error), failure=error.exit_code)
+            self._all.observe(BatchFinished(batch), all_but=self._console)
+            return
+        result = NotebookResult(
+            __version__, notebook, None, None, outcome_of(error), started, 0.0, problem=Problem.of(error)
+        )
+        self._files.observe(RunFinished(notebook, result))
+
+
+def _on_github() -> bool:
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def _check_file(option: str, target: str | None) -> None:
+    """Find out before the run, not after it, that a report cannot be written."""
+    if target in (None, "-"):
+        return
+    path = Path(target)
+    if path.is_dir() or (path.parent.exists() and not os.access(path.parent, os.W_OK)):
+        raise UsageError(f"{option} {path}: cannot be written there")
+
+
+def _check_html(folder: Path) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("nbconvert") is None or find_spec("jinja2") is None:
+        hint = "pip install 'jupyter-nbrun[html]'"
+        raise UsageError("--html needs nbconvert, which is not installed", hint=hint)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--html {folder}: this is a file", hint="Name the folder to write the pages into.")

@@ -1,0 +1,99 @@
+"""The options that say who is told: several at once, checked before anything runs, truthful when they fail."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from nbrun.errors import ExitCode
+from tests.support.notebooks import notebook, run_nbrun, write_notebook
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Path:
+    return write_notebook(tmp_path / "failing.ipynb", notebook("print('one')", "x = 2\nraise ValueError('two')", "3"))
+
+
+def test_all_reports_are_written_of_one_run_and_agree(failing: Path, tmp_path: Path) -> None:
+    before = failing.read_text().splitlines()
+    found = run_nbrun(
+        "run", "failing.ipynb", "--json", "r.json", "--junit", "j.xml", "--events", "-", "--html", "html", "--github",
+        "--no-save",
+        cwd=tmp_path, env={"GITHUB_WORKSPACE": str(tmp_path), "GITHUB_OUTPUT": str(tmp_path / "out")},
+    )  # fmt: skip
+    assert found.returncode == ExitCode.NOTEBOOK_FAILED, found.stderr
+    result = json.loads((tmp_path / "r.json").read_text())
+    events = [json.loads(line) for line in found.stdout.splitlines()]
+    assert events[-1]["result"] == result
+    assert ET.parse(tmp_path / "j.xml").getroot().get("failures") == "1"
+    assert "ValueError" in (tmp_path / "html" / "failing.html").read_text()
+    line = re.search(r"^::error file=failing\.ipynb,line=(\d+),", found.stderr, re.MULTILINE)
+    assert line is not None
+    assert "raise ValueError" in before[int(line[1]) - 1]
+    assert "exit-code" in (tmp_path / "out").read_text()
+
+
+def test_a_job_on_github_is_told_by_itself(tmp_path: Path) -> None:
+    for environ, option, told in (("true", (), True), ("true", ("--no-github",), False), ("", (), False)):
+        env = {"GITHUB_ACTIONS": environ, "GITHUB_STEP_SUMMARY": "", "GITHUB_OUTPUT": ""}
+        found = run_nbrun("run", "missing.ipynb", *option, env=env, cwd=tmp_path)
+        assert found.returncode == ExitCode.USAGE
+        assert ("::error title=missing.ipynb%3A not run::" in found.stderr) == told
+
+
+def test_a_run_that_could_not_begin_is_in_every_report(tmp_path: Path) -> None:
+    found = run_nbrun("run", "no.ipynb", "--junit", "j.xml", "--events", "e.jsonl", "--json", "r.json", cwd=tmp_path)
+    assert found.returncode == ExitCode.USAGE
+    assert ET.parse(tmp_path / "j.xml").getroot().get("errors") == "1"
+    assert json.loads((tmp_path / "e.jsonl").read_text())["result"] == json.loads((tmp_path / "r.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--json", "-", "--events", "-"], "only one of them"),
+        (["--junit", "."], "--junit .: cannot be written there"),
+        (["--events", "."], "--events .: cannot be written there"),
+        (["--html", "failing.ipynb"], "this is a file"),
+    ],
+    ids=["two on standard output", "a folder for a file", "another", "a file for a folder"],
+)
+def test_what_cannot_be_written_is_refused_before_anything_runs(
+    options: list[str], said: str, failing: Path, tmp_path: Path
+) -> None:
+    before = failing.read_bytes()
+    found = run_nbrun("run", "failing.ipynb", *options, cwd=tmp_path)
+    assert (found.returncode, said in found.stderr) == (ExitCode.USAGE, True), found.stderr
+    assert failing.read_bytes() == before
+
+
+def test_without_nbconvert_pages_are_refused_with_what_to_install(failing: Path, tmp_path: Path) -> None:
+    program = "import sys; sys.modules['nbconvert'] = None\nfrom nbrun.cli.app import main; main()"
+    found = subprocess.run(
+        [sys.executable, "-c", program, "run", "failing.ipynb", "--html", "html"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, env={**os.environ},
+    )  # fmt: skip
+    assert found.returncode == ExitCode.USAGE, found.stderr
+    assert "pip install 'jupyter-nbrun[html]'" in found.stderr
+
+
+def test_a_full_disk_is_a_warning_and_the_exit_code_the_runs_own(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "fine.ipynb", notebook("1"))
+    found = run_nbrun("run", "fine.ipynb", "--events", "/dev/full", "--junit", "j.xml", cwd=tmp_path)
+    assert found.returncode == ExitCode.OK
+    assert found.stderr.count("could not be written: No space left on device") == 1
+    assert (tmp_path / "j.xml").exists()
+
+
+def test_forced_colours_do_not_make_a_log_a_terminal(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "fine.ipynb", notebook("1"))
+    said = run_nbrun(
+        "run", "fine.ipynb", cwd=tmp_path, env={"FORCE_COLOR": "1", "NO_COLOR": "", "TERM": "xterm"}
+    ).stderr
+    assert "\x1b[1;32m" in said
+    assert not re.search(r"\x1b\[(\?25|\d*[AKJ])", said)
