@@ -65,6 +65,7 @@ class Reports:
 
     def _open(self, given: dict[str, Any]) -> None:
         # Imported here, once the call is known to be right: it is answered at once otherwise.
+        from nbrun.core.events import BatchFinished, BatchStarted
         from nbrun.reporters.console import Console
         from nbrun.reporters.fanout import Fanout, Listener
 
@@ -102,13 +103,10 @@ class Reports:
 
     def observe(self, event: Any) -> None:
         """Tell all of an event."""
-        from nbrun.core.events import BatchFinished, BatchStarted
-
-        if isinstance(event, BatchStarted):
-            self._is_one = self._one is not None and [name.strip("/") for name in event.notebooks] == [
-                self._one.strip("/")
-            ]
-        if not (self._is_one and isinstance(event, BatchStarted | BatchFinished)):
+        begins, ends = self._of_batches
+        if isinstance(event, begins) and self._one is not None:
+            self._is_one = [name.strip("/") for name in event.notebooks] == [self._one.strip("/")]
+        if not (self._is_one and isinstance(event, (begins, ends))):
             self._all.observe(event)
 
     def could_not_begin(self, notebook: str | None, error: NbrunError) -> None:

@@ -111,9 +111,7 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
         return await run_async(notebook, **_run_options(given), observe=reports.observe, stop=stop)
 
 
-async def _run_many(
-    notebooks: list[str], given: Mapping[str, Any], reports: Reports, batch: Mapping[str, Any]
-) -> Any:
+async def _run_many(notebooks: list[str], given: Mapping[str, Any], reports: Reports, batch: Mapping[str, Any]) -> Any:
     from nbrun.many import run_many_async
     from nbrun.stopping import StopSwitch
 

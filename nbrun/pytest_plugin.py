@@ -1,0 +1,23 @@
+"""The pytest plug-in, ``pytest --nbrun``: here are its options only, so that it costs nothing where it is not asked."""
+
+from importlib import import_module
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("nbrun", "notebooks, executed by nbrun")
+    group.addoption("--nbrun", action="store_true", help="Run each notebook (*.ipynb) as a test.")
+    group.addoption("--nbrun-timeout", metavar="TIME", help="Limit of each notebook: 90, 90s, 5m, 1h30m.")
+    group.addoption("--nbrun-cell-timeout", metavar="TIME", help="Limit of each cell.")
+    group.addoption("--nbrun-idle-timeout", metavar="TIME", help="Limit of a running cell's silence.")
+    group.addoption("--nbrun-startup-timeout", metavar="TIME", help="Limit of a kernel's start.")
+    group.addoption("--nbrun-kernel", metavar="NAME", help="Run with this kernelspec instead of the notebooks' own.")
+    group.addoption("--nbrun-save", action="store_true", help="Write the executed notebooks back in place.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let notebooks be collected, if that was asked for."""
+    if config.getoption("--nbrun"):
+        config.pluginmanager.register(import_module("nbrun.pytest_items").Notebooks(config), "nbrun-notebooks")
