@@ -1,0 +1,191 @@
+"""What the GitHub Action does: make an environment for nbrun, and run nbrun in it as the inputs say.
+
+Its one idea: inputs come as environment variables and go out as a list of arguments, so that no shell reads them. It
+imports the standard library only, and runs with the Python whose packages the notebooks are to import; nbrun itself
+goes into a virtual environment of its own, in the runner's folder for temporary files, and leaves that Python alone.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+DISTRIBUTION = "jupyter-nbrun"
+OLDEST = (3, 11)
+INSTALL_LIMIT = 900.0
+"""Seconds that the installation may take."""
+USAGE = 2
+_OPTIONS = {
+    "JOBS": "--jobs",
+    "SERVER": "--server",
+    "KERNEL": "--kernel",
+    "TIMEOUT": "--timeout",
+    "CELL_TIMEOUT": "--cell-timeout",
+    "IDLE_TIMEOUT": "--idle-timeout",
+    "STARTUP_TIMEOUT": "--startup-timeout",
+    "SHARD": "--shard",
+    "HTML": "--html",
+    "JUNIT": "--junit",
+    "CACHE": "--cache",
+}
+_VERSION = re.compile(r"v?\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class WrongInput(Exception):
+    """An input of the action that cannot be carried out."""
+
+
+def inputs_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the inputs that were given, by their names in capitals."""
+    prefix = "NBRUN_INPUT_"
+    given = {name[len(prefix) :]: value for name, value in environ.items() if name.startswith(prefix)}
+    return {name: value for name, value in given.items() if value.strip()}
+
+
+def requirement(version: str, action: Path, extras: str) -> str:
+    """Give what pip is asked to install."""
+    if not version:
+        return f"{DISTRIBUTION}[{extras}] @ {action.resolve().as_uri()}"
+    if Path(version).exists():
+        return f"{DISTRIBUTION}[{extras}] @ {Path(version).resolve().as_uri()}"
+    if not _VERSION.fullmatch(version):
+        raise WrongInput(f"version: {version!r} is neither a version nor an existing path")
+    return f"{DISTRIBUTION}[{extras}]=={version.removeprefix('v')}"
+
+
+def arguments(inputs: Mapping[str, str], folder: Path) -> list[str]:
+    """Give the arguments of nbrun; files that it needs are written into `folder`."""
+    given = ["run"]
+    for name, option in _OPTIONS.items():
+        if name in inputs:
+            given.append(f"{option}={inputs[name].strip()}")
+    if "OUTPUT_DIR" in inputs:
+        folder_given = inputs["OUTPUT_DIR"].strip().replace("{", "{{").replace("}", "}}")
+        given.append(f"--output={folder_given.rstrip('/')}/{{folder}}/{{stem}}.ipynb")
+    else:
+        given.append("--no-save")
+    if "PARAMETERS" in inputs:
+        parameters = folder / "parameters.yaml"
+        parameters.write_text(inputs["PARAMETERS"], encoding="utf-8")
+        given.append(f"--parameters-file={parameters}")
+    for name in re.split(r"[\s,]+", inputs.get("SECRETS", "").strip()):
+        if name:
+            if not _NAME.fullmatch(name):
+                raise WrongInput(f"secrets: {name!r} is no name of an environment variable")
+            given.append(f"--secret={name}")
+    given += [f"--json={folder / 'results.json'}", "--github"]
+    try:
+        given += shlex.split(inputs.get("EXTRA_ARGS", ""))
+    except ValueError as error:
+        raise WrongInput(f"extra-args: {error}") from None
+    notebooks = [line.strip() for line in inputs.get("NOTEBOOKS", "").splitlines() if line.strip()]
+    if not notebooks:
+        raise WrongInput("notebooks: none were named")
+    return [*given, "--", *notebooks]
+
+
+def environment(wanted: str, temporary: Path) -> Path:
+    """Give the Python of a virtual environment with nbrun in it, made now unless an earlier step has made it."""
+    # Whether kernels can be started in this Python, or have to be nbrun's own with a view of its packages.
+    own_kernel = subprocess.run([sys.executable, "-c", "import ipykernel"], capture_output=True).returncode == 0
+    key = json.dumps([wanted, sys.executable, sys.version, own_kernel, _state(wanted)])
+    folder = temporary / f"nbrun-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    ready = folder / "ready"
+    if not ready.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _step([sys.executable, "-m", "venv", *([] if own_kernel else ["--system-site-packages"]), str(folder)])
+        _install(python, wanted)
+        if own_kernel:
+            _register_kernel(folder)
+        ready.touch()
+    return python
+
+
+def _state(wanted: str) -> float:
+    """Give when a checkout last changed, so that a changed one is installed again."""
+    if " @ file://" not in wanted:
+        return 0.0
+    path = Path(re.sub(r"^/(?=[A-Za-z]:)", "", wanted.partition(" @ file://")[2]))
+    files = path.glob("nbrun/**/*.py") if path.is_dir() else [path]
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+
+
+def _install(python: Path, wanted: str) -> None:
+    """Install with uv where there is one, and with pip where there is none or it reaches no index."""
+    if shutil.which("uv"):
+        try:
+            _step(["uv", "pip", "install", "--quiet", "--python", str(python), wanted])
+            return
+        except subprocess.CalledProcessError:
+            print("uv could not install nbrun; pip is tried next", flush=True)
+    _step([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted])
+
+
+def _register_kernel(folder: Path) -> None:
+    """Let ``python3`` be the job's own Python, as it would be for a Jupyter that is installed there."""
+    spec = folder / "share" / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel = {
+        "argv": argv,
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "metadata": {"debugger": True},
+    }
+    (spec / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
+
+
+def _step(command: list[str]) -> None:
+    subprocess.run(command, check=True, timeout=INSTALL_LIMIT)
+
+
+def _report(values: Mapping[str, str]) -> None:
+    """Set the step's outputs where nbrun did not come to it; the values are words of our own."""
+    target = os.environ.get("GITHUB_OUTPUT")
+    if target and "exit-code" not in (Path(target).read_text(encoding="utf-8") if Path(target).exists() else ""):
+        with Path(target).open("a", encoding="utf-8") as out:
+            out.write("".join(f"{name}={value}\n" for name, value in values.items()))
+
+
+def main() -> int:
+    """Install and run; give nbrun's exit code."""
+    if sys.version_info < OLDEST:
+        print(f"::error::nbrun needs Python 3.11 or newer, and {sys.executable} is older; use actions/setup-python")
+        return USAGE
+    inputs = inputs_in(os.environ)
+    temporary = Path(os.environ.get("RUNNER_TEMP") or tempfile.gettempdir())
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="nbrun-run-", dir=temporary))
+        given = arguments(inputs, folder)
+        extras = "local,html" if "HTML" in inputs else "local"
+        wanted = requirement(inputs.get("VERSION", "").strip(), Path(os.environ["NBRUN_ACTION"]), extras)
+        print("::group::Install nbrun", flush=True)
+        try:
+            python = environment(wanted, temporary)
+        finally:
+            print("::endgroup::", flush=True)
+    except WrongInput as error:
+        said = str(error).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+        print(f"::error title=nbrun action::{said}")
+        _report({"outcome": "not-run", "exit-code": str(USAGE), "passed": "0", "failed": "0"})
+        return USAGE
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(error).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+        print(f"::error title=nbrun could not be installed::{said}")
+        return 1
+    code = subprocess.run([str(python), "-m", "nbrun", *given]).returncode
+    _report({"outcome": "passed" if code == 0 else "not-run", "exit-code": str(code), "passed": "0", "failed": "0"})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

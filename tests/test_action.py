@@ -1,0 +1,220 @@
+"""The GitHub Action: valid, linted, and run for real on this machine by act."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.support.environments import environment
+from tests.support.notebooks import notebook, write_notebook
+
+ROOT = Path(__file__).parents[1]
+ODD = 'it\'s "odd" $(touch pwned) `touch pwned`; touch pwned.ipynb'
+
+
+def loaded() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("action_main", ROOT / ".github" / "action" / "main.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+action = loaded()
+
+
+def tool(name: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
+    folder = environment("action").folder / "bin"
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [folder / name, *args], cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_the_action_is_valid_by_githubs_schema() -> None:
+    found = tool("check-jsonschema", "--builtin-schema", "vendor.github-actions", "action.yml")
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_workflows_of_the_project_the_tests_and_the_guide_pass_actionlint(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "github-action.md").read_text(encoding="utf-8")
+    written = [block.partition("```")[0] for block in guide.split("```yaml\n")[1:]]
+    workflows = [block for block in written if block.startswith("name:")]
+    assert len(workflows) == 4
+    files = [*(ROOT / ".github" / "workflows").glob("*.yml"), *(ROOT / "fixtures" / "workflows").glob("*.yml")]
+    for number, workflow in enumerate(workflows):
+        files.append(tmp_path / f"{number}.yml")
+        files[-1].write_text(workflow, encoding="utf-8")
+    found = tool("actionlint", "-no-color", *files)
+    assert found.returncode == 0, found.stdout + found.stderr
+    found = tool("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_shell_of_the_action_passes_shellcheck_and_holds_no_expression(tmp_path: Path) -> None:
+    text = (ROOT / "action.yml").read_text(encoding="utf-8").split("      run: |\n")[1]
+    script = tmp_path / "run.sh"
+    script.write_text("#!/usr/bin/env bash\n" + "\n".join(line.strip() for line in text.splitlines()) + "\n")
+    assert "${{" not in script.read_text()
+    found = tool("shellcheck", script)
+    assert found.returncode == 0, found.stdout
+
+
+def test_every_input_of_the_action_reaches_the_script(tmp_path: Path) -> None:
+    text = (ROOT / "action.yml").read_text(encoding="utf-8")
+    inputs = [line.strip()[:-1] for line in text.partition("outputs:")[0].splitlines() if line[:2] == "  " != line[2:4]]
+    names = [name for name in inputs if " " not in name and name.islower() and f"inputs.{name} }}}}" in text]
+    assert "working-directory" in names
+    for name in set(names) - {"working-directory"}:
+        assert f"NBRUN_INPUT_{name.upper().replace('-', '_')}: ${{{{ inputs.{name} }}}}" in text
+
+
+def test_inputs_become_arguments_and_each_stays_one(tmp_path: Path) -> None:
+    nasty = "a b'\"; rm -rf $(x)"
+    given = action.arguments(
+        {
+            "NOTEBOOKS": f"one.ipynb\n\n  {nasty}  \n-dash.ipynb",
+            "JOBS": " 2 ",
+            "CELL_TIMEOUT": nasty,
+            "OUTPUT_DIR": "out{x}/",
+            "SECRETS": "TOKEN, OTHER",
+            "PARAMETERS": "a: 1\nb: $(x)\n",
+            "EXTRA_ARGS": "--allow-errors --kernel 'my kernel'",
+        },
+        tmp_path,
+    )
+    assert given == [
+        "run",
+        "--jobs=2",
+        f"--cell-timeout={nasty}",
+        "--output=out{{x}}/{folder}/{stem}.ipynb",
+        f"--parameters-file={tmp_path / 'parameters.yaml'}",
+        "--secret=TOKEN",
+        "--secret=OTHER",
+        f"--json={tmp_path / 'results.json'}",
+        "--github",
+        "--allow-errors",
+        "--kernel",
+        "my kernel",
+        "--",
+        "one.ipynb",
+        nasty,
+        "-dash.ipynb",
+    ]
+    assert (tmp_path / "parameters.yaml").read_text() == "a: 1\nb: $(x)\n"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"NOTEBOOKS": " \n "}, "none were named"),
+        ({"NOTEBOOKS": "a", "EXTRA_ARGS": "'open"}, "No closing quotation"),
+        ({"NOTEBOOKS": "a", "SECRETS": "A=$(x)"}, "no name of an environment variable"),
+    ],
+    ids=["no notebook", "an open quotation", "a secret that is no name"],
+)
+def test_wrong_inputs_are_told(inputs: dict[str, str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(action.WrongInput, match=said.replace("$", r"\$")):
+        action.arguments(inputs, tmp_path)
+
+
+def test_what_is_installed_is_the_actions_own_code_or_what_was_asked_for(tmp_path: Path) -> None:
+    assert action.requirement("", tmp_path, "local") == f"jupyter-nbrun[local] @ {tmp_path.as_uri()}"
+    assert action.requirement("v1.2.3", tmp_path, "local,html") == "jupyter-nbrun[local,html]==1.2.3"
+    assert action.requirement(str(tmp_path), Path("/none"), "local") == f"jupyter-nbrun[local] @ {tmp_path.as_uri()}"
+    with pytest.raises(action.WrongInput):
+        action.requirement("1.0; python_version < '3'", tmp_path, "local")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that was run: what it brought out of the runner, its log, and what its steps came to."""
+
+    brought: Path
+    log: str
+    steps: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Run fixtures/workflows/notebooks.yml in a repository that holds the action and notebooks."""
+    checkout = tmp_path_factory.mktemp("repository")
+    for name in ("action.yml", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    shutil.copytree(ROOT / ".github" / "action", checkout / ".github" / "action")
+    shutil.copytree(ROOT / "nbrun", checkout / "nbrun", ignore=shutil.ignore_patterns("__pycache__"))
+    (checkout / ".github" / "workflows").mkdir()
+    shutil.copy(ROOT / "fixtures" / "workflows" / "notebooks.yml", checkout / ".github" / "workflows")
+    write_notebook(checkout / "notebooks" / "passing.ipynb", notebook("print('fine')"))
+    write_notebook(
+        checkout / "notebooks" / "failing.ipynb", notebook("x = 1", "\ny = 2\nraise ValueError('::error::no')")
+    )
+    write_notebook(checkout / "notebooks" / ODD, notebook("1"))
+    git = ["git", "-c", "user.name=n", "-c", "user.email=n@example.org"]
+    for command in ([*git, "init", "-q"], [*git, "add", "-A"], [*git, "commit", "-qm", "all"]):
+        subprocess.run(command, cwd=checkout, check=True)
+    made = environment("action")
+    brought = tmp_path_factory.mktemp("brought")
+    uv = Path(sys.executable).parent  # a fast installer beside the tests' own Python
+    done = subprocess.run(
+        [made.folder / "bin" / "act", "push", "-P", "ubuntu-latest=-self-hosted", "--env", f"BROUGHT_OUT={brought}"],
+        cwd=checkout,
+        env={**os.environ, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}", "XDG_CACHE_HOME": str(checkout.parent)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    log = done.stdout + done.stderr
+    written = brought / "steps.json"
+    assert written.exists(), log[-8000:]
+    return Job(brought, log, json.loads(written.read_text()))
+
+
+def test_a_notebook_that_passes_sets_the_outputs(job: Job) -> None:
+    step = job.steps["passing"]
+    assert step["outcome"] == "success", job.log[-8000:]
+    outputs = step["outputs"]
+    assert {name: outputs[name] for name in ("outcome", "exit-code", "passed", "failed")} == {
+        "outcome": "passed",
+        "exit-code": "0",
+        "passed": "1",
+        "failed": "0",
+    }
+    assert outputs["html-dir"].endswith("/pages")
+    assert json.loads((job.brought / "results.json").read_text())["outcome"] == "passed"
+    assert (job.brought / "workspace" / "pages" / "index.html").exists()
+    assert (job.brought / "workspace" / "junit.xml").exists()
+
+
+def test_a_notebook_that_fails_fails_the_step_with_an_annotation_at_its_line(job: Job) -> None:
+    step = job.steps["failing"]
+    assert step["outcome"] == "failure"
+    assert (step["outputs"]["outcome"], step["outputs"]["exit-code"]) == ("failed", "1")
+    lines = (job.brought / "workspace" / "notebooks" / "failing.ipynb").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, start=1) if "raise ValueError" in text)
+    wanted = f"::error file=notebooks/failing.ipynb,line={line},title=notebooks/failing.ipynb"
+    assert wanted in job.log.replace("%3A", ":")
+    assert "::group::notebooks/failing.ipynb" in job.log
+
+
+def test_the_summaries_of_all_steps_are_in_the_jobs(job: Job) -> None:
+    summary = (job.brought / "summary.md").read_text()
+    assert "| ✅ | notebooks/passing.ipynb | passed | 1 cell |" in summary
+    assert "| ❌ | notebooks/failing.ipynb | failed | 1 passed, 1 failed |" in summary
+    assert ">   3 raise ValueError('::error::no')" in summary
+
+
+def test_no_input_is_ever_read_by_a_shell(job: Job) -> None:
+    assert not list((job.brought / "workspace").rglob("pwned"))
+    assert job.steps["hostile"]["outcome"] == "failure"
+    assert job.steps["hostile"]["outputs"]["exit-code"] == "2"
+    assert job.steps["wrong"]["outputs"]["exit-code"] == "2"
