@@ -119,7 +119,8 @@ class JUnit:
 def _case(run: RunRecord, name: str, seconds: float | None) -> ET.Element:
     # Viewers show a class as a path of dots: folders, then the notebook.
     path = PurePath(run.name)
-    classname = ".".join([*path.parent.parts, path.name.removesuffix(".ipynb")])
+    folders = [part for part in path.parent.parts if part not in (path.anchor, "..")]
+    classname = ".".join([*folders, path.name.removesuffix(".ipynb")])
     return ET.Element("testcase", name=name, classname=_clean(classname), time=_seconds(seconds or 0.0))
 
 
