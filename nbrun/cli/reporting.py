@@ -96,7 +96,7 @@ class Reports:
             places = {"results-json": given["json_file"], "html-dir": given["html_folder"]}
             known = {name: str(Path(path).absolute()) for name, path in places.items() if path not in (None, "-")}
             files.insert(0, GitHub(known))
-        self._files = Fanout(files)
+        self._console = console
         self._all = Fanout([*files[: int(self._github)], console, *files[int(self._github) :]])
         self.tick, self.interval = console.tick, console.interval
         self.close = self._all.close
@@ -128,7 +128,7 @@ class Reports:
         result = NotebookResult(
             __version__, notebook, None, None, outcome_of(error), started, 0.0, problem=Problem.of(error)
         )
-        self._files.observe(RunFinished(notebook, result))
+        self._all.observe(RunFinished(notebook, result), all_but=self._console)
 
 
 def _on_github() -> bool:

@@ -34,14 +34,13 @@ class Fanout:
         self.tick = tick
         self.interval = interval
 
-    def observe(self, event: Event) -> None:
-        """Pass an event on to all who still listen."""
+    def observe(self, event: Event, *, all_but: Listener | None = None) -> None:
+        """Pass an event on to all who still listen, but for one who is to be left out."""
         if isinstance(event, RunFinished):
             self._latest = event.notebook
-        self._tell(event)
-
-    def _tell(self, event: Event) -> None:
         for listener in tuple(self._listeners):
+            if listener is all_but:
+                continue
             try:
                 listener.observe(event)
             except Exception as error:  # noqa: BLE001  (no report is worth a run)
@@ -61,4 +60,4 @@ class Fanout:
         """Ask a listener nothing more, and tell the others why."""
         self._listeners.remove(listener)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
-        self._tell(Warned(notebook, f"{listener.name} could not be written: {reason}"))
+        self.observe(Warned(notebook, f"{listener.name} could not be written: {reason}"))
