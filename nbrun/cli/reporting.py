@@ -97,6 +97,7 @@ class Reports:
             known = {name: str(Path(path).absolute()) for name, path in places.items() if path not in (None, "-")}
             files.insert(0, GitHub(known))
         self._console = console
+        self._of_batches = (BatchStarted, BatchFinished)
         self._all = Fanout([*files[: int(self._github)], console, *files[int(self._github) :]])
         self.tick, self.interval = console.tick, console.interval
         self.close = self._all.close

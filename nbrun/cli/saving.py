@@ -1,6 +1,6 @@
 """Options of ``nbrun run`` that say when the notebook is saved, and what becomes of it as it was before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -37,6 +37,6 @@ def saving_options(function: Function) -> Function:
     return function
 
 
-def saving_of(given: dict[str, Any]) -> dict[str, Any]:
+def saving_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Give what the options say, as a run takes it."""
     return {name: given[name] for name in ("save_every", "checkpoint", "restore_on_failure")}
