@@ -6,7 +6,7 @@ A run needs a server. Where none is named, a private one is started for the leng
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -69,6 +69,12 @@ class RunOptions(TypedDict, total=False):
     """Let a run pass although output is known to be lost; it is a warning then."""
     note_loss: bool
     """Say at the end of a cell's outputs that some are missing (True)."""
+    parameters: Mapping[str, Any]
+    """What to set in the notebook, by name: None, bool, int, float, str, dates, lists and mappings."""
+    allow_new: bool
+    """Set parameters, too, that the notebook does not declare, or declares with another type."""
+    secrets: Mapping[str, str]
+    """What to set in the kernel, leaving no trace in the notebook; masked in all that comes back."""
     ca_file: str | os.PathLike[str] | None
     """A file of certificates to trust, for https."""
     verify: bool
@@ -144,6 +150,9 @@ def job_of(name: str, options: RunOptions) -> Job:
         record_timing=options.get("record_timing", True),
         tolerate_loss=options.get("tolerate_loss", False),
         note_loss=options.get("note_loss", True),
+        parameters=options.get("parameters", {}),
+        allow_new=options.get("allow_new", False),
+        secrets=options.get("secrets", {}),
     )
 
 

@@ -23,6 +23,7 @@ from nbrun.cache import Cache, KeptNotebook
 from nbrun.core.batches import Policy
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.job import Job
+from nbrun.core.parameters import recordable
 from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
 from nbrun.errors import ExitCode, NbrunError, ServerError
 from nbrun.jupyter.server import Server
@@ -242,7 +243,7 @@ class _Batch:
             if result is None:  # the server had ended before anything was executed: another one, no attempt spent
                 continue
             tries = attempt if result.attempts else 0
-            result = replace(result, parameters=dict(errand.parameters), attempts=tries)
+            result = replace(result, attempts=tries)
             if not self._policy.tries_again(result, attempt) or self._over:
                 return result
             journal = Journal(errand.name, self._observe)
@@ -324,14 +325,14 @@ class _Batch:
             kernel=kept.restored.kernel,
             cells=kept.restored.cells,
             seconds=clock() - since,
-            parameters=dict(errand.parameters),
+            parameters=recordable(errand.parameters),
             cached=True,
         )
 
     def _not_its_turn(self, errand: Errand) -> NotebookResult:
         problem = Problem(f"not run: {self._over}")
         result = self._failed(errand, datetime.now(UTC), Outcome.NOT_RUN, problem)
-        return replace(result, attempts=0, signal=self._stop.exit_code, parameters=dict(errand.parameters))
+        return replace(result, attempts=0, signal=self._stop.exit_code, parameters=recordable(errand.parameters))
 
     def _failed(self, errand: Errand, began: datetime, outcome: Outcome, problem: Problem | None) -> NotebookResult:
         started = began.isoformat(timespec="milliseconds")

@@ -26,13 +26,16 @@ from nbrun.core.endings import Ending, ending_with_losses
 from nbrun.core.events import Event, Journal, RunFinished, Stage
 from nbrun.core.execution import Execution
 from nbrun.core.job import Job
-from nbrun.core.plan import Action, Plan, make_plan
+from nbrun.core.masking import Mask, MaskedMessages, is_too_short
+from nbrun.core.parameters import declared, recordable, set_parameters
+from nbrun.core.plan import Action, Plan, make_plan, with_preparation
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
-from nbrun.errors import NbrunError, NoSuchKernel, SaveFailed
+from nbrun.errors import NbrunError, NoSuchKernel, SaveFailed, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.jupyter.retry import RetryPolicy
 from nbrun.jupyter.server import RunningKernel, Server
 from nbrun.local_files import rescue
+from nbrun.plugins import literal_writer
 from nbrun.stopping import Stopped, StopSwitch
 from nbrun.version import __version__
 
@@ -79,7 +82,8 @@ async def run_notebook(
     """
     run = _Run(job, journal, stop, turn or contextlib.nullcontext())
     result = await run.go(opening)
-    result = replace(result, warnings=tuple(journal.warnings))
+    problem = result.problem and Problem(journal.mask(result.problem.message), journal.mask(result.problem.hint))
+    result = replace(result, problem=problem, warnings=tuple(journal.warnings))
     journal.tell(RunFinished(journal.notebook, result, run.document.content if run.document else None))
     return result
 
@@ -97,22 +101,30 @@ class _Run:
         self._plan: Plan | None = None
         self._autosave = Autosave(journal.warn)
         self.document: Document | None = None
+        self._parameters: Mapping[str, Any] = {}
+        self._mask = Mask(job.secrets.values())
+        if self._mask:
+            journal.mask = self._mask.text
 
     async def go(self, opening: Opening) -> NotebookResult:
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                server, notebook = await self._stop.guard(stack.enter_async_context(opening))
-                return await self._load_and_run(server, notebook)
-            except Stopped:
-                return self._stopped_early()
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    server, notebook = await self._stop.guard(stack.enter_async_context(opening))
+                    return await self._load_and_run(server, notebook)
+                except Stopped:
+                    return self._stopped_early()
+        except NbrunError as error:
+            error.args, error.hint = (self._mask.text(str(error)),), self._mask.text(error.hint)
+            raise
 
     async def _load_and_run(self, server: Server, notebook: Notebook) -> NotebookResult:
         try:
             self._journal.enter(Stage.LOADING)
             document, specs = await self._stop.guard(self._load(server, notebook))
             self.document = document
-            self._plan = make_plan(document, self._job)
             spec = self._choose_kernel(specs, document)
+            self._plan = self._make_plan(document, spec)
             self._journal.enter(Stage.STARTING_KERNEL)
             return await self._run(server, notebook, document, self._plan, spec)
         finally:
@@ -123,6 +135,26 @@ class _Run:
             return specs.choose(self._job.kernel, document.metadata)
         except NoSuchKernel as error:
             raise NoSuchKernel(f"{self._job.notebook}: {error}", hint=error.hint) from None
+
+    def _make_plan(self, document: Document, spec: KernelSpec) -> Plan:
+        """Put the parameters into the notebook, and the secrets into the plan, never the other way round."""
+        job = self._job
+        if twice := job.secrets.keys() & job.parameters.keys():
+            raise UsageError(f"{job.notebook}: {', '.join(sorted(twice))} is given as a parameter and as a secret")
+        if job.parameters:
+            writer = literal_writer(spec.name, spec.language)
+            self._parameters, warnings = set_parameters(
+                document, job.parameters, writer, spec.language, job.notebook, allow_new=job.allow_new
+            )
+            for warning in warnings:
+                self._journal.warn(warning)
+        plan = make_plan(document, job)
+        if not job.secrets:
+            return plan
+        for name in filter(lambda name: is_too_short(job.secrets[name]), job.secrets):
+            self._journal.warn(f"the secret {name} is too short to be masked in the outputs")
+        code = literal_writer(spec.name, spec.language).cell(job.secrets, comment="")
+        return with_preparation(plan, code, declared(document, spec.language).index)
 
     def _stopped_early(self) -> NotebookResult:
         cells = self._plan.cells if self._plan else ()
@@ -203,7 +235,7 @@ class _Run:
         self._journal.enter(Stage.RUNNING)
         self._stop.listen(kernel.stop)
         try:
-            await kernel.run(execution)
+            await kernel.run(execution, MaskedMessages(self._mask) if self._mask else None)
         except asyncio.CancelledError:
             execution.abandon(self._clock(), "the run was cancelled")
             return True
@@ -223,13 +255,14 @@ class _Run:
             document.mark(cell.index, cell.outcome, cell.incomplete)
             if sent := execution.cells.get(cell.index):
                 timing = sent.timing if self._job.record_timing else {}
-                outputs = sent.area.render()
+                outputs = self._masked(sent.area.render())
                 if cell.incomplete and self._job.note_loss:
                     outputs.append(stream_output("stderr", f"nbrun: {cell.incomplete}\n"))
                 document.record(cell.index, outputs, cell.execution_count, timing)
-        document.set_widgets(execution.widgets(document.shown()))
+        document.set_widgets(self._masked(execution.widgets(document.shown())))
         times = {"started": result.started, "seconds": round(result.seconds, 3)} if self._job.record_timing else {}
-        document.mark_run({"version": result.version, "outcome": result.outcome.value, **times})
+        given = {"parameters": result.parameters} if result.parameters else {}
+        document.mark_run({"version": result.version, "outcome": result.outcome.value, **times, **given})
         # A run that was stopped before its first cell has nothing to save, and must not empty the user's notebook.
         worth_saving = bool(execution.cells) or ending.outcome is Outcome.PASSED
         return await self._save(sink, result) if self._job.save and worth_saving else result
@@ -240,17 +273,21 @@ class _Run:
             if index in sink.recorded:
                 continue
             timing = sent.timing if self._job.record_timing else {}
-            sink.document.record(index, sent.area.render(), sent.execution_count, timing)
+            sink.document.record(index, self._masked(sent.area.render()), sent.execution_count, timing)
             if sent.outcome is not None:
                 sink.document.mark(index, sent.outcome, sent.incomplete())
                 sink.recorded.add(index)
             elif sent.seen:
                 sink.document.mark_running(index)
             await asyncio.sleep(0)
-        sink.document.set_widgets(execution.widgets(sink.document.shown()))
+        sink.document.set_widgets(self._masked(execution.widgets(sink.document.shown())))
         started = {"started": _moment(self._started)} if self._job.record_timing else {}
         sink.document.mark_run({"version": __version__, "outcome": RUNNING, **started})
         return await sink.notebook.save_meanwhile(sink.document.content)
+
+    def _masked(self, value: Any) -> Any:
+        """Mask what was put together of several messages: a secret may have been, too."""
+        return self._mask.value(value) if self._mask else value
 
     def _weigh_losses(self, execution: Execution, cells: list[CellResult]) -> Ending:
         """Let lost output decide the outcome where nothing worse did; else, or where it is tolerated, warn of it."""
@@ -302,6 +339,7 @@ class _Run:
             cells=cells,
             problem=ending.problem,
             signal=self._stop.exit_code,
+            parameters=self._masked(recordable(self._parameters)),
         )
 
 

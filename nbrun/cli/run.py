@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nbrun.cli.batching import batch_options, is_plain, is_single, read_batch_options
+from nbrun.cli.notebook_parameters import parameter_options, read_parameters
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
 from nbrun.cli.reporting import Reports, reporting_options
 from nbrun.cli.saving import saving_of, saving_options
@@ -28,12 +29,19 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
 @settings_options
 @server_options
 @click.option("--upload", is_flag=True, help="PATH is on this machine: upload it to --server, bring the result back.")
+@parameter_options
 @click.option("-k", "--kernel", metavar="NAME", help="Run with this kernelspec instead of the notebook's own.")
 @click.option("--timeout", type=Duration(), help="Limit of the whole run, from its first cell: 90, 90s, 5m, 1h30m.")
-@click.option("--cell-timeout", type=Duration(), help="Limit of each cell.")
+@click.option("--cell-timeout", "--execution-timeout", type=Duration(), help="Limit of each cell.")
 @click.option("--idle-timeout", type=Duration(), help="Limit of a running cell's silence.")
 @click.option(
-    "--startup-timeout", type=Duration(), default="60s", show_default=True, help="Limit of the kernel's start."
+    "--startup-timeout",
+    "--start-timeout",
+    "--start_timeout",
+    type=Duration(),
+    default="60s",
+    show_default=True,
+    help="Limit of the kernel's start.",
 )
 @click.option("--allow-errors", is_flag=True, help="Go on after a cell that raised; an error then fails nothing.")
 @click.option("--no-save", is_flag=True, help="Do not write the executed notebook.")
@@ -60,11 +68,12 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     single = is_single(named, given) and not project.matrix
     reports = Reports(given, one=named[0] if len(named) == 1 and not given["matrix"] and not project.matrix else None)
     try:
-        overrides = overrides_for(click.get_current_context(), project, {})
-        if single and not project.parameters and is_plain(given, overrides):
+        given |= read_parameters(given, named[0] if single else None, given["output"])
+        overrides = overrides_for(click.get_current_context(), project, given["parameters"])
+        given["parameters"] = {**project.parameters, **given["parameters"]}
+        if single and is_plain(given, overrides):
             return int(asyncio.run(_run(given, reports, notebook=named[0])).exit_code)
         batch = {**read_batch_options(given, project.matrix), "overrides": overrides}
-        batch["parameters"] = dict(project.parameters)
         result = asyncio.run(_run_many(named, given, reports, batch))
     except NbrunError as error:
         reports.could_not_begin(named[0] if single else None, error)
@@ -96,6 +105,9 @@ def _run_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "record_timing": not given["no_timing"],
         "tolerate_loss": given["tolerate_loss"],
         "note_loss": not given["no_loss_note"],
+        "parameters": given["parameters"],
+        "allow_new": given["allow_new"],
+        "secrets": given["secrets"],
         "ca_file": given["ca_file"],
         "verify": not given["insecure"],
     }

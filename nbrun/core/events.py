@@ -5,7 +5,7 @@ what tells its runs apart. Events of different runs of a batch come interleaved.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -110,13 +110,21 @@ class Journal:
     def __init__(self, notebook: str, observe: Observer) -> None:
         self.notebook = notebook
         self.warnings: list[str] = []
+        self.mask: Callable[[str], str] = str
+        """Takes secrets out of text; outputs and errors of cells come without them already."""
         self._observe = observe
         self._complained = False
 
     def tell(self, event: Event) -> None:
         """Pass an event on."""
-        if isinstance(event, Warned):
-            self.warnings.append(event.text)
+        match event:
+            case Warned(notebook, text):
+                event = Warned(notebook, self.mask(text))
+                self.warnings.append(event.text)
+            case CellStarted(source=source):
+                event = replace(event, source=self.mask(source))
+            case _:
+                pass
         try:
             self._observe(event)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is not the run's)

@@ -181,6 +181,7 @@ class Execution:
         self._current = CellExecution(plan, area, self._total - len(self._waiting), now)
         self.cells[plan.index] = self._current
         self._observe(CellStarted(self._notebook, plan.index, self._current.number, self._total, plan.source))
+        told += [self._aside(self._requests.execute(code, silent=True, stop_on_error=False)) for code in plan.before]
         return (*told, *self._send_cell(self._current, now))
 
     def _send_cell(self, cell: CellExecution, now: float) -> Effects:
@@ -375,8 +376,9 @@ class Execution:
         if self._current is not None and self._current.stop:
             # Why it was interrupted is what the user has to be told, not that the interrupt was too much for it.
             return self._end_stopped(self._current, now, "The kernel did not survive the interrupt.")
-        ending = endings.kernel_lost(how, self._current, self._total, now)
-        self._give_up(now, CellOutcome.KERNEL_DIED, "KernelDied", ending)
+        self._give_up(
+            now, CellOutcome.KERNEL_DIED, "KernelDied", endings.kernel_lost(how, self._current, self._total, now)
+        )
         return ()
 
     def _give_up(self, now: float, outcome: CellOutcome, ename: str, ending: Ending) -> None:

@@ -1,6 +1,8 @@
 """One run as asked for: what to run, within which limits, and what to do with the result."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 STARTUP_LIMIT = 60.0
 """Seconds that a kernel may take to start, if nothing else is said."""
@@ -27,6 +29,9 @@ class Job:
     ``notebook`` is its name for the user, the path as it was given; ``kernel`` overrides the notebook's own kernelspec.
     ``save_every`` is the pause in seconds between two saves while it runs: None to choose it, infinite to save at the
     end only. ``tolerate_loss`` makes lost output a warning, ``note_loss`` says so at the end of the cell's outputs.
+    ``tolerate_loss`` makes lost output a warning, ``note_loss`` says so at the end of the cell's outputs.
+    ``parameters`` are injected into the notebook, ``allow_new`` those too that it does not declare; ``secrets`` are set
+    in the kernel and masked wherever they come out.
     """
 
     notebook: str
@@ -39,3 +44,6 @@ class Job:
     record_timing: bool = True
     tolerate_loss: bool = False
     note_loss: bool = True
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    allow_new: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

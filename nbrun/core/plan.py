@@ -11,7 +11,7 @@ which nbmake and jupyter-cache read as the limit of a cell). Values are seconds,
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -39,7 +39,10 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:
-    """What is to happen with one code cell; ``index`` is its position among all cells."""
+    """What is to happen with one code cell; ``index`` is its position among all cells.
+
+    ``before`` is code that the kernel is to run in silence before it, leaving no trace in the notebook.
+    """
 
     index: int
     id: str | None
@@ -49,6 +52,7 @@ class CellPlan:
     allows_error: bool = False
     timeout: float | None = None
     idle_timeout: float | None = None
+    before: Sequence[str] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,14 @@ def make_plan(document: Document, job: Job) -> Plan:
         for index, cell in document.code_cells()
     ]
     return Plan(cells, limits.run)
+
+
+def with_preparation(plan: Plan, code: str, after: int | None) -> Plan:
+    """Give the plan with `code` to be run in silence before its first cell, and again behind the cell at `after`."""
+    places = [cell.index for cell in plan.to_run]
+    wanted = {*places[:1], *[index for index in places if after is not None and index > after][:1]}
+    cells = [replace(cell, before=(code,)) if cell.index in wanted else cell for cell in plan.cells]
+    return replace(plan, cells=cells)
 
 
 def _plan_cell(index: int, cell: Cell, limits: Limits, where: str, *, allow_errors: bool) -> CellPlan:

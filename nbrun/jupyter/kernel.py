@@ -16,6 +16,7 @@ from nbrun.core.codec import Subprotocol
 from nbrun.core.effects import Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.execution import Execution
 from nbrun.core.introduction import Introduction, KernelInfo
+from nbrun.core.masking import MaskedMessages
 from nbrun.core.messages import Message, Requests
 from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerRestarted, ServerUnreachable
 from nbrun.jupyter.channel import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
@@ -99,19 +100,28 @@ class Kernel:
                         await self._channel.send(message)
         return known
 
-    async def run(self, execution: Execution) -> None:
-        """Drive `execution` to its ending; returns when it has one, and leaves no task behind."""
+    async def run(self, execution: Execution, masked: MaskedMessages | None = None) -> None:
+        """Drive `execution` to its ending; returns when it has one, and leaves no task behind.
+
+        It is told of the kernel's messages as `masked` gives them.
+        """
         try:
             await self._carry_out(execution.start(_now()))
             while execution.ending is None:
                 arrival = await self._next(execution.deadline)
                 now = _now()
-                effects = self._feed(execution, arrival, now)
+                if masked is None:
+                    effects = self._feed(execution, arrival, now)
+                else:
+                    effects = self._feed_masked(execution, masked, arrival, now)
                 if effects:
                     await self._carry_out(effects)
                 if execution.deadline is not None and execution.deadline <= now:
                     await self._carry_out(execution.tick(now))
         finally:
+            if masked is not None:
+                for message in masked.release():
+                    execution.receive(message, _now())
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -215,6 +225,24 @@ class Kernel:
             case Cut() | None:
                 pass
         return ()
+
+    def _feed_masked(
+        self,
+        execution: Execution,
+        masked: MaskedMessages,
+        arrival: Arrival | Probed | StopAsked | None,
+        now: float,
+    ) -> Effects:
+        """Feed what `masked` makes of a message; before anything else that may end the run, what it holds back."""
+        arrivals: list[Arrival | Probed | StopAsked]
+        match arrival:
+            case Message():
+                arrivals = [*masked.take(arrival)]
+            case None:
+                arrivals = [*masked.release_late()]
+            case _:
+                arrivals = [*masked.release(), arrival]
+        return [effect for each in arrivals for effect in self._feed(execution, each, now)]
 
     async def _carry_out(self, effects: Effects) -> None:
         for place, effect in enumerate(effects):

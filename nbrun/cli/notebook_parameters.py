@@ -1,0 +1,145 @@
+"""The options that give a notebook parameters and secrets; the spellings are papermill's."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nbrun.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_NAMES = (
+    "parameters",
+    "parameters_raw",
+    "parameters_file",
+    "parameters_yaml",
+    "parameters_base64",
+    "inject_input_path",
+    "inject_output_path",
+    "inject_paths",
+    "allow_new",
+    "secret",
+    "secret_file",
+)
+
+
+def parameter_options(function: Function) -> Function:
+    """Add the options that give parameters and secrets; :func:`read_parameters` reads them."""
+    for decorate in reversed(
+        (
+            click.option(
+                "-p", "--parameters", nargs=2, multiple=True, metavar="NAME VALUE",
+                help="Set a parameter; VALUE is read as an integer, a float, True, False or None if it looks like one.",
+            ),
+            click.option(
+                "-r", "--parameters_raw", "--parameters-raw", nargs=2, multiple=True, metavar="NAME VALUE",
+                help="Set a parameter to VALUE as text.",
+            ),
+            click.option(
+                "-f", "--parameters_file", "--parameters-file", multiple=True, metavar="FILE",
+                help="Set the parameters in this file: YAML, or TOML or JSON if it is named so.",
+            ),
+            click.option(
+                "-y", "--parameters_yaml", "--parameters-yaml", multiple=True, metavar="YAML",
+                help="Set the parameters in this YAML text.",
+            ),
+            click.option(
+                "-b", "--parameters_base64", "--parameters-base64", multiple=True, metavar="BASE64",
+                help="Set the parameters in this YAML text in base64.",
+            ),
+            click.option("--inject-input-path", is_flag=True, help="Set PAPERMILL_INPUT_PATH to the notebook's path."),
+            click.option("--inject-output-path", is_flag=True, help="Set PAPERMILL_OUTPUT_PATH to the output's path."),
+            click.option("--inject-paths", is_flag=True, help="Set both."),
+            click.option(
+                "--allow-new", is_flag=True,
+                help="Take parameters that the notebook does not declare, or declares with another type.",
+            ),
+            click.option(
+                "--secret", multiple=True, metavar="NAME[=ENVVAR]",
+                help="Set NAME in the kernel to the value of an environment variable, unseen, and mask it everywhere.",
+            ),
+            click.option(
+                "--secret-file", multiple=True, metavar="NAME=PATH", help="The same with the text of a file."
+            ),
+        )
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+def read_parameters(given: dict[str, Any], notebook: str | None, output: str | None) -> dict[str, Any]:
+    """Take the options out of `given` and give those of a run: ``parameters``, ``allow_new`` and ``secrets``.
+
+    What stands in this list later wins, as in papermill: paths, base64, files, YAML, ``-p``, ``-r``. Of many notebooks,
+    `notebook` is None. Raises :class:`UsageError`. On GitHub the secrets are announced, so that its log masks them as
+    well.
+    """
+    options = {name: given.pop(name) for name in _NAMES}
+    parameters = _paths(options, notebook, output)
+    if any(options[name] for name in ("parameters", "parameters_file", "parameters_yaml", "parameters_base64")):
+        parameters |= _read(options)
+    parameters |= dict(options["parameters_raw"])
+    secrets = _secrets(options) if options["secret"] or options["secret_file"] else {}
+    return {"parameters": parameters, "allow_new": options["allow_new"], "secrets": secrets}
+
+
+def _paths(options: dict[str, Any], notebook: str | None, output: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if notebook is None:
+        if any(options[name] for name in ("inject_input_path", "inject_output_path", "inject_paths")):
+            raise UsageError("--inject-input-path and --inject-output-path are for one notebook")
+        return found
+    if options["inject_input_path"] or options["inject_paths"]:
+        found["PAPERMILL_INPUT_PATH"] = notebook
+    if options["inject_output_path"] or options["inject_paths"]:
+        found["PAPERMILL_OUTPUT_PATH"] = output or notebook
+    return found
+
+
+def _read(options: dict[str, Any]) -> dict[str, Any]:
+    # Imported here: a run without parameters needs no YAML.
+    from nbrun import parameter_files
+
+    found: dict[str, Any] = {}
+    for text in options["parameters_base64"]:
+        found |= parameter_files.from_base64(text, "-b")
+    for path in options["parameters_file"]:
+        found |= parameter_files.from_file(Path(path), "-f")
+    for text in options["parameters_yaml"]:
+        found |= parameter_files.from_yaml(text, "-y")
+    return found | {name: parameter_files.guessed(text) for name, text in options["parameters"]}
+
+
+def _secrets(options: dict[str, Any]) -> dict[str, str]:
+    from nbrun import parameter_files
+
+    found = {}
+    for text in options["secret"]:
+        name, _, variable = text.partition("=")
+        found[_name(name, text, "--secret")] = parameter_files.secret_of_environment(name, variable or name)
+    for text in options["secret_file"]:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--secret-file {text}: NAME=PATH is wanted")
+        found[_name(name, text, "--secret-file")] = parameter_files.secret_of_file(name, Path(path))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        _announce(found)
+    return found
+
+
+def _name(name: str, text: str, option: str) -> str:
+    if not name:
+        raise UsageError(f"{option} {text}: a name is wanted before the =")
+    return name
+
+
+def _announce(secrets: dict[str, str]) -> None:
+    """Tell GitHub what to mask, a line at a time; it reads both streams, and standard output is for data."""
+    from nbrun.core.masking import lines_to_mask
+
+    for secret in secrets.values():
+        for line in lines_to_mask(secret):
+            escaped = line.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+            click.echo(f"::add-mask::{escaped}", err=True)

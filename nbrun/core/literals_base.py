@@ -1,0 +1,194 @@
+"""What every writer of literals shares: a value is told by its kind, and what a language cannot hold is refused.
+
+A *literal* is the text of a value in a language's source. A writer never bends a value: what would arrive as another
+one (an integer beyond the doubles of R, a NUL in a string of Bash) is an error that says so.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from nbrun.errors import UsageError
+
+PLAIN_INTEGERS = 2**53
+"""Up to here every integer is a double."""
+
+
+class NoLiteral(UsageError):
+    """A value that the language has no literal for."""
+
+
+class LiteralWriter:
+    """Writes values as a language's literals, and assignments of them; subclass it for another language.
+
+    Values are what YAML, TOML and JSON know: None, bool, int, float, str, date, time, datetime, lists and mappings.
+    Keys of mappings are written as text, whatever they were.
+    """
+
+    language = ""
+    """The language's name, for messages."""
+    comment_sign = "#"
+    name_pattern = r"[^\W\d]\w*"
+    """What a name of a variable looks like."""
+    none = "null"
+    true, false = "true", "false"
+    nan, infinity, minus_infinity = "NaN", "Infinity", "-Infinity"
+    date_import = ""
+    """A line that must stand before the first date."""
+
+    def cell(self, parameters: Mapping[str, Any], comment: str = "Parameters") -> str:
+        """Give the source of a cell that assigns `parameters`, headed by a comment, without a newline at its end."""
+        lines = [self.comment(comment)] if comment else []
+        if self.date_import and _holds_date(parameters):
+            lines.append(self.date_import)
+        for name, value in parameters.items():
+            if not re.fullmatch(self.name_pattern, name):
+                raise UsageError(f"parameter {name!r}: this is no name of a variable in {self.language}")
+            try:
+                lines.append(self.assign(name, value))
+            except NoLiteral as error:
+                raise NoLiteral(f"parameter {name}: {error}", hint=error.hint) from None
+        return "\n".join(lines)
+
+    def comment(self, text: str) -> str:
+        """Give a line that is a comment."""
+        return f"{self.comment_sign} {text}"
+
+    def assign(self, name: str, value: Any) -> str:
+        """Give a statement that makes `name` mean `value`."""
+        return f"{name} = {self.literal(value)}"
+
+    def literal(self, value: Any) -> str:  # noqa: PLR0911  (one return for each kind of value)
+        """Give `value` as a literal; raises :class:`NoLiteral`."""
+        match value:
+            case None:
+                return self.none
+            case bool():
+                return self.true if value else self.false
+            case int():
+                return self.integer(int(value))
+            case float():
+                return self.real(float(value))
+            case str():
+                return self.text(_encodable(str(value)))
+            case datetime():
+                return self.moment(value)
+            case date():
+                return self.day(value)
+            case time():
+                return self.time_of_day(value)
+            case Mapping():
+                return self.mapping({_encodable(key_text(key)): item for key, item in value.items()})
+            case list() | tuple():
+                return self.sequence(value)
+            case _:
+                raise NoLiteral(
+                    f"a value of type {type(value).__name__} cannot be written into a notebook",
+                    hint="Give None, True or False, a number, text, a date, a list or a mapping.",
+                )
+
+    def integer(self, value: int) -> str:
+        """Give an integer."""
+        return str(value)
+
+    def real(self, value: float) -> str:
+        """Give a floating-point number."""
+        if value != value:
+            return self.nan
+        if value in (float("inf"), float("-inf")):
+            return self.infinity if value > 0 else self.minus_infinity
+        return self.finite(value)
+
+    def finite(self, value: float) -> str:
+        """Give a floating-point number that is neither NaN nor infinite."""
+        return repr(value)
+
+    def text(self, value: str) -> str:
+        """Give text."""
+        raise NotImplementedError
+
+    def day(self, value: date) -> str:
+        """Give a day; as ISO 8601 text where a language has nothing of its own for it."""
+        return self.text(value.isoformat())
+
+    def moment(self, value: datetime) -> str:
+        """Give a point in time, with the offset from UTC where it has one."""
+        return self.text(value.isoformat())
+
+    def time_of_day(self, value: time) -> str:
+        """Give a time of day."""
+        return self.text(value.isoformat())
+
+    def sequence(self, values: Sequence[Any]) -> str:
+        """Give a list."""
+        raise NotImplementedError
+
+    def mapping(self, values: Mapping[str, Any]) -> str:
+        """Give a mapping from text to values."""
+        raise NotImplementedError
+
+    def listed(self, values: Iterable[Any], separator: str = ", ") -> str:
+        """Give literals one after the other."""
+        return separator.join(self.literal(value) for value in values)
+
+    def refuse(self, what: str, hint: str = "Give it as text, with -r NAME VALUE.") -> NoLiteral:
+        """Give the error that says what the language has no literal for."""
+        return NoLiteral(f"{self.language} has no {what}", hint=hint)
+
+
+def key_text(key: Any) -> str:
+    """Give a mapping's key as text, as papermill does."""
+    return key if isinstance(key, str) else str(key)
+
+
+def escaped(value: str, table: Mapping[str, str], code: Callable[[str], str]) -> str:
+    """Give text with the characters in `table` replaced, and those that cannot be seen written by `code`."""
+    return "".join(table.get(each) or (each if each.isprintable() else code(each)) for each in value)
+
+
+def utf16_units(character: str) -> str:
+    r"""Give a character as ``\uXXXX``, two of them beyond the basic plane: what Java and its likes read."""
+    data = character.encode("utf-16-be")
+    return "".join(f"\\u{data[place]:02x}{data[place + 1]:02x}" for place in range(0, len(data), 2))
+
+
+def long_code(character: str) -> str:
+    r"""Give a character as ``\UXXXXXXXX``."""
+    return f"\\U{ord(character):08x}"
+
+
+def with_point(value: float) -> str:
+    """Give a finite number that no reader takes for an integer: ``1e16`` as ``1.0e16``."""
+    written = repr(value)
+    return written if "." in written else written.replace("e", ".0e")
+
+
+def in_utc(value: datetime) -> datetime:
+    """Give a point in time in UTC; one that knows no offset stays as it is."""
+    return value if value.tzinfo is None else value.astimezone(UTC)
+
+
+def of_one_kind(values: Iterable[Any]) -> bool:
+    """Tell whether all values are scalars of the same type, so that a typed list can hold them as they are."""
+    kinds = {type(value) for value in values}
+    return len(kinds) <= 1 and not kinds & {list, tuple, dict, type(None)}
+
+
+def _encodable(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        shown = f"U+{ord(value[error.start]):04X}"
+        raise NoLiteral(
+            f"the text has half a surrogate pair ({shown}) in it, which is no character and cannot be saved"
+        ) from None
+    return value
+
+
+def _holds_date(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_date, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_date, value))
+    return isinstance(value, (date, time))

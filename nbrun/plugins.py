@@ -1,0 +1,35 @@
+"""What other packages add to nbrun, found by their entry points.
+
+Group ``nbrun.literals``: the name is a kernel's or a language's, the object a :class:`LiteralWriter` or a class of
+them. A plug-in goes before what nbrun knows itself. Nothing is loaded but what is asked for.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+
+from nbrun.core.literals import writer_for
+from nbrun.core.literals_base import LiteralWriter
+from nbrun.errors import UsageError
+
+LITERALS = "nbrun.literals"
+
+
+def literal_writer(kernel: str, language: str) -> LiteralWriter:
+    """Give the writer of literals for a kernel; raises :class:`UsageError` where there is none, or a broken one."""
+    return writer_for(kernel, language, _plugins({kernel.casefold(), language.casefold()}))
+
+
+def _plugins(names: set[str]) -> Mapping[str, LiteralWriter]:
+    found = {}
+    for point in entry_points(group=LITERALS):
+        if point.name.casefold() not in names:
+            continue
+        try:
+            writer = point.load()
+            writer = writer() if isinstance(writer, type) else writer
+        except Exception as error:
+            raise UsageError(f"the plug-in {point.value} ({LITERALS}) cannot be loaded: {error}") from error
+        if not isinstance(writer, LiteralWriter):
+            raise UsageError(f"the plug-in {point.value} ({LITERALS}) is no LiteralWriter")
+        found[point.name.casefold()] = writer
+    return found
