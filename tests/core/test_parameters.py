@@ -105,7 +105,8 @@ def test_of_two_declarations_of_a_name_the_last_one_counts() -> None:
         ("x: Any = 1", "a"), ("x: Unknown[int] = 1", "a"), ("x: 'not python' = 1", "a"), ("x: Path = 1", "a/b"),
         ("x: tuple[int, str] = ()", [1, "a"]), ("x: Literal[A.b] = 1", "c"), ("x: int | Unknown = 1", "c"),
         ("x: Mapping[str, Unknown] = {}", {"a": 1}), ("x = f()", "a"), ("x = {1}", [2]), ("x: 5 = 1", "a"),
-        ("x: 'int' = 1", 3), ("x: pd.DataFrame = 1", 3), ("x = float('nan')", 1), ("x: set[int] = 1", [1]), ("x = b'a'", 1),
+        ("x: 'int' = 1", 3), ("x: pd.DataFrame = 1", 3), ("x = float('nan')", 1), ("x: set[int] = 1", [1]),
+        ("x = b'a'", 1),
     ],
 )  # fmt: skip
 def test_a_value_of_the_declared_type_is_taken(declaration: str, value: Any) -> None:

@@ -1,0 +1,190 @@
+"""A secret appears nowhere: not in a byte that is written, not in the list of processes while it is in use."""
+
+import json
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nbrun.errors import ExitCode
+from tests.e2e.test_kernels import in_language
+from tests.support.kernelspecs import jupyter_path
+from tests.support.notebooks import code, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
+
+SECRET = "hunter2-S3cr3t/+Key"
+FILE_SECRET = "first-line-of-key\nsecond-line-of-key"
+LEAKS = (
+    code("TOKEN = ''\nregion = 'EU'", tags=["parameters"]),
+    "assert TOKEN == REAL, 'the secret did not win over the parameters cell'\nprint(TOKEN)",
+    (
+        "import sys, time\nfor piece in (TOKEN[:5], TOKEN[5:]):\n    sys.stdout.write(piece)\n    sys.stdout.flush()\n"
+        "    time.sleep(0.3)"
+    ),
+    "print('\\n'.join(f'{TOKEN[:i]}\\x1b[31m{TOKEN[i:]}' for i in (3, 9)), file=sys.stderr)",
+    (
+        "import base64, html, json, urllib.parse\n"
+        "[base64.b64encode(f'user:{TOKEN}'.encode()), TOKEN.encode().hex(), urllib.parse.quote(TOKEN, safe='')]"
+    ),
+    (
+        "from IPython.display import display, HTML, JSON\n"
+        "display(HTML(f'<b>{html.escape(TOKEN)}</b>'), JSON({TOKEN: [TOKEN]}), metadata={'note': TOKEN})"
+    ),
+    "handle = display('shown first', display_id=True)\nhandle.update(TOKEN)",
+    (
+        "import ipywidgets\nwidget = ipywidgets.Text(value=TOKEN)\ndisplay(widget)\n"
+        "image = ipywidgets.Image(value=TOKEN.encode())"
+    ),
+    "import os; os.write(2, TOKEN.encode()); import subprocess; subprocess.run(['cat'], input=TOKEN.encode())",
+    "print(KEY)\nprint(KEY.splitlines()[1])",
+    "print(TOKEN[:6], end='')\nprint('x' + TOKEN[:-1] + '\\b' + TOKEN[-2:])",
+    "print(In, _ih)",
+    "def fails(argument):\n    raise type(TOKEN, (Exception,), {})(argument)\nfails(TOKEN)",
+)
+
+
+def forms(secret: str) -> list[bytes]:
+    """Give what must not be found: the secret and the spellings that the cells above put out."""
+    lines = [secret, *secret.splitlines()]
+    return [form for line in lines for form in (line.encode(), line.encode().hex().encode(), json.dumps(line).encode())]
+
+
+FORBIDDEN = [
+    *forms(SECRET),
+    *forms(FILE_SECRET),
+    b"aHVudGVyMi1TM2NyM3Q",
+    b"odW50ZXIyLVMzY3IzdC8rS2V5",
+    b"hunter2-S3cr3t%2F",
+]
+
+
+@contextmanager
+def watched() -> Iterator[set[bytes]]:
+    """Collect the command lines of all processes, and the private servers' logs, while the block runs."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            for process in psutil.process_iter():
+                try:
+                    seen.add("\0".join(process.cmdline()).encode())
+                except psutil.Error:
+                    continue
+            for log in Path(tempfile.gettempdir()).glob("nbrun-*/*.log"):
+                try:
+                    seen.add(log.read_bytes())
+                except OSError:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+@pytest.fixture(scope="module")
+def leaked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str], set[bytes]]:
+    """The cells above, run once with both secrets."""
+    folder = tmp_path_factory.mktemp("leaks")
+    secrets = tmp_path_factory.mktemp("secrets")
+    (secrets / "key.pem").write_text(FILE_SECRET + "\n")
+    (secrets / "real.txt").write_text(SECRET)
+    write_notebook(folder / "in.ipynb", notebook(*LEAKS))
+    with watched() as seen:
+        process = run_nbrun(
+            "run", "in.ipynb", "-o", "out.ipynb", "-p", "region", "US", "--json", "result.json", "--log-output",
+            "--secret", "TOKEN=THE_TOKEN", "--secret-file", f"KEY={secrets / 'key.pem'}",
+            "--secret-file", f"REAL={secrets / 'real.txt'}",
+            cwd=folder, env={"THE_TOKEN": SECRET},
+        )  # fmt: skip
+    return folder, process, seen
+
+
+def test_the_cells_did_put_the_secret_out(
+    leaked: tuple[Path, subprocess.CompletedProcess[str], set[bytes]],
+) -> None:
+    folder, process, _ = leaked
+    assert process.returncode == ExitCode.NOTEBOOK_FAILED, process.stderr
+    result = json.loads((folder / "result.json").read_text())
+    outcomes = [cell["outcome"] for cell in result["cells"]]
+    assert outcomes == ["passed"] * len(LEAKS) + ["failed"]
+    assert [cell["incomplete"] for cell in result["cells"]] == [None] * (len(LEAKS) + 1)
+    assert result["cells"][-1]["error"]["ename"] == "***"
+    outputs = outputs_of(read_notebook(folder / "out.ipynb"))
+    assert outputs[2][0]["text"] == "***\n"
+    assert outputs[3][0]["text"] == "***"
+    assert outputs[7][0]["data"]["text/plain"] == "'***'"
+    assert outputs[10][0]["text"] == "***\n***\n***\n"
+
+
+def test_no_byte_that_was_written_has_the_secret_in_it(
+    leaked: tuple[Path, subprocess.CompletedProcess[str], set[bytes]],
+) -> None:
+    folder, process, seen = leaked
+    written = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert len(written) == 3
+    written |= {"standard output": process.stdout.encode(), "standard error": process.stderr.encode()}
+    written |= {f"process or server log {number}": text for number, text in enumerate(seen)}
+    assert any(b"ipykernel" in text for text in seen)
+    found = {(name, form) for name, text in written.items() for form in FORBIDDEN if form in text}
+    assert found == set()
+
+
+def test_neither_notebook_nor_result_record_a_secret_as_a_parameter(
+    leaked: tuple[Path, subprocess.CompletedProcess[str], set[bytes]],
+) -> None:
+    folder, _, _ = leaked
+    saved = read_notebook(folder / "out.ipynb")
+    assert saved["metadata"]["nbrun"]["run"]["parameters"] == {"region": "US"}
+    assert saved["cells"][1]["source"] == '# Parameters\nregion = "US"'
+    assert json.loads((folder / "result.json").read_text())["parameters"] == {"region": "US"}
+    # The silent requests counted for nothing.
+    assert [cell["execution_count"] for cell in saved["cells"]] == list(range(1, len(LEAKS) + 2))
+
+
+def test_github_is_told_what_to_mask_and_a_short_secret_is_warned_of(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "in.ipynb", notebook("print(A, B)"))
+    process = run_nbrun(
+        "run", "in.ipynb", "--secret", "A", "--secret", "B", "--json", "-", cwd=tmp_path,
+        env={"A": "50%-of\nthe-key", "B": "abc", "GITHUB_ACTIONS": "true"},
+    )  # fmt: skip
+    assert process.returncode == ExitCode.OK, process.stderr
+    assert "::add-mask::50%25-of\n::add-mask::the-key\n::add-mask::abc\n" in process.stderr
+    result = json.loads(process.stdout)
+    assert result["warnings"] == ["the secret B is too short to be masked in the outputs"]
+
+
+def test_a_secret_that_is_not_there_is_an_error_and_nothing_runs(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "in.ipynb", notebook("1"))
+    before = (tmp_path / "in.ipynb").read_bytes()
+    for option, said in {
+        ("--secret", "NOT_SET_ANYWHERE"): "the environment variable NOT_SET_ANYWHERE is not set",
+        ("--secret-file", "A=missing.txt"): "missing.txt: cannot be read",
+        ("--secret-file", "A"): "NAME=PATH is wanted",
+        ("--secret", "=HOME"): "a name is wanted",
+        ("--secret", "a b=HOME"): "no name of a variable",
+    }.items():
+        process = run_nbrun("run", "in.ipynb", *option, cwd=tmp_path)
+        assert (process.returncode, said in process.stderr) == (ExitCode.USAGE, True), process.stderr
+    both = run_nbrun("run", "in.ipynb", "--secret", "HOME", "-p", "HOME", "x", cwd=tmp_path)
+    assert (both.returncode, "both" in both.stderr or "as a secret" in both.stderr) == (ExitCode.USAGE, True)
+    assert (tmp_path / "in.ipynb").read_bytes() == before
+
+
+def test_secrets_reach_kernels_that_are_not_pythons(tmp_path: Path) -> None:
+    path = jupyter_path("bash")
+    write_notebook(tmp_path / "in.ipynb", in_language("bash", 'test "$TOKEN" = "$REAL" && echo same $TOKEN'))
+    process = run_nbrun(
+        "run", "in.ipynb", "--secret", "TOKEN=THE_TOKEN", cwd=tmp_path,
+        env={"JUPYTER_PATH": path, "THE_TOKEN": SECRET, "REAL": SECRET},
+    )  # fmt: skip
+    assert process.returncode == ExitCode.OK, process.stderr
+    assert outputs_of(read_notebook(tmp_path / "in.ipynb"))[0][0]["text"] == "same ***\n"

@@ -1,0 +1,54 @@
+"""Writers of literals from other packages."""
+
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import Any
+
+import pytest
+
+from nbrun import plugins
+from nbrun.core.literals_base import LiteralWriter
+from nbrun.errors import UsageError
+
+
+class Cobol(LiteralWriter):
+    """A language that nbrun does not know."""
+
+    language = "COBOL"
+
+    def assign(self, name: str, value: Any) -> str:
+        return f"MOVE {value} TO {name}."
+
+
+NOT_A_WRITER = object()
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four plug-ins, as if they were installed."""
+    here = __name__
+    points = [
+        EntryPoint("COBOL", f"{here}:Cobol", plugins.LITERALS),
+        EntryPoint("broken", "no_such_module:Writer", plugins.LITERALS),
+        EntryPoint("wrong", f"{here}:NOT_A_WRITER", plugins.LITERALS),
+    ]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: EntryPoints(points))
+    monkeypatch.setitem(__import__("sys").modules, here, __import__("sys").modules.get(here, _This()))
+
+
+class _This:
+    """Stands for this module where pytest imported it under no name."""
+
+    Cobol = Cobol
+    NOT_A_WRITER = NOT_A_WRITER
+
+
+def test_a_plug_in_teaches_a_language() -> None:
+    assert plugins.literal_writer("gnucobol", "cobol").cell({"X": 1}, "") == "MOVE 1 TO X."
+    assert plugins.literal_writer("python3", "python").language == "Python"
+
+
+def test_a_broken_plug_in_is_told_of_where_it_is_needed_and_not_elsewhere() -> None:
+    with pytest.raises(UsageError, match=r"no_such_module:Writer .* cannot be loaded"):
+        plugins.literal_writer("broken", "")
+    with pytest.raises(UsageError, match="is no LiteralWriter"):
+        plugins.literal_writer("wrong", "")
