@@ -26,8 +26,9 @@ from nbrun.core.endings import Ending, ending_with_losses
 from nbrun.core.events import Event, Journal, RunFinished, Stage
 from nbrun.core.execution import Execution
 from nbrun.core.job import Job
+from nbrun.core.literals_base import recordable
 from nbrun.core.masking import Mask, MaskedMessages, is_too_short
-from nbrun.core.parameters import declared, recordable, set_parameters
+from nbrun.core.parameters import declared, set_parameters
 from nbrun.core.plan import Action, Plan, make_plan, with_preparation
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, NoSuchKernel, SaveFailed, UsageError

@@ -142,6 +142,19 @@ def key_text(key: Any) -> str:
     return key if isinstance(key, str) else str(key)
 
 
+def recordable(value: Any) -> Any:
+    """Give a value as JSON can record it: dates as ISO 8601 text, NaN and the infinities by their names."""
+    if isinstance(value, Mapping):
+        return {key_text(key): recordable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [recordable(item) for item in value]
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, float) and value - value != 0:
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
 def escaped(value: str, table: Mapping[str, str], code: Callable[[str], str]) -> str:
     """Give text with the characters in `table` replaced, and those that cannot be seen written by `code`."""
     return "".join(table.get(each) or (each if each.isprintable() else code(each)) for each in value)

@@ -6,7 +6,7 @@ from datetime import date, datetime, time
 from fractions import Fraction
 from typing import Any
 
-from nbrun.core.literals_base import PLAIN_INTEGERS, LiteralWriter, escaped, in_utc, long_code, of_one_kind
+from nbrun.core.literals_base import PLAIN_INTEGERS, LiteralWriter, escaped, in_utc, long_code, of_one_kind, recordable
 
 _BACKSLASHED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _BACKSLASHED_OR_DOLLAR = {**_BACKSLASHED, "$": "\\$"}
@@ -152,7 +152,7 @@ class BashWriter(LiteralWriter):
 
     def _item(self, value: Any) -> str:
         if isinstance(value, (list, tuple, Mapping)):
-            return self.text(json.dumps(value, ensure_ascii=False, default=str))
+            return self.text(json.dumps(recordable(value), ensure_ascii=False))
         return self.literal(value) or "''"
 
     def _quoted(self, key: str) -> str:
@@ -254,7 +254,7 @@ class OctaveWriter(MatlabWriter):
         return f'"{escaped(value, _BACKSLASHED, _octal)}"'
 
     def key(self, key: str) -> str:  # noqa: D102
-        return self.text(key)
+        return self.text(key) if key else "char(zeros(1, 0))"  # it takes no "", which has no rows at all
 
     def day(self, value: date) -> str:  # noqa: D102
         return self.text(value.isoformat())

@@ -9,12 +9,11 @@ import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, time
 from typing import Any
 
 from nbrun.core.declarations import Declaration, declarations_in
 from nbrun.core.document import Cell, Document
-from nbrun.core.literals_base import LiteralWriter, key_text
+from nbrun.core.literals_base import LiteralWriter
 from nbrun.errors import UsageError
 
 PARAMETERS_TAG = "parameters"
@@ -125,19 +124,6 @@ def has_tag(cell: Cell, tag: str) -> bool:
     """Tell whether a cell bears a tag."""
     tags = cell["metadata"].get("tags")
     return isinstance(tags, list) and tag in tags
-
-
-def recordable(value: Any) -> Any:
-    """Give a value as JSON can record it: dates as ISO 8601 text, NaN and the infinities by their names."""
-    if isinstance(value, Mapping):
-        return {key_text(key): recordable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [recordable(item) for item in value]
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    if isinstance(value, float) and value - value != 0:
-        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
-    return value
 
 
 def _nearest(name: str, known: Declared) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from nbrun.core.declarations import Declaration
 from nbrun.core.document import Document
 from nbrun.core.job import Job
-from nbrun.core.literals_base import LiteralWriter
-from nbrun.core.parameters import INJECTED_TAG, declared, has_tag, recordable, set_parameters
+from nbrun.core.literals_base import LiteralWriter, recordable
+from nbrun.core.parameters import INJECTED_TAG, declared, has_tag, set_parameters
 from nbrun.core.plan import Action, CellPlan, make_plan
 from nbrun.core.types_declared import UNKNOWN
 

@@ -1,6 +1,6 @@
 """A run tells its observers what happens, and keeps the warnings."""
 
-from nbrun.core.events import Event, Journal, Stage, StageEntered, Warned
+from nbrun.core.events import CellStarted, Event, Journal, Stage, StageEntered, Warned
 
 
 def test_a_journal_tells_under_the_name_of_its_notebook() -> None:
@@ -35,3 +35,13 @@ def test_an_observer_that_raises_ends_nothing_is_warned_of_once_and_told_the_res
     journal.enter(Stage.RUNNING)
     assert len(seen) == 2
     assert journal.warnings == ["an observer of the run raised ValueError: no room"]
+
+
+def test_a_journal_masks_what_is_text_of_its_own() -> None:
+    told: list[Event] = []
+    journal = Journal("nb.ipynb", told.append)
+    journal.mask = lambda text: text.replace("hunter2222", "***")
+    journal.warn("it is hunter2222")
+    journal.tell(CellStarted("nb.ipynb", 0, 1, 1, "print('hunter2222')"))
+    assert told == [Warned("nb.ipynb", "it is ***"), CellStarted("nb.ipynb", 0, 1, 1, "print('***')")]
+    assert journal.warnings == ["it is ***"]

@@ -223,9 +223,10 @@ def test_the_oddities_of_each_language_are_known() -> None:
     assert literal("powershell", [[1]]) == "@(,@(,1))"
     assert literal("powershell", "$x\u201d\x01") == '"`$x`\u201d$([char]::ConvertFromUtf32(1))"'
     assert literal("julia", "$x") == '"\\$x"'
+    assert literal("octave", {"": 1}) == "containers.Map({char(zeros(1, 0))}, {1}, 'UniformValues', false)"
     assert literal("matlab", {}) == "containers.Map()"
     assert literal("matlab", {"it's\n": 1}) == "containers.Map({['it''s' char(10) '']}, {1}, 'UniformValues', false)"
-    assert literal("matlab", "\U000e0001") == '("" + char([56128 56321]) + "")'
+    assert literal("matlab", "\U000e0001") == '("" + char([56128, 56321]) + "")'
     assert literal("scala", "\U000e0001") == '"\\udb40\\udc01"'
     assert [literal("c#", value) for value in (1e16, 1.5, [], [1, 2], [None])] == [
         "1.0e+16", "1.5", "new object[] {  }", "new [] { 1, 2 }", "new object[] { (object)null }",

@@ -34,7 +34,7 @@ def texts(messages: Sequence[Message], name: str = "stdout") -> str:
         json.dumps(SECRET, ensure_ascii=False)[1:-1],
         repr(SECRET)[1:-1],
         repr([SECRET])[2:-2],
-        repr(f"it's {SECRET}")[8:-1],
+        repr(f"it's {SECRET}")[7:-1],
         ascii(SECRET)[1:-1],
         html.escape(SECRET),
         html.escape(SECRET, quote=False),

@@ -5,8 +5,10 @@ import json
 from typing import Any
 
 import nbformat
+import pytest
 
-from nbrun.core.notebook_text import notebook_text, read_notebook
+from nbrun.core.notebook_text import notebook_content, notebook_text, read_notebook
+from nbrun.errors import NotANotebook
 
 NOTEBOOK: dict[str, Any] = {
     "nbformat": 4,
@@ -62,3 +64,16 @@ def test_a_notebook_without_cells_ends_in_one_line_end_too() -> None:
 
 def test_a_files_text_is_read_back_with_its_texts_joined() -> None:
     assert read_notebook(notebook_text(NOTEBOOK)).cells[0].source == "one\ntwo"
+
+
+def test_content_is_read_from_a_file_of_any_format() -> None:
+    new = b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+    old = b'{"worksheets": [{"cells": []}], "metadata": {"name": ""}, "nbformat": 3, "nbformat_minor": 0}'
+    assert notebook_content(new, "nb.ipynb")["nbformat_minor"] == 5
+    assert notebook_content(old, "nb.ipynb")["nbformat"] == 4
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"nbformat": 3}', b"\xff"])
+def test_a_file_that_is_no_notebook_is_told_by_its_name(data: bytes) -> None:
+    with pytest.raises(NotANotebook, match=r"^nb\.ipynb: "):
+        notebook_content(data, "nb.ipynb")

@@ -8,7 +8,8 @@ import pytest
 from nbrun.core.declarations import declarations_in
 from nbrun.core.document import Document
 from nbrun.core.literals import writer_for
-from nbrun.core.parameters import checked, declared, inject, recordable, set_parameters
+from nbrun.core.literals_base import recordable
+from nbrun.core.parameters import checked, declared, inject, set_parameters
 from nbrun.errors import UsageError
 from tests.support.notebooks import code, markdown, notebook
 

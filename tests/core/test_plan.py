@@ -7,7 +7,7 @@ import pytest
 
 from nbrun.core.document import Document
 from nbrun.core.job import Job, Limits
-from nbrun.core.plan import LARGEST_SOURCE, Action, CellPlan, Plan, make_plan
+from nbrun.core.plan import LARGEST_SOURCE, Action, CellPlan, Plan, make_plan, with_preparation
 from nbrun.errors import NotANotebook
 from tests.core.test_document import code, content, markdown
 
@@ -161,3 +161,11 @@ def test_a_limit_that_is_none_is_refused_with_its_place(
         plan(code(metadata=own), **metadata)
     assert str(caught.value).startswith(f"{where}: ")
     assert caught.value.hint == "Mend the notebook's metadata, or take the key out."
+
+
+def test_code_that_prepares_comes_before_the_first_cell_and_again_behind_the_one_that_is_named() -> None:
+    document = Document(content(code(""), code("1"), code("2"), code("3")))
+    plan = make_plan(document, Job("nb.ipynb"))
+    assert [cell.before for cell in with_preparation(plan, "x = 1", 2).cells] == [(), ("x = 1",), (), ("x = 1",)]
+    assert [cell.before for cell in with_preparation(plan, "x = 1", None).cells] == [(), ("x = 1",), (), ()]
+    assert [cell.before for cell in with_preparation(plan, "x = 1", 3).cells] == [(), ("x = 1",), (), ()]
