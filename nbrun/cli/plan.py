@@ -27,6 +27,11 @@ def command(notebook: str, *, as_json: bool, **given: Any) -> None:
     Starts nothing and changes nothing. What a run would refuse, wrong parameters above all, is refused here, too.
     """
     given |= read_parameters(given, notebook, None)
+    show_plan(notebook, given, as_json=as_json)
+
+
+def show_plan(notebook: str, given: dict[str, Any], *, as_json: bool = False) -> None:
+    """Write what a run of `notebook` with the options `given` would do to standard output."""
     preview = _preview(notebook, given)
     if as_json:
         click.echo(json.dumps(preview.as_dict(), indent=2, ensure_ascii=False))

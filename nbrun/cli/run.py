@@ -10,6 +10,7 @@ import click
 from nbrun.cli.batching import batch_options, is_plain, is_single, read_batch_options
 from nbrun.cli.notebook_parameters import parameter_options, read_parameters
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
+from nbrun.cli.plan import show_plan
 from nbrun.cli.reporting import Reports, reporting_options
 from nbrun.cli.saving import saving_of, saving_options
 from nbrun.cli.settings import current_project, overrides_for, settings_options
@@ -51,6 +52,7 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
 @click.option("--no-timing", is_flag=True, help="Write no times into the notebook, so that reruns differ less.")
 @click.option("--tolerate-loss", is_flag=True, help="Let a run pass although output is known to be lost.")
 @click.option("--no-loss-note", is_flag=True, help="Do not say at the end of a cell's outputs that some are missing.")
+@click.option("--help-notebook", is_flag=True, help="Run nothing, but show what would be run, as nbrun plan does.")
 @reporting_options
 def command(notebooks: tuple[str, ...], **given: Any) -> int:
     """Run notebooks and save them with their outputs.
@@ -71,6 +73,9 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         given |= read_parameters(given, named[0] if single else None, given["output"])
         overrides = overrides_for(click.get_current_context(), project, given["parameters"])
         given["parameters"] = {**project.parameters, **given["parameters"]}
+        if given["help_notebook"]:
+            show_plan(named[0], given)
+            return ExitCode.OK
         if single and is_plain(given, overrides):
             return int(asyncio.run(_run(given, reports, notebook=named[0])).exit_code)
         batch = {**read_batch_options(given, project.matrix), "overrides": overrides}

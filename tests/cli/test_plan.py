@@ -50,6 +50,13 @@ def test_a_plan_shows_parameters_kernel_cells_and_limits(path: Path, tmp_path: P
     assert [each.name for each in tmp_path.iterdir()] == ["nb.ipynb"]
 
 
+def test_help_notebook_is_papermills_name_for_it(path: Path) -> None:
+    planned = run_nbrun("plan", path, "-p", "limit", "3")
+    helped = run_nbrun("run", path, "-p", "limit", "3", "--help-notebook")
+    assert (helped.returncode, helped.stdout) == (ExitCode.OK, planned.stdout)
+    assert "limit: int | None = None  ->  3" in helped.stdout
+
+
 def test_a_plan_as_json_is_data_on_standard_output(path: Path) -> None:
     found = run_nbrun("plan", path, "--json", "--kernel", "no-such-kernel")
     told = json.loads(found.stdout)
