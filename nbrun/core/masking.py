@@ -36,6 +36,7 @@ class Mask:
         self._forms = sorted(forms, key=len, reverse=True)
         self._longest = max(map(len, self._forms), default=0)
         self._pattern = re.compile("|".join(map(re.escape, self._forms)))
+        self._alphabet = frozenset().union(*self._forms)
         self._bytes = [form.encode("utf-8", "surrogatepass") for form in self._forms]
 
     def __bool__(self) -> bool:
@@ -73,17 +74,29 @@ class Mask:
         """Give the place from which `text` may be the beginning of a secret that is cut off at its end."""
         cut = _CUT_CODE.search(text)
         end = cut.start() if cut else len(text)
+        places: Sequence[int]
         if "\x1b" in text:
             places = _places_without(list(_TERMINAL_CODE.finditer(text)), end)
             plain = "".join(text[place] for place in places)
         else:
-            places, plain = list(range(end)), text
+            places, plain = range(end), text
+        first = self._beginning_of_tail(plain)
+        if first == len(plain):
+            return end
         whole = [found.span() for found in self._pattern.finditer(plain)] if self._is_in(plain) else []
-        for start in range(max(0, len(plain) - self._longest + 1), len(plain)):
+        for start in range(first, len(plain)):
             # What begins inside a whole secret is masked with it.
-            if self._may_begin(plain[start:]) and not any(first < start < last for first, last in whole):
+            if self._may_begin(plain[start:]) and not any(begun < start < done for begun, done in whole):
                 return places[start]
         return end
+
+    def _beginning_of_tail(self, plain: str) -> int:
+        """Give the place behind the last character that is in no secret: most pieces end in a newline."""
+        shortest = max(0, len(plain) - self._longest + 1)
+        place = len(plain)
+        while place > shortest and plain[place - 1] in self._alphabet:
+            place -= 1
+        return place
 
     def _may_begin(self, tail: str) -> bool:
         return any(form.startswith(tail) and len(form) > len(tail) for form in self._forms)
