@@ -154,8 +154,11 @@ class _Run:
             return plan
         for name in filter(lambda name: is_too_short(job.secrets[name]), job.secrets):
             self._journal.warn(f"the secret {name} is too short to be masked in the outputs")
-        code = literal_writer(spec.name, spec.language).cell(job.secrets, comment="")
-        return with_preparation(plan, code, declared(document, spec.language).index)
+        writer, known = literal_writer(spec.name, spec.language), declared(document, spec.language)
+        # What the notebook declares comes behind its declaration only: there may be but one in some languages.
+        new = {name: value for name, value in job.secrets.items() if name not in known.names}
+        first, again = writer.cell(new, comment=""), writer.cell(job.secrets, comment="", declared=job.secrets)
+        return with_preparation(plan, first, again, known.index)
 
     def _stopped_early(self) -> NotebookResult:
         cells = self._plan.cells if self._plan else ()

@@ -16,12 +16,16 @@ from nbrun.core.types_declared import NUMBER, UNKNOWN, DeclaredType, of_annotati
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """One parameter: ``default`` is its source text, ``comment`` what the author says of it."""
+    """One parameter: ``default`` is its source text, ``comment`` what the author says of it.
+
+    A ``constant`` can never be given another value.
+    """
 
     name: str
     type: DeclaredType
     default: str = ""
     comment: str = ""
+    constant: bool = False
 
 
 def declarations_in(source: str, language: str) -> Sequence[Declaration] | None:
@@ -114,7 +118,8 @@ def _by_lines(source: str, language: str) -> Iterator[Declaration]:
         split = behind.fullmatch(found["rest"])
         default, comment = (split[1], split[2]) if split else (found["rest"], "")
         default = default.strip().rstrip(";").strip()
-        yield Declaration(found["name"], _type_of(default, language), default, (comment or "").strip())
+        constant = language in ("javascript", "typescript") and line.lstrip().startswith("const ")
+        yield Declaration(found["name"], _type_of(default, language), default, (comment or "").strip(), constant)
 
 
 def _type_of(default: str, language: str) -> DeclaredType:

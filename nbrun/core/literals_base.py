@@ -5,7 +5,7 @@ one (an integer beyond the doubles of R, a NUL in a string of Bash) is an error 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any
 
@@ -37,8 +37,11 @@ class LiteralWriter:
     date_import = ""
     """A line that must stand before the first date."""
 
-    def cell(self, parameters: Mapping[str, Any], comment: str = "Parameters") -> str:
-        """Give the source of a cell that assigns `parameters`, headed by a comment, without a newline at its end."""
+    def cell(self, parameters: Mapping[str, Any], comment: str = "Parameters", *, declared: Container[str] = ()) -> str:
+        """Give the source of a cell that assigns `parameters`, headed by a comment, without a newline at its end.
+
+        Those that are `declared` the notebook has assigned before.
+        """
         lines = [self.comment(comment)] if comment else []
         if self.date_import and _holds_date(parameters):
             lines.append(self.date_import)
@@ -46,7 +49,7 @@ class LiteralWriter:
             if not re.fullmatch(self.name_pattern, name):
                 raise UsageError(f"parameter {name!r}: this is no name of a variable in {self.language}")
             try:
-                lines.append(self.assign(name, value))
+                lines.append(self.reassign(name, value) if name in declared else self.assign(name, value))
             except NoLiteral as error:
                 raise NoLiteral(f"parameter {name}: {error}", hint=error.hint) from None
         return "\n".join(lines)
@@ -58,6 +61,10 @@ class LiteralWriter:
     def assign(self, name: str, value: Any) -> str:
         """Give a statement that makes `name` mean `value`."""
         return f"{name} = {self.literal(value)}"
+
+    def reassign(self, name: str, value: Any) -> str:
+        """Give a statement that makes a `name` which means something already mean `value`."""
+        return self.assign(name, value)
 
     def literal(self, value: Any) -> str:  # noqa: PLR0911  (one return for each kind of value)
         """Give `value` as a literal; raises :class:`NoLiteral`."""

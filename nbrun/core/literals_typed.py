@@ -70,6 +70,10 @@ class JavaScriptWriter(LiteralWriter):
     def assign(self, name: str, value: Any) -> str:  # noqa: D102
         return f"var {name} = {self.literal(value)};"
 
+    def reassign(self, name: str, value: Any) -> str:
+        """Give an assignment alone: what ``let`` has declared cannot be declared again."""
+        return f"{name} = {self.literal(value)};"
+
     def integer(self, value: int) -> str:  # noqa: D102
         return str(value) if abs(value) < PLAIN_INTEGERS else f"{value}n"
 

@@ -32,6 +32,11 @@ class Declared:
     parameters: Sequence[Declaration] = ()
     readable: bool = True
 
+    @property
+    def names(self) -> set[str]:
+        """Give the names of all parameters."""
+        return {each.name for each in self.parameters}
+
     def named(self, name: str) -> Declaration | None:
         """Give the declaration of that name, the last one if there are several."""
         return next((each for each in reversed(self.parameters) if each.name == name), None)
@@ -66,6 +71,8 @@ def checked(
         if declaration is None:
             problems.append(f"there is no parameter {name!r}{_nearest(name, known)}")
             continue
+        if declaration.constant:
+            problems.append(f"parameter {name!r} is declared with const, so that it cannot be set; let would do")
         values[name] = declaration.type.adapt(value)
         if not declaration.type.accepts(values[name]):
             problems.append(
@@ -87,17 +94,18 @@ def set_parameters(
 
     Raises :class:`UsageError`; the notebook is as it was then.
     """
-    values, warnings = checked(given, declared(document, language), where, allow_new=allow_new)
+    known = declared(document, language)
+    values, warnings = checked(given, known, where, allow_new=allow_new)
     try:
-        inject(document, values, writer)
+        inject(document, values, writer, known)
     except UsageError as error:
         raise UsageError(f"{where}: {error}", hint=error.hint) from None
     return values, warnings
 
 
-def inject(document: Document, parameters: Mapping[str, Any], writer: LiteralWriter) -> int:
+def inject(document: Document, parameters: Mapping[str, Any], writer: LiteralWriter, known: Declared) -> int:
     """Put a cell that sets `parameters` into the notebook, and give its index; raises :class:`UsageError`."""
-    source = writer.cell(parameters)
+    source = writer.cell(parameters, declared=known.names)
     old = [index for index, cell in enumerate(document.cells) if has_tag(cell, INJECTED_TAG)]
     cell: Cell = {
         "cell_type": "code",

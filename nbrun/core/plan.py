@@ -95,11 +95,14 @@ def make_plan(document: Document, job: Job) -> Plan:
     return Plan(cells, limits.run)
 
 
-def with_preparation(plan: Plan, code: str, after: int | None) -> Plan:
-    """Give the plan with `code` to be run in silence before its first cell, and again behind the cell at `after`."""
+def with_preparation(plan: Plan, first: str, again: str, after: int | None) -> Plan:
+    """Give the plan with silent code, `first` before its first cell, `again` behind the one at `after`."""
     places = [cell.index for cell in plan.to_run]
-    wanted = {*places[:1], *[index for index in places if after is not None and index > after][:1]}
-    cells = [replace(cell, before=(code,)) if cell.index in wanted else cell for cell in plan.cells]
+    behind = [index for index in places if after is not None and index > after]
+    wanted = [(first, places[:1]), (again, behind[:1])]
+    cells = [
+        replace(cell, before=[code for code, where in wanted if code and cell.index in where]) for cell in plan.cells
+    ]
     return replace(plan, cells=cells)
 
 

@@ -163,6 +163,15 @@ def test_unknown_names_are_refused_all_at_once_with_the_nearest_ones() -> None:
     assert "It declares no parameters at all." in caught.value.hint
 
 
+def test_javascript_declares_a_name_but_once_and_a_constant_cannot_be_set() -> None:
+    made = document("let a = 1;\nconst b = 2;")
+    known = declared(made, "typescript")
+    inject(made, {"a": 3, "c": 4}, writer_for("deno", "typescript"), known)
+    assert made.cells[2]["source"] == "// Parameters\na = 3;\nvar c = 4;"
+    with pytest.raises(UsageError, match="'b' is declared with const"):
+        checked({"b": 3}, known, "nb", allow_new=False)
+
+
 def test_allow_new_lifts_both() -> None:
     found = checked({"regoin": 1, "rate": "x"}, declared(document(), "python"), "nb", allow_new=True)
     assert found == ({"regoin": 1, "rate": "x"}, [])
@@ -180,7 +189,7 @@ def test_where_nothing_is_declared_or_readable_nothing_is_checked_and_that_is_sa
 
 def test_the_injected_cell_follows_the_declaring_one() -> None:
     made = document()
-    assert inject(made, {"region": "US"}, PYTHON) == 2
+    assert inject(made, {"region": "US"}, PYTHON, declared(made, "python")) == 2
     cell = made.cells[2]
     assert cell["source"] == '# Parameters\nregion = "US"'
     assert cell["metadata"] == {"tags": ["injected-parameters"]}
@@ -189,22 +198,22 @@ def test_the_injected_cell_follows_the_declaring_one() -> None:
 
 def test_the_next_run_replaces_it_where_it_stands_and_keeps_its_id() -> None:
     made = document()
-    inject(made, {"region": "US"}, PYTHON)
+    inject(made, {"region": "US"}, PYTHON, declared(made, "python"))
     made.cells.append(dict(made.cells[2], id="left-over"))
-    assert inject(made, {"region": "DE"}, PYTHON) == 2
+    assert inject(made, {"region": "DE"}, PYTHON, declared(made, "python")) == 2
     assert [each["id"] for each in made.cells] == ["cell-1", "cell-2", "556b8157", "cell-3"]
     assert made.cells[2]["source"] == '# Parameters\nregion = "DE"'
 
 
 def test_without_a_declaring_cell_it_stands_first_and_before_format_4_5_it_has_no_id() -> None:
     made = document(tags=(), minor=4)
-    assert inject(made, {"a": 1}, PYTHON) == 0
+    assert inject(made, {"a": 1}, PYTHON, declared(made, "python")) == 0
     assert "id" not in made.cells[0]
 
 
 def test_an_id_that_is_taken_is_not_given_twice() -> None:
     made = Document(notebook({**code("1"), "id": "556b8157"}))
-    inject(made, {"a": 1}, PYTHON)
+    inject(made, {"a": 1}, PYTHON, declared(made, "python"))
     assert len({each["id"] for each in made.cells}) == 2
 
 

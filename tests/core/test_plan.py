@@ -163,9 +163,15 @@ def test_a_limit_that_is_none_is_refused_with_its_place(
     assert caught.value.hint == "Mend the notebook's metadata, or take the key out."
 
 
-def test_code_that_prepares_comes_before_the_first_cell_and_again_behind_the_one_that_is_named() -> None:
+def test_code_that_prepares_comes_before_the_first_cell_and_behind_the_one_that_is_named() -> None:
     document = Document(content(code(""), code("1"), code("2"), code("3")))
     plan = make_plan(document, Job("nb.ipynb"))
-    assert [cell.before for cell in with_preparation(plan, "x = 1", 2).cells] == [(), ("x = 1",), (), ("x = 1",)]
-    assert [cell.before for cell in with_preparation(plan, "x = 1", None).cells] == [(), ("x = 1",), (), ()]
-    assert [cell.before for cell in with_preparation(plan, "x = 1", 3).cells] == [(), ("x = 1",), (), ()]
+
+    def prepared(*preparation: Any) -> list[list[str]]:
+        return [list(cell.before) for cell in with_preparation(plan, *preparation).cells]
+
+    assert prepared("x", "y", 1) == [[], ["x"], ["y"], []]
+    assert prepared("x", "y", 0) == [[], ["x", "y"], [], []]
+    assert prepared("", "y", 2) == [[], [], [], ["y"]]
+    assert prepared("x", "y", None) == [[], ["x"], [], []]
+    assert prepared("x", "y", 3) == [[], ["x"], [], []]

@@ -179,12 +179,25 @@ def test_a_secret_that_is_not_there_is_an_error_and_nothing_runs(tmp_path: Path)
     assert (tmp_path / "in.ipynb").read_bytes() == before
 
 
-def test_secrets_reach_kernels_that_are_not_pythons(tmp_path: Path) -> None:
-    path = jupyter_path("bash")
-    write_notebook(tmp_path / "in.ipynb", in_language("bash", 'test "$TOKEN" = "$REAL" && echo same $TOKEN'))
+@pytest.mark.parametrize(
+    ("kernel", "declaring", "showing"),
+    [
+        ("bash", "TOKEN=\nregion=EU", 'test "$TOKEN" = "$REAL" && echo $region same $TOKEN'),
+        (
+            "deno",
+            'let TOKEN = "";\nlet region = "EU";',
+            'console.log(region, TOKEN === REAL ? "same" : "another", TOKEN)',
+        ),
+    ],
+)
+def test_secrets_and_parameters_reach_kernels_that_are_not_pythons(
+    kernel: str, declaring: str, showing: str, tmp_path: Path
+) -> None:
+    path = jupyter_path(kernel)
+    write_notebook(tmp_path / "in.ipynb", in_language(kernel, code(declaring, tags=["parameters"]), showing))
     process = run_nbrun(
-        "run", "in.ipynb", "--secret", "TOKEN=THE_TOKEN", cwd=tmp_path,
-        env={"JUPYTER_PATH": path, "THE_TOKEN": SECRET, "REAL": SECRET},
+        "run", "in.ipynb", "--secret", "TOKEN=THE_TOKEN", "--secret", "REAL=THE_TOKEN", "-p", "region", "US",
+        cwd=tmp_path, env={"JUPYTER_PATH": path, "THE_TOKEN": SECRET},
     )  # fmt: skip
     assert process.returncode == ExitCode.OK, process.stderr
-    assert outputs_of(read_notebook(tmp_path / "in.ipynb"))[0][0]["text"] == "same ***\n"
+    assert outputs_of(read_notebook(tmp_path / "in.ipynb"))[2][0]["text"] == "US same ***\n"
