@@ -5,6 +5,7 @@ a line of its own, with a literal that tells its type, and a comment behind it.
 """
 
 import ast
+import contextlib
 import io
 import re
 import tokenize
@@ -88,9 +89,10 @@ def _inferred(value: ast.expr, comment: str) -> tuple[DeclaredType, str]:
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
     """Give the comments that stand behind code, by the number of their line."""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT and token.line[: token.start[1]].strip():
-            yield token.start[0], token.string.lstrip("#").strip()
+    with contextlib.suppress(tokenize.TokenError, SyntaxError):  # it is stricter than the parser about a file's end
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT and token.line[: token.start[1]].strip():
+                yield token.start[0], token.string.lstrip("#").strip()
 
 
 # Other languages -----------------------------------------------------------------------------------------------------

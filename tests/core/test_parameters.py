@@ -106,8 +106,8 @@ def test_of_two_declarations_of_a_name_the_last_one_counts() -> None:
         ("x: Any = 1", "a"), ("x: Unknown[int] = 1", "a"), ("x: 'not python' = 1", "a"), ("x: Path = 1", "a/b"),
         ("x: tuple[int, str] = ()", [1, "a"]), ("x: Literal[A.b] = 1", "c"), ("x: int | Unknown = 1", "c"),
         ("x: Mapping[str, Unknown] = {}", {"a": 1}), ("x = f()", "a"), ("x = {1}", [2]), ("x: 5 = 1", "a"),
-        ("x: 'int' = 1", 3), ("x: pd.DataFrame = 1", 3), ("x = float('nan')", 1), ("x: set[int] = 1", [1]),
-        ("x = b'a'", 1),
+        ("x: 'int' = 1", 3), ("x: 'a b c' = 1", 3), ("x: pd.DataFrame = 1", 3), ("x = float('nan')", 1),
+        ("x: set[int] = 1", [1]), ("x = b'a'", 1),
     ],
 )  # fmt: skip
 def test_a_value_of_the_declared_type_is_taken(declaration: str, value: Any) -> None:
@@ -145,10 +145,13 @@ def test_text_that_was_read_as_a_number_is_told_of_with_what_to_do() -> None:
 
 
 def test_iso_text_becomes_a_date_where_one_is_declared() -> None:
-    source = "a: date = None\nb: datetime = None\nc: time = None\nd = 'x'"
-    found = check({"a": "2026-01-02", "b": "2026-01-02T03:04:05+00:00", "c": "03:04", "d": "2026-01-02"}, source)
+    source = "a: date = None\nb: datetime = None\nc: time = None\nd = 'x'\ne: datetime = None"
+    found = check(
+        {"e": "2026-01-02", "a": "2026-01-02", "b": "2026-01-02T03:04:05+00:00", "c": "03:04", "d": "2026-01-02"},
+        source,
+    )
     assert (found["a"], found["b"]) == (date(2026, 1, 2), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    assert (str(found["c"]), found["d"]) == ("03:04:00", "2026-01-02")
+    assert [str(found[name]) for name in "cde"] == ["03:04:00", "2026-01-02", "2026-01-02 00:00:00"]
 
 
 def test_unknown_names_are_refused_all_at_once_with_the_nearest_ones() -> None:
