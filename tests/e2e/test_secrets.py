@@ -75,9 +75,9 @@ def watched() -> Iterator[set[bytes]]:
                     seen.add("\0".join(process.cmdline()).encode())
                 except psutil.Error:
                     continue
-            for log in Path(tempfile.gettempdir()).glob("nbrun-*/*.log"):
+            for log in Path(tempfile.gettempdir()).glob("nbrun-*/log"):
                 try:
-                    seen.add(log.read_bytes())
+                    seen.add(b"log: " + log.read_bytes())
                 except OSError:
                     continue
 
@@ -134,6 +134,7 @@ def test_no_byte_that_was_written_has_the_secret_in_it(
     written |= {"standard output": process.stdout.encode(), "standard error": process.stderr.encode()}
     written |= {f"process or server log {number}": text for number, text in enumerate(seen)}
     assert any(b"ipykernel" in text for text in seen)
+    assert any(text.startswith(b"log: ") for text in seen)
     found = {(name, form) for name, text in written.items() for form in FORBIDDEN if form in text}
     assert found == set()
 
