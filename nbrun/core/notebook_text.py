@@ -19,7 +19,7 @@ def notebook_content(data: bytes, name: str) -> dict[str, Any]:
         content = loads(data)
         if isinstance(content, dict) and content.get("nbformat") in (1, 2, 3):
             content = nbformat.reads(data.decode(), as_version=4)
-    except (BadFrame, ValueError, TypeError, KeyError, AttributeError):
+    except (BadFrame, ValueError, TypeError, KeyError, AttributeError, nbformat.ValidationError):
         why, hint = why_unreadable(data)
         raise NotANotebook(f"{name}: {why}", hint=hint) from None
     found: dict[str, Any] = content

@@ -137,7 +137,7 @@ def has_tag(cell: Cell, tag: str) -> bool:
 def _nearest(name: str, known: Declared) -> str:
     near = difflib.get_close_matches(name, [each.name for each in known.parameters], n=3, cutoff=0.5)
     by_case = {each.name.casefold(): each.name for each in known.parameters}
-    near = near or [by_case[name.casefold()]] * (name.casefold() in by_case)
+    near = near or [by_case[alike] for alike in (name.casefold(),) if alike in by_case]
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
