@@ -2,12 +2,13 @@
 
 Its one idea: importing :mod:`nbformat` or :mod:`jupyter_events` imports :mod:`jsonschema`, which imports every format
 checker that happens to be installed. One of them, ``rfc3987_syntax``, compiles a grammar for international URIs while
-it is imported; that takes more than a second, and no notebook schema asks for it. Another, ``isoduration``, imports
-``arrow``, which it needs only to read a duration. Both are put off until somebody really asks; the answers are the
-same ones.
+it is imported; that takes more than a second, and no notebook schema asks for it. Another, ``rfc3986_validator``,
+compiles regular expressions as long as a page, and ``isoduration`` imports ``arrow``, which it needs only to read a
+duration. :mod:`httpx` imports its command line, and with it rich and pygments. All that is put off until somebody
+really asks; the answers are the same ones. So is :mod:`nbformat` itself, which a run needs only where a save failed.
 
-Import this module before :mod:`nbformat` and before :mod:`jupyter_server`. It is the one place of its kind, acts when
-it is imported, and imports the standard library only.
+Import this module before :mod:`httpx`, :mod:`nbformat` and :mod:`jupyter_server`. It is the one place of its kind, acts
+when it is imported, and imports the standard library only.
 """
 
 import sys
@@ -19,14 +20,17 @@ from types import ModuleType
 
 _GRAMMAR = "rfc3987_syntax"
 _GRAMMAR_BODY = "rfc3987_syntax.syntax_helpers"
+_EXPRESSIONS = "rfc3986_validator"
+_COMMAND_LINE = "httpx._main"
+_LAZY = {"arrow", "nbformat", "websocket"}
 
 
-class _LazyArrow:
-    """Find ``arrow`` as always, but let it be executed only when one of its names is used."""
+class _LazyModules:
+    """Find some modules as always, but let them be executed only when one of their names is used."""
 
     @staticmethod
     def find_spec(fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname != "arrow":
+        if fullname not in _LAZY:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -57,6 +61,33 @@ def put_off_grammar() -> None:
     sys.modules[_GRAMMAR] = package
 
 
+def put_off(name: str, function: str) -> None:
+    """Put a stand-in for a module in place that imports the real one when its `function`, or another name, is used."""
+    if name in sys.modules:
+        return
+    stand_in = ModuleType(name)
+
+    def real() -> ModuleType:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+        return import_module(name)
+
+    def look_up(wanted: str) -> object:
+        if wanted.startswith("__"):
+            raise AttributeError(wanted)
+        return getattr(real(), wanted)
+
+    def call(*args: object, **kwargs: object) -> object:
+        return getattr(real(), function)(*args, **kwargs)
+
+    vars(stand_in).update({function: call, "__getattr__": look_up})
+    sys.modules[name] = stand_in
+
+
 put_off_grammar()
-if _LazyArrow not in sys.meta_path:
-    sys.meta_path.insert(0, _LazyArrow)
+if find_spec(_EXPRESSIONS) is not None:
+    put_off(_EXPRESSIONS, "validate_rfc3986")
+if "httpx" not in sys.modules:
+    put_off(_COMMAND_LINE, "main")
+if _LazyModules not in sys.meta_path:
+    sys.meta_path.insert(0, _LazyModules)

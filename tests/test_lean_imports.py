@@ -21,6 +21,8 @@ def test_importing_the_libraries_builds_no_grammar_and_no_calendar(library: str)
 @pytest.mark.parametrize(
     ("format_name", "good", "bad"),
     [
+        ("uri", "http://example.org/x", "no uri"),
+        ("uri-reference", "x/y", "no reference: <>"),
         ("iri", "http://example.org/\u00fc", "no iri"),
         ("iri-reference", "\u00fc/x", "no reference: <>"),
         ("duration", "P1Y2M", "soon"),
@@ -62,3 +64,25 @@ import nbrun.lean_imports, jsonschema
 print(jsonschema.FormatChecker().conforms("no iri", "iri"))
 """
     assert run(script) == "True"
+
+
+def test_importing_httpx_imports_no_command_line_and_it_can_be_had_all_the_same() -> None:
+    script = """
+import sys
+import nbrun.lean_imports
+import httpx
+print("rich" in sys.modules, callable(httpx.main))
+from httpx._main import download_response
+print(type(download_response).__name__, "rich" in sys.modules)
+"""
+    assert run(script).split() == ["False", "True", "function", "True"]
+
+
+def test_the_client_reads_notebooks_without_nbformat_until_it_writes_one_itself() -> None:
+    script = """
+import sys, nbrun.api
+print("jsonschema" in sys.modules)
+from nbrun.core.notebook_text import notebook_text
+print(len(notebook_text({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})))
+"""
+    assert run(script).split() == ["False", "72"]

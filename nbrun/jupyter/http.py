@@ -17,7 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import nbrun.lean_imports  # noqa: F401
+
+# isort: split
+import httpx  # only now: the line above keeps it from importing too much
 
 from nbrun.core import jsontext
 from nbrun.errors import NbrunError, ServerUnreachable, TooLarge, UsageError
@@ -85,7 +88,8 @@ class Http:
         self._client: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
-        context, path = self.options.ssl_context(), self.endpoint.socket
+        path = self.endpoint.socket
+        context = False if path else self.options.ssl_context()  # nothing leads from a socket to anywhere else
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(verify=context, uds=path) if path else None,
             verify=context,
