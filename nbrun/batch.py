@@ -23,7 +23,7 @@ from nbrun.cache import Cache, KeptNotebook
 from nbrun.core.batches import Policy
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.job import Job
-from nbrun.core.parameters import recordable
+from nbrun.core.literals_base import recordable
 from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
 from nbrun.errors import ExitCode, NbrunError, ServerError
 from nbrun.jupyter.server import Server

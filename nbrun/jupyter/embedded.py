@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 from asyncio.subprocess import Process
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -23,12 +24,15 @@ from typing import Self
 from nbrun.errors import ServerError, UsageError
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.lifeline import LiveKernels, Ready, ServerSettings, kill_groups, read_news
+from nbrun.jupyter.private_boot import COMMAND
 
 START_LIMIT = 60.0
 """Seconds within which a server answers, even from a cold disk on a busy machine."""
 
 STOP_LIMIT = 5.0
 """Seconds that a server may take to end by itself before it is killed; it usually takes some hundredths."""
+
+ZYGOTE_VARIABLE = "NBRUN_ZYGOTE"
 
 LOG_LINES = 15
 """Lines of the server's log that an error quotes."""
@@ -46,16 +50,28 @@ class EmbeddedServer:
     """A private server for `root`, started on entering the block (or by `start` and `ready`) and gone after it.
 
     `root` is an existing folder; contents paths are relative to it. `start_limit` is in seconds. With `tcp` it listens
-    on a free loopback port, and so do its kernels, as where there are no Unix sockets.
+    on a free loopback port, and so do its kernels, as where there are no Unix sockets. With `zygote` (None: unless the
+    environment has NBRUN_ZYGOTE=0) kernels are forked from a process that has imported ipykernel and the modules named
+    in `preload`, where the platform and the kernelspec allow it (:mod:`nbrun.jupyter.zygote`).
 
     Raises :class:`UsageError` when the server or the Python kernel is not installed or `root` is no folder, and
     :class:`ServerError` with the log's last lines when it does not come up.
     """
 
-    def __init__(self, root: Path, *, start_limit: float = START_LIMIT, tcp: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        start_limit: float = START_LIMIT,
+        tcp: bool = False,
+        zygote: bool | None = None,
+        preload: Sequence[str] = (),
+    ) -> None:
         self._root = root.absolute()
         self._start_limit = start_limit
         self._tcp = tcp
+        self._zygote = os.environ.get(ZYGOTE_VARIABLE) != "0" if zygote is None else zygote
+        self._preload = tuple(preload)
         self._token = secrets.token_hex(24)
         self._folder: Path | None = None
         self._socket = ""
@@ -66,9 +82,10 @@ class EmbeddedServer:
         self._kernels: tuple[int, ...] = ()
 
     async def __aenter__(self) -> Self:
-        """Start the server and wait until it answers."""
+        """Start the server, unless that is done, and wait until it answers."""
         try:
-            await self.start()
+            if self._process is None:
+                await self.start()
             await self.ready()
         except BaseException:
             await self.stop()
@@ -111,13 +128,14 @@ class EmbeddedServer:
             socket=self._socket,
             ipc=bool(self._socket),
             token=self._token,
+            zygote=self._zygote,
+            preload=self._preload,
         )
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-P",  # a notebook's folder with a json.py in it must not break the server
-                "-m",
-                "nbrun.jupyter.private_server",
+                "-c",
+                COMMAND,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

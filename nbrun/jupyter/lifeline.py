@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -32,7 +32,8 @@ SAVE_LIMIT = 3.0
 class ServerSettings:
     """What the private server is told: absolute paths, its token, and whether kernels may talk over Unix sockets.
 
-    An empty `socket` means a free port on loopback.
+    An empty `socket` means a free port on loopback. With `zygote` kernels are forked, where that can be, from a process
+    that has imported `preload`.
     """
 
     root: str
@@ -40,6 +41,8 @@ class ServerSettings:
     socket: str
     ipc: bool
     token: str = field(repr=False)
+    zygote: bool = False
+    preload: Sequence[str] = ()
 
     def line(self) -> bytes:
         """Give the settings as the one line that goes down the pipe."""

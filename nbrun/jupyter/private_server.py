@@ -1,4 +1,4 @@
-"""The private Jupyter server's own process: ``python -m nbrun.jupyter.private_server``, started by `EmbeddedServer`.
+"""The private Jupyter server, started by `EmbeddedServer` in a process of its own; see `nbrun.jupyter.private_boot`.
 
 Its one idea: it is the stock server, configured in code and from nowhere else. It reads none of the user's Jupyter
 configuration and leaves nothing in the user's folders, but finds the user's kernels, gives them the environment that
@@ -14,37 +14,40 @@ import gc
 import os
 import secrets
 import signal
-import sqlite3
+import socket
 import sys
+import uuid
 from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any
 
 import nbrun.lean_imports  # noqa: F401 - must come before the imports below
 
-if __name__ == "__main__":
-    gc.disable()  # until it is up: a tenth of the start would go into looking for garbage where there is none
-
+# isort: split
 import zmq
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.provisioning import LocalProvisioner
 from jupyter_core.paths import jupyter_data_dir, jupyter_path
+from jupyter_events import EventLogger
+from jupyter_server._tz import utcnow
 from jupyter_server.serverapp import ServerApp
-from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
-from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
-from nbformat.sign import NotebookNotary
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from traitlets.config import Config
 from zmq.asyncio import Context
 from zmq.constants import SocketOption
 
+from nbrun.jupyter.forked_kernels import ForkingProvisioner, Zygote, may_be_forked
 from nbrun.jupyter.lifeline import Lifeline, Ready, ServerSettings
+from nbrun.jupyter.private_channels import PrivateConnection
+from nbrun.jupyter.private_contents import PrivateContents
 
 DEATH_POLL = 0.5
 """Seconds between two looks whether a kernel's process still lives."""
+
+SHUTDOWN_POLL = 0.01
+"""Seconds between two looks whether a kernel that was asked to end has ended."""
 
 BODY_LIMIT = 4 << 30
 """Bytes of a notebook that can be saved."""
@@ -57,6 +60,9 @@ import sys
 from pathlib import Path
 if sys.path[0] == "" or Path(sys.path[0]) == Path.cwd():
     del sys.path[0]
+sys.modules["debugpy"] = None
+import ipykernel.debugger
+del sys.modules["debugpy"]
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 class UnlimitedIPKernelApp(IPKernelApp):
@@ -68,76 +74,15 @@ UnlimitedIPKernelApp.launch_instance()
 """Starts ipykernel as its own launcher does, but lets any number of its outputs wait to be sent.
 
 Beyond 1000 it drops them, and it has no setting for that. The limit must be lifted before the socket is bound: libzmq
-gives each later connection what the listener was made with. Nothing of this is left in the kernel's namespace.
+gives each later connection what the listener was made with. And it is made to believe that there is no debugger, whose
+import takes as long as all others together: nobody can attach one here, and the notebook can import debugpy all the
+same. Nothing of this is left in the kernel's namespace.
 """
 
 IPYKERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:",)
 """Keep what the run executes out of the user's interactive history, and off its lock."""
 
-_SAVING: ContextVar[bool] = ContextVar("saving", default=False)
-"""Whether a notebook is being saved by whoever calls."""
-
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-class PrivateNotary(NotebookNotary):
-    """Signs notebooks; a locked or broken signature database costs the trust, never the notebook."""
-
-    def check_signature(self, nb: Any) -> bool:
-        """Tell whether the notebook was signed; False when the database cannot say."""
-        try:
-            return bool(super().check_signature(nb))
-        except sqlite3.Error as error:
-            self.log.warning("The signature of a notebook could not be looked up: %s", error)
-            return False
-
-    def sign(self, nb: Any) -> None:
-        """Remember the notebook as trusted."""
-        try:
-            super().sign(nb)
-        except sqlite3.Error as error:
-            self.log.warning("A notebook was saved, but could not be signed: %s", error)
-
-
-class AskedForCheckpoints(AsyncFileCheckpoints):
-    """Copies beside the user's notebooks, in the usual place, where they are asked for and never by the way."""
-
-    async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Give none, which makes no folder: each save, rename and deletion asks for them."""
-        return []
-
-    async def kept(self, path: str) -> list[dict[str, Any]]:
-        """Give those that there are."""
-        kept: list[dict[str, Any]] = await super().list_checkpoints(path)
-        return kept
-
-
-class PrivateContents(AsyncLargeFileManager):
-    """The stock files, written to the end even when nbrun ends meanwhile."""
-
-    def _checkpoints_class_default(self) -> type[AskedForCheckpoints]:
-        return AskedForCheckpoints
-
-    def _notary_default(self) -> PrivateNotary:
-        return PrivateNotary(parent=self)
-
-    async def save(self, model: dict[str, Any], path: str = "") -> Any:
-        """Save as the stock file manager does."""
-        saving = _SAVING.set(True)
-        try:
-            with self.parent.lifeline.saving():
-                return await super().save(model, path)
-        finally:
-            _SAVING.reset(saving)
-
-    async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:
-        """Give the checkpoints to whoever asks for them."""
-        kept: list[dict[str, Any]] = await self.checkpoints.kept(path)
-        return kept
-
-    async def create_checkpoint(self, path: str) -> Any:
-        """Make the checkpoint that is asked for, and not the one that a first save would make."""
-        return None if _SAVING.get() else await super().create_checkpoint(path)
 
 
 class PrivateKernelSpecs(KernelSpecManager):
@@ -150,6 +95,8 @@ class PrivateKernelSpecs(KernelSpecManager):
 
 class PrivateKernel(ServerKernelManager):
     """One kernel: tied to the server's life, and to the folder's sockets where it can use them."""
+
+    provisioner: Any
 
     @property
     def _is_ipykernel(self) -> bool:
@@ -176,6 +123,21 @@ class PrivateKernel(ServerKernelManager):
         place = command.index("-m")
         return [*command[:place], "-c", LAUNCH_IPYKERNEL, *command[place + 2 :], *IPYKERNEL_OPTIONS]
 
+    async def _async_pre_start_kernel(self, **kw: Any) -> Any:
+        """Choose how the kernel is launched: forked where the kernelspec allows it and there is somebody to fork."""
+        zygote = self.parent.parent.zygote
+        if self.provisioner is None and zygote is not None and may_be_forked(self.kernel_spec):
+            kernel_id = kw.setdefault("kernel_id", str(uuid.uuid4()))
+            self.provisioner = ForkingProvisioner(kernel_id=kernel_id, kernel_spec=self.kernel_spec, parent=self)
+            self.provisioner.zygote = zygote
+        return await super()._async_pre_start_kernel(**kw)
+
+    async def _async_finish_shutdown(
+        self, waittime: float | None = None, pollinterval: float = SHUTDOWN_POLL, restart: bool = False
+    ) -> None:
+        """Wait for the kernel's own end, which runs what the notebook has registered with atexit, and look often."""
+        await super()._async_finish_shutdown(waittime, min(pollinterval, SHUTDOWN_POLL), restart)
+
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
         lifeline = self.parent.parent.lifeline
         if lifeline.ending:
@@ -201,6 +163,11 @@ class PrivateKernels(AsyncMappingKernelManager):
         context.setsockopt(SocketOption.RCVHWM, 0)
         return context
 
+    def start_watching_activity(self, kernel_id: str) -> None:
+        """Watch nothing: the stock manager has every message sent a second time, to note when it came."""
+        kernel = self._kernels[kernel_id]
+        kernel.reason, kernel.execution_state, kernel.last_activity = "", "idle", utcnow()
+
     def remove_kernel(self, kernel_id: str) -> Any:
         """Forget a kernel that was shut down or died."""
         self.parent.lifeline.kernel_gone(kernel_id)
@@ -213,6 +180,7 @@ class PrivateServer(ServerApp):
     name = "nbrun-private-server"
     default_services = ("api", "contents", "kernels", "kernelspecs", "sessions")
     lifeline: Lifeline
+    zygote: Zygote | None = None
     kernels_may_use_ipc = False
 
     def load_config_file(self, suppress_errors: bool = True) -> None:
@@ -220,6 +188,10 @@ class PrivateServer(ServerApp):
 
     def migrate_config(self) -> None:
         """Touch nothing."""
+
+    def init_event_logger(self) -> None:
+        """Have events go nowhere: nobody listens, and to check their schemas takes a while."""
+        self.event_logger = EventLogger(parent=self)
 
     def init_signal(self) -> None:
         """Leave it to nbrun to end the server: a signal for everybody must not keep nbrun from saving what it has.
@@ -230,12 +202,12 @@ class PrivateServer(ServerApp):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), lambda *_: None)
 
-    def listen(self, socket: str) -> int:
-        """Answer on the Unix socket, or on a free loopback port when it is empty; give the port or 0."""
+    def listen(self, path: str) -> int:
+        """Answer on the Unix socket, or on a free loopback port when `path` is empty; give the port or 0."""
         server = HTTPServer(self.web_app, max_body_size=self.max_body_size, max_buffer_size=self.max_buffer_size)
         self._http_server = server
-        if socket and sys.platform != "win32":
-            from_path = bind_unix_socket(socket, mode=0o600)
+        if path and sys.platform != "win32":
+            from_path = bind_unix_socket(path, mode=0o600)
             server.add_socket(from_path)
             return 0
         sockets = bind_sockets(0, "127.0.0.1")
@@ -290,6 +262,7 @@ def configuration(settings: ServerSettings, data: Path) -> Config:
             "kernel_manager_class": PrivateKernels,
             "kernel_spec_manager_class": PrivateKernelSpecs,
             "contents_manager_class": PrivateContents,
+            "kernel_websocket_connection_class": PrivateConnection,
             "jpserver_extensions": {},
             "terminals_enabled": False,
             "max_body_size": BODY_LIMIT,
@@ -308,8 +281,8 @@ def configuration(settings: ServerSettings, data: Path) -> Config:
     )
 
 
-def serve(settings: ServerSettings, lifeline: Lifeline) -> None:
-    """Serve until the lifeline ends the process."""
+def serve(settings: ServerSettings, lifeline: Lifeline, zygote: socket.socket | None) -> None:
+    """Serve until the lifeline ends the process; `zygote` is the line to what forks kernels, if there is one."""
     private = Path(settings.folder)
     data = signing_folder(private)
     server = PrivateServer.instance(
@@ -319,6 +292,7 @@ def serve(settings: ServerSettings, lifeline: Lifeline) -> None:
         runtime_dir=str(private),
     )
     server.lifeline = lifeline
+    server.zygote = Zygote(zygote) if zygote is not None else None
     server.kernels_may_use_ipc = settings.ipc and zmq.has("ipc")
     server.initialize(argv=[], find_extensions=False, new_httpserver=False)
     port = server.listen(settings.socket)
@@ -329,21 +303,3 @@ def serve(settings: ServerSettings, lifeline: Lifeline) -> None:
         server.io_loop.start()
     finally:
         lifeline.kill_kernels()
-
-
-def main() -> None:
-    """Take the settings from standard input, move both pipes out of everybody's reach, and serve."""
-    line = sys.stdin.buffer.readline()
-    if not line:
-        return
-    settings = ServerSettings.from_line(line)
-    source, sink = os.dup(0), os.dup(1)  # not inheritable, unlike 0 and 1
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    serve(settings, Lifeline(settings, source, sink))
-
-
-if __name__ == "__main__":
-    main()

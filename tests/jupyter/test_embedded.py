@@ -37,7 +37,9 @@ STRANGERS: set[psutil.Process] = set()
 
 
 @pytest.fixture(autouse=True)
-def _strangers() -> Iterator[None]:
+def _strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Count what is there before; and have no zygote, whose processes tests.jupyter.test_zygote counts."""
+    monkeypatch.setenv("NBRUN_ZYGOTE", "0")
     STRANGERS.update(psutil.Process().children(recursive=True))
     yield
     STRANGERS.clear()

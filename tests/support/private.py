@@ -36,8 +36,8 @@ from pathlib import Path
 import httpx
 from nbrun.jupyter.embedded import EmbeddedServer
 
-async def main(root, tcp, *kernels):
-    async with EmbeddedServer(Path(root), tcp=tcp == "tcp") as server:
+async def main(root, how, *kernels):
+    async with EmbeddedServer(Path(root), tcp=how == "tcp", zygote=True if how == "zygote" else None) as server:
         at = server.endpoint
         transport = httpx.AsyncHTTPTransport(uds=at.socket)
         headers = {"Authorization": f"token {at.token}"}
@@ -136,10 +136,10 @@ def wait_for(path: Path, seconds: float = 20.0) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def driver(
-    root: Path, *kernels: str, tcp: bool = False, env: Mapping[str, str] | None = None
+    root: Path, *kernels: str, tcp: bool = False, zygote: bool = False, env: Mapping[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """Run a process that holds a private server with these kernels; give it and what it tells of itself."""
-    command = [sys.executable, "-c", DRIVER, str(root), "tcp" if tcp else "socket", *kernels]
+    command = [sys.executable, "-c", DRIVER, str(root), "tcp" if tcp else "zygote" if zygote else "socket", *kernels]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=dict(env) if env else None) as process:
         try:

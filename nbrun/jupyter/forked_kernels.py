@@ -1,0 +1,186 @@
+"""The server's side of the zygote: a provisioner that has it fork kernels, and starts them as usual where it cannot.
+
+Its one idea: once forked, a kernel is the server's child like any other, so that all of jupyter_client's own local
+provisioner (signals, polling, waiting) goes on working; only the launch is another.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import Any
+
+from jupyter_client.provisioning import LocalProvisioner
+
+from nbrun.jupyter.zygote import Order, adopt_orphans
+
+ANSWER_LIMIT = 60.0
+"""Seconds that the zygote may take, with all of its imports, before kernels are started without it."""
+
+_HONOURED = ("-Xfrozen_modules=off",)
+"""Options of the interpreter in a kernelspec that make no difference to code that runs."""
+
+
+class ForkRefused(Exception):
+    """The zygote is gone, or cannot fork now; the message says why."""
+
+
+class Zygote:
+    """The line to the zygote; kernels are forked one after the other."""
+
+    def __init__(self, line: socket.socket) -> None:
+        line.settimeout(0)
+        self._line: socket.socket | None = line
+        self._turn = asyncio.Lock()
+
+    async def fork(self, order: Order) -> int:
+        """Give the pid of a new kernel, a child of this process; raises :class:`ForkRefused`."""
+        asking = asyncio.create_task(self._ask(order))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(_unwanted)
+            raise
+
+    async def _ask(self, order: Order) -> int:
+        async with self._turn:
+            if self._line is None:
+                raise ForkRefused("the process that forks kernels is gone")
+            adopt_orphans(wanted=True)
+            try:
+                async with asyncio.timeout(ANSWER_LIMIT):
+                    answer = await self._exchange(self._line, order)
+            except (OSError, TimeoutError) as error:
+                answer = f"lost {error!r}".encode()
+            finally:
+                adopt_orphans(wanted=False)
+            word, _, rest = answer.decode().strip().partition(" ")
+            if word == "kernel":
+                return int(rest)
+            if word != "refused":  # it ended, or it is stuck: hanging up ends it
+                self._line.close()
+                self._line = None
+            raise ForkRefused(rest or "the process that forks kernels has ended")
+
+    @staticmethod
+    async def _exchange(line: socket.socket, order: Order) -> bytes:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(line, order.line())
+        answer = b""
+        while not answer.endswith(b"\n"):
+            part = await loop.sock_recv(line, 4096)
+            if not part:
+                return b""
+            answer += part
+        return answer
+
+
+class ForkedProcess:
+    """A child of this process that was not started by :mod:`subprocess`, with the part of Popen that is used."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Give the exit status as Popen has it, negative for a signal; None while the process lives."""
+        return self._reap(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """Wait for the end; give the exit status."""
+        return self._reap(0)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _reap(self, options: int) -> int | None:
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:  # somebody else has waited for it
+                self.returncode = 0
+            else:
+                if pid:
+                    self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+class ForkingProvisioner(LocalProvisioner):
+    """A kernel on this machine, forked by `zygote`, or started as usual where that is refused."""
+
+    zygote: Zygote | None = None
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Launch the kernel; give its connection info."""
+        env: dict[str, str] = kwargs.get("env") or dict(os.environ)
+        cwd = os.fspath(kwargs.get("cwd") or Path.cwd())
+        if self.zygote is None or not _is_folder(cwd):
+            return await super().launch_kernel(cmd, **kwargs)
+        env["JPY_PARENT_PID"] = str(os.getpid())
+        try:
+            pid = await self.zygote.fork(Order(cmd, cwd, env))
+        except ForkRefused as error:
+            self.log.warning("A kernel is started, not forked: %s", error)
+            return await super().launch_kernel(cmd, **kwargs)
+        self.process = ForkedProcess(pid)
+        self.pid = self.pgid = pid
+        self.cwd = cwd
+        return self.connection_info
+
+
+def may_be_forked(spec: Any) -> bool:
+    """Tell whether a kernelspec starts this interpreter's ipykernel and asks for nothing that a fork could not give."""
+    program, *words = spec.argv or [""]
+    while words[:1] and words[0] in _HONOURED:
+        del words[0]
+    provisioner = spec.metadata.get("kernel_provisioner", {}).get("provisioner_name", "local-provisioner")
+    return (
+        _is_this_interpreter(program)
+        and words[:2] in (["-m", "ipykernel_launcher"], ["-m", "ipykernel"])
+        and not spec.env
+        and provisioner == "local-provisioner"
+    )
+
+
+def _is_this_interpreter(program: str) -> bool:
+    """Tell whether `program` is the interpreter of this environment: jupyter_client reads ``python`` as that one."""
+    major, minor = sys.version_info[:2]
+    if program in ("python", f"python{major}", f"python{major}.{minor}"):
+        return True
+    named, ours = PurePath(program), PurePath(sys.executable)
+    with suppress(OSError):
+        return named.is_absolute() and named.parent == ours.parent and Path(program).samefile(sys.executable)
+    return False
+
+
+def _is_folder(path: str) -> bool:
+    """Tell whether a kernel can work there; the usual start says best why not."""
+    return Path(path).is_dir()
+
+
+def _unwanted(asking: "asyncio.Task[int]") -> None:
+    """Kill a kernel that nobody waits for any more."""
+    if not asking.cancelled() and asking.exception() is None:
+        _kill(asking.result())
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)

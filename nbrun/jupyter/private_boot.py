@@ -1,0 +1,66 @@
+"""The first moments of the private server's process: take the settings, move the pipes away, fork the zygote, serve.
+
+Its one idea: all of this comes before the imports that cost time, so that the zygote is forked from a process that has
+one thread and nothing in it that a kernel would not have; see :mod:`nbrun.jupyter.zygote`.
+"""
+
+import gc
+import os
+import socket
+import sys
+from importlib import import_module
+
+from nbrun.jupyter.lifeline import Lifeline, ServerSettings
+from nbrun.jupyter.zygote import IN_COMMON, Order, become_zygote, can_fork, run_kernel, threads_beside
+
+COMMAND = """\
+import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+from nbrun.jupyter.private_boot import main
+main()
+"""
+"""What ``python -c`` is given: a notebook's folder with a json.py in it must not break the server.
+
+(Python's own switch for that, ``-P``, would be inherited by kernels that are forked.)
+"""
+
+
+def main() -> None:
+    """Take the settings from standard input, move both pipes out of everybody's reach, and serve."""
+    gc.disable()  # until it is up: a tenth of the start would go into looking for garbage where there is none
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return
+    settings = ServerSettings.from_line(line)
+    source, sink = os.dup(0), os.dup(1)  # not inheritable, unlike 0 and 1
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    zygote = _fork_zygote(settings, (source, sink)) if settings.zygote and can_fork() else None
+    if isinstance(zygote, Order):
+        run_kernel(zygote)
+        return
+    lifeline = Lifeline(settings, source, sink)
+    import_module("nbrun.jupyter.private_server").serve(settings, lifeline, zygote)
+
+
+def _fork_zygote(settings: ServerSettings, pipes: tuple[int, ...]) -> socket.socket | Order | None:
+    """Give the server's end of the line to the zygote; in a kernel that was forked from it, the order for it.
+
+    None where something (a sitecustomize, say) has started a thread in this process already.
+    """
+    for name in IN_COMMON:
+        import_module(name)
+    if threads_beside():
+        return None
+    server = os.getpid()
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        return ours
+    ours.close()
+    for pipe in pipes:  # nbrun's life hangs on them
+        os.close(pipe)
+    return become_zygote(theirs, server, settings.preload)

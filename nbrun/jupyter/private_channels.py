@@ -1,0 +1,87 @@
+"""The private server's websockets: a kernel's messages go through as they are, many at a time, and start at once.
+
+Its one idea: what the stock connection does for a browser is not done twice. That outputs are being delivered, nbrun
+finds out itself (:mod:`nbrun.core.introduction`); rates are not limited; nothing of a message is looked at, so nothing
+of it is parsed. What is left is to copy the frames of ZeroMQ into frames of the websocket.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from jupyter_client.session import DELIM
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from tornado.websocket import WebSocketClosedError
+from zmq.constants import Flag
+from zmq.error import Again
+
+V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"  # nbrun.core.codec has it too, and imports more than one name
+
+MOST_AT_ONCE = 256
+"""Messages that are passed on before the event loop gets its turn."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5
+"""Seconds to wait for a sign on iopub before the kernel is asked for one again; each wait is twice the one before."""
+
+PATIENCE = 5.0
+"""Seconds to wait for a sign altogether: a kernel that is busy may give none."""
+
+
+class PrivateConnection(ZMQChannelsWebsocketConnection):
+    """One websocket and the kernel's sockets behind it."""
+
+    _live = False
+
+    def nudge(self) -> "asyncio.Future[None]":
+        """Wait until outputs are being delivered, without the stock half second for each sign that is missed."""
+        return asyncio.ensure_future(self._hear())
+
+    async def _hear(self) -> None:
+        loop = asyncio.get_running_loop()
+        give_up_at, pause = loop.time() + PATIENCE, FIRST_PAUSE
+        heard = asyncio.Event()
+        iopub = self.channels["iopub"]
+        iopub.on_recv(lambda _: heard.set())
+        asking = (self.kernel_manager.connect_control(), self.kernel_manager.connect_shell())
+        try:
+            while not iopub.closed() and self.kernel_id in self.multi_kernel_manager and loop.time() < give_up_at:
+                for channel in asking:
+                    self.session.send(channel, "kernel_info_request")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(heard.wait(), pause)
+                if heard.is_set():
+                    break
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            for channel in asking:
+                channel.close()
+            if not iopub.closed():
+                iopub.stop_on_recv()
+
+    def connect(self) -> Any:
+        """Open the kernel's sockets; many messages at a time are passed on once the buffered ones have been."""
+        connected = super().connect()
+        if connected is not None:
+            connected.add_done_callback(self._go_live)
+        return connected
+
+    def handle_outgoing_message(self, stream: Any, outgoing_msg: list[Any]) -> None:
+        """Pass a message of the kernel on, and those that wait behind it."""
+        if self.subprotocol != V1_SUBPROTOCOL:
+            super().handle_outgoing_message(stream, outgoing_msg)
+            return
+        stream = self.channels.get(stream) if isinstance(stream, str) else stream
+        with suppress(WebSocketClosedError, Again):
+            self._pass_on(stream.channel, outgoing_msg)
+            for _ in range(MOST_AT_ONCE if self._live else 0):
+                if stream.closed():
+                    break
+                self._pass_on(stream.channel, stream.socket.recv_multipart(Flag.NOBLOCK))
+
+    def _pass_on(self, channel: str, message: list[bytes]) -> None:
+        parts = message[message.index(DELIM) + 2 :]
+        self.write_message(serialize_msg_to_ws_v1(parts, channel), binary=True)
+
+    def _go_live(self, _: Any) -> None:
+        self._live = True

@@ -1,0 +1,144 @@
+"""The private server's files: no copies beside them but those asked for, signed as the user would sign them, and written fast.
+
+Its one idea: what is written is what the stock server writes, to the byte; only how it gets there differs.
+"""
+
+import secrets
+import sqlite3
+import string
+from contextvars import ContextVar
+from typing import Any, BinaryIO
+
+import nbrun.lean_imports  # noqa: F401
+
+# isort: split
+import nbformat
+from anyio.to_thread import run_sync
+from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from nbformat.sign import NotebookNotary
+
+LARGE_TEXT = 4096
+"""Characters from which on an image is worth the trouble."""
+
+_SAVING: ContextVar[bool] = ContextVar("saving", default=False)
+"""Whether a notebook is being saved by whoever calls."""
+_BASE64 = f"{string.ascii_letters}{string.digits}+/=".encode()
+
+
+class PrivateNotary(NotebookNotary):
+    """Signs notebooks; a locked or broken signature database costs the trust, never the notebook."""
+
+    def check_signature(self, nb: Any) -> bool:
+        """Tell whether the notebook was signed; False when the database cannot say."""
+        try:
+            return bool(super().check_signature(nb))
+        except sqlite3.Error as error:
+            self.log.warning("The signature of a notebook could not be looked up: %s", error)
+            return False
+
+    def sign(self, nb: Any) -> None:
+        """Remember the notebook as trusted."""
+        try:
+            super().sign(nb)
+        except sqlite3.Error as error:
+            self.log.warning("A notebook was saved, but could not be signed: %s", error)
+
+
+class AskedForCheckpoints(AsyncFileCheckpoints):
+    """Copies beside the user's notebooks, in the usual place, where they are asked for and never by the way."""
+
+    async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Give none, which makes no folder: each save, rename and deletion asks for them."""
+        return []
+
+    async def kept(self, path: str) -> list[dict[str, Any]]:
+        """Give those that there are."""
+        kept: list[dict[str, Any]] = await super().list_checkpoints(path)
+        return kept
+
+
+class PrivateContents(AsyncLargeFileManager):
+    """The stock files, written to the end even when nbrun ends meanwhile, and notebooks with large outputs fast."""
+
+    def _checkpoints_class_default(self) -> type[AskedForCheckpoints]:
+        return AskedForCheckpoints
+
+    def _notary_default(self) -> PrivateNotary:
+        return PrivateNotary(parent=self)
+
+    async def save(self, model: dict[str, Any], path: str = "") -> Any:
+        """Save as the stock file manager does."""
+        saving = _SAVING.set(True)
+        try:
+            with self.parent.lifeline.saving():
+                return await super().save(model, path)
+        finally:
+            _SAVING.reset(saving)
+
+    async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:
+        """Give the checkpoints to whoever asks for them."""
+        kept: list[dict[str, Any]] = await self.checkpoints.kept(path)
+        return kept
+
+    async def create_checkpoint(self, path: str) -> Any:
+        """Make the checkpoint that is asked for, and not the one that a first save would make."""
+        return None if _SAVING.get() else await super().create_checkpoint(path)
+
+    async def _save_notebook(self, os_path: str, nb: Any, capture_validation_error: Any = None) -> None:
+        """Write to the byte what the stock manager writes, and validate it as that does."""
+        with self.atomic_writing(os_path, text=False) as file:
+            await run_sync(write_notebook, nb, file, capture_validation_error)
+
+
+def write_notebook(nb: Any, file: BinaryIO, capture_validation_error: Any = None) -> None:
+    """Write `nb` as :func:`nbformat.write` would.
+
+    Its JSON is made by :mod:`json`, which goes through every character of an image to see whether it has to be escaped.
+    So images are taken out before and put in again where they were.
+    """
+    images: list[bytes] = []
+    mark = secrets.token_hex(16)
+    cells = [_without_images(cell, images, mark) for cell in nb["cells"]]
+    errors: dict[str, Any] = {}
+    text = _text_of(nbformat.from_dict({**nb, "cells": cells}), errors)
+    if errors and images:  # what is wrong is to be told in the notebook's own words
+        text = _text_of(nb, errors)
+        images.clear()
+    if errors and capture_validation_error is not None:
+        capture_validation_error.update(errors)
+    pieces = text.split(mark)  # a mark stands before and after the number of each image
+    file.write(pieces[0].encode())
+    for number, piece in zip(pieces[1::2], pieces[2::2], strict=True):
+        file.write(images[int(number)])
+        file.write(piece.encode())
+    if not text.endswith("\n"):
+        file.write(b"\n")
+
+
+def _text_of(nb: Any, errors: dict[str, Any]) -> str:
+    text: str = nbformat.writes(nb, version=nbformat.NO_CONVERT, capture_validation_error=errors)
+    return text
+
+
+def _without_images(cell: Any, images: list[bytes], mark: str) -> Any:
+    """Give the cell with marks in the place of large base64 texts, which are added to `images`."""
+    outputs = [
+        {**output, "data": {kind: _marked(value, images, mark) for kind, value in output["data"].items()}}
+        if isinstance(output.get("data"), dict)
+        else output
+        for output in cell.get("outputs") or ()
+    ]
+    return {**cell, "outputs": outputs} if outputs else cell
+
+
+def _marked(value: Any, images: list[bytes], mark: str) -> Any:
+    """Give what stands for a value of a MIME bundle; a last line break stays: it decides how the text is written."""
+    if not isinstance(value, str) or len(value) < LARGE_TEXT or not value.isascii():
+        return value
+    end = "\n" if value[-1] == "\n" else ""
+    image = value.removesuffix(end).encode()
+    if image.translate(None, _BASE64):
+        return value
+    images.append(image)
+    return f"{mark}{len(images) - 1}{mark}{end}"

@@ -1,0 +1,228 @@
+"""The zygote: one process that has imported ipykernel, and forks a kernel of itself whenever the server asks for one.
+
+Its one idea: most of a kernel's start is imports, the same ones each time. The private server's process forks the
+zygote at its own very start, while it has a single thread and has imported only what servers and kernels have in
+common; then both go on importing side by side. A kernel that is forked from it has nothing left to import::
+
+    private server ── fork ── zygote ── fork ── (between) ── fork ── kernel
+          └───────────────────── parent of, once (between) has ended ───┘
+
+The one between ends at once, and Linux then gives the kernel to the server, which asks for that while it waits
+(PR_SET_CHILD_SUBREAPER in prctl(2)): so it is the server's child as any other kernel is, to be waited for, signalled
+and told from others that had its pid before.
+
+What runs here runs in the zygote and in the new kernel; the server's side is :mod:`nbrun.jupyter.forked_kernels`.
+Imports the standard library only: whatever is imported here is in the user's kernel.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+IN_COMMON = ("zmq.asyncio", "traitlets.config", "jupyter_client.manager", "tornado.httpserver")
+"""What the server and its kernels both import; none of them starts a thread."""
+
+OF_KERNELS = (
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "ipykernel.zmqshell",
+    "IPython.core.debugger",
+    "IPython.core.completer",
+    "IPython.core.completerlib",
+    "IPython.core.logger",
+    "IPython.core.oinspect",
+    "IPython.extensions.storemagic",
+    "pdb",
+)
+"""What a kernel imports by the time that it answers; one that a version of ipykernel has not is left out."""
+
+ADOPTION_LIMIT = 5.0
+"""Seconds that a new kernel waits to become the server's child, which takes a millisecond."""
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A kernel that is wanted: the command that would start it (``python -c CODE ARGUMENTS…``), where, and with what.
+
+    ``env`` is all of its environment.
+    """
+
+    command: Sequence[str]
+    cwd: str
+    env: dict[str, str]
+
+    def line(self) -> bytes:
+        """Give the order as the one line that goes to the zygote."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        """Read what `line` gave."""
+        return cls(**json.loads(line))
+
+
+def can_fork() -> bool:
+    """Tell whether this platform forks safely and can give kernels to the server, and ``sys.path`` would be theirs.
+
+    A relative folder in PYTHONPATH means another one in each working folder.
+    """
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return sys.platform == "linux" and all(not folder or Path(folder).is_absolute() for folder in folders)
+
+
+def adopt_orphans(*, wanted: bool) -> None:
+    """Ask Linux to make orphaned grandchildren children of this process, or not to any more."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
+
+
+def become_zygote(orders: socket.socket, server: int, preload: Sequence[str]) -> Order:
+    """Import what kernels need, then fork one for each order; returns only in a new kernel, with its order.
+
+    It ends with the server: Linux kills it, and it ends when the server hangs up.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(1)
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["JPY_PARENT_PID"] = str(server)  # ipykernel reads it when it is imported
+    native = _import_all(preload)
+    gc.collect()
+    gc.freeze()  # what is here stays shared with the kernels: a collection in one of them touches none of it
+    with orders.makefile("rb") as lines:
+        for line in lines:
+            order = Order.from_line(line)
+            if trouble := threads_beside(native):
+                orders.sendall(f"refused {trouble}\n".encode())
+                continue
+            pid = _fork_kernel()
+            if pid == 0:
+                break
+            orders.sendall(f"kernel {pid}\n".encode())
+        else:
+            os._exit(0)
+    orders.close()
+    _wait_for_adoption(server)
+    return order
+
+
+def run_kernel(order: Order) -> None:
+    """Run the kernel as ``order.command`` would in a process of its own; what it raises ends this one the same way."""
+    os.setsid()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.chdir(order.cwd)
+    os.environ.clear()
+    os.environ.update(order.env)
+    time.tzset()
+    _reseed()
+    _, option, code, *arguments = order.command
+    sys.orig_argv = [*order.command]
+    sys.argv = [option, *arguments]
+    sys.path.insert(0, "")  # as ``python -c`` has it; the code takes it out again
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nbrun"]:
+        del sys.modules[name]
+    gc.enable()
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})  # noqa: S102
+
+
+def _import_all(preload: Sequence[str]) -> int:
+    """Import what kernels need and what the user named; give the number of threads that are known to survive a fork."""
+    sys.modules["debugpy"] = None  # type: ignore[assignment]  # the kernel's own code does the same, and says why
+    with contextlib.suppress(ImportError):
+        import_module("ipykernel.debugger")
+    del sys.modules["debugpy"]
+    for name in OF_KERNELS:
+        with contextlib.suppress(ImportError):
+            import_module(name)
+    native = 1
+    if preload and find_spec("numpy") is not None:
+        # Its linear algebra (OpenBLAS) starts threads when it is imported, ends them before a fork, and starts them
+        # again in the child when they are needed. Of other libraries' threads nobody knows that.
+        import_module("numpy")
+        native = _native_threads()
+    for name in preload:
+        try:
+            import_module(name)
+        except Exception:  # noqa: BLE001 - the notebook will see it, where it belongs; the kernel can do without
+            print(f"{name} could not be preloaded:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+    return native
+
+
+def threads_beside(native: int = 1) -> str:
+    """Tell in words of threads that a fork would leave behind in the middle of their work; empty if there are none.
+
+    `native` threads, the main one among them, are known to survive.
+    """
+    if (count := threading.active_count()) > 1:
+        return f"{count - 1} threads are running in the process that has preloaded the modules"
+    if (count := _native_threads()) > native:
+        return f"{count - native} native threads are running in the process that has preloaded the modules"
+    return ""
+
+
+def _native_threads() -> int:
+    return len([*Path("/proc/self/task").iterdir()])
+
+
+def _fork_kernel() -> int:
+    """Fork twice, so that the new process is nobody's child here; give its pid, or 0 in it."""
+    reading, writing = os.pipe()
+    between = os.fork()
+    if between == 0:
+        kernel = os.fork()
+        if kernel:
+            os.write(writing, str(kernel).encode())
+            os._exit(0)
+        os.close(reading)
+        os.close(writing)
+        return 0
+    os.close(writing)
+    pid = int(os.read(reading, 32))
+    os.close(reading)
+    os.waitpid(between, 0)
+    return pid
+
+
+def _wait_for_adoption(server: int) -> None:
+    """Wait until the server is the parent, then ask to be killed when it ends; end here if it has ended already."""
+    give_up_at = time.monotonic() + ADOPTION_LIMIT
+    while os.getppid() != server and time.monotonic() < give_up_at:
+        time.sleep(0.0005)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(1)
+
+
+def _reseed() -> None:
+    """Give the kernel chance of its own; :mod:`random` sees to that itself, others draw from the system each time."""
+    if (processes := sys.modules.get("multiprocessing.process")) is not None:
+        processes.current_process().authkey = os.urandom(32)
+    for name in ("numpy.random", "torch"):
+        if (library := sys.modules.get(name)) is not None:
+            library.seed()
+
+
+def _prctl(option: int, argument: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
