@@ -6,7 +6,7 @@ A run needs a server. Where none is named, a private one is started for the leng
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -16,6 +16,7 @@ from nbrun.core.job import STARTUP_LIMIT, Job, Limits
 from nbrun.core.results import NotebookResult
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import connect
+from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
 from nbrun.opening import Access, Place, existing_host, private_host
@@ -75,6 +76,13 @@ class RunOptions(TypedDict, total=False):
     """Set parameters, too, that the notebook does not declare, or declares with another type."""
     secrets: Mapping[str, str]
     """What to set in the kernel, leaving no trace in the notebook; masked in all that comes back."""
+    zygote: bool | None
+    """Fork the private server's kernels from a process that has imported ipykernel, where that can be.
+
+    None: yes, unless the environment has NBRUN_ZYGOTE=0.
+    """
+    preload: Sequence[str]
+    """Modules that this process imports too, for all of its kernels; they start sooner for notebooks that use them."""
     ca_file: str | os.PathLike[str] | None
     """A file of certificates to trust, for https."""
     verify: bool
@@ -125,9 +133,19 @@ async def run_async(notebook: str | os.PathLike[str], **options: Unpack[RunOptio
     """Run a notebook as :func:`run` does, in the loop that is running. Cancellation saves what there is first."""
     if unknown := options.keys() - RunOptions.__annotations__.keys():
         raise TypeError(f"there is no such option of a run: {', '.join(sorted(unknown))}")
+    return await run_beside_start(None, notebook, options)
+
+
+async def run_beside_start(
+    started: EmbeddedServer | None, notebook: str | os.PathLike[str], options: RunOptions
+) -> NotebookResult:
+    """Run as :func:`run_async` does, on a private server that may have been started already, to save time.
+
+    It has been started for the root that :func:`~nbrun.places.root_for` names, and is stopped after the run.
+    """
     name = os.fspath(notebook)
     journal = Journal(name, options.get("observe") or (lambda _: None))
-    opening = _open(access_of(options), place_of(name, options), journal)
+    opening = _open(access_of(options), place_of(name, options), journal, started)
     job = job_of(name, options)
     return await run_notebook(job, opening, journal=journal, stop=options.get("stop") or StopSwitch())
 
@@ -188,15 +206,19 @@ def access_of(options: RunOptions) -> Access:
         options.get("password"),
         Path(ca_file) if ca_file else None,
         verify=options.get("verify", True),
+        zygote=options.get("zygote"),
+        preload=tuple(options.get("preload", ())),
     )
 
 
 @contextlib.asynccontextmanager
-async def _open(access: Access, place: Place, journal: Journal) -> AsyncIterator[tuple[Server, Notebook]]:
+async def _open(
+    access: Access, place: Place, journal: Journal, started: EmbeddedServer | None
+) -> AsyncIterator[tuple[Server, Notebook]]:
     """Open a server for one run alone."""
     if access.server:
         opening = existing_host(access, lambda: journal.enter(Stage.CONNECTING))
     else:
-        opening = private_host([place], lambda: journal.enter(Stage.STARTING_SERVER))
+        opening = private_host(access, [place], lambda: journal.enter(Stage.STARTING_SERVER), started=started)
     async with opening as host:
         yield host.server, host.notebook(place, journal.warn)

@@ -37,8 +37,9 @@ from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs, kernel_id
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.retry import RetryPolicy
 from nbrun.local_files import read_text, write_notebook
-from nbrun.opening import Place, absolute
+from nbrun.opening import Place
 from nbrun.pipeline import Notebook
+from nbrun.places import absolute
 from nbrun.version import __version__
 
 DURATIONS = "durations.json"

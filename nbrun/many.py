@@ -27,7 +27,8 @@ from nbrun.errors import UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.jupyter.http import HttpOptions
-from nbrun.opening import absolute, existing_host, private_host
+from nbrun.opening import existing_host, private_host
+from nbrun.places import absolute
 from nbrun.selection import Found, local_notebooks, notebooks_on_server
 from nbrun.stopping import StopSwitch
 from nbrun.version import __version__
@@ -117,7 +118,7 @@ async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options:
     observe(BatchStarted([errand.name for errand in errands]))
     results = await run_errands(
         errands,
-        lambda: existing_host(access) if access.server else private_host(places),
+        lambda: existing_host(access) if access.server else private_host(access, places),
         policy=policy,
         observe=observe,
         stop=options.get("stop") or StopSwitch(),

@@ -6,12 +6,10 @@ git root where there is one, so that kernels start in each notebook's own folder
 """
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbrun.errors import NoSuchNotebook, NotANotebook, UsageError
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint, contents_path
@@ -21,17 +19,23 @@ from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
 from nbrun.jupyter.upload import UploadedNotebook
 from nbrun.pipeline import Notebook
+from nbrun.places import absolute, local_notebook, local_output, root_for, shown
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The server to run on, as the user named it, and what opens it; without an address a private one is started."""
+    """The server to run on, as the user named it, and what opens it.
+
+    Without an address a private one is started, whose kernels a ``zygote`` forks that has imported ``preload``.
+    """
 
     server: str | None = None
     token: str | None = None
     password: str | None = None
     ca_file: Path | None = None
     verify: bool = True
+    zygote: bool | None = None
+    preload: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,23 @@ async def existing_host(access: Access, starting: Callable[[], None] = lambda: N
 
 
 @contextlib.asynccontextmanager
-async def private_host(places: Sequence[Place], starting: Callable[[], None] = lambda: None) -> AsyncIterator[Host]:
-    """Start a server of our own for these places, for as long as the block lasts; `starting` is called before."""
-    root = root_for([(local_notebook(place.notebook), local_output(place)) for place in places])
+async def private_host(
+    access: Access,
+    places: Sequence[Place],
+    starting: Callable[[], None] = lambda: None,
+    *,
+    started: EmbeddedServer | None = None,
+) -> AsyncIterator[Host]:
+    """Start a server of our own for these places, for as long as the block lasts; `starting` is called before.
+
+    It may have been `started` already, for the same root.
+    """
+    pairs = [(local_notebook(place.notebook), local_output(place.output or place.notebook)) for place in places]
+    root = root_for(pairs)
     here = Path.cwd()  # asked for now: a notebook may take it away
     starting()
-    async with EmbeddedServer(root) as embedded, Client(embedded.endpoint) as client:
+    embedded = started or EmbeddedServer(root, zygote=access.zygote, preload=access.preload)
+    async with embedded, Client(embedded.endpoint) as client:
 
         def find(place: Place, warn: Callable[[str], None]) -> Notebook:
             local, output = absolute(here / place.notebook), absolute(here / (place.output or place.notebook))
@@ -102,49 +117,3 @@ async def private_host(places: Sequence[Place], starting: Callable[[], None] = l
             )
 
         yield Host(Server.private(client, embedded.log_tail), find, lambda: embedded.has_ended, embedded.ended)
-
-
-def local_notebook(name: str) -> Path:
-    """Give a notebook's path; raises :class:`NoSuchNotebook`, or :class:`NotANotebook` for a folder."""
-    path = absolute(name)
-    if path.is_dir():
-        raise NotANotebook(f"{name}: this is a folder", hint="Name the notebook in it.")
-    if not path.exists():
-        hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
-        raise NoSuchNotebook(f"{name}: there is no such file", hint=hint)
-    return path
-
-
-def local_output(place: Place) -> Path:
-    """Give where a result goes; raises :class:`UsageError` for a folder."""
-    path = absolute(place.output or place.notebook)
-    if path.is_dir():
-        raise UsageError(f"{place.output}: this is a folder", hint="Name the file in it.")
-    return path
-
-
-def absolute(name: str | os.PathLike[str]) -> Path:
-    """Give the path from the root of the disk, without the ``..`` of which a server's paths know nothing."""
-    path = Path(name).absolute()
-    return path.parent.resolve() / path.name if ".." in path.parts else path
-
-
-def root_for(pairs: Sequence[tuple[Path, Path]]) -> Path:
-    """Give the folder that is the server's root: it holds the git root or folder of each notebook, and each output.
-
-    `pairs` are absolute paths of notebooks and outputs. Raises :class:`UsageError` where no folder can hold them all.
-    """
-    folders: dict[Path, Path] = {}
-    for notebook, _ in pairs:
-        if notebook.parent not in folders:
-            roots = (folder for folder in notebook.parents if (folder / ".git").exists())
-            folders[notebook.parent] = next(roots, notebook.parent)
-    try:
-        return Path(os.path.commonpath([*folders.values(), *(output.parent for _, output in pairs)]))
-    except ValueError:
-        raise UsageError(f"{pairs[0][1]}: on another drive than the notebook") from None
-
-
-def shown(path: Path, here: Path) -> str:
-    """Give a path as a person would write it from the folder `here`."""
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -16,7 +16,7 @@ from nbrun.core.results import NotebookResult, Outcome
 from nbrun.core.tracebacks import trimmed
 from nbrun.errors import NbrunError
 from nbrun.notebook_server import NotebookServer
-from nbrun.opening import root_for
+from nbrun.places import root_for
 from nbrun.reporters import wording
 from nbrun.reporters.record import Record, fault_of
 

@@ -15,7 +15,7 @@ from nbrun.core.patterns import Patterns, is_glob
 from nbrun.errors import NoSuchNotebook, NotFound, UsageError
 from nbrun.jupyter.contents import Contents, ContentsModel
 from nbrun.jupyter.endpoint import contents_path
-from nbrun.opening import absolute
+from nbrun.places import absolute
 
 _FOREIGN = ("node_modules", "__pycache__", "site-packages")
 _SUFFIX = ".ipynb"

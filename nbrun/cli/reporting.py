@@ -44,7 +44,7 @@ def reporting_options(function: Function) -> Function:
 
 
 class Reports:
-    """All who listen to what a command does; ``observe``, ``tick``, ``interval`` and ``close`` as a console has them.
+    """All who listen to what a command does; ``observe``, ``tick``, ``interval`` and ``close`` as a console has them, once open.
 
     A batch that turns out to be the one notebook of the name `one` is told as a run by itself. Raises
     :class:`UsageError` at once for what could not be written at the end.
@@ -61,10 +61,14 @@ class Reports:
         self._github = _on_github() if given["github"] is None else bool(given["github"])
         if given["html_folder"] is not None:
             _check_html(Path(given["html_folder"]))
-        self._open(given)
+        self._given = given
+        self._is_open = False
 
-    def _open(self, given: dict[str, Any]) -> None:
-        # Imported here, once the call is known to be right: it is answered at once otherwise.
+    def open(self) -> None:
+        """Import what the reports need, once: a wrong call is answered at once, and a server may start meanwhile."""
+        if self._is_open:
+            return
+        self._is_open, given = True, self._given
         from nbrun.core.events import BatchFinished, BatchStarted
         from nbrun.reporters.console import Console
         from nbrun.reporters.fanout import Fanout, Listener
@@ -100,7 +104,11 @@ class Reports:
         self._of_batches = (BatchStarted, BatchFinished)
         self._all = Fanout([*files[: int(self._github)], console, *files[int(self._github) :]])
         self.tick, self.interval = console.tick, console.interval
-        self.close = self._all.close
+
+    def close(self) -> None:
+        """Let all write what they have."""
+        if self._is_open:
+            self._all.close()
 
     def observe(self, event: Any) -> None:
         """Tell all of an event."""
@@ -121,6 +129,7 @@ class Reports:
         from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
         from nbrun.version import __version__
 
+        self.open()
         started = datetime.now(UTC).isoformat(timespec="milliseconds")
         if notebook is None:
             batch = BatchResult(__version__, started, 0.0, problem=Problem.of(error), failure=error.exit_code)

@@ -15,6 +15,7 @@ from nbrun.cli.reporting import Reports, reporting_options
 from nbrun.cli.saving import saving_of, saving_options
 from nbrun.cli.settings import current_project, overrides_for, settings_options
 from nbrun.cli.signals import signals
+from nbrun.cli.speed import read_speed, speed_options
 from nbrun.errors import ExitCode, NbrunError, UsageError
 
 
@@ -44,6 +45,7 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
     show_default=True,
     help="Limit of the kernel's start.",
 )
+@speed_options
 @click.option("--allow-errors", is_flag=True, help="Go on after a cell that raised; an error then fails nothing.")
 @click.option("--no-save", is_flag=True, help="Do not write the executed notebook.")
 @click.option("--force", is_flag=True, help="Overwrite the notebook even if somebody changed it during the run.")
@@ -106,6 +108,7 @@ def _run_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "save": not given["no_save"],
         "force": given["force"],
         **saving_of(given),
+        **read_speed(given),
         "raw_streams": given["raw_streams"],
         "record_timing": not given["no_timing"],
         "tolerate_loss": given["tolerate_loss"],
@@ -119,13 +122,31 @@ def _run_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> Any:
-    # What a run needs is imported here, so that a wrong call is answered at once.
-    from nbrun.api import run_async
-    from nbrun.stopping import StopSwitch
+    started = None if given["server"] else await _private_server(notebook, given)
+    try:
+        # What a run needs is imported here, while the server starts.
+        from nbrun.api import RunOptions, run_beside_start
+        from nbrun.stopping import StopSwitch
 
-    stop = StopSwitch()
-    async with signals(stop), _ticking(reports):
-        return await run_async(notebook, **_run_options(given), observe=reports.observe, stop=stop)
+        stop = StopSwitch()
+        reports.open()
+        async with signals(stop), _ticking(reports):
+            options: Any = {**_run_options(given), "observe": reports.observe, "stop": stop}
+            return await run_beside_start(started, notebook, RunOptions(**options))
+    finally:
+        if started is not None:
+            await started.stop()
+
+
+async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
+    """Start the private server before anything that takes time is imported: they need each other only later."""
+    from nbrun.jupyter.embedded import EmbeddedServer
+    from nbrun.places import local_notebook, local_output, root_for
+
+    pair = (local_notebook(notebook), local_output(given["output"] or notebook))
+    server = EmbeddedServer(root_for([pair]), **read_speed(given))
+    await server.start()
+    return server
 
 
 async def _run_many(notebooks: list[str], given: Mapping[str, Any], reports: Reports, batch: Mapping[str, Any]) -> Any:
@@ -133,6 +154,7 @@ async def _run_many(notebooks: list[str], given: Mapping[str, Any], reports: Rep
     from nbrun.stopping import StopSwitch
 
     stop = StopSwitch()
+    reports.open()
     async with signals(stop), _ticking(reports):
         return await run_many_async(notebooks, **_run_options(given), **batch, observe=reports.observe, stop=stop)
 

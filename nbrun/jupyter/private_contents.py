@@ -1,4 +1,4 @@
-"""The private server's files: no copies beside them but those asked for, signed as the user would sign them, and written fast.
+"""The private server's files: copies only where asked for, signed as the user would sign, and written fast.
 
 Its one idea: what is written is what the stock server writes, to the byte; only how it gets there differs.
 """

@@ -1,0 +1,56 @@
+"""Where runs on this machine read and write, and which folder their private server is for.
+
+Its one idea: it imports next to nothing, so that the server can be started before anything that takes time is imported.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nbrun.errors import NoSuchNotebook, NotANotebook, UsageError
+
+
+def local_notebook(name: str) -> Path:
+    """Give a notebook's path; raises :class:`NoSuchNotebook`, or :class:`NotANotebook` for a folder."""
+    path = absolute(name)
+    if path.is_dir():
+        raise NotANotebook(f"{name}: this is a folder", hint="Name the notebook in it.")
+    if not path.exists():
+        hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
+        raise NoSuchNotebook(f"{name}: there is no such file", hint=hint)
+    return path
+
+
+def local_output(output: str | os.PathLike[str]) -> Path:
+    """Give where a result goes; raises :class:`UsageError` for a folder."""
+    path = absolute(output)
+    if path.is_dir():
+        raise UsageError(f"{output}: this is a folder", hint="Name the file in it.")
+    return path
+
+
+def absolute(name: str | os.PathLike[str]) -> Path:
+    """Give the path from the root of the disk, without the ``..`` of which a server's paths know nothing."""
+    path = Path(name).absolute()
+    return path.parent.resolve() / path.name if ".." in path.parts else path
+
+
+def root_for(pairs: Sequence[tuple[Path, Path]]) -> Path:
+    """Give the folder that is the server's root: it holds the git root or folder of each notebook, and each output.
+
+    `pairs` are absolute paths of notebooks and outputs. Raises :class:`UsageError` where no folder can hold them all.
+    """
+    folders: dict[Path, Path] = {}
+    for notebook, _ in pairs:
+        if notebook.parent not in folders:
+            roots = (folder for folder in notebook.parents if (folder / ".git").exists())
+            folders[notebook.parent] = next(roots, notebook.parent)
+    try:
+        return Path(os.path.commonpath([*folders.values(), *(output.parent for _, output in pairs)]))
+    except ValueError:
+        raise UsageError(f"{pairs[0][1]}: on another drive than the notebook") from None
+
+
+def shown(path: Path, here: Path) -> str:
+    """Give a path as a person would write it from the folder `here`."""
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
