@@ -103,6 +103,9 @@ def become_zygote(orders: socket.socket, server: int, preload: Sequence[str]) ->
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["JPY_PARENT_PID"] = str(server)  # ipykernel reads it when it is imported
+    os.environ.setdefault(
+        "MPLBACKEND", "module://matplotlib_inline.backend_inline"
+    )  # as a kernel does, before it is read
     native = _import_all(preload)
     gc.collect()
     gc.freeze()  # what is here stays shared with the kernels: a collection in one of them touches none of it

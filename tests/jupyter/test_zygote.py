@@ -105,6 +105,21 @@ async def test_each_forked_kernel_has_chance_of_its_own_and_what_was_preloaded(t
     assert not set(first) & set(second)
 
 
+async def test_plots_are_shown_inline_though_matplotlib_was_imported_before_the_kernel_was(tmp_path: Path) -> None:
+    code = "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show(); print(plt.get_backend())"
+    async with (
+        EmbeddedServer(tmp_path, zygote=True, preload=["matplotlib.pyplot"]) as server,
+        http(server.endpoint) as client,
+    ):
+        kernel_id = (await start_kernel(client))["kernel"]["id"]
+        async with channels(server.endpoint, kernel_id) as websocket:
+            answers = await execute(websocket, code)
+        assert is_forked(server)
+    shown = [each["content"]["data"] for each in answers if each["header"]["msg_type"] == "display_data"]
+    assert ["image/png" in data for data in shown] == [True]
+    assert "inline" in text_of(answers)
+
+
 async def test_a_forked_kernel_is_interrupted_and_its_death_is_noticed_soon(
     forking: tuple[EmbeddedServer, AsyncClient],
 ) -> None:
