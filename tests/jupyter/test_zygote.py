@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -189,13 +190,14 @@ def test_when_nbrun_is_killed_the_zygote_and_its_kernel_go(tmp_path: Path) -> No
 
 
 def test_they_go_too_when_the_server_is_killed(tmp_path: Path) -> None:
-    with driver(tmp_path, "python3", zygote=True) as (process, _):
+    with driver(tmp_path, "python3", zygote=True) as (process, told):
         [server] = psutil.Process(process.pid).children()
         family = server.children(recursive=True)
         assert len(family) == 2
         server.kill()
         _, alive = psutil.wait_procs(family, timeout=GONE_WITHIN)
         assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+    shutil.rmtree(told["folder"], ignore_errors=True)  # nobody is left who could
 
 
 async def test_kernels_are_started_as_usual_once_the_zygote_is_gone(
