@@ -44,7 +44,7 @@ def reporting_options(function: Function) -> Function:
 
 
 class Reports:
-    """All who listen to what a command does; ``observe``, ``tick``, ``interval`` and ``close`` as a console has them, once open.
+    """All who listen to what a command does; once open, ``observe``, ``tick``, ``interval`` as a console has them.
 
     A batch that turns out to be the one notebook of the name `one` is told as a run by itself. Raises
     :class:`UsageError` at once for what could not be written at the end.

@@ -125,14 +125,14 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
     started = None if given["server"] else await _private_server(notebook, given)
     try:
         # What a run needs is imported here, while the server starts.
-        from nbrun.api import RunOptions, run_beside_start
+        from nbrun.api import run_beside_start
         from nbrun.stopping import StopSwitch
 
         stop = StopSwitch()
         reports.open()
         async with signals(stop), _ticking(reports):
             options: Any = {**_run_options(given), "observe": reports.observe, "stop": stop}
-            return await run_beside_start(started, notebook, RunOptions(**options))
+            return await run_beside_start(started, notebook, options)
     finally:
         if started is not None:
             await started.stop()
