@@ -118,7 +118,9 @@ class ServerNotebook:
                 saved_as = await self._save(content, retry)
             await self._mention_debris()
         except ServerError as error:
-            raise SaveFailed(f"{self._name(self._output)}: not saved: {error}", hint=error.hint) from error
+            broke_off = isinstance(error, RequestRefused) and error.status == 500
+            hint = error.hint or ("Its server could not write it: is the disk full there?" if broke_off else "")
+            raise SaveFailed(f"{self._name(self._output)}: not saved: {error}", hint=hint) from error
         return self._name(saved_as)
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
