@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from nbrun.core.events import Journal, Observer, Stage
 from nbrun.core.job import STARTUP_LIMIT, Job, Limits
@@ -83,6 +83,8 @@ class RunOptions(TypedDict, total=False):
     """
     preload: Sequence[str]
     """Modules that this process imports too, for all of its kernels; they start sooner for notebooks that use them."""
+    pipeline: int | Literal["auto"]
+    """How many cells may be on their way to the kernel at a time ("auto": what suits the way to the server)."""
     ca_file: str | os.PathLike[str] | None
     """A file of certificates to trust, for https."""
     verify: bool
@@ -171,6 +173,7 @@ def job_of(name: str, options: RunOptions) -> Job:
         parameters=options.get("parameters", {}),
         allow_new=options.get("allow_new", False),
         secrets=options.get("secrets", {}),
+        pipeline=_pipeline(options.get("pipeline", "auto")),
     )
 
 
@@ -195,6 +198,12 @@ def undo_of(options: RunOptions) -> Undo:
     if undo is not Undo.NONE and not options.get("save", True):
         raise UsageError("a notebook that is not saved needs no checkpoint")
     return undo
+
+
+def _pipeline(wanted: int | Literal["auto"]) -> int | None:
+    if wanted != "auto" and wanted < 1:
+        raise UsageError(f"pipeline: {wanted} cells at a time are none", hint="1 sends each cell by itself.")
+    return None if wanted == "auto" else wanted
 
 
 def access_of(options: RunOptions) -> Access:

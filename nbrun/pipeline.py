@@ -32,6 +32,7 @@ from nbrun.core.parameters import declared, set_parameters
 from nbrun.core.plan import Action, Plan, make_plan, with_preparation
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, NoSuchKernel, SaveFailed, UsageError
+from nbrun.jupyter.ahead import find_depth
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.jupyter.retry import RetryPolicy
 from nbrun.jupyter.server import RunningKernel, Server
@@ -187,7 +188,8 @@ class _Run:
         cancelled = False
         try:
             async with self._autosave, self._session(server, notebook.path, spec) as running:
-                execution = self._prepare(document, plan, running)
+                depth = await self._stop.guard(find_depth(running, plan, self._job.pipeline, self._journal.warn))
+                execution = self._prepare(document, plan, running, depth)
                 sink = _Sink(notebook, document, server.save)
                 waiting_since = self._clock()
                 async with self._turn:
@@ -212,7 +214,7 @@ class _Run:
             yield await self._stop.guard(stack.enter_async_context(session))
             self._journal.enter(Stage.STOPPING)
 
-    def _prepare(self, document: Document, plan: Plan, running: RunningKernel) -> Execution:
+    def _prepare(self, document: Document, plan: Plan, running: RunningKernel, depth: int) -> Execution:
         """Take the results of an earlier run out of what is to run, so that none is left to mislead."""
         spec = running.spec
         named = {"display_name": spec.display_name, "language": spec.language, "name": spec.name}
@@ -226,6 +228,7 @@ class _Run:
             notebook=self._job.notebook,
             kernel_session=running.info.session,
             raw_streams=self._job.raw_streams,
+            depth=depth,
             observe=self._observe,
         )
 

@@ -109,6 +109,7 @@ def _run_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "force": given["force"],
         **saving_of(given),
         **read_speed(given),
+        "pipeline": given["pipeline"],
         "raw_streams": given["raw_streams"],
         "record_timing": not given["no_timing"],
         "tolerate_loss": given["tolerate_loss"],

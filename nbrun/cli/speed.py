@@ -1,7 +1,7 @@
 """Options of ``nbrun run`` that make it faster, and nothing else."""
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import click
 
@@ -10,16 +10,41 @@ from nbrun.errors import UsageError
 
 
 class Speed(TypedDict):
-    """The options as :class:`nbrun.api.RunOptions` has them."""
+    """The options of the private server, as :class:`nbrun.api.RunOptions` has them."""
 
     zygote: bool | None
     preload: tuple[str, ...]
+
+
+class Depth(click.ParamType[int | str]):
+    """A number of cells, or ``auto``."""
+
+    name = "depth"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
+        """Give the number, or ``auto``."""
+        if str(value).isascii() and str(value).isdecimal() and int(value) > 0:
+            return int(value)
+        return (
+            "auto"
+            if value == "auto"
+            else self.fail(f"{value!r} is neither a number of cells, 1 or more, nor auto", param, ctx)
+        )
 
 
 def speed_options(function: Function) -> Function:
     """Add the options."""
     for decorate in reversed(
         (
+            click.option(
+                "--pipeline",
+                type=Depth(),
+                metavar="N|auto",
+                default="auto",
+                show_default=True,
+                help="Send up to N cells before the first of them has ended; auto: as many as the way to the server "
+                "makes worth it. 1 sends each by itself.",
+            ),
             click.option(
                 "--zygote/--no-zygote",
                 default=None,
@@ -36,7 +61,7 @@ def speed_options(function: Function) -> Function:
 
 
 def read_speed(given: Mapping[str, Any]) -> Speed:
-    """Read what was given; raises :class:`UsageError`."""
+    """Read what was given for the private server; raises :class:`UsageError`."""
     names = tuple(name.strip() for name in (given["preload"] or "").split(",") if name.strip())
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):

@@ -82,6 +82,8 @@ class CellExecution:
     timing: dict[str, str] = field(default_factory=dict)
     ended_at: float | None = None
     attempts: int = 1
+    ahead: bool = False
+    """It was sent before it had its turn, on the condition that the cell before it passes."""
     stop: Stop | None = None
     stop_reason: str = ""
     interrupts: int = 0
@@ -137,8 +139,11 @@ class CellExecution:
 
     @property
     def never_ran(self) -> bool:
-        """Tell whether the kernel never began the cell: it said so, echoed no code and put nothing out."""
-        return self.aborted and self.execution_count is None and not self.area.render()
+        """Tell whether the kernel never began the cell: it said so, echoed no code and put nothing out.
+
+        What came for a cell that was sent ahead is of a thread of the cell before.
+        """
+        return self.aborted and self.execution_count is None and (self.ahead or not self.area.render())
 
     @property
     def asks_exit(self) -> bool:
@@ -164,6 +169,7 @@ class CellExecution:
     def start_again(self) -> None:
         """Go back to the start: the kernel said that it did not run the request."""
         self.attempts += 1
+        self.ahead = False
         self.state = State.SENT
         self.reply = None
         self.seen.clear()

@@ -15,6 +15,8 @@ FENCE_GRACE = 2.0
 """Seconds that a message may still be behind the fence's reply, which comes over another socket."""
 INTERRUPT_GRACE = 5.0
 """Seconds that a cell has to end after each of two interrupts."""
+RECALL_GRACE = 1.0
+"""Seconds to wait until the kernel says that it begins nothing more, before a cell is interrupted."""
 SIGNAL_GRACE = 2.0
 """The same after a signal, and once only: what sent it may follow up with SIGKILL."""
 PROBE_EVERY = 60.0

@@ -7,7 +7,7 @@ from nbrun.core.cells import CellExecution, Stop
 from nbrun.core.durations import spell_duration
 from nbrun.core.messages import Message
 from nbrun.core.plan import Action, CellPlan, Plan
-from nbrun.core.results import CellOutcome, CellResult, Outcome, Problem
+from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
 
 EXIT_HINT = (
     "exit() and quit() end the kernel, and the cells after them cannot run; "
@@ -111,6 +111,15 @@ def results_of(plan: Plan, cells: Mapping[int, CellExecution], ending: Ending | 
         else CellResult(each.index, each.id, unsent if each.action is Action.RUN else CellOutcome.SKIPPED)
         for each in plan.cells
     ]
+
+
+def cut_off(ending: Ending) -> tuple[CellOutcome, CellError]:
+    """Give outcome and error of a cell that was still running behind the one with which the run ended."""
+    died = ending.outcome is Outcome.KERNEL_DIED
+    text = ending.problem.message if ending.problem else "the run ended"
+    if died:
+        return CellOutcome.KERNEL_DIED, CellError("KernelDied", text)
+    return CellOutcome.INTERRUPTED, CellError("Interrupted", text)
 
 
 def ending_of_stopped(cell: CellExecution, total: int, hint: str) -> Ending:

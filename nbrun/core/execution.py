@@ -15,22 +15,21 @@ Nothing is ever sent to a kernel that is not the one the run began with, and no 
 kernel itself said that it did not run it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from nbrun.core import endings
+from nbrun.core import endings, guard
 from nbrun.core.bundles import Output, output_of
 from nbrun.core.cells import RANK, CellExecution, State, Stop
+from nbrun.core.course import Course
 from nbrun.core.effects import (
-    ATTEMPTS,
-    DRAIN_LIMIT,
     DRAIN_QUIET,
     FENCE_AFTER,
     FENCE_GRACE,
     FENCE_LIMIT,
     INTERRUPT_GRACE,
     PROBE_EVERY,
-    RESEND_AFTER,
+    RECALL_GRACE,
     SIGNAL_GRACE,
     Effect,
     Effects,
@@ -38,63 +37,20 @@ from nbrun.core.effects import (
     ProbeKernel,
     Send,
     Timer,
-    Timers,
 )
 from nbrun.core.endings import Ending, place_of
-from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived, Warned
-from nbrun.core.fence import Fence
-from nbrun.core.integrity import Ledger, is_rate_limit_notice
-from nbrun.core.messages import Channel, Message, Requests
-from nbrun.core.outputs import Displays, OutputArea
-from nbrun.core.plan import Plan
-from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
-from nbrun.core.widgets import Widgets
+from nbrun.core.events import OutputArrived
+from nbrun.core.integrity import is_rate_limit_notice
+from nbrun.core.messages import Channel, Message
+from nbrun.core.results import CellOutcome, CellResult, Outcome, Problem
 from nbrun.errors import NbrunError
 
 _OF_A_CELL = (Timer.CELL, Timer.SILENCE, Timer.FENCE, Timer.ESCALATE, Timer.RESEND)
 _TIMEOUTS = {Timer.RUN: Stop.RUN_TIMEOUT, Timer.CELL: Stop.CELL_TIMEOUT, Timer.SILENCE: Stop.IDLE_TIMEOUT}
 
 
-class Execution:
+class Execution(Course):
     """The execution of a plan by one kernel."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        requests: Requests,
-        *,
-        notebook: str = "",
-        kernel_session: str | None = None,
-        raw_streams: bool = False,
-        observe: Callable[[Event], None] | None = None,
-    ) -> None:
-        """Prepare a run.
-
-        `kernel_session` is the kernel's own as its introduction gave it, None to do without that guard; `observe` is
-        told of cells and outputs under the name `notebook`.
-        """
-        self._plan = plan
-        self._requests = requests
-        self._notebook = notebook
-        self._kernel_session = kernel_session
-        self._raw_streams = raw_streams
-        self._observe = observe or (lambda _: None)
-        self._tell_outputs = observe is not None
-        self._displays = Displays()
-        self._widgets = Widgets(self._displays, raw_streams=raw_streams)
-        self._waiting = list(reversed(plan.to_run))
-        self._total = len(self._waiting)
-        self._asked_for: dict[str, CellExecution] = {}
-        self._asides: dict[str, CellExecution] = {}
-        self._fence = Fence()
-        self._ledger = Ledger(requests.session)
-        self._timers = Timers()
-        self._current: CellExecution | None = None
-        self._draining: Ending | None = None
-        self.cells: dict[int, CellExecution] = {}
-        """The cells that were sent, by their position in the notebook."""
-        self.ending: Ending | None = None
-        """How the run ended, once it has."""
 
     # What the driver calls -----------------------------------------------------------------------------------------
 
@@ -115,6 +71,8 @@ class Execution:
             return ()
         if endings.is_of_another_kernel(message, self._kernel_session, self._requests.session):
             return self._lose_kernel(now, "is not the one that the run began with: somebody restarted it")
+        if self._window.hold(message, now):
+            return self._on_sign_of_next(message, now)
         self._ledger.take(message)
         if message.channel == Channel.IOPUB:
             return self._on_iopub(message, now)
@@ -123,7 +81,9 @@ class Execution:
             return self._stop_cell(now, Stop.INPUT, f"the cell asked for input ({prompt!r}), and nobody is there")
         if self._fence.is_answered_by(message):
             return self._on_fence_reply(now)
-        cell = self._asked_for.get(message.parent_id)
+        if message.type == guard.RECALL_REPLY:
+            return self._on_recalled(message, now)
+        cell = self._window.cell_of(message)
         if cell is not None and cell is self._current and message.type == "execute_reply":
             self._timers.drop(Timer.CELL, Timer.SILENCE)
             return self._finish_cell(now) if cell.on_reply(message) else self._await_other_sign(now)
@@ -139,8 +99,8 @@ class Execution:
     def interrupt(self, now: float, reason: str) -> Effects:
         """End the run at the wish of whoever started it (Ctrl-C, SIGTERM)."""
         if self._current is None:
-            return self._end(self._draining or Ending(Outcome.INTERRUPTED, Problem(reason)))
-        self._waiting.clear()
+            return self._end(now, self._draining or Ending(Outcome.INTERRUPTED, Problem(reason)))
+        self._window.close()
         return self._stop_cell(now, Stop.SIGNAL, reason)
 
     def probed(self, now: float, *, alive: bool) -> Effects:
@@ -150,6 +110,7 @@ class Execution:
     def reconnected(self, now: float) -> Effects:
         """Go on over a new websocket: nothing is sent again; a fence shows what was lost."""
         self._ledger.disturb()
+        self._window.doubt()
         return () if self.ending or self._current is None else self._send_fence(now)
 
     def lose_server(self, now: float, error: NbrunError) -> None:
@@ -170,75 +131,24 @@ class Execution:
         """Give what came of every code cell of the plan, in order."""
         return endings.results_of(self._plan, self.cells, self.ending)
 
-    # Cells ---------------------------------------------------------------------------------------------------------
+    # Messages ------------------------------------------------------------------------------------------------------
 
-    def _send_next(self, now: float) -> Effects:
-        if not self._waiting:
-            return self._drain(now, Ending(Outcome.PASSED))
-        told = [self._aside(self._requests.comm_update(*captured)) for captured in self._widgets.unsaid()]
-        plan = self._waiting.pop()
-        area = OutputArea(self._displays, raw_streams=self._raw_streams)
-        self._current = CellExecution(plan, area, self._total - len(self._waiting), now)
-        self.cells[plan.index] = self._current
-        self._observe(CellStarted(self._notebook, plan.index, self._current.number, self._total, plan.source))
-        told += [self._aside(self._requests.execute(code, silent=True, stop_on_error=False)) for code in plan.before]
-        return (*told, *self._send_cell(self._current, now))
-
-    def _send_cell(self, cell: CellExecution, now: float) -> Effects:
-        plan = cell.plan
-        request = self._requests.execute(
-            plan.source,
-            stop_on_error=not (plan.expects_error or plan.allows_error),
-            metadata={"cellId": plan.id} if plan.id else {},
-        )
-        self._asked_for[request.id] = cell
-        self._ledger.request = request.id
-        self._timers.set(Timer.CELL, now, plan.timeout)
-        self._timers.set(Timer.SILENCE, now, plan.idle_timeout)
-        return (Send(request),)
-
-    def _finish_cell(self, now: float) -> Effects:
+    def _on_sign_of_next(self, message: Message, now: float) -> Effects:
+        """Take from what is held for the next cell that a sign of this one is lost: the kernel keeps their order."""
         cell = self._current
         assert cell is not None
-        if cell.never_ran and not cell.stop and cell.attempts < ATTEMPTS:
-            # A request before it failed, and the kernel threw away what came behind: it may be sent again, and only so.
-            cell.start_again()
-            self._timers.drop(*_OF_A_CELL)
-            self._timers.set(Timer.RESEND, now, RESEND_AFTER)
-            self._fence = Fence()
-            return ()
-        self._settle(now)
-        if cell.stop is Stop.SIGNAL:
-            return self._end(Ending(Outcome.INTERRUPTED, Problem(f"{cell.stop_reason} {place_of(cell, self._total)}")))
-        ending = endings.ending_after(cell, self._total)
-        if ending is None:
-            return self._send_next(now)
-        return self._drain(now, ending) if cell.reply and not cell.asks_exit else self._end(ending)
-
-    def _settle(self, now: float, outcome: CellOutcome | None = None, error: CellError | None = None) -> None:
-        cell, self._current = self._current, None
-        self._timers.drop(*_OF_A_CELL)
-        self._fence = Fence()
-        if cell is not None:
-            cell.stretch = self._ledger.close()
-            cell.settle(now, outcome, error)
-            if cell.asks_new_input:
-                text = f"the code {place_of(cell, self._total)} wants to write a new cell, which nbrun does not do"
-                self._observe(Warned(self._notebook, text))
-            self._observe(CellFinished(self._notebook, cell.result()))
-
-    # Messages ------------------------------------------------------------------------------------------------------
+        busy = message.channel == Channel.IOPUB and message.content.get("execution_state") == "busy"
+        if (busy and cell.state is State.REPLIED) or (message.type == "execute_reply" and cell.reply is None):
+            return self._finish_cell(now)
+        return ()
 
     def _on_iopub(self, message: Message, now: float) -> Effects:
         kind = message.type
-        cell = self._asked_for.get(message.parent_id)
-        owner = cell or self._asides.get(message.parent_id)
+        cell, owner = self._window.cell_of(message), self._window.owner_of(message)
         if owner is not None and self._draining:
             self._await_quiet(now)
-        elif cell is not None and cell is self._current and cell.reply and "" < message.date <= cell.reply.date:
-            self._timers.set(Timer.FENCE, now, FENCE_AFTER)  # sent before the reply and only now here: so will the idle
-        elif cell is not None and cell is self._current and cell.stop is None:
-            self._timers.set(Timer.SILENCE, now, cell.plan.idle_timeout)
+        elif cell is not None and cell is self._current:
+            self._await_more(cell, message, now)
         if owner is not None and is_rate_limit_notice(message, self._requests.session):
             owner.notices += 1
         elif self._widgets.captures(message):
@@ -258,6 +168,13 @@ class Execution:
         else:
             self._widgets.take(message)
         return ()
+
+    def _await_more(self, cell: CellExecution, message: Message, now: float) -> None:
+        """Wait on for a cell that something was heard of."""
+        if cell.reply is None and cell.stop is None:
+            self._timers.set(Timer.SILENCE, now, cell.plan.idle_timeout)
+        elif cell.reply is not None and "" < message.date <= cell.reply.date:
+            self._timers.set(Timer.FENCE, now, FENCE_AFTER)  # sent before the reply and only now here: so will the idle
 
     def _on_status(self, message: Message, cell: CellExecution | None, now: float) -> Effects:
         state = str(message.content.get("execution_state"))
@@ -279,15 +196,6 @@ class Execution:
         self._timers.set(Timer.FENCE, now, FENCE_AFTER)
         return ()
 
-    def _send_fence(self, now: float) -> Effects:
-        self._timers.set(Timer.FENCE, now, FENCE_LIMIT)
-        return (self._aside(self._fence.ask(self._requests)),)
-
-    def _aside(self, request: Message) -> Send:
-        """Ask something between cells: ipykernel names it as the parent of what late writers of a cell then put out."""
-        self._asides[request.id] = next(reversed(self.cells.values()))
-        return Send(request)
-
     def _on_fence_reply(self, now: float) -> Effects:
         if self._current is not None:
             self._fence.answered = True
@@ -307,7 +215,7 @@ class Execution:
         assert self._current is not None
         if not self._fence.is_asked:
             return self._send_fence(now)
-        if self._fence.answered or self._current.state is State.REPLIED:
+        if self._fence.answered or self._current.state is State.REPLIED or self._window.next_began:
             return self._finish_cell(now)
         # The fence stands in the kernel's queue behind a cell that still runs. Is there a kernel at all?
         self._timers.set(Timer.FENCE, now, FENCE_LIMIT)
@@ -337,7 +245,7 @@ class Execution:
                 self._timers.set(Timer.PROBE, now, PROBE_EVERY)
                 return (ProbeKernel(),)
             case _:
-                return self._end(self._draining) if self._draining else ()
+                return self._end(now, self._draining) if self._draining else ()
 
     def _stop_cell(self, now: float, stop: Stop, reason: str) -> Effects:
         cell = self._current
@@ -348,7 +256,24 @@ class Execution:
         self._timers.drop(Timer.CELL, Timer.SILENCE)
         if first or stop is Stop.SIGNAL:
             self._timers.set(Timer.ESCALATE, now, SIGNAL_GRACE if stop is Stop.SIGNAL else INTERRUPT_GRACE)
-        return self._interrupt(cell) if first else ()
+        if not first:
+            return ()
+        if self._window.has_ahead:
+            # What comes behind it must not begin when the interrupt ends it, and must not meet the interrupt.
+            self._timers.set(Timer.ESCALATE, now, RECALL_GRACE)
+            return (Send(guard.recall(self._requests, self._ledger.request)),)
+        return self._interrupt(cell)
+
+    def _on_recalled(self, message: Message, now: float) -> Effects:
+        cell = self._current
+        if cell is None or cell.stop is None or cell.interrupts or message.content.get("state") == "unknown":
+            return ()
+        if message.content.get("state") == "ended" and cell.stop not in RANK:
+            # It had ended when its clock struck: its reply is on the way.
+            cell.stop = None
+            self._timers.drop(Timer.ESCALATE)
+            return self._await_other_sign(now)
+        return self._escalate(now)
 
     def _interrupt(self, cell: CellExecution) -> Effects:
         """Interrupt and nudge: ipykernel notices an interrupt of a cell that awaits only at the next shell message."""
@@ -360,43 +285,23 @@ class Execution:
         assert cell is not None
         if cell.state is State.REPLIED:
             return self._finish_cell(now)  # it did react; only its idle is missing
-        if cell.interrupts < 2 and cell.stop is not Stop.SIGNAL:
-            self._timers.set(Timer.ESCALATE, now, INTERRUPT_GRACE)
+        if cell.interrupts < (1 if cell.stop is Stop.SIGNAL else 2):
+            self._timers.set(Timer.ESCALATE, now, SIGNAL_GRACE if cell.stop is Stop.SIGNAL else INTERRUPT_GRACE)
             return self._interrupt(cell)
         return self._end_stopped(cell, now, "The kernel did not react to interrupts, so it was shut down.")
 
     def _end_stopped(self, cell: CellExecution, now: float, hint: str) -> Effects:
         outcome, error = cell.stopped()
         self._settle(now, outcome, error)
-        return self._end(endings.ending_of_stopped(cell, self._total, hint))
+        return self._end(now, endings.ending_of_stopped(cell, self._total, hint))
 
     def _lose_kernel(self, now: float, how: str) -> Effects:
         if self._draining:
-            return self._end(self._draining)
+            return self._end(now, self._draining)
         if self._current is not None and self._current.stop:
             # Why it was interrupted is what the user has to be told, not that the interrupt was too much for it.
             return self._end_stopped(self._current, now, "The kernel did not survive the interrupt.")
         self._give_up(
             now, CellOutcome.KERNEL_DIED, "KernelDied", endings.kernel_lost(how, self._current, self._total, now)
         )
-        return ()
-
-    def _give_up(self, now: float, outcome: CellOutcome, ename: str, ending: Ending) -> None:
-        if not self.ending:
-            assert ending.problem is not None
-            self._settle(now, outcome, CellError(ename, ending.problem.message))
-            self._end(self._draining or ending)
-
-    def _drain(self, now: float, ending: Ending) -> Effects:
-        """Wait a moment for output that is still on its way: the run is over, its verdict stands."""
-        if not self.cells:
-            return self._end(ending)
-        ending = self._draining = endings.ending_of_all(ending, self.cells.values(), self._total)
-        self._timers.drop(Timer.RUN, Timer.PROBE)
-        self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
-        return (self._aside(self._fence.ask(self._requests)),)
-
-    def _end(self, ending: Ending) -> Effects:
-        self.ending = self.ending or ending
-        self._timers = Timers()
         return ()

@@ -29,9 +29,9 @@ class Job:
     ``notebook`` is its name for the user, the path as it was given; ``kernel`` overrides the notebook's own kernelspec.
     ``save_every`` is the pause in seconds between two saves while it runs: None to choose it, infinite to save at the
     end only. ``tolerate_loss`` makes lost output a warning, ``note_loss`` says so at the end of the cell's outputs.
-    ``tolerate_loss`` makes lost output a warning, ``note_loss`` says so at the end of the cell's outputs.
     ``parameters`` are injected into the notebook, ``allow_new`` those too that it does not declare; ``secrets`` are set
     in the kernel and masked wherever they come out.
+    ``pipeline`` is how many cells may be on their way to the kernel at a time, None for what suits the server.
     """
 
     notebook: str
@@ -47,3 +47,4 @@ class Job:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     allow_new: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    pipeline: int | None = None

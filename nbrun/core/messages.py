@@ -91,8 +91,9 @@ class Requests:
         stop_on_error: bool = True,
         silent: bool = False,
         metadata: Json | None = None,
+        kind: str = "execute_request",
     ) -> Message:
-        """Ask to execute `code`.
+        """Ask to execute `code`; `kind` is another type of request that executes, for a kernel that knows it.
 
         Never allows stdin: nobody is there to answer. ``metadata`` must be an object even when it is empty; ipykernel
         answers ``null`` with busy and idle and no reply.
@@ -105,7 +106,7 @@ class Requests:
             "allow_stdin": False,
             "stop_on_error": stop_on_error,
         }
-        return self._make(Channel.SHELL, "execute_request", content, metadata=metadata)
+        return self._make(Channel.SHELL, kind, content, metadata=metadata)
 
     def kernel_info(self, channel: Channel = Channel.SHELL) -> Message:
         """Ask what the kernel is; also the fence that shows every earlier shell request to be finished."""
@@ -124,6 +125,10 @@ class Requests:
         """Tell the kernel what an Output widget holds, as the frontend that keeps it does."""
         data = {"method": "update", "state": {"outputs": list(outputs)}, "buffer_paths": []}
         return self._make(Channel.SHELL, "comm_msg", {"comm_id": comm_id, "data": data})
+
+    def special(self, channel: Channel, kind: str, content: Json) -> Message:
+        """Ask what is in no specification, of a kernel that was taught it."""
+        return self._make(channel, kind, content)
 
     def _make(
         self,

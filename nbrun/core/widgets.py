@@ -77,6 +77,11 @@ class Widgets:
         self._models: dict[str, Model] = {}
         self._capturing: dict[str, list[str]] = {}
 
+    @property
+    def are_used(self) -> bool:
+        """Tell whether there was any widget so far."""
+        return bool(self._models)
+
     def take(self, message: Message) -> bool:
         """Fold a comm message in; False for any other."""
         content, comm_id = message.content, str(message.content.get("comm_id"))

@@ -12,8 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
 
+from nbrun.core import guard
 from nbrun.core.codec import Subprotocol
 from nbrun.core.effects import Effects, InterruptKernel, ProbeKernel, Send
+from nbrun.core.endings import GONE
 from nbrun.core.execution import Execution
 from nbrun.core.introduction import Introduction, KernelInfo
 from nbrun.core.masking import MaskedMessages
@@ -99,6 +101,35 @@ class Kernel:
                     for message in introduction.tick(_now()):
                         await self._channel.send(message)
         return known
+
+    async def install_guard(self, limit: float = 10.0) -> float | None:
+        """Leave the guard of :mod:`nbrun.core.guard` in the kernel; gives the seconds that this took, there and back.
+
+        None where the kernel has no use for it, where a server lets its requests not through, or where that is not
+        known within `limit` seconds. Raises :class:`NbrunError` when the connection is lost.
+        """
+        began, understands, signs = _now(), False, 0
+        fence = self.requests.kernel_info()
+        for request in (self.requests.execute(guard.INSTALL, silent=True), guard.hello(self.requests), fence):
+            await self._channel.send(request)
+        while signs < 2:
+            match await self._next(began + limit):
+                case Message() as message if message.content.get("execution_state") in GONE:
+                    self._channel.arrivals.put_nowait(message)  # for the run, whose first message it is
+                    return None
+                case Message() as message:
+                    understands |= message.type == guard.HELLO_REPLY
+                    answers = message.type == "kernel_info_reply" or message.content.get("execution_state") == "idle"
+                    signs += answers and message.parent_id == fence.id
+                case Lost(error):
+                    raise _lost(error)
+                case Unreadable():
+                    self.unreadable += 1
+                case Cut():
+                    pass
+                case _:
+                    return None  # the questions may be lost with the connection
+        return _now() - began if understands else None
 
     async def run(self, execution: Execution, masked: MaskedMessages | None = None) -> None:
         """Drive `execution` to its ending; returns when it has one, and leaves no task behind.

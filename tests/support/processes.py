@@ -26,6 +26,16 @@ MARK = "NBRUN_TESTS_RUN"
 """The variable whose value marks the processes of one run."""
 
 
+FORCED_DEPTH = "NBRUN_TESTS_PIPELINE"
+"""The variable with which the suite's option ``--nbrun-pipeline`` reaches the commands that tests start."""
+
+
+def forced_options() -> list[str]:
+    """Give the options with which the suite wants every ``nbrun run`` to be called."""
+    depth = os.environ.get(FORCED_DEPTH)
+    return ["--pipeline", depth] if depth else []
+
+
 def new_mark() -> str:
     """Give a value for :data:`MARK` that no other run has."""
     return secrets.token_hex(8)
@@ -134,7 +144,7 @@ def live_nbrun(
     # Where it sees that pytest runs it, ipykernel does not collect what child processes write.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "nbrun", "run", *map(str, args), "--json", str(json_file)],
+        [sys.executable, "-m", "nbrun", "run", *map(str, args), *forced_options(), "--json", str(json_file)],
         env={**inherited, MARK: mark, **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,

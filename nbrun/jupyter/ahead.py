@@ -1,0 +1,31 @@
+"""How many cells may be on their way to a kernel at a time.
+
+Cells that are sent ahead hide the way to the server and back. Only a kernel with the guard of :mod:`nbrun.core.guard`
+gets them, so that what runs, and what does not, is the same as when each reply is waited for.
+"""
+
+from collections.abc import Callable
+
+from nbrun.core.plan import Plan
+from nbrun.jupyter.server import RunningKernel
+
+NEAR = 0.025
+"""Seconds, there and back with the guard's installation, within which a server counts as near."""
+NEAR_DEPTH = 1
+FAR_DEPTH = 32
+_GUARDED = "ipython"
+
+
+async def find_depth(running: RunningKernel, plan: Plan, wanted: int | None, warn: Callable[[str], None]) -> int:
+    """Give the depth for a run: the one that is wanted, or where that is None the one that suits the way; 1 for no
+    cells ahead. A wish that cannot be granted is told to `warn`.
+    """
+    if wanted == 1 or len(plan.to_run) < 2:
+        return 1
+    info = running.info
+    took = await running.kernel.install_guard() if info.implementation == _GUARDED and info.session else None
+    if took is None:
+        if wanted is not None:
+            warn(f"--pipeline {wanted}: kernel {running.spec.name} cannot take cells ahead; they are sent one by one")
+        return 1
+    return wanted or (NEAR_DEPTH if took < NEAR else FAR_DEPTH)
