@@ -398,8 +398,8 @@ def test_no_message_of_whatever_content_breaks_a_run(arrivals: list[tuple[float,
         if isinstance(event, CellStarted):
             started.append(event.index)
 
-    cells = [cell(timeout=20), cell(idle_timeout=9), cell(allows_error=True), cell(expects_error=True), "five"]
-    talk = Ahead(*cells, run_timeout=90, observe=observe)
+    allowed = cell(allows_error=True), cell(expects_error=True)
+    talk = Ahead(cell(timeout=20), cell(idle_timeout=9), *allowed, "five", run_timeout=90, observe=observe)
     for pause, arrived in arrivals:
         talk.until(talk.now + pause)
         talk.hear(arrived)

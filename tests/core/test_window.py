@@ -66,10 +66,10 @@ def test_what_comes_for_a_cell_that_was_sent_ahead_is_held_and_tells_when_it_beg
     assert not cells.hold(message("stream", parent=leading.id), 1.0)
     busy = message("status", {"execution_state": "busy"}, parent=ahead.id)
     assert cells.hold(busy, 2.0)
-    assert not cells.next_began
+    began = [cells.next_began]
     echo = message("execute_input", parent=ahead.id)
     assert cells.hold(echo, 3.0)
-    assert cells.next_began
+    assert [*began, cells.next_began] == [False, True]
     turn = cells.next_ahead()
     assert turn is not None
     assert (turn.began_at, turn.held, turn.is_doubtful) == (3.0, [(busy, 2.0), (echo, 3.0)], False)
@@ -84,9 +84,9 @@ def test_after_a_cut_what_is_on_its_way_is_doubtful() -> None:
     assert turn is not None
     assert turn.is_doubtful
     cells.fill()
-    turn = cells.next_ahead()
-    assert turn is not None
-    assert not turn.is_doubtful
+    after_it = cells.next_ahead()
+    assert after_it is not None
+    assert not after_it.is_doubtful
     assert cells.next_ahead() is None
 
 

@@ -81,6 +81,8 @@ class Scenario:
     server: tuple[str, ...] = ()
     meanwhile: Interference | None = None
     run_timeout: float | None = None
+    depth: int = 1
+    """How many cells are on their way at a time."""
     beforehand: str = ""
     """Code that another client sends first, so that the run's own request waits behind it."""
     keep: Callable[[list[dict[str, Any]]], bool] = field(default=lambda _: True)
@@ -195,6 +197,26 @@ SCENARIOS = {
         "a display is changed from the next cell",
         ["handle = display('before', display_id=True)", "handle.update('after')\nhandle.display('again')"],
     ),
+    "ahead_error": Scenario("the second of four cells that are on their way raises", ["1", "1 / 0", "3", "4"], depth=4),
+    "ahead_system_exit": Scenario(
+        "sys.exit(0) with two cells on their way behind it", ["import sys", "sys.exit(0)", "3", "4"], depth=4
+    ),
+    "ahead_timeout": Scenario(
+        "a cell catches the interrupt of its time-out, with two on their way behind it",
+        [
+            "import time",
+            {"source": "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')", "timeout": 0.5},
+            "3",
+            "4",
+        ],
+        depth=4,
+    ),
+    "ahead_death": Scenario(
+        "the kernel dies with three cells on their way",
+        ["1", "import os\nos._exit(3)", "3", "4"],
+        ONE_DEATH_IS_FINAL,
+        depth=4,
+    ),
 }
 
 
@@ -208,7 +230,10 @@ async def record(scenario: Scenario, client: Client) -> list[dict[str, Any]]:
     async with _kernel(client, "scenario.ipynb") as (kernel_id, kernel):
         info = await kernel.introduce()
         made = kernel.requests._made
-        recorder = Recorder(plan, kernel.requests, kernel_session=info.session)
+        if scenario.depth > 1:
+            assert await kernel.install_guard() is not None
+            made = kernel.requests._made
+        recorder = Recorder(plan, kernel.requests, kernel_session=info.session, depth=scenario.depth)
         async with contextlib.AsyncExitStack() as stack:
             if scenario.beforehand:
                 other = await stack.enter_async_context(client.kernel(kernel_id))
@@ -229,6 +254,7 @@ async def record(scenario: Scenario, client: Client) -> list[dict[str, Any]]:
         "requests_made": made,
         "cells": cells,
         "run_timeout": scenario.run_timeout,
+        "depth": scenario.depth,
     }
     return [first, *recorder.lines]
 

@@ -100,6 +100,7 @@ class Transcript:
         """Play the recording to a new machine, and let its clocks run on until it has ended."""
         requests = Requests(self.setting["session"], _made=self.setting["requests_made"])
         options.setdefault("kernel_session", self.setting["kernel_session"])
+        options.setdefault("depth", self.setting.get("depth", 1))
         player = _Player(Execution(self.plan(), requests, **options))
         player.want(player.machine.start(0.0), 0.0)
         for line in self.lines:

@@ -1,0 +1,153 @@
+"""The guard in a real kernel: what it lets begin, what it refuses, and who gets it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from nbrun.core import guard
+from nbrun.core.introduction import KernelInfo
+from nbrun.core.messages import Message
+from nbrun.core.plan import Action, CellPlan, Plan
+from nbrun.jupyter.ahead import find_depth
+from nbrun.jupyter.client import Client
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.kernel import Kernel
+from nbrun.jupyter.kernelspecs import KernelSpec
+from nbrun.jupyter.server import RunningKernel
+from tests.support.servers import RunningServer, jupyter_server
+
+TWO = Plan([CellPlan(index, None, "1", Action.RUN) for index in range(2)])
+SPEC = KernelSpec("python3", "Python 3", "python")
+
+
+@pytest.fixture(scope="module")
+def kernel_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, str]]:
+    """A kernel that all tests here share."""
+    with jupyter_server(tmp_path_factory.mktemp("files")) as server:
+        yield server, server.call("POST", "api/kernels", {"name": "python3"})["id"]
+
+
+@pytest.fixture
+async def running(kernel_id: tuple[RunningServer, str]) -> AsyncIterator[RunningKernel]:
+    """The shared kernel, connected and introduced."""
+    server, name = kernel_id
+    async with Client(Endpoint(server.url, server.token)) as client, client.kernel(name) as kernel:
+        yield RunningKernel(kernel, await kernel.introduce(), SPEC)
+
+
+async def ask(kernel: Kernel, code: str, after: str = "") -> tuple[str, str]:
+    """Execute by the guard, and wait for the reply; gives the request's id and the reply's status."""
+    metadata = {"nbrun_after": after} if after else {}
+    request = kernel.requests.execute(code, metadata=metadata, kind=guard.EXECUTE)
+    await kernel._channel.send(request)
+    return request.id, (await reply_to(kernel, request))["status"]
+
+
+async def reply_to(kernel: Kernel, request: Message) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        while True:
+            match await kernel._channel.arrivals.get():
+                case Message() as message if message.parent_id == request.id and message.type.endswith("_reply"):
+                    return dict(message.content)
+
+
+async def test_a_cell_begins_only_behind_one_that_passed_however_late_it_comes(running: RunningKernel) -> None:
+    kernel = running.kernel
+    assert await kernel.install_guard() is not None
+    first, status = await ask(kernel, "ran = ['first']")
+    assert status == "ok"
+    second, status = await ask(kernel, "ran.append('second'); 1 / 0", first)
+    assert status == "error"
+    # The error has been seen, so nothing is queued in the kernel any more: it would run this if nobody said no.
+    third, status = await ask(kernel, "ran.append('third')", second)
+    assert status == "aborted"
+    assert (await ask(kernel, "ran.append('fourth')", third))[1] == "aborted"
+    assert (await ask(kernel, "assert ran == ['first', 'second']"))[1] == "ok"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import sys; sys.exit(0)", "get_ipython().ask_exit()", "from comm import create_comm; c = create_comm('x')"],
+    ids=["sys.exit(0)", "exit()", "an open comm"],
+)
+async def test_some_that_end_well_let_nothing_begin_behind_them(
+    kernel_id: tuple[RunningServer, str], code: str
+) -> None:
+    server, _ = kernel_id
+    own = server.call("POST", "api/kernels", {"name": "python3"})["id"]
+    async with Client(Endpoint(server.url, server.token)) as client, client.kernel(own) as kernel:
+        await kernel.introduce()
+        assert await kernel.install_guard() is not None
+        await kernel._channel.send(first := kernel.requests.execute(code, kind=guard.EXECUTE))
+        behind = kernel.requests.execute("1", metadata={"nbrun_after": first.id}, kind=guard.EXECUTE)
+        await kernel._channel.send(behind)
+        assert (await reply_to(kernel, behind))["status"] == "aborted"
+    server.call("DELETE", f"api/kernels/{own}")
+
+
+async def test_a_recall_tells_how_far_a_cell_is_and_passes_the_queue(running: RunningKernel) -> None:
+    kernel = running.kernel
+    assert await kernel.install_guard() is not None
+
+    async def recall(request: str) -> str:
+        await kernel._channel.send(question := guard.recall(kernel.requests, request))
+        return str((await reply_to(kernel, question))["state"])
+
+    ended, _ = await ask(kernel, "1")
+    assert await recall(ended) == "ended"
+    assert await recall("of nobody") == "unknown"
+    assert (await ask(kernel, "2", ended))[1] == "aborted"
+    await kernel._channel.send(slow := kernel.requests.execute("import time; time.sleep(1)", kind=guard.EXECUTE))
+    while True:
+        match await kernel._channel.arrivals.get():
+            case Message() as message if message.type == "execute_input" and message.parent_id == slow.id:
+                break
+    behind = kernel.requests.execute("3", metadata={"nbrun_after": slow.id}, kind=guard.EXECUTE)
+    await kernel._channel.send(behind)
+    assert await recall(slow.id) == "running"
+    assert (await reply_to(kernel, behind))["status"] == "aborted"
+
+
+async def test_the_guard_leaves_no_trace_in_what_the_user_sees(running: RunningKernel) -> None:
+    kernel = running.kernel
+    before = await ask_names(kernel)
+    assert await kernel.install_guard() is not None
+    assert await ask_names(kernel) == before
+
+
+async def ask_names(kernel: Kernel) -> str:
+    code = "print(sorted(name for name in globals() if not name.startswith('_')), get_ipython().execution_count)"
+    text = ""
+    async for message in kernel.execute(code.replace(", get_ipython().execution_count", ""), limit=20):
+        text += str(message.content.get("text", ""))
+    return text
+
+
+async def test_a_kernel_with_the_guard_gets_the_depth_that_is_wanted(running: RunningKernel) -> None:
+    told: list[str] = []
+    assert await find_depth(running, TWO, 7, told.append) == 7
+    assert await find_depth(running, TWO, 1, told.append) == 1
+    assert await find_depth(running, TWO, None, told.append) >= 1
+    assert await find_depth(running, Plan(TWO.cells[:1]), 7, told.append) == 1
+    assert told == []
+
+
+async def test_a_kernel_of_another_kind_takes_no_cells_ahead_and_a_wish_for_it_is_answered(
+    running: RunningKernel,
+) -> None:
+    told: list[str] = []
+    other = RunningKernel(running.kernel, KernelInfo({}, "xeus-python", "5.3", "", "s"), SPEC)
+    assert await find_depth(other, TWO, None, told.append) == 1
+    assert told == []
+    assert await find_depth(other, TWO, 7, told.append) == 1
+    assert told == ["--pipeline 7: kernel python3 cannot take cells ahead; they are sent one by one"]
+
+
+async def test_a_kernel_that_lacks_what_the_guard_needs_is_left_without_it(
+    running: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "INSTALL", "raise SystemError")
+    monkeypatch.setattr(guard, "HELLO", "nbrun_nobody_request")
+    assert await running.kernel.install_guard() is None
