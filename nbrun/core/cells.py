@@ -65,6 +65,8 @@ _FRAME = frozenset({"busy", "execute_input", "idle"})
 RANK = {Stop.RUN_TIMEOUT: 1, Stop.SIGNAL: 2}
 """Reasons that end the whole run outrank, where a cell is being interrupted already, those that end a cell."""
 TIMEOUTS = (Stop.CELL_TIMEOUT, Stop.IDLE_TIMEOUT, Stop.RUN_TIMEOUT)
+ABORTED = ("aborted", "abort")
+"""Statuses of a reply. Protocol 5.1 knows ``aborted``; tslab, IRkernel and bash_kernel say ``abort``."""
 _SUCCESSFUL_EXITS = ("", "0", "None")
 
 
@@ -131,11 +133,8 @@ class CellExecution:
 
     @property
     def aborted(self) -> bool:
-        """Tell whether the kernel broke the cell off, or never began it, because an earlier request had failed.
-
-        Protocol 5.1 knows ``aborted``; tslab, IRkernel and bash_kernel say ``abort``.
-        """
-        return self.reply is not None and self.reply.content.get("status") in ("aborted", "abort")
+        """Tell whether the kernel broke the cell off, or never began it, because an earlier request had failed."""
+        return self.reply is not None and self.reply.content.get("status") in ABORTED
 
     @property
     def never_ran(self) -> bool:

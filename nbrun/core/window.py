@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from nbrun.core.cells import CellExecution
+from nbrun.core.cells import ABORTED, CellExecution
 from nbrun.core.effects import Send
 from nbrun.core.guard import EXECUTE
 from nbrun.core.messages import Message, Requests
@@ -126,7 +126,8 @@ class Window:
         turn = self._ahead.get(message.parent_id)
         if turn is None:
             return False
-        if message.type == "execute_input":
+        ran = message.type == "execute_reply" and message.content.get("status") not in ABORTED
+        if turn.began_at is None and (ran or message.type == "execute_input"):
             turn.began_at = now
         turn.held.append((message, now))
         return True

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from nbrun.core.plan import Plan
 from nbrun.jupyter.server import RunningKernel
 
-NEAR = 0.025
-"""Seconds, there and back with the guard's installation, within which a server counts as near."""
-NEAR_DEPTH = 1
+NEAR = 0.005
+"""Seconds for an answer within which a server is near: what cells ahead could hide is then less than what they cost."""
+NEAR_WITH_GUARD = 0.025
+"""The same for the installation of the guard, which takes the kernel some milliseconds."""
 FAR_DEPTH = 32
 _GUARDED = "ipython"
 
@@ -20,7 +21,8 @@ async def find_depth(running: RunningKernel, plan: Plan, wanted: int | None, war
     """Give the depth for a run: the one that is wanted, or where that is None the one that suits the way; 1 for no
     cells ahead. A wish that cannot be granted is told to `warn`.
     """
-    if wanted == 1 or len(plan.to_run) < 2:
+    near = wanted is None and running.kernel.answer_time < NEAR
+    if wanted == 1 or near or len(plan.to_run) < 2:
         return 1
     info = running.info
     took = await running.kernel.install_guard() if info.implementation == _GUARDED and info.session else None
@@ -28,4 +30,4 @@ async def find_depth(running: RunningKernel, plan: Plan, wanted: int | None, war
         if wanted is not None:
             warn(f"--pipeline {wanted}: kernel {running.spec.name} cannot take cells ahead; they are sent one by one")
         return 1
-    return wanted or (NEAR_DEPTH if took < NEAR else FAR_DEPTH)
+    return wanted or (1 if took < NEAR_WITH_GUARD else FAR_DEPTH)

@@ -75,6 +75,15 @@ def test_what_comes_for_a_cell_that_was_sent_ahead_is_held_and_tells_when_it_beg
     assert (turn.began_at, turn.held, turn.is_doubtful) == (3.0, [(busy, 2.0), (echo, 3.0)], False)
 
 
+def test_a_cell_whose_echo_was_lost_began_when_its_reply_says_that_it_ran() -> None:
+    cells = window_of("a", "b", "c")
+    first(cells)
+    ran, refused = (send.message.id for send in cells.fill())
+    cells.hold(message("execute_reply", {"status": "ok"}, parent=ran, channel=Channel.SHELL), 4.0)
+    cells.hold(message("execute_reply", {"status": "aborted"}, parent=refused, channel=Channel.SHELL), 5.0)
+    assert [turn.began_at for turn in cells.call_back()] == [4.0, None]
+
+
 def test_after_a_cut_what_is_on_its_way_is_doubtful() -> None:
     cells = window_of("a", "b", "c", depth=2)
     first(cells)
