@@ -150,7 +150,7 @@ def test_late_output_that_names_a_request_which_was_refused_belongs_to_the_last_
     talk.stream("late", talk.ids[1])
     talk.reply(parent=talk.ids[0], **ERROR)
     talk.stream("r", talk.ids[1])
-    assert talk.outputs(0)[0]["text"] == "later"
+    assert talk.outputs(0)[-1]["text"] == "later"
 
 
 def test_cells_behind_an_error_that_is_allowed_are_sent_again_when_they_were_refused() -> None:
