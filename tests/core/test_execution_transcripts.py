@@ -10,6 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 
+from nbrun.core import guard
 from nbrun.core.results import CellOutcome, Outcome
 from tests.support.transcripts import TRANSCRIPTS, Played, Transcript
 
@@ -21,6 +22,7 @@ DIED, INTERRUPTED, SKIPPED, NOT_RUN = (
     CellOutcome.NOT_RUN,
 )
 EXECUTE, FENCE = "execute_request", "kernel_info_request"
+AHEAD, RECALL = [guard.EXECUTE] * 4, guard.RECALL
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,28 @@ RUNS = {
     "cut": Expected(Outcome.PASSED, [PASSED, PASSED], outputs=["stream"], sent=[EXECUTE, FENCE, EXECUTE, FENCE]),
     "display_update": Expected(
         Outcome.PASSED, [PASSED, PASSED], outputs=["display_data"], sent=[EXECUTE, EXECUTE, FENCE]
+    ),
+    "ahead_error": Expected(
+        Outcome.FAILED,
+        [PASSED, FAILED, NOT_RUN, NOT_RUN],
+        "ZeroDivisionError: division by zero in cell 2 of 4",
+        outputs=["execute_result"],
+        sent=[*AHEAD, FENCE],
+    ),
+    "ahead_system_exit": Expected(Outcome.PASSED, [PASSED, PASSED, SKIPPED, SKIPPED], sent=[*AHEAD, FENCE]),
+    "ahead_timeout": Expected(
+        Outcome.TIMED_OUT,
+        [PASSED, TIMED_OUT, NOT_RUN, NOT_RUN],
+        "longer than the cell's limit of 0.5 s in cell 2 of 4",
+        sent=[*AHEAD, RECALL, FENCE, FENCE],
+        interrupts=1,
+    ),
+    "ahead_death": Expected(
+        Outcome.KERNEL_DIED,
+        [PASSED, DIED, NOT_RUN, NOT_RUN],
+        "the kernel died in cell 2 of 4",
+        outputs=["execute_result"],
+        sent=[*AHEAD],
     ),
 }
 
