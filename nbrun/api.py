@@ -85,6 +85,10 @@ class RunOptions(TypedDict, total=False):
     """Modules that this process imports too, for all of its kernels; they start sooner for notebooks that use them."""
     pipeline: int | Literal["auto"]
     """How many cells may be on their way to the kernel at a time ("auto": what suits the way to the server)."""
+    lift_limits: bool
+    """Let the kernel queue any amount of output instead of dropping it while the server is busy (ipykernel)."""
+    max_output: int | None
+    """How much each cell may put out, in characters; what is cut from longer outputs is told."""
     ca_file: str | os.PathLike[str] | None
     """A file of certificates to trust, for https."""
     verify: bool
@@ -174,6 +178,8 @@ def job_of(name: str, options: RunOptions) -> Job:
         allow_new=options.get("allow_new", False),
         secrets=options.get("secrets", {}),
         pipeline=_pipeline(options.get("pipeline", "auto")),
+        lift_limits=options.get("lift_limits", False),
+        max_output=options.get("max_output"),
     )
 
 

@@ -20,7 +20,17 @@ from nbrun.jupyter.server import Server
 RATE_LIMIT_HINT = (
     "A stock server drops output beyond 1000 messages or 1 MB of text a second, and does not tell the kernel. Its "
     "administrator lifts that with --ZMQChannelsWebsocketConnection.limit_rate=False "
-    "(jupyter_server 2; on 1.x --ServerApp.iopub_msg_rate_limit=1e10 --ServerApp.iopub_data_rate_limit=1e10)."
+    "(jupyter_server 2; on 1.x --ServerApp.iopub_msg_rate_limit=1e10 --ServerApp.iopub_data_rate_limit=1e10). "
+    "Until then a run that loses output ends with exit code 6 and says where."
+)
+QUEUE_HINT = (
+    "While the server is busy (somebody saves a large notebook), ipykernel drops output beyond 1000 waiting messages. "
+    "It has no setting for that; `nbrun run --lift-limits` lifts it for the run."
+)
+SAVE_HINT = (
+    "A stock server takes bodies up to 512 MB (--ServerApp.max_body_size), nginx before it 1 MB "
+    "(client_max_body_size). What is refused goes to a rescue file here; "
+    "`nbrun run --max-output 50MB` keeps each cell's outputs small."
 )
 
 
@@ -57,6 +67,7 @@ async def examine(
             await _examine_kernels(server, kernel, show)
             if address is not None:
                 show(Finding(None, "limits on output cannot be read over the API", RATE_LIMIT_HINT))
+                show(Finding(None, "neither can the size of a notebook that may be saved", SAVE_HINT))
     except NbrunError as error:
         show(Finding(good=False, text=str(error), hint=error.hint))
         return error.exit_code
@@ -116,6 +127,10 @@ async def _examine_kernels(server: Server, wanted: str | None, show: Show) -> No
         modern = running.kernel.subprotocol is Subprotocol.V1
         form = "as binary frames (v1)" if modern else "as JSON (the server does not speak the v1 subprotocol)"
         show(Finding(good=True, text=f"its messages come {form}"))
+        if not server.is_private:
+            lifted = info.implementation == "ipython" and await running.kernel.lift_limits()
+            word = "can be lifted" if lifted else "cannot be lifted: it is not ipykernel"
+            show(Finding(None, f"its own limit on output {word}", QUEUE_HINT if lifted else ""))
         if info.session is None:
             text = "this kernel does not name its session: a restart by somebody else is noticed only by the server"
             show(Finding(None, text))

@@ -188,6 +188,7 @@ class _Run:
         cancelled = False
         try:
             async with self._autosave, self._session(server, notebook.path, spec) as running:
+                await self._stop.guard(self._lift_limits(server, running))
                 depth = await self._stop.guard(find_depth(running, plan, self._job.pipeline, self._journal.warn))
                 execution = self._prepare(document, plan, running, depth)
                 sink = _Sink(notebook, document, server.save)
@@ -214,6 +215,17 @@ class _Run:
             yield await self._stop.guard(stack.enter_async_context(session))
             self._journal.enter(Stage.STOPPING)
 
+    async def _lift_limits(self, server: Server, running: RunningKernel) -> None:
+        """Let the kernel drop no output, where that is wanted and was not done at its start."""
+        if not (self._job.lift_limits or server.is_private) or (server.is_private and running.spec.starts_ipykernel):
+            return
+        if running.info.implementation == "ipython" and await running.kernel.lift_limits():
+            return
+        if self._job.lift_limits:
+            self._journal.warn(
+                f"--lift-limits: only ipykernel's limits can be lifted, not those of {running.spec.name}"
+            )
+
     def _prepare(self, document: Document, plan: Plan, running: RunningKernel, depth: int) -> Execution:
         """Take the results of an earlier run out of what is to run, so that none is left to mislead."""
         spec = running.spec
@@ -228,6 +240,8 @@ class _Run:
             notebook=self._job.notebook,
             kernel_session=running.info.session,
             raw_streams=self._job.raw_streams,
+            max_output=self._job.max_output,
+            ask_for_writers=running.info.implementation == "ipython",
             depth=depth,
             observe=self._observe,
         )
@@ -259,7 +273,9 @@ class _Run:
         ending = self._weigh_losses(execution, cells)
         result = self._result(ending, cells, spec.name)
         for cell in cells:
-            document.mark(cell.index, cell.outcome, cell.incomplete)
+            document.mark(cell.index, cell.outcome, cell.incomplete, cell.truncated)
+            if cell.truncated:
+                self._journal.warn(f"{cell.truncated}, in the cell at index {cell.index}")
             if sent := execution.cells.get(cell.index):
                 timing = sent.timing if self._job.record_timing else {}
                 outputs = self._masked(sent.area.render())
@@ -282,7 +298,7 @@ class _Run:
             timing = sent.timing if self._job.record_timing else {}
             sink.document.record(index, self._masked(sent.area.render()), sent.execution_count, timing)
             if sent.outcome is not None:
-                sink.document.mark(index, sent.outcome, sent.incomplete())
+                sink.document.mark(index, sent.outcome, sent.incomplete(), sent.area.truncated)
                 sink.recorded.add(index)
             elif sent.seen:
                 sink.document.mark_running(index)

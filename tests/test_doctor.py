@@ -43,8 +43,10 @@ async def test_a_server_is_examined_and_left_as_it_was(found: Found, tmp_path: P
         assert (server.sessions(), server.get("api/kernels")) == ([], [])
         for words in ("answers", "accepts the token and takes us for", "it serves files"):
             assert words in found.texts(good=True)
-        [limits] = [finding for finding in found.findings if "limits" in finding.text]
-        assert "limit_rate=False" in limits.hint
+        hints = {finding.text: finding.hint for finding in found.findings}
+        assert "limit_rate=False" in hints["limits on output cannot be read over the API"]
+        assert "--lift-limits" in hints["its own limit on output can be lifted"]
+        assert "max_body_size" in hints["neither can the size of a notebook that may be saved"]
 
         found.findings.clear()
         assert await examine(server.url, token="wr0ng", show=found.show) == ExitCode.SERVER

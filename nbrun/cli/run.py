@@ -9,6 +9,7 @@ import click
 
 from nbrun.cli.batching import batch_options, is_plain, is_single, read_batch_options
 from nbrun.cli.notebook_parameters import parameter_options, read_parameters
+from nbrun.cli.outputs import output_options, output_settings
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
 from nbrun.cli.plan import show_plan
 from nbrun.cli.reporting import Reports, reporting_options
@@ -50,10 +51,8 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
 @click.option("--no-save", is_flag=True, help="Do not write the executed notebook.")
 @click.option("--force", is_flag=True, help="Overwrite the notebook even if somebody changed it during the run.")
 @saving_options
-@click.option("--raw-streams", is_flag=True, help="Keep carriage returns and backspaces in text as they were written.")
+@output_options
 @click.option("--no-timing", is_flag=True, help="Write no times into the notebook, so that reruns differ less.")
-@click.option("--tolerate-loss", is_flag=True, help="Let a run pass although output is known to be lost.")
-@click.option("--no-loss-note", is_flag=True, help="Do not say at the end of a cell's outputs that some are missing.")
 @click.option("--help-notebook", is_flag=True, help="Run nothing, but show what would be run, as nbrun plan does.")
 @reporting_options
 def command(notebooks: tuple[str, ...], **given: Any) -> int:
@@ -110,10 +109,8 @@ def _run_options(given: Mapping[str, Any]) -> dict[str, Any]:
         **saving_of(given),
         **read_speed(given),
         "pipeline": given["pipeline"],
-        "raw_streams": given["raw_streams"],
         "record_timing": not given["no_timing"],
-        "tolerate_loss": given["tolerate_loss"],
-        "note_loss": not given["no_loss_note"],
+        **output_settings(given),
         "parameters": given["parameters"],
         "allow_new": given["allow_new"],
         "secrets": given["secrets"],

@@ -219,7 +219,8 @@ class CellExecution:
         seconds = None if self.ended_at is None else self.ended_at - self.sent_at
         outcome = self.outcome or CellOutcome.INTERRUPTED
         shown = None if outcome is CellOutcome.NOT_RUN else self.execution_count
-        return CellResult(self.plan.index, self.plan.id, outcome, shown, seconds, self.error, self.incomplete())
+        incomplete, truncated = self.incomplete(), self.area.truncated
+        return CellResult(self.plan.index, self.plan.id, outcome, shown, seconds, self.error, incomplete, truncated)
 
     def _verdict(self) -> tuple[CellOutcome, CellError | None]:
         error = self._reply_error()

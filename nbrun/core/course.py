@@ -6,12 +6,25 @@ time it is done.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from nbrun.core import endings
 from nbrun.core.cells import CellExecution, State, Stop
-from nbrun.core.effects import ATTEMPTS, DRAIN_LIMIT, FENCE_LIMIT, RESEND_AFTER, Effect, Effects, Send, Timer, Timers
+from nbrun.core.effects import (
+    ATTEMPTS,
+    DRAIN_LIMIT,
+    FENCE_LIMIT,
+    OF_A_CELL,
+    RESEND_AFTER,
+    Effect,
+    Effects,
+    Send,
+    Timer,
+    Timers,
+)
 from nbrun.core.endings import Ending, place_of
 from nbrun.core.events import CellFinished, CellStarted, Event, Warned
+from nbrun.core.farewell import Farewell
 from nbrun.core.fence import Fence
 from nbrun.core.integrity import Ledger
 from nbrun.core.messages import Message, Requests
@@ -21,13 +34,11 @@ from nbrun.core.results import CellError, CellOutcome, Outcome, Problem
 from nbrun.core.widgets import Widgets
 from nbrun.core.window import Turn, Window
 
-_OF_A_CELL = (Timer.CELL, Timer.SILENCE, Timer.FENCE, Timer.ESCALATE, Timer.RESEND)
-
 
 class Course(ABC):
     """What happens to the cells of a plan."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what one run is made of)
         self,
         plan: Plan,
         requests: Requests,
@@ -35,29 +46,32 @@ class Course(ABC):
         notebook: str = "",
         kernel_session: str | None = None,
         raw_streams: bool = False,
+        max_output: int | None = None,
+        ask_for_writers: bool = False,
         depth: int = 1,
         observe: Callable[[Event], None] | None = None,
     ) -> None:
         """Prepare a run.
 
-        `kernel_session` is the kernel's own as its introduction gave it, None to do without that guard; `depth` is how
-        many cells may be on their way at a time, over 1 only with a kernel that has the guard of :mod:`.guard`;
-        `observe` is told of cells and outputs under the name `notebook`.
+        `kernel_session` is the kernel's own as its introduction gave it, None to do without that guard; `max_output` is
+        what a cell may put out; `ask_for_writers` is for ipykernel (:mod:`.farewell`); `depth` is how many cells may be
+        on their way at a time, over 1 only with a kernel that has the guard of :mod:`.guard`; `observe` is told of
+        cells and outputs under the name `notebook`.
         """
         self._plan = plan
         self._requests = requests
         self._window = Window(plan.to_run, requests, depth)
         self._notebook = notebook
         self._kernel_session = kernel_session
-        self._raw_streams = raw_streams
         self._observe = observe or (lambda _: None)
         self._tell_outputs = observe is not None
         self._displays = Displays()
-        self._widgets = Widgets(self._displays, raw_streams=raw_streams)
+        self._new_area = partial(OutputArea, self._displays, raw_streams=raw_streams, limit=max_output)
+        self._widgets = Widgets(self._new_area)
         self._total = self._window.total
-        self._fence = Fence()
+        self._fence, self._farewell = Fence(), Farewell(asks=ask_for_writers)
         self._ledger = Ledger(requests.session)
-        self._timers = Timers()
+        self._timers, self._heard_at = Timers(), 0.0
         self._current: CellExecution | None = None
         self._draining: Ending | None = None
         self.cells: dict[int, CellExecution] = {}
@@ -83,8 +97,7 @@ class Course(ABC):
         return (*told, *prepared, *self._send_cell(cell, now))
 
     def _begin(self, plan: CellPlan, began_at: float) -> CellExecution:
-        area = OutputArea(self._displays, raw_streams=self._raw_streams)
-        cell = self._current = CellExecution(plan, area, len(self.cells) + 1, began_at)
+        cell = self._current = CellExecution(plan, self._new_area(), len(self.cells) + 1, began_at)
         self.cells[plan.index] = cell
         self._observe(CellStarted(self._notebook, plan.index, cell.number, self._total, plan.source))
         return cell
@@ -122,7 +135,7 @@ class Course(ABC):
         effects = [*self._call_back(cell, now)]
         cell.start_again()
         cell.sent_at = now
-        self._timers.drop(*_OF_A_CELL)
+        self._timers.drop(*OF_A_CELL)
         self._fence = Fence()
         return (*effects, *self._tell_widgets(), *self._send_cell(cell, now))
 
@@ -134,7 +147,7 @@ class Course(ABC):
         if cell.never_ran and not cell.stop and cell.attempts < ATTEMPTS:
             # A request before it failed, and the kernel threw away what came behind: it may be sent again, and only so.
             cell.start_again()
-            self._timers.drop(*_OF_A_CELL)
+            self._timers.drop(*OF_A_CELL)
             self._timers.set(Timer.RESEND, now, RESEND_AFTER)
             self._fence = Fence()
             return ()
@@ -151,7 +164,7 @@ class Course(ABC):
 
     def _settle(self, now: float, outcome: CellOutcome | None = None, error: CellError | None = None) -> None:
         cell, self._current = self._current, None
-        self._timers.drop(*_OF_A_CELL)
+        self._timers.drop(*OF_A_CELL)
         self._fence = Fence()
         if cell is not None:
             cell.stretch = self._ledger.close()
@@ -215,7 +228,8 @@ class Course(ABC):
         self._call_off(ending, now)
         self._timers.drop(Timer.RUN, Timer.PROBE)
         self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
-        return (self._aside(self._fence.ask(self._requests)),)
+        self._fence = self._farewell
+        return (self._aside(self._farewell.ask(self._requests)),)
 
     def _end(self, now: float, ending: Ending) -> Effects:
         self._call_off(ending, now)

@@ -16,6 +16,7 @@ from typing import Any
 from nbrun.core.bundles import Output
 from nbrun.core.integrity import Incomplete
 from nbrun.core.jsontext import as_object
+from nbrun.core.outputlimit import Truncated
 from nbrun.core.results import CellOutcome
 from nbrun.core.widgets import merged_state
 from nbrun.errors import NotANotebook
@@ -73,14 +74,23 @@ class Document:
         if timing:
             cell["metadata"]["execution"] = dict(timing)
 
-    def mark(self, index: int, outcome: CellOutcome | None, incomplete: Incomplete | None = None) -> None:
+    def mark(
+        self,
+        index: int,
+        outcome: CellOutcome | None,
+        incomplete: Incomplete | None = None,
+        truncated: Truncated | None = None,
+    ) -> None:
         """Say in the cell's ``nbrun`` metadata what came of it; one that passed, and lost nothing, bears no mark."""
         metadata = self.cells[index]["metadata"]
         ours = as_object(metadata.get("nbrun"))
         ours.pop("outcome", None)
         ours.pop("incomplete", None)
+        ours.pop("truncated", None)
         if incomplete is not None:
             ours["incomplete"] = incomplete.as_dict()
+        if truncated is not None:
+            ours["truncated"] = truncated.as_dict()
         if outcome not in (None, CellOutcome.PASSED, CellOutcome.SKIPPED):
             ours["outcome"] = outcome.value
         _put_or_drop(metadata, "nbrun", ours)

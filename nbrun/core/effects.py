@@ -11,8 +11,8 @@ FENCE_AFTER = 2.0
 """Seconds to wait for the second of reply and idle before a fence is sent."""
 FENCE_LIMIT = 10.0
 """Seconds to wait for a fence's answer before another look is taken."""
-FENCE_GRACE = 2.0
-"""Seconds that a message may still be behind the fence's reply, which comes over another socket."""
+FENCE_GRACE = 5.0
+"""Seconds of silence in which a message may still be behind the fence's reply, which comes over another socket."""
 INTERRUPT_GRACE = 5.0
 """Seconds that a cell has to end after each of two interrupts."""
 RECALL_GRACE = 1.0
@@ -24,7 +24,7 @@ PROBE_EVERY = 60.0
 DRAIN_QUIET = 0.25
 """Seconds of quiet after the last cell: ipykernel hands on what reached its file descriptors with up to 0.2 s delay."""
 DRAIN_LIMIT = 2.0
-"""Seconds after which a background thread that never falls silent is left alone."""
+"""Seconds after which a background thread that never falls silent is left alone; what the cells put out is all in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,10 @@ class Timer(Enum):
     """Nothing came for a while after the last cell."""
     DRAIN = auto()
     """Enough was waited for what may still come."""
+
+
+OF_A_CELL = (Timer.CELL, Timer.SILENCE, Timer.FENCE, Timer.ESCALATE, Timer.RESEND)
+"""The clocks that a cell's end stops."""
 
 
 class Timers:

@@ -155,6 +155,11 @@ def is_of_another_kernel(message: Message, kernel_session: str | None, own_sessi
     return message.type != "stream" and str(message.content.get("execution_state")) not in GONE
 
 
+def ended_by_rest(message: Message) -> str:
+    """Say what somebody did to the kernel, by its shutdown_reply."""
+    return "restarted" if message.content.get("restart") else "shut down"
+
+
 def kernel_lost(how: str, cell: CellExecution | None, total: int, now: float) -> Ending:
     """Give the ending of a run whose kernel is no more; `how` completes the sentence "the kernel ..."."""
     if cell is None:

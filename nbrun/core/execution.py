@@ -23,6 +23,7 @@ from nbrun.core.bundles import Output, output_of
 from nbrun.core.cells import RANK, CellExecution, State, Stop
 from nbrun.core.course import Course
 from nbrun.core.effects import (
+    DRAIN_LIMIT,
     DRAIN_QUIET,
     FENCE_AFTER,
     FENCE_GRACE,
@@ -45,7 +46,6 @@ from nbrun.core.messages import Channel, Message
 from nbrun.core.results import CellOutcome, CellResult, Outcome, Problem
 from nbrun.errors import NbrunError
 
-_OF_A_CELL = (Timer.CELL, Timer.SILENCE, Timer.FENCE, Timer.ESCALATE, Timer.RESEND)
 _TIMEOUTS = {Timer.RUN: Stop.RUN_TIMEOUT, Timer.CELL: Stop.CELL_TIMEOUT, Timer.SILENCE: Stop.IDLE_TIMEOUT}
 
 
@@ -75,12 +75,13 @@ class Execution(Course):
             return self._on_sign_of_next(message, now)
         self._ledger.take(message)
         if message.channel == Channel.IOPUB:
+            self._heard_at = now
             return self._on_iopub(message, now)
         if message.type == "input_request":
             prompt = str(message.content.get("prompt") or "").strip()
             return self._stop_cell(now, Stop.INPUT, f"the cell asked for input ({prompt!r}), and nobody is there")
         if self._fence.is_answered_by(message):
-            return self._on_fence_reply(now)
+            return self._on_fence_reply(message, now)
         if message.type == guard.RECALL_REPLY:
             return self._on_recalled(message, now)
         cell = self._window.cell_of(message)
@@ -107,9 +108,10 @@ class Execution(Course):
         """Take what the server said when it was asked for the kernel."""
         return () if alive or self.ending else self._lose_kernel(now, "is gone: it died, or somebody shut it down")
 
-    def reconnected(self, now: float) -> Effects:
+    def reconnected(self, now: float, *, nudged: bool = True) -> Effects:
         """Go on over a new websocket: nothing is sent again; a fence shows what was lost."""
-        self._ledger.disturb()
+        if nudged:
+            self._ledger.disturb()
         self._window.doubt()
         return () if self.ending or self._current is None else self._send_fence(now)
 
@@ -147,8 +149,8 @@ class Execution(Course):
         cell, owner = self._window.cell_of(message), self._window.owner_of(message)
         if owner is not None and self._draining:
             self._await_quiet(now)
-        elif cell is not None and cell is self._current:
-            self._await_more(cell, message, now)
+        elif cell is not None and cell is self._current and cell.reply is None and cell.stop is None:
+            self._timers.set(Timer.SILENCE, now, cell.plan.idle_timeout)
         if owner is not None and is_rate_limit_notice(message, self._requests.session):
             owner.notices += 1
         elif self._widgets.captures(message):
@@ -159,8 +161,7 @@ class Execution(Course):
         if kind == "status":
             return self._on_status(message, cell, now)
         if kind == "shutdown_reply":
-            how = "restarted" if message.content.get("restart") else "shut down"
-            return self._lose_kernel(now, f"was {how} by somebody else")
+            return self._lose_kernel(now, f"was {endings.ended_by_rest(message)} by somebody else")
         if kind == "execute_input" and cell is not None:
             cell.on_execute_input(message)
         elif kind == "update_display_data":
@@ -169,19 +170,12 @@ class Execution(Course):
             self._widgets.take(message)
         return ()
 
-    def _await_more(self, cell: CellExecution, message: Message, now: float) -> None:
-        """Wait on for a cell that something was heard of."""
-        if cell.reply is None and cell.stop is None:
-            self._timers.set(Timer.SILENCE, now, cell.plan.idle_timeout)
-        elif cell.reply is not None and "" < message.date <= cell.reply.date:
-            self._timers.set(Timer.FENCE, now, FENCE_AFTER)  # sent before the reply and only now here: so will the idle
-
     def _on_status(self, message: Message, cell: CellExecution | None, now: float) -> Effects:
         state = str(message.content.get("execution_state"))
         if state in endings.GONE:
             return self._lose_kernel(now, endings.GONE[state])
         if self._fence.is_answered_by(message):
-            return self._on_fence_status(state, now)
+            return self._on_fence_status(message, state, now)
         if cell is None or not cell.on_status(message):
             return self._await_other_sign(now) if cell and cell.state is State.IDLED else ()
         return self._finish_cell(now) if cell is self._current else ()
@@ -196,15 +190,19 @@ class Execution(Course):
         self._timers.set(Timer.FENCE, now, FENCE_AFTER)
         return ()
 
-    def _on_fence_reply(self, now: float) -> Effects:
+    def _on_fence_reply(self, message: Message, now: float) -> Effects:
+        if self._draining and self._farewell.ends(message):
+            return self._end(now, self._draining)
         if self._current is not None:
             self._fence.answered = True
             self._timers.set(Timer.FENCE, now, FENCE_GRACE)
         return ()
 
-    def _on_fence_status(self, state: str, now: float) -> Effects:
+    def _on_fence_status(self, message: Message, state: str, now: float) -> Effects:
         if self._draining:
             # Everything that the kernel sent before this is here; what its threads still hold comes in a moment.
+            if self._farewell.ends(message):
+                return self._end(now, self._draining)
             self._fence.answered = True
             self._await_quiet(now)
         elif state == "busy" and self._current is not None and self._current.state is State.REPLIED:
@@ -215,6 +213,8 @@ class Execution(Course):
         assert self._current is not None
         if not self._fence.is_asked:
             return self._send_fence(now)
+        if self._current.state is State.REPLIED and now - self._heard_at < FENCE_GRACE:
+            return self._send_fence(now)  # outputs still stream in, far behind the replies: its idle comes after them
         if self._fence.answered or self._current.state is State.REPLIED or self._window.next_began:
             return self._finish_cell(now)
         # The fence stands in the kernel's queue behind a cell that still runs. Is there a kernel at all?
@@ -244,6 +244,11 @@ class Execution(Course):
             case Timer.PROBE:
                 self._timers.set(Timer.PROBE, now, PROBE_EVERY)
                 return (ProbeKernel(),)
+            case Timer.QUIET if self._farewell.asks_again:
+                return (self._aside(self._farewell.ask(self._requests)),)
+            case Timer.DRAIN if not self._fence.answered and now - self._heard_at < DRAIN_LIMIT:
+                self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
+                return ()  # outputs still stream in: those before the last cell's end are owed
             case _:
                 return self._end(now, self._draining) if self._draining else ()
 

@@ -90,10 +90,13 @@ class Requests:
         *,
         stop_on_error: bool = True,
         silent: bool = False,
+        expressions: Json | None = None,
         metadata: Json | None = None,
         kind: str = "execute_request",
     ) -> Message:
-        """Ask to execute `code`; `kind` is another type of request that executes, for a kernel that knows it.
+        """Ask to execute `code`, and then to evaluate `expressions`, by name.
+
+        `kind` is another type of request that executes, for a kernel that knows it.
 
         Never allows stdin: nobody is there to answer. ``metadata`` must be an object even when it is empty; ipykernel
         answers ``null`` with busy and idle and no reply.
@@ -102,7 +105,7 @@ class Requests:
             "code": code,
             "silent": silent,
             "store_history": not silent,
-            "user_expressions": {},
+            "user_expressions": expressions or {},
             "allow_stdin": False,
             "stop_on_error": stop_on_error,
         }

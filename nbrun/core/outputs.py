@@ -14,16 +14,19 @@ The rules are JupyterLab's document model, the reference for what a notebook hol
 All outputs shown under one ``display_id`` show the same thing at all times, so they share one :class:`Shown`, and an
 update is one assignment however many there are. A :class:`Displays` holds them weakly: what ``clear_output`` threw
 away is forgotten with its last output, and its id is unknown again.
+
+A cell's outputs may have a limit (:mod:`.outputlimit`); without one, nothing is ever counted.
 """
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nbrun.core.bundles import Output, count, error_output, mime_bundle, stream_output, text
 from nbrun.core.jsontext import as_object
 from nbrun.core.messages import Message
+from nbrun.core.outputlimit import OVERHEAD, LeftOut, Room, Tail, Truncated, note_of, size_of
 from nbrun.core.streamtext import StreamText
 
 
@@ -33,6 +36,21 @@ class Shown:
 
     data: dict[str, Any]
     metadata: dict[str, Any]
+    rooms: list[Room] = field(default_factory=list)
+    """Where it stands, once for each time, as far as there is a limit."""
+
+    def change(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        """Show something else; where there is no room for that, a note that says so."""
+        if self.rooms:
+            before, now = size_of(self.data), size_of(data)
+            if not all(room.used + now - before <= room.limit for room in self.rooms):
+                for room in self.rooms:
+                    room.leave_out(now)
+                data = {"text/plain": note_of(now, 1, self.rooms[0].limit)["text"]}
+                now = size_of(data)
+            for room in self.rooms:
+                room.used += now - before
+        self.data, self.metadata = data, metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +101,7 @@ class Displays:
         """Carry out an ``update_display_data``; None, and nothing done, where the id is not known."""
         shown = self._shown.get(_display_id(content))
         if shown is not None:
-            shown.data = mime_bundle(content.get("data"))
-            shown.metadata = as_object(content.get("metadata"))
+            shown.change(mime_bundle(content.get("data")), as_object(content.get("metadata")))
         return shown
 
 
@@ -93,22 +110,46 @@ def _display_id(content: Mapping[str, Any]) -> str:
     return display_id if isinstance(display_id, str) else ""
 
 
+_Entry = _Display | _Stream | _Plain | LeftOut
+
+
 class OutputArea:
     """The outputs of one cell (or of whatever else captures outputs)."""
 
-    __slots__ = ("_clear_pending", "_displays", "_entries", "_raw_streams", "errors")
+    __slots__ = ("_clear_pending", "_displays", "_entries", "_limit", "_raw_streams", "_room", "_tail", "errors")
 
-    def __init__(self, displays: Displays, *, raw_streams: bool = False) -> None:
+    def __init__(self, displays: Displays, *, raw_streams: bool = False, limit: int | None = None) -> None:
+        """Start empty; `limit` is how large the outputs may become, in characters."""
         self._displays = displays
         self._raw_streams = raw_streams
-        self._entries: list[_Display | _Stream | _Plain] = []
+        self._limit = limit
+        self._entries: list[_Entry] = []
+        self._room = None if limit is None else Room(limit)
+        self._tail: Tail | None = None
         self._clear_pending = False
         self.errors = 0
         """How many ``error`` messages came, whether or not they were cleared since."""
 
     def render(self) -> list[Output]:
         """Give the outputs as they stand now, in nbformat's shape."""
-        return [entry.render() for entry in self._entries]
+        outputs = [entry.render() for entry in self._entries]
+        if self._tail is None or (room := self._room) is None:
+            return outputs
+        elsewhere = [entry for entry in self._entries if isinstance(entry, LeftOut)]
+        characters = self._tail.characters + room.characters - sum(each.characters for each in elsewhere)
+        if characters:
+            left_out = room.outputs - sum(each.outputs for each in elsewhere)
+            outputs.append(note_of(characters, left_out, room.limit))
+        return [*outputs, *self._tail.render()]
+
+    @property
+    def truncated(self) -> Truncated | None:
+        """Give what the outputs had to lose because of their limit; None where that is nothing."""
+        room, tail = self._room, self._tail
+        if room is None:
+            return None
+        characters = room.characters + (tail.characters if tail else 0)
+        return Truncated(characters, room.outputs, room.limit) if characters else None
 
     def take(self, message: Message) -> bool:
         """Fold one message in; False for a message that is no output."""
@@ -141,15 +182,66 @@ class OutputArea:
         self._clear_pending = wait
         if not wait:
             self._entries.clear()
+            self._room = None if self._limit is None else Room(self._limit)
+            self._tail = None
 
-    def _append(self, entry: _Display | _Stream | _Plain) -> None:
+    def _append(self, entry: _Display | _Plain) -> None:
         if self._clear_pending:
             self.clear()
-        self._entries.append(entry)
+        if self._room is None or self._makes_room(self._room, entry):
+            self._entries.append(entry)
+
+    def _makes_room(self, room: Room, entry: _Display | _Plain) -> bool:
+        """Tell whether there is room for an entry; what there is none for is counted, and an error kept elsewhere."""
+        size = size_of(entry.shown.data if isinstance(entry, _Display) else entry.output)
+        if self._tail is None and room.takes(size):
+            if isinstance(entry, _Display):
+                entry.shown.rooms.append(room)
+            return True
+        if isinstance(entry, _Plain) and entry.output["output_type"] == "error":
+            self._begin_tail(room).keep_error(entry.output)
+            return False
+        room.leave_out(size)
+        if self._tail is None:
+            last = self._entries[-1] if self._entries else None
+            if not isinstance(last, LeftOut):
+                last = LeftOut(room.limit)
+                room.used += size_of(last.render())
+                self._entries.append(last)
+            last.count(size)
+        return False
+
+    def _begin_tail(self, room: Room) -> Tail:
+        if self._tail is None:
+            self._tail = Tail(max(room.limit // 8, 1), raw=self._raw_streams)
+        return self._tail
 
     def _write(self, name: str, written: str) -> None:
-        last = self._entries[-1] if self._entries and not self._clear_pending else None
+        if self._clear_pending:
+            self.clear()
+        if self._room is None:
+            self._stream(name).written.feed(written)
+        else:
+            self._write_within(self._room, name, written)
+
+    def _stream(self, name: str) -> _Stream:
+        last = self._entries[-1] if self._entries else None
         if not isinstance(last, _Stream) or last.name != name:
             last = _Stream(name, StreamText(raw=self._raw_streams))
-            self._append(last)
-        last.written.feed(written)
+            self._entries.append(last)
+            if self._room is not None:
+                self._room.used += OVERHEAD
+        return last
+
+    def _write_within(self, room: Room, name: str, written: str) -> None:
+        """Write as much as there is room for; what a carriage return overwrites takes up none."""
+        done = 0
+        while done < len(written):
+            if self._tail is not None or room.left_for_text <= 0:
+                self._begin_tail(room).write(name, written[done:])
+                return
+            text = self._stream(name).written
+            piece, before = written[done : done + max(room.left_for_text, 1)], len(text)
+            text.feed(piece)
+            room.used += len(text) - before
+            done += len(piece)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from nbrun.core.integrity import Incomplete
+from nbrun.core.outputlimit import Truncated
 from nbrun.errors import ExitCode, NbrunError
 
 
@@ -88,6 +89,7 @@ class CellResult:
     seconds: float | None = None
     error: CellError | None = None
     incomplete: Incomplete | None = None
+    truncated: Truncated | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Give the object that stands in the JSON result."""
@@ -99,6 +101,7 @@ class CellResult:
             "seconds": None if self.seconds is None else round(self.seconds, 6),
             "error": self.error.as_dict() if self.error else None,
             "incomplete": self.incomplete.as_dict() if self.incomplete else None,
+            "truncated": self.truncated.as_dict() if self.truncated else None,
         }
 
 

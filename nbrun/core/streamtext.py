@@ -25,7 +25,9 @@ _CHARACTERS_KEPT = 1 << 14
 class StreamText:
     """Accumulates the text of one stream output."""
 
-    __slots__ = ("_after", "_before", "_limit", "_lines_unsettled", "_raw", "_rendered", "_settled", "_unsettled")
+    __slots__ = (
+        "_after", "_before", "_length", "_limit", "_lines_unsettled", "_raw", "_rendered", "_settled", "_unsettled"
+    )  # fmt: skip
 
     def __init__(self, *, raw: bool = False) -> None:
         r"""Start empty; `raw` keeps ``\r`` and ``\b`` in the text as they were written."""
@@ -35,8 +37,12 @@ class StreamText:
         self._before: list[str] = []
         self._after: list[str] = []
         self._unsettled = 0
+        self._length = 0
         self._limit = _CHARACTERS_KEPT
         self._lines_unsettled = False
+
+    def __len__(self) -> int:
+        return self._length
 
     def __str__(self) -> str:
         # What is put together stays so: a large text is in memory once, however often asked.
@@ -51,6 +57,7 @@ class StreamText:
             return  # an empty chunk would be what the next backspace takes back
         if self._raw or not (self._after or "\r" in text or "\b" in text):
             self._before.append(text)
+            self._length += len(text)
             self._lines_unsettled = self._lines_unsettled or "\n" in text
             self._unsettled += len(text)
             if self._unsettled > self._limit:
@@ -68,6 +75,7 @@ class StreamText:
                 self._backspace()
             elif part:
                 self._before.append(part)
+                self._length += max(len(part) - len(self._after), 0)
                 del self._after[-len(part) :]
 
     def _settle(self) -> None:
@@ -83,6 +91,7 @@ class StreamText:
 
     def _newline(self) -> None:
         self._settled.write("".join([*self._before, *reversed(self._after), "\n"]))
+        self._length += 1
         self._before.clear()
         self._after.clear()
 
@@ -96,5 +105,7 @@ class StreamText:
         if len(self._before[-1]) > 1:
             self._before[-1:] = self._before[-1]  # a chunk becomes characters once, however many are taken back
         self._before.pop()
+        self._length -= 1
         if self._after:
             self._after.pop()
+            self._length -= 1

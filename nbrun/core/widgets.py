@@ -10,14 +10,14 @@ or not, takes the place of the old one.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nbrun.core.bundles import Output
 from nbrun.core.jsontext import as_object
 from nbrun.core.messages import Message
-from nbrun.core.outputs import Displays, OutputArea
+from nbrun.core.outputs import OutputArea
 
 STATE_MIME = "application/vnd.jupyter.widget-state+json"
 VIEW_MIME = "application/vnd.jupyter.widget-view+json"
@@ -71,9 +71,9 @@ class Model:
 class Widgets:
     """All widgets of one kernel."""
 
-    def __init__(self, displays: Displays, *, raw_streams: bool = False) -> None:
-        self._displays = displays
-        self._raw_streams = raw_streams
+    def __init__(self, new_area: Callable[[], OutputArea]) -> None:
+        """Begin without any; `new_area` makes what an Output widget captures into."""
+        self._new_area = new_area
         self._models: dict[str, Model] = {}
         self._capturing: dict[str, list[str]] = {}
 
@@ -137,7 +137,7 @@ class Widgets:
         if model.state.get("_model_name") != "OutputModel":
             return
         if model.area is None or "outputs" in state:
-            model.area = OutputArea(self._displays, raw_streams=self._raw_streams)
+            model.area = self._new_area()
             for output in model.state.get("outputs") or ():
                 model.area.append(as_object(output))
         if "msg_id" in state:

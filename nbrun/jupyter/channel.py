@@ -37,8 +37,14 @@ from nbrun.jupyter.retry import RECONNECT, RetryPolicy
 
 HANDSHAKE_LIMIT = 130.0
 """Seconds. The server holds the handshake for the kernel: up to 60 s for its process, up to 60 s for its word."""
-PING_EVERY, PONG_WITHIN = 25.0, 90.0
-"""Seconds. A big save by anyone can hold up a server's loop, and with it the pong, for a long while."""
+PING_EVERY = 15.0
+"""Seconds of silence after which the other side is asked for a sign of life."""
+PONG_WITHIN = 10.0
+"""Seconds after which the server is asked, over another connection, whether it is this one that is dead."""
+PONG_GRACE = 1.0
+"""Seconds that a pong may come later than that answer, from a server that was busy and wakes up."""
+DEAD_AFTER = 100.0
+"""Seconds of silence after which nobody is asked any more. A big save can hold up a server's loop for long."""
 CLOSE_LIMIT = 1.0
 
 
@@ -56,7 +62,12 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The connection is back."""
+    """The connection is back.
+
+    ``nudged`` says that the server may have put questions of its own to the kernel first, as it does unless it is busy.
+    """
+
+    nudged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +93,28 @@ class _Connect(connect):
         return exc
 
 
+class _Connection(ClientConnection):
+    """Knows when something came last, a part of a message too: behind a large one, a pong may be long on its way."""
+
+    heard_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.loop.time()
+        super().data_received(data)
+
+
 class KernelChannel:
     """Sends to a kernel and receives from it; made by :func:`open_channel`."""
 
     def __init__(
-        self, http: Http, kernel_id: str, session_id: str, find: Callable[[], Awaitable[object]], patience: RetryPolicy
+        self, http: Http, kernel_id: str, session_id: str, find: Callable[[], Awaitable[bool]], patience: RetryPolicy
     ) -> None:
         self._http = http
         self._kernel_id = kernel_id
         self._session_id = session_id
         self._find = find
         self._patience = patience
-        self._socket: ClientConnection | None = None
+        self._socket: _Connection | None = None
         self._unsent: list[Message] = []
         self.arrivals: asyncio.Queue[Any] = asyncio.Queue()
         """What came, in order (:data:`Arrival`); whoever drives the kernel may put in events of its own."""
@@ -120,8 +141,8 @@ class KernelChannel:
             "additional_headers": headers,
             "subprotocols": [V1_SUBPROTOCOL],
             "open_timeout": HANDSHAKE_LIMIT,
-            "ping_interval": PING_EVERY,
-            "ping_timeout": PONG_WITHIN,
+            "ping_interval": None,  # watch() pings
+            "create_connection": _Connection,
             "close_timeout": CLOSE_LIMIT,
             "max_size": None,
             "max_queue": None,
@@ -134,8 +155,10 @@ class KernelChannel:
         with _foreign_errors(f"the websocket of kernel {self._kernel_id} on {endpoint}"):
             if endpoint.socket:
                 options |= {"unix": True, "path": endpoint.socket}
-            self._socket = await _Connect(url, **options)
-        agreed = self._socket.subprotocol
+            socket = await _Connect(url, **options)
+        assert isinstance(socket, _Connection)
+        self._socket = socket
+        agreed = socket.subprotocol
         self.subprotocol = Subprotocol.V1 if agreed == V1_SUBPROTOCOL else Subprotocol.LEGACY
 
     async def read(self) -> None:
@@ -144,11 +167,11 @@ class KernelChannel:
             await self._read_connection()
             self.arrivals.put_nowait(Cut())
             try:
-                await self._connect_again()
+                nudged = await self._connect_again()
             except NbrunError as error:
                 self.arrivals.put_nowait(Lost(error))
                 return
-            self.arrivals.put_nowait(Restored())
+            self.arrivals.put_nowait(Restored(nudged))
 
     def reader_ended(self, reader: asyncio.Task[None]) -> None:
         """Let nobody wait for a reader that ended by a bug."""
@@ -160,6 +183,44 @@ class KernelChannel:
         socket, self._socket = self._socket, None
         if socket is not None:
             await socket.close()
+
+    async def watch(self) -> None:
+        """Notice connections that died without a word: what sleeps, moves or forgets cuts them on one side only."""
+        while True:
+            socket = self._socket
+            if socket is None or (silent_for := self._silence(socket)) < PING_EVERY:
+                await asyncio.sleep(PING_EVERY if socket is None else PING_EVERY - silent_for)
+            elif await self._is_dead(socket):
+                socket.transport.abort()
+                self._socket = None
+
+    def _silence(self, socket: _Connection) -> float:
+        return asyncio.get_running_loop().time() - socket.heard_at
+
+    async def _is_dead(self, socket: _Connection) -> bool:
+        """Ping; without an answer, a server that answers elsewhere shows that the connection is dead, and not it."""
+        with contextlib.suppress(ConnectionClosed):
+            await socket.ping()
+        while socket.state is State.OPEN:
+            await asyncio.sleep(PONG_WITHIN)
+            if (silent_for := self._silence(socket)) < PING_EVERY:
+                return False
+            if silent_for > DEAD_AFTER:
+                return True
+            if await self._server_answers():
+                await asyncio.sleep(PONG_GRACE)
+                return self._silence(socket) >= PING_EVERY
+        return False
+
+    async def _server_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(PONG_WITHIN):
+                await self._find()
+        except (ServerUnreachable, TimeoutError):
+            return False
+        except NbrunError:  # the kernel is gone, or we are not let in any more: an answer all the same
+            pass
+        return True
 
     async def _read_connection(self) -> None:
         socket = self._socket
@@ -174,14 +235,17 @@ class KernelChannel:
                     put(Unreadable(error))
         self._socket = None
 
-    async def _connect_again(self) -> None:
+    async def _connect_again(self) -> bool:
+        """Open the connection again; True where the server may have talked to the kernel meanwhile."""
+        is_busy = False
         async for attempt in self._patience.attempts():
             with attempt:
-                await self._find()
+                is_busy = await self._find()
                 await self.connect()
         unsent, self._unsent = self._unsent, []
         for message in unsent:
             await self.send(message)
+        return not is_busy
 
 
 @contextlib.asynccontextmanager
@@ -190,25 +254,28 @@ async def open_channel(
     kernel_id: str,
     session_id: str,
     *,
-    find: Callable[[], Awaitable[object]],
+    find: Callable[[], Awaitable[bool]],
     patience: RetryPolicy = RECONNECT,
 ) -> AsyncIterator[KernelChannel]:
     """Open a kernel's websocket for as long as the block lasts.
 
-    `session_id` names this client and must be nobody else's; `find` asks the server for the kernel and raises
-    :class:`NotFound` where it has none (it is asked before each attempt to come back). Raises :class:`AccessDenied`,
-    :class:`NotFound`, :class:`KernelStartFailed`, :class:`NotAJupyterServer` or :class:`ServerUnreachable`.
+    `session_id` names this client and must be nobody else's; `find` asks the server whether the kernel is busy and
+    raises :class:`NotFound` where it has none (it is asked before each attempt to come back). Raises
+    :class:`AccessDenied`, :class:`NotFound`, :class:`KernelStartFailed`, :class:`NotAJupyterServer` or
+    :class:`ServerUnreachable`.
     """
     channel = KernelChannel(http, kernel_id, session_id, find, patience)
     await channel.connect()
     reader = asyncio.create_task(channel.read(), name=f"read kernel {kernel_id}")
     reader.add_done_callback(channel.reader_ended)
+    watcher = asyncio.create_task(channel.watch(), name=f"watch the connection to kernel {kernel_id}")
     try:
         yield channel
     finally:
         reader.cancel()
+        watcher.cancel()
         try:
-            await asyncio.wait({reader})
+            await asyncio.wait({reader, watcher})
         finally:
             await channel.close()
 

@@ -23,7 +23,6 @@ from nbrun.core.masking import MaskedMessages
 from nbrun.core.messages import Message, Requests
 from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerRestarted, ServerUnreachable
 from nbrun.jupyter.channel import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
-from nbrun.jupyter.endpoint import api_path
 from nbrun.jupyter.http import Http
 from nbrun.jupyter.kernels import Kernels
 from nbrun.jupyter.retry import ONCE, RECONNECT, RetryPolicy
@@ -45,6 +44,16 @@ class StopAsked:
     """Somebody wants the run to end."""
 
     reason: str
+
+
+LIFT_LIMIT = 30.0
+"""Seconds that a kernel may take to lift its limit; it has nothing else to do yet."""
+LIFT = "(lambda iopub: iopub.schedule(lambda: iopub.socket.setsockopt(23, 0)))(get_ipython().kernel.iopub_thread)"
+"""Lets ipykernel queue any number of messages for a server that is busy, where it else drops all beyond 1000.
+
+23 is ZMQ_SNDHWM. libzmq applies it to the connections that there are, so it is sent when the server is connected, and
+it is set in the thread that the socket belongs to. A silent request leaves no name, count or history behind.
+"""
 
 
 class Kernel:
@@ -176,6 +185,14 @@ class Kernel:
             async for message in messages:
                 yield message
 
+    async def lift_limits(self) -> bool:
+        """Let ipykernel drop no output while its server is busy; False where it could not be told."""
+        status = None
+        async for message in self.execute(LIFT, silent=True, stop_on_error=False, limit=LIFT_LIMIT):
+            if message.type == "execute_reply":
+                status = message.content.get("status")
+        return status == "ok"
+
     async def complete(self, code: str, cursor_pos: int | None = None, *, limit: float = 30.0) -> dict[str, Any]:
         """Give completions at `cursor_pos` (code points, the end where None): the content of the complete_reply."""
         position = len(code) if cursor_pos is None else cursor_pos
@@ -246,8 +263,8 @@ class Kernel:
             case Message():
                 self.heard += 1
                 return execution.receive(arrival, now)
-            case Restored():
-                return execution.reconnected(now)
+            case Restored(nudged):
+                return execution.reconnected(now, nudged=nudged)
             case Lost(NotFound()):
                 return execution.probed(now, alive=False)
             case Lost(error):
@@ -324,18 +341,19 @@ async def connect_kernel(
 
     process = ServerProcess(http)
 
-    async def find() -> None:
+    async def find() -> bool:
         # Once: how patient to be is for the channel to say, which asks before each of its own attempts.
         try:
-            answer = await http.request("GET", api_path("kernels", kernel_id), retry=ONCE)
+            state = (await kernels.get(kernel_id, retry=ONCE)).execution_state
         except NotFound:
             if await process.is_another():
                 raise ServerRestarted("the server was restarted, and with it went the kernel") from None
             raise
-        if answer.fields().maybe_text("execution_state") == "idle":
+        if state == "idle":
             # A server asks an idle kernel a question before it lets anybody in, and swallows what of the kernel's last
             # words it has not put aside yet.
             await asyncio.sleep(PUT_ASIDE)
+        return state == "busy"
 
     # Who does not come back to a server need not know it again.
     knowing = process.remembered() if patience.tries > 1 else contextlib.nullcontext()

@@ -187,12 +187,12 @@ class Kernels:
         answer = await self._http.request("GET", api_path("kernels"))
         return tuple(KernelModel.read(row) for row in answer.rows())
 
-    async def get(self, kernel_id: str) -> KernelModel:
+    async def get(self, kernel_id: str, *, retry: RetryPolicy = PATIENT_GET) -> KernelModel:
         """Fetch one kernel; raises :class:`NotFound` for one that was deleted, culled or lost in a server's restart.
 
         Servers count this as activity, so asking once a minute keeps a silent kernel from being culled.
         """
-        answer = await self._http.request("GET", api_path("kernels", kernel_id))
+        answer = await self._http.request("GET", api_path("kernels", kernel_id), retry=retry)
         return KernelModel.read(answer.fields())
 
     async def create(self, name: str, path: str = "", *, env: Mapping[str, str] | None = None) -> KernelModel:

@@ -20,6 +20,13 @@ class KernelSpec:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def starts_ipykernel(self) -> bool:
+        """Tell whether it starts ipykernel without a wrapper, as a private server can take in hand."""
+        python = self.argv[0].replace("\\", "/").rpartition("/")[2].lower() if self.argv else ""
+        module = self.argv[self.argv.index("-m") + 1 :][:1] if "-m" in self.argv else ()
+        return python.startswith(("python", "pypy")) and module in (("ipykernel_launcher",), ("ipykernel",))
+
     @classmethod
     def read(cls, name: str, fields: Fields) -> Self:
         """Read the server's JSON; what a server left out gets the specification's default."""

@@ -36,18 +36,20 @@ class Server:
     """A server that is reached through `client`.
 
     ``reconnect`` and ``save`` say how long a lost connection is worth waiting for; a private server that is gone does
-    not come back. ``log_tail`` gives the last lines of the server's log, where it can be read.
+    not come back. ``log_tail`` gives the last lines of the server's log, where it can be read. ``is_private`` says that
+    the server is there for this run only, and starts ipykernel without limits on its output.
     """
 
     client: Client
     reconnect: RetryPolicy = RECONNECT
     save: RetryPolicy = SAVE
     log_tail: Callable[[], str] = str
+    is_private: bool = False
 
     @classmethod
     def private(cls, client: Client, log_tail: Callable[[], str]) -> "Server":
         """Describe a server that lives and dies with this run."""
-        return cls(client, ONCE, SAVE.within(5.0), log_tail)
+        return cls(client, ONCE, SAVE.within(5.0), log_tail, is_private=True)
 
     @contextlib.asynccontextmanager
     async def session(

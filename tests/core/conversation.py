@@ -5,6 +5,7 @@ the test moves.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nbrun.core.effects import Effect, Effects, InterruptKernel, ProbeKernel, Send
@@ -124,6 +125,11 @@ class Conversation:
             self._take(self.run.tick(deadline))
         self.now = now
 
+    def numbered(self, number: int, kind: str, content: dict[str, Any], *, channel: str = Channel.IOPUB) -> Effects:
+        """Let a message about the running cell arrive that bears one of the kernel's numbers."""
+        said = message(kind, content, parent=self.request, channel=channel)
+        return self.hear(replace(said, header={**said.header, "msg_id": f"{KERNEL}_77_{number}"}))
+
     def status(self, state: str, parent: str | None = None) -> Effects:
         """Let the kernel say that it is busy or idle, with the running cell unless another request is named."""
         return self.hear(message("status", {"execution_state": state}, parent=parent or self.request))
@@ -154,9 +160,9 @@ class Conversation:
         """Let the user press Ctrl-C."""
         self._take(self.run.interrupt(self.now, reason))
 
-    def reconnected(self) -> None:
+    def reconnected(self, *, nudged: bool = True) -> None:
         """Let the websocket come back."""
-        self._take(self.run.reconnected(self.now))
+        self._take(self.run.reconnected(self.now, nudged=nudged))
 
     def probed(self, *, alive: bool) -> None:
         """Let the server answer whether the kernel is there."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nbrun.core.document import Document
 from nbrun.core.integrity import Cause, Incomplete
+from nbrun.core.outputlimit import Truncated
 from nbrun.core.results import CellOutcome
 from nbrun.core.widgets import STATE_MIME
 from nbrun.errors import NotANotebook
@@ -298,3 +299,19 @@ def test_a_cell_that_is_not_finished_says_so_until_it_has_its_outcome() -> None:
     assert document.cells[0]["metadata"]["nbrun"] == {"timeout": 5, "outcome": "running"}
     document.mark(0, CellOutcome.PASSED)
     assert document.cells[0]["metadata"]["nbrun"] == {"timeout": 5}
+
+
+def test_a_cell_whose_outputs_were_cut_says_so_until_it_runs_again() -> None:
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "id": "c",
+        "source": "",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
+    document = Document({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    document.mark(0, CellOutcome.PASSED, truncated=Truncated(10, 1, 8000))
+    assert document.cells[0]["metadata"]["nbrun"] == {"truncated": {"characters": 10, "outputs": 1, "limit": 8000}}
+    document.clear(0)
+    assert "nbrun" not in document.cells[0]["metadata"]

@@ -3,6 +3,7 @@
 import pytest
 
 from nbrun.core.effects import DRAIN_LIMIT, FENCE_AFTER, FENCE_GRACE, FENCE_LIMIT, RESEND_AFTER
+from nbrun.core.messages import Channel
 from nbrun.core.results import CellOutcome, Outcome
 from tests.core.conversation import Conversation, cell
 
@@ -224,3 +225,57 @@ def test_a_fences_other_states_mean_nothing() -> None:
     talk.until(FENCE_AFTER)
     talk.status("idle", talk.fence)
     assert talk.run.cells[0].outcome is None
+
+
+# Outputs are far behind ------------------------------------------------------------------------------------------
+
+
+def test_a_reply_that_is_far_ahead_of_the_outputs_does_not_end_the_cell_before_they_are_in() -> None:
+    """A busy server hands on the reply at once and ten thousand outputs later."""
+    talk = Conversation("one", "two")
+    talk.reply()
+    for second in range(1, 60):
+        talk.until(float(second))
+        if second == 3:
+            talk.fence_reply()
+        talk.stream(".")
+    assert talk.sources == ["one"]
+    assert talk.outputs()[0]["text"] == "." * 59
+    talk.status("idle")
+    assert talk.sources == ["one", "two"]
+
+
+def test_outputs_that_never_end_do_not_hide_that_the_idle_is_lost() -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    for second in range(1, 20):
+        talk.until(float(second))
+        talk.stream(".")
+    talk.status("busy", talk.fence)
+    assert talk.sources == ["one", "two"]
+
+
+def test_at_the_end_outputs_that_are_still_on_their_way_are_waited_for() -> None:
+    talk = Conversation("one")
+    talk.complete()
+    for second in range(1, 30):
+        talk.until(float(second))
+        talk.stream(".")
+    assert talk.outcome() is None
+    talk.status("idle", talk.fence)
+    talk.until(30.0)
+    assert talk.outcome() is Outcome.PASSED
+    assert talk.outputs()[0]["text"] == "." * 29
+
+
+def test_a_gap_beside_a_reconnection_counts_where_the_server_had_no_reason_to_talk_to_the_kernel() -> None:
+    for nudged, lost in ((False, 2), (True, 0)):
+        talk = Conversation("one")
+        talk.numbered(1, "status", {"execution_state": "busy"})
+        talk.numbered(2, "execute_input", {"execution_count": 1})
+        talk.reconnected(nudged=nudged)
+        talk.numbered(5, "stream", {"name": "stdout", "text": "3 and 4 are missing"})
+        talk.numbered(6, "execute_reply", {"status": "ok"}, channel=Channel.SHELL)
+        talk.numbered(7, "status", {"execution_state": "idle"})
+        incomplete = talk.run.results()[0].incomplete
+        assert (incomplete.lost if incomplete else 0) == lost

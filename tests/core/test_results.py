@@ -139,6 +139,7 @@ def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
                 "seconds": 0.123457,
                 "error": {"ename": "ValueError", "evalue": "bad", "traceback": ["line"]},
                 "incomplete": None,
+                "truncated": None,
             },
             {
                 "index": 4,
@@ -148,6 +149,7 @@ def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
                 "seconds": None,
                 "error": None,
                 "incomplete": None,
+                "truncated": None,
             },
         ],
     }

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nbrun.core.messages import Channel, Message
-from nbrun.core.outputs import Displays
+from nbrun.core.outputs import Displays, OutputArea
 from nbrun.core.widgets import STATE_MIME, VIEW_MIME, Widgets, merged_state
 from tests.core.conversation import KERNEL, Conversation, message
 
@@ -35,7 +35,7 @@ def updated(
 
 
 def widgets(*messages: Message) -> Widgets:
-    made = Widgets(Displays())
+    made = Widgets(lambda: OutputArea(Displays()))
     for each in messages:
         assert made.take(each)
     return made
@@ -101,7 +101,7 @@ def test_the_echo_of_an_update_is_an_update() -> None:
 
 
 def test_other_messages_are_not_taken() -> None:
-    assert not Widgets(Displays()).take(message("stream", {"name": "stdout", "text": "x"}))
+    assert not Widgets(lambda: OutputArea(Displays())).take(message("stream", {"name": "stdout", "text": "x"}))
 
 
 # Buffers ---------------------------------------------------------------------------------------------------------

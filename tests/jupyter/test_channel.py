@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import struct
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,8 @@ async def conversation(
     session_id = uuid.uuid4().hex
     async with Client(Endpoint(at or server.url, token=server.token)) as client:
 
-        def find() -> Awaitable[object]:
-            return client.http.request("GET", f"api/kernels/{kernel_id}", retry=ONCE)
+        async def find() -> bool:
+            return (await client.kernels.get(kernel_id, retry=ONCE)).execution_state == "busy"
 
         async with open_channel(client.http, kernel_id, session_id, find=find, patience=patience) as channel:
             yield Conversation(channel, Requests(session_id))
@@ -237,7 +237,7 @@ async def opened(server: RunningServer, kernel_id: str, at: str, token: str | No
         pass
 
 
-async def _nowhere() -> object:
+async def _nowhere() -> bool:
     raise AssertionError("nothing is looked for before a connection was lost")
 
 
@@ -334,7 +334,11 @@ async def test_what_is_sent_between_the_cut_and_its_being_noticed_is_kept_too(
     session_id = uuid.uuid4().hex
     requests = Requests(session_id)
     async with Client(Endpoint(wire.url, token=server.token)) as client:
-        channel = KernelChannel(client.http, kernel_id, session_id, lambda: client.kernels.get(kernel_id), BRISK)
+
+        async def find() -> bool:
+            return (await client.kernels.get(kernel_id)).execution_state == "busy"
+
+        channel = KernelChannel(client.http, kernel_id, session_id, find, BRISK)
         await channel.connect()
         assert channel._socket is not None
         wire.cut()

@@ -16,6 +16,7 @@ of websockets, which are only counted. Faults are set while it runs::
         async with wire.outage(): ...                       # cut, and refuse connections until the block ends
         wire.line.delay, wire.line.rate = 0.1, 50_000       # a far server, a thin line; a rate of 10 is a trickle
         wire.black_hole = True                              # swallow everything, say nothing
+        wire.deafen()                                       # the same, but for connections that come later
         wire.inject(websocket_frame(b"garbage"))            # put into every open websocket, towards the client
 """
 
@@ -59,6 +60,7 @@ class Proxy:
     _connections: set[asyncio.StreamWriter] = field(default_factory=set)
     _websockets: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _deaf: set[asyncio.StreamWriter] = field(default_factory=set)
     _listening: asyncio.Server | None = None
 
     @property
@@ -105,6 +107,10 @@ class Proxy:
         hold = Hold(Fault(method, words, 1))
         self._holds.append(hold)
         return hold
+
+    def deafen(self) -> None:
+        """Swallow all that the open connections still carry, as a forgetful router does; neither side is told."""
+        self._deaf |= self._connections
 
     def cut(self) -> None:
         """Cut all connections as a dying network does: without a closing word."""
@@ -171,6 +177,7 @@ class Proxy:
         finally:
             self._tasks.discard(task)
             self._connections -= opened
+            self._deaf -= opened
             self._websockets.discard(writer)
             for each in opened:
                 each.close()
@@ -248,7 +255,7 @@ class Proxy:
         """Carry bytes until there are no more; `ends` counts messages once `sink` is a websocket's client."""
         with contextlib.suppress(ConnectionError):
             while piece := await source.read(PIECE):
-                if self.black_hole:
+                if self.black_hole or sink in self._deaf:
                     self.swallowed.set()
                     continue
                 for place in ends.feed(piece) if ends is not None and sink in self._websockets else ():

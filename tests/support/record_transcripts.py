@@ -53,8 +53,8 @@ class Recorder(Execution):
     def interrupt(self, now: float, reason: str) -> Effects:
         return self._note(now, {"asked": {"interrupt": reason}}, super().interrupt(now, reason))
 
-    def reconnected(self, now: float) -> Effects:
-        return self._note(now, {"asked": {"reconnected": True}}, super().reconnected(now))
+    def reconnected(self, now: float, *, nudged: bool = True) -> Effects:
+        return self._note(now, {"asked": {"reconnected": True}}, super().reconnected(now, nudged=nudged))
 
     def probed(self, now: float, *, alive: bool) -> Effects:
         return self._note(now, {"asked": {"probed": alive}}, super().probed(now, alive=alive))

@@ -1,0 +1,67 @@
+"""The options that say what is kept of a notebook's outputs, and what their loss means."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from nbrun.core.sizes import parse_size
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+SMALLEST = 10_000
+
+
+class Size(click.ParamType[int | None]):
+    """A number of characters, written as a person writes a size; None for ``none``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Give the number; one that would leave no room for the notes is refused."""
+        try:
+            size = parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if size is not None and size < SMALLEST:
+            self.fail(f"{value!r} is too little; the least is {SMALLEST // 1000}kB", param, ctx)
+        return size
+
+
+def output_options(function: Function) -> Function:
+    """Add the options."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--raw-streams", is_flag=True, help="Keep carriage returns and backspaces in text as they were written."
+            ),
+            click.option(
+                "--max-output",
+                type=Size(),
+                help="Cut what a cell puts out beyond this, in characters (50MB), with a note; else nothing is cut.",
+            ),
+            click.option(
+                "--lift-limits",
+                is_flag=True,
+                help="Let ipykernel on --server queue any amount of output, which it drops beyond 1000 messages.",
+            ),
+            click.option("--tolerate-loss", is_flag=True, help="Let a run pass although output is known to be lost."),
+            click.option(
+                "--no-loss-note",
+                is_flag=True,
+                help="Do not say at the end of a cell's outputs that some are missing.",
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def output_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the options said, as a run is told."""
+    return {
+        "raw_streams": given["raw_streams"],
+        "max_output": given["max_output"],
+        "lift_limits": given["lift_limits"],
+        "tolerate_loss": given["tolerate_loss"],
+        "note_loss": not given["no_loss_note"],
+    }

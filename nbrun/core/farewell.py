@@ -1,0 +1,103 @@
+"""The last question to a kernel: can anything still put something out, now that the last cell has ended?
+
+Threads, tasks, timers and child processes may, so their output is waited for, for a while. ipykernel can be asked
+whether there is any of them, which spares most runs the wait. The question is a silent request without code: it counts
+nothing, keeps nothing, and leaves the user's names alone. Before ipykernel answers it hands on what reached its file
+descriptors. Any answer but a plain "nobody", an error too, means that somebody may be there; after a moment of quiet it
+is asked once more, for what reached the descriptors meanwhile. Other kernels are asked for their ``kernel_info``, like
+any :class:`~nbrun.core.fence.Fence`, which says nothing of the kind.
+"""
+
+from nbrun.core.fence import Fence
+from nbrun.core.jsontext import as_object
+from nbrun.core.messages import Channel, Message, Requests
+
+_KEY = "nbrun"
+_NOBODY = "nobody"
+_SEARCH = """
+import array, asyncio, fcntl, os, sys, termios, threading, time
+
+def ours(module):
+    return str(module).partition(".")[0] in ("ipykernel", "IPython", "tornado", "zmq")
+
+def writers():
+    for thread in threading.enumerate():
+        work = getattr(thread, "_target", None)
+        if not (thread is threading.main_thread() or ours(type(thread).__module__)
+                or ours(getattr(work, "__module__", ""))):
+            yield thread
+    loop = asyncio.get_running_loop()
+    for task in asyncio.all_tasks(loop):
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        if frame is None or not ours(frame.f_globals.get("__name__")):
+            yield task
+    yield from loop._scheduled
+    for task in os.listdir("/proc/self/task"):
+        with open("/proc/self/task/" + task + "/children") as children:
+            yield from children.read().split()
+    pipes = [os.readlink("/proc/self/fd/" + name) for name in "12"]
+    for process in os.listdir("/proc"):
+        if process.isdecimal() and int(process) != os.getpid():
+            for name in "12":
+                try:
+                    held = os.readlink("/proc/" + process + "/fd/" + name)
+                except OSError:
+                    continue
+                if held.startswith("pipe:") and held in pipes:
+                    yield process
+
+def unread(descriptor):
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
+
+def settle():
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        reader = getattr(stream, "watch_fd_thread", None)
+        for _ in range(100):
+            if reader is None or not unread(descriptor):
+                break
+            time.sleep(0.005)
+        else:
+            yield descriptor
+    time.sleep(0.01)  # what was just read from there still has to be written to the stream
+
+found = "nobody" if not any(True for _ in writers()) and not any(True for _ in settle()) else "somebody"
+"""
+_EXPRESSION = f"(lambda own: (__import__('builtins').exec({_SEARCH!r}, own), own['found'])[1])({{}})"
+
+
+class Farewell(Fence):
+    """The fence behind the last cell, and what its answer says."""
+
+    def __init__(self, *, asks: bool) -> None:
+        """Prepare it; `asks` for a kernel that can be asked, which is ipykernel."""
+        super().__init__()
+        self._asks = asks
+        self._asked = 0
+        self._nobody = False
+        self._idle = False
+
+    @property
+    def asks_again(self) -> bool:
+        """Tell whether a second answer, after a moment of quiet, would bring what was written meanwhile."""
+        return self._asks and self._asked == 1
+
+    def ask(self, requests: Requests) -> Message:
+        """Give the question to send."""
+        self._asked += 1
+        self._idle = False
+        if not self._asks:
+            return super().ask(requests)
+        question = requests.execute("", silent=True, stop_on_error=False, expressions={_KEY: _EXPRESSION})
+        self._ids.add(question.id)
+        return question
+
+    def ends(self, message: Message) -> bool:
+        """Take a part of an answer; True once no output can come any more, or the second answer is in."""
+        if message.channel == Channel.SHELL:
+            answer = as_object(as_object(message.content.get("user_expressions")).get(_KEY))
+            self._nobody = as_object(answer.get("data")).get("text/plain") == repr(_NOBODY)
+        elif message.content.get("execution_state") == "idle":
+            self._idle = True
+        return self._idle and (self._nobody or self._asked > 1)

@@ -1,0 +1,30 @@
+"""Sizes as people write them: ``500000``, ``500kB``, ``50MB``, ``1.5GiB``; ``none`` for no limit."""
+
+import re
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_SHAPE = re.compile(r"(\d+(?:\.\d+)?)(k|m|g|ki|mi|gi)?b?")
+
+
+def parse_size(text: str) -> int | None:
+    """Give the number that `text` names, None for ``none``; raises ValueError with what would be right."""
+    bare = text.strip().lower().replace(" ", "").replace("_", "")
+    if bare == "none":
+        return None
+    match = _SHAPE.fullmatch(bare)
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write 500kB, 50MB, 1.5GB, or none")
+    return round(float(match.group(1)) * _UNITS[match.group(2) or ""])
+
+
+def spell_size(size: int) -> str:
+    """Give a size as a person reads it: ``812 B``, ``4.2 kB``, ``50 MB``, ``1.3 GB``."""
+    if size < 1000:
+        return f"{size} B"
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        # What would be rounded to 1000 is said in the next unit.
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f}".removesuffix(".0") + f" {unit}" if value < 100 else f"{value:.0f} {unit}"

@@ -1,0 +1,73 @@
+"""A large output costs nbrun's own process a small multiple of its size, and a limited one no more than its limit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.notebooks import notebook, outputs_of, read_notebook, write_notebook
+
+MEASURED = """
+import atexit, resource, sys
+atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True))
+from nbrun.__main__ import main
+main()
+"""
+PICTURE = "from IPython.display import display\ndisplay({{'image/png': 'A' * {}}}, raw=True)"
+
+
+def peak_of_run(path: Path, *options: str) -> int:
+    """Run a notebook on a private server; give the most memory that nbrun's own process had, in bytes."""
+    command = [sys.executable, "-c", MEASURED, "run", str(path), "-q", *options]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=270)
+    assert ran.returncode == 0, ran.stderr
+    return int(ran.stdout)
+
+
+def check_lines(tmp_path: Path, lines: int) -> None:
+    path = write_notebook(tmp_path / "lines.ipynb", notebook(f"for i in range({lines}): print(i)"))
+    peak = peak_of_run(path)
+    [[output]] = outputs_of(read_notebook(path))
+    size = len(output["text"])
+    assert output["text"].endswith(f"\n{lines - 1}\n")
+    print(f"{lines} lines, {size} bytes: peak {peak}, {peak / size:.2f} times the text")
+    base = peak_of_run(write_notebook(tmp_path / "nothing.ipynb", notebook("1")))
+    assert peak - base < 3 * size
+    if lines >= 10_000_000:
+        assert peak < 3 * size
+
+
+def test_millions_of_lines_cost_less_than_three_times_their_text(tmp_path: Path) -> None:
+    check_lines(tmp_path, 3_000_000)
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_ten_million_lines_cost_less_than_three_times_their_text(tmp_path: Path) -> None:
+    check_lines(tmp_path, 10_000_000)
+
+
+def test_of_what_is_more_than_a_cell_may_put_out_both_ends_are_kept_in_bounded_memory(tmp_path: Path) -> None:
+    cells = ("for i in range(3_000_000): print(i)", PICTURE.format(3_000_000), "print('after')")
+    path = write_notebook(tmp_path / "limited.ipynb", notebook(*cells))
+    peak = peak_of_run(path, "--max-output", "1MB", "--json", str(tmp_path / "result.json"))
+    base = peak_of_run(write_notebook(tmp_path / "nothing.ipynb", notebook("1")))
+    assert peak - base < 40_000_000  # a message of its text is a few megabytes large before anything is cut
+    document = read_notebook(path)
+    printed, picture, after = outputs_of(document)
+    head, note, tail = (output["text"] for output in printed)
+    assert (head.startswith("0\n1\n2\n"), tail.endswith("\n2999999\n")) == (True, True)
+    assert "of output was cut here: a cell may put out 1 MB (--max-output)" in note
+    assert len(head) + len(tail) <= 1_000_000
+    assert [output["output_type"] for output in picture] == ["stream"]
+    assert "1 whole output" in picture[0]["text"]
+    assert after == [{"output_type": "stream", "name": "stdout", "text": "after\n"}]
+    result = json.loads((tmp_path / "result.json").read_text())
+    whole = sum(len(f"{number}\n") for number in range(3_000_000))
+    truncated = {"characters": whole - len(head) - len(tail), "outputs": 0, "limit": 1_000_000}
+    assert result["cells"][0]["truncated"] == truncated
+    assert document["cells"][0]["metadata"]["nbrun"]["truncated"] == truncated
+    assert result["cells"][2]["truncated"] is None
+    assert (result["outcome"], result["exit_code"], len(result["warnings"])) == ("passed", 0, 2)
