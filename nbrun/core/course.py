@@ -193,7 +193,8 @@ class Course(ABC):
             if cell is not None:
                 self._window.expect(turn.request, cell)
                 self._current, cell.state = None, State.DONE
-            elif last is not None:
+            else:
+                assert last is not None
                 self._window.expect_aside(turn.request, last)
             for message, _ in turn.held:
                 self.receive(message, now)

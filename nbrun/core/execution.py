@@ -75,7 +75,6 @@ class Execution(Course):
             return self._on_sign_of_next(message, now)
         self._ledger.take(message)
         if message.channel == Channel.IOPUB:
-            self._heard_at = now
             return self._on_iopub(message, now)
         if message.type == "input_request":
             prompt = str(message.content.get("prompt") or "").strip()
@@ -147,6 +146,8 @@ class Execution(Course):
     def _on_iopub(self, message: Message, now: float) -> Effects:
         kind = message.type
         cell, owner = self._window.cell_of(message), self._window.owner_of(message)
+        if owner is not None and owner.reply is not None and "" < message.date <= owner.reply.date:
+            self._heard_at = now  # sent before the reply, and only now here
         if owner is not None and self._draining:
             self._await_quiet(now)
         elif cell is not None and cell is self._current and cell.reply is None and cell.stop is None:

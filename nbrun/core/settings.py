@@ -158,7 +158,7 @@ def _value(option: Option, value: Any, where: Path) -> Any:
             right = _are_texts(value)
         case Kind.WORD_OR_NUMBER:
             right = isinstance(value, str) or number
-        case Kind.DURATION:
+        case _:
             right = isinstance(value, str) or number
             if right:
                 try:

@@ -177,6 +177,10 @@ def test_a_batch_ends_in_its_gravest_exit_code(outcomes: tuple[Outcome, ...], co
     assert BatchResult("1.2.3", "2026-01-02T03:04:05.678+00:00", 2.0, runs).exit_code is code
 
 
+def test_a_batch_that_could_not_begin_ends_in_the_code_of_why() -> None:
+    assert BatchResult("1.2.3", "2026-01-02", 0.0, failure=ExitCode.USAGE).exit_code is ExitCode.USAGE
+
+
 def test_the_json_of_a_batch_stands_over_that_of_its_runs() -> None:
     runs = [notebook(PASSED), notebook(outcome=Outcome.FAILED), notebook(PASSED)]
     whole = BatchResult("1.2.3", "2026-01-02T03:04:05.678+00:00", 2.00000049, runs)
