@@ -17,7 +17,8 @@ from nbrun.api import RunOptions, access_of, job_of, place_of, run_beside
 from nbrun.batch import Errand, run_errands
 from nbrun.cache import Cache, read_durations
 from nbrun.changes import changed_only
-from nbrun.core.batches import Cause, Durations, Order, Policy, Shard, in_shard, run_key, slowest_first
+from nbrun.core.batch_words import Cause, Order, Shard
+from nbrun.core.batches import Durations, Policy, in_shard, run_key, slowest_first
 from nbrun.core.events import BatchFinished, BatchStarted
 from nbrun.core.matrix import combinations, run_name
 from nbrun.core.patterns import Patterns

@@ -195,6 +195,8 @@ class _Run:
                 waiting_since = self._clock()
                 async with self._turn:
                     self._waited = self._clock() - waiting_since
+                    if self._stop.reason is not None:
+                        raise Stopped
                     if self._job.save and self._job.save_every != math.inf:
                         save = functools.partial(self._save_meanwhile, sink, execution)
                         self._autosave.start(save, lambda: running.kernel.heard, self._job.save_every)

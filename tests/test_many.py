@@ -10,7 +10,10 @@ import psutil
 import pytest
 
 import nbrun
-from nbrun.core.events import BatchFinished, BatchStarted, CellStarted, Event, OutputArrived, RunFinished, Warned
+from nbrun.core.document import Document
+from nbrun.core.events import BatchFinished, BatchStarted, Event, OutputArrived, RunFinished, Warned
+from nbrun.core.job import Job
+from nbrun.core.plan import Plan, make_plan
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.many import Override
@@ -44,7 +47,7 @@ def outcomes(result: nbrun.BatchResult) -> dict[str, str]:
 
 
 def servers_below_us() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "private_server" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "private_boot" in " ".join(child.cmdline())]
 
 
 def test_one_batch_tells_every_kind_of_failure_and_passes_the_others(here: Path) -> None:
@@ -241,11 +244,13 @@ async def test_a_server_that_cannot_be_had_is_asked_for_once(here: Path) -> None
 async def test_a_bug_in_one_run_is_that_runs_result(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(here, a="1", b="1")
 
-    def observe(event: Event) -> None:
-        if isinstance(event, CellStarted) and event.notebook == "a.ipynb":
+    def plan(document: Document, job: Job) -> Plan:
+        if job.notebook == "a.ipynb":
             raise ZeroDivisionError("a bug")
+        return make_plan(document, job)
 
-    result = await nbrun.run_many_async(["a.ipynb", "b.ipynb"], observe=observe)
+    monkeypatch.setattr("nbrun.pipeline.make_plan", plan)
+    result = await nbrun.run_many_async(["a.ipynb", "b.ipynb"])
     assert [int(run.exit_code) for run in result.runs] == [ExitCode.BUG, ExitCode.OK]
     assert result.runs[0].problem is not None
     assert "this is a bug in nbrun" in result.runs[0].problem.message

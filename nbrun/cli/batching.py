@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.core.batches import Cause, Order, Shard
+from nbrun.core.batch_words import Cause, Order, Shard
 from nbrun.core.matrix import read_axes
 from nbrun.errors import UsageError
 

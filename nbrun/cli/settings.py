@@ -17,7 +17,9 @@ import click
 from click.core import ParameterSource
 
 from nbrun.cli.batching import Jobs
+from nbrun.cli.outputs import Size
 from nbrun.cli.parameters import Duration
+from nbrun.cli.speed import Depth
 from nbrun.core.settings import JobSetting, Kind, Option, Settings, Wrong, line_of, read_settings
 from nbrun.errors import UsageError
 
@@ -31,6 +33,12 @@ EACH = {
     "allow-errors": ("allow_errors", False),
     "no-save": ("save", True),
     "force": ("force", False),
+    "save-every": ("save_every", False),
+    "checkpoint": ("checkpoint", False),
+    "restore-on-failure": ("restore_on_failure", False),
+    "lift-limits": ("lift_limits", False),
+    "pipeline": ("pipeline", False),
+    "allow-new": ("allow_new", False),
     "raw-streams": ("raw_streams", False),
     "no-timing": ("record_timing", True),
     "tolerate-loss": ("tolerate_loss", False),
@@ -91,12 +99,17 @@ def current_project() -> Project:
     return project if isinstance(project, Project) else Project()
 
 
+def _name(parameter: click.Parameter) -> str:
+    """Give an option's name in a file of settings: the first of its long ones, without the dashes."""
+    return next((name for name in parameter.opts if name.startswith("--")), "").removeprefix("--")
+
+
 def options_of(command: click.Command) -> list[Option]:
     """Give a command's options as settings."""
     found = []
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.nargs == 1:
-            name = max(parameter.opts, key=len).removeprefix("--")
+            name = _name(parameter)
             if name not in _NOT_SETTINGS:
                 kind, choices = _kind(parameter)
                 about = (parameter.help or "").strip()
@@ -114,7 +127,7 @@ def _kind(option: click.Option) -> tuple[Kind, Sequence[str]]:
             return Kind.TEXT, [str(choice) for choice in option.type.choices]
         case Duration():
             return Kind.DURATION, ()
-        case Jobs():
+        case Jobs() | Depth() | Size():
             return Kind.WORD_OR_NUMBER, ()
         case click.types.IntParamType():
             return Kind.INTEGER, ()
@@ -132,7 +145,7 @@ def overrides_for(context: click.Context, project: Project, typed: Mapping[str, 
         *(project.job.options.get("exclude", ()) if project.job else ()),
     ]
     found = [Override(excluded, skip=True, base=base)] if excluded else []
-    names = {max(one.opts, key=len).removeprefix("--"): one.name for one in context.command.params}
+    names = {_name(one): one.name for one in context.command.params}
     for entry in project.settings.overrides:
         options = {}
         for name, value in entry.options.items():
@@ -172,7 +185,7 @@ def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) 
     """Give options of the file as click's defaults; exclusions go by the file's folder, and are made overrides."""
     found: dict[str, Any] = {}
     for parameter in command.params:
-        name = max(parameter.opts, key=len).removeprefix("--")
+        name = _name(parameter)
         if name in options and name != "exclude" and parameter.name:
             value = options[name]
             is_path = isinstance(parameter.type, click.Path) or parameter.metavar in _PATHS

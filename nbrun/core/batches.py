@@ -3,29 +3,11 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Self
 
+from nbrun.core.batch_words import Cause, Shard
 from nbrun.core.jsontext import as_object, dumps
 from nbrun.core.results import NotebookResult, Outcome
-from nbrun.errors import UsageError
-
-
-class Cause(StrEnum):
-    """Why a run did not pass, as far as trying again is concerned."""
-
-    KERNEL = "kernel"
-    SERVER = "server"
-    CELL = "cell"
-    TIMEOUT = "timeout"
-
-
-class Order(StrEnum):
-    """In which order notebooks are begun."""
-
-    AS_GIVEN = "as-given"
-    SLOWEST_FIRST = "slowest-first"
-
 
 _CAUSES = {
     Outcome.KERNEL_DIED: Cause.KERNEL,
@@ -47,22 +29,6 @@ class Policy:
     def tries_again(self, result: NotebookResult, attempt: int) -> bool:
         """Tell whether a run that has come to this in its `attempt`-th try, from 1, is tried again."""
         return attempt <= self.retries and _CAUSES.get(result.outcome) in self.retry_on
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """The `number`-th of `total` parts, from 1."""
-
-    number: int
-    total: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``2/3``; raises :class:`UsageError`."""
-        number, _, total = text.partition("/")
-        if not (number.strip().isdecimal() and total.strip().isdecimal() and 1 <= int(number) <= int(total)):
-            raise UsageError(f"--shard {text}: no part of a whole", hint="Write --shard 1/3, 2/3 and 3/3.")
-        return cls(int(number), int(total))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.batches import Cause, Durations, Policy, Shard, in_shard, run_key, slowest_first
+from nbrun.core.batch_words import Cause, Shard
+from nbrun.core.batches import Durations, Policy, in_shard, run_key, slowest_first
 from nbrun.core.results import BatchResult, NotebookResult, Outcome
 from nbrun.errors import UsageError
 

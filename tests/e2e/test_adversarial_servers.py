@@ -50,7 +50,7 @@ def test_when_its_private_server_is_killed_what_ran_is_rescued_and_the_kernel_go
     before = Path(path).read_bytes()
     with live_nbrun(path, cwd=here, json_file=tmp_path / "result.json") as run:
         run.await_file(place.folder / "running")
-        run.await_other("nbrun.jupyter.private_server").kill()
+        run.await_other("nbrun.jupyter.private_boot").kill()
 
         assert run.end(within=45) == ExitCode.SERVER
         await_no_process_of(run.mark, within=1)

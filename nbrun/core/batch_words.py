@@ -1,0 +1,39 @@
+"""The words in which a batch is asked for: causes, orders and shards; for the command line, they import little."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from nbrun.errors import UsageError
+
+
+class Cause(StrEnum):
+    """Why a run did not pass, as far as trying again is concerned."""
+
+    KERNEL = "kernel"
+    SERVER = "server"
+    CELL = "cell"
+    TIMEOUT = "timeout"
+
+
+class Order(StrEnum):
+    """In which order notebooks are begun."""
+
+    AS_GIVEN = "as-given"
+    SLOWEST_FIRST = "slowest-first"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The `number`-th of `total` parts, from 1."""
+
+    number: int
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``2/3``; raises :class:`UsageError`."""
+        number, _, total = text.partition("/")
+        if not (number.strip().isdecimal() and total.strip().isdecimal() and 1 <= int(number) <= int(total)):
+            raise UsageError(f"--shard {text}: no part of a whole", hint="Write --shard 1/3, 2/3 and 3/3.")
+        return cls(int(number), int(total))
