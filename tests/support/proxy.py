@@ -192,9 +192,9 @@ class Proxy:
                 writer.transport.abort()
                 return
             self.heard.append(heard)
-            for hold in self._holds:
-                if hold.fault.takes(heard):
-                    await hold.wait()
+            hold = next((hold for hold in self._holds if hold.fault.takes(heard)), None)
+            if hold is not None:
+                await hold.wait()
             if self.black_hole:
                 self.swallowed.set()
                 continue
