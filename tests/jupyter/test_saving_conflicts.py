@@ -351,13 +351,14 @@ async def test_a_full_disk_leaves_the_old_notebook_whole(small_disk: RunningServ
     await on(small_disk, small_disk.root / "old", check)
 
 
-async def test_a_full_disk_leaves_no_half_of_a_new_notebook(small_disk: RunningServer) -> None:
+async def test_a_full_disk_leaves_no_half_of_a_new_notebook_or_it_is_told(small_disk: RunningServer) -> None:
     async def check(place: Place) -> None:
         opened = await place.loaded("out.ipynb")
         with pytest.raises(SaveFailed, match="not saved") as raised:  # the server's own words are of another file
             await opened.save(LARGE, BRISK)
         assert "disk full" in raised.value.hint
-        assert [name for name in place.names() if name != ".ipynb_checkpoints"] == ["nb.ipynb"]
+        # A stock server moves what it deletes to a trash, for which a full disk may have no room.
+        assert "out.ipynb" not in place.names() or any("half written" in warning for warning in place.warnings)
 
     await on(small_disk, small_disk.root / "new", check)
 
