@@ -121,6 +121,13 @@ async def test_plots_are_shown_inline_though_matplotlib_was_imported_before_the_
     assert "inline" in text_of(answers)
 
 
+async def interrupt(client: AsyncClient, kernel_id: str) -> None:
+    """Interrupt a kernel until it is enough: one that comes into the midst of a finalizer is ignored by Python."""
+    while True:
+        assert (await client.post(f"api/kernels/{kernel_id}/interrupt")).status_code == 204
+        await asyncio.sleep(2)
+
+
 async def test_a_forked_kernel_is_interrupted_and_its_death_is_noticed_soon(
     forking: tuple[EmbeddedServer, AsyncClient],
 ) -> None:
@@ -131,9 +138,10 @@ async def test_a_forked_kernel_is_interrupted_and_its_death_is_noticed_soon(
         async for text in websocket:
             message = json.loads(text)
             if message["header"]["msg_type"] == "stream":
-                assert (await client.post(f"api/kernels/{kernel_id}/interrupt")).status_code == 204
+                interrupting = asyncio.create_task(interrupt(client, kernel_id))
             if message["header"]["msg_type"] == "execute_reply":
                 assert message["content"]["ename"] == "KeyboardInterrupt"
+                interrupting.cancel()
                 break
         begin = asyncio.get_running_loop().time()
         await send_code(websocket, "import os; os._exit(7)")
@@ -153,13 +161,13 @@ async def test_atexit_handlers_of_a_forked_kernel_run_when_its_session_ends(
     assert is_forked(server)
 
 
-async def test_forty_kernels_in_a_row_leave_nothing(forking: tuple[EmbeddedServer, AsyncClient]) -> None:
+async def test_ten_kernels_in_a_row_leave_nothing(forking: tuple[EmbeddedServer, AsyncClient]) -> None:
     server, client = forking
     await fresh(server, client, "1")
     process = server_process(server)
     [zygote] = process.children()
     before = process.num_fds(), zygote.num_fds(), process.num_threads()
-    for _ in range(40):
+    for _ in range(10):
         session = await start_kernel(client)
         assert (await client.delete(f"api/sessions/{session['id']}")).status_code == 204
     assert is_forked(server)
