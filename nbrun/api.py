@@ -84,7 +84,7 @@ class RunOptions(TypedDict, total=False):
     preload: Sequence[str]
     """Modules that this process imports too, for all of its kernels; they start sooner for notebooks that use them."""
     pipeline: int | Literal["auto"]
-    """How many cells may be on their way to the kernel at a time ("auto": what suits the way to the server)."""
+    """How many cells may be on their way to the kernel at a time (1; "auto": what suits the way to the server)."""
     lift_limits: bool
     """Let the kernel queue any amount of output instead of dropping it while the server is busy (ipykernel)."""
     max_output: int | None
@@ -177,7 +177,7 @@ def job_of(name: str, options: RunOptions) -> Job:
         parameters=options.get("parameters", {}),
         allow_new=options.get("allow_new", False),
         secrets=options.get("secrets", {}),
-        pipeline=_pipeline(options.get("pipeline", "auto")),
+        pipeline=_pipeline(options.get("pipeline", 1)),
         lift_limits=options.get("lift_limits", False),
         max_output=options.get("max_output"),
     )

@@ -27,7 +27,7 @@ from nbrun.core.events import Event, Journal, RunFinished, Stage
 from nbrun.core.execution import Execution
 from nbrun.core.job import Job
 from nbrun.core.literals_base import recordable
-from nbrun.core.masking import Mask, MaskedMessages, is_too_short
+from nbrun.core.masking import UNHEARD, Mask, MaskedMessages, is_too_short
 from nbrun.core.parameters import declared, set_parameters
 from nbrun.core.plan import Action, Plan, make_plan, with_preparation
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
@@ -159,6 +159,8 @@ class _Run:
         # What the notebook declares comes behind its declaration only: there may be but one in some languages.
         new = {name: value for name, value in job.secrets.items() if name not in known.names}
         first, again = writer.cell(new, comment=""), writer.cell(job.secrets, comment="", declared=job.secrets)
+        if spec.language == "python":
+            first = f"{UNHEARD}\n{first}"
         return with_preparation(plan, first, again, known.index)
 
     def _stopped_early(self) -> NotebookResult:

@@ -74,7 +74,7 @@ class Reports:
         from nbrun.reporters.fanout import Fanout, Listener
 
         quiet, log_output = given["quiet"], given["log_output"]
-        console = Console(log_output=log_output, quiet=quiet, runner=self._github)
+        console = Console(log_output=log_output, quiet=quiet, runner=self._github, mask=_mask_of(given))
         files: list[Listener] = []
         if given["json_file"]:
             from nbrun.reporters.jsonlines import Results
@@ -139,6 +139,14 @@ class Reports:
             __version__, notebook, None, None, outcome_of(error), started, 0.0, problem=Problem.of(error)
         )
         self._all.observe(RunFinished(notebook, result), all_but=self._console)
+
+
+def _mask_of(given: dict[str, Any]) -> Callable[[str], str]:
+    if not given.get("secrets"):
+        return str
+    from nbrun.core.masking import Mask
+
+    return Mask(given["secrets"].values()).text
 
 
 def _on_github() -> bool:

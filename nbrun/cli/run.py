@@ -120,20 +120,22 @@ def _run_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> Any:
-    started = None if given["server"] else await _private_server(notebook, given)
-    try:
-        # What a run needs is imported here, while the server starts.
-        from nbrun.api import run_beside_start
-        from nbrun.stopping import StopSwitch
+    from nbrun.stopping import StopSwitch
 
-        stop = StopSwitch()
-        reports.open()
-        async with signals(stop), _ticking(reports):
-            options: Any = {**_run_options(given), "observe": reports.observe, "stop": stop}
-            return await run_beside_start(started, notebook, options)
-    finally:
-        if started is not None:
-            await started.stop()
+    stop = StopSwitch()
+    async with signals(stop):
+        started = None if given["server"] else await _private_server(notebook, given)
+        try:
+            # What a run needs is imported here, while the server starts.
+            from nbrun.api import run_beside_start
+
+            reports.open()
+            async with _ticking(reports):
+                options: Any = {**_run_options(given), "observe": reports.observe, "stop": stop}
+                return await run_beside_start(started, notebook, options)
+        finally:
+            if started is not None:
+                await started.stop()
 
 
 async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:

@@ -40,10 +40,10 @@ def speed_options(function: Function) -> Function:
                 "--pipeline",
                 type=Depth(),
                 metavar="N|auto",
-                default="auto",
+                default="1",
                 show_default=True,
-                help="Send up to N cells before the first of them has ended; auto: as many as the way to the server "
-                "makes worth it. 1 sends each by itself.",
+                help="Send up to N cells before the first of them has ended (experimental); auto: as many as the way "
+                "to the server makes worth it. 1 sends each by itself.",
             ),
             click.option(
                 "--zygote/--no-zygote",

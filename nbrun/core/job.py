@@ -49,6 +49,6 @@ class Job:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     allow_new: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    pipeline: int | None = None
+    pipeline: int | None = 1
     lift_limits: bool = False
     max_output: int | None = None

@@ -7,6 +7,7 @@ standard output is for data. A batch of many runs is told by :mod:`nbrun.reporte
 
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console as RichConsole
 from rich.live import Live
@@ -37,7 +38,8 @@ from nbrun.reporters.outputlog import OutputLog
 class Console:
     """Listens to one run, or to a batch of them, and writes to standard error.
 
-    In a log that a GitHub runner reads (`runner`), nothing that comes out of a notebook is a command to it.
+    In a log that a GitHub runner reads (`runner`), nothing that comes out of a notebook is a command to it. `mask`
+    takes secrets out of lines: what a terminal makes of carriage returns and backspaces may put one together.
     """
 
     name = "the console"
@@ -48,6 +50,7 @@ class Console:
         log_output: bool = False,
         quiet: bool = False,
         runner: bool = False,
+        mask: Callable[[str], str] = str,
         console: RichConsole | None = None,
     ) -> None:
         # FORCE_COLOR makes rich take everything for a terminal; a log stays a log, in colours.
@@ -55,7 +58,7 @@ class Console:
         on_screen = (console is not None or sys.stderr.isatty()) and not runner
         self._console = console or RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._quiet = quiet
-        self._runner = runner
+        self._clean = (lambda text: "\n".join(map(harmless, mask(text).split("\n")))) if runner else mask
         self._logs_output = log_output and not quiet
         self._log = OutputLog(self._say_output) if self._logs_output else None
         self._live = self._console.is_terminal and on_screen and not self._console.is_dumb_terminal and not quiet
@@ -98,7 +101,7 @@ class Console:
                     live=self._live,
                     quiet=self._quiet,
                     log_output=self._logs_output,
-                    clean=harmless if self._runner else str,
+                    clean=self._clean,
                 )
             case BatchFinished():
                 pass  # it comes to the batch's own console
@@ -167,11 +170,9 @@ class Console:
 
     def _say(self, line: str, style: str = "") -> None:
         self._last_said = time.monotonic()
-        line = escape(harmless(line) if self._runner else line)
+        line = escape(self._clean(line))
         self._console.print(f"[{style}]{line}[/]" if style else line)
 
     def _say_output(self, line: str) -> None:
         self._last_said = time.monotonic()
-        if self._runner:
-            line = "\n".join(map(harmless, line.split("\n")))
-        self._console.print(Text.from_ansi(line))
+        self._console.print(Text.from_ansi(self._clean(line)))

@@ -64,9 +64,12 @@ def test_a_notebook_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_named_like_a_notebook_is_refused(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_notebook_is_searched_like_any_other(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(FIXTURES / "broken" / "directory.ipynb", tmp_path / "directory.ipynb"))
-    assert_refused(run_nbrun("run", folder), "directory.ipynb")
+    found = run_nbrun("run", folder)
+    assert found.returncode == ExitCode.NOTHING_TO_RUN
+    assert "no notebook matches" in found.stderr
+    assert "directory.ipynb" in found.stderr
     assert [path.name for path in folder.iterdir()] == ["keep.txt"]
 
 

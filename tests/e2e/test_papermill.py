@@ -79,11 +79,11 @@ def test_both_make_the_same_notebook_of_the_same_options(papermill: Environment,
     assert ours["metadata"]["nbrun"]["run"]["parameters"] == theirs["metadata"]["papermill"]["parameters"]
 
     again = write_notebook(tmp_path / "again.ipynb", theirs)
-    rerun = by_nbrun(tmp_path, "-p", "number", "8", source=again.name)
+    rerun = by_nbrun(tmp_path, "-p", "number", "8", "--inject-input-path", "--allow-new", source=again.name)
     assert [cell["metadata"].get("tags", []) for cell in rerun["cells"]] == [
         cell["metadata"].get("tags", []) for cell in theirs["cells"]
     ]
-    assert rerun["cells"][2]["source"] == "# Parameters\nnumber = 8"
+    assert rerun["cells"][2]["source"] == '# Parameters\nPAPERMILL_INPUT_PATH = "again.ipynb"\nnumber = 8'
     assert rerun["cells"][2]["id"] == theirs["cells"][2]["id"]
     assert rerun["metadata"]["papermill"] == theirs["metadata"]["papermill"]
 

@@ -163,7 +163,7 @@ def slow_server(root: Path, modules: Path, seconds: float) -> object:
 
 @pytest.mark.parametrize(
     ("seconds", "times"),
-    [(0.5, 2), pytest.param(3.0, 10, marks=pytest.mark.slow)],
+    [(0.5, 2), pytest.param(3.0, 10, marks=[pytest.mark.slow, pytest.mark.soak])],
     ids=["briefly", "for 3 s, 10 times"],
 )
 async def test_a_reader_in_the_middle_of_the_save_does_not_bring_the_old_notebook_back(

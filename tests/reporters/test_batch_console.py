@@ -2,6 +2,7 @@
 
 import io
 import time
+from typing import Any
 
 import pytest
 from rich.console import Console as RichConsole
@@ -18,7 +19,7 @@ def rich(sink: io.StringIO, *, terminal: bool = False, width: int = 100) -> Rich
     )
 
 
-def shown(events: list[Event], *, terminal: bool = False, width: int = 100, **options: bool) -> str:
+def shown(events: list[Event], *, terminal: bool = False, width: int = 100, **options: Any) -> str:
     sink = io.StringIO()
     console = Console(console=rich(sink, terminal=terminal, width=width), **options)
     for event in events:

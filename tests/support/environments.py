@@ -148,7 +148,9 @@ def _install(recipe: Recipe, made: Environment) -> None:
     _step([*uv, "venv", "--quiet", "--python", recipe.python or sys.executable, str(made.folder)])
     if recipe.requirements:
         try:
-            _step([*uv, "pip", "install", "--quiet", "--python", str(made.python), *recipe.requirements])
+            # Compiled: where Python is told to write no bytecode, each start would compile all that it imports.
+            install = [*uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(made.python)]
+            _step([*install, *recipe.requirements])
         except EnvironmentNotMade:
             # uv reads none of pip's configuration: behind a package mirror pip gets through where uv does not.
             pip = [sys.executable, "-m", "pip", "--python", str(made.python)]

@@ -128,9 +128,11 @@ def run_module(
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python -m module`` and capture what it says, as text."""
+    # Where it sees that pytest runs it, ipykernel does not collect what reaches its file descriptors.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, args)],
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", **(env or {})},
+        env={**inherited, "PYTHONIOENCODING": "utf-8", **(env or {})},
         cwd=cwd,
         timeout=timeout,
         capture_output=True,
