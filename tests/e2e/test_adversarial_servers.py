@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -19,6 +21,7 @@ from nbrun.jupyter.retry import RECONNECT
 from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
 from nbrun.pipeline import Notebook, run_notebook
+from tests.support.environments import missing
 from tests.support.live_runs import Place, Watch, outcomes, place_on, text_of
 from tests.support.notebooks import notebook, read_notebook
 from tests.support.processes import await_gone, await_no_process_of, live_nbrun
@@ -163,6 +166,40 @@ async def test_a_notebook_that_the_servers_disk_does_not_hold_is_rescued(
     assert text_of(read_notebook(Path(result.output))["cells"][0]["outputs"]) == "x" * 400_000 + "\n"
     assert (place.folder / "notebook.ipynb").read_bytes() == text, "the old content is whole"
     assert place.nothing_is_left()
+
+
+@contextlib.contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """Let nobody write a file: root may write one that is only not writable, but not one that is immutable."""
+    if os.geteuid() != 0:
+        path.chmod(0o444)
+        yield
+        return
+    if subprocess.run(["chattr", "+i", path], capture_output=True).returncode != 0:
+        missing("a file system with immutable files", install="run it as another user than root")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+
+
+async def test_a_notebook_that_nobody_may_write_is_left_as_it_is_and_the_result_is_rescued(
+    on_stock: Place, here: Path
+) -> None:
+    path = on_stock.write(notebook("6 * 7"))
+    file = on_stock.folder / "notebook.ipynb"
+    before = file.read_bytes()
+    with read_only(file):
+        result = await nbrun.run_async(path, **on_stock.options)
+
+    assert (result.exit_code, outcomes(result), result.rescued) == (ExitCode.SERVER, ["passed"], True)
+    assert result.problem is not None
+    assert "not saved" in result.problem.message
+    assert file.read_bytes() == before
+    assert result.output is not None
+    assert Path(result.output).parent == here
+    assert read_notebook(Path(result.output))["cells"][0]["outputs"][0]["data"]["text/plain"] == "42"
+    assert on_stock.nothing_is_left()
 
 
 async def test_a_server_that_does_not_take_a_hidden_file_makes_no_file_and_loses_nothing(
