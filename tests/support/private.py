@@ -94,6 +94,7 @@ async def send_code(websocket: ClientConnection, code: str) -> str:
         "version": "5.3",
     }
     content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    content |= {"stop_on_error": False}  # else what is sent right behind an error may be thrown away with it
     message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
     await websocket.send(json.dumps(message))
     return header["msg_id"]
