@@ -163,6 +163,9 @@ def _cache(options: BatchOptions) -> Cache | None:
     if options.get("server"):
         hint = "It reads the notebooks and their inputs where they are, which is on this machine only without --server."
         raise UsageError("the cache is for private servers", hint=hint)
+    if options.get("secrets"):
+        hint = "What a secret is decides what comes of a run, and the cache is to know nothing of it."
+        raise UsageError("the cache is for runs without secrets", hint=hint)
     return Cache(Path(folder), refresh=options.get("refresh", False))
 
 

@@ -108,6 +108,13 @@ def test_a_second_run_with_a_cache_executes_nothing(here: Path, monkeypatch: pyt
     assert json.loads((here / "kept" / "durations.json").read_text())["durations"].keys() >= {"nb/a.ipynb"}
 
 
+def test_the_cache_is_told_no_secret(here: Path) -> None:
+    write(here, a="1")
+    with pytest.raises(UsageError, match="without secrets"):
+        nbrun.run_many(["a.ipynb"], cache="kept", secrets={"TOKEN": "hunter2-and-more"})
+    assert not (here / "kept").exists()
+
+
 def test_a_batch_that_is_not_saved_still_fills_the_cache(here: Path) -> None:
     write(here, a="print('a')")
     before = (here / "a.ipynb").read_bytes()
