@@ -100,12 +100,12 @@ def test_what_fails_on_a_strict_server_fails_though_the_error_was_dropped(strict
 
 
 def test_a_private_server_loses_nothing_while_both_cores_are_busy(tmp_path: Path) -> None:
-    path = write_notebook(tmp_path / "flood.ipynb", notebook(FLUSHED.format(30_000), DISPLAYED.format(5000), BURST))
+    path = write_notebook(tmp_path / "flood.ipynb", notebook(FLUSHED.format(15_000), DISPLAYED.format(3000), BURST))
     with both_cores_busy():
         result = nbrun.run(path)
     [flushed, displayed, burst] = outputs_of(read_notebook(path))
     assert (result.outcome, [cell.incomplete for cell in result.cells]) == (nbrun.Outcome.PASSED, [None] * 3)
     assert [output["output_type"] for output in flushed] == ["stream"]
-    assert lines(flushed) == [str(number) for number in range(30_000)]
-    assert len(displayed) == 5000
+    assert lines(flushed) == [str(number) for number in range(15_000)]
+    assert len(displayed) == 3000
     assert len(lines(burst)) == 8000
