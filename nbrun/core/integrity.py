@@ -14,8 +14,8 @@ Where others are unseen or half seen (a server asks a kernel questions of its ow
 asking can swallow an output), few missing numbers prove nothing, but those between a cell's own busy and idle do. The
 kernel was at work on the cell then; whoever asks meanwhile is answered by another thread, in three messages.
 
-A message may still be late: threads number what they put out before they send it. Its stretch is then corrected, so
-what is missing is known at the end of the run and not before.
+A message may still be late, or early: threads number what they put out before they send it. Its stretch is then
+corrected, so what is missing is known at the end of the run and not before.
 
 *Notices.* The rate limiter puts a text of its own into the stderr of the cell when it begins to drop. It comes under
 the client's session, not the kernel's, and is no output of the cell.
@@ -116,6 +116,7 @@ class Ledger:
     _last: int = 0
     _received: int = 0
     _replies: list[int] = field(default_factory=list)
+    _ahead: list[int] = field(default_factory=list)
     _strangers: set[str] = field(default_factory=set)
     _unsure: int = 0
     _busy: int | None = None
@@ -137,7 +138,9 @@ class Ledger:
         if message.channel != Channel.IOPUB:
             self._replies.append(number)
             return
-        if self._busy is not None and number > self._busy and (self._end is None or number < self._end):
+        if self._end is not None and number > self._end:
+            self._ahead.append(number)
+        elif self._busy is not None and number > self._busy:
             self._within += 1
         if message.type == "status":
             self._take_status(message, number)
@@ -156,15 +159,19 @@ class Ledger:
             return None
         base = self._first - 1 if self._base is None else self._base
         end = self._last if self._end is None else self._end
-        ahead = [number for number in self._replies if number > end]
+        replies = [number for number in self._replies if number > end]
+        ahead = replies + self._ahead
         missing = end - base - (self._received - len(ahead)) - len(self._strangers)
         self._unsure = 2 if self._strangers else self._unsure
         if self._unsure and missing <= SLACK:
             missing = self._missing_within()
+        early = max(-missing, 0)  # a thread's, numbered after the idle and sent before it: the next stretch's
+        missing += early
         stretch = Stretch(end, missing, alone=not self._unsure)
         self._closed.append(stretch)
         self._base, self._end, self._last = end, None, max([end, *ahead])
-        self._received, self._first, self._replies = len(ahead), min(ahead, default=0), ahead
+        self._received, self._first = len(ahead) + early, min(ahead, default=0)
+        self._replies, self._ahead = replies, []
         self._strangers, self._unsure = set(), max(self._unsure - 1, 0)
         self._busy, self._within, self._asked_within = None, 0, Counter()
         return stretch

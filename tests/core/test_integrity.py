@@ -172,6 +172,41 @@ def test_a_reply_that_overtook_the_end_of_a_cell_belongs_to_the_next() -> None:
     assert (first.missing, second.missing) == (0, 1)
 
 
+def test_the_answer_to_a_fence_that_overtakes_the_reply_of_the_cell_belongs_to_the_next() -> None:
+    counted = Ledger(OURS, f"{OURS}_1")
+    for message in (status(1, "busy"), numbered(2), idle(4)):
+        counted.take(message)
+    fence = f"{OURS}_2"
+    for message in (status(5, "busy", fence), status(7, "idle", fence), reply(3)):
+        counted.take(message)
+    first = counted.close()
+    counted.request = f"{OURS}_3"
+    for message in (
+        numbered(6, "kernel_info_reply", parent=fence, channel=Channel.SHELL),
+        status(8, "busy", f"{OURS}_3"),
+    ):
+        counted.take(message)
+    counted.take(status(9, "idle", f"{OURS}_3"))
+    second = counted.close()
+    assert first is not None
+    assert second is not None
+    assert (first.missing, second.missing, first.alone, second.alone) == (0, 0, True, True)
+
+
+def test_what_a_thread_numbered_after_the_idle_and_sent_before_it_belongs_to_the_next() -> None:
+    counted = Ledger(OURS, f"{OURS}_1")
+    for message in (status(1, "busy"), numbered(4), idle(3), reply(2)):
+        counted.take(message)
+    first = counted.close()
+    counted.request = f"{OURS}_2"
+    for message in (status(5, "busy", f"{OURS}_2"), reply(6), status(7, "idle", f"{OURS}_2")):
+        counted.take(message)
+    second = counted.close()
+    assert first is not None
+    assert second is not None
+    assert (first.missing, second.missing) == (0, 0)
+
+
 def test_our_own_requests_and_messages_without_a_parent_are_no_strangers() -> None:
     counted = Ledger(OURS)
     counted.take(numbered(1, "status", parent=f"{OURS}_9"))
