@@ -88,7 +88,7 @@ class Auth:
             )
         body = urlencode({"password": password, "_xsrf": self._cookies.get("_xsrf", "")}).encode()
         answer = await send(
-            Request("POST", "login", body=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+            Request("POST", "login", body=[body], headers={"Content-Type": "application/x-www-form-urlencoded"})
         )
         self._keep(answer)
         if answer.status != 302 or not set(self._cookies) - {"_xsrf"}:

@@ -13,14 +13,12 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, Self
 
+from nbrun.core.notebook_body import PIECE, body_of
 from nbrun.errors import NotAJupyterServer, NotANotebook, NotFound, RequestRefused, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import api_path, contents_path
-from nbrun.jupyter.exchange import LONG, Fields, rows_of
-from nbrun.jupyter.http import Http, json_bytes, json_into
+from nbrun.jupyter.exchange import LONG, Body, Fields, rows_of
+from nbrun.jupyter.http import Http, json_bytes
 from nbrun.jupyter.retry import ONCE, PATIENT_GET, SAVE, RetryPolicy
-
-_WITHOUT_PAUSE = 1 << 18
-"""Bytes of a notebook that are encoded before others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +167,7 @@ class Contents:
             return False
         return True
 
-    async def save(self, path: str, body: bytes | bytearray, *, retry: RetryPolicy = SAVE) -> Saved:
+    async def save(self, path: str, body: Body, *, retry: RetryPolicy = SAVE) -> Saved:
         """PUT a contents model that is JSON already: ``{"type": "notebook", "format": "json", "content": …}``.
 
         Repeated while the server is unreachable; a repetition may report ``created=False`` for a file it created
@@ -182,32 +180,28 @@ class Contents:
     async def save_notebook(self, path: str, content: Mapping[str, Any], *, retry: RetryPolicy = SAVE) -> Saved:
         """Save `content`, a notebook's JSON, creating or overwriting; errors as :meth:`save`.
 
-        While a large one is encoded, others have their turn between two cells, and may change what comes later.
+        While a large one is encoded, others have their turn between two pieces, and may change what comes later.
         """
-        body = bytearray(b'{"type":"notebook","format":"json","content":')
-        others = {key: value for key, value in content.items() if key != "cells"}
-        json_into(body, {**others, "cells": []})
-        del body[-2:]
-        paused_at = 0
-        for number, cell in enumerate(content["cells"]):
-            body += b"," if number else b""
-            json_into(body, cell)
-            if len(body) - paused_at > _WITHOUT_PAUSE:
-                paused_at = len(body)
-                await asyncio.sleep(0)
-        body += b"]}}"
+        body: list[bytes | bytearray] = []
+        try:
+            for piece in body_of(content):
+                body.append(piece)
+                if len(piece) > PIECE:
+                    await asyncio.sleep(0)
+        except (TypeError, RecursionError) as error:
+            raise UsageError(f"this notebook cannot be written as JSON: {error}") from None
         return await self.save(path, body, retry=retry)
 
     async def save_file(self, path: str, content: str | bytes) -> Saved:
         """Save text or bytes as they are, creating or overwriting; errors as :meth:`save`."""
         if isinstance(content, str):
-            return await self.save(path, json_bytes({"type": "file", "format": "text", "content": content}))
+            return await self.save(path, [json_bytes({"type": "file", "format": "text", "content": content})])
         text = base64.b64encode(content).decode()
-        return await self.save(path, json_bytes({"type": "file", "format": "base64", "content": text}))
+        return await self.save(path, [json_bytes({"type": "file", "format": "base64", "content": text})])
 
     async def make_directory(self, path: str) -> Saved:
         """Create one folder in an existing one; one that is there is left alone, yet called ``created``."""
-        return await self.save(path, json_bytes({"type": "directory"}))
+        return await self.save(path, [json_bytes({"type": "directory"})])
 
     async def make_parents(self, path: str) -> None:
         """Create the folders that lead to `path`, from the top; the API makes one level at a time."""

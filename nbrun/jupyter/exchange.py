@@ -7,7 +7,7 @@ for what it should be. Reading an :class:`Answer` gives a value of the asked-for
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +33,10 @@ LONG = Patience(read=120.0, total=900.0)
 """For contents, which may be hundreds of megabytes, and for starting kernels, which a cluster does in minutes."""
 
 
+Body = Sequence[bytes | bytearray]
+"""The body of a request, by pieces: a large one is nowhere in memory as a whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is sent; ``path`` is relative to the base URL and already quoted."""
@@ -40,7 +44,7 @@ class Request:
     method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | bytearray | None = field(default=None, repr=False)
+    body: Body = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     patience: Patience = QUICK
 
@@ -48,6 +52,11 @@ class Request:
     def target(self) -> str:
         """Give the path with its query."""
         return f"{self.path}?{urlencode(self.params)}" if self.params else self.path
+
+    @property
+    def size(self) -> int:
+        """Give the bytes of the body."""
+        return sum(map(len, self.body))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from nbrun.core import jsontext
 from nbrun.errors import NbrunError, ServerUnreachable, TooLarge, UsageError
 from nbrun.jupyter.auth import Auth
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.exchange import QUICK, Answer, Patience, Request
+from nbrun.jupyter.exchange import QUICK, Answer, Body, Patience, Request
 from nbrun.jupyter.failures import access_refused, failure_of
 from nbrun.jupyter.redirects import MOST_REDIRECTS, may_follow, moved_base, target_of
 from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
@@ -114,7 +114,7 @@ class Http:
         *,
         params: Mapping[str, str] | None = None,
         json: Any = None,
-        content: bytes | bytearray | None = None,
+        content: Body = (),
         patience: Patience = QUICK,
         retry: RetryPolicy | None = None,
     ) -> Answer:
@@ -126,10 +126,9 @@ class Http:
         Raises :class:`AccessDenied`, :class:`NotFound`, :class:`NotAJupyterServer`, :class:`TooLarge`,
         :class:`RequestRefused` or :class:`ServerUnreachable`; :class:`UsageError` for `json` that JSON cannot hold.
         """
-        body = content if json is None else json_bytes(json)
-        request = Request(
-            method, path, params or {}, body, {"Content-Type": "application/json"} if body is not None else {}, patience
-        )
+        body = content if json is None else [json_bytes(json)]
+        headers = {"Content-Type": "application/json"} if body else {}
+        request = Request(method, path, params or {}, body, headers, patience)
         policy = retry or (PATIENT_GET if method == "GET" else ONCE)
         return await policy.call(lambda: self._attempt(request))
 
@@ -194,16 +193,17 @@ class Http:
         try:
             return await self._send(request)
         except ServerUnreachable as error:
-            size = len(request.body or b"")
-            if not _was_cut(error) or size < LARGE_BODY or not await self._is_jupyter_server(self.endpoint.base_url):
+            cut = _was_cut(error) and request.size >= LARGE_BODY
+            if not cut or not await self._is_jupyter_server(self.endpoint.base_url):
                 raise
         try:
             return await self._send(request)
         except ServerUnreachable as error:
             if not _was_cut(error):
                 raise
+            size = f"{request.size / 1e6:.1f} MB"
             raise TooLarge(
-                f"{request.method} {self.endpoint}{request.path}: the connection was cut twice in {size / 1e6:.1f} MB",
+                f"{request.method} {self.endpoint}{request.path}: the connection was cut twice in {size}",
                 status=413,
                 hint="Probably more than the server takes: it is raised with --ServerApp.max_body_size (in bytes).",
             ) from None
@@ -222,7 +222,7 @@ class Http:
         patience = request.patience
         headers = {**request.headers, **({} if anonymous else self._auth.headers(request.method))}
         if request.body:
-            headers["Content-Length"] = str(len(request.body))
+            headers["Content-Length"] = str(request.size)
         with foreign_errors(f"{request.method} {url or self.endpoint.url(request.path)}".partition("?")[0]):
             async with timeout(patience.total):
                 response = await self._client.request(
@@ -265,24 +265,17 @@ def foreign_errors(where: str) -> Iterator[None]:
         raise UsageError(f"{where}: {error}") from None
 
 
-async def _slices(body: bytes | bytearray) -> AsyncIterator[bytes]:
-    whole = memoryview(body)
-    for start in range(0, len(body), _SLICE):
-        yield bytes(whole[start : start + _SLICE])
+async def _slices(body: Body) -> AsyncIterator[bytes]:
+    for piece in body:
+        with memoryview(piece) as whole:
+            for start in range(0, len(piece), _SLICE):
+                yield bytes(whole[start : start + _SLICE])
 
 
 def json_bytes(value: Any) -> bytes:
     """Write `value` as JSON; raises :class:`UsageError` for what JSON cannot hold."""
     try:
         return jsontext.dumps(value)
-    except (TypeError, RecursionError) as error:
-        raise UsageError(f"this value cannot be written as JSON: {error}") from None
-
-
-def json_into(buffer: bytearray, value: Any) -> None:
-    """Append `value` as JSON, without a copy of it; raises :class:`UsageError` for what JSON cannot hold."""
-    try:
-        jsontext.dump_into(buffer, value)
     except (TypeError, RecursionError) as error:
         raise UsageError(f"this value cannot be written as JSON: {error}") from None
 

@@ -193,7 +193,7 @@ async def test_a_write_is_never_turned_into_a_get(status: int) -> None:
 
     async with double(answer) as server, Http(Endpoint(server.url)) as http:
         with pytest.raises(RequestRefused, match="/elsewhere"):
-            await http.request("PUT", "api/contents/x", content=b"{}")
+            await http.request("PUT", "api/contents/x", content=[b"{}"])
         assert server.lines() == ["PUT /api/contents/x"]
 
 
@@ -205,11 +205,11 @@ async def test_a_write_is_sent_again_whole_to_a_server_that_moved_its_prefix(sta
         return moved(f"/new{heard.target}", status)
 
     async with double(answer) as server, Http(Endpoint(server.url + "old", token=SECRET)) as http:
-        answer_of = (await http.request("PUT", "api/contents/x%20y", content=b"[1]")).json()
+        answer_of = (await http.request("PUT", "api/contents/x%20y", content=[b"[1]"])).json()
         assert answer_of == {"saved": "[1]"}
         assert server.lines()[1:] == ["GET /new/old/api", "PUT /new/old/api/contents/x%20y"]
         assert "authorization" not in server.heard[1].headers
-        await http.request("PUT", "api/contents/x%20y", content=b"[2]")
+        await http.request("PUT", "api/contents/x%20y", content=[b"[2]"])
         assert len(server.heard) == 4
         assert http.endpoint.base_url == server.url + "new/old/"
 
@@ -234,7 +234,7 @@ async def test_a_hub_says_to_a_get_that_the_server_is_stopped() -> None:
 
     async with double(answer) as server, Http(Endpoint(server.url + "user/alice", token=SECRET)) as http:
         with pytest.raises(RequestRefused, match="not running") as caught:
-            await http.request("PUT", "api/contents/x", content=b"{}")
+            await http.request("PUT", "api/contents/x", content=[b"{}"])
         assert caught.value.status == 424
 
 
@@ -245,7 +245,7 @@ async def test_a_body_that_the_server_cuts_off_is_too_large(open_server: Running
     body = json_bytes({"type": "file", "format": "text", "content": "x" * 6_000_000})
     async with Http(Endpoint(open_server.url)) as http:
         with pytest.raises(TooLarge, match=r"6\.0 MB") as caught:
-            await http.request("PUT", "api/contents/large.txt", content=body, retry=SWIFT_SAVE)
+            await http.request("PUT", "api/contents/large.txt", content=[body], retry=SWIFT_SAVE)
     assert caught.value.status == 413
     assert not (open_server.root / "large.txt").exists()
 
@@ -259,7 +259,7 @@ async def test_a_large_body_that_was_cut_off_by_chance_is_sent_again() -> None:
         )
 
     async with double(answer) as server, Http(Endpoint(server.url)) as http:
-        answered = await http.request("PUT", "api/contents/x", content=b" " * 3_000_000)
+        answered = await http.request("PUT", "api/contents/x", content=[b" " * 3_000_000])
     assert answered.json() == {"saved": 3_000_000}
 
 

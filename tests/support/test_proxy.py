@@ -111,7 +111,7 @@ async def test_what_was_forwarded_arrived_although_the_answer_was_another(
     wire.answer(502, "PUT", forward=True)
     body = json.dumps({"type": "file", "format": "text", "content": "x"}).encode()
     with pytest.raises(ServerUnreachable):
-        await client.contents.save("forwarded.txt", body, retry=ONCE)
+        await client.contents.save("forwarded.txt", [body], retry=ONCE)
     assert (server.root / "forwarded.txt").read_text() == "x"
 
 
