@@ -2,9 +2,10 @@
 
 Encoded as one whole, a text of a hundred megabytes is put together in a buffer that has to grow and to move with it,
 and what it leaves behind on the way stays with the process. By pieces it costs what it is, and between two pieces
-others may have their turn.
+others may have their turn. A large piece lies in a mapping of its own, which goes back to the system as a whole.
 """
 
+import mmap
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,7 +19,10 @@ _LARGE = 1 << 20
 _MARK = f"nbrun-{secrets.token_hex(16)}"  # nobody can have written it into a notebook
 
 
-def body_of(content: Mapping[str, Any]) -> Iterator[bytes | bytearray]:
+Piece = bytes | bytearray | mmap.mmap
+
+
+def body_of(content: Mapping[str, Any]) -> Iterator[Piece]:
     """Encode the contents model that saves the notebook `content`; what has not been encoded yet may still change.
 
     Raises as :func:`nbrun.core.jsontext.dumps`.
@@ -35,13 +39,13 @@ def body_of(content: Mapping[str, Any]) -> Iterator[bytes | bytearray]:
             jsontext.dump_into(piece, cell)
         else:
             first, *parts = jsontext.dumps(skeleton).split(_MARK.encode())
-            yield piece + first
+            yield _put_away(piece + first)
             for text, part in zip(large, parts, strict=True):
                 yield from _slices(text)
                 yield part
             piece = bytearray()
         if len(piece) > PIECE:
-            yield piece
+            yield _put_away(piece)
             piece = bytearray()
     yield piece + b"]}}"
 
@@ -64,11 +68,19 @@ def _lifted(cell: Mapping[str, Any], large: list[str]) -> Mapping[str, Any]:
     return {**cell, "outputs": outputs} if large else cell
 
 
-def _slices(text: str) -> Iterator[bytes]:
+def _slices(text: str) -> Iterator[Piece]:
     start = 0
     while start < len(text):
         end = start + _LARGE
         while "\ud800" <= text[end - 1 : end] <= "\udbff":
             end += 1  # two halves of a character, encoded one by one, would be none
-        yield jsontext.dumps(text[start:end])[1:-1]
+        yield _put_away(jsontext.dumps(text[start:end])[1:-1])
         start = end
+
+
+def _put_away(piece: bytes | bytearray) -> Piece:
+    if len(piece) <= PIECE:
+        return piece
+    mapping = mmap.mmap(-1, len(piece))
+    mapping.write(piece)
+    return mapping

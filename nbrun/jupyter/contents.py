@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from nbrun.core.notebook_body import PIECE, body_of
+from nbrun.core.notebook_body import PIECE, Piece, body_of
 from nbrun.errors import NotAJupyterServer, NotANotebook, NotFound, RequestRefused, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import api_path, contents_path
 from nbrun.jupyter.exchange import LONG, Body, Fields, rows_of
@@ -182,7 +182,7 @@ class Contents:
 
         While a large one is encoded, others have their turn between two pieces, and may change what comes later.
         """
-        body: list[bytes | bytearray] = []
+        body: list[Piece] = []
         try:
             for piece in body_of(content):
                 body.append(piece)

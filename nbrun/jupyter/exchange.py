@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nbrun.core import jsontext
+from nbrun.core.notebook_body import Piece
 from nbrun.errors import BadFrame, NotAJupyterServer
 
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -33,7 +34,7 @@ LONG = Patience(read=120.0, total=900.0)
 """For contents, which may be hundreds of megabytes, and for starting kernels, which a cluster does in minutes."""
 
 
-Body = Sequence[bytes | bytearray]
+Body = Sequence[Piece]
 """The body of a request, by pieces: a large one is nowhere in memory as a whole."""
 
 
