@@ -224,6 +224,8 @@ class CellExecution:
 
     def _verdict(self) -> tuple[CellOutcome, CellError | None]:
         error = self._reply_error()
+        if self.never_ran and self.ahead and self.stop is Stop.SIGNAL:
+            return CellOutcome.NOT_RUN, None
         if self.stop is not None and (error or self.aborted or self.reply is None or self.stop in TIMEOUTS):
             return self.stopped()
         if self.reply is None:

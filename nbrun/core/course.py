@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from nbrun.core import endings
-from nbrun.core.cells import CellExecution, State, Stop
+from nbrun.core.cells import RANK, CellExecution, State, Stop
 from nbrun.core.effects import (
     ATTEMPTS,
     DRAIN_LIMIT,
@@ -74,6 +74,8 @@ class Course(ABC):
         self._timers, self._heard_at = Timers(), 0.0
         self._current: CellExecution | None = None
         self._draining: Ending | None = None
+        self._carried: tuple[Stop, str] | None = None
+        self._recall = ""
         self.cells: dict[int, CellExecution] = {}
         """The cells that were sent, by their position in the notebook."""
         self.ending: Ending | None = None
@@ -82,6 +84,10 @@ class Course(ABC):
     @abstractmethod
     def receive(self, message: Message, now: float) -> Effects:
         """Take one message of the kernel or of the server."""
+
+    @abstractmethod
+    def _stop_cell(self, now: float, stop: Stop, reason: str) -> Effects:
+        """Interrupt the cell that has its turn."""
 
     # A cell's turn -------------------------------------------------------------------------------------------------
 
@@ -117,6 +123,9 @@ class Course(ABC):
         cell.ahead = True
         self._look_after(cell, turn.request, now)
         effects = [*self._send_ahead(), *(self._send_fence(now) if turn.is_doubtful else ())]
+        if self._carried:
+            (stop, reason), self._carried = self._carried, None
+            effects += self._stop_cell(now, stop, reason)
         for message, _ in turn.held:
             effects += self.receive(message, now)
         return effects
@@ -152,7 +161,9 @@ class Course(ABC):
             self._fence = Fence()
             return ()
         self._settle(now)
-        if cell.stop is Stop.SIGNAL:
+        if cell.stop in RANK and cell.outcome is CellOutcome.PASSED and self._window.has_ahead:
+            self._carried = cell.stop, cell.stop_reason  # the kernel may be at the next one already
+        elif cell.stop is Stop.SIGNAL:
             return self._end(
                 now, Ending(Outcome.INTERRUPTED, Problem(f"{cell.stop_reason} {place_of(cell, self._total)}"))
             )
@@ -186,10 +197,12 @@ class Course(ABC):
         return effects
 
     def _call_off(self, ending: Ending, now: float) -> None:
-        """Say what came of the cells that were sent ahead, now that the run ends: one that ran did run."""
+        """Say what came of the cells that were sent ahead, now that the run ends: one that may have run did."""
         last = next(reversed(self.cells.values()), None)
+        unsure = ending.outcome is Outcome.SERVER_FAILED
         for turn in self._window.call_back():
-            cell = None if turn.began_at is None else self._begin(turn.plan, turn.began_at)
+            began_at = now if unsure and turn.began_at is None else turn.began_at
+            cell = None if began_at is None else self._begin(turn.plan, began_at)
             if cell is not None:
                 self._window.expect(turn.request, cell)
                 self._current, cell.state = None, State.DONE

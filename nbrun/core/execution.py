@@ -100,7 +100,6 @@ class Execution(Course):
         """End the run at the wish of whoever started it (Ctrl-C, SIGTERM)."""
         if self._current is None:
             return self._end(now, self._draining or Ending(Outcome.INTERRUPTED, Problem(reason)))
-        self._window.close()
         return self._stop_cell(now, Stop.SIGNAL, reason)
 
     def probed(self, now: float, *, alive: bool) -> Effects:
@@ -257,6 +256,8 @@ class Execution(Course):
         cell = self._current
         if cell is None or (cell.stop and RANK.get(stop, 0) <= RANK.get(cell.stop, 0)):
             return ()
+        if stop in RANK:
+            self._window.close()
         first = cell.stop is None
         cell.stop, cell.stop_reason = stop, reason
         self._timers.drop(Timer.CELL, Timer.SILENCE)
@@ -267,15 +268,20 @@ class Execution(Course):
         if self._window.has_ahead:
             # What comes behind it must not begin when the interrupt ends it, and must not meet the interrupt.
             self._timers.set(Timer.ESCALATE, now, RECALL_GRACE)
-            return (Send(guard.recall(self._requests, self._ledger.request)),)
+            recall = guard.recall(self._requests, self._ledger.request)
+            self._recall = recall.id
+            return (Send(recall),)
         return self._interrupt(cell)
 
     def _on_recalled(self, message: Message, now: float) -> Effects:
         cell = self._current
-        if cell is None or cell.stop is None or cell.interrupts or message.content.get("state") == "unknown":
-            return ()
-        if message.content.get("state") == "ended" and cell.stop not in RANK:
-            # It had ended when its clock struck: its reply is on the way.
+        if cell is None or cell.stop is None or cell.interrupts or message.parent_id != self._recall:
+            return ()  # an answer that came too late
+        if message.content.get("state") == "unknown":
+            return ()  # it will be refused
+        if message.content.get("state") == "ended":
+            # It had ended before that: its reply is on the way. What ends the run is for the next one.
+            self._carried = (cell.stop, cell.stop_reason) if cell.stop in RANK else None
             cell.stop = None
             self._timers.drop(Timer.ESCALATE)
             return self._await_other_sign(now)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from nbrun.core.plan import Plan
 from nbrun.jupyter.server import RunningKernel
 
-NEAR = 0.005
-"""Seconds for an answer within which a server is near: what cells ahead could hide is then less than what they cost."""
-NEAR_WITH_GUARD = 0.025
+NEAR = 0.01
+"""Seconds there and back within which a server is near: what cells ahead could hide is less than what they cost."""
+NEAR_WITH_GUARD = 0.03
 """The same for the installation of the guard, which takes the kernel some milliseconds."""
 FAR_DEPTH = 32
 _GUARDED = "ipython"
@@ -21,8 +21,9 @@ async def find_depth(running: RunningKernel, plan: Plan, wanted: int | None, war
     """Give the depth for a run: the one that is wanted, or where that is None the one that suits the way; 1 for no
     cells ahead. A wish that cannot be granted is told to `warn`.
     """
-    near = wanted is None and running.kernel.answer_time < NEAR
-    if wanted == 1 or near or len(plan.to_run) < 2:
+    if wanted == 1 or len(plan.to_run) < 2:
+        return 1
+    if wanted is None and await running.kernel.round_trip() < NEAR:
         return 1
     info = running.info
     took = await running.kernel.install_guard() if info.implementation == _GUARDED and info.session else None

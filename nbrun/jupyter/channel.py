@@ -12,6 +12,7 @@ all, because the line was already known to be dead, waits for the next one.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -131,6 +132,16 @@ class KernelChannel:
         # fence after the reconnection tells whether it arrived.
         with contextlib.suppress(ConnectionClosed):
             await socket.send(encode(message, self.subprotocol, date=datetime.now(UTC).isoformat()))
+
+    async def round_trip(self, limit: float) -> float:
+        """Measure the seconds to the server and back; infinity where that is not known within `limit` seconds."""
+        began = asyncio.get_running_loop().time()
+        with contextlib.suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(limit):
+                if self._socket is not None:
+                    await (await self._socket.ping())
+                    return asyncio.get_running_loop().time() - began
+        return math.inf
 
     async def connect(self) -> None:
         """Open the websocket once; raises :class:`NbrunError`."""

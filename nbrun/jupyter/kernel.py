@@ -7,7 +7,6 @@ output waits for them; what they find comes back as one more arrival.
 
 import asyncio
 import contextlib
-import math
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
@@ -71,8 +70,6 @@ class Kernel:
         """How many messages came while it ran cells: as long as it stays the same, there is nothing new."""
         self.is_lost = False
         """Whether the connection was lost for good."""
-        self.answer_time = math.inf
-        """Seconds in which the kernel answered when it was introduced."""
         self._channel = channel
         self._kernels = kernels
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,9 +86,8 @@ class Kernel:
         when the connection is lost.
         """
         introduction = Introduction(self.requests)
-        asked_at = _now()
         await self._channel.send(introduction.ask())
-        give_up_at = asked_at + limit
+        give_up_at = _now() + limit
         while (known := introduction.kernel) is None:
             if _now() >= give_up_at:
                 raise KernelStartFailed(
@@ -104,8 +100,6 @@ class Kernel:
                     if message.type == "status" and message.content.get("execution_state") == "dead":
                         raise KernelStartFailed("the kernel died while it started", hint="The server's log says why.")
                     introduction.receive(message, _now())
-                    if message.type == "kernel_info_reply":
-                        self.answer_time = min(self.answer_time, _now() - asked_at)
                 case Lost(error):
                     raise _lost(error)
                 case Restored():
@@ -116,6 +110,10 @@ class Kernel:
                     for message in introduction.tick(_now()):
                         await self._channel.send(message)
         return known
+
+    async def round_trip(self, limit: float = 5.0) -> float:
+        """Measure the seconds to the server and back; infinity where that is not known within `limit` seconds."""
+        return await self._channel.round_trip(limit)
 
     async def install_guard(self, limit: float = 10.0) -> float | None:
         """Leave the guard of :mod:`nbrun.core.guard` in the kernel; gives the seconds that this took, there and back.

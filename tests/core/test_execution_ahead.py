@@ -58,8 +58,8 @@ class Ahead(Conversation):
         self.status("busy", self.ids[place])
         self.end(place, "aborted")
 
-    def recalled(self, state: str) -> None:
-        asked = self.requests(guard.RECALL)[-1]
+    def recalled(self, state: str, place: int = -1) -> None:
+        asked = self.requests(guard.RECALL)[place]
         answer = message(guard.RECALL_REPLY, {"state": state}, parent=asked.id, channel=Channel.CONTROL)
         self.hear(answer)
 
@@ -220,7 +220,7 @@ def test_the_next_cells_reply_proves_that_a_reply_is_lost_and_what_ran_did_run()
     talk.status("idle", talk.ids[1])
     talk.until(DRAIN_LIMIT)
     assert talk.outcome() is Outcome.SERVER_FAILED
-    assert talk.outcomes() == [FAILED, PASSED, NOT_RUN]
+    assert talk.outcomes() == [FAILED, PASSED, INTERRUPTED]  # the third was sent, and may have run
     assert talk.outputs(1)[0]["text"] == "ran"
 
 
@@ -330,11 +330,42 @@ def test_a_signal_that_comes_when_the_next_cell_runs_already_interrupts_that() -
     talk.interrupt()
     talk.begin(1)
     talk.recalled("ended")
-    assert talk.interrupts == 1
+    assert talk.interrupts == 0
     talk.reply(parent=talk.ids[0])
+    assert [request.content["request"] for request in talk.requests(guard.RECALL)] == talk.ids[:2]
+    talk.recalled("running")
+    assert talk.interrupts == 1
+    talk.end(1, **{**ERROR, "ename": "KeyboardInterrupt"})
     assert talk.outcome() is Outcome.INTERRUPTED
+    assert talk.problem.endswith("in cell 2 of 3")
     assert talk.outcomes() == [PASSED, INTERRUPTED, NOT_RUN]
-    assert talk.run.cells[0].stop is Stop.SIGNAL
+    assert (talk.run.cells[0].stop, talk.run.cells[1].stop) == (None, Stop.SIGNAL)
+
+
+def test_a_signal_that_comes_with_the_reply_is_for_the_next_cell_which_had_not_begun() -> None:
+    talk = Ahead("one", "two", "three")
+    talk.begin(0)
+    talk.interrupt()
+    talk.end(0)
+    talk.recalled("ended", 0)
+    talk.recalled("unknown", 1)
+    talk.refuse(1)
+    assert talk.interrupts == 0
+    assert (talk.outcome(), talk.outcomes()) == (Outcome.INTERRUPTED, [PASSED, NOT_RUN, NOT_RUN])
+
+
+def test_the_time_of_the_whole_run_that_is_up_between_two_cells_stops_the_second() -> None:
+    talk = Ahead("one", "two", "three", run_timeout=1.0)
+    talk.begin(0)
+    talk.until(1.0)
+    talk.recalled("ended")
+    talk.end(0)
+    talk.begin(1)
+    talk.recalled("running")
+    assert talk.interrupts == 1
+    talk.end(1, **{**ERROR, "ename": "KeyboardInterrupt"})
+    talk.until(5.0)
+    assert (talk.outcome(), talk.outcomes()) == (Outcome.TIMED_OUT, [PASSED, TIMED_OUT, NOT_RUN])
 
 
 # The kernel and the server ---------------------------------------------------------------------------------------
@@ -362,7 +393,7 @@ def test_with_the_server_is_lost_what_was_running() -> None:
     talk = Ahead("one", "two")
     talk.begin(0)
     talk.run.lose_server(talk.now, ServerUnreachable("gone"))
-    assert talk.outcomes() == [INTERRUPTED, NOT_RUN]
+    assert talk.outcomes() == [INTERRUPTED, INTERRUPTED]  # the second was sent; nobody knows whether it ran
 
 
 def test_a_run_without_cells_that_was_interrupted_has_nothing_to_call_off() -> None:

@@ -44,6 +44,12 @@ def test_a_large_text_is_nowhere_in_one_piece() -> None:
     assert json.loads(b"".join(pieces)) == model(content)
 
 
+def test_two_halves_of_a_character_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebook_body, "_LARGE", 3)
+    content = {"cells": [{"outputs": [{"text": "ab\ud83d\ude00"}]}]}
+    assert json.loads(b"".join(body_of(content)))["content"]["cells"][0]["outputs"] == [{"text": "ab\U0001f600"}]
+
+
 def test_small_cells_share_a_piece_and_many_of_them_come_in_several() -> None:
     cells = [{"source": "x" * 1000}] * 1000
     pieces = [*body_of({"cells": cells})]

@@ -10,7 +10,8 @@ from nbrun.core import guard
 from nbrun.core.introduction import KernelInfo
 from nbrun.core.messages import Message
 from nbrun.core.plan import Action, CellPlan, Plan
-from nbrun.jupyter.ahead import find_depth
+from nbrun.jupyter import ahead
+from nbrun.jupyter.ahead import FAR_DEPTH, find_depth
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernel import Kernel
@@ -129,9 +130,17 @@ async def test_a_kernel_with_the_guard_gets_the_depth_that_is_wanted(running: Ru
     told: list[str] = []
     assert await find_depth(running, TWO, 7, told.append) == 7
     assert await find_depth(running, TWO, 1, told.append) == 1
-    assert await find_depth(running, TWO, None, told.append) >= 1
     assert await find_depth(running, Plan(TWO.cells[:1]), 7, told.append) == 1
     assert told == []
+
+
+@pytest.mark.parametrize(("near", "near_with_guard", "depth"), [(60.0, 60.0, 1), (0.0, 60.0, 1), (0.0, 0.0, FAR_DEPTH)])
+async def test_cells_go_ahead_by_themselves_where_the_way_to_the_server_is_long(
+    running: RunningKernel, monkeypatch: pytest.MonkeyPatch, near: float, near_with_guard: float, depth: int
+) -> None:
+    monkeypatch.setattr(ahead, "NEAR", near)
+    monkeypatch.setattr(ahead, "NEAR_WITH_GUARD", near_with_guard)
+    assert await find_depth(running, TWO, None, lambda _: None) == depth
 
 
 async def test_a_kernel_of_another_kind_takes_no_cells_ahead_and_a_wish_for_it_is_answered(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import struct
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -403,3 +404,12 @@ async def test_an_answer_that_is_no_http_is_told_as_such(server: RunningServer, 
         port = listening.sockets[0].getsockname()[1]
         with pytest.raises(NotAJupyterServer, match="is not HTTP"):
             await opened(server, kernel_id, f"http://127.0.0.1:{port}/")
+
+
+async def test_the_way_to_the_server_and_back_is_measured_where_it_can_be(
+    wire: Proxy, server: RunningServer, kernel_id: str
+) -> None:
+    async with conversation(server, kernel_id, at=wire.url) as kernel:
+        assert await kernel.channel.round_trip(10) < 10
+        wire.deafen()
+        assert await kernel.channel.round_trip(0.05) == math.inf
