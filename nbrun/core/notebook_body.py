@@ -6,8 +6,8 @@ others may have their turn. A large piece lies in a mapping of its own, which go
 """
 
 import mmap
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from nbrun.core import jsontext
@@ -16,7 +16,6 @@ PIECE = 1 << 18
 """Bytes from which on a piece of small cells is done, and others have their turn."""
 _LARGE = 1 << 20
 """Characters of a text that is encoded in slices."""
-_MARK = f"nbrun-{secrets.token_hex(16)}"  # nobody can have written it into a notebook
 
 
 Piece = bytes | bytearray | mmap.mmap
@@ -33,39 +32,51 @@ def body_of(content: Mapping[str, Any]) -> Iterator[Piece]:
     for number, cell in enumerate(content["cells"]):
         if number:
             piece += b","
-        large: list[str] = []
-        skeleton = _lifted(cell, large)
-        if not large:
-            jsontext.dump_into(piece, cell)
-        else:
-            first, *parts = jsontext.dumps(skeleton).split(_MARK.encode())
+        if large := _large_of(cell):
+            first, *parts = _around(cell, len(large))
             yield _put_away(piece + first)
             for text, part in zip(large, parts, strict=True):
                 yield from _slices(text)
                 yield part
             piece = bytearray()
+        else:
+            jsontext.dump_into(piece, cell)
         if len(piece) > PIECE:
             yield _put_away(piece)
             piece = bytearray()
     yield piece + b"]}}"
 
 
-def _lifted(cell: Mapping[str, Any], large: list[str]) -> Mapping[str, Any]:
-    """Put the large texts of a cell's outputs into `large`; gives the cell with a mark in the place of each."""
+def _is_large(value: Any) -> bool:
+    return isinstance(value, str) and len(value) >= _LARGE
 
-    def lift(value: Any) -> Any:
-        if not isinstance(value, str) or len(value) < _LARGE:
-            return value
-        large.append(value)
-        return _MARK
 
-    outputs = []
+def _mapped(output: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
+    """Give an output with `function` of its values in their place, and of those of its mime bundle."""
+    return {
+        key: {mime: function(data) for mime, data in value.items()}
+        if key == "data" and isinstance(value, dict)
+        else function(value)
+        for key, value in output.items()
+    }
+
+
+def _large_of(cell: Mapping[str, Any]) -> list[str]:
+    """Give the large texts of a cell's outputs, in the order in which they are encoded."""
+    large: list[str] = []
     for output in cell.get("outputs") or ():
-        lifted = {**output, "text": lift(output["text"])} if "text" in output else output
-        if isinstance(data := output.get("data"), dict):
-            lifted = {**lifted, "data": {mime: lift(value) for mime, value in data.items()}}
-        outputs.append(lifted)
-    return {**cell, "outputs": outputs} if large else cell
+        _mapped(output, lambda value: large.append(value) if _is_large(value) else None)
+    return large
+
+
+def _around(cell: Mapping[str, Any], large: int) -> list[bytes]:
+    """Encode a cell without its large texts, whose number is given; gives what stands before, between and after."""
+    mark, parts = "\0", [b""]
+    while len(parts) != large + 1:
+        mark += "\0"  # until nothing else in the cell is the same
+        marked = partial(_mapped, function=lambda value, mark=mark: mark if _is_large(value) else value)
+        parts = jsontext.dumps({**cell, "outputs": [*map(marked, cell["outputs"])]}).split(jsontext.dumps(mark))
+    return [b'"' * (place > 0) + part + b'"' * (place < large) for place, part in enumerate(parts)]
 
 
 def _slices(text: str) -> Iterator[Piece]:

@@ -13,7 +13,7 @@ NEAR = 0.01
 """Seconds there and back within which a server is near: what cells ahead could hide is less than what they cost."""
 NEAR_WITH_GUARD = 0.03
 """The same for the installation of the guard, which takes the kernel some milliseconds."""
-FAR_DEPTH = 32
+FAR_DEPTH = 256
 _GUARDED = "ipython"
 
 

@@ -61,3 +61,10 @@ def test_small_cells_share_a_piece_and_many_of_them_come_in_several() -> None:
 def test_what_json_cannot_hold_is_refused() -> None:
     with pytest.raises(TypeError):
         [*body_of({"cells": [{"source": object()}]})]
+
+
+def test_whatever_a_cell_says_it_is_not_taken_for_a_large_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebook_body, "_LARGE", 9)
+    texts = ["\0\0", "\0\0\0", "a large text", "\0"]
+    content = {"cells": [{"outputs": [{"text": text} for text in texts]}]}
+    assert json.loads(b"".join(body_of(content))) == model(content)
