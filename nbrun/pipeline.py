@@ -27,11 +27,11 @@ from nbrun.core.events import Event, Journal, RunFinished, Stage
 from nbrun.core.execution import Execution
 from nbrun.core.job import Job
 from nbrun.core.literals_base import recordable
-from nbrun.core.masking import UNHEARD, Mask, MaskedMessages, is_too_short
-from nbrun.core.parameters import declared, set_parameters
-from nbrun.core.plan import Action, Plan, make_plan, with_preparation
+from nbrun.core.masking import Mask, MaskedMessages
+from nbrun.core.plan import Action, Plan
+from nbrun.core.preparation import prepare
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
-from nbrun.errors import NbrunError, NoSuchKernel, SaveFailed, UsageError
+from nbrun.errors import NbrunError, NoSuchKernel, SaveFailed
 from nbrun.jupyter.ahead import find_depth
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.jupyter.retry import RetryPolicy
@@ -126,7 +126,7 @@ class _Run:
             document, specs = await self._stop.guard(self._load(server, notebook))
             self.document = document
             spec = self._choose_kernel(specs, document)
-            self._plan = self._make_plan(document, spec)
+            self._plan = self._prepare_document(document, spec)
             self._journal.enter(Stage.STARTING_KERNEL)
             return await self._run(server, notebook, document, self._plan, spec)
         finally:
@@ -138,30 +138,13 @@ class _Run:
         except NoSuchKernel as error:
             raise NoSuchKernel(f"{self._job.notebook}: {error}", hint=error.hint) from None
 
-    def _make_plan(self, document: Document, spec: KernelSpec) -> Plan:
-        """Put the parameters into the notebook, and the secrets into the plan, never the other way round."""
-        job = self._job
-        if twice := job.secrets.keys() & job.parameters.keys():
-            raise UsageError(f"{job.notebook}: {', '.join(sorted(twice))} is given as a parameter and as a secret")
-        if job.parameters:
-            writer = literal_writer(spec.name, spec.language)
-            self._parameters, warnings = set_parameters(
-                document, job.parameters, writer, spec.language, job.notebook, allow_new=job.allow_new
-            )
-            for warning in warnings:
-                self._journal.warn(warning)
-        plan = make_plan(document, job)
-        if not job.secrets:
-            return plan
-        for name in filter(lambda name: is_too_short(job.secrets[name]), job.secrets):
-            self._journal.warn(f"the secret {name} is too short to be masked in the outputs")
-        writer, known = literal_writer(spec.name, spec.language), declared(document, spec.language)
-        # What the notebook declares comes behind its declaration only: there may be but one in some languages.
-        new = {name: value for name, value in job.secrets.items() if name not in known.names}
-        first, again = writer.cell(new, comment=""), writer.cell(job.secrets, comment="", declared=job.secrets)
-        if spec.language == "python":
-            first = f"{UNHEARD}\n{first}"
-        return with_preparation(plan, first, again, known.index)
+    def _prepare_document(self, document: Document, spec: KernelSpec) -> Plan:
+        """Put the parameters into the notebook, and the secrets into the plan."""
+        prepared = prepare(document, self._job, spec.name, spec.language, literal_writer)
+        for warning in prepared.warnings:
+            self._journal.warn(warning)
+        self._parameters = prepared.parameters
+        return prepared.plan
 
     def _stopped_early(self) -> NotebookResult:
         cells = self._plan.cells if self._plan else ()

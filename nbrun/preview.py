@@ -10,7 +10,6 @@ from pathlib import Path
 from nbrun.core.document import Document
 from nbrun.core.job import Job
 from nbrun.core.jsontext import as_object
-from nbrun.core.literals_base import LiteralWriter
 from nbrun.core.notebook_text import notebook_content
 from nbrun.core.preview import Preview, make_preview
 from nbrun.errors import NoSuchKernel, NoSuchNotebook, NotANotebook, NotFound, UsageError
@@ -66,9 +65,7 @@ def _preview(document: Document, job: Job, kernels: KernelSpecs | None, where: s
             name, language = spec.name, spec.language
         except NoSuchKernel as error:
             warning = f"{str(error).replace('the server', where)}. {error.hint}"
-    needs_writer = job.parameters or job.secrets
-    writer = literal_writer(name, language) if needs_writer else LiteralWriter()
-    preview = make_preview(document, job, name or None, language, writer)
+    preview = make_preview(document, job, name or None, language, literal_writer)
     return replace(preview, warnings=[*preview.warnings, *([warning] if warning else [])])
 
 

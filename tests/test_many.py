@@ -256,7 +256,7 @@ async def test_a_bug_in_one_run_is_that_runs_result(here: Path, monkeypatch: pyt
             raise ZeroDivisionError("a bug")
         return make_plan(document, job)
 
-    monkeypatch.setattr("nbrun.pipeline.make_plan", plan)
+    monkeypatch.setattr("nbrun.core.preparation.make_plan", plan)
     result = await nbrun.run_many_async(["a.ipynb", "b.ipynb"])
     assert [int(run.exit_code) for run in result.runs] == [ExitCode.BUG, ExitCode.OK]
     assert result.runs[0].problem is not None

@@ -8,9 +8,10 @@ from typing import Any
 from nbrun.core.declarations import Declaration
 from nbrun.core.document import Document
 from nbrun.core.job import Job
-from nbrun.core.literals_base import LiteralWriter, recordable
-from nbrun.core.parameters import INJECTED_TAG, declared, has_tag, set_parameters
-from nbrun.core.plan import Action, CellPlan, make_plan
+from nbrun.core.literals_base import recordable
+from nbrun.core.parameters import INJECTED_TAG, declared, has_tag
+from nbrun.core.plan import Action, CellPlan
+from nbrun.core.preparation import FindWriter, prepare
 from nbrun.core.types_declared import UNKNOWN
 
 SPELT = {Action.RUN: "run", Action.CLEAR: "empty", Action.KEEP: "skip"}
@@ -80,30 +81,21 @@ class Preview:
         }
 
 
-def make_preview(document: Document, job: Job, kernel: str | None, language: str, writer: LiteralWriter) -> Preview:
+def make_preview(document: Document, job: Job, kernel: str | None, language: str, find_writer: FindWriter) -> Preview:
     """Do to `document` all that a run does before it starts, and tell of it; raises what the run would raise."""
-    known = declared(document, language)
-    values: Mapping[str, Any] = {}
-    warnings: list[str] = []
-    if job.parameters:
-        values, warnings = set_parameters(
-            document, job.parameters, writer, language, job.notebook, allow_new=job.allow_new
-        )
-    plan = make_plan(document, job)
-    if job.secrets:
-        writer.cell(job.secrets)
+    prepared = prepare(document, job, kernel or "", language, find_writer)
     injected = next((index for index, cell in document.code_cells() if has_tag(cell, INJECTED_TAG)), None)
     return Preview(
         job.notebook,
         kernel,
         language,
-        known.parameters,
-        values,
+        declared(document, language).parameters,
+        prepared.parameters,
         sorted(job.secrets),
-        plan.cells,
+        prepared.plan.cells,
         injected,
-        plan.run_timeout,
-        [*document.notes, *warnings],
+        prepared.plan.run_timeout,
+        [*document.notes, *prepared.warnings],
     )
 
 

@@ -11,8 +11,6 @@ from nbrun.core.preview import make_preview
 from nbrun.errors import UsageError
 from tests.support.notebooks import code, notebook
 
-PYTHON = writer_for("python3", "python")
-
 
 def test_a_preview_tells_of_parameters_cells_and_limits() -> None:
     document = Document(
@@ -22,7 +20,7 @@ def test_a_preview_tells_of_parameters_cells_and_limits() -> None:
         "nb.ipynb", parameters={"n": 2, "new": math.nan}, allow_new=True, secrets={"KEY": "hunter2222"},
         limits=Limits(run=60.0, cell=math.inf, silence=5.0),
     )  # fmt: skip
-    told = make_preview(document, job, "python3", "python", PYTHON).as_dict()
+    told = make_preview(document, job, "python3", "python", writer_for).as_dict()
     assert told["parameters"] == [
         {
             "name": "n",
@@ -45,10 +43,13 @@ def test_a_preview_tells_of_parameters_cells_and_limits() -> None:
 
 
 def test_a_preview_without_parameters_injects_nothing() -> None:
-    told = make_preview(Document(notebook("1")), Job("nb.ipynb"), None, "", PYTHON).as_dict()
+    told = make_preview(Document(notebook("1")), Job("nb.ipynb"), None, "", writer_for).as_dict()
     assert (told["parameters"], len(told["cells"]), told["kernel"]) == ([], 1, None)
 
 
 def test_a_preview_refuses_what_a_run_would_refuse() -> None:
     with pytest.raises(UsageError, match="no name of a variable"):
-        make_preview(Document(notebook("1")), Job("nb", secrets={"a b": "x"}), None, "python", PYTHON)
+        make_preview(Document(notebook("1")), Job("nb", secrets={"a b": "x"}), None, "python", writer_for)
+    twice = Job("nb", parameters={"x": 1}, secrets={"x": "y"})
+    with pytest.raises(UsageError, match="as a parameter and as a secret"):
+        make_preview(Document(notebook("1")), twice, None, "python", writer_for)
