@@ -1,5 +1,6 @@
 """Writers of literals from other packages."""
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
@@ -18,17 +19,33 @@ class Cobol(LiteralWriter):
     def assign(self, name: str, value: Any) -> str:
         return f"MOVE {value} TO {name}."
 
+    def text(self, value: str) -> str:
+        return f'"{value}"'
+
+    def sequence(self, values: Sequence[Any]) -> str:
+        raise self.refuse("lists")
+
+    def mapping(self, values: Mapping[str, Any]) -> str:
+        raise self.refuse("mappings")
+
+
+class Half(LiteralWriter):
+    """A language of which the writer is not finished."""
+
+    language = "Half"
+
 
 NOT_A_WRITER = object()
 
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four plug-ins, as if they were installed."""
+    """Plug-ins, as if they were installed."""
     here = __name__
     points = [
         EntryPoint("COBOL", f"{here}:Cobol", plugins.LITERALS),
         EntryPoint("broken", "no_such_module:Writer", plugins.LITERALS),
+        EntryPoint("half", f"{here}:Half", plugins.LITERALS),
         EntryPoint("wrong", f"{here}:NOT_A_WRITER", plugins.LITERALS),
     ]
     monkeypatch.setattr(plugins, "entry_points", lambda group: EntryPoints(points))
@@ -39,6 +56,7 @@ class _This:
     """Stands for this module where pytest imported it under no name."""
 
     Cobol = Cobol
+    Half = Half
     NOT_A_WRITER = NOT_A_WRITER
 
 
@@ -50,5 +68,7 @@ def test_a_plug_in_teaches_a_language() -> None:
 def test_a_broken_plug_in_is_told_of_where_it_is_needed_and_not_elsewhere() -> None:
     with pytest.raises(UsageError, match=r"no_such_module:Writer .* cannot be loaded"):
         plugins.literal_writer("broken", "")
+    with pytest.raises(UsageError, match=r"Half .* cannot be loaded: .*abstract.*\btext\b"):
+        plugins.literal_writer("half", "")
     with pytest.raises(UsageError, match="is no LiteralWriter"):
         plugins.literal_writer("wrong", "")

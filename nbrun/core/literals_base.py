@@ -5,6 +5,7 @@ one (an integer beyond the doubles of R, a NUL in a string of Bash) is an error 
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any
@@ -19,8 +20,11 @@ class NoLiteral(UsageError):
     """A value that the language has no literal for."""
 
 
-class LiteralWriter:
+class LiteralWriter(ABC):
     """Writes values as a language's literals, and assignments of them; subclass it for another language.
+
+    What a language must say for itself is how it writes text, lists and mappings: a writer that lacks one of them
+    cannot be made.
 
     Values are what YAML, TOML and JSON know: None, bool, int, float, str, date, time, datetime, lists and mappings.
     Keys of mappings are written as text, whatever they were.
@@ -111,9 +115,9 @@ class LiteralWriter:
         """Give a floating-point number that is neither NaN nor infinite."""
         return repr(value)
 
+    @abstractmethod
     def text(self, value: str) -> str:
         """Give text."""
-        raise NotImplementedError
 
     def day(self, value: date) -> str:
         """Give a day; as ISO 8601 text where a language has nothing of its own for it."""
@@ -127,13 +131,13 @@ class LiteralWriter:
         """Give a time of day."""
         return self.text(value.isoformat())
 
+    @abstractmethod
     def sequence(self, values: Sequence[Any]) -> str:
         """Give a list."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mapping(self, values: Mapping[str, Any]) -> str:
         """Give a mapping from text to values."""
-        raise NotImplementedError
 
     def listed(self, values: Iterable[Any], separator: str = ", ") -> str:
         """Give literals one after the other."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nbrun.core.literals import writer_for
 from nbrun.core.literals_base import LiteralWriter, NoLiteral
+from nbrun.core.literals_scripting import RWriter
 from nbrun.errors import UsageError
 
 LANGUAGES = (
@@ -260,9 +261,7 @@ def test_numbers_for_r_are_exact_whichever_way_they_are_written(value: float) ->
 
 
 def test_a_kernels_name_counts_before_its_language_and_a_plug_in_before_both() -> None:
-    class Shouting(LiteralWriter):
-        language = "Shout"
-
+    class Shouting(RWriter):
         def text(self, value: str) -> str:
             return value.upper()
 
@@ -277,7 +276,10 @@ def test_a_kernels_name_counts_before_its_language_and_a_plug_in_before_both() -
         writer_for("nameless", "")
 
 
-def test_a_writer_that_is_half_made_says_what_it_lacks() -> None:
-    for value in ("a", [1], {"a": 1}):
-        with pytest.raises(NotImplementedError):
-            LiteralWriter().literal(value)
+def test_a_writer_that_is_half_made_cannot_be_made_and_says_what_it_lacks() -> None:
+    class Half(LiteralWriter):
+        def text(self, value: str) -> str:
+            return value
+
+    with pytest.raises(TypeError, match=r"mapping\b.*\bsequence"):
+        Half()  # type: ignore[abstract]
