@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nbrun.core.streamtext import StreamText
+from nbrun.core.streamtext import _CHARACTERS_KEPT, StreamText
 
 
 class NaiveCursor:
@@ -65,6 +65,11 @@ def test_the_text_is_what_a_simple_terminal_would_show(pieces: tuple[str, ...], 
     assert written(*pieces) == text
 
 
+def test_a_line_that_is_longer_than_what_is_kept_unsettled_goes_on() -> None:
+    piece = "x" * (_CHARACTERS_KEPT // 2 + 1)
+    assert written(*[piece] * 8, "\ry") == "y" + (piece * 8)[1:]
+
+
 @pytest.mark.parametrize("pieces", VECTORS, ids=map(repr, VECTORS))
 def test_raw_text_stays_as_it_was_written(pieces: tuple[str, ...]) -> None:
     assert written(*pieces, raw=True) == "".join(pieces)
@@ -104,34 +109,42 @@ MILLION = 1_000_000
 MANY = 200_000
 
 
+@pytest.mark.large
 def test_a_million_characters_one_by_one_make_one_line() -> None:
     assert written(*["x"] * MILLION) == "x" * MILLION
 
 
+@pytest.mark.large
 def test_a_million_backspaces_one_by_one_take_back_a_line_of_a_million() -> None:
     assert written("x" * MILLION, *["\b"] * MILLION) == ""
 
 
+@pytest.mark.large
 def test_a_million_backspaces_in_one_message_take_back_a_line_of_a_million() -> None:
     assert written("x" * MILLION + "\b" * MILLION) == ""
 
 
+@pytest.mark.large
 def test_a_hundred_thousand_carriage_returns_go_back_over_a_long_line() -> None:
     assert written("x" * MILLION, *["\ry"] * 100_000) == "y" + "x" * (MILLION - 1)
 
 
+@pytest.mark.large
 def test_a_long_line_is_overwritten_character_by_character() -> None:
     assert written("x" * MILLION + "\r", *["y"] * MANY) == "y" * MANY + "x" * (MILLION - MANY)
 
 
+@pytest.mark.large
 def test_a_spinner_turns_many_times_at_the_end_of_a_long_line() -> None:
     assert written("x" * MILLION, *["|\b", "/\b"] * (MANY // 2)) == "x" * MILLION
 
 
+@pytest.mark.large
 def test_a_spinner_in_messages_of_their_own_turns_many_times() -> None:
     assert written("x" * MILLION, *["|", "\b"] * (MANY // 2)) == "x" * MILLION
 
 
+@pytest.mark.large
 def test_a_progress_bar_of_many_steps_over_many_lines() -> None:
     steps = [f"\r{step:06}" for step in range(100_000)] + ["\n"]
     assert written(*steps, *steps) == "099999\n099999\n"

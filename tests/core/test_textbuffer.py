@@ -21,6 +21,7 @@ def test_what_is_written_is_taken_once(takes: list[list[str]]) -> None:
             assert buffer.take() == "".join(texts)
 
 
+@pytest.mark.large
 def test_many_megabytes_of_many_widths_are_kept() -> None:
     buffer = TextBuffer()
     pieces = [f"{number} é € 😀 \ud800\n" * 10_000 for number in range(100)]

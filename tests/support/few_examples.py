@@ -1,0 +1,10 @@
+"""A plug-in of pytest: a few examples of each property, the same ones every time.
+
+For a run that measures which branches the tests take: that needs no search for counterexamples, which is slow under
+measurement, and must not hang on chance.
+"""
+
+from hypothesis import settings
+
+settings.register_profile("few", max_examples=20, derandomize=True, database=None, deadline=None)
+settings.load_profile("few")
