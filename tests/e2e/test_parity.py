@@ -1,4 +1,4 @@
-"""nbrun and ``jupyter execute`` make the same notebook of the same notebook.
+"""nbrun and ``jupyter execute`` make the same notebook of the same notebook, both run in the tests' process.
 
 nbclient talks to the kernel itself where nbrun goes through a Jupyter server, so whatever the way over HTTP and
 websocket loses, doubles or bends shows here. Where the two differ on purpose, ``KNOWN_DIFFERENCES`` says why.
@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from nbclient.cli import NbClientApp
 
+import nbrun
+from nbrun.cli.app import cli
 from nbrun.errors import ExitCode
 from tests.support.notebooks import (
     FIXTURES,
     Notebook,
-    assert_exit,
     comparable,
     outputs_of,
     read_notebook,
-    run_module,
-    run_nbrun,
 )
 
 
@@ -86,16 +87,19 @@ RUNNABLE += sorted((FIXTURES / "odd paths").glob("*.ipynb"))
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fixture", RUNNABLE, ids=lambda path: path.stem.replace("_", " "))
-def test_nbrun_and_nbclient_make_the_same_of(fixture: Path, tmp_path: Path) -> None:
+def test_nbrun_and_nbclient_make_the_same_of(fixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = (copy_of_the_fixtures(tmp_path / name) for name in ("nbclient", "nbrun"))
     place = fixture.relative_to(FIXTURES)
-    allowing = ["--allow-errors"] if fixture.name == "failing.ipynb" else []
-    env = {"IPYTHONDIR": str(tmp_path / "ipython")}
+    allowing = fixture.name == "failing.ipynb"
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    # Where it sees that pytest runs it, ipykernel does not collect what reaches its file descriptors.
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
 
-    reference = run_module("jupyter", "execute", "--inplace", *allowing, theirs / place, cwd=theirs, env=env)
-    assert_exit(reference, ExitCode.OK)
-    run = run_nbrun("run", ours / place, "-o", tmp_path / "executed.ipynb", *allowing, cwd=ours, env=env)
-    assert_exit(run, ExitCode.OK)
+    monkeypatch.chdir(theirs)
+    NbClientApp().initialize(["--inplace", *(["--allow-errors"] if allowing else []), str(theirs / place)])
+    monkeypatch.chdir(ours)
+    run = nbrun.run(ours / place, output=tmp_path / "executed.ipynb", allow_errors=allowing)
+    assert run.exit_code == ExitCode.OK, run.problem
 
     assert (ours / place).read_bytes() == fixture.read_bytes(), "with -o the notebook itself stays as it was"
     expected = comparable(read_notebook(theirs / place), folder=theirs)
@@ -128,14 +132,16 @@ ODD_NAMES = {
 
 
 @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES.keys())
-def test_a_notebook_runs_in_place_whatever_its_name(name: str, tmp_path: Path) -> None:
+def test_a_notebook_runs_in_place_whatever_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / name
     folder.mkdir()
     path = folder / f"{name}.ipynb"
     shutil.copy(next((FIXTURES / "odd paths").glob("*.ipynb")), path)
     (folder / "read me.txt").write_text("beside it", encoding="utf-8")
 
-    assert_exit(run_nbrun("run", "--", path.relative_to(tmp_path), cwd=tmp_path), ExitCode.OK)
+    monkeypatch.chdir(tmp_path)
+    called = CliRunner().invoke(cli, ["run", "--", str(path.relative_to(tmp_path))], standalone_mode=False)
+    assert called.return_value == ExitCode.OK, called.output
 
     [[where], [text]] = outputs_of(read_notebook(path))
     assert where["data"]["text/plain"] == repr(name)
