@@ -3,13 +3,22 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nbrun.errors import ExitCode
-from tests.support.notebooks import assert_exit, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
+from tests.support.notebooks import (
+    Notebook,
+    assert_exit,
+    notebook,
+    outputs_of,
+    read_notebook,
+    run_nbrun,
+    write_notebook,
+)
 from tests.support.other_servers import OTHER_SERVERS, other_server
 from tests.support.servers import RunningServer
 
@@ -34,70 +43,86 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield running
 
 
-def run_on(server: RunningServer, name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a notebook that only the server has, from a folder where there is none."""
-    output = f"reports/executed-{name}"
-    return run_nbrun(
-        "run", f"reports/{name}", "-o", output, "--server", server.url, "--json", "-", *options,
+@dataclass(frozen=True)
+class Run:
+    """A run of a notebook that only the server has, from a folder where there is none, and what it left behind."""
+
+    process: subprocess.CompletedProcess[str]
+    saved: Notebook
+    changed: bool
+    """Whether the notebook that was run is another one now."""
+    left: list[Any]
+    """Sessions and kernels that are still there."""
+    beside: list[Path]
+    """What is in the folder now."""
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [cell["outcome"] for cell in json.loads(self.process.stdout)["cells"]]
+
+
+def run_on(server: RunningServer, name: str, folder: Path) -> Run:
+    source = server.root / "reports" / name
+    before, output = source.read_bytes(), f"reports/executed-{name}"
+    process = run_nbrun(
+        "run", f"reports/{name}", "-o", output, "--server", server.url, "--json", "-",
         cwd=folder, env={"NBRUN_TOKEN": server.token},
     )  # fmt: skip
+    return Run(
+        process,
+        read_notebook(server.root / output),
+        source.read_bytes() != before,
+        [*server.sessions(), *server.get("api/kernels")],
+        list(folder.iterdir()),
+    )
 
 
-def outcomes(run: subprocess.CompletedProcess[str]) -> list[str]:
-    report: dict[str, Any] = json.loads(run.stdout)
-    return [cell["outcome"] for cell in report["cells"]]
+@pytest.fixture(scope="module")
+def passing(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The passing notebook, run once on each server."""
+    return run_on(server, "passing.ipynb", tmp_path_factory.mktemp("passing"))
 
 
-def test_the_executed_notebook_is_saved_on_the_server(server: RunningServer, tmp_path: Path) -> None:
-    run = run_on(server, "passing.ipynb", tmp_path)
+@pytest.fixture(scope="module")
+def failing(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The failing notebook, run once on each server."""
+    return run_on(server, "failing.ipynb", tmp_path_factory.mktemp("failing"))
 
-    assert_exit(run, ExitCode.OK)
-    assert outcomes(run) == ["passed"] * 4
-    saved = read_notebook(server.root / "reports" / "executed-passing.ipynb")
-    printed, result, shown, updating = outputs_of(saved)
+
+def test_the_executed_notebook_is_saved_on_the_server(passing: Run) -> None:
+    assert_exit(passing.process, ExitCode.OK)
+    assert passing.outcomes == ["passed"] * 4
+    printed, result, shown, updating = outputs_of(passing.saved)
     assert printed == [{"output_type": "stream", "name": "stdout", "text": "one\ntwo\n"}]
     assert [output["data"]["text/plain"] for output in result] == ["42"]
     assert [output["data"]["text/html"] for output in shown] == ["<b>after</b>"]
     assert updating == []
-    assert [cell["execution_count"] for cell in saved["cells"]] == [1, 2, 3, 4]
-    assert list(tmp_path.iterdir()) == []
+    assert [cell["execution_count"] for cell in passing.saved["cells"]] == [1, 2, 3, 4]
+    assert passing.beside == []
 
 
-def test_a_cell_that_raises_ends_the_notebook_and_what_ran_is_saved(server: RunningServer, tmp_path: Path) -> None:
-    run = run_on(server, "failing.ipynb", tmp_path)
-
-    assert_exit(run, ExitCode.NOTEBOOK_FAILED)
-    assert outcomes(run) == ["passed", "failed", "not-run"]
-    assert json.loads(run.stdout)["cells"][1]["error"]["ename"] == "ZeroDivisionError"
-    printed, raised, never = outputs_of(read_notebook(server.root / "reports" / "executed-failing.ipynb"))
+def test_a_cell_that_raises_ends_the_notebook_and_what_ran_is_saved(failing: Run) -> None:
+    assert_exit(failing.process, ExitCode.NOTEBOOK_FAILED)
+    assert failing.outcomes == ["passed", "failed", "not-run"]
+    assert json.loads(failing.process.stdout)["cells"][1]["error"]["ename"] == "ZeroDivisionError"
+    printed, raised, never = outputs_of(failing.saved)
     assert printed == [{"output_type": "stream", "name": "stdout", "text": "so far\n"}]
     assert [(output["output_type"], output["ename"]) for output in raised] == [("error", "ZeroDivisionError")]
     assert never == []
 
 
-@pytest.mark.parametrize("name", ["passing.ipynb", "failing.ipynb"])
-def test_no_session_and_no_kernel_is_left_behind(name: str, server: RunningServer, tmp_path: Path) -> None:
-    run = run_on(server, name, tmp_path)
-
-    assert run.returncode in (ExitCode.OK, ExitCode.NOTEBOOK_FAILED), run.stderr
-    assert server.sessions() == []
-    assert server.get("api/kernels") == []
+def test_no_session_and_no_kernel_is_left_behind(passing: Run, failing: Run) -> None:
+    assert (passing.left, failing.left) == ([], [])
 
 
-def test_the_notebook_that_was_run_stays_as_it_was(server: RunningServer, tmp_path: Path) -> None:
-    source = server.root / "reports" / "passing.ipynb"
-    before = source.read_bytes()
-
-    assert_exit(run_on(server, "passing.ipynb", tmp_path), ExitCode.OK)
-
-    assert source.read_bytes() == before
+def test_the_notebook_that_was_run_stays_as_it_was(passing: Run, failing: Run) -> None:
+    assert not passing.changed
+    assert not failing.changed
 
 
-def test_the_token_is_neither_told_nor_logged(server: RunningServer, tmp_path: Path) -> None:
-    run = run_on(server, "passing.ipynb", tmp_path)
-
-    assert_exit(run, ExitCode.OK)
-    assert server.token not in run.stdout + run.stderr
+def test_the_token_is_neither_told_nor_logged(server: RunningServer, passing: Run, failing: Run) -> None:
+    for run in (passing, failing):
+        assert server.token not in run.process.stdout + run.process.stderr
     assert server.token not in server.log.read_text(errors="replace")
 
 
