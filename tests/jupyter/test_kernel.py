@@ -27,8 +27,13 @@ BRISK = RetryPolicy(tries=100, total=20.0, first=0.02, longest=0.1)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of this module alone, whose kernels stay dead when they die."""
-    with jupyter_server(tmp_path_factory.mktemp("files"), args=["--KernelRestarter.restart_limit=0"]) as server:
+    """A server of this module alone; kernels that die stay dead, and a deaf one is not waited for long."""
+    args = [
+        "--KernelRestarter.restart_limit=0",
+        "--KernelRestarter.time_to_dead=0.3",
+        "--KernelManager.shutdown_wait_time=0.5",
+    ]
+    with jupyter_server(tmp_path_factory.mktemp("files"), args=args) as server:
         yield server
 
 
