@@ -3,7 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 
-QUICK = settings(max_examples=min(40, settings.default.max_examples), deadline=None)
+QUICK = settings(max_examples=min(40, settings().max_examples), deadline=None)
 """For examples that take long to make; busy machines are slow, so no single example has a deadline."""
 
 json_values = st.recursive(
