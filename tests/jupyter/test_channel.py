@@ -56,13 +56,6 @@ def kernel_id(server: RunningServer) -> str:
     return kernel
 
 
-@pytest.fixture
-async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
-    """A proxy before the server."""
-    async with proxy(server) as wire:
-        yield wire
-
-
 class Conversation:
     """A channel and what came over it."""
 

@@ -18,7 +18,7 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernel import Kernel, connect_kernel
 from nbrun.jupyter.retry import ONCE, RetryPolicy
 from tests.support.frames import websocket_frame
-from tests.support.proxy import Proxy, proxy
+from tests.support.proxy import Proxy
 from tests.support.servers import RunningServer, jupyter_server
 
 LIMIT = 30.0
@@ -35,13 +35,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     ]
     with jupyter_server(tmp_path_factory.mktemp("files"), args=args) as server:
         yield server
-
-
-@pytest.fixture
-async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
-    """A proxy before the server."""
-    async with proxy(server) as wire:
-        yield wire
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 import urllib.error
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,37 +21,10 @@ from nbrun.jupyter.saving import ServerNotebook
 from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.notebooks import code, notebook, stdout, write_notebook
 from tests.support.other_servers import other_server
-from tests.support.proxy import Proxy, proxy
-from tests.support.servers import RunningServer, jupyter_server
+from tests.support.proxy import Proxy
+from tests.support.servers import RunningServer
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of this module alone."""
-    with jupyter_server(tmp_path_factory.mktemp("files"), base_url="/pre/") as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait a second for a reader who is the test itself."""
-    monkeypatch.setattr("nbrun.jupyter.saving.SETTLE", 0.05)
-
-
-@pytest.fixture
-async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
-    """A proxy before the server."""
-    async with proxy(server) as wire:
-        yield wire
-
-
-@pytest.fixture
-async def place(wire: Proxy, server: RunningServer, tmp_path: Path) -> AsyncIterator[Place]:
-    """A folder of the test's own on the server, reached through the proxy."""
-    folder = server.root / tmp_path.name
-    folder.mkdir()
-    async with Client(Endpoint(wire.url, token=server.token)) as client:
-        yield Place(client, folder)
+pytestmark = pytest.mark.usefixtures("quickly")
 
 
 async def test_an_executed_notebook_takes_its_own_place(place: Place) -> None:

@@ -5,7 +5,7 @@ import copy
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +18,13 @@ from nbrun.jupyter.undo import Undo
 from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.environments import missing
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
-from tests.support.proxy import FOR_EVER, Proxy, proxy
+from tests.support.proxy import FOR_EVER, Proxy
 from tests.support.servers import RunningServer, jupyter_server
 
 Notebook = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of this module alone."""
-    with jupyter_server(tmp_path_factory.mktemp("files")) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait a second for a reader who is the test itself."""
-    monkeypatch.setattr("nbrun.jupyter.saving.SETTLE", 0.05)
-
-
-@pytest.fixture
-async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
-    """A proxy before the server."""
-    async with proxy(server) as wire:
-        yield wire
-
-
-@pytest.fixture
-async def place(wire: Proxy, server: RunningServer, tmp_path: Path) -> AsyncIterator[Place]:
-    """A folder of the test's own on the server, reached through the proxy."""
-    folder = server.root / tmp_path.name
-    folder.mkdir()
-    async with Client(Endpoint(wire.url, token=server.token)) as client:
-        yield Place(client, folder)
+pytestmark = pytest.mark.usefixtures("quickly")
 
 
 def with_text(document: Notebook) -> Notebook:

@@ -14,7 +14,7 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernelspecs import KernelSpec
 from nbrun.jupyter.retry import ONCE
 from nbrun.jupyter.server import Server
-from tests.support.proxy import Proxy, proxy
+from tests.support.proxy import Proxy
 from tests.support.servers import RunningServer, jupyter_server
 
 LIMIT = 30.0
@@ -44,13 +44,6 @@ def nothing_is_left(server: RunningServer) -> Iterator[None]:
     yield
     assert server.sessions() == []
     assert server.get("api/kernels") == []
-
-
-@pytest.fixture
-async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
-    """A proxy before the server."""
-    async with proxy(server) as wire:
-        yield wire
 
 
 @pytest.fixture

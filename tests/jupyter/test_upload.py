@@ -13,7 +13,7 @@ from nbrun.jupyter.retry import SAVE
 from nbrun.jupyter.upload import UploadedNotebook
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
 from tests.support.other_servers import kernel_gateway
-from tests.support.proxy import Proxy, proxy
+from tests.support.proxy import Proxy
 from tests.support.servers import RunningServer, jupyter_server
 
 EXECUTED = notebook(code("6 * 7", outputs=[stdout("42")]))
@@ -24,13 +24,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of this module alone, whose folder is empty when a test begins."""
     with jupyter_server(tmp_path_factory.mktemp("files")) as server:
         yield server
-
-
-@pytest.fixture
-async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
-    """A proxy before the server."""
-    async with proxy(server) as wire:
-        yield wire
 
 
 @pytest.fixture
