@@ -203,7 +203,8 @@ class KernelChannel:
                 await asyncio.sleep(PING_EVERY if socket is None else PING_EVERY - silent_for)
             elif await self._is_dead(socket):
                 socket.transport.abort()
-                self._socket = None
+                if self._socket is socket:  # else it is another by now: it was cut while it was being examined
+                    self._socket = None
 
     def _silence(self, socket: _Connection) -> float:
         return asyncio.get_running_loop().time() - socket.heard_at

@@ -406,3 +406,25 @@ async def test_the_way_to_the_server_and_back_is_measured_where_it_can_be(
         assert await kernel.channel.round_trip(10) < 10
         wire.deafen()
         assert await kernel.channel.round_trip(0.05) == math.inf
+
+
+async def test_a_connection_that_came_back_while_its_predecessor_was_examined_is_used(
+    server: RunningServer, kernel_id: str, wire: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examined, found_dead = asyncio.Event(), asyncio.Event()
+
+    async def is_dead(channel: KernelChannel, socket: Any) -> bool:
+        examined.set()
+        await found_dead.wait()
+        monkeypatch.setattr("nbrun.jupyter.channel.PING_EVERY", 60.0)
+        return True
+
+    monkeypatch.setattr("nbrun.jupyter.channel.PING_EVERY", 0.1)
+    monkeypatch.setattr(KernelChannel, "_is_dead", is_dead)
+    async with conversation(server, kernel_id, at=wire.url) as kernel:
+        await asyncio.wait_for(examined.wait(), LIMIT)
+        wire.cut()
+        await kernel.until(lambda arrival: isinstance(arrival, Restored))
+        found_dead.set()
+        await asyncio.sleep(0)
+        assert text_of(await kernel.answers(await kernel.ask("print('heard')"))) == "heard\n"
