@@ -190,7 +190,11 @@ class _Run:
                 saving = asyncio.create_task(self._conclude(sink, execution, spec))
         finally:
             if saving is not None:
-                await saving
+                try:
+                    await asyncio.wait({saving})
+                except asyncio.CancelledError:
+                    cancelled = True
+                    await saving  # unless that is cancelled once more: then the save ends as well, in a rescue file
         if cancelled:
             raise asyncio.CancelledError
         return saving.result()
@@ -322,6 +326,10 @@ class _Run:
         except TimeoutError:
             late = SaveFailed(f"{self._job.notebook}: the server did not take the result within {HURRIED_LIMIT:g} s")
             return self._rescue(sink.document, result, late)
+        except asyncio.CancelledError:
+            if path := rescue(sink.document.content, self._job.notebook, datetime.now(UTC)):
+                self._journal.warn(f"the save was cancelled; the executed notebook is in {path}")
+            raise
         return replace(result, output=output)
 
     def _rescue(self, document: Document, result: NotebookResult, error: NbrunError) -> NotebookResult:

@@ -180,6 +180,28 @@ async def test_a_run_that_is_stopped_in_a_cell_saves_what_there_is(file: Path, o
     assert printed(file) == "one\nhere\n"
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_run_that_is_cancelled_while_it_is_saved_keeps_what_it_computed(
+    times: int, file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path
+) -> None:
+    write_notebook(file, notebook("print('ran')"))
+    hold = wire.hold("PUT", "nb.ipynb")
+    async with live_run("nb.ipynb", **options) as run:
+        await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        while await asyncio.to_thread(server.sessions):  # the kernel is shut down beside the save
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        for _ in range(times):
+            run.task.cancel()
+            await asyncio.sleep(0.1)
+        hold.release()
+        with pytest.raises(asyncio.CancelledError):
+            await run.task
+    rescued = [*here.glob("*.rescued-*")]
+    assert len(rescued) == times - 1
+    assert printed(rescued[0] if rescued else file) == "ran\n"
+
+
 async def test_messages_that_cannot_be_read_are_told(file: Path, options: Any, wire: Proxy) -> None:
     source = "print('here', flush=True)\nimport pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.05)"
     write_notebook(file, notebook(source))
