@@ -170,7 +170,7 @@ class _Run:
         self, server: Server, notebook: Notebook, document: Document, plan: Plan, spec: KernelSpec
     ) -> NotebookResult:
         saving: asyncio.Task[NotebookResult] | None = None
-        cancelled = False
+        ended_by: BaseException | None = None
         try:
             async with self._autosave, self._session(server, notebook.path, spec) as running:
                 await self._stop.guard(self._lift_limits(server, running))
@@ -185,18 +185,18 @@ class _Run:
                     if self._job.save and self._job.save_every != math.inf:
                         save = functools.partial(self._save_meanwhile, sink, execution)
                         self._autosave.start(save, lambda: running.kernel.heard, self._job.save_every)
-                    cancelled = await self._execute(execution, running)
+                    ended_by = await self._execute(execution, running)
                 # The notebook is saved while the kernel shuts down: neither needs the other any more.
                 saving = asyncio.create_task(self._conclude(sink, execution, spec))
         finally:
             if saving is not None:
                 try:
                     await asyncio.wait({saving})
-                except asyncio.CancelledError:
-                    cancelled = True
+                except asyncio.CancelledError as error:
+                    ended_by = error
                     await saving  # unless that is cancelled once more: then the save ends as well, in a rescue file
-        if cancelled:
-            raise asyncio.CancelledError
+        if ended_by is not None:
+            raise ended_by
         return saving.result()
 
     @contextlib.asynccontextmanager
@@ -241,21 +241,24 @@ class _Run:
         self._autosave.observe(event)
         self._journal.tell(event)
 
-    async def _execute(self, execution: Execution, running: RunningKernel) -> bool:
-        """Run the cells; True when the run was cancelled, which must pass on once all is saved."""
+    async def _execute(self, execution: Execution, running: RunningKernel) -> BaseException | None:
+        """Run the cells; gives what must pass on once all is saved: that the run was cancelled, or a bug of ours."""
         kernel = running.kernel
         self._journal.enter(Stage.RUNNING)
         self._stop.listen(kernel.stop)
         try:
             await kernel.run(execution, MaskedMessages(self._mask) if self._mask else None)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             execution.abandon(self._clock(), "the run was cancelled")
-            return True
+            return error
+        except Exception as error:  # noqa: BLE001 - what was computed is worth more than to be lost with it
+            execution.abandon(self._clock(), f"the run was ended by a bug in nbrun: {error!r}")
+            return error
         finally:
             self._stop.forget(kernel.stop)
         if kernel.unreadable:
             self._journal.warn(f"{kernel.unreadable} messages of the kernel could not be read; output may be missing")
-        return False
+        return None
 
     async def _conclude(self, sink: "_Sink", execution: Execution, spec: KernelSpec) -> NotebookResult:
         assert execution.ending is not None

@@ -10,7 +10,9 @@ import pytest
 
 import nbrun
 from nbrun.core.codec import Subprotocol, decode
+from nbrun.core.effects import Effects
 from nbrun.core.events import Stage
+from nbrun.core.execution import Execution
 from nbrun.core.messages import Message
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable, UsageError
@@ -200,6 +202,25 @@ async def test_a_run_that_is_cancelled_while_it_is_saved_keeps_what_it_computed(
     rescued = [*here.glob("*.rescued-*")]
     assert len(rescued) == times - 1
     assert printed(rescued[0] if rescued else file) == "ran\n"
+
+
+async def test_a_bug_while_cells_run_costs_nothing_that_was_put_out_before(
+    file: Path, options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = Execution.receive
+
+    def broken(execution: Execution, message: Message, now: float) -> Effects:
+        if message.content.get("text") == "boom\n":
+            raise ZeroDivisionError("a bug")
+        return receive(execution, message, now)
+
+    monkeypatch.setattr(Execution, "receive", broken)
+    write_notebook(file, notebook("print('ran')", "print('boom', flush=True)", "print('never')"))
+    with pytest.raises(ZeroDivisionError):
+        await nbrun.run_async("nb.ipynb", **options)
+    saved = read_notebook(file)
+    assert saved["cells"][0]["outputs"] == [stdout("ran\n")]
+    assert saved["metadata"]["nbrun"]["run"]["outcome"] == "interrupted"
 
 
 async def test_messages_that_cannot_be_read_are_told(file: Path, options: Any, wire: Proxy) -> None:
