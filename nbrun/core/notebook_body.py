@@ -69,13 +69,17 @@ def _large_of(cell: Mapping[str, Any]) -> list[str]:
     return large
 
 
+def _marked(mark: str, value: Any) -> Any:
+    return mark if _is_large(value) else value
+
+
 def _around(cell: Mapping[str, Any], large: int) -> list[bytes]:
     """Encode a cell without its large texts, whose number is given; gives what stands before, between and after."""
     mark, parts = "\0", [b""]
     while len(parts) != large + 1:
         mark += "\0"  # until nothing else in the cell is the same
-        marked = partial(_mapped, function=lambda value, mark=mark: mark if _is_large(value) else value)
-        parts = jsontext.dumps({**cell, "outputs": [*map(marked, cell["outputs"])]}).split(jsontext.dumps(mark))
+        marked = [_mapped(output, partial(_marked, mark)) for output in cell["outputs"]]
+        parts = jsontext.dumps({**cell, "outputs": marked}).split(jsontext.dumps(mark))
     return [b'"' * (place > 0) + part + b'"' * (place < large) for place, part in enumerate(parts)]
 
 
