@@ -21,6 +21,8 @@ from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
 from nbrun.opening import Access, Place, existing_host, private_host
 from nbrun.pipeline import Notebook, run_notebook
+from nbrun.places import local_folder
+from nbrun.preparing import host_to_prepare_on, prepare
 from nbrun.stopping import StopSwitch
 
 T = TypeVar("T")
@@ -42,6 +44,14 @@ class RunOptions(TypedDict, total=False):
     """The notebook is on this machine and `server` is not: upload it, run it there, bring the result back."""
     kernel: str | None
     """The kernelspec to run with instead of the one that the notebook names."""
+    language: str | None
+    """The language in which parameters are written, instead of the kernelspec's."""
+    cwd: str | os.PathLike[str] | None
+    """The folder that the kernel works in, instead of the notebook's; of a kernel on `server`, a folder there."""
+    prepare_only: bool
+    """Put the parameters into the notebook and save it; execute nothing."""
+    report_mode: bool
+    """Hide the sources of code cells where the notebook is opened."""
     timeout: float | None
     """The limit of the whole run, from its first cell."""
     cell_timeout: float | None
@@ -151,6 +161,9 @@ async def run_beside_start(
     """
     name = os.fspath(notebook)
     journal = Journal(name, options.get("observe") or (lambda _: None))
+    if options.get("prepare_only"):
+        async with host_to_prepare_on(access_of(options)) as host:
+            return await prepare(job_of(name, options), place_of(name, options), host, journal)
     opening = _open(access_of(options), place_of(name, options), journal, started)
     job = job_of(name, options)
     return await run_notebook(job, opening, journal=journal, stop=options.get("stop") or StopSwitch())
@@ -161,6 +174,7 @@ def job_of(name: str, options: RunOptions) -> Job:
     return Job(
         name,
         kernel=options.get("kernel"),
+        language=options.get("language"),
         limits=Limits(
             run=options.get("timeout"),
             cell=options.get("cell_timeout"),
@@ -170,6 +184,7 @@ def job_of(name: str, options: RunOptions) -> Job:
         allow_errors=options.get("allow_errors", False),
         save=options.get("save", True),
         save_every=options.get("save_every"),
+        report_mode=options.get("report_mode", False),
         raw_streams=options.get("raw_streams", False),
         record_timing=options.get("record_timing", True),
         tolerate_loss=options.get("tolerate_loss", False),
@@ -184,14 +199,17 @@ def job_of(name: str, options: RunOptions) -> Job:
 
 
 def place_of(name: str, options: RunOptions) -> Place:
-    """Give where the notebook is and where its result goes."""
-    output = options.get("output")
+    """Give where the notebook is, where its result goes and where its kernel works; raises :class:`UsageError`."""
+    output, cwd = options.get("output"), options.get("cwd")
+    if cwd and not options.get("server"):
+        local_folder(cwd)
     return Place(
         name,
         os.fspath(output) if output else None,
         upload=options.get("upload", False),
         force=options.get("force", False),
         undo=undo_of(options),
+        cwd=os.fspath(cwd) if cwd else None,
     )
 
 

@@ -88,6 +88,8 @@ class Cache:
             restored = restore(document, outputs, results)
             if restored is None:
                 return None
+            if job.report_mode:
+                document.hide_sources()
             if not job.save:
                 return Kept(restored, None)
             output = place.output or place.notebook
@@ -158,7 +160,9 @@ class Cache:
             for pattern in declared_inputs(document)
             for path, digest in self._inputs(absolute(place.notebook).parent, pattern)
         }
-        return run_hash(document, job, Ingredients(parameters, kernel_identity(spec), inputs, __version__))
+        folder = absolute(place.notebook).parent
+        cwd = os.path.relpath(absolute(place.cwd), folder) if place.cwd else "."
+        return run_hash(document, job, Ingredients(parameters, kernel_identity(spec), inputs, __version__, cwd))
 
     def _inputs(self, folder: Path, pattern: str) -> list[tuple[str, str]]:
         """Give the files that a pattern names with their hashes, and the pattern itself, even if it names none."""
@@ -185,6 +189,11 @@ class KeptNotebook:
         self._run = (job, place, parameters)
         self._key = ""
         self._held: Path | None = None
+
+    @property
+    def kernel_path(self) -> str:
+        """Where it is to its kernel."""
+        return self._inner.kernel_path
 
     async def load(self) -> Mapping[str, Any]:
         """Load the notebook, and look at what decides its outputs before it can change any of that."""

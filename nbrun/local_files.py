@@ -15,20 +15,25 @@ LONGEST_STEM = 200
 """Bytes of a notebook's name that a rescue file's name begins with; most file systems end names at 255."""
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a notebook's bytes; raises :class:`NoSuchNotebook` or :class:`NotANotebook`."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        hint = f"nbrun looked in {path.absolute().parent}. For a notebook on a server, say --server URL."
+        raise NoSuchNotebook(f"{path}: there is no such file", hint=hint) from None
+    except IsADirectoryError:
+        raise NotANotebook(f"{path}: this is a folder", hint="Name the notebook in it.") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def read_text(path: Path) -> str:
     """Read a notebook's text; raises :class:`NoSuchNotebook` or :class:`NotANotebook`."""
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise NoSuchNotebook(
-            f"{path}: there is no such file", hint=f"nbrun looked in {path.absolute().parent}."
-        ) from None
-    except IsADirectoryError:
-        raise NotANotebook(f"{path}: this is a folder", hint="Name the notebook in it.") from None
+        return read_bytes(path).decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise NotANotebook(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def write_notebook(path: Path, content: Mapping[str, Any]) -> None:

@@ -19,19 +19,20 @@ from nbrun.cache import Cache, read_durations
 from nbrun.changes import changed_only
 from nbrun.core.batch_words import Cause, Order, Shard
 from nbrun.core.batches import Durations, Policy, in_shard, run_key, slowest_first
-from nbrun.core.events import BatchFinished, BatchStarted
+from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer, RunFinished
 from nbrun.core.matrix import combinations, run_name
 from nbrun.core.patterns import Patterns
-from nbrun.core.results import BatchResult, Problem
+from nbrun.core.results import BatchResult, NotebookResult, Outcome, Problem, outcome_of
 from nbrun.core.templates import Destination, Fields, Template, refuse_collisions, template_for
-from nbrun.errors import UsageError
+from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.jupyter.http import HttpOptions
-from nbrun.opening import existing_host, private_host
+from nbrun.opening import Access, existing_host, private_host
 from nbrun.places import absolute
+from nbrun.preparing import host_to_prepare_on, prepare
 from nbrun.selection import Found, local_notebooks, notebooks_on_server
-from nbrun.stopping import StopSwitch
+from nbrun.stopping import Stopped, StopSwitch
 from nbrun.version import __version__
 
 
@@ -85,7 +86,7 @@ class BatchOptions(RunOptions, total=False):
 
 
 _OF_BATCH = BatchOptions.__annotations__.keys() - RunOptions.__annotations__.keys()
-_SHARED = {"server", "token", "password", "ca_file", "verify", "upload", "observe", "stop"}
+_SHARED = {"prepare_only", "server", "token", "password", "ca_file", "verify", "upload", "observe", "stop"}
 _CARRIED = "parameters"
 
 
@@ -117,15 +118,19 @@ async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options:
     access = access_of(options)
     places = [errand.place for errand in errands]
     observe(BatchStarted([errand.name for errand in errands]))
-    results = await run_errands(
-        errands,
-        lambda: existing_host(access) if access.server else private_host(access, places),
-        policy=policy,
-        observe=observe,
-        stop=options.get("stop") or StopSwitch(),
-        cache=cache,
-        replaceable=not access.server,
-    )
+    stop = options.get("stop") or StopSwitch()
+    if options.get("prepare_only"):
+        results = await prepare_errands(errands, access, observe=observe, stop=stop)
+    else:
+        results = await run_errands(
+            errands,
+            lambda: existing_host(access) if access.server else private_host(access, places),
+            policy=policy,
+            observe=observe,
+            stop=stop,
+            cache=cache,
+            replaceable=not access.server,
+        )
     if cache is not None:
         cache.remember(results)
     started = began.isoformat(timespec="milliseconds")
@@ -134,6 +139,29 @@ async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options:
     result = BatchResult(__version__, started, clock() - since, results, left_out, problem)
     observe(BatchFinished(result))
     return result
+
+
+async def prepare_errands(
+    errands: Sequence[Errand], access: Access, *, observe: Observer, stop: StopSwitch
+) -> list[NotebookResult]:
+    """Prepare all errands, one after the other, and give what came of each; what goes wrong in one is its own."""
+    results: list[NotebookResult] = []
+    async with host_to_prepare_on(access) as host:
+        for errand in errands:
+            started, journal = datetime.now(UTC).isoformat(timespec="milliseconds"), Journal(errand.name, observe)
+            try:
+                result = await stop.guard(prepare(errand.job, errand.place, host, journal))
+            except (NbrunError, Stopped) as error:
+                problem = (
+                    Problem.of(error) if isinstance(error, NbrunError) else Problem(f"not prepared: {stop.reason}")
+                )
+                outcome = outcome_of(error) if isinstance(error, NbrunError) else Outcome.NOT_RUN
+                signal = stop.exit_code if isinstance(error, Stopped) else None
+                result = NotebookResult(__version__, errand.job.notebook, None, None, outcome, started, 0.0)
+                result = replace(result, problem=problem, signal=signal, warnings=tuple(journal.warnings))
+                observe(RunFinished(errand.name, result))
+            results.append(result)
+    return results
 
 
 def _policy(options: BatchOptions) -> Policy:

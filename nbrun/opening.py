@@ -19,7 +19,7 @@ from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
 from nbrun.jupyter.upload import UploadedNotebook
 from nbrun.pipeline import Notebook
-from nbrun.places import absolute, local_notebook, local_output, root_for, shown
+from nbrun.places import absolute, local_folder, local_notebook, local_output, root_for, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class Place:
     """Where a notebook is and where its result goes, as the user named them; without an ``output``, in place.
 
     With ``upload`` both are on this machine although the server is not. ``force`` overwrites what somebody else has
-    changed during the run, ``undo`` says what becomes of the notebook as it was.
+    changed during the run, ``undo`` says what becomes of the notebook as it was. The kernel works in ``cwd``, a folder
+    where the server is, if not in the notebook's.
     """
 
     notebook: str
@@ -51,6 +52,7 @@ class Place:
     upload: bool = False
     force: bool = False
     undo: Undo = Undo.NONE
+    cwd: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,14 @@ async def existing_host(access: Access, starting: Callable[[], None] = lambda: N
     async with connect(destination, options=HttpOptions(access.ca_file, verify=access.verify)) as client:
 
         def find(place: Place, warn: Callable[[str], None]) -> Notebook:
+            cwd = contents_path(place.cwd) if place.cwd else None
             if place.upload:
                 local = local_notebook(place.notebook)
                 output = Path(place.output or local)
-                return UploadedNotebook(client.contents, local, output, warn=warn, force=place.force)
+                return UploadedNotebook(client.contents, local, output, warn=warn, force=place.force, cwd=cwd)
             path = contents_path(place.notebook)
             target = contents_path(place.output) if place.output else path
-            return ServerNotebook(client.contents, path, target, warn=warn, force=place.force, undo=place.undo)
+            return ServerNotebook(client.contents, path, target, warn=warn, force=place.force, undo=place.undo, cwd=cwd)
 
         yield Host(Server(client), find)
 
@@ -98,7 +101,7 @@ async def private_host(
     It may have been `started` already, for the same root.
     """
     pairs = [(local_notebook(place.notebook), local_output(place.output or place.notebook)) for place in places]
-    root = root_for(pairs)
+    root = root_for(pairs, [local_folder(place.cwd) for place in places if place.cwd])
     here = Path.cwd()  # asked for now: a notebook may take it away
     starting()
     embedded = started or EmbeddedServer(root, zygote=access.zygote, preload=access.preload)
@@ -114,6 +117,12 @@ async def private_host(
                 force=place.force,
                 undo=place.undo,
                 name_for_user=lambda path: shown(root / path, here),
+                cwd=_below(root, absolute(here / place.cwd)) if place.cwd else None,
             )
 
         yield Host(Server.private(client, embedded.log_tail), find, lambda: embedded.has_ended, embedded.ended)
+
+
+def _below(root: Path, folder: Path) -> str:
+    """Give a folder's path on a server with that root, whose own path is empty."""
+    return "" if folder == root else folder.relative_to(root).as_posix()

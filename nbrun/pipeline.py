@@ -52,7 +52,11 @@ class Notebook(Protocol):
     """Where a notebook comes from and where its result goes."""
 
     path: str
-    """Where it is on the server; the kernel's working directory is the folder of it."""
+    """Where it is on the server."""
+
+    @property
+    def kernel_path(self) -> str:
+        """Where it is to its kernel, whose working directory is the folder of it."""
 
     async def load(self) -> Mapping[str, Any]:
         """Give the content, of nbformat 4."""
@@ -172,7 +176,7 @@ class _Run:
         saving: asyncio.Task[NotebookResult] | None = None
         ended_by: BaseException | None = None
         try:
-            async with self._autosave, self._session(server, notebook.path, spec) as running:
+            async with self._autosave, self._session(server, notebook.kernel_path, spec) as running:
                 await self._stop.guard(self._lift_limits(server, running))
                 depth = await self._stop.guard(find_depth(running, plan, self._job.pipeline, self._journal.warn))
                 execution = self._prepare(document, plan, running, depth)

@@ -21,6 +21,14 @@ def local_notebook(name: str) -> Path:
     return path
 
 
+def local_folder(name: str | os.PathLike[str]) -> Path:
+    """Give the path of a folder to work in; raises :class:`UsageError` where there is none."""
+    path = absolute(name)
+    if not path.is_dir():
+        raise UsageError(f"{name}: there is no such folder to work in")
+    return path
+
+
 def local_output(output: str | os.PathLike[str]) -> Path:
     """Give where a result goes; raises :class:`UsageError` for a folder."""
     path = absolute(output)
@@ -35,20 +43,21 @@ def absolute(name: str | os.PathLike[str]) -> Path:
     return path.parent.resolve() / path.name if ".." in path.parts else path
 
 
-def root_for(pairs: Sequence[tuple[Path, Path]]) -> Path:
+def root_for(pairs: Sequence[tuple[Path, Path]], folders: Sequence[Path] = ()) -> Path:
     """Give the folder that is the server's root: it holds the git root or folder of each notebook, and each output.
 
-    `pairs` are absolute paths of notebooks and outputs. Raises :class:`UsageError` where no folder can hold them all.
+    `pairs` are absolute paths of notebooks and outputs, `folders` are to be in it, too. Raises :class:`UsageError`
+    where no folder can hold them all.
     """
-    folders: dict[Path, Path] = {}
+    around: dict[Path, Path] = {}
     for notebook, _ in pairs:
-        if notebook.parent not in folders:
+        if notebook.parent not in around:
             roots = (folder for folder in notebook.parents if (folder / ".git").exists())
-            folders[notebook.parent] = next(roots, notebook.parent)
+            around[notebook.parent] = next(roots, notebook.parent)
     try:
-        return Path(os.path.commonpath([*folders.values(), *(output.parent for _, output in pairs)]))
+        return Path(os.path.commonpath([*around.values(), *(output.parent for _, output in pairs), *folders]))
     except ValueError:
-        raise UsageError(f"{pairs[0][1]}: on another drive than the notebook") from None
+        raise UsageError(f"{pairs[0][1]}: on another drive than the notebook, or than the folder to work in") from None
 
 
 def shown(path: Path, here: Path) -> str:

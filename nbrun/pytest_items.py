@@ -12,7 +12,7 @@ import pytest
 
 from nbrun.core.durations import parse_duration
 from nbrun.core.job import STARTUP_LIMIT, Job, Limits
-from nbrun.core.results import NotebookResult, Outcome
+from nbrun.core.results import NotebookResult
 from nbrun.core.tracebacks import trimmed
 from nbrun.errors import NbrunError
 from nbrun.notebook_server import NotebookServer
@@ -91,7 +91,7 @@ class NotebookItem(pytest.Item):
         result = self.notebooks.run(self.path, name, record)
         for warning in result.warnings:
             self.add_report_section("call", "nbrun", warning)
-        if result.outcome is not Outcome.PASSED:
+        if not result.went_well:
             raise NotebookFailed(told(record, name, result))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

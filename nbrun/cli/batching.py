@@ -134,5 +134,5 @@ def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
 def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
     """Tell whether the one run needs nothing that only a batch has."""
     output = given["output"] or ""
-    special = ("cache", "shard", "changed_since", "retries", "exclude", "no_cache_read")
+    special = ("cache", "shard", "changed_since", "retries", "exclude", "no_cache_read", "prepare_only")
     return not (overrides or "{" in output or any(given[name] for name in special))

@@ -57,6 +57,10 @@ def parameter_options(function: Function) -> Function:
                 help="Take parameters that the notebook does not declare, or declares with another type.",
             ),
             click.option(
+                "-l", "--language", metavar="NAME",
+                help="Write the parameters in this language, whatever the kernelspec says of its own.",
+            ),
+            click.option(
                 "--secret", multiple=True, metavar="NAME[=ENVVAR]",
                 help="Set NAME in the kernel to the value of an environment variable, unseen, and mask it everywhere.",
             ),

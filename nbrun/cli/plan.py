@@ -50,6 +50,7 @@ def _preview(notebook: str, given: dict[str, Any]) -> Any:
     job = Job(
         notebook,
         kernel=given["kernel"],
+        language=given["language"],
         limits=Limits(given["timeout"], given["cell_timeout"], given["idle_timeout"]),
         allow_errors=given["allow_errors"],
         parameters=given["parameters"],

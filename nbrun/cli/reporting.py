@@ -27,13 +27,32 @@ _OPTIONS = (
         default=None,
         help="Tell GitHub: groups, annotations, the job's summary, outputs. On by itself in a job on GitHub.",
     ),
-    click.option("--log-output", is_flag=True, help="Show the outputs of cells as they come."),
+    click.option("--log-output/--no-log-output", help="Show the outputs of cells as they come."),
+    click.option(
+        "--stdout-file", metavar="FILE", help="Write here what cells write to standard output, as it comes; - as above."
+    ),
+    click.option("--stderr-file", metavar="FILE", help="The same of standard error; it may be the same file."),
+    click.option(
+        "--progress-bar/--no-progress-bar",
+        default=True,
+        help="Show live lines on a terminal (the default), or write a log there, too.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong."),
 )
 NAMES = (
-    "json_file", "junit_file", "events_file", "html_folder", "html_scripts", "github", "log_output", "quiet",
+    "json_file", "junit_file", "events_file", "html_folder", "html_scripts", "github", "log_output",
+    "stdout_file", "stderr_file", "progress_bar", "quiet",
 )  # fmt: skip
 """The parameters that the options come as."""
+_FILES = {
+    "json_file": "--json",
+    "junit_file": "--junit",
+    "events_file": "--events",
+    "stdout_file": "--stdout-file",
+    "stderr_file": "--stderr-file",
+}
+_STANDARD_OUTPUT = ("-", "/dev/stdout")
+_SHOWN = (*_STANDARD_OUTPUT, "/dev/stderr")
 
 
 def reporting_options(function: Function) -> Function:
@@ -53,12 +72,10 @@ class Reports:
     def __init__(self, given: dict[str, Any], *, one: str | None = None) -> None:
         self._one = one
         self._is_one = False
-        on_output = [option for option in ("--json", "--events") if given[f"{option[2:]}_file"] == "-"]
-        if len(on_output) > 1:
-            raise UsageError("--json - and --events -: only one of them can have standard output")
-        for option in ("json", "junit", "events"):
-            _check_file(f"--{option}", given[f"{option}_file"])
         self._github = _on_github() if given["github"] is None else bool(given["github"])
+        _check_streams(given, on_github=self._github)
+        for option in ("json", "junit", "events", "stdout", "stderr"):
+            _check_file(_FILES[f"{option}_file"], given[f"{option}_file"])
         if given["html_folder"] is not None:
             _check_html(Path(given["html_folder"]))
         self._given = given
@@ -74,7 +91,8 @@ class Reports:
         from nbrun.reporters.fanout import Fanout, Listener
 
         quiet, log_output = given["quiet"], given["log_output"]
-        console = Console(log_output=log_output, quiet=quiet, runner=self._github, mask=_mask_of(given))
+        progress, mask = given["progress_bar"], _mask_of(given)
+        console = Console(log_output=log_output, quiet=quiet, progress=progress, runner=self._github, mask=mask)
         files: list[Listener] = []
         if given["json_file"]:
             from nbrun.reporters.jsonlines import Results
@@ -88,6 +106,10 @@ class Reports:
             from nbrun.reporters.junit import JUnit
 
             files.append(JUnit(Path(given["junit_file"])))
+        if given["stdout_file"] or given["stderr_file"]:
+            from nbrun.reporters.streamfile import stream_files
+
+            files += stream_files(given["stdout_file"], given["stderr_file"])
         if given["html_folder"]:
             from nbrun.reporters.html import Html
 
@@ -153,12 +175,26 @@ def _on_github() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
+def _check_streams(given: dict[str, Any], *, on_github: bool) -> None:
+    """Refuse what would mix data on standard output, or let a notebook command GitHub's runner."""
+    there = [option for name, option in _FILES.items() if given[name] in _STANDARD_OUTPUT]
+    if len(there) > 1 and there != ["--stdout-file", "--stderr-file"]:
+        raise UsageError(f"{' - and '.join(there)} -: only one of them can have standard output")
+    for name in ("stdout_file", "stderr_file"):
+        if on_github and given[name] in _SHOWN:
+            raise UsageError(
+                f"{_FILES[name]} {given[name]}: GitHub's runner would take commands from what notebooks write there",
+                hint="--log-output shows outputs without that.",
+            )
+
+
 def _check_file(option: str, target: str | None) -> None:
     """Find out before the run, not after it, that a report cannot be written."""
-    if target in (None, "-"):
+    if target is None or target in _SHOWN:
         return
     path = Path(target)
-    if path.is_dir() or (path.parent.exists() and not os.access(path.parent, os.W_OK)):
+    there = path if path.exists() else path.parent
+    if path.is_dir() or (there.exists() and not os.access(there, os.W_OK)):
         raise UsageError(f"{option} {path}: cannot be written there")
 
 

@@ -12,6 +12,7 @@ from nbrun.cli.notebook_parameters import parameter_options, read_parameters
 from nbrun.cli.outputs import output_options, output_settings
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
 from nbrun.cli.plan import show_plan
+from nbrun.cli.preparing import prepared_as, preparing_options, working_folders
 from nbrun.cli.reporting import Reports, reporting_options
 from nbrun.cli.saving import saving_of, saving_options
 from nbrun.cli.settings import current_project, overrides_for, settings_options
@@ -34,6 +35,7 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
 @click.option("--upload", is_flag=True, help="PATH is on this machine: upload it to --server, bring the result back.")
 @parameter_options
 @click.option("-k", "--kernel", metavar="NAME", help="Run with this kernelspec instead of the notebook's own.")
+@preparing_options
 @click.option("--timeout", type=Duration(), help="Limit of the whole run, from its first cell: 90, 90s, 5m, 1h30m.")
 @click.option("--cell-timeout", "--execution-timeout", type=Duration(), help="Limit of each cell.")
 @click.option("--idle-timeout", type=Duration(), help="Limit of a running cell's silence.")
@@ -99,6 +101,8 @@ def _run_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "password": find_password() if given["server"] else None,
         "upload": given["upload"],
         "kernel": given["kernel"],
+        "language": given["language"],
+        **prepared_as(given),
         "timeout": given["timeout"],
         "cell_timeout": given["cell_timeout"],
         "idle_timeout": given["idle_timeout"],
@@ -144,7 +148,7 @@ async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
     from nbrun.places import local_notebook, local_output, root_for
 
     pair = (local_notebook(notebook), local_output(given["output"] or notebook))
-    server = EmbeddedServer(root_for([pair]), **read_speed(given))
+    server = EmbeddedServer(root_for([pair], working_folders(given)), **read_speed(given))
     await server.start()
     return server
 

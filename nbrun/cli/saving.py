@@ -10,13 +10,22 @@ from nbrun.cli.parameters import Duration
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class Pause(Duration):
+    """Seconds between two saves; ``0`` is papermill's word for never."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Give seconds; infinity for ``never``."""
+        return super().convert("never" if str(value) == "0" else value, param, ctx)
+
+
 def saving_options(function: Function) -> Function:
     """Add the options."""
     for decorate in reversed(
         (
             click.option(
                 "--save-every",
-                type=Duration(),
+                "--autosave-cell-every",
+                type=Pause(),
                 help="Save so often while it runs, but never for more than 5 % of the time; or never. By default nbrun "
                 "chooses, by time and size.",
             ),

@@ -26,6 +26,8 @@ from nbrun.errors import UsageError
 Function = TypeVar("Function", bound=Callable[..., Any])
 EACH = {
     "kernel": ("kernel", False),
+    "language": ("language", False),
+    "report-mode": ("report_mode", False),
     "timeout": ("timeout", False),
     "cell-timeout": ("cell_timeout", False),
     "idle-timeout": ("idle_timeout", False),
@@ -189,11 +191,15 @@ def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) 
         if name in options and name != "exclude" and parameter.name:
             value = options[name]
             is_path = isinstance(parameter.type, click.Path) or parameter.metavar in _PATHS
-            on_server = name == "output" and options.get("server") and not options.get("upload")
-            if is_path and isinstance(value, str) and not on_server:
+            if is_path and isinstance(value, str) and not _is_on_server(name, options):
                 value = from_here(folder, value)
             found[parameter.name] = value
     return found
+
+
+def _is_on_server(name: str, options: Mapping[str, Any]) -> bool:
+    """Tell whether the path that an option names is a server's."""
+    return bool(options.get("server")) and (name == "cwd" or (name == "output" and not options.get("upload")))
 
 
 def from_here(folder: Path, path: str) -> str:

@@ -15,6 +15,7 @@ _CAUSES = {
     Outcome.FAILED: Cause.CELL,
     Outcome.TIMED_OUT: Cause.TIMEOUT,
 }
+_NOT_EXECUTED = (Outcome.NOT_RUN, Outcome.PREPARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Durations:
         runs = content.get("runs")
         for run in map(as_object, runs if isinstance(runs, list) else [content]):
             took, notebook = run.get("seconds"), run.get("notebook")
-            real = run.get("outcome") != Outcome.NOT_RUN.value and not run.get("cached")
+            real = run.get("outcome") not in _NOT_EXECUTED and not run.get("cached")
             if real and isinstance(notebook, str) and isinstance(took, (int, float)) and took > 0:
                 found[run_key(notebook, as_object(run.get("parameters")))] = float(took)
         return cls(found)
@@ -66,7 +67,7 @@ class Durations:
         taken = {
             run_key(result.notebook, result.parameters): result.seconds
             for result in results
-            if result.outcome is not Outcome.NOT_RUN and not result.cached and result.seconds > 0
+            if result.outcome not in _NOT_EXECUTED and not result.cached and result.seconds > 0
         }
         return Durations({**self.seconds, **taken})
 

@@ -28,13 +28,15 @@ _STEERING = (SKIP_TAG, RAISES_TAG, PARAMETERS_TAG)
 class Ingredients:
     """What decides a run's outputs, beside the notebook and the job; ``kernel`` describes it as far as is known.
 
-    ``inputs`` gives the hash of each declared file by its path.
+    ``inputs`` gives the hash of each declared file by its path; ``cwd`` is the kernel's working folder as it is seen
+    from the notebook's.
     """
 
     parameters: Mapping[str, Any]
     kernel: Mapping[str, Any]
     inputs: Mapping[str, str]
     version: str
+    cwd: str = "."
 
 
 def declared_inputs(document: Document) -> list[str]:
@@ -53,7 +55,7 @@ def run_hash(document: Document, job: Job, ingredients: Ingredients) -> str:
         "parameters": {name: repr(value) for name, value in sorted(ingredients.parameters.items())},
         "kernel": ingredients.kernel,
         "inputs": dict(sorted(ingredients.inputs.items())),
-        "options": [job.allow_errors, job.raw_streams],
+        "options": [job.allow_errors, job.raw_streams, job.report_mode, job.language or "", ingredients.cwd],
     }
     return hashlib.sha256(dumps(known)).hexdigest()
 

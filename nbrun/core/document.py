@@ -64,6 +64,11 @@ class Document:
         cell["metadata"]["trusted"] = True
         self.mark(index, None)
 
+    def hide_sources(self) -> None:
+        """Have the sources of all code cells folded away where the notebook is opened, as in a report."""
+        for _, cell in self.code_cells():
+            cell["metadata"]["jupyter"] = {**as_object(cell["metadata"].get("jupyter")), "source_hidden": True}
+
     def record(
         self, index: int, outputs: Sequence[Output], execution_count: int | None, timing: Mapping[str, str]
     ) -> None:

@@ -26,7 +26,8 @@ class Limits:
 class Job:
     """One run of one notebook.
 
-    ``notebook`` is its name for the user, the path as it was given; ``kernel`` overrides the notebook's own kernelspec.
+    ``notebook`` is its name for the user, the path as it was given; ``kernel`` overrides the notebook's own kernelspec,
+    ``language`` what that says of the language in which values are written. ``report_mode`` hides the sources of code.
     ``save_every`` is the pause in seconds between two saves while it runs: None to choose it, infinite to save at the
     end only. ``tolerate_loss`` makes lost output a warning, ``note_loss`` says so at the end of the cell's outputs.
     ``parameters`` are injected into the notebook, ``allow_new`` those too that it does not declare; ``secrets`` are set
@@ -38,10 +39,12 @@ class Job:
 
     notebook: str
     kernel: str | None = None
+    language: str | None = None
     limits: Limits = field(default_factory=Limits)
     allow_errors: bool = False
     save: bool = True
     save_every: float | None = None
+    report_mode: bool = False
     raw_streams: bool = False
     record_timing: bool = True
     tolerate_loss: bool = False

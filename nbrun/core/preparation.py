@@ -36,28 +36,32 @@ def prepare(document: Document, job: Job, kernel: str, language: str, find_write
     """
     if twice := job.secrets.keys() & job.parameters.keys():
         raise UsageError(f"{job.notebook}: {', '.join(sorted(twice))} is given as a parameter and as a secret")
+    written = job.language or language
     parameters: Mapping[str, Any] = {}
     warnings: list[str] = []
     if job.parameters:
-        writer = find_writer(kernel, language)
+        writer = find_writer(job.language or kernel, written)
         parameters, warnings = set_parameters(
-            document, job.parameters, writer, language, job.notebook, allow_new=job.allow_new
+            document, job.parameters, writer, written, job.notebook, allow_new=job.allow_new
         )
+    if job.report_mode:
+        document.hide_sources()
     plan = make_plan(document, job)
     if job.secrets:
         short = [name for name, value in job.secrets.items() if is_too_short(value)]
         warnings += [f"the secret {name} is too short to be masked in the outputs" for name in short]
-        plan = _with_secrets(plan, document, job.secrets, find_writer(kernel, language), language)
+        first, again, after = _secret_code(document, job.secrets, find_writer(job.language or kernel, written), written)
+        if language == "python":
+            first = f"{UNHEARD}\n{first}"
+        plan = with_preparation(plan, first, again, after)
     return Prepared(plan, parameters, warnings)
 
 
-def _with_secrets(
-    plan: Plan, document: Document, secrets: Mapping[str, str], writer: LiteralWriter, language: str
-) -> Plan:
+def _secret_code(
+    document: Document, secrets: Mapping[str, str], writer: LiteralWriter, language: str
+) -> tuple[str, str, int | None]:
+    """Give the code that sets the secrets first, the code that sets them again, and the cell behind which it does."""
     known = declared(document, language)
     # What the notebook declares comes behind its declaration only: there may be but one in some languages.
     new = {name: value for name, value in secrets.items() if name not in known.names}
-    first, again = writer.cell(new, comment=""), writer.cell(secrets, comment="", declared=secrets)
-    if language == "python":
-        first = f"{UNHEARD}\n{first}"
-    return with_preparation(plan, first, again, known.index)
+    return writer.cell(new, comment=""), writer.cell(secrets, comment="", declared=secrets), known.index

@@ -37,6 +37,8 @@ class Outcome(StrEnum):
     """What came of a notebook."""
 
     PASSED = "passed"
+    PREPARED = "prepared"
+    """It has its parameters, and was not to be run."""
     FAILED = "failed"
     TIMED_OUT = "timed-out"
     KERNEL_DIED = "kernel-died"
@@ -50,6 +52,7 @@ class Outcome(StrEnum):
 
 _EXIT_CODES = {
     Outcome.PASSED: ExitCode.OK,
+    Outcome.PREPARED: ExitCode.OK,
     Outcome.FAILED: ExitCode.NOTEBOOK_FAILED,
     Outcome.TIMED_OUT: ExitCode.NOTEBOOK_FAILED,
     Outcome.KERNEL_DIED: ExitCode.KERNEL,
@@ -58,7 +61,8 @@ _EXIT_CODES = {
     Outcome.INCOMPLETE: ExitCode.INCOMPLETE,
     Outcome.NOT_RUN: ExitCode.USAGE,
 }
-_OUTCOMES = {code: outcome for outcome, code in _EXIT_CODES.items() if outcome is not Outcome.TIMED_OUT}
+_NEVER_OF_AN_ERROR = (Outcome.PREPARED, Outcome.TIMED_OUT)
+_OUTCOMES = {code: outcome for outcome, code in _EXIT_CODES.items() if outcome not in _NEVER_OF_AN_ERROR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,11 @@ class NotebookResult:
         if self.outcome is Outcome.NOT_RUN and not self.attempts:
             return ExitCode.NOTHING_TO_RUN
         return _EXIT_CODES[self.outcome]
+
+    @property
+    def went_well(self) -> bool:
+        """Tell whether all was done that was asked for."""
+        return self.outcome in (Outcome.PASSED, Outcome.PREPARED)
 
     @property
     def failing(self) -> CellResult | None:

@@ -89,6 +89,11 @@ class Checkpoint:
         return cls(fields.text("id"), fields.maybe_time("last_modified"))
 
 
+def kernel_path(notebook: str, cwd: str | None) -> str:
+    """Give the path at which the kernel of a notebook is started, so that it works in `cwd`, or in its own folder."""
+    return notebook if cwd is None else str(PurePosixPath(cwd, PurePosixPath(notebook).name))
+
+
 class Contents:
     """The files of one server.
 
@@ -166,6 +171,16 @@ class Contents:
         except NotFound:
             return False
         return True
+
+    async def require_folder(self, path: str) -> None:
+        """Raise :class:`UsageError` where there is no such folder: a server takes another for a kernel, in silence."""
+        try:
+            found = (await self.get(path, content=False)).type
+        except NotFound:
+            found = ""
+        if found != "directory":
+            hint = "Paths on a server are relative to its root folder; hidden ones do not exist for it."
+            raise UsageError(f"{path}: there is no such folder on the server to work in", hint=hint)
 
     async def save(self, path: str, body: Body, *, retry: RetryPolicy = SAVE) -> Saved:
         """PUT a contents model that is JSON already: ``{"type": "notebook", "format": "json", "content": …}``.

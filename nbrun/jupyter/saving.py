@@ -24,7 +24,7 @@ from nbrun.core.document import Document
 from nbrun.core.merging import fingerprints, merge
 from nbrun.core.unreadable import why_unreadable
 from nbrun.errors import NbrunError, NoSuchNotebook, NotANotebook, NotFound, RequestRefused, SaveFailed, ServerError
-from nbrun.jupyter.contents import Contents, ContentsModel
+from nbrun.jupyter.contents import Contents, ContentsModel, kernel_path
 from nbrun.jupyter.looks import arrived, differ, is_of, written_since
 from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
 from nbrun.jupyter.undo import Undo, UndoPoint
@@ -48,8 +48,12 @@ class ServerNotebook:
         force: bool = False,
         name_for_user: Callable[[str], str] = str,
         undo: Undo = Undo.NONE,
+        cwd: str | None = None,
     ) -> None:
-        """Prepare; `warn` is told of what the user should know, who knows files by `name_for_user` of their path."""
+        """Prepare; `warn` is told of what the user should know, who knows files by `name_for_user` of their path.
+
+        The kernel's working folder is `cwd`, a path on the server, if not the notebook's own.
+        """
         self.path = path
         self._contents = contents
         self._output = output
@@ -57,12 +61,20 @@ class ServerNotebook:
         self._force = force
         self._name = name_for_user
         self._undo = UndoPoint(contents, undo)
+        self._cwd = cwd
         self._seen: ContentsModel | None = None
         self._known: frozenset[int] = frozenset()
         self._was_undone = False
 
+    @property
+    def kernel_path(self) -> str:
+        """Where it is to its kernel, whose working directory is the folder of it."""
+        return kernel_path(self.path, self._cwd)
+
     async def load(self) -> Mapping[str, Any]:
         """Fetch the notebook's content; raises :class:`NoSuchNotebook` or :class:`NotANotebook`."""
+        if self._cwd is not None:
+            await self._contents.require_folder(self._cwd)
         try:
             model = await self._fetch()
         except NotFound:

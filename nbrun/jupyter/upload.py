@@ -14,7 +14,7 @@ from nbrun.core import jsontext
 from nbrun.core.document import Document
 from nbrun.core.merging import Merged, fingerprints, merge
 from nbrun.errors import BadFrame, NbrunError, NotANotebook, NotFound, UsageError
-from nbrun.jupyter.contents import Contents
+from nbrun.jupyter.contents import Contents, kernel_path
 from nbrun.jupyter.retry import RetryPolicy
 from nbrun.local_files import free_name_beside, read_text, write_notebook
 
@@ -23,17 +23,26 @@ class UploadedNotebook:
     """A notebook on this machine that is run on a server."""
 
     def __init__(
-        self, contents: Contents, local: Path, output: Path, *, warn: Callable[[str], None], force: bool = False
+        self,
+        contents: Contents,
+        local: Path,
+        output: Path,
+        *,
+        warn: Callable[[str], None],
+        force: bool = False,
+        cwd: str | None = None,
     ) -> None:
         """Prepare to run `local` and write the result to `output`.
 
-        A notebook that somebody changed meanwhile is overwritten only with `force`.
+        A notebook that somebody changed meanwhile is overwritten only with `force`. The kernel works in `cwd`, a folder
+        on the server, if not where the notebook is uploaded to.
         """
         self._contents = contents
         self._local = local
         self._output = output
         self._warn = warn
         self._force = force
+        self._cwd = cwd
         self._text: str | None = None
         """What the file to write to held when it was last seen; None where that does not matter."""
         self._known: frozenset[int] = frozenset()
@@ -41,12 +50,19 @@ class UploadedNotebook:
         self.path = f"{self._folder}/{local.name}"
         """Where it is on the server."""
 
+    @property
+    def kernel_path(self) -> str:
+        """Where it is to its kernel, whose working directory is the folder of it."""
+        return kernel_path(self.path, self._cwd)
+
     async def load(self) -> Mapping[str, Any]:
         """Upload the file as it is and fetch it as a notebook; raises :class:`UsageError` for one that is none.
 
         Raises :class:`NotFound` for a server without a contents API, such as a kernel gateway.
         """
         text = read_text(self._local)
+        if self._cwd is not None:
+            await self._contents.require_folder(self._cwd)
         try:
             await self._contents.make_directory(self._folder)
         except NotFound as error:

@@ -39,7 +39,12 @@ from nbrun.reporters.record import Fault, RunRecord, fault_of, is_fault
 
 HEARTBEAT = 30.0
 """Seconds between two signs of life in a log."""
-STYLES = {Outcome.PASSED: "bold green", Outcome.INTERRUPTED: "bold yellow", Outcome.INCOMPLETE: "bold yellow"}
+STYLES = {
+    Outcome.PASSED: "bold green",
+    Outcome.PREPARED: "bold green",
+    Outcome.INTERRUPTED: "bold yellow",
+    Outcome.INCOMPLETE: "bold yellow",
+}
 """The colours of outcomes; all others are red."""
 _LONGEST_TABLE = 20
 """Runs that the table at the end names though they passed; of more it names those that did not."""
@@ -168,7 +173,7 @@ class BatchConsole:
                 self._say(f"    {line}", "dim" if line.startswith("File ") else "")
 
     def _sum_up(self, batch: BatchResult) -> None:
-        failed = [run for run in batch.runs if run.outcome is not Outcome.PASSED]
+        failed = [run for run in batch.runs if not run.went_well]
         if self._quiet and not failed:
             return
         named = batch.runs if len(batch.runs) <= _LONGEST_TABLE and not self._quiet else failed
@@ -203,7 +208,7 @@ class BatchConsole:
         done = len(self._results)
         running = [now - row.began for row in self._rows.values()]
         left = time_left([run.seconds for run in self._results], running, max(0, self._all - done - len(running)))
-        failed = sum(run.outcome is not Outcome.PASSED for run in self._results)
+        failed = sum(not run.went_well for run in self._results)
         said = Text(f"{done} of {self._all}", "bold")
         if failed:
             said.append(f", {failed} not passed", "bold red")

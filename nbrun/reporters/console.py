@@ -28,7 +28,7 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
-from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
+from nbrun.core.results import CellOutcome, CellResult, NotebookResult
 from nbrun.reporters import wording
 from nbrun.reporters.batch_console import HEARTBEAT, STYLES, BatchConsole
 from nbrun.reporters.github_commands import harmless
@@ -38,8 +38,9 @@ from nbrun.reporters.outputlog import OutputLog
 class Console:
     """Listens to one run, or to a batch of them, and writes to standard error.
 
-    In a log that a GitHub runner reads (`runner`), nothing that comes out of a notebook is a command to it. `mask`
-    takes secrets out of lines: what a terminal makes of carriage returns and backspaces may put one together.
+    Without `progress` a terminal gets what a log does. In a log that a GitHub runner reads (`runner`), nothing that
+    comes out of a notebook is a command to it. `mask` takes secrets out of lines: what a terminal makes of carriage
+    returns and backspaces may put one together.
     """
 
     name = "the console"
@@ -49,6 +50,7 @@ class Console:
         *,
         log_output: bool = False,
         quiet: bool = False,
+        progress: bool = True,
         runner: bool = False,
         mask: Callable[[str], str] = str,
         console: RichConsole | None = None,
@@ -61,7 +63,8 @@ class Console:
         self._clean = (lambda text: "\n".join(map(harmless, mask(text).split("\n")))) if runner else mask
         self._logs_output = log_output and not quiet
         self._log = OutputLog(self._say_output) if self._logs_output else None
-        self._live = self._console.is_terminal and on_screen and not self._console.is_dumb_terminal and not quiet
+        can_move = self._console.is_terminal and on_screen and not self._console.is_dumb_terminal
+        self._live = can_move and progress and not quiet
         self._batch: BatchConsole | None = None
         self._line: Live | None = None
         self._spinner = Spinner("dots")
@@ -159,13 +162,13 @@ class Console:
     def _finish(self, result: NotebookResult) -> None:
         self.close()
         failing = result.failing
-        if failing is not None and failing.error is not None and result.outcome is not Outcome.PASSED:
+        if failing is not None and failing.error is not None and not result.went_well:
             for line in failing.error.traceback:
                 self._say_output(line)
         style = STYLES.get(result.outcome, "bold red")
         for line in wording.problem(result):
             self._say(line, style if not line.startswith("  ") else "")
-        if not self._quiet or result.outcome is not Outcome.PASSED:
+        if not self._quiet or not result.went_well:
             self._say(f"{result.notebook}: {wording.summary(result)}", style)
 
     def _say(self, line: str, style: str = "") -> None:

@@ -160,7 +160,7 @@ class GitHub:
             "outcome": outcome_of_all(self._record),
             "exit-code": str(exit_code),
             "passed": str(passed),
-            "failed": str(len(results) - passed),
+            "failed": str(sum(not result.went_well for result in results)),
             **self._places,
         }
         with Path(target).open("a", encoding="utf-8", errors="replace") as out:

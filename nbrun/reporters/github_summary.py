@@ -15,7 +15,13 @@ from nbrun.reporters.record import Fault, Record, RunRecord, fault_of, is_fault
 LIMIT = 1024 * 1024 - 4096
 """Bytes of the file, what other steps of an action wrote into it included."""
 _SLOWEST = 10
-_SIGNS = {Outcome.PASSED: "✅", Outcome.INTERRUPTED: "🛑", Outcome.INCOMPLETE: "⚠️", Outcome.NOT_RUN: "🚫"}
+_SIGNS = {
+    Outcome.PASSED: "✅",
+    Outcome.PREPARED: "📝",
+    Outcome.INTERRUPTED: "🛑",
+    Outcome.INCOMPLETE: "⚠️",
+    Outcome.NOT_RUN: "🚫",
+}
 _MARKUP = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>|#~&"})
 
 
@@ -43,17 +49,18 @@ def _size(parts: Sequence[str]) -> int:
 
 
 def _heading(runs: Sequence[tuple[RunRecord, NotebookResult]], batch: BatchResult | None) -> str:
-    passed = sum(result.outcome is Outcome.PASSED for _, result in runs)
+    well = sum(result.went_well for _, result in runs)
+    all_well = "all prepared" if all(result.outcome is Outcome.PREPARED for _, result in runs) else "all passed"
     seconds = batch.seconds if batch else sum(result.seconds for _, result in runs)
     notebooks = "1 notebook" if len(runs) == 1 else f"{len(runs)} notebooks"
-    said = "all passed" if passed == len(runs) else f"{len(runs) - passed} did not pass"
+    said = all_well if well == len(runs) else f"{len(runs) - well} did not pass"
     return f"## {notebooks}: {said} in {spell_duration(seconds)}\n\n"
 
 
 def _table(runs: Sequence[tuple[RunRecord, NotebookResult]], room: int) -> Iterator[str]:
     yield "| | notebook | outcome | cells | time |\n|---|---|---|---|--:|\n"
     # Those that did not pass come first: they are what somebody looks for.
-    ordered = sorted(runs, key=lambda pair: pair[1].outcome is Outcome.PASSED)
+    ordered = sorted(runs, key=lambda pair: pair[1].went_well)
     for number, (run, result) in enumerate(ordered):
         sign = _SIGNS.get(result.outcome, "❌")
         said = wording.outcome(result) + (" (cached)" if result.cached else "")

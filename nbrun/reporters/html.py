@@ -158,6 +158,7 @@ def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
     return {
         "name": plain(run.name),
         "outcome": result.outcome.value,
+        "well": result.went_well,
         "said": wording.outcome(result),
         "tally": wording.tally(result),
         "seconds": result.seconds,
@@ -199,8 +200,8 @@ def index_facts(record: Record, pages: Mapping[str, str]) -> dict[str, Any]:
     return {
         "rows": rows,
         "tally": [(outcome.value, number) for outcome, number in tally.items() if number],
-        "failed": sum(result.outcome is not Outcome.PASSED for _, result in runs),
-        "passed": tally[Outcome.PASSED],
+        "failed": sum(not result.went_well for _, result in runs),
+        "done": "prepared" if runs and tally[Outcome.PREPARED] == len(runs) else "passed",
         "took": spell_duration(batch.seconds if batch else span),
         "span": spell_duration(span),
         "started": batch.started if batch else min((result.started for _, result in runs), default=""),

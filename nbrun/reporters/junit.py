@@ -105,7 +105,8 @@ class JUnit:
             lost = ET.SubElement(case, "failure", type="incomplete", message=_clean(str(cell.incomplete)))
             lost.text = "The cell passed, but not all of its output arrived."
         elif cell.outcome in (CellOutcome.SKIPPED, CellOutcome.NOT_RUN):
-            reason = "not meant to run" if cell.outcome is CellOutcome.SKIPPED else "the run ended before its turn"
+            reason = "prepared only" if result.outcome is Outcome.PREPARED else "the run ended before its turn"
+            reason = "not meant to run" if cell.outcome is CellOutcome.SKIPPED else reason
             ET.SubElement(case, "skipped", message=reason)
         said = "\n".join(self._said.get((run.name, cell.index), ()))[-LONGEST_OUTPUT:]
         if said:

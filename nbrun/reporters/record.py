@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nbrun.core.events import BatchFinished, BatchStarted, CellStarted, Event, RunFinished
-from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
+from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult
 from nbrun.core.tracebacks import excerpt, failing_line, plain
 
 
@@ -63,12 +63,12 @@ def fails(result: NotebookResult, cell: CellResult) -> bool:
     """Tell whether a cell made its run fail: an error that the call allowed did not."""
     if cell.outcome in (CellOutcome.PASSED, CellOutcome.SKIPPED, CellOutcome.NOT_RUN):
         return False
-    return result.outcome is not Outcome.PASSED
+    return not result.went_well
 
 
 def is_fault(result: NotebookResult) -> bool:
     """Tell whether a run is one to point at: it did not pass, and not because the batch ended before its turn."""
-    return result.outcome is not Outcome.PASSED and result.attempts > 0
+    return not result.went_well and result.attempts > 0
 
 
 @dataclass(frozen=True, slots=True)

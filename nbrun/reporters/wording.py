@@ -8,6 +8,7 @@ from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookRes
 
 _SAID = {
     Outcome.PASSED: "passed",
+    Outcome.PREPARED: "prepared",
     Outcome.FAILED: "failed",
     Outcome.TIMED_OUT: "timed out",
     Outcome.KERNEL_DIED: "kernel died",
@@ -20,7 +21,8 @@ _SAID = {
 
 def summary(result: NotebookResult) -> str:
     """Give the one line that says how a run ended: ``passed: 12 cells in 3.4 s, saved in out/report.ipynb``."""
-    parts = [f"{_SAID[result.outcome]}: {tally(result)} in {spell_duration(result.seconds)}"]
+    took = "" if result.outcome is Outcome.PREPARED else f" in {spell_duration(result.seconds)}"
+    parts = [f"{_SAID[result.outcome]}: {tally(result)}{took}"]
     if result.output and not result.rescued:
         parts.append(f"saved in {result.output}")
     elif result.rescued:
@@ -36,12 +38,18 @@ def outcome(result: NotebookResult) -> str:
 
 
 def tally(result: NotebookResult) -> str:
-    """Count the cells by outcome: ``12 cells``, or ``11 passed, 1 failed, 3 not run``."""
+    """Count the cells by outcome: ``12 cells``, ``11 passed, 1 failed, 3 not run``, or ``12 cells to run``."""
     counts = {outcome: number for outcome, number in result.tally().items() if outcome is not CellOutcome.SKIPPED}
     passed = counts.get(CellOutcome.PASSED, 0)
+    if result.outcome is Outcome.PREPARED:
+        return f"{_cells(counts.get(CellOutcome.NOT_RUN, 0))} to run"
     if set(counts) <= {CellOutcome.PASSED}:
-        return "1 cell" if passed == 1 else f"{passed} cells"
+        return _cells(passed)
     return ", ".join(f"{number} {outcome.value.replace('-', ' ')}" for outcome, number in counts.items())
+
+
+def _cells(number: int) -> str:
+    return "1 cell" if number == 1 else f"{number} cells"
 
 
 def problem(result: NotebookResult) -> list[str]:

@@ -1,0 +1,43 @@
+"""Options of ``nbrun run`` that say what becomes of a notebook before it runs, and where; papermill's spellings."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def preparing_options(function: Function) -> Function:
+    """Add the options."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--cwd",
+                metavar="DIR",
+                help="Let the kernel work in this folder, not in the notebook's; with --server, in one of the server.",
+            ),
+            click.option(
+                "--prepare-only/--prepare-execute",
+                help="Execute nothing: write the notebook with its parameters in it, and without outputs.",
+            ),
+            click.option(
+                "--report-mode/--no-report-mode", help="Hide the code of all cells where the notebook is opened."
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def prepared_as(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the options say, as a run takes it."""
+    return {name: given[name] for name in ("cwd", "prepare_only", "report_mode")}
+
+
+def working_folders(given: Mapping[str, Any]) -> list[Path]:
+    """Give the folder of this machine that the kernel is to work in, if one was named; raises :class:`UsageError`."""
+    from nbrun.places import local_folder
+
+    return [local_folder(given["cwd"])] if given["cwd"] else []

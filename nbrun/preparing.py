@@ -1,0 +1,123 @@
+"""Prepares a notebook for a run that somebody else will do: its parameters are in it, nothing is executed.
+
+On this machine that needs no server: the notebook is read from the disk and written there. What a run would refuse
+(wrong parameters above all) is refused here, too; a kernel that is not installed is only warned of, since it may be
+where the notebook will be run.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nbrun.core.document import Document
+from nbrun.core.events import Journal, RunFinished, Stage
+from nbrun.core.job import Job
+from nbrun.core.jsontext import as_object
+from nbrun.core.literals_base import recordable
+from nbrun.core.notebook_text import notebook_content
+from nbrun.core.parameters import set_parameters
+from nbrun.core.plan import Action, make_plan
+from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
+from nbrun.errors import NoSuchKernel, UsageError
+from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs
+from nbrun.jupyter.kernelspecs import KernelSpecs
+from nbrun.local_files import read_bytes, write_notebook
+from nbrun.opening import Access, Host, Place, existing_host
+from nbrun.places import absolute, local_output
+from nbrun.plugins import literal_writer
+from nbrun.version import __version__
+
+
+@asynccontextmanager
+async def host_to_prepare_on(access: Access) -> AsyncIterator[Host | None]:
+    """Open the server that the notebooks are on; None where they are on this machine."""
+    if not access.server:
+        yield None
+        return
+    async with existing_host(access) as host:
+        yield host
+
+
+async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -> NotebookResult:
+    """Put the parameters into a notebook, save it, and give what came of it; raises :class:`NbrunError`.
+
+    Outputs of an earlier run are taken out: they would be shown as those of the new parameters.
+    """
+    if not job.save:
+        raise UsageError("a notebook that is prepared and not saved is nothing", hint="Leave out --no-save.")
+    began = datetime.now(UTC)
+    journal.enter(Stage.LOADING)
+    if host is None:
+        source = Path(place.notebook)
+        target = Path(place.output or source)
+        local_output(target)
+        document = Document(notebook_content(read_bytes(source), str(source)), name=job.notebook)
+        result = _prepared(document, job, installed_kernelspecs(), "this machine", journal, began)
+        journal.enter(Stage.SAVING)
+        write_notebook(absolute(target), document.content)
+        result = replace(result, output=str(target))
+    else:
+        notebook = host.notebook(place, journal.warn)
+        try:
+            document = Document(await notebook.load(), name=job.notebook)
+            result = _prepared(document, job, await host.server.client.kernelspecs(), "the server", journal, began)
+            journal.enter(Stage.SAVING)
+            result = replace(result, output=await notebook.save(document.content, host.server.save, passed=True))
+        finally:
+            await notebook.close()
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    result = replace(result, seconds=seconds, warnings=tuple(journal.warnings))
+    journal.tell(RunFinished(journal.notebook, result, document.content))
+    return result
+
+
+def _prepared(
+    document: Document, job: Job, kernels: KernelSpecs, where: str, journal: Journal, began: datetime
+) -> NotebookResult:
+    """Change the notebook to what is to be saved, and give what came of it but for where it went."""
+    kernel, language, warning = kernel_of(document, job, kernels, where)
+    warnings = [*document.notes, *([warning] if warning else [])]
+    values: dict[str, Any] = {}
+    if job.parameters:
+        writer = literal_writer(job.language or kernel, language)
+        values, doubts = set_parameters(
+            document, job.parameters, writer, language, job.notebook, allow_new=job.allow_new
+        )
+        warnings += doubts
+    if job.report_mode:
+        document.hide_sources()
+    cells = []
+    for cell in make_plan(document, job).cells:
+        if cell.action is not Action.KEEP:
+            document.clear(cell.index)
+        outcome = CellOutcome.NOT_RUN if cell.action is Action.RUN else CellOutcome.SKIPPED
+        cells.append(CellResult(cell.index, cell.id, outcome))
+    for warning in warnings:
+        journal.warn(warning)
+    started = began.isoformat(timespec="milliseconds")
+    given = recordable(values)
+    record = {"version": __version__, "outcome": Outcome.PREPARED.value}
+    record |= {"started": started} if job.record_timing else {}
+    document.mark_run({**record, **({"parameters": given} if given else {})})
+    return NotebookResult(
+        __version__, job.notebook, None, kernel or None, Outcome.PREPARED, started, 0.0, cells, parameters=given
+    )
+
+
+def kernel_of(document: Document, job: Job, kernels: KernelSpecs | None, where: str) -> tuple[str, str, str]:
+    """Give a notebook's kernel and its language as far as they are known, and a warning or ""."""
+    named = as_object(document.metadata.get("kernelspec"))
+    language = str(as_object(document.metadata.get("language_info")).get("name") or named.get("language") or "")
+    name, warning = job.kernel or str(named.get("name") or ""), ""
+    if kernels is None:
+        warning = "which kernels there are is not known here: jupyter_client is not installed"
+    else:
+        try:
+            spec = kernels.choose(job.kernel, document.metadata)
+            name, language = spec.name, spec.language
+        except NoSuchKernel as error:
+            warning = f"{str(error).replace('the server', where)}. {error.hint}"
+    return name, job.language or language, warning
