@@ -26,12 +26,15 @@ def test_nothing_said_leaves_the_saves_to_nbrun() -> None:
     assert given() == (0, {"save_every": None, "checkpoint": False, "restore_on_failure": False})
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("5m", 300.0), ("100ms", 0.1), ("never", math.inf)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("5m", 300.0), ("100ms", 0.1), ("never", math.inf), ("0", math.inf)]
+)
 def test_a_pause_is_a_duration_or_never(text: str, seconds: float) -> None:
     assert given("--save-every", text)[1]["save_every"] == seconds
+    assert given("--autosave-cell-every", text)[1]["save_every"] == seconds
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "often"])
+@pytest.mark.parametrize("text", ["0.0", "-1", "often"])
 def test_what_is_no_pause_is_a_wrong_call(text: str) -> None:
     assert given("--save-every", text) == (2, {})
 

@@ -97,6 +97,10 @@ def test_durations_go_on_with_what_was_really_run() -> None:
     assert Durations({"a": 1.0, "b": 1.0, "c": 1.0}).updated(ran).seconds == {"a": 2.0, "b": 1.0, "c": 1.0}
 
 
+def test_what_was_only_prepared_took_no_time_of_its_own() -> None:
+    assert Durations({"a": 3.0}).updated([result(Outcome.PREPARED, seconds=0.1)]).seconds == {"a": 3.0}
+
+
 def test_a_runs_key_is_the_same_however_its_parameters_are_ordered() -> None:
     assert run_key("a.ipynb", {}) == "a.ipynb"
     assert run_key("a.ipynb", {"x": 1, "y": 2}) == run_key("a.ipynb", {"y": 2, "x": 1}) != run_key("a.ipynb", {"x": 1})

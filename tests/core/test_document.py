@@ -197,6 +197,18 @@ def test_a_cell_that_is_emptied_can_be_trusted_and_others_keep_their_flag() -> N
 # What a run writes ---------------------------------------------------------------------------------------------------
 
 
+def test_in_a_report_the_sources_of_code_are_hidden_and_nothing_else_is() -> None:
+    folded = code(metadata={"jupyter": {"outputs_hidden": True}, "tags": ["a"]})
+    odd = code(metadata={"jupyter": 7})
+    document = Document(content(markdown(), folded, odd))
+    document.hide_sources()
+    assert [cell["metadata"] for cell in document.cells] == [
+        {},
+        {"jupyter": {"outputs_hidden": True, "source_hidden": True}, "tags": ["a"]},
+        {"jupyter": {"source_hidden": True}},
+    ]
+
+
 def test_results_are_recorded_with_the_kernels_times() -> None:
     document = Document(content(code(id="a")))
     output = {"output_type": "stream", "name": "stdout", "text": "x"}

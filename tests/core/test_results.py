@@ -46,6 +46,7 @@ def notebook(*cells: CellOutcome, outcome: Outcome = Outcome.PASSED, **more: Any
     ("outcome", "code"),
     [
         (Outcome.PASSED, ExitCode.OK),
+        (Outcome.PREPARED, ExitCode.OK),
         (Outcome.FAILED, ExitCode.NOTEBOOK_FAILED),
         (Outcome.TIMED_OUT, ExitCode.NOTEBOOK_FAILED),
         (Outcome.KERNEL_DIED, ExitCode.KERNEL),
@@ -58,6 +59,10 @@ def notebook(*cells: CellOutcome, outcome: Outcome = Outcome.PASSED, **more: Any
 )
 def test_each_outcome_ends_in_its_exit_code(outcome: Outcome, code: ExitCode) -> None:
     assert notebook(outcome=outcome).exit_code is code
+
+
+def test_what_was_passed_or_only_prepared_went_well() -> None:
+    assert [outcome for outcome in Outcome if notebook(outcome=outcome).went_well] == [Outcome.PASSED, Outcome.PREPARED]
 
 
 def test_a_run_that_a_signal_stopped_ends_in_the_signals_code() -> None:

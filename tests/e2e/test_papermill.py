@@ -96,3 +96,26 @@ def test_without_a_parameters_cell_both_put_them_at_the_top(papermill: Environme
     assert outputs_of(ours) == outputs_of(theirs)
     (warning,) = json.loads((tmp_path / "result.json").read_text())["warnings"]
     assert "no cell is tagged 'parameters'" in warning
+
+
+def test_both_prepare_the_same_report(papermill: Environment, tmp_path: Path) -> None:
+    write_notebook(tmp_path / "in.ipynb", notebook(markdown("# Both"), DECLARING, SHOWING))
+    options = ("-p", "number", "7", "-r", "raw", "0123", "--prepare-only", "--report-mode")
+    theirs = by_papermill(papermill, tmp_path, *options)
+    ours = by_nbrun(tmp_path, *options, "--allow-new")
+    for cells in zip(ours["cells"], theirs["cells"], strict=True):
+        mine, yours = ((each["source"].rstrip("\n"), each["metadata"].get("jupyter")) for each in cells)
+        assert mine == yours
+    assert outputs_of(ours) == outputs_of(theirs) == [[], [], []]
+
+
+def test_both_work_in_the_named_folder_and_write_the_same_streams(papermill: Environment, tmp_path: Path) -> None:
+    tell = "import os, sys\nprint(os.getcwd())\nprint('to stderr', file=sys.stderr)"
+    write_notebook(tmp_path / "in.ipynb", notebook(tell, "print('more')"))
+    (tmp_path / "work").mkdir()
+    files = [tmp_path / "out.txt", tmp_path / "err.txt"]  # from the root: papermill opens them in the folder of --cwd
+    options = ("--cwd", "work", "--stdout-file", str(files[0]), "--stderr-file", str(files[1]))
+    by_papermill(papermill, tmp_path, *options)
+    theirs = [file.read_text() for file in files]
+    by_nbrun(tmp_path, *options)
+    assert [file.read_text() for file in files] == theirs == [f"{tmp_path / 'work'}\nmore\n", "to stderr\n"]
