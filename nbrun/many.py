@@ -214,7 +214,9 @@ async def _plan(
     axes = combinations(options.get("matrix") or {})
     errands: list[tuple[Found, Errand]] = []
     for one in found:
-        its = _for_one(options, [override for patterns, override in overrides if patterns.name(_seen(one, override))])
+        its = options_of_one(
+            options, [override for patterns, override in overrides if patterns.name(_seen(one, override))]
+        )
         if its is not None:
             errands += [(one, _errand(one, its, combination)) for combination in axes]
     left_out = (all_found * len(axes)) - len(errands)
@@ -244,7 +246,7 @@ async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> li
         return await notebooks_on_server(client.contents, named, exclude, outputs)
 
 
-def _for_one(options: BatchOptions, overrides: Sequence[Override]) -> dict[str, Any] | None:
+def options_of_one(options: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any] | None:
     """Give the options of one notebook's runs, None for one that is left out."""
     its: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_BATCH}
     parameters = dict(its.pop(_CARRIED, None) or {})

@@ -1,4 +1,4 @@
-"""A private server that runs one notebook after the other for a caller without an event loop: a test session, say.
+"""A server that runs one notebook after the other for a caller without an event loop: a test session, say.
 
 Server and runs live in a thread with a loop of its own; the caller waits. What interrupts the waiting stops the run,
 which saves what there is.
@@ -6,19 +6,17 @@ which saves what there is.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 from nbrun.core.events import Journal, Observer
 from nbrun.core.job import Job
 from nbrun.core.results import NotebookResult
 from nbrun.errors import ExitCode
-from nbrun.jupyter.client import Client
-from nbrun.jupyter.embedded import EmbeddedServer
-from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
+from nbrun.opening import Host, Place
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.stopping import StopSwitch
 
@@ -27,12 +25,12 @@ _STOP_LIMIT = 60.0
 
 
 class NotebookServer:
-    """A private server with its root at `root`, from :meth:`start` to :meth:`close`; a context that does both."""
+    """The server that `open_host` opens, from :meth:`start` to :meth:`close`; a context that does both."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, open_host: Callable[[], AbstractAsyncContextManager[Host]]) -> None:
+        self._open_host = open_host
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbrun server")
-        self._open: Future[tuple[asyncio.AbstractEventLoop, Server, asyncio.Event]] = Future()
+        self._open: Future[tuple[asyncio.AbstractEventLoop, Host, asyncio.Event]] = Future()
         self._serving: Future[None] | None = None
 
     def __enter__(self) -> Self:
@@ -43,16 +41,15 @@ class NotebookServer:
         self.close()
 
     def start(self) -> None:
-        """Start the server and wait until it answers; raises what :class:`EmbeddedServer` raises."""
+        """Open the server and wait until it answers; raises what opening it raises."""
         self._serving = self._thread.submit(asyncio.run, self._serve())
         self._open.result()
 
     async def _serve(self) -> None:
         ended = asyncio.Event()
         try:
-            async with EmbeddedServer(self._root) as embedded, Client(embedded.endpoint) as client:
-                server = Server.private(client, embedded.log_tail)
-                self._open.set_result((asyncio.get_running_loop(), server, ended))
+            async with self._open_host() as host:
+                self._open.set_result((asyncio.get_running_loop(), host, ended))
                 await ended.wait()
         except BaseException as error:
             if not self._open.done():
@@ -60,12 +57,12 @@ class NotebookServer:
                 return
             raise
 
-    def run(self, job: Job, path: Path, *, observe: Observer) -> NotebookResult:
-        """Run the notebook at `path`, which lies below the root; raises :class:`NbrunError` as a run does."""
-        loop, server, _ = self._open.result()
+    def run(self, job: Job, place: Place, *, observe: Observer) -> NotebookResult:
+        """Run the notebook at `place`, for which the server was opened; raises :class:`NbrunError` as a run does."""
+        loop, host, _ = self._open.result()
         stop = StopSwitch()
         journal = Journal(job.notebook, observe)
-        opening = self._notebook(server, path, journal)
+        opening = self._notebook(host, place, journal)
         running = asyncio.run_coroutine_threadsafe(run_notebook(job, opening, journal=journal, stop=stop), loop)
         try:
             return running.result()
@@ -76,12 +73,11 @@ class NotebookServer:
             raise
 
     @contextlib.asynccontextmanager
-    async def _notebook(self, server: Server, path: Path, journal: Journal) -> AsyncIterator[tuple[Server, Notebook]]:
-        place = path.relative_to(self._root).as_posix()
-        yield server, ServerNotebook(server.client.contents, place, place, warn=journal.warn)
+    async def _notebook(self, host: Host, place: Place, journal: Journal) -> AsyncIterator[tuple[Server, Notebook]]:
+        yield host.server, host.notebook(place, journal.warn)
 
     def close(self) -> None:
-        """End the server and its kernels."""
+        """End the server, if it is ours, and its kernels."""
         if self._serving is not None and self._open.done() and self._open.exception() is None:
             loop, _, ended = self._open.result()
             loop.call_soon_threadsafe(ended.set)

@@ -1,5 +1,6 @@
 """Notebooks as pytest's items: each one is a test, which fails with the cell that failed.
 
+What the project's settings say of runs holds here, too, but for where executed notebooks go: they are left as they are.
 One private server for each root (the notebook's git root or folder) serves all of a process's notebooks; each worker of
 pytest-xdist has its own. Limits that a notebook's metadata sets hold here as everywhere.
 """
@@ -10,33 +11,34 @@ from typing import Any
 
 import pytest
 
+from nbrun.api import access_of, job_of, place_of
+from nbrun.cli.project import ProjectOptions, project_options
 from nbrun.core.durations import parse_duration
-from nbrun.core.job import STARTUP_LIMIT, Job, Limits
 from nbrun.core.results import NotebookResult
 from nbrun.core.tracebacks import trimmed
-from nbrun.errors import NbrunError
+from nbrun.errors import NbrunError, UsageError
 from nbrun.notebook_server import NotebookServer
-from nbrun.places import root_for
+from nbrun.opening import existing_host, private_host
+from nbrun.places import local_folder, root_for
 from nbrun.reporters import wording
 from nbrun.reporters.record import Record, fault_of
+
+_OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")
+"""What both command lines have, with ``--nbrun-`` before it in pytest's."""
+_OF_SAVING = {"output": None, "prepare_only": False, "checkpoint": False, "restore_on_failure": False}
+
+
+class LeftOut(Exception):
+    """The project's settings want a notebook not to be run; never leaves this module."""
 
 
 class Notebooks:
     """Collects notebooks, and keeps the servers that run them."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._servers: dict[Path, NotebookServer] = {}
-        limits = Limits(
-            run=_seconds(config, "--nbrun-timeout"),
-            cell=_seconds(config, "--nbrun-cell-timeout"),
-            silence=_seconds(config, "--nbrun-idle-timeout"),
-            startup=_seconds(config, "--nbrun-startup-timeout") or STARTUP_LIMIT,
-        )
-        self._settings: dict[str, Any] = {
-            "kernel": config.getoption("--nbrun-kernel"),
-            "limits": limits,
-            "save": config.getoption("--nbrun-save"),
-        }
+        self._servers: dict[Path | str, NotebookServer] = {}
+        self._save = bool(config.getoption("--nbrun-save"))
+        self._project = _settings(config)
 
     @pytest.hookimpl
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -54,13 +56,21 @@ class Notebooks:
             self._servers.popitem()[1].close()
 
     def run(self, path: Path, name: str, record: Record) -> NotebookResult:
-        """Run a notebook, on a server that was started for an earlier one if there is one for its root."""
-        root = root_for([(path, path)])
-        if root not in self._servers:
-            server = NotebookServer(root)
+        """Run a notebook, on a server that was opened for an earlier one if there is one for its root.
+
+        Raises :class:`LeftOut` for one that the settings leave out.
+        """
+        its: Any = self._project.of(path)
+        if its is None:
+            raise LeftOut
+        its |= {**_OF_SAVING, "save": self._save, "upload": bool(its["server"])}
+        place, access = place_of(str(path), its), access_of(its)
+        key = access.server or root_for([(path, path)], [local_folder(place.cwd)] if place.cwd else [])
+        if key not in self._servers:
+            server = NotebookServer(lambda: existing_host(access) if access.server else private_host(access, [place]))
             server.start()
-            self._servers[root] = server
-        return self._servers[root].run(Job(name, **self._settings), path, observe=record.observe)
+            self._servers[key] = server
+        return self._servers[key].run(job_of(name, its), place, observe=record.observe)
 
 
 class NotebookFile(pytest.File):
@@ -88,7 +98,10 @@ class NotebookItem(pytest.Item):
         """Run the notebook."""
         record = Record()
         name = self.nodeid.partition("::")[0]
-        result = self.notebooks.run(self.path, name, record)
+        try:
+            result = self.notebooks.run(self.path, name, record)
+        except LeftOut:
+            pytest.skip("left out by the project's settings")
         for warning in result.warnings:
             self.add_report_section("call", "nbrun", warning)
         if not result.went_well:
@@ -121,11 +134,16 @@ def told(record: Record, name: str, result: NotebookResult) -> str:
     return "\n".join(lines)
 
 
-def _seconds(config: pytest.Config, option: str) -> float | None:
-    given = config.getoption(option)
-    if given is None:
-        return None
+def _settings(config: pytest.Config) -> ProjectOptions:
+    """Read the project's settings, below what pytest was called with."""
+    given = {name: config.getoption(f"--nbrun-{name}") for name in _OPTIONS}
+    for name, value in given.items():
+        if value is not None and name != "kernel":
+            try:
+                parse_duration(value)
+            except ValueError as error:
+                raise pytest.UsageError(f"--nbrun-{name}: {error}") from None
     try:
-        return parse_duration(given)
-    except ValueError as error:
-        raise pytest.UsageError(f"{option}: {error}") from None
+        return project_options([f"--{name}={value}" for name, value in given.items() if value is not None])
+    except UsageError as error:
+        raise pytest.UsageError(f"nbrun: {error}\n  {error.hint}" if error.hint else f"nbrun: {error}") from None

@@ -3,18 +3,19 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.support.notebooks import notebook, write_notebook
+from tests.support.notebooks import code, notebook, write_notebook
 
 
-def run_pytest(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+def run_pytest(folder: Path, *args: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder), *args],
-        cwd=folder, capture_output=True, text=True, timeout=200, env=environ,
+        cwd=folder, capture_output=True, text=True, timeout=200, env={**inherited, **(environ or {})},
     )  # fmt: skip
 
 
@@ -50,6 +51,49 @@ def test_executed_notebooks_are_written_back_only_if_asked_for(tmp_path: Path) -
     path = write_notebook(tmp_path / "fine.ipynb", notebook("print(1)"))
     assert "1 passed" in run_pytest(tmp_path, "--nbrun", "--nbrun-save").stdout
     assert '"1\\n"' in path.read_text()
+
+
+def test_the_settings_of_the_project_hold_and_what_is_typed_counts_before_them(tmp_path: Path) -> None:
+    shows = notebook(
+        code("region, year = 'none', 0", tags=["parameters"]), "print(TOKEN, region, year)\nopen('made', 'x')"
+    )
+    for name in ("a", "sub/b", "drafts/c", "old/d"):
+        write_notebook(tmp_path / f"{name}.ipynb", shows)
+    write_notebook(tmp_path / "slow.ipynb", notebook("import time; time.sleep(60)"))
+    write_notebook(tmp_path / "quick.ipynb", notebook("import time; time.sleep(60)"))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "nbrun.toml").write_text(
+        """
+        cell-timeout = "50s"
+        checkpoint = true
+        output = "out"
+        secret = ["TOKEN"]
+        exclude = ["drafts/"]
+        parameters = { region = "EU", year = 1 }
+        allow-new = true
+        overrides = [
+          { match = "sub/", parameters = { year = 2 } }, { match = "old/", skip = true },
+          { match = "slow.ipynb", cell-timeout = "1s" },
+          { match = "quick.ipynb", idle-timeout = "9s", kernel = "none" },
+        ]
+        """
+    )
+    environ = {"TOKEN": "hunter2222"}
+    found = run_pytest(tmp_path, "--nbrun", "--nbrun-idle-timeout", "2s", "--nbrun-save", "-rs", environ=environ)
+    assert "2 failed, 2 passed, 2 skipped" in found.stdout, found.stdout + found.stderr
+    assert "left out by the project's settings" in found.stdout
+    assert "longer than the cell's limit of 1.0 s" in found.stdout
+    assert "no kernel 'none'" in found.stdout
+    assert '"*** EU 1\\n"' in (tmp_path / "a.ipynb").read_text()
+    assert '"*** EU 2\\n"' in (tmp_path / "sub" / "b.ipynb").read_text()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_that_is_wrong_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "nbrun.toml").write_text("jobs = 2\ncell-timout = 3\n")
+    found = run_pytest(tmp_path, "--nbrun")
+    assert found.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "nbrun.toml, line 2: cell-timout: is no setting" in found.stderr
 
 
 def test_a_limit_that_is_none_is_a_wrong_call(tmp_path: Path) -> None:

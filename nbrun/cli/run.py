@@ -92,7 +92,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     return ExitCode.OK if given["allow_empty"] and not result.runs else int(result.exit_code)
 
 
-def _run_options(given: Mapping[str, Any]) -> dict[str, Any]:
+def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Give what the options say of each run, as keys of :class:`nbrun.RunOptions`."""
     return {
         "output": given["output"],
@@ -135,7 +135,7 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
 
             reports.open()
             async with _ticking(reports):
-                options: Any = {**_run_options(given), "observe": reports.observe, "stop": stop}
+                options: Any = {**run_options(given), "observe": reports.observe, "stop": stop}
                 return await run_beside_start(started, notebook, options)
         finally:
             if started is not None:
@@ -160,7 +160,7 @@ async def _run_many(notebooks: list[str], given: Mapping[str, Any], reports: Rep
     stop = StopSwitch()
     reports.open()
     async with signals(stop), _ticking(reports):
-        return await run_many_async(notebooks, **_run_options(given), **batch, observe=reports.observe, stop=stop)
+        return await run_many_async(notebooks, **run_options(given), **batch, observe=reports.observe, stop=stop)
 
 
 @asynccontextmanager

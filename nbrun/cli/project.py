@@ -1,0 +1,48 @@
+"""What ``nbrun run`` would make of a project's settings, for a caller that is no command line: the pytest plug-in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nbrun.cli.notebook_parameters import read_parameters
+from nbrun.cli.run import command, run_options
+from nbrun.cli.settings import current_project, overrides_for
+from nbrun.core.patterns import Patterns
+from nbrun.errors import UsageError
+from nbrun.many import Override, options_of_one
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectOptions:
+    """The options of all runs, what differs for some notebooks, and the folder from which those are named."""
+
+    folder: Path
+    options: Mapping[str, Any]
+    overrides: Sequence[Override]
+
+    def of(self, notebook: Path) -> dict[str, Any] | None:
+        """Give the options of one notebook's run, as keys of :class:`nbrun.RunOptions`; None where it is left out."""
+        if not notebook.is_relative_to(self.folder):
+            return dict(self.options)
+        name = notebook.relative_to(self.folder).as_posix()
+        return options_of_one(self.options, [one for one in self.overrides if Patterns(one.match).name(name)])
+
+
+def project_options(arguments: Sequence[str]) -> ProjectOptions:
+    """Read the settings that are nearest to the current folder, below `arguments`, which are options of ``nbrun run``.
+
+    Raises :class:`UsageError`, with file and line for a setting that is wrong.
+    """
+    try:
+        with command.make_context("nbrun run", list(arguments)) as context:
+            project = current_project()
+            given = dict(context.params)
+            given |= read_parameters(given, None, None)
+            overrides = overrides_for(context, project, given["parameters"])
+            given["parameters"] = {**project.parameters, **given["parameters"]}
+            return ProjectOptions(project.folder, run_options(given), overrides)
+    except click.ClickException as error:
+        raise UsageError(error.format_message()) from None
