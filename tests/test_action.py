@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.environments import environment
-from tests.support.notebooks import notebook, write_notebook
+from tests.support.notebooks import code, notebook, outputs_of, read_notebook, write_notebook
 
 ROOT = Path(__file__).parents[1]
 ODD = 'it\'s "odd" $(touch pwned) `touch pwned`; touch pwned.ipynb'
@@ -159,6 +159,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         checkout / "notebooks" / "failing.ipynb", notebook("x = 1", "\ny = 2\nraise ValueError('::error::no')")
     )
     write_notebook(checkout / "notebooks" / ODD, notebook("1"))
+    taking = notebook(code("text, numbers = '', []", tags=["parameters"]), "print(repr(text), numbers)", "print(TOKEN)")
+    for name in "ab":
+        write_notebook(checkout / "notebooks" / "inputs" / f"{name}.ipynb", taking)
     git = ["git", "-c", "user.name=n", "-c", "user.email=n@example.org"]
     for command in ([*git, "init", "-q"], [*git, "add", "-A"], [*git, "commit", "-qm", "all"]):
         subprocess.run(command, cwd=checkout, check=True)
@@ -211,6 +214,27 @@ def test_each_step_adds_to_the_jobs_summary(job: Job) -> None:
     assert "| ✅ | notebooks/passing.ipynb | passed | 1 cell |" in summary, job.log[-8000:]
     assert "| ❌ | notebooks/failing.ipynb | failed | 1 passed, 1 failed |" in summary, job.log[-8000:]
     assert ">   3 raise ValueError('::error::no')" in summary, job.log[-8000:]
+
+
+def test_parameters_secrets_and_shards_reach_the_notebooks_and_nothing_else(job: Job) -> None:
+    outputs = [job.steps[step]["outputs"] for step in ("inputs", "others")]
+    assert [(each["outcome"], each["passed"]) for each in outputs] == [("passed", "1")] * 2, job.log[-8000:]
+    folder = job.brought / "workspace" / "out {1} $(touch pwned)" / "notebooks" / "inputs"
+    executed = {path.name: outputs_of(read_notebook(path)) for path in folder.iterdir()}
+    assert sorted(executed) == ["a.ipynb", "b.ipynb"]
+    said = sorted(shown[2][0]["text"] for shown in executed.values())
+    hostile = 'it\'s "odd" $(touch pwned) `touch pwned`\n::error::mine'
+    assert said == sorted([f"{hostile!r} [1, 2.5, None]\n", "'two' []\n"])
+    assert [shown[3][0]["text"] for shown in executed.values()] == ["***\n"] * 2
+    everything = b"".join(path.read_bytes() for path in folder.parent.parent.rglob("*") if path.is_file())
+    assert b"s3cret" not in everything + job.log.encode()
+
+
+def test_a_cache_keeps_what_a_step_has_run(job: Job) -> None:
+    assert job.steps["kept"]["outputs"]["passed"] == job.steps["cached"]["outputs"]["passed"] == "1"
+    run = json.loads((job.brought / "cached.json").read_text())
+    assert (run["outcome"], run["cached"]) == ("passed", True)
+    assert (job.brought / "workspace" / "kept '$(touch pwned)'").is_dir()
 
 
 def test_no_input_is_ever_read_by_a_shell(job: Job) -> None:
