@@ -202,7 +202,7 @@ class _Batch:
             for _ in range(min(self._policy.jobs + 1, len(self._errands))):
                 workers.create_task(self._work())
         for place in self._waiting:
-            self._finish(place, self._not_its_turn(self._errands[place]))
+            self._finish(place, self._not_its_turn(self._errands[place]), None)
         return [self._results[place] for place in range(len(self._errands))]
 
     @property
@@ -221,25 +221,28 @@ class _Batch:
         while self._waiting and not self._over:
             place = self._waiting.popleft()
             turn = _Turn(self._free, whole=self._policy.max_failures is not None)
+            told: list[RunFinished] = []
             try:
-                self._finish(place, await self._run(self._errands[place], turn))
+                result = await self._run(self._errands[place], turn, told)
+                self._finish(place, result, told[-1].content if told else None)
             finally:
                 turn.give_back()
 
-    def _finish(self, place: int, result: NotebookResult) -> None:
+    def _finish(self, place: int, result: NotebookResult, content: Mapping[str, Any] | None) -> None:
         errand = self._errands[place]
         self._results[place] = result
         self._failures += result.exit_code is not ExitCode.OK and result.attempts > 0
-        self._observe(RunFinished(errand.name, result))
+        self._observe(RunFinished(errand.name, result, content))
 
-    async def _run(self, errand: Errand, turn: _Turn) -> NotebookResult:
-        """Run an errand as often as its failures and the policy want it."""
-        if self._cache is not None and (found := await self._from_cache(errand, self._cache)):
+    async def _run(self, errand: Errand, turn: _Turn, told: list[RunFinished]) -> NotebookResult:
+        """Run an errand as often as its failures and the policy want it; the last try's notebook is in `told`."""
+        if self._cache is not None and (found := await self._from_cache(errand, self._cache, told)):
             return found
         earlier: list[str] = []
         attempt = 1
         while True:
-            result = await self._attempt(errand, turn, earlier)
+            told.clear()
+            result = await self._attempt(errand, turn, earlier, told)
             if result is None:  # the server had ended before anything was executed: another one, no attempt spent
                 continue
             tries = attempt if result.attempts else 0
@@ -252,9 +255,21 @@ class _Batch:
             earlier = [*result.warnings, *journal.warnings]
             attempt += 1
 
-    async def _attempt(self, errand: Errand, turn: _Turn, earlier: Sequence[str]) -> NotebookResult | None:
-        """Try once; None where the server was gone before the run had begun, and there will be another."""
-        journal = Journal(errand.name, self._observe_run)
+    async def _attempt(
+        self, errand: Errand, turn: _Turn, earlier: Sequence[str], told: list[RunFinished]
+    ) -> NotebookResult | None:
+        """Try once; None where the server was gone before the run had begun, and there will be another.
+
+        What the run tells is passed on, but not that it finished, which goes into `told`: it may be tried again.
+        """
+
+        def observe(event: Event) -> None:
+            if isinstance(event, RunFinished):
+                told.append(event)
+            else:
+                self._observe(event)
+
+        journal = Journal(errand.name, observe)
         journal.warnings.extend(earlier)
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()
@@ -307,18 +322,14 @@ class _Batch:
         if used and used[0].gone():
             raise ServerError("the private server ended while this run was waiting for its turn")
 
-    def _observe_run(self, event: Event) -> None:
-        """Pass on what a run tells, but not that it finished: it may be tried again."""
-        if not isinstance(event, RunFinished):
-            self._observe(event)
-
-    async def _from_cache(self, errand: Errand, cache: Cache) -> NotebookResult | None:
+    async def _from_cache(self, errand: Errand, cache: Cache, told: list[RunFinished]) -> NotebookResult | None:
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()
         kept = await asyncio.to_thread(cache.look, errand.job, errand.place, errand.parameters)
         if kept is None:
             return None
         result = self._failed(errand, began, Outcome.PASSED, None)
+        told.append(RunFinished(errand.name, result, kept.content))
         return replace(
             result,
             output=kept.output,

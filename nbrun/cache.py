@@ -12,7 +12,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,11 @@ DURATIONS = "durations.json"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What was put back: the cells' results, and where the notebook now is (None where it was not to be saved)."""
+    """What was put back: the cells' results, where the notebook now is (None where it was not to be saved), and it."""
 
     restored: Restored
     output: str | None
+    content: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class Cache:
@@ -91,13 +92,13 @@ class Cache:
             if job.report_mode:
                 document.hide_sources()
             if not job.save:
-                return Kept(restored, None)
+                return Kept(restored, None, document.content)
             output = place.output or place.notebook
             if absolute(output) != absolute(place.notebook) or notebook_text(document.content) != text:
                 write_notebook(absolute(output), document.content)
         except (NbrunError, BadFrame, OSError, ValueError, KeyError, TypeError):
             return None
-        return Kept(restored, output)
+        return Kept(restored, output, document.content)
 
     def keeping(self, inner: Notebook, job: Job, place: Place, parameters: Mapping[str, Any]) -> "KeptNotebook":
         """Give `inner` so that what is saved to it is held for this cache, too."""

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader, find_spec, module_from_spec
+from importlib.util import find_spec, module_from_spec
+from threading import RLock
 from types import ModuleType
 
 _GRAMMAR = "rfc3987_syntax"
@@ -23,6 +24,46 @@ _GRAMMAR_BODY = "rfc3987_syntax.syntax_helpers"
 _EXPRESSIONS = "rfc3986_validator"
 _COMMAND_LINE = "httpx._main"
 _LAZY = {"arrow", "nbformat", "websocket"}
+
+
+_EXECUTING = RLock()
+_EXECUTE = "__nbrun_execute__"
+
+
+class _LazyModule(ModuleType):
+    """A module that is executed when one of its names is first used; who uses another meanwhile waits."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name != "__spec__":
+            with _EXECUTING:
+                execute = object.__getattribute__(self, "__dict__").pop(_EXECUTE, None)
+                if execute is not None:
+                    execute()  # who executes it uses its names, too: they are plain ones from here on
+                    self.__class__ = ModuleType  # type: ignore[assignment]
+        return ModuleType.__getattribute__(self, name)
+
+
+class _LazyLoader:
+    """Load a module without executing it.
+
+    The standard library's `LazyLoader` gives half a module to a second thread that asks while the first executes it,
+    until Python 3.11.8 and 3.12.2.
+    """
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        assert spec.loader is not None
+        self._loader = spec.loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Make the module as always."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Have the module executed later."""
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._loader
+        vars(module)[_EXECUTE] = lambda: self._loader.exec_module(module)
+        module.__class__ = _LazyModule
 
 
 class _LazyModules:
@@ -34,14 +75,14 @@ class _LazyModules:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
+            spec.loader = _LazyLoader(spec)  # type: ignore[assignment]
         return spec
 
 
 def put_off_grammar() -> None:
     """Let ``rfc3987_syntax`` be imported without its grammar, which is then built at its first use.
 
-    `LazyLoader` is no help here, because :mod:`jsonschema` takes a function out of the package at once. So the package
+    Lazy loading is no help here, because :mod:`jsonschema` takes a function out of the package at once. So the package
     is put in place without being executed (all it does is import the names of its one slow module) and its names are
     looked up there when they are used. Does nothing when the package is absent or already imported.
     """

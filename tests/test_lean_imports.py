@@ -91,3 +91,24 @@ from nbrun.core.notebook_text import notebook_text
 print(len(notebook_text({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})))
 """
     assert run(script).split() == ["False", "72"]
+
+
+def test_threads_that_use_a_module_at_once_all_get_the_whole_of_it() -> None:
+    script = """
+import nbrun.lean_imports, sys, threading
+sys.setswitchinterval(1e-6)
+import nbformat
+before = 'nbformat.v4' in sys.modules
+ready, found = threading.Barrier(8), []
+def use():
+    ready.wait()
+    try:
+        found.append(callable(nbformat.writes))
+    except AttributeError as error:
+        found.append(error)
+threads = [threading.Thread(target=use) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(before, found == [True] * 8, type(nbformat).__name__)
+"""
+    assert run(script) == "False True module"

@@ -71,6 +71,24 @@ def test_one_batch_tells_every_kind_of_failure_and_passes_the_others(here: Path)
     assert servers_below_us() == []
 
 
+def contents_told(events: list[Event]) -> dict[str, list[str]]:
+    """Give what each run's notebook shows, as the event that ends the run has it."""
+    finished = [event for event in events if isinstance(event, RunFinished)]
+    return {
+        event.notebook: [text_of(cell["outputs"]) for cell in (event.content or {"cells": []})["cells"]]
+        for event in finished
+    }
+
+
+def test_each_run_of_a_batch_ends_with_the_notebook_as_its_last_try_left_it_for_the_reports(here: Path) -> None:
+    tries = "from pathlib import Path; Path('tries').open('a').write('x'); print(Path('tries').read_text())"
+    write_notebook(here / "again.ipynb", notebook(f"{tries}\nif Path('tries').stat().st_size < 2: {KILL}"))
+    (here / "bad.ipynb").write_text("{}")
+    seen: list[Event] = []
+    nbrun.run_many(["again.ipynb", "bad.ipynb"], save=False, retries=1, observe=seen.append)
+    assert contents_told(seen) == {"again.ipynb": ["xx\n"], "bad.ipynb": []}
+
+
 def test_shards_run_each_notebook_exactly_once(here: Path) -> None:
     write(here, **{f"n{number}": "print('ran')" for number in range(4)})
     runs = [nbrun.run_many(["."], output="out", shard=f"{number}/3", jobs=2) for number in (1, 2, 3)]
@@ -98,7 +116,9 @@ def test_a_second_run_with_a_cache_executes_nothing(here: Path, monkeypatch: pyt
         assert json.loads((here / "out" / "nb" / "a.ipynb").read_bytes())["cells"] == json.loads(
             json.dumps([{**cell, "metadata": {}} for cell in json.loads(once)["cells"]])
         )
-        unsaved = nbrun.run_many(["nb/b.ipynb"], cache="kept", save=False)
+        seen: list[Event] = []
+        unsaved = nbrun.run_many(["nb/b.ipynb"], cache="kept", save=False, observe=seen.append)
+        assert contents_told(seen) == {"nb/b.ipynb": ["b\n"]}
         assert (unsaved.runs[0].cached, unsaved.runs[0].output) == (True, None)
 
     (here / "in.csv").write_text("2")

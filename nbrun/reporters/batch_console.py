@@ -167,10 +167,10 @@ class BatchConsole:
 
     def _show_fault(self, fault: Fault) -> None:
         for at, text, hit in fault.excerpt():
-            self._say(f"  {'>' if hit else ' '} {at:4} | {text}", "bold" if hit else "")
+            self._say(f"  {'>' if hit else ' '} {at:4} | {text}", "bold" if hit else "", on_one_line=True)
         if fault.cell.error is not None:
             for line in trimmed(fault.cell.error.traceback, longest=_TRACEBACK):
-                self._say(f"    {line}", "dim" if line.startswith("File ") else "")
+                self._say(f"    {line}", "dim" if line.startswith("File ") else "", on_one_line=line.startswith("-"))
 
     def _sum_up(self, batch: BatchResult) -> None:
         failed = [run for run in batch.runs if not run.went_well]
@@ -221,9 +221,13 @@ class BatchConsole:
         bar.add_row(ProgressBar(self._all, done, style="dim", complete_style="red" if failed else "green"), said)
         return bar
 
-    def _say(self, line: str, style: str = "") -> None:
+    def _say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
+        """Print a line; a log gets all of it, a terminal of one that is to stay `on_one_line` what its width holds."""
         self._last_said = time.monotonic()
-        self._console.print(Text(self._clean(line), style))
+        text = Text(self._clean(line), style)
+        if on_one_line and self._console.is_terminal:
+            text.truncate(self._console.width, overflow="ellipsis")
+        self._console.print(text)
 
     def _say_output(self, line: str) -> None:
         self._last_said = time.monotonic()
@@ -252,13 +256,14 @@ def _grid(width: int, *, names: bool) -> Table:
 
 
 def _table(runs: Sequence[NotebookResult], width: int) -> Table:
+    room = max(20, min(width - 40, max(40, width - 58)))  # for names; on a wide terminal the counts stay on one line
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("notebook", no_wrap=True, overflow="ellipsis", max_width=max(20, width - 40))
+    table.add_column("notebook", no_wrap=True, overflow="ellipsis", max_width=room)
     table.add_column("outcome")
     table.add_column("cells", overflow="fold")
     table.add_column("time", justify="right", no_wrap=True)
     for run in runs:
         told = Text(wording.outcome(run) + (" (cached)" if run.cached else ""), STYLES.get(run.outcome, "bold red"))
-        name = _shortened(run.notebook, max(20, width - 40))
+        name = _shortened(run.notebook, room)
         table.add_row(Text(name), told, wording.tally(run), spell_duration(run.seconds))
     return table

@@ -22,6 +22,7 @@ _SAID = {
 def summary(result: NotebookResult) -> str:
     """Give the one line that says how a run ended: ``passed: 12 cells in 3.4 s, saved in out/report.ipynb``."""
     took = "" if result.outcome is Outcome.PREPARED else f" in {spell_duration(result.seconds)}"
+    took = " from the cache" if result.cached else took
     parts = [f"{_SAID[result.outcome]}: {tally(result)}{took}"]
     if result.output and not result.rescued:
         parts.append(f"saved in {result.output}")

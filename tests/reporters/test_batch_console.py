@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 
-from nbrun.core.events import Event
+from nbrun.core.events import BatchStarted, Event
+from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome
+from nbrun.core.tracebacks import plain
 from nbrun.reporters.batch_console import HEARTBEAT
 from nbrun.reporters.console import Console
-from tests.reporters.streams import BATCH, GOOD, Speaker, batch
+from tests.reporters.streams import BATCH, GOOD, Speaker, batch, result
 
 
 def rich(sink: io.StringIO, *, terminal: bool = False, width: int = 100) -> RichConsole:
@@ -79,6 +81,25 @@ def test_a_terminal_sees_rows_that_fit_a_bar_and_a_table(width: int) -> None:
     said = shown(batch(), terminal=True, width=width)
     for wanted in ("cell 2 of 2", "1 of 4", "about", "left", "outcome"):
         assert wanted in said
+
+
+def test_a_terminal_keeps_each_line_of_source_on_one_line_and_a_log_keeps_all_of_it() -> None:
+    run = Speaker("a.ipynb", total=1)
+    source = "1\n" + "x" * 90 + " = 1/0"
+    failed = CellResult(0, None, CellOutcome.FAILED, 1, 0.1, CellError("E", "", ["Cell In[1], line 2"]))
+    events = [
+        BatchStarted(["a.ipynb"]), run.starts(0, source), run.ends(failed),
+        run.is_over(result("a.ipynb", Outcome.FAILED, [failed])),
+    ]  # fmt: skip
+    assert source.splitlines()[1] in shown(events)
+    on_terminal = plain(shown(events, terminal=True, width=60))
+    assert f"  >    2 | {'x' * 48}…\n" in on_terminal.replace("\r", "")
+
+
+def test_a_terminal_gets_a_log_if_no_bar_is_wanted() -> None:
+    told = plain(shown(batch(), terminal=True, progress=False))
+    assert "[1/4] a/good.ipynb: passed: 1 cell in 1.5 s, not saved\n" in told
+    assert "━" not in told
 
 
 def test_a_long_silence_in_a_log_gets_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ def result(*outcomes: CellOutcome, **given: object) -> NotebookResult:
             result(CellOutcome.NOT_RUN, CellOutcome.SKIPPED, CellOutcome.NOT_RUN, outcome=Outcome.PREPARED),
             "prepared: 2 cells to run, saved in out.ipynb",
         ),
+        (result(CellOutcome.PASSED, cached=True), "passed: 1 cell from the cache, saved in out.ipynb"),
         (result(), "passed: 0 cells in 3.4 s, saved in out.ipynb"),
         (result(CellOutcome.PASSED, CellOutcome.SKIPPED, output=None), "passed: 1 cell in 3.4 s, not saved"),
         (
