@@ -12,11 +12,11 @@ when it is imported, and imports the standard library only.
 """
 
 import sys
+from _thread import RLock  # as importlib itself does: threading is for those who start threads
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec
-from threading import RLock
 from types import ModuleType
 
 _GRAMMAR = "rfc3987_syntax"

@@ -103,6 +103,7 @@ def leaked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
             "run", "in.ipynb", "-o", "out.ipynb", "-p", "region", "US", "--json", "result.json", "--log-output",
             "--secret", "TOKEN=THE_TOKEN", "--secret-file", f"KEY={secrets / 'key.pem'}",
             "--secret-file", f"REAL={secrets / 'real.txt'}",
+            "--stdout-file", "stdout.txt", "--stderr-file", "stderr.txt",
             cwd=folder, env={"THE_TOKEN": SECRET},
         )  # fmt: skip
     return folder, process, seen
@@ -122,7 +123,8 @@ def test_the_cells_did_put_the_secret_out(
     assert outputs[2][0]["text"] == "***\n"
     assert outputs[3][0]["text"] == "***"
     assert outputs[7][0]["data"]["text/plain"] == "'***'"
-    assert outputs[9][0]["text"] == outputs[9][1]["text"] == "***", "what reaches the descriptors is put out, too"
+    streams = {output["name"]: output["text"] for output in outputs[9] if "name" in output}
+    assert streams == {"stdout": "***", "stderr": "***"}, "what reaches the descriptors is put out, too"
     assert outputs[10][0]["text"] == "***\n***\n"
 
 
@@ -131,7 +133,7 @@ def test_no_byte_that_was_written_has_the_secret_in_it(
 ) -> None:
     folder, process, seen = leaked
     written = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert len(written) == 3
+    assert len(written) == 5
     written |= {"standard output": process.stdout.encode(), "standard error": process.stderr.encode()}
     written |= {f"process or server log {number}": text for number, text in enumerate(seen)}
     assert any(b"private_boot" in text for text in seen)
