@@ -10,16 +10,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from nbrun.core import preparation
 from nbrun.core.document import Document
 from nbrun.core.events import Journal, RunFinished, Stage
 from nbrun.core.job import Job
 from nbrun.core.jsontext import as_object
 from nbrun.core.literals_base import recordable
 from nbrun.core.notebook_text import notebook_content
-from nbrun.core.parameters import set_parameters
-from nbrun.core.plan import Action, make_plan
+from nbrun.core.plan import Action
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.errors import NoSuchKernel, UsageError
 from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs
@@ -79,26 +78,17 @@ def _prepared(
 ) -> NotebookResult:
     """Change the notebook to what is to be saved, and give what came of it but for where it went."""
     kernel, language, warning = kernel_of(document, job, kernels, where)
-    warnings = [*document.notes, *([warning] if warning else [])]
-    values: dict[str, Any] = {}
-    if job.parameters:
-        writer = literal_writer(job.language or kernel, language)
-        values, doubts = set_parameters(
-            document, job.parameters, writer, language, job.notebook, allow_new=job.allow_new
-        )
-        warnings += doubts
-    if job.report_mode:
-        document.hide_sources()
+    prepared = preparation.prepare(document, job, kernel, language, literal_writer)
+    for said in (*document.notes, *([warning] if warning else []), *prepared.warnings):
+        journal.warn(said)
     cells = []
-    for cell in make_plan(document, job).cells:
+    for cell in prepared.plan.cells:
         if cell.action is not Action.KEEP:
             document.clear(cell.index)
         outcome = CellOutcome.NOT_RUN if cell.action is Action.RUN else CellOutcome.SKIPPED
         cells.append(CellResult(cell.index, cell.id, outcome))
-    for warning in warnings:
-        journal.warn(warning)
     started = began.isoformat(timespec="milliseconds")
-    given = recordable(values)
+    given = recordable(prepared.parameters)
     record = {"version": __version__, "outcome": Outcome.PREPARED.value}
     record |= {"started": started} if job.record_timing else {}
     document.mark_run({**record, **({"parameters": given} if given else {})})

@@ -72,3 +72,12 @@ def test_a_writer_is_looked_for_only_where_there_is_something_to_write() -> None
 def test_what_cannot_be_planned_is_refused() -> None:
     with pytest.raises(NotANotebook, match="timeout"):
         prepared(Document(notebook("1", nbrun={"timeout": "soon"})))
+
+
+def test_a_report_hides_the_sources_and_the_language_that_is_named_is_what_is_written_in() -> None:
+    document = Document(notebook("1"))
+    job = Job("nb.ipynb", parameters={"n": True}, language="R", report_mode=True)
+    found = prepare(document, job, "unheard-of", "", writer_for)
+    assert sources(document) == ["# Parameters\nn = TRUE", "1"]
+    assert [cell["metadata"]["jupyter"] for cell in document.cells] == [{"source_hidden": True}] * 2
+    assert len(found.plan.cells) == 2
