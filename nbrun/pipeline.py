@@ -333,9 +333,12 @@ class _Run:
         except TimeoutError:
             late = SaveFailed(f"{self._job.notebook}: the server did not take the result within {HURRIED_LIMIT:g} s")
             return self._rescue(sink.document, result, late)
-        except asyncio.CancelledError:
+        except BaseException as error:
+            how = (
+                "was cancelled" if isinstance(error, asyncio.CancelledError) else f"ended by a bug in nbrun: {error!r}"
+            )
             if path := rescue(sink.document.content, self._job.notebook, datetime.now(UTC)):
-                self._journal.warn(f"the save was cancelled; the executed notebook is in {path}")
+                self._journal.warn(f"the save {how}; the executed notebook is in {path}")
             raise
         return replace(result, output=output)
 

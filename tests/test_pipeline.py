@@ -17,6 +17,7 @@ from nbrun.core.messages import Message
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable, UsageError
 from nbrun.jupyter.retry import SAVE
+from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
 from nbrun.stopping import StopSwitch
 from tests.support.live_runs import live_run, outcomes, text_of
@@ -221,6 +222,20 @@ async def test_a_bug_while_cells_run_costs_nothing_that_was_put_out_before(
     saved = read_notebook(file)
     assert saved["cells"][0]["outputs"] == [stdout("ran\n")]
     assert saved["metadata"]["nbrun"]["run"]["outcome"] == "interrupted"
+
+
+async def test_a_bug_in_the_save_leaves_a_rescue_file(
+    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> str:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(ServerNotebook, "save", broken)
+    write_notebook(file, notebook("print('ran')"))
+    with pytest.raises(ZeroDivisionError):
+        await nbrun.run_async("nb.ipynb", **options)
+    [rescued] = here.glob("*.rescued-*")
+    assert printed(rescued) == "ran\n"
 
 
 async def test_messages_that_cannot_be_read_are_told(file: Path, options: Any, wire: Proxy) -> None:
