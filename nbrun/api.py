@@ -192,7 +192,7 @@ def job_of(name: str, options: RunOptions) -> Job:
         parameters=options.get("parameters", {}),
         allow_new=options.get("allow_new", False),
         secrets=options.get("secrets", {}),
-        pipeline=_pipeline(options.get("pipeline", 1)),
+        pipeline=_pipeline(options.get("pipeline", "auto")),
         lift_limits=options.get("lift_limits", False),
         max_output=options.get("max_output"),
     )

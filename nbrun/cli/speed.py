@@ -40,10 +40,10 @@ def speed_options(function: Function) -> Function:
                 "--pipeline",
                 type=Depth(),
                 metavar="N|auto",
-                default="1",
+                default="auto",
                 show_default=True,
-                help="Send up to N cells before the first of them has ended (experimental); auto: as many as the way "
-                "to the server makes worth it. 1 sends each by itself.",
+                help="Send up to N cells before the first of them has ended; auto: as many as the way to the server "
+                "makes worth it, on a near one each by itself, as 1 does anywhere.",
             ),
             click.option(
                 "--zygote/--no-zygote",

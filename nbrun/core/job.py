@@ -52,6 +52,6 @@ class Job:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     allow_new: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    pipeline: int | None = 1
+    pipeline: int | None = None
     lift_limits: bool = False
     max_output: int | None = None

@@ -30,6 +30,11 @@ FORCED_DEPTH = "NBRUN_TESTS_PIPELINE"
 """The variable with which the suite's option ``--nbrun-pipeline`` reaches the commands that tests start."""
 
 
+def of_cells_behind(unknown: str) -> str:
+    """Give the outcome of cells behind the one with which contact was lost: `unknown` if they are on their way."""
+    return unknown if FORCED_DEPTH in os.environ else "not-run"
+
+
 def forced_options() -> list[str]:
     """Give the options with which the suite wants every ``nbrun run`` to be called."""
     depth = os.environ.get(FORCED_DEPTH)
