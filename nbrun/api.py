@@ -97,6 +97,8 @@ class RunOptions(TypedDict, total=False):
     """How many cells may be on their way to the kernel at a time (1; "auto": what suits the way to the server)."""
     lift_limits: bool
     """Let the kernel queue any amount of output instead of dropping it while the server is busy (ipykernel)."""
+    resend: bool
+    """Let the kernel on somebody else's server send again what was lost on the way (ipykernel; True)."""
     max_output: int | None
     """How much each cell may put out, in characters; what is cut from longer outputs is told."""
     ca_file: str | os.PathLike[str] | None
@@ -194,6 +196,7 @@ def job_of(name: str, options: RunOptions) -> Job:
         secrets=options.get("secrets", {}),
         pipeline=_pipeline(options.get("pipeline", "auto")),
         lift_limits=options.get("lift_limits", False),
+        resend=options.get("resend", True),
         max_output=options.get("max_output"),
     )
 

@@ -30,9 +30,11 @@ from nbrun.core.literals_base import recordable
 from nbrun.core.masking import Mask, MaskedMessages
 from nbrun.core.plan import Action, Plan
 from nbrun.core.preparation import prepare
+from nbrun.core.resending import ResentMessages
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, NoSuchKernel, SaveFailed
 from nbrun.jupyter.ahead import find_depth
+from nbrun.jupyter.intake import Intake
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.jupyter.retry import RetryPolicy
 from nbrun.jupyter.server import RunningKernel, Server
@@ -191,7 +193,7 @@ class _Run:
                     if self._job.save and self._job.save_every != math.inf:
                         save = functools.partial(self._save_meanwhile, sink, execution)
                         self._autosave.start(save, lambda: running.kernel.heard, self._job.save_every)
-                    ended_by = await self._execute(execution, running)
+                    ended_by = await self._execute(execution, running, self._resent(server, running))
                 # The notebook is saved while the kernel shuts down: neither needs the other any more.
                 saving = asyncio.create_task(self._conclude(sink, execution, spec))
         finally:
@@ -223,6 +225,12 @@ class _Run:
                 f"--lift-limits: only ipykernel's limits can be lifted, not those of {running.spec.name}"
             )
 
+    def _resent(self, server: Server, running: RunningKernel) -> ResentMessages | None:
+        """Give what brings lost messages back, where any are lost and the kernel can send them again."""
+        info = running.info
+        is_able = info.implementation == "ipython" and not server.is_private and self._job.resend
+        return ResentMessages(running.kernel.requests, info.session) if is_able and info.session else None
+
     def _prepare(self, document: Document, plan: Plan, running: RunningKernel, depth: int) -> Execution:
         """Take the results of an earlier run out of what is to run, so that none is left to mislead."""
         spec = running.spec
@@ -247,13 +255,16 @@ class _Run:
         self._autosave.observe(event)
         self._journal.tell(event)
 
-    async def _execute(self, execution: Execution, running: RunningKernel) -> BaseException | None:
+    async def _execute(
+        self, execution: Execution, running: RunningKernel, resent: ResentMessages | None
+    ) -> BaseException | None:
         """Run the cells; gives what must pass on once all is saved: that the run was cancelled, or a bug of ours."""
         kernel = running.kernel
         self._journal.enter(Stage.RUNNING)
         self._stop.listen(kernel.stop)
         try:
-            await kernel.run(execution, MaskedMessages(self._mask) if self._mask else None)
+            masked = MaskedMessages(self._mask) if self._mask else None
+            await kernel.run(execution, Intake(resent=resent, masked=masked))
         except asyncio.CancelledError as error:
             execution.abandon(self._clock(), "the run was cancelled")
             return error

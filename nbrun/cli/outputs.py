@@ -44,6 +44,11 @@ def output_options(function: Function) -> Function:
                 is_flag=True,
                 help="Let ipykernel on --server queue any amount of output, which it drops beyond 1000 messages.",
             ),
+            click.option(
+                "--no-resend",
+                is_flag=True,
+                help="Do not let ipykernel on --server keep its output and send again what was lost on the way.",
+            ),
             click.option("--tolerate-loss", is_flag=True, help="Let a run pass although output is known to be lost."),
             click.option(
                 "--no-loss-note",
@@ -62,6 +67,7 @@ def output_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         "raw_streams": given["raw_streams"],
         "max_output": given["max_output"],
         "lift_limits": given["lift_limits"],
+        "resend": not given["no_resend"],
         "tolerate_loss": given["tolerate_loss"],
         "note_loss": not given["no_loss_note"],
     }

@@ -39,6 +39,7 @@ EACH = {
     "checkpoint": ("checkpoint", False),
     "restore-on-failure": ("restore_on_failure", False),
     "lift-limits": ("lift_limits", False),
+    "no-resend": ("resend", True),
     "pipeline": ("pipeline", False),
     "allow-new": ("allow_new", False),
     "raw-streams": ("raw_streams", False),

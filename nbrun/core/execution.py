@@ -59,6 +59,11 @@ class Execution(Course):
         """Give the time at which :meth:`tick` wants to be called."""
         return self._timers.next
 
+    @property
+    def is_draining(self) -> bool:
+        """Tell whether the cells are over, and only what may still come is waited for."""
+        return self._draining is not None
+
     def start(self, now: float) -> Effects:
         """Send the first cell."""
         self._timers.set(Timer.RUN, now, self._plan.run_timeout)

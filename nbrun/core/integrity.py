@@ -3,10 +3,9 @@
 Servers drop output in silence: a rate limiter throws away what comes too fast, queues overflow while a server is busy,
 and the reply is ``ok`` all the same. Two things tell of it.
 
-*Numbers.* Kernels built on jupyter_client's ``Session`` (ipykernel among them) name their messages
-``<session>_<pid>_<n>``, one counter for all channels. Between the end of one cell and the end of the next every number
-must come, but for the replies to other people's requests, which go to them alone; each of those requests shows itself
-by its busy and idle on iopub, so they can be counted too. A number that is missing is a message that is lost::
+*Numbers* (:mod:`.numbering`). Between the end of one cell and the end of the next every number must come, but for the
+replies to other people's requests, which go to them alone; each of those requests shows itself by its busy and idle on
+iopub, so they can be counted too. A number that is missing is a message that is lost::
 
     ... 41 idle | 42 busy  43 execute_input  44 stream  (45 46 47 missing)  48 reply  49 idle | 50 busy ...
 
@@ -29,6 +28,7 @@ from enum import StrEnum
 from typing import Any
 
 from nbrun.core.messages import Channel, Message
+from nbrun.core.numbering import Numbering
 
 SLACK = 12
 """Numbers that may be missing without meaning anything where others talked to the kernel, unseen or half seen."""
@@ -109,7 +109,7 @@ class Ledger:
     """Our own, by which our requests are told from other people's."""
     request: str = ""
     """The request whose idle ends the stretch; a later reply may overtake that, over a socket of its own."""
-    _prefix: str = ""
+    _numbering: Numbering = field(default_factory=Numbering)
     _base: int | None = None
     _end: int | None = None
     _first: int = 0
@@ -126,7 +126,7 @@ class Ledger:
 
     def take(self, message: Message) -> None:
         """Count a message of the kernel."""
-        number = self._number(message)
+        number = self._numbering.of(message)
         if number is None:
             return
         if self._base is not None and number <= self._base:
@@ -194,14 +194,6 @@ class Ledger:
                 self._end = number
             else:
                 self._busy = number
-
-    def _number(self, message: Message) -> int | None:
-        """Give the number of a message of this kernel process; None for any other, a forked child's too."""
-        prefix, _, digits = message.id.rpartition("_")
-        if not digits.isdecimal() or len(digits) > 18 or not message.session or not prefix.startswith(message.session):
-            return None
-        self._prefix = self._prefix or prefix
-        return int(digits) if prefix == self._prefix else None
 
     def _is_ours(self, request_id: str) -> bool:
         """Tell our requests from others'; the server's probes bear our session, too, but other numbers."""

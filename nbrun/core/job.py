@@ -33,8 +33,8 @@ class Job:
     ``parameters`` are injected into the notebook, ``allow_new`` those too that it does not declare; ``secrets`` are set
     in the kernel and masked wherever they come out.
     ``pipeline`` is how many cells may be on their way to the kernel at a time, None for what suits the server.
-    ``lift_limits`` lets the kernel queue any amount of output; ``max_output`` is what each cell may put out, in
-    characters.
+    ``lift_limits`` lets the kernel queue any amount of output; ``resend`` lets it send again what was lost on the way;
+    ``max_output`` is what each cell may put out, in characters.
     """
 
     notebook: str
@@ -54,4 +54,5 @@ class Job:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     pipeline: int | None = None
     lift_limits: bool = False
+    resend: bool = True
     max_output: int | None = None

@@ -8,7 +8,7 @@ output waits for them; what they find comes back as one more arrival.
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,11 +18,11 @@ from nbrun.core.effects import Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.endings import GONE
 from nbrun.core.execution import Execution
 from nbrun.core.introduction import Introduction, KernelInfo
-from nbrun.core.masking import MaskedMessages
 from nbrun.core.messages import Message, Requests
 from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerRestarted, ServerUnreachable
 from nbrun.jupyter.channel import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
 from nbrun.jupyter.http import Http
+from nbrun.jupyter.intake import Intake
 from nbrun.jupyter.kernels import Kernels
 from nbrun.jupyter.retry import ONCE, RECONNECT, RetryPolicy
 from nbrun.jupyter.server_process import ServerProcess
@@ -144,28 +144,28 @@ class Kernel:
                     return None  # the questions may be lost with the connection
         return _now() - began if understands else None
 
-    async def run(self, execution: Execution, masked: MaskedMessages | None = None) -> None:
+    async def run(self, execution: Execution, intake: Intake | None = None) -> None:
         """Drive `execution` to its ending; returns when it has one, and leaves no task behind.
 
-        It is told of the kernel's messages as `masked` gives them.
+        It is told of the kernel's messages as `intake` gives them.
         """
+        intake = intake or Intake()
         try:
+            await self._send(intake.requests())
             await self._carry_out(execution.start(_now()))
             while execution.ending is None:
-                arrival = await self._next(execution.deadline)
+                arrival = await self._next(intake.deadline(execution.deadline, is_draining=execution.is_draining))
                 now = _now()
-                if masked is None:
-                    effects = self._feed(execution, arrival, now)
-                else:
-                    effects = self._feed_masked(execution, masked, arrival, now)
+                effects = [each for taken in intake.take(arrival, now) for each in self._feed(execution, taken, now)]
                 if effects:
                     await self._carry_out(effects)
-                if execution.deadline is not None and execution.deadline <= now:
+                await self._send(intake.requests())
+                is_due = execution.deadline is not None and execution.deadline <= now
+                if is_due and not intake.delays(is_draining=execution.is_draining):
                     await self._carry_out(execution.tick(now))
         finally:
-            if masked is not None:
-                for message in masked.release():
-                    execution.receive(message, _now())
+            for message in intake.release():
+                execution.receive(message, _now())
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -278,23 +278,9 @@ class Kernel:
                 pass
         return ()
 
-    def _feed_masked(
-        self,
-        execution: Execution,
-        masked: MaskedMessages,
-        arrival: Arrival | Probed | StopAsked | None,
-        now: float,
-    ) -> Effects:
-        """Feed what `masked` makes of a message; before anything else that may end the run, what it holds back."""
-        arrivals: list[Arrival | Probed | StopAsked]
-        match arrival:
-            case Message():
-                arrivals = [*masked.take(arrival)]
-            case None:
-                arrivals = [*masked.release_late()]
-            case _:
-                arrivals = [*masked.release(), arrival]
-        return [effect for each in arrivals for effect in self._feed(execution, each, now)]
+    async def _send(self, requests: Iterable[Message]) -> None:
+        for request in requests:
+            await self._channel.send(request)
 
     async def _carry_out(self, effects: Effects) -> None:
         for place, effect in enumerate(effects):

@@ -1,0 +1,78 @@
+"""What a kernel says on its way into the state machine: first whole and in order, then without secrets.
+
+Only messages are changed. Before anything else that may end the run, what was held back of them comes out.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from nbrun.core.masking import MaskedMessages
+from nbrun.core.messages import Message
+from nbrun.core.resending import ResentMessages
+from nbrun.jupyter.channel import Cut, Lost, Restored
+
+
+class Intake:
+    """The way of one kernel's arrivals: without `resent` nothing is brought back, without `masked` nothing is masked."""
+
+    def __init__(self, *, resent: ResentMessages | None = None, masked: MaskedMessages | None = None) -> None:
+        self._resent = resent
+        self._masked = masked
+
+    def take(self, arrival: Any, now: float) -> list[Any]:
+        """Give what is to be fed in the place of an arrival; None for an arrival says that time has passed."""
+        if self._resent is None:
+            return self._mask(arrival)
+        arrivals: list[Any]
+        match arrival:
+            case Message():
+                arrivals = [*self._resent.take(arrival, now)]
+            case None:
+                arrivals = [*self._resent.tick(now), None]
+            case Lost():
+                arrivals = [*self._resent.release(), arrival]
+            case Cut():
+                self._resent.cut(now)
+                arrivals = [arrival]
+            case Restored():
+                self._resent.reconnected(now)
+                arrivals = [arrival]
+            case _:
+                arrivals = [arrival]
+        if self._masked is None:
+            return arrivals
+        return [masked for each in arrivals for masked in self._mask(each)]
+
+    def requests(self) -> list[Message]:
+        """Take out what is to be sent to the kernel."""
+        return [] if self._resent is None else self._resent.requests()
+
+    def deadline(self, wanted: float | None, *, is_draining: bool) -> float | None:
+        """Give the time at which None is to be taken, where the state machine wants to be called at `wanted`."""
+        own = None if self._resent is None else self._resent.deadline
+        if own is None or (wanted is not None and wanted < own and not self.delays(is_draining=is_draining)):
+            return wanted
+        return own
+
+    def delays(self, *, is_draining: bool) -> bool:
+        """Tell whether the state machine's clocks must wait: they would end the run while something is on its way."""
+        return is_draining and self._resent is not None and self._resent.is_waiting
+
+    def release(self) -> Iterable[Message]:
+        """Give whatever is held back: no more will come."""
+        held = [] if self._resent is None else self._resent.release()
+        return [*held] if self._masked is None else [*self._mask_all(held), *self._masked.release()]
+
+    def _mask_all(self, messages: Iterable[Message]) -> list[Any]:
+        return [masked for each in messages for masked in self._mask(each)]
+
+    def _mask(self, arrival: Any) -> list[Any]:
+        if self._masked is None:
+            return [arrival]
+        match arrival:
+            case Message():
+                return [*self._masked.take(arrival)]
+            case None:
+                return [*self._masked.release_late(), None]
+            case _:
+                return [*self._masked.release(), arrival]
