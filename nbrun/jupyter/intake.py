@@ -13,7 +13,7 @@ from nbrun.jupyter.channel import Cut, Lost, Restored
 
 
 class Intake:
-    """The way of one kernel's arrivals: without `resent` nothing is brought back, without `masked` nothing is masked."""
+    """The way of one kernel's arrivals; what is None of the two has no part in it."""
 
     def __init__(self, *, resent: ResentMessages | None = None, masked: MaskedMessages | None = None) -> None:
         self._resent = resent
