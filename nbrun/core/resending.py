@@ -160,10 +160,7 @@ class ResentMessages:
             question.give_up_at = min(now + ANSWER_LIMIT, question.asked_at + SILENCE_LIMIT)
             return []
         self._question = None
-        self._failures += 1
-        if self._failures == FAILURES:
-            self._keeper = _Keeper.MISSING
-        return self.release()
+        return self._fail()
 
     def cut(self, now: float) -> None:
         """Say that the connection is gone, and with it what was under way."""
@@ -243,7 +240,7 @@ class ResentMessages:
     def _take_answer(self, answer: Message, now: float) -> list[Message]:
         """Put in their places what the kernel has sent again."""
         given: list[Message] = []
-        self._keeper, self._failures = _Keeper.THERE, 0
+        self._keeper = _Keeper.THERE
         found = 0
         for message in keeper.resent(answer):
             number = self._numbering.of(message)
@@ -259,7 +256,10 @@ class ResentMessages:
             return [*given, *self._go_on(now)]
         self._question = None
         until, newest, evicted, others = (_count(answer, name) for name in ("until", "newest", "evicted", "others"))
+        if any(first > until for first, _ in question.ranges[:1]):
+            return [*given, *self._fail()]  # it has learned nothing, and would ask for ever
         self._gone += [(first, until if last is None else min(last, until)) for first, last in question.ranges]
+        self._failures = 0
         given += self._advance()
         self._look_on(question, found, is_all=until == newest, newest=newest, now=now)
         if others != self._others or any(first <= evicted for first, _ in question.ranges):
@@ -346,6 +346,13 @@ class ResentMessages:
         self._question = _Question(request.id, ranges, self._look, now, now + ANSWER_LIMIT, now)
         self._look, self._look_at = _Look.NONE, None
         self._unsent.append(request)
+
+    def _fail(self) -> list[Message]:
+        """Go on without an answer."""
+        self._failures += 1
+        if self._failures == FAILURES:
+            self._keeper = _Keeper.MISSING
+        return self.release()
 
     def _gaps(self) -> list[Range]:
         """Give what is missing before what is held."""

@@ -1,0 +1,93 @@
+"""A kernel that is no process, with the real keeper in it: what it sends waits in queues, for a test to lose or deliver.
+
+Its output and its replies go over two sockets, as a real kernel's do, so a test may let either run ahead.
+"""
+
+import contextlib
+import json
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from nbrun.core import keeper
+from nbrun.core.messages import Channel, Message
+from tests.core.conversation import KERNEL, OURS
+
+
+def pack(value: Any) -> bytes:
+    """Write JSON as the kernel does."""
+    return json.dumps(value).encode()
+
+
+class KeptKernel:
+    """Numbers and keeps what it sends; `room`, `portion` and `last_replies` are the keeper's."""
+
+    def __init__(
+        self, room: int = keeper.ROOM, portion: int = keeper.PORTION, last_replies: int = keeper.REPLIES
+    ) -> None:
+        self.said: list[Message] = []
+        """All of its output, in the order in which it was sent."""
+        self.iopub: deque[Message] = deque()
+        self.replies: deque[Message] = deque()
+        self.answered: list[Message] = []
+        """All of its replies."""
+        self.pid = os.getpid()
+        self._count = 0
+        self._cells = 0
+        self.session = SimpleNamespace(session=KERNEL, pack=pack, send=self._send)
+        self.iopub_thread = SimpleNamespace(_really_send=self._put, schedule=lambda work: work())
+        self.control_handlers: dict[str, Any] = {}
+        names = {"kernel": self, "room": room, "portion": portion, "last_replies": last_replies}
+        exec(keeper._SOURCE, names)  # noqa: S102  (as a kernel executes it)
+
+    # What it does --------------------------------------------------------------------------------------------------
+
+    def publish(self, kind: str, content: Any, parent: Mapping[str, Any], *buffers: Any) -> None:
+        """Put out a message."""
+        parts = [pack(part) for part in (self._header(kind), parent, {}, content)]
+        self.iopub_thread._really_send([b"topic", b"<IDS|MSG>", b"signature", *parts, *buffers])
+
+    def run_cell(self, outputs: int, parent: str = "", kind: str = "execute_request") -> None:
+        """Run a cell that prints so often; a request of another session, or of another kind, is handled alike."""
+        self._cells += 1
+        asked = {"msg_id": parent or f"{OURS}_cell{self._cells}", "msg_type": kind}
+        self.publish("status", {"execution_state": "busy"}, asked)
+        for number in range(outputs):
+            self.publish("stream", {"text": f"{self._cells}:{number}"}, asked)
+        if not kind.startswith("comm_"):
+            self.session.send("shell", "execute_reply", {"status": "ok"}, {"header": asked})
+        self.publish("status", {"execution_state": "idle"}, asked)
+
+    def answer(self, request: Message) -> None:
+        """Handle a request on the control channel, or the installation of the keeper."""
+        if request.type == "execute_request":
+            self.run_cell(0, request.id)
+            return
+        self.publish("status", {"execution_state": "busy"}, request.header)
+        handling = self.control_handlers[request.type](None, b"", {"header": request.header, "content": request.content})
+        with contextlib.suppress(StopIteration):
+            handling.send(None)
+        self.publish("status", {"execution_state": "idle"}, request.header)
+
+    # How it does it ------------------------------------------------------------------------------------------------
+
+    def _header(self, kind: str) -> dict[str, Any]:
+        self._count += 1
+        return {"msg_id": f"{KERNEL}_{self.pid}_{self._count}", "msg_type": kind, "session": KERNEL}
+
+    def _put(self, parts: Sequence[Any]) -> None:
+        header, parent, metadata, content = (json.loads(part) for part in parts[3:7])
+        message = Message(Channel.IOPUB, header, parent, content, metadata, tuple(bytes(part) for part in parts[7:]))
+        self.iopub.append(message)
+        self.said.append(message)
+
+    def _send(
+        self, stream: Any, kind: str, content: Any, parent: Any, ident: Any = None, buffers: Any = ()
+    ) -> dict[str, Any]:
+        channel = Channel.SHELL if kind == "execute_reply" else Channel.CONTROL
+        message = Message(channel, self._header(kind), parent["header"], content, buffers=tuple(buffers))
+        self.replies.append(message)
+        self.answered.append(message)
+        return {"header": message.header, "parent_header": parent["header"], "metadata": {}, "content": content}
