@@ -244,7 +244,7 @@ class ResentMessages:
         found = 0
         for message in keeper.resent(answer):
             number = self._numbering.of(message)
-            if number is None or self._next is None:
+            if number is None or self._next is None or self._is_of_others(message):
                 continue
             if number < self._next:
                 given += self._take_late(message, number)
@@ -268,6 +268,10 @@ class ResentMessages:
         elif self._look is _Look.NONE:
             self._notices = []
         return [*given, *self._go_on(now)]
+
+    def _is_of_others(self, message: Message) -> bool:
+        """Tell a reply that would never have come here."""
+        return message.channel != Channel.IOPUB and not message.parent_id.startswith(f"{self._requests.session}_")
 
     def _look_on(self, question: _Question, found: int, *, is_all: bool, newest: int, now: float) -> None:
         """Decide whether there is more to ask for than the gaps that show."""

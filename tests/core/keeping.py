@@ -1,4 +1,4 @@
-"""A kernel that is no process, with the real keeper in it: what it sends waits in queues, for a test to lose or deliver.
+"""A kernel that is no process, with the real keeper in it: what it sends waits in queues, to be delivered or lost.
 
 Its output and its replies go over two sockets, as a real kernel's do, so a test may let either run ahead.
 """
@@ -40,7 +40,7 @@ class KeptKernel:
         self.iopub_thread = SimpleNamespace(_really_send=self._put, schedule=lambda work: work())
         self.control_handlers: dict[str, Any] = {}
         names = {"kernel": self, "room": room, "portion": portion, "last_replies": last_replies}
-        exec(keeper._SOURCE, names)  # noqa: S102  (as a kernel executes it)
+        exec(keeper._SOURCE, names)
 
     # What it does --------------------------------------------------------------------------------------------------
 
@@ -66,7 +66,9 @@ class KeptKernel:
             self.run_cell(0, request.id)
             return
         self.publish("status", {"execution_state": "busy"}, request.header)
-        handling = self.control_handlers[request.type](None, b"", {"header": request.header, "content": request.content})
+        handling = self.control_handlers[request.type](
+            None, b"", {"header": request.header, "content": request.content}
+        )
         with contextlib.suppress(StopIteration):
             handling.send(None)
         self.publish("status", {"execution_state": "idle"}, request.header)

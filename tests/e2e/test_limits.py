@@ -46,7 +46,7 @@ async def run_while_the_server_stands_still(place: Place, *, lift_limits: bool) 
     assert place.server is not None
     # The first cells are for the server's own questions to the kernel, beside which no count is exact.
     path, pid = place.write(notebook(LEFT, "2", "3", FLOOD, "'after'")), place.server.process.pid
-    async with live_run(path, **place.options, lift_limits=lift_limits) as live:
+    async with live_run(path, **place.options, lift_limits=lift_limits, resend=False) as live:
         await live.watch.printed("go")
         os.kill(pid, signal.SIGSTOP)
         try:

@@ -41,9 +41,34 @@ def lines(outputs: list[dict[str, Any]]) -> list[str]:
     return "".join(joined(output["text"]) for output in outputs if output.get("name") == "stdout").split()
 
 
+def test_what_a_strict_server_drops_is_brought_back_to_the_last_one(strict_server: RunningServer) -> None:
+    """Each output of its own, and those of a cell whose error was dropped."""
+    fails = DISPLAYED.format(1000) + "\nraise ValueError('at the end')"
+    result, saved = run_on(strict_server, notebook(DISPLAYED.format(3000), FLUSHED.format(2000), fails))
+    shown, flushed, failed = outputs_of(saved)
+    assert [output["data"]["text/plain"] for output in shown] == [str(number) for number in range(3000)]
+    assert lines(flushed) == [str(number) for number in range(2000)]
+    assert [output["output_type"] for output in failed] == [*["display_data"] * 1000, "error"]
+    assert (result["outcome"], result["exit_code"]) == ("failed", 1)
+    assert [cell["incomplete"] for cell in result["cells"]] == [None] * 3
+
+
+def test_what_the_kernel_has_forgotten_too_is_counted(strict_server: RunningServer) -> None:
+    # Numbered by one thread, sent in one go, and more than the kernel remembers.
+    flood = "import time\nfor i in range(40):\n    display(str(i) + 'x' * 2_000_000)"
+    result, saved = run_on(strict_server, notebook("1", "2", "3", DISPLAYED.format(400), flood, "'after'"))
+    [*_, large, after] = outputs_of(saved)
+    arrived = sum(output["output_type"] == "display_data" for output in large)
+    [*_, lossy, whole] = result["cells"]
+    assert (lossy["incomplete"] or {"lost": 0})["lost"] == 40 - arrived
+    assert result["exit_code"] == (nbrun.ExitCode.INCOMPLETE if arrived < 40 else nbrun.ExitCode.OK)
+    assert (whole["incomplete"], len(after)) == (None, 1)
+
+
 def test_a_strict_server_that_drops_displays_is_found_out_to_the_last_one(strict_server: RunningServer) -> None:
     # The first cells are for the server's own questions to the kernel, beside which no count is exact.
-    result, saved = run_on(strict_server, notebook("1", "2", "3", DISPLAYED.format(3000), "'after'"))
+    document = notebook("1", "2", "3", DISPLAYED.format(3000), "'after'")
+    result, saved = run_on(strict_server, document, "--no-resend")
     [*_, flood, after] = outputs_of(saved)
     arrived = sum(output["output_type"] == "display_data" for output in flood)
     assert arrived < 3000
@@ -64,10 +89,22 @@ def test_a_strict_server_that_drops_displays_is_found_out_to_the_last_one(strict
     assert len(after) == 1
 
 
+@pytest.mark.slow
+def test_what_a_stock_server_drops_is_brought_back(stock_server: RunningServer) -> None:
+    result, saved = run_on(stock_server, notebook(FLUSHED.format(20_000), DISPLAYED.format(20_000), BURST))
+    flushed, displayed, burst = outputs_of(saved)
+    assert [output["output_type"] for output in flushed] == ["stream"]
+    assert lines(flushed) == [str(number) for number in range(20_000)]
+    assert [output["data"]["text/plain"] for output in displayed] == [str(number) for number in range(20_000)]
+    assert len(lines(burst)) == 8000
+    assert (result["outcome"], result["exit_code"], result["warnings"]) == ("passed", 0, [])
+    assert [cell["incomplete"] for cell in result["cells"]] == [None] * 3
+
+
 def test_lines_that_a_stock_server_drops_are_never_lost_in_silence(stock_server: RunningServer) -> None:
     # The first cells are for the server's own questions to the kernel, beside which no count is exact.
     cells = ("1", "2", "3", FLUSHED.format(20_000), DISPLAYED.format(8000), BURST)
-    result, saved = run_on(stock_server, notebook(*cells))
+    result, saved = run_on(stock_server, notebook(*cells), "--no-resend")
     flushed, displayed, burst = outputs_of(saved)[3:]
     shown = sum(output["output_type"] == "display_data" for output in displayed)
     missing = [20_000 - len(lines(flushed)), 8000 - shown, 8000 - len(lines(burst))]
@@ -84,7 +121,7 @@ def test_lines_that_a_stock_server_drops_are_never_lost_in_silence(stock_server:
 
 def test_a_loss_can_be_tolerated_and_left_out_of_the_outputs(strict_server: RunningServer) -> None:
     document = notebook(DISPLAYED.format(3000))
-    result, saved = run_on(strict_server, document, "--tolerate-loss", "--no-loss-note")
+    result, saved = run_on(strict_server, document, "--tolerate-loss", "--no-loss-note", "--no-resend")
     assert (result["outcome"], result["exit_code"]) == ("passed", 0)
     assert result["cells"][0]["incomplete"]["lost"] > 0
     assert any("are missing" in warning for warning in result["warnings"])
@@ -92,7 +129,8 @@ def test_a_loss_can_be_tolerated_and_left_out_of_the_outputs(strict_server: Runn
 
 
 def test_what_fails_on_a_strict_server_fails_though_the_error_was_dropped(strict_server: RunningServer) -> None:
-    result, saved = run_on(strict_server, notebook(DISPLAYED.format(3000) + "\nraise ValueError('at the end')"))
+    document = notebook(DISPLAYED.format(3000) + "\nraise ValueError('at the end')")
+    result, saved = run_on(strict_server, document, "--no-resend")
     assert (result["outcome"], result["exit_code"]) == ("failed", 1)
     assert result["cells"][0]["incomplete"]["lost"] > 0
     errors = [output for output in outputs_of(saved)[0] if output["output_type"] == "error"]

@@ -14,6 +14,15 @@ from tests.support.notebooks import notebook
 from tests.support.proxy import Proxy, proxy
 
 COUNTING = "import time\nfor i in range({}):\n    print(i, flush=True)\n    time.sleep({})"
+MIXED = """
+import sys, time
+for i in range(12):
+    print(f"{0}:{{i}}", flush=True)
+    time.sleep(0.04)
+    display(i)
+    if i == 6:
+        print("aside", file=sys.stderr, flush=True)
+{0}"""
 LIMIT = 240.0
 
 
@@ -31,12 +40,14 @@ async def cut(wire: Proxy, outage: float) -> None:
         await asyncio.sleep(outage)
 
 
-async def run_and_cut(place: Place, name: str, cells: list[str], after: float, outage: float) -> nbrun.NotebookResult:
+async def run_and_cut(
+    place: Place, name: str, cells: list[str], after: float, outage: float, **options: Any
+) -> nbrun.NotebookResult:
     """Run a notebook behind a proxy of its own, which cuts it so many seconds after the first output."""
     assert place.server is not None
     path = place.write(notebook(*cells), name)
     async with proxy(place.server) as wire:
-        options = {**place.options, "server": wire.url, "startup_timeout": LIMIT}
+        options = {**place.options, "server": wire.url, "startup_timeout": LIMIT, **options}
         async with live_run(path, **options) as live:
             await asyncio.wait_for(live.watch.event(lambda event: bool(printed(event))), LIMIT)
             await asyncio.sleep(after)
@@ -44,13 +55,16 @@ async def run_and_cut(place: Place, name: str, cells: list[str], after: float, o
             return await asyncio.wait_for(live.task, LIMIT)
 
 
-async def cut_many(place: Place, cells: list[str], moments: list[float], outage: float) -> int:
+async def cut_many(place: Place, cells: list[str], moments: list[float], outage: float, **options: Any) -> int:
     """Run as many notebooks side by side, each cut at its moment; give how many of them lost nothing.
 
-    What a server has written to a connection that is cut before it arrived is gone: nobody can bring it back, and the
-    run has to say so, to the last message.
+    What a server has written to a connection that is cut before it arrived is gone: where the kernel does not send it
+    again, the run has to say so, to the last message.
     """
-    begun = [run_and_cut(place, f"cut-{number}.ipynb", cells, after, outage) for number, after in enumerate(moments)]
+    begun = [
+        run_and_cut(place, f"cut-{number}.ipynb", cells, after, outage, **options)
+        for number, after in enumerate(moments)
+    ]
     results = await asyncio.gather(*begun)
     numbers = int(cells[0].split("range(")[1].split(")")[0])
     whole = 0
@@ -72,7 +86,48 @@ async def cut_many(place: Place, cells: list[str], moments: list[float], outage:
 async def test_a_cut_connection_costs_no_output_with_or_without_an_outage(on_stock: Place) -> None:
     cells = [COUNTING.format(30, 0.05)] * 2
     for outage in (0.0, 1.0):
-        await cut_many(on_stock, cells, [0.1, 0.7, 1.6], outage)
+        assert await cut_many(on_stock, cells, [0.1, 0.7, 1.6, 2.9], outage) == 4
+
+
+async def test_what_a_cut_costs_without_resending_is_told(on_stock: Place) -> None:
+    await cut_many(on_stock, [COUNTING.format(30, 0.05)] * 2, [0.1, 0.7, 1.6], 0.0, resend=False)
+
+
+@pytest.mark.parametrize("pipeline", [1, 8])
+async def test_a_cut_run_saves_what_an_undisturbed_one_does(on_stock: Place, pipeline: int) -> None:
+    cells = [MIXED.format(number) for number in range(4)]
+    assert (await on_stock.run(*cells, record_timing=False)).outcome is nbrun.Outcome.PASSED
+    undisturbed = on_stock.read()
+    assert on_stock.server is not None
+    path = on_stock.write(notebook(*cells))
+    async with proxy(on_stock.server) as wire:
+        options = {**on_stock.options, "server": wire.url, "record_timing": False, "pipeline": pipeline}
+        async with live_run(path, **options) as live:
+            for number in range(4):
+                # What has been sent meanwhile lies in the proxy, and goes with the connection.
+                await live.watch.printed(f"{number}:3")
+                wire.deafen()
+                await asyncio.sleep(0.1)
+                wire.cut()
+            result = await live.result()
+    assert (result.outcome, result.warnings) == (nbrun.Outcome.PASSED, ())
+    assert [cell["outputs"] for cell in on_stock.read()["cells"]] == [cell["outputs"] for cell in undisturbed["cells"]]
+
+
+async def test_what_a_deaf_connection_swallowed_comes_again(on_stock: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every last word of the kernel: the reply, the idle, and what follows no more."""
+    for name, seconds in {"PING_EVERY": 0.6, "PONG_WITHIN": 0.6, "PONG_GRACE": 0.2}.items():
+        monkeypatch.setattr(channel, name, seconds)
+    assert on_stock.server is not None
+    path = on_stock.write(notebook(COUNTING.format(100, 0.005), "print('after')"))
+    async with proxy(on_stock.server) as wire, live_run(path, **{**on_stock.options, "server": wire.url}) as live:
+        await live.watch.printed(r"\b20\b")
+        wire.deafen()
+        result = await live.result()
+    counting, after = on_stock.outputs()
+    assert result.outcome is nbrun.Outcome.PASSED
+    assert counted(counting) == list(range(100))
+    assert text_of(after) == "after\n"
 
 
 @pytest.mark.slow
@@ -84,7 +139,7 @@ async def test_of_a_minute_of_counting_nothing_is_lost_in_silence_wherever_it_is
 ) -> None:
     cells = [COUNTING.format(200, 0.1)] * 3
     moments = [random.uniform(0.0, 58.0) for _ in range(20)]
-    assert await cut_many(on_stock, cells, moments, outage) >= 15
+    assert await cut_many(on_stock, cells, moments, outage) == len(moments)
 
 
 async def test_a_connection_that_died_without_a_word_is_found_and_what_it_swallowed_is_told(
@@ -94,7 +149,8 @@ async def test_a_connection_that_died_without_a_word_is_found_and_what_it_swallo
         monkeypatch.setattr(channel, name, seconds)
     assert on_stock.server is not None
     path = on_stock.write(notebook("1", "2", COUNTING.format(300, 0.02), "print('after')"))
-    async with proxy(on_stock.server) as wire, live_run(path, **{**on_stock.options, "server": wire.url}) as live:
+    options = {**on_stock.options, "resend": False}
+    async with proxy(on_stock.server) as wire, live_run(path, **{**options, "server": wire.url}) as live:
         await live.watch.printed(r"\b20\b")
         wire.deafen()
         result = await live.result()
