@@ -328,7 +328,6 @@ def test_a_cut_takes_the_question_along_and_holds_the_end_of_the_run_for_a_while
     assert line.client.deadline == CUT_LIMIT
     line.until(CUT_LIMIT)
     assert not line.waits()
-    assert line.client.deadline is None
     line.take(NOTICE)
     assert len(line.asked) == 1  # nothing new: there is no connection
     line.client.reconnected(line.now)

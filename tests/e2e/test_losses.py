@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import nbrun
+from nbrun.core import keeper
+from nbrun.core.integrity import Cause
 from tests.support.burning import both_cores_busy
 from tests.support.notebooks import joined, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
 from tests.support.servers import RunningServer, jupyter_server
@@ -53,16 +55,19 @@ def test_what_a_strict_server_drops_is_brought_back_to_the_last_one(strict_serve
     assert [cell["incomplete"] for cell in result["cells"]] == [None] * 3
 
 
-def test_what_the_kernel_has_forgotten_too_is_counted(strict_server: RunningServer) -> None:
-    # Numbered by one thread, sent in one go, and more than the kernel remembers.
-    flood = "import time\nfor i in range(40):\n    display(str(i) + 'x' * 2_000_000)"
-    result, saved = run_on(strict_server, notebook("1", "2", "3", DISPLAYED.format(400), flood, "'after'"))
-    [*_, large, after] = outputs_of(saved)
-    arrived = sum(output["output_type"] == "display_data" for output in large)
-    [*_, lossy, whole] = result["cells"]
-    assert (lossy["incomplete"] or {"lost": 0})["lost"] == 40 - arrived
-    assert result["exit_code"] == (nbrun.ExitCode.INCOMPLETE if arrived < 40 else nbrun.ExitCode.OK)
-    assert (whole["incomplete"], len(after)) == (None, 1)
+def test_what_the_kernel_has_forgotten_too_is_counted(
+    strict_server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "INSTALL", keeper.INSTALL.replace(str(keeper.ROOM), "20_000"))
+    path = write_notebook(strict_server.root / "forgotten.ipynb", notebook("1", "2", "3", DISPLAYED.format(3000), "4"))
+    result = nbrun.run(path.name, server=strict_server.url, token=strict_server.token, note_loss=False)
+    flood = outputs_of(read_notebook(path))[3]
+    lost = result.cells[3].incomplete
+    assert lost is not None
+    assert (lost.causes, lost.lost) == ((Cause.RATE_LIMIT, Cause.MISSING_MESSAGES), 3000 - len(flood))
+    assert 0 < len(flood) < 3000
+    assert result.exit_code == nbrun.ExitCode.INCOMPLETE
+    assert [cell.incomplete for cell in result.cells].count(None) == 4
 
 
 def test_a_strict_server_that_drops_displays_is_found_out_to_the_last_one(strict_server: RunningServer) -> None:
