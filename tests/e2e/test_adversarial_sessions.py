@@ -6,6 +6,7 @@ Whose kernel a cell ran on is never in doubt: nothing of another's session is to
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -173,15 +174,16 @@ async def test_a_cell_that_ends_while_the_connection_is_away_is_known_afterwards
     assert text_of(on_stock.outputs()[0]) == "here\nend\n"
 
 
+@pytest.mark.parametrize("resend", [False, True], ids=["lost for good", "sent again"])
 async def test_a_reply_that_somebody_elses_connection_swallowed_is_no_success_and_no_second_try(
-    on_stock: Place,
+    on_stock: Place, resend: bool
 ) -> None:
-    """With another client attached the server keeps nothing for one that is away, so the reply is lost for good."""
+    """With another client attached the server keeps nothing for one that is away; only the kernel itself may."""
     server = on_stock.server
     assert server is not None
     counting = "import pathlib\nwith open('ran', 'a') as ran:\n    ran.write('x')"
     cells = (f"{counting}\n{WAITS}", "open('third', 'w')")
-    async with client_of(server) as client, proxy(server) as wire, over(wire, on_stock, *cells) as run:
+    async with client_of(server) as client, proxy(server) as wire, over(wire, on_stock, *cells, resend=resend) as run:
         await run.watch.printed("here")
         [session] = server.sessions()
         async with client.kernel(session["kernel"]["id"]), wire.outage():
@@ -190,11 +192,15 @@ async def test_a_reply_that_somebody_elses_connection_swallowed_is_no_success_an
                 await idle(client, session["kernel"]["id"])
         result = await run.result()
 
+    assert (on_stock.folder / "ran").read_text() == "x", "it was not run again"
+    if resend:
+        assert (result.exit_code, outcomes(result)) == (ExitCode.OK, ["passed", "passed"])
+        assert text_of(on_stock.outputs()[0]) == "here\nend\n"
+        return
     assert result.exit_code == ExitCode.SERVER
     assert outcomes(result) == ["failed", behind := of_cells_behind("interrupted")]
     assert result.problem is not None
     assert "the kernel's reply was lost in cell 1 of 2" in result.problem.message
-    assert (on_stock.folder / "ran").read_text() == "x", "it was not run again"
     assert (on_stock.folder / "third").exists() == (behind == "interrupted")
     assert on_stock.nothing_is_left()
 
@@ -206,9 +212,9 @@ async def idle(client: Client, kernel_id: str) -> None:
 
 
 @asynccontextmanager
-async def over(wire: Proxy, place: Place, *cells: str) -> AsyncIterator[LiveRun]:
+async def over(wire: Proxy, place: Place, *cells: str, **options: Any) -> AsyncIterator[LiveRun]:
     """Begin a run of these cells over a wire."""
     assert place.server is not None
     path = place.write(notebook(*cells))
-    async with live_run(path, server=wire.url, token=place.server.token) as run:
+    async with live_run(path, server=wire.url, token=place.server.token, **options) as run:
         yield run

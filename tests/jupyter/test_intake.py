@@ -1,0 +1,75 @@
+"""The way of what a kernel says: whole and in order first, then without secrets."""
+
+from dataclasses import replace
+
+from nbrun.core.masking import Mask, MaskedMessages
+from nbrun.core.messages import Channel, Message, Requests
+from nbrun.core.resending import CUT_LIMIT, ResentMessages
+from nbrun.errors import ServerUnreachable
+from nbrun.jupyter.channel import Cut, Lost, Restored
+from nbrun.jupyter.intake import Intake
+from tests.core.conversation import KERNEL, OURS, message
+
+LOST = Lost(ServerUnreachable("gone"))
+
+
+def said(number: int, text: str) -> Message:
+    """Give a message of the kernel with a number and a text."""
+    printed = message("stream", {"name": "stdout", "text": text}, parent="cell")
+    return replace(printed, header={**printed.header, "msg_id": f"{KERNEL}_77_{number}"})
+
+
+def with_keeper(masked: MaskedMessages | None = None) -> Intake:
+    """Give an intake that knows of a keeper in its kernel."""
+    intake = Intake(resent=ResentMessages(Requests(OURS), KERNEL), masked=masked)
+    [install] = intake.requests()
+    done = message("execute_reply", {"status": "ok"}, parent=install.id, channel=Channel.SHELL)
+    intake.take(replace(done, header={**done.header, "msg_id": f"{KERNEL}_77_1"}), 0.0)
+    intake.take(said(2, "two\n"), 0.0)
+    return intake
+
+
+def texts(arrivals: list[object]) -> str:
+    return "".join(str(each.content.get("text")) for each in arrivals if isinstance(each, Message))
+
+
+def test_without_anything_to_do_everything_passes() -> None:
+    intake = Intake()
+    what = said(1, "one")
+    assert [intake.take(each, 0.0) for each in (what, None, LOST)] == [[what], [None], [LOST]]
+    assert (intake.requests(), intake.deadline(5.0, is_draining=True), intake.release()) == ([], 5.0, [])
+
+
+def test_what_is_held_comes_out_in_order_and_masked() -> None:
+    intake = with_keeper(MaskedMessages(Mask(["hunter2222"])))
+    assert intake.take(said(4, "ter2222\n"), 0.0) == []
+    assert texts(intake.take(said(3, "hun"), 0.0)) == "***\n"
+    assert intake.take(said(6, "hunt"), 0.0) == []
+    assert texts([*intake.release()]) == "hunt"
+
+
+def test_before_the_connection_is_lost_for_good_what_is_held_comes_out() -> None:
+    for intake in (with_keeper(), with_keeper(MaskedMessages(Mask(["hunter2222"])))):
+        intake.take(said(4, "hunter"), 0.0)
+        *given, last = intake.take(LOST, 1.0)
+        assert (texts(given), last) == ("hunter", LOST)
+
+
+def test_the_end_of_a_run_waits_for_what_is_on_its_way_and_its_cells_do_not() -> None:
+    intake = with_keeper()
+    intake.take(said(4, "four"), 0.0)
+    assert len(intake.requests()) == 1
+    assert intake.delays(is_draining=True)
+    assert not intake.delays(is_draining=False)
+    assert intake.deadline(1.0, is_draining=False) == 1.0
+    assert intake.deadline(1.0, is_draining=True) == intake.deadline(None, is_draining=True) == 5.0
+
+
+def test_a_cut_is_waited_out_and_followed_by_a_question() -> None:
+    intake, stopped = with_keeper(), object()
+    assert intake.take(Cut(), 0.0) == [Cut()]
+    assert intake.deadline(None, is_draining=True) == CUT_LIMIT
+    assert intake.take(Restored(), 1.0) == [Restored()]
+    assert len(intake.requests()) == 1
+    assert intake.take(stopped, 1.0) == [stopped]
+    assert intake.take(None, 2.0) == [None]
