@@ -182,7 +182,7 @@ async def test_a_reply_that_somebody_elses_connection_swallowed_is_no_success_an
     server = on_stock.server
     assert server is not None
     counting = "import pathlib\nwith open('ran', 'a') as ran:\n    ran.write('x')"
-    cells = (f"{counting}\n{WAITS}", "open('third', 'w')")
+    cells = (f"{counting}\n{WAITS}\nprint('end')", "open('third', 'w')")
     async with client_of(server) as client, proxy(server) as wire, over(wire, on_stock, *cells, resend=resend) as run:
         await run.watch.printed("here")
         [session] = server.sessions()
