@@ -398,10 +398,3 @@ def test_no_message_of_whatever_content_breaks_a_run(arrivals: list[tuple[float,
     talk.until(1000)
     assert talk.run.ending is not None
     assert len(talk.run.results()) == 3
-
-
-def test_behind_the_last_cell_a_run_only_waits_for_what_may_still_come() -> None:
-    talk = Conversation("1")
-    assert [talk.run.is_draining] == [False]
-    talk.complete()
-    assert [talk.run.is_draining] == [True]

@@ -280,3 +280,10 @@ def test_a_gap_beside_a_reconnection_counts_and_exactly_where_the_server_had_no_
         incomplete = talk.run.results()[0].incomplete
         assert incomplete is not None
         assert (incomplete.lost, incomplete.exact) == (2, not nudged)
+
+
+def test_behind_the_last_cell_a_run_only_waits_for_what_may_still_come() -> None:
+    talk = Conversation("1")
+    assert [talk.run.is_draining] == [False]
+    talk.complete()
+    assert [talk.run.is_draining] == [True]
