@@ -159,7 +159,8 @@ class Kernel:
                 effects = [each for taken in intake.take(arrival, now) for each in self._feed(execution, taken, now)]
                 if effects:
                     await self._carry_out(effects)
-                await self._send(intake.requests())
+                if requests := intake.requests():
+                    await self._send(requests)
                 is_due = execution.deadline is not None and execution.deadline <= now
                 if is_due and not intake.delays(is_draining=execution.is_draining):
                     await self._carry_out(execution.tick(now))
