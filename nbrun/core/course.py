@@ -132,7 +132,7 @@ class Course(ABC):
 
     def _look_after(self, cell: CellExecution, request: str, now: float) -> None:
         self._window.expect(request, cell)
-        self._ledger.request = request
+        self._ledger.follow(request)
         self._timers.set(Timer.CELL, cell.sent_at, cell.plan.timeout)
         self._timers.set(Timer.SILENCE, now, cell.plan.idle_timeout)
 

@@ -145,6 +145,12 @@ class Ledger:
         if message.type == "status":
             self._take_status(message, number)
 
+    def follow(self, request: str) -> None:
+        """Let the idle of `request` end the stretch, even where that of one which was refused seemed to have."""
+        self.request = request
+        self._busy, self._end, self._ahead = None, None, []
+        self._within, self._asked_within = 0, Counter()
+
     def disturb(self) -> None:
         """Say that the server may have talked to the kernel unseen, as it does when a connection comes back."""
         self._unsure = 2

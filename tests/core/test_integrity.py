@@ -180,7 +180,7 @@ def test_the_answer_to_a_fence_that_overtakes_the_reply_of_the_cell_belongs_to_t
     for message in (status(5, "busy", fence), status(7, "idle", fence), reply(3)):
         counted.take(message)
     first = counted.close()
-    counted.request = f"{OURS}_3"
+    counted.follow(f"{OURS}_3")
     for message in (
         numbered(6, "kernel_info_reply", parent=fence, channel=Channel.SHELL),
         status(8, "busy", f"{OURS}_3"),
@@ -193,12 +193,26 @@ def test_the_answer_to_a_fence_that_overtakes_the_reply_of_the_cell_belongs_to_t
     assert (first.missing, second.missing, first.alone, second.alone) == (0, 0, True, True)
 
 
+def test_a_cell_that_is_sent_again_ends_with_its_second_idle() -> None:
+    counted = Ledger(OURS)
+    counted.follow(f"{OURS}_1")
+    for message in (status(1, "busy"), reply(2), idle(3)):
+        counted.take(message)
+    counted.follow(f"{OURS}_2")
+    again = (status(4, "busy", f"{OURS}_2"), numbered(5), numbered(6), reply(7), status(8, "idle", f"{OURS}_2"))
+    for message in again:
+        counted.take(message)
+    stretch = counted.close()
+    assert stretch is not None
+    assert (stretch.last, stretch.missing) == (8, 0)
+
+
 def test_what_a_thread_numbered_after_the_idle_and_sent_before_it_belongs_to_the_next() -> None:
     counted = Ledger(OURS, f"{OURS}_1")
     for message in (status(1, "busy"), numbered(4), idle(3), reply(2)):
         counted.take(message)
     first = counted.close()
-    counted.request = f"{OURS}_2"
+    counted.follow(f"{OURS}_2")
     for message in (status(5, "busy", f"{OURS}_2"), reply(6), status(7, "idle", f"{OURS}_2")):
         counted.take(message)
     second = counted.close()
