@@ -24,6 +24,7 @@ def page(runs: Sequence[Results]) -> str:
         "workloads": "\n\n".join(_workload(name, table) for name in WORKLOADS if any(name == key for key, _ in table)),
         "growth": _growth(_extra(runs, "scale")),
         "profile": _profile(_extra(runs, "W1"), _extra(runs, "imports")),
+        "batch": _batch(_extra(runs, "W6")),
         "not_paid": _PAID.read_text(encoding="utf-8").strip(),
     }
     text = _TEXT.read_text(encoding="utf-8")
@@ -103,6 +104,18 @@ def _growth(scale: dict[str, list[dict[str, Any]]]) -> str:
         rows.append((f"**exponent, {kind}**", f"**{time:.2f}**", f"**{memory:.2f}**", ""))
     drawn = "![time and memory of nbrun over the number of cells and of messages](benchmarks/growth.svg)"
     return _table(("", "s", "MB, nbrun's peak", "outputs"), rows) + f"\n\n{drawn}"
+
+
+def _batch(told: dict[str, Any]) -> str:
+    if not told:
+        return "Not measured yet: `python -m benchmarks profile`."
+    lanes = 2
+    rows = [("before the first run began", told["first"], told["first"])]
+    rows += [(stage.replace("_", " "), took / lanes, took / told["runs"]) for stage, took in told["stages"].items()]
+    rows.append(("after the last run ended", told["wall"] - told["last"], told["wall"] - told["last"]))
+    cells = [(what, f"{took:.2f}", f"{each:.3f}", "█" * round(took / 0.1)) for what, took, each in rows]
+    cells.append(("**all of it**", f"**{told['wall']:.2f}**", "", f"{told['cpu']:.2f} s of CPU, all processes"))
+    return _table(("stage", "of the batch, s", "of each run, s", "a block is 0.1 s"), cells)
 
 
 def _profile(stages: dict[str, Any], imports: dict[str, Any]) -> str:

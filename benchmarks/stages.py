@@ -1,8 +1,10 @@
-"""What starting costs before anything runs: the modules that each of a run's processes imports, and their share."""
+"""Where the time goes: the stages of a batch's runs, and the modules that each of a run's processes imports."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,30 @@ def importing(folder: Path) -> dict[str, Any]:
             done = subprocess.run(command, capture_output=True, text=True, env=variables(folder / "home"), check=True)
         told[name] = by_package(done.stderr.splitlines())
     return told
+
+
+def by_stage(lines: Iterable[str], began: float) -> dict[str, Any]:
+    """Sum up the seconds that the runs of a batch spent in each stage, from its log of events.
+
+    `began` is when the process was started, in seconds since the epoch; the result also tells how long after that the
+    first run began and the last one ended.
+    """
+    spent: dict[str, float] = {}
+    entered: dict[str, tuple[str, float]] = {}
+    first = last = began
+    for line in lines:
+        event = json.loads(line)
+        at = datetime.fromisoformat(event["time"]).timestamp()
+        if event["event"] not in ("stage-entered", "run-finished"):
+            continue
+        name = event["notebook"]
+        if name in entered:
+            stage, since = entered[name]
+            spent[stage] = spent.get(stage, 0.0) + at - since
+        first = at if first == began else first
+        last = at
+        entered[name] = (event.get("stage", ""), at)
+    return {"stages": spent, "runs": len(entered), "first": first - began, "last": last - began}
 
 
 def by_package(lines: Iterable[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from benchmarks.measuring import measure
 from benchmarks.report import page
 from benchmarks.results import Results, describe_machine
 from benchmarks.rounds import Plan, run
-from benchmarks.stages import importing
+from benchmarks.stages import by_stage, importing
 from benchmarks.targets import verdicts
 from benchmarks.workloads import WORKLOADS
 
@@ -69,6 +69,7 @@ def _run(arguments: Namespace, folder: Path) -> int:
 
 def _profile(folder: Path) -> None:
     _keep(folder, "W1", _stages("W1", folder))
+    _keep(folder, "W6", _batch(folder / "batch"))
     _keep(folder, "imports", importing(folder))
 
 
@@ -86,6 +87,22 @@ def _stages(name: str, folder: Path) -> dict[str, object]:
             raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
     told: dict[str, object] = json.loads(record.read_bytes())
     return {**told, "wall": taken.wall}
+
+
+def _batch(folder: Path) -> dict[str, object]:
+    """Run W6 with a log of its events, and give how long its runs were in which stage."""
+    workload = WORKLOADS["W6"]
+    (folder / "in").mkdir(parents=True, exist_ok=True)
+    names = [f"in/{number}.ipynb" for number in range(workload.copies)]
+    for name in names:
+        (folder / name).write_text(json.dumps(workload.notebook()), encoding="utf-8")
+    command = ["nbrun", "run", "-q", *names, "-j", "2", "-o", "out/{stem}.ipynb", "--events", "events.jsonl"]
+    began = time.time()
+    taken = measure(command, folder=folder, variables=variables(folder / "home"))
+    if taken.exit_code != 0:
+        raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
+    told = by_stage((folder / "events.jsonl").read_text(encoding="utf-8").splitlines(), began)
+    return {**told, "wall": taken.wall, "cpu": taken.cpu}
 
 
 def _keep(folder: Path, name: str, value: object) -> None:

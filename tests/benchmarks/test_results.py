@@ -1,5 +1,7 @@
 """Medians, ratios, verdicts and the page, out of numbers that are known."""
 
+import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from benchmarks.growth import exponent
 from benchmarks.report import page
 from benchmarks.results import Measurement, Results, summaries
-from benchmarks.stages import by_package
+from benchmarks.stages import by_package, by_stage
 from benchmarks.targets import verdicts
 
 MACHINE = {"date": "2026-01-01 00:00 UTC", "python": "3.11"}
@@ -89,3 +91,26 @@ def test_imports_are_summed_up_by_package() -> None:
         "import time: 5 | 5 |   a",
     ]
     assert by_package([*lines, "a warning"]) == {"seconds": 1.5e-05, "packages": [["a", 1.5e-05]]}
+
+
+def test_the_stages_of_a_batch_are_summed_up() -> None:
+    at = "2026-01-01T00:00:{:06.3f}+00:00"
+    told = [
+        ("stage-entered", "a", "loading", 1.0),
+        ("stage-entered", "b", "loading", 1.5),
+        ("output", "a", "", 1.6),
+        ("stage-entered", "a", "running", 2.0),
+        ("run-finished", "a", "", 5.0),
+        ("run-finished", "b", "", 6.0),
+    ]
+    lines = [
+        json.dumps({"event": event, "notebook": name, "stage": stage, "time": at.format(second)})
+        for event, name, stage, second in told
+    ]
+    began = datetime.fromisoformat(at.format(0.0)).timestamp()
+    spent = by_stage(lines, began)
+    assert spent["stages"] == pytest.approx({"loading": 5.5, "running": 3.0})
+    assert (spent["runs"], spent["first"], spent["last"]) == (2, pytest.approx(1.0), pytest.approx(6.0))
+    run = results(0.8)
+    run.extras["W6"] = {**spent, "wall": 6.5, "cpu": 9.0}
+    assert "| running | 1.50 | 1.500 |" in page([run])
