@@ -94,7 +94,7 @@ class RunOptions(TypedDict, total=False):
     preload: Sequence[str]
     """Modules that this process imports too, for all of its kernels; they start sooner for notebooks that use them."""
     pipeline: int | Literal["auto"]
-    """How many cells may be on their way to the kernel at a time (1; "auto": what suits the way to the server)."""
+    """How many cells may be on their way to the kernel at a time ("auto": what suits the way to the server)."""
     lift_limits: bool
     """Let the kernel queue any amount of output instead of dropping it while the server is busy (ipykernel)."""
     resend: bool

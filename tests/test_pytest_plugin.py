@@ -71,6 +71,7 @@ def test_the_settings_of_the_project_hold_and_what_is_typed_counts_before_them(t
         exclude = ["drafts/"]
         parameters = { region = "EU", year = 1 }
         allow-new = true
+        inject-paths = true
         overrides = [
           { match = "sub/", parameters = { year = 2 } }, { match = "old/", skip = true },
           { match = "slow.ipynb", cell-timeout = "1s" },

@@ -40,6 +40,7 @@ def project_options(arguments: Sequence[str]) -> ProjectOptions:
         with command.make_context("nbrun run", list(arguments)) as context:
             project = current_project()
             given = dict(context.params)
+            given |= dict.fromkeys((name for name in given if name.startswith("inject_")), None)  # for single runs
             given |= read_parameters(given, None, None)
             overrides = overrides_for(context, project, given["parameters"])
             given["parameters"] = {**project.parameters, **given["parameters"]}

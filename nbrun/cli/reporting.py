@@ -76,6 +76,7 @@ class Reports:
         _check_streams(given, on_github=self._github)
         for option in ("json", "junit", "events", "stdout", "stderr"):
             _check_file(_FILES[f"{option}_file"], given[f"{option}_file"])
+        _check_different(given)
         if given["html_folder"] is not None:
             _check_html(Path(given["html_folder"]))
         self._given = given
@@ -188,13 +189,25 @@ def _check_streams(given: dict[str, Any], *, on_github: bool) -> None:
             )
 
 
+def _check_different(given: dict[str, Any]) -> None:
+    """Refuse two reports in one file; the two streams of cells may share one."""
+    files = [
+        (option, os.path.realpath(given[name])) for name, option in _FILES.items() if given[name] not in (None, *_SHOWN)
+    ]
+    for option, path in files:
+        also = next((other for other, same in files if same == path and other != option), None)
+        if also and {option, also} != {"--stdout-file", "--stderr-file"}:
+            raise UsageError(f"{option} and {also} name the same file, {path}")
+
+
 def _check_file(option: str, target: str | None) -> None:
     """Find out before the run, not after it, that a report cannot be written."""
     if target is None or target in _SHOWN:
         return
     path = Path(target)
     there = path if path.exists() else path.parent
-    if path.is_dir() or (there.exists() and not os.access(there, os.W_OK)):
+    within = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not within.is_dir() or (there.exists() and not os.access(there, os.W_OK)):
         raise UsageError(f"{option} {path}: cannot be written there")
 
 

@@ -64,6 +64,11 @@ class Execution(Course):
         """Tell whether the cells are over, and only what may still come is waited for."""
         return self._draining is not None
 
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether the cell that runs is being interrupted."""
+        return self._current is not None and self._current.stop is not None
+
     def start(self, now: float) -> Effects:
         """Send the first cell."""
         self._timers.set(Timer.RUN, now, self._plan.run_timeout)

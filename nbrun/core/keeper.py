@@ -1,7 +1,7 @@
 """The keeper in the kernel: it remembers what ipykernel sent, and gives it again to whoever asks for it by its number.
 
 A few lines that a run leaves in the kernel of its own session. Every output message passes through them, in the thread
-that sends it, and is kept by reference in a ring that is bounded in bytes; so are the last replies to cells. They know
+that sends it, and is kept by reference in a ring that is bounded in bytes; so are the last replies. They know
 one type of request, on the control channel, which a kernel answers while it runs a cell::
 
     numbers [[45, 47], [60, null]]   what bears these numbers, null: up to the newest, as far as it fits into one answer
@@ -27,7 +27,7 @@ ROOM = 32_000_000
 PORTION = 4_000_000
 """Bytes of one answer, but for a single message that is larger."""
 REPLIES = 64
-"""How many replies to cells it remembers."""
+"""How many replies it remembers; those of its own without what they brought."""
 
 _SOURCE = """
 import os, re, threading
@@ -67,11 +67,12 @@ def send_output(message, *args, **kwargs):
 def send(stream, msg_or_type, *args, **kwargs):
     global newest
     sent = session_send(stream, msg_or_type, *args, **kwargs)
-    if msg_or_type == "execute_reply":
+    if isinstance(msg_or_type, str) and msg_or_type.endswith("_reply"):
         try:
             number = int(sent["header"]["msg_id"].rpartition("_")[2])
-            parts = ("header", "parent_header", "metadata", "content")
-            replies[number] = tuple([session.pack(sent[part]) for part in parts])
+            content = {} if msg_or_type == "nbrun_resend_reply" else sent["content"]
+            parts = (sent["header"], sent["parent_header"], sent["metadata"], content)
+            replies[number] = tuple([session.pack(part) for part in parts])
             newest = max(newest, number)
             if len(replies) > last_replies:
                 replies.popitem(last=False)
@@ -110,7 +111,7 @@ async def resend(stream, ident, parent):
         messages.append(text_of(channel, parts))
         buffers += parts[4:]
     content = dict(status="ok", messages=messages, until=until, newest=end, evicted=evicted, others=others)
-    session_send(stream, "nbrun_resend_reply", content, parent, ident=ident, buffers=buffers)
+    send(stream, "nbrun_resend_reply", content, parent, ident=ident, buffers=buffers)
 
 iopub.schedule
 kernel.control_handlers.update(nbrun_resend_request=resend)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from nbrun.core.guard import EXECUTE
 from nbrun.core.messages import Channel, Message
 
 SHORTEST = 4
@@ -24,6 +25,7 @@ SHORTEST = 4
 SHORTEST_BASE64 = 8
 """Characters of a secret's base64 that its neighbours have no part in; of fewer, chance would make too many."""
 MASK = "***"
+_TURNS = ("execute_request", EXECUTE)
 _TERMINAL_CODE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 _CUT_CODE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*)?$")
 
@@ -190,7 +192,9 @@ class MaskedMessages:
         if message.type == "stream" and isinstance(message.content.get("text"), str):
             return self._take_stream(message)
         if message.type == "status":
-            released = self.release()
+            # A cell runs on beside requests on the control channel; when another cell has its turn, it has ended.
+            is_a_turn = message.parent.get("msg_type") in _TURNS
+            released = self.release() if is_a_turn else self._release_of(message.parent_id)
             if message.content.get("execution_state") == "idle":
                 self._idle.add(message.parent_id)
         else:

@@ -24,10 +24,8 @@ from nbrun.core.integrity import is_rate_limit_notice
 from nbrun.core.messages import Channel, Message, Requests
 from nbrun.core.numbering import Numbering
 
-ANSWER_LIMIT = 5.0
-"""Seconds to wait for an answer of a kernel that says other things meanwhile."""
-SILENCE_LIMIT = 30.0
-"""Seconds to wait for one that says nothing: whatever keeps it from answering keeps it from all else."""
+ANSWER_LIMIT = 30.0
+"""Seconds to wait for an answer: a kernel may be busy in native code, and the answer stand behind much output."""
 CUT_LIMIT = 10.0
 """Seconds for which the end of a run waits for a connection that was cut behind the last cell."""
 RHYTHM = 0.2
@@ -70,9 +68,12 @@ class _Question:
     id: str
     ranges: list[Range]
     look: _Look
-    asked_at: float
     give_up_at: float
-    heard_at: float
+
+    @property
+    def is_hello(self) -> bool:
+        """Tell whether it is the first one, which only shows that such questions get through."""
+        return not self.ranges and self.look is _Look.NONE
 
 
 class ResentMessages:
@@ -124,7 +125,14 @@ class ResentMessages:
     @property
     def is_waiting(self) -> bool:
         """Tell whether something may yet be brought back in a moment: the run should not end before."""
-        return self._question is not None or self._cut_until is not None
+        question = self._question
+        for_something = question is not None and (not question.is_hello or bool(self._held) or bool(self._notices))
+        return for_something or self._cut_until is not None
+
+    @property
+    def is_holding(self) -> bool:
+        """Tell whether what has come stands behind something that is asked for."""
+        return self._question is not None and bool(self._held)
 
     def requests(self) -> list[Message]:
         """Take out what is to be sent to the kernel; at the beginning, before its first cell, that is the keeper."""
@@ -136,8 +144,6 @@ class ResentMessages:
         number = self._numbering.of(message)
         if number is None:
             return self._take_unnumbered(message, now)
-        if self._question is not None:
-            self._question.heard_at = now
         if message.channel != Channel.IOPUB:
             return self._take_reply(message, number, now)
         if number == self._next and not self._held and not self._early:
@@ -155,11 +161,9 @@ class ResentMessages:
         question = self._question
         if question is None or now < question.give_up_at:
             return []
-        says_nothing = question.heard_at < question.asked_at + ANSWER_LIMIT / 2
-        if says_nothing and now < question.asked_at + SILENCE_LIMIT:
-            question.give_up_at = min(now + ANSWER_LIMIT, question.asked_at + SILENCE_LIMIT)
-            return []
         self._question = None
+        if question.is_hello:
+            self._failures = FAILURES - 1  # there is somebody who lets such questions not through
         return self._fail()
 
     def cut(self, now: float) -> None:
@@ -214,6 +218,8 @@ class ResentMessages:
     def _take_reply(self, message: Message, number: int, now: float) -> list[Message]:
         if message.parent_id == self._install and self._keeper is _Keeper.UNKNOWN:
             self._keeper = _Keeper.THERE if message.content.get("status") == "ok" else _Keeper.MISSING
+            if self._keeper is _Keeper.THERE:
+                self._put(_Look.NONE, [], now)
         if self._next is not None and number < self._next:
             given = self._take_late(message, number)
         elif number in self._early or number in self._held:
@@ -346,9 +352,12 @@ class ResentMessages:
             ranges.append((max(self._held, default=self._next - 1) + 1, None))
         if not ranges and self._look is not _Look.HOW_FAR:
             return
-        request = keeper.resend(self._requests, ranges)
-        self._question = _Question(request.id, ranges, self._look, now, now + ANSWER_LIMIT, now)
+        self._put(self._look, ranges, now)
         self._look, self._look_at = _Look.NONE, None
+
+    def _put(self, look: _Look, ranges: list[Range], now: float) -> None:
+        request = keeper.resend(self._requests, ranges)
+        self._question = _Question(request.id, ranges, look, now + ANSWER_LIMIT)
         self._unsent.append(request)
 
     def _fail(self) -> list[Message]:

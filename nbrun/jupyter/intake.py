@@ -11,6 +11,9 @@ from nbrun.core.messages import Message
 from nbrun.core.resending import ResentMessages
 from nbrun.jupyter.channel import Cut, Lost, Restored
 
+DRAIN_DELAY = 60.0
+"""Seconds for which the end of a run waits for what is asked for again, however much a thread goes on to put out."""
+
 
 class Intake:
     """The way of one kernel's arrivals; what is None of the two has no part in it."""
@@ -18,6 +21,9 @@ class Intake:
     def __init__(self, *, resent: ResentMessages | None = None, masked: MaskedMessages | None = None) -> None:
         self._resent = resent
         self._masked = masked
+        self._draining_since: float | None = None
+        self.may_delay = resent is not None
+        """Whether :meth:`delays` has to be asked at all."""
 
     def take(self, arrival: Any, now: float) -> list[Any]:
         """Give what is to be fed in the place of an arrival; None for an arrival says that time has passed."""
@@ -47,16 +53,22 @@ class Intake:
         """Take out what is to be sent to the kernel."""
         return [] if self._resent is None else self._resent.requests()
 
-    def deadline(self, wanted: float | None, *, is_draining: bool) -> float | None:
+    def deadline(self, wanted: float | None, *, delays: bool) -> float | None:
         """Give the time at which None is to be taken, where the state machine wants to be called at `wanted`."""
         own = None if self._resent is None else self._resent.deadline
-        if own is None or (wanted is not None and wanted < own and not self.delays(is_draining=is_draining)):
-            return wanted
-        return own
+        return wanted if own is None or (wanted is not None and wanted < own and not delays) else own
 
-    def delays(self, *, is_draining: bool) -> bool:
-        """Tell whether the state machine's clocks must wait: they would end the run while something is on its way."""
-        return is_draining and self._resent is not None and self._resent.is_waiting
+    def delays(self, now: float, *, is_draining: bool, is_stopping: bool) -> bool:
+        """Tell whether the state machine's clocks must wait: they would strike while something is on its way.
+
+        Not where a cell is being stopped, and at the end of a run for :data:`DRAIN_DELAY` seconds at most.
+        """
+        if self._resent is None or is_stopping:
+            return False
+        if not is_draining:
+            return self._resent.is_holding
+        self._draining_since = now if self._draining_since is None else self._draining_since
+        return self._resent.is_waiting and now < self._draining_since + DRAIN_DELAY
 
     def release(self) -> Iterable[Message]:
         """Give whatever is held back: no more will come."""

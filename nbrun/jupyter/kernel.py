@@ -154,16 +154,22 @@ class Kernel:
             await self._send(intake.requests())
             await self._carry_out(execution.start(_now()))
             while execution.ending is None:
-                arrival = await self._next(intake.deadline(execution.deadline, is_draining=execution.is_draining))
+                delays = _delays(execution, intake, _now())
+                arrival = await self._next(intake.deadline(execution.deadline, delays=delays))
                 now = _now()
-                effects = [each for taken in intake.take(arrival, now) for each in self._feed(execution, taken, now)]
+                taken = intake.take(arrival, now)
+                if not isinstance(arrival, Message) and _may_end(arrival, execution):
+                    taken = [*intake.release(), *taken]  # what has come counts, also in a run that ends now
+                effects = [each for one in taken for each in self._feed(execution, one, now)]
                 if effects:
                     await self._carry_out(effects)
                 if requests := intake.requests():
                     await self._send(requests)
                 is_due = execution.deadline is not None and execution.deadline <= now
-                if is_due and not intake.delays(is_draining=execution.is_draining):
-                    await self._carry_out(execution.tick(now))
+                if is_due and not _delays(execution, intake, now):
+                    held = intake.release() if execution.is_stopping else ()
+                    effects = [each for one in held for each in self._feed(execution, one, now)]
+                    await self._carry_out([*effects, *execution.tick(now)])
         finally:
             for message in intake.release():
                 execution.receive(message, _now())
@@ -348,6 +354,20 @@ async def connect_kernel(
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _may_end(arrival: Arrival | Probed | StopAsked | None, execution: Execution) -> bool:
+    match arrival:
+        case StopAsked():
+            return execution.is_draining
+        case Probed(alive):
+            return not alive
+        case _:
+            return False
+
+
+def _delays(execution: Execution, intake: Intake, now: float) -> bool:
+    return intake.may_delay and intake.delays(now, is_draining=execution.is_draining, is_stopping=execution.is_stopping)
 
 
 def _lost(error: NbrunError) -> NbrunError:

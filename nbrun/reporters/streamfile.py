@@ -3,6 +3,7 @@
 A file gets the text as it was written, carriage returns and all; secrets are masked in it before anybody is told.
 """
 
+import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -16,10 +17,15 @@ OWN_STREAMS = {"-": "stdout", "/dev/stdout": "stdout", "/dev/stderr": "stderr"}
 
 def stream_files(stdout: str | None, stderr: str | None) -> list["StreamFile"]:
     """Give what writes to these files; it is one where both are the same."""
-    if stdout is not None and stdout == stderr:
+    if stdout is not None and stderr is not None and is_same(stdout, stderr):
         return [StreamFile(stdout, ("stdout", "stderr"))]
     wanted = (("stdout", stdout), ("stderr", stderr))
     return [StreamFile(target, (stream,)) for stream, target in wanted if target is not None]
+
+
+def is_same(one: str, other: str) -> bool:
+    """Tell whether two names are those of one file."""
+    return OWN_STREAMS.get(one, os.path.realpath(one)) == OWN_STREAMS.get(other, os.path.realpath(other))
 
 
 class StreamFile:

@@ -59,9 +59,11 @@ def test_a_run_that_could_not_begin_is_in_every_report(tmp_path: Path) -> None:
         (["--json", "-", "--events", "-"], "only one of them"),
         (["--junit", "."], "--junit .: cannot be written there"),
         (["--events", "."], "--events .: cannot be written there"),
+        (["--events", "failing.ipynb/deeper/e"], "--events failing.ipynb/deeper/e: cannot be written there"),
+        (["--json", "r", "--stdout-file", "./r"], "--json and --stdout-file name the same file"),
         (["--html", "failing.ipynb"], "this is a file"),
     ],
-    ids=["two on standard output", "a folder for a file", "another", "a file for a folder"],
+    ids=["two on standard output", "a folder for a file", "another", "below a file", "one file", "a file for a folder"],
 )
 def test_what_cannot_be_written_is_refused_before_anything_runs(
     options: list[str], said: str, failing: Path, tmp_path: Path

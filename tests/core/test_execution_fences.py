@@ -287,3 +287,11 @@ def test_behind_the_last_cell_a_run_only_waits_for_what_may_still_come() -> None
     assert [talk.run.is_draining] == [False]
     talk.complete()
     assert [talk.run.is_draining] == [True]
+    assert not talk.run.is_stopping
+
+
+def test_a_run_knows_that_it_stops_its_cell() -> None:
+    talk = Conversation("1")
+    assert [talk.run.is_stopping] == [False]
+    talk.interrupt()
+    assert [talk.run.is_stopping] == [True]

@@ -1,5 +1,7 @@
 """What the kernel remembers of what it sent, and how it gives it again."""
 
+from dataclasses import replace
+
 from nbrun.core import keeper
 from nbrun.core.messages import Channel, Message, Requests
 from tests.core.conversation import KERNEL, OURS
@@ -31,7 +33,19 @@ def test_what_was_sent_comes_again_word_for_word() -> None:
     kernel.session.send("shell", "execute_reply", {"status": "ok"}, {"header": PARENT})
     kernel.session.send("shell", "other_reply", {"status": "ok"}, {"header": PARENT})
     kernel.publish("display_data", {}, {}, b"three")
-    assert keeper.resent(ask(kernel, (1, None))) == [*kernel.said[:2], kernel.answered[0], *kernel.said[2:4]]
+    assert keeper.resent(ask(kernel, (1, None))) == [
+        *kernel.said[:2],
+        *(replace(reply, channel="shell") for reply in kernel.answered[:2]),
+        *kernel.said[2:4],
+    ]
+
+
+def test_of_its_own_answers_it_remembers_that_there_were_some() -> None:
+    kernel = KeptKernel()
+    print_all(kernel, 3)
+    first = ask(kernel, (1, 3))
+    [again] = [each for each in keeper.resent(ask(kernel, (1, None))) if each.type == keeper.RESEND_REPLY]
+    assert (again.id, again.content) == (first.id, {})
 
 
 def test_only_what_was_asked_for_comes_as_far_as_the_kernel_has_counted() -> None:

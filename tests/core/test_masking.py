@@ -4,6 +4,7 @@ import base64
 import html
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -119,8 +120,20 @@ def test_another_stream_or_the_end_of_the_cell_brings_out_what_was_held_back() -
     assert [each.content["text"] for each in masked.take(stream("h", "stderr"))] == ["hun", ""]
     masked.take(stream("hun", parent="other"))
     idle = message("status", {"execution_state": "idle"}, parent="cell")
-    assert [each.content.get("text") for each in masked.take(idle)] == ["h", "hun", None]
+    assert [each.content.get("text") for each in masked.take(idle)] == ["h", None]
+    next_cell = replace(idle, parent={"msg_id": "next", "msg_type": "execute_request"})
+    assert [each.content.get("text") for each in masked.take(next_cell)] == ["hun", None]
     assert masked.release() == []
+
+
+def test_a_request_on_the_control_channel_does_not_cut_a_secret_in_two() -> None:
+    masked = MaskedMessages(Mask(["hunter2222"]))
+    masked.take(stream("hunter"))
+    for state in ("busy", "idle"):
+        status = message("status", {"execution_state": state}, parent="question")
+        asked = replace(status, parent={"msg_id": "question", "msg_type": "nbrun_resend_request"})
+        assert [each.type for each in masked.take(asked)] == ["status"]
+    assert texts(masked.take(stream("2222\n"))) == "***\n"
 
 
 def test_of_a_cell_that_is_done_what_is_held_back_comes_out_when_the_run_may_end() -> None:

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+from nbrun.core.keeper import RESEND_REPLY
 from nbrun.core.masking import Mask, MaskedMessages
 from nbrun.core.messages import Channel, Message, Requests
-from nbrun.core.resending import CUT_LIMIT, ResentMessages
+from nbrun.core.resending import ANSWER_LIMIT, CUT_LIMIT, ResentMessages
 from nbrun.errors import ServerUnreachable
 from nbrun.jupyter.channel import Cut, Lost, Restored
-from nbrun.jupyter.intake import Intake
+from nbrun.jupyter.intake import DRAIN_DELAY, Intake
 from tests.core.conversation import KERNEL, OURS, message
 
 LOST = Lost(ServerUnreachable("gone"))
@@ -24,7 +25,10 @@ def with_keeper(masked: MaskedMessages | None = None) -> Intake:
     intake = Intake(resent=ResentMessages(Requests(OURS), KERNEL), masked=masked)
     [install] = intake.requests()
     done = message("execute_reply", {"status": "ok"}, parent=install.id, channel=Channel.SHELL)
-    intake.take(replace(done, header={**done.header, "msg_id": f"{KERNEL}_77_1"}), 0.0)
+    intake.take(replace(done, header={**done.header, "msg_id": f"{KERNEL}_77_0"}), 0.0)
+    [hello] = intake.requests()
+    there = message(RESEND_REPLY, {"status": "ok"}, parent=hello.id, channel=Channel.CONTROL)
+    intake.take(replace(there, header={**there.header, "msg_id": f"{KERNEL}_77_1"}), 0.0)
     intake.take(said(2, "two\n"), 0.0)
     return intake
 
@@ -37,7 +41,8 @@ def test_without_anything_to_do_everything_passes() -> None:
     intake = Intake()
     what = said(1, "one")
     assert [intake.take(each, 0.0) for each in (what, None, LOST)] == [[what], [None], [LOST]]
-    assert (intake.requests(), intake.deadline(5.0, is_draining=True), intake.release()) == ([], 5.0, [])
+    assert (intake.requests(), intake.deadline(5.0, delays=True), intake.release()) == ([], 5.0, [])
+    assert not intake.delays(0.0, is_draining=True, is_stopping=False)
 
 
 def test_what_is_held_comes_out_in_order_and_masked() -> None:
@@ -55,20 +60,23 @@ def test_before_the_connection_is_lost_for_good_what_is_held_comes_out() -> None
         assert (texts(given), last) == ("hunter", LOST)
 
 
-def test_the_end_of_a_run_waits_for_what_is_on_its_way_and_its_cells_do_not() -> None:
+def test_clocks_wait_for_what_is_on_its_way_but_not_where_a_cell_is_stopped_nor_at_the_end_for_ever() -> None:
     intake = with_keeper()
+    assert not intake.delays(0.0, is_draining=False, is_stopping=False)
     intake.take(said(4, "four"), 0.0)
     assert len(intake.requests()) == 1
-    assert intake.delays(is_draining=True)
-    assert not intake.delays(is_draining=False)
-    assert intake.deadline(1.0, is_draining=False) == 1.0
-    assert intake.deadline(1.0, is_draining=True) == intake.deadline(None, is_draining=True) == 5.0
+    assert intake.delays(1.0, is_draining=False, is_stopping=False)
+    assert not intake.delays(1.0, is_draining=False, is_stopping=True)
+    assert intake.delays(2.0, is_draining=True, is_stopping=False)
+    assert not intake.delays(2.0 + DRAIN_DELAY, is_draining=True, is_stopping=False)
+    assert intake.deadline(1.0, delays=False) == 1.0
+    assert intake.deadline(1.0, delays=True) == intake.deadline(None, delays=True) == ANSWER_LIMIT
 
 
 def test_a_cut_is_waited_out_and_followed_by_a_question() -> None:
     intake, stopped = with_keeper(), object()
     assert intake.take(Cut(), 0.0) == [Cut()]
-    assert intake.deadline(None, is_draining=True) == CUT_LIMIT
+    assert intake.deadline(None, delays=True) == CUT_LIMIT
     assert intake.take(Restored(), 1.0) == [Restored()]
     assert len(intake.requests()) == 1
     assert intake.take(stopped, 1.0) == [stopped]
