@@ -4,7 +4,10 @@ Kernels built on jupyter_client's ``Session`` (ipykernel among them) name their 
 counter for all channels. A forked child of the kernel counts too, under a pid of its own, from wherever it was forked.
 """
 
+from bisect import bisect
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from nbrun.core.messages import Message
 
@@ -29,3 +32,14 @@ class Numbering:
             return None
         self._prefix = prefix
         return int(digits)
+
+
+def woven(numbers: Collection[int], came: Sequence[int]) -> list[int]:
+    """Give `numbers` with those of outputs that `came` by themselves in the order in which they came.
+
+    Each of the others, of a reply or of what was sent again, goes before the first output that is behind it.
+    """
+    highest = [*accumulate(came, max)]
+    places = [(place, True, number) for place, number in enumerate(came)]
+    places += [(bisect(highest, number), False, number) for number in {*numbers}.difference(came)]
+    return [number for *_, number in sorted(places)]

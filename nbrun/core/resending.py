@@ -1,8 +1,9 @@
 """Brings back what was lost on the way: what is missing in the kernel's numbers is asked for again, from the kernel.
 
-It stands between the connection and the state machine, and gives the kernel's messages on in the order of their
-numbers, none of them twice. As long as none is missing that costs a comparison a message. Where one is missing, what
-comes behind it is *held* until the keeper in the kernel (:mod:`.keeper`) has answered, or has not within some seconds::
+It stands between the connection and the state machine, and gives the kernel's messages on in the order in which they
+came, none of them twice, and each that was sent again before the first that is behind it. As long as none is missing
+that costs a comparison a message. Where one is missing, what comes behind it is *held* until the keeper in the kernel
+(:mod:`.keeper`) has answered, or has not within some seconds::
 
     41 42 43 | 46 47              44 and 45 are missing: ask for them
     given on | held               44 45 come: they are given on, and 46 47 behind them
@@ -22,7 +23,7 @@ from enum import Enum, auto
 from nbrun.core import keeper
 from nbrun.core.integrity import is_rate_limit_notice
 from nbrun.core.messages import Channel, Message, Requests
-from nbrun.core.numbering import Numbering
+from nbrun.core.numbering import Numbering, woven
 
 ANSWER_LIMIT = 30.0
 """Seconds to wait for an answer: a kernel may be busy in native code, and the answer stand behind much output."""
@@ -91,6 +92,9 @@ class ResentMessages:
         """The number that is next in order; every lower one was given on or left out."""
         self._held: dict[int, list[Message]] = {}
         """What is held, by number; behind a message those that bear no number and came after it."""
+        self._order: dict[int, None] = {}
+        """The numbers of outputs that came by themselves, as they came. (A result is numbered before what its
+        representation puts out.)"""
         self._early: set[int] = set()
         """The numbers of replies that were given on before their turn."""
         self._replied: set[str] = set()
@@ -212,7 +216,8 @@ class ResentMessages:
             self._early = {each for each in self._early if each > number}
         if number < self._next:
             return self._take_late(message, number)
-        self._held.setdefault(number, [message])
+        if number not in self._held:
+            self._held[number], self._order[number] = [message], None
         return self._go_on(now)
 
     def _take_reply(self, message: Message, number: int, now: float) -> list[Message]:
@@ -300,10 +305,10 @@ class ResentMessages:
 
     def _advance(self) -> list[Message]:
         """Take out what is in order."""
-        given: list[Message] = []
+        given: dict[int, list[Message]] = {}
         while self._next is not None:
             if held := self._held.pop(self._next, None):
-                given += held
+                given[self._next] = held
                 self._note(held[0])
             elif self._next in self._early:
                 self._early.discard(self._next)
@@ -316,7 +321,11 @@ class ResentMessages:
                 break
             self._next += 1
         self._gone = [each for each in self._gone if self._next is not None and each[1] >= self._next]
-        return given
+        if not given:
+            return []
+        came = [number for number in self._order if number in given]
+        self._order = {number: None for number in self._order if number in self._held}
+        return [message for number in woven(given, came) for message in given[number]]
 
     def _note(self, message: Message) -> None:
         """Remember which requests were replied to, until their idle."""

@@ -257,10 +257,26 @@ def test_what_a_thread_numbers_early_and_sends_late_is_given_on_when_it_comes() 
     line.output()
     assert line.texts() == []
     line.take(late)  # before the answer
-    assert line.texts() == ["2:0", "2:1"]
+    assert line.texts() == ["2:1", "2:0"]
     line.answer()
     line.take(late)
-    assert line.texts() == ["2:0", "2:1"]
+    assert line.texts() == ["2:1", "2:0"]
+
+
+def test_a_result_that_was_numbered_before_what_its_representation_put_out_stays_behind_it() -> None:
+    line = Line()
+    line.kernel.run_cell(3)
+    first, result, shown, *rest = (line.kernel.iopub.popleft() for _ in range(5))
+    for each in (first, shown, result, *rest):
+        line.take(each)
+    assert line.texts() == ["2:1", "2:0", "2:2"]
+    line.kernel.run_cell(4)
+    busy, _lost, result, shown, *rest = (line.kernel.iopub.popleft() for _ in range(6))
+    for each in (busy, shown, shown, result, *rest):
+        line.take(each)
+    assert line.client.is_holding
+    line.settle()
+    assert line.texts()[3:] == ["3:0", "3:2", "3:1", "3:3"]
 
 
 # Who does not answer -------------------------------------------------------------------------------------------------
