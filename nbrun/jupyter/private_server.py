@@ -69,6 +69,12 @@ class UnlimitedIPKernelApp(IPKernelApp):
     def _bind_socket(self, s, port):
         s.setsockopt(zmq.SNDHWM, 0)
         return super()._bind_socket(s, port)
+    def start(self):
+        super().start()
+        control = self.control_thread
+        if control and control.is_alive():
+            control.stop()
+            control.join(1)
 UnlimitedIPKernelApp.launch_instance()
 """
 """Starts ipykernel as its own launcher does, but lets any number of its outputs wait to be sent.
@@ -76,7 +82,9 @@ UnlimitedIPKernelApp.launch_instance()
 Beyond 1000 it drops them, and it has no setting for that. The limit must be lifted before the socket is bound: libzmq
 gives each later connection what the listener was made with. And it is made to believe that there is no debugger, whose
 import takes as long as all others together: nobody can attach one here, and the notebook can import debugpy all the
-same. Nothing of this is left in the kernel's namespace.
+same. At its end the control thread, which has just handled the request to shut down, flushes through the iopub thread.
+ipykernel stops that first, one time in four too early, and then waits for the other one until it is terminated, 2.5 s
+later; here the control thread ends before. Nothing of this is left in the kernel's namespace.
 """
 
 IPYKERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:",)
