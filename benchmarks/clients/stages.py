@@ -28,11 +28,11 @@ marks.append((now(), "nbrun imported"))
 _save = ServerNotebook.save
 
 
-async def timed_save(self: ServerNotebook, *given: Any) -> str:
+async def timed_save(self: ServerNotebook, *given: Any, **options: Any) -> str:
     """Save, and note when that was done."""
     began = now()
     try:
-        return await _save(self, *given)
+        return await _save(self, *given, **options)
     finally:
         marks.append((now(), f"saved ({now() - began:.3f} s)"))
 
