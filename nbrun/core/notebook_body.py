@@ -63,10 +63,13 @@ def _mapped(output: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[s
 
 def _large_of(cell: Mapping[str, Any]) -> list[str]:
     """Give the large texts of a cell's outputs, in the order in which they are encoded."""
-    large: list[str] = []
-    for output in cell.get("outputs") or ():
-        _mapped(output, lambda value: large.append(value) if _is_large(value) else None)
-    return large
+    return [
+        text
+        for output in cell.get("outputs") or ()
+        for key, value in output.items()
+        for text in (value.values() if key == "data" and isinstance(value, dict) else (value,))
+        if _is_large(text)
+    ]
 
 
 def _marked(mark: str, value: Any) -> Any:

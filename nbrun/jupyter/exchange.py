@@ -35,7 +35,7 @@ LONG = Patience(read=120.0, total=900.0)
 
 
 Body = Sequence[Piece]
-"""The body of a request, by pieces: a large one is nowhere in memory as a whole."""
+"""The body of a request, by pieces: no block of memory holds all of a large one."""
 
 
 @dataclass(frozen=True, slots=True)
