@@ -93,6 +93,8 @@ class CellExecution:
     """How often the server said that it dropped output of this cell."""
     stretch: Stretch | None = None
     """The kernel's numbers while the cell ran, where it numbers its messages."""
+    result_unsent: bool = False
+    """The kernel numbered the message of a result, and then had none to send."""
     seen: set[str] = field(default_factory=set)
     """Which of the messages that frame a cell's outputs have come: busy, execute_input, idle."""
     outcome: CellOutcome | None = None
@@ -203,8 +205,7 @@ class CellExecution:
         """
         if self.reply is None or self.state is not State.DONE:
             return None
-        frame = len(_FRAME - self.seen)
-        missing = max(self.stretch.missing - frame, 0) if self.stretch else None
+        missing = self._missing()
         idle_lost = "idle" not in self.seen
         error_lost = self.error is not None and not self.area.errors and bool(self.error.traceback)
         causes = [Cause.RATE_LIMIT] * bool(self.notices) + [Cause.MISSING_MESSAGES] * bool(missing)
@@ -213,6 +214,12 @@ class CellExecution:
             return None
         causes += [Cause.ERROR_LOST] * error_lost
         return Incomplete(tuple(causes), missing, exact=self.stretch is not None and self.stretch.alone)
+
+    def _missing(self) -> int | None:
+        """Count the outputs that are missing; None for a kernel that does not number its messages."""
+        if self.stretch is None:
+            return None
+        return max(self.stretch.missing - len(_FRAME - self.seen) - self.result_unsent, 0)
 
     def result(self) -> CellResult:
         """Give what came of the cell; of one that is still running, that it was interrupted."""

@@ -243,10 +243,18 @@ class Course(ABC):
         self._timers.drop(Timer.RUN, Timer.PROBE)
         self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
         self._fence = self._farewell
-        return (self._aside(self._farewell.ask(self._requests)),)
+        return self._ask_farewell()
+
+    def _ask_farewell(self) -> Effects:
+        """Ask whether more may come, and which of the cells that miss messages had no result to send."""
+        missing = (cell for cell in self.cells.values() if cell.stretch and cell.stretch.missing)
+        counts = [cell.execution_count for cell in missing if cell.execution_count is not None]
+        return (self._aside(self._farewell.ask(self._requests, counts)),)
 
     def _end(self, now: float, ending: Ending) -> Effects:
         self._call_off(ending, now)
+        for cell in self.cells.values():
+            cell.result_unsent = cell.execution_count in self._farewell.unsent
         self.ending = self.ending or ending
         self._timers = Timers()
         return ()

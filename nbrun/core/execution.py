@@ -255,7 +255,7 @@ class Execution(Course):
                 self._timers.set(Timer.PROBE, now, PROBE_EVERY)
                 return (ProbeKernel(),)
             case Timer.QUIET if self._farewell.asks_again:
-                return (self._aside(self._farewell.ask(self._requests)),)
+                return self._ask_farewell()
             case Timer.DRAIN if not self._fence.answered and now - self._heard_at < DRAIN_LIMIT:
                 self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
                 return ()  # outputs still stream in: those before the last cell's end are owed

@@ -6,8 +6,15 @@ nothing, keeps nothing, and leaves the user's names alone. Before ipykernel answ
 descriptors. Any answer but a plain "nobody", an error too, means that somebody may be there; after a moment of quiet it
 is asked once more, for what reached the descriptors meanwhile. Other kernels are asked for their ``kernel_info``, like
 any :class:`~nbrun.core.fence.Fence`, which says nothing of the kind.
+
+ipykernel is asked one thing more, where messages of a cell seem to be missing. It numbers the message of a result
+before it knows whether there is one to send: what displays itself (``_ipython_display_``), or cannot be represented at
+all, leaves a number that nobody bears. IPython remembers the result of such a cell, and no representation of it.
 """
 
+from collections.abc import Iterable
+
+from nbrun.core.bundles import text
 from nbrun.core.fence import Fence
 from nbrun.core.jsontext import as_object
 from nbrun.core.messages import Channel, Message, Requests
@@ -64,7 +71,12 @@ def settle():
 
 found = "nobody" if not any(True for _ in writers()) and not any(True for _ in settle()) else "somebody"
 """
-_EXPRESSION = f"(lambda own: (__import__('builtins').exec({_SEARCH!r}, own), own['found'])[1])({{}})"
+_WRITERS = f"(lambda own: (__import__('builtins').exec({_SEARCH!r}, own), own['found'])[1])({{}})"
+_UNSENT_KEY = "nbrun_unsent"
+_UNSENT = """
+(lambda shell, counts: " ".join(str(count) for count in counts if count in shell.user_ns.get("_oh", ())
+    and count not in shell.history_manager.output_hist_reprs))(__import__("IPython").get_ipython(), {counts})
+"""
 
 
 class Farewell(Fence):
@@ -77,27 +89,39 @@ class Farewell(Fence):
         self._asked = 0
         self._nobody = False
         self._idle = False
+        self.unsent: frozenset[int] = frozenset()
+        """Execution counts of the cells asked about that numbered a result and had none to send."""
 
     @property
     def asks_again(self) -> bool:
         """Tell whether a second answer, after a moment of quiet, would bring what was written meanwhile."""
         return self._asks and self._asked == 1
 
-    def ask(self, requests: Requests) -> Message:
-        """Give the question to send."""
+    def ask(self, requests: Requests, doubtful: Iterable[int] = ()) -> Message:
+        """Give the question to send; `doubtful` are the execution counts of cells that seem to miss messages."""
         self._asked += 1
         self._idle = False
         if not self._asks:
             return super().ask(requests)
-        question = requests.execute("", silent=True, stop_on_error=False, expressions={_KEY: _EXPRESSION})
+        expressions = {_KEY: _WRITERS}
+        if counts := [*doubtful]:
+            expressions[_UNSENT_KEY] = _UNSENT.format(counts=counts).strip()
+        question = requests.execute("", silent=True, stop_on_error=False, expressions=expressions)
         self._ids.add(question.id)
         return question
 
     def ends(self, message: Message) -> bool:
         """Take a part of an answer; True once no output can come any more, or the second answer is in."""
         if message.channel == Channel.SHELL:
-            answer = as_object(as_object(message.content.get("user_expressions")).get(_KEY))
-            self._nobody = as_object(answer.get("data")).get("text/plain") == repr(_NOBODY)
+            self._nobody = _answer(message, _KEY) == repr(_NOBODY)
+            counts = _answer(message, _UNSENT_KEY).strip("'").split()
+            self.unsent |= {int(count) for count in counts if count.isdecimal()}
         elif message.content.get("execution_state") == "idle":
             self._idle = True
         return self._idle and (self._nobody or self._asked > 1)
+
+
+def _answer(message: Message, key: str) -> str:
+    """Give what Python shows of an expression's value; "" where it has none."""
+    answer = as_object(as_object(message.content.get("user_expressions")).get(key))
+    return text(as_object(answer.get("data")).get("text/plain"))

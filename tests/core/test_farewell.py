@@ -86,3 +86,33 @@ def test_an_answer_to_kernel_info_says_nothing_of_anybody() -> None:
     farewell.ask(Requests(OURS))
     assert not farewell.ends(message("kernel_info_reply", {}, channel=Channel.SHELL))
     assert not farewell.ends(message("status", {"execution_state": "idle"}))
+
+
+def one_message_short() -> Conversation:
+    """Give a run of one cell whose message number 3 has not come, at its end."""
+    talk = Conversation("one", ask_for_writers=True)
+    talk.numbered(1, "status", {"execution_state": "busy"})
+    talk.numbered(2, "execute_input", {"execution_count": 7})
+    talk.numbered(4, "display_data", {"data": {}})
+    talk.numbered(5, "execute_reply", {"status": "ok"}, channel=Channel.SHELL)
+    talk.numbered(6, "status", {"execution_state": "idle"})
+    return talk
+
+
+@pytest.mark.parametrize(("unsent", "lost"), [("'7'", 0), ("'6 7'", 0), ("''", 1), ("'8'", 1), ("'7.0'", 1)], ids=str)
+def test_a_message_is_not_missing_where_the_kernel_numbered_a_result_and_had_none_to_send(
+    unsent: str, lost: int
+) -> None:
+    talk = one_message_short()
+    [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]
+    compile(question.content["user_expressions"]["nbrun_unsent"], "question", "eval")
+    told = {"nbrun_unsent": {"status": "ok", "data": {"text/plain": unsent}, "metadata": {}}}
+    ended(talk, NOBODY | told)
+    incomplete = talk.run.results()[0].incomplete
+    assert (incomplete.lost if incomplete else 0) == lost
+
+
+def test_where_no_message_is_missing_nothing_is_asked_about_results() -> None:
+    talk = at_the_end()
+    [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]
+    assert [*question.content["user_expressions"]] == ["nbrun"]

@@ -57,6 +57,36 @@ async def test_text_that_the_kernel_cannot_send_costs_that_text_only(on_stock: P
     assert [cell.incomplete.lost if cell.incomplete else 0 for cell in result.cells] == [0, 0, 0, 1, 0]
 
 
+ODD_RESULTS = """class Own:
+    def _ipython_display_(self):
+        display('shown by itself')
+class Hidden:
+    _ipython_display_ = None
+    def _repr_mimebundle_(self, **kwargs):
+        return {'text/html': '<b>bundle</b>'}"""
+
+
+@pytest.mark.parametrize("resend", [True, False], ids=["resent", "not resent"])
+async def test_a_result_that_displays_itself_is_no_message_missing(place: Place, resend: bool) -> None:
+    """ipykernel numbers the message of each result, also of one that it has then not to send."""
+    own, printed, plain, bundle = (
+        await run(place, ODD_RESULTS, "Own()", "print(1)\nOwn()", "5", "Hidden()", resend=resend)
+    )[1:]
+    assert [output["output_type"] for output in own] == ["display_data"]
+    assert [output["output_type"] for output in printed] == ["stream", "display_data"]
+    assert datas(plain) == [{"text/plain": "5"}]
+    assert datas(bundle)[0]["text/html"] == "<b>bundle</b>"
+
+
+async def test_a_result_without_any_representation_is_no_message_missing(place: Place) -> None:
+    result = await place.run(
+        "class Odd:\n    def __repr__(self): raise ValueError('no words')\nOdd()", allow_errors=True
+    )
+    assert [cell.incomplete for cell in result.cells] == [None]
+    assert result.outcome is nbrun.Outcome.PASSED
+    assert "no words" in str(place.outputs()[0])
+
+
 async def test_numbers_that_json_has_not_do_not_break_the_file(on_stock: Place) -> None:
     odd = f"{SHOW}display({{'application/json': {{'x': [float('nan'), float('inf'), 1]}}}}, raw=True)"
     [outputs] = await run(on_stock, odd)
