@@ -93,8 +93,8 @@ class CellExecution:
     """How often the server said that it dropped output of this cell."""
     stretch: Stretch | None = None
     """The kernel's numbers while the cell ran, where it numbers its messages."""
-    result_unsent: bool = False
-    """The kernel numbered the message of a result, and then had none to send."""
+    unsent: int = 0
+    """How many messages the kernel numbered and did not send, as it said at the end."""
     seen: set[str] = field(default_factory=set)
     """Which of the messages that frame a cell's outputs have come: busy, execute_input, idle."""
     outcome: CellOutcome | None = None
@@ -219,7 +219,7 @@ class CellExecution:
         """Count the outputs that are missing; None for a kernel that does not number its messages."""
         if self.stretch is None:
             return None
-        return max(self.stretch.missing - len(_FRAME - self.seen) - self.result_unsent, 0)
+        return max(self.stretch.missing - len(_FRAME - self.seen) - self.unsent, 0)
 
     def result(self) -> CellResult:
         """Give what came of the cell; of one that is still running, that it was interrupted."""

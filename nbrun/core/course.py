@@ -246,7 +246,7 @@ class Course(ABC):
         return self._ask_farewell()
 
     def _ask_farewell(self) -> Effects:
-        """Ask whether more may come, and which of the cells that miss messages had no result to send."""
+        """Ask whether more may come, and what is missing of cells was sent at all."""
         missing = (cell for cell in self.cells.values() if cell.stretch and cell.stretch.missing)
         counts = [cell.execution_count for cell in missing if cell.execution_count is not None]
         return (self._aside(self._farewell.ask(self._requests, counts)),)
@@ -254,7 +254,7 @@ class Course(ABC):
     def _end(self, now: float, ending: Ending) -> Effects:
         self._call_off(ending, now)
         for cell in self.cells.values():
-            cell.result_unsent = cell.execution_count in self._farewell.unsent
+            cell.unsent = self._farewell.unsent[cell.execution_count or 0]
         self.ending = self.ending or ending
         self._timers = Timers()
         return ()

@@ -7,13 +7,14 @@ descriptors. Any answer but a plain "nobody", an error too, means that somebody 
 is asked once more, for what reached the descriptors meanwhile. Other kernels are asked for their ``kernel_info``, like
 any :class:`~nbrun.core.fence.Fence`, which says nothing of the kind.
 
-ipykernel is asked one thing more, where messages of a cell seem to be missing. It numbers the message of a result
-before it knows whether there is one to send: what displays itself (``_ipython_display_``), or cannot be represented at
-all, leaves a number that nobody bears. IPython remembers the result of such a cell, and no representation of it.
+Where messages of a cell seem to be missing, ipykernel is asked one thing more: whether they were ever sent
+(:mod:`.unsent`).
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
+from nbrun.core import unsent
 from nbrun.core.bundles import text
 from nbrun.core.fence import Fence
 from nbrun.core.jsontext import as_object
@@ -73,10 +74,6 @@ found = "nobody" if not any(True for _ in writers()) and not any(True for _ in s
 """
 _WRITERS = f"(lambda own: (__import__('builtins').exec({_SEARCH!r}, own), own['found'])[1])({{}})"
 _UNSENT_KEY = "nbrun_unsent"
-_UNSENT = """
-(lambda shell, counts: " ".join(str(count) for count in counts if count in shell.user_ns.get("_oh", ())
-    and count not in shell.history_manager.output_hist_reprs))(__import__("IPython").get_ipython(), {counts})
-"""
 
 
 class Farewell(Fence):
@@ -89,8 +86,8 @@ class Farewell(Fence):
         self._asked = 0
         self._nobody = False
         self._idle = False
-        self.unsent: frozenset[int] = frozenset()
-        """Execution counts of the cells asked about that numbered a result and had none to send."""
+        self.unsent: Counter[int] = Counter()
+        """How many results the cells asked about had that were not sent, by execution count."""
 
     @property
     def asks_again(self) -> bool:
@@ -105,7 +102,7 @@ class Farewell(Fence):
             return super().ask(requests)
         expressions = {_KEY: _WRITERS}
         if counts := [*doubtful]:
-            expressions[_UNSENT_KEY] = _UNSENT.format(counts=counts).strip()
+            expressions[_UNSENT_KEY] = unsent.question(counts)
         question = requests.execute("", silent=True, stop_on_error=False, expressions=expressions)
         self._ids.add(question.id)
         return question
@@ -114,8 +111,7 @@ class Farewell(Fence):
         """Take a part of an answer; True once no output can come any more, or the second answer is in."""
         if message.channel == Channel.SHELL:
             self._nobody = _answer(message, _KEY) == repr(_NOBODY)
-            counts = _answer(message, _UNSENT_KEY).strip("'").split()
-            self.unsent |= {int(count) for count in counts if count.isdecimal()}
+            self.unsent = Counter(unsent.counts_in(_answer(message, _UNSENT_KEY)))
         elif message.content.get("execution_state") == "idle":
             self._idle = True
         return self._idle and (self._nobody or self._asked > 1)

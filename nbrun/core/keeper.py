@@ -18,6 +18,7 @@ from typing import Any
 
 from nbrun.core.jsontext import as_object, loads
 from nbrun.core.messages import Channel, Message, Requests
+from nbrun.core.unsent import REMEMBER
 from nbrun.errors import BadFrame
 
 RESEND = "nbrun_resend_request"
@@ -29,7 +30,9 @@ PORTION = 4_000_000
 REPLIES = 64
 """How many replies it remembers; those of its own without what they brought."""
 
-_SOURCE = """
+_SOURCE = (
+    REMEMBER
+    + """
 import os, re, threading
 from collections import OrderedDict
 
@@ -116,7 +119,9 @@ async def resend(stream, ident, parent):
 iopub.schedule
 kernel.control_handlers.update(nbrun_resend_request=resend)
 iopub._really_send, session.send = send_output, send
+remember_unsent(kernel.shell.displayhook)
 """
+)
 _NAMES = f"'kernel': get_ipython().kernel, 'room': {ROOM}, 'portion': {PORTION}, 'last_replies': {REPLIES}"
 INSTALL = f"exec({_SOURCE!r}, {{{_NAMES}}})"
 """Code for a silent request; it leaves no name behind, and raises in a kernel that has not what the keeper needs."""

@@ -38,6 +38,7 @@ from traitlets.config import Config
 from zmq.asyncio import Context
 from zmq.constants import SocketOption
 
+from nbrun.core.unsent import REMEMBER
 from nbrun.jupyter.forked_kernels import ForkingProvisioner, Zygote, may_be_forked
 from nbrun.jupyter.lifeline import Lifeline, Ready, ServerSettings
 from nbrun.jupyter.private_channels import PrivateConnection
@@ -55,7 +56,7 @@ BODY_LIMIT = 4 << 30
 FRAME_LIMIT = 2 << 30
 """Bytes of a message to a kernel."""
 
-LAUNCH_IPYKERNEL = """\
+LAUNCH_IPYKERNEL = f"""\
 import sys
 from pathlib import Path
 if sys.path[0] == "" or Path(sys.path[0]) == Path.cwd():
@@ -65,10 +66,15 @@ import ipykernel.debugger
 del sys.modules["debugpy"]
 import zmq
 from ipykernel.kernelapp import IPKernelApp
+{REMEMBER}
 class UnlimitedIPKernelApp(IPKernelApp):
     def _bind_socket(self, s, port):
         s.setsockopt(zmq.SNDHWM, 0)
         return super()._bind_socket(s, port)
+    def init_shell(self):
+        super().init_shell()
+        if self.shell:
+            remember_unsent(self.shell.displayhook)
     def start(self):
         super().start()
         control = self.control_thread
@@ -84,7 +90,8 @@ gives each later connection what the listener was made with. And it is made to b
 import takes as long as all others together: nobody can attach one here, and the notebook can import debugpy all the
 same. At its end the control thread, which has just handled the request to shut down, flushes through the iopub thread.
 ipykernel stops that first, one time in four too early, and then waits for the other one until it is terminated, 2.5 s
-later; here the control thread ends before. Nothing of this is left in the kernel's namespace.
+later; here the control thread ends before. And its displayhook remembers which results it numbered and had not to send
+(:mod:`nbrun.core.unsent`). Nothing of this is left in the kernel's namespace.
 """
 
 IPYKERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:",)

@@ -39,6 +39,7 @@ class KeptKernel:
         self.session = SimpleNamespace(session=KERNEL, pack=pack, send=self._send)
         self.iopub_thread = SimpleNamespace(_really_send=self._put, schedule=lambda work: work())
         self.control_handlers: dict[str, Any] = {}
+        self.shell = SimpleNamespace(displayhook=SimpleNamespace(finish_displayhook=lambda: None))
         names = {"kernel": self, "room": room, "portion": portion, "last_replies": last_replies}
         exec(keeper._SOURCE, names)
 

@@ -8,6 +8,7 @@ from nbrun.core.effects import DRAIN_QUIET
 from nbrun.core.farewell import Farewell
 from nbrun.core.messages import Channel, Requests
 from nbrun.core.results import Outcome
+from nbrun.core.unsent import question as unsent_question
 from tests.core.conversation import OURS, Conversation, message
 
 NOBODY = {"nbrun": {"status": "ok", "data": {"text/plain": "'nobody'"}, "metadata": {}}}
@@ -105,7 +106,7 @@ def test_a_message_is_not_missing_where_the_kernel_numbered_a_result_and_had_non
 ) -> None:
     talk = one_message_short()
     [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]
-    compile(question.content["user_expressions"]["nbrun_unsent"], "question", "eval")
+    assert question.content["user_expressions"]["nbrun_unsent"] == unsent_question([7])
     told = {"nbrun_unsent": {"status": "ok", "data": {"text/plain": unsent}, "metadata": {}}}
     ended(talk, NOBODY | told)
     incomplete = talk.run.results()[0].incomplete

@@ -78,6 +78,16 @@ async def test_a_result_that_displays_itself_is_no_message_missing(place: Place,
     assert datas(bundle)[0]["text/html"] == "<b>bundle</b>"
 
 
+async def test_results_of_all_lines_of_which_some_display_themselves_are_no_messages_missing(place: Place) -> None:
+    every = "get_ipython().ast_node_interactivity = 'all'"
+    outputs = await run(place, ODD_RESULTS, every, "1\nOwn()\nOwn()\n2", "%reset -f out")
+    assert [output["output_type"] for output in outputs[2]] == [
+        "execute_result",
+        *["display_data"] * 2,
+        "execute_result",
+    ]
+
+
 async def test_a_result_without_any_representation_is_no_message_missing(place: Place) -> None:
     result = await place.run(
         "class Odd:\n    def __repr__(self): raise ValueError('no words')\nOdd()", allow_errors=True
