@@ -46,6 +46,28 @@ async def test_a_wrong_prefix_is_named(token_server: RunningServer) -> None:
             pass
 
 
+async def test_whether_there_is_an_api_and_whether_it_lets_us_in_is_asked_at_once() -> None:
+    let_in = asyncio.Event()
+
+    async def answer(heard: Heard) -> Reply:
+        if heard.path == "/api":
+            await let_in.wait()
+            return json_reply({"version": "2.0"})
+        let_in.set()
+        return json_reply({})
+
+    async with asyncio.timeout(10), double(answer) as server, connect(server.url, token="token"):
+        assert sorted(server.lines()) == ["GET /api", "GET /api/me"]
+
+
+async def test_a_place_that_is_no_server_is_not_given_the_password() -> None:
+    async with double(lambda heard: page("Our Wiki")) as server:
+        with pytest.raises(NotAJupyterServer, match="Our Wiki"):
+            async with connect(server.url, password="secret"):
+                pass
+        assert server.lines() == ["GET /api"]
+
+
 async def test_nothing_listening_is_told_soon() -> None:
     async with asyncio.timeout(10):
         with pytest.raises(ServerUnreachable) as caught:
