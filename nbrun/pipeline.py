@@ -180,7 +180,9 @@ class _Run:
         try:
             async with self._autosave, self._session(server, notebook.kernel_path, spec) as running:
                 await self._stop.guard(self._lift_limits(server, running))
-                depth = await self._stop.guard(find_depth(running, plan, self._job.pipeline, self._journal.warn))
+                depth = await self._stop.guard(
+                    find_depth(running, plan, self._job.pipeline, self._journal.warn, near=server.is_private)
+                )
                 execution = self._prepare(document, plan, running, depth)
                 sink = _Sink(notebook, document, server.save)
                 waiting_since = self._clock()

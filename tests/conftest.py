@@ -22,7 +22,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     os.environ[FORCED_DEPTH] = str(depth)
 
-    async def forced(running: RunningKernel, plan: Plan, wanted: int | None, warn: Callable[[str], None]) -> int:
-        return await find_depth(running, plan, wanted or depth, (lambda _: None) if wanted is None else warn)
+    async def forced(
+        running: RunningKernel, plan: Plan, wanted: int | None, warn: Callable[[str], None], *, near: bool
+    ) -> int:
+        return await find_depth(running, plan, wanted or depth, (lambda _: None) if wanted is None else warn, near=near)
 
     setattr(nbrun.pipeline, "find_depth", forced)  # noqa: B010  (it is no name that the module gives away)

@@ -17,13 +17,15 @@ FAR_DEPTH = 256
 _GUARDED = "ipython"
 
 
-async def find_depth(running: RunningKernel, plan: Plan, wanted: int | None, warn: Callable[[str], None]) -> int:
+async def find_depth(
+    running: RunningKernel, plan: Plan, wanted: int | None, warn: Callable[[str], None], *, near: bool = False
+) -> int:
     """Give the depth for a run: the one that is wanted, or where that is None the one that suits the way; 1 for no
-    cells ahead. A wish that cannot be granted is told to `warn`.
+    cells ahead. A wish that cannot be granted is told to `warn`; `near` says that there is no way to speak of.
     """
     if wanted == 1 or len(plan.to_run) < 2:
         return 1
-    if wanted is None and running.round_trip < NEAR:
+    if wanted is None and (near or await running.kernel.round_trip() < NEAR):
         return 1
     info = running.info
     took = await running.kernel.install_guard() if info.implementation == _GUARDED and info.session else None

@@ -29,8 +29,6 @@ class RunningKernel:
     kernel: Kernel
     info: KernelInfo
     spec: KernelSpec
-    round_trip: float = 0.0
-    """Seconds to the server and back: 0 on a private one, infinity where they could not be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +88,7 @@ class Server:
     ) -> RunningKernel:
         connecting = connect_kernel(self.client.http, self.client.kernels, kernel_id, patience=self.reconnect)
         kernel = await stack.enter_async_context(connecting)
-        if self.is_private:
-            return RunningKernel(kernel, await kernel.introduce(startup), spec)
-        measuring = asyncio.create_task(kernel.round_trip())
-        try:
-            return RunningKernel(kernel, await kernel.introduce(startup), spec, await measuring)
-        finally:
-            measuring.cancel()
+        return RunningKernel(kernel, await kernel.introduce(startup), spec)
 
     async def _unless_it_dies(self, kernel_id: str, meeting: Coroutine[Any, Any, RunningKernel]) -> RunningKernel:
         """Await `meeting`, but not for a kernel that died: the server holds the handshake for a minute all the same."""

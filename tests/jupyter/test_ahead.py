@@ -35,7 +35,7 @@ async def running(kernel_id: tuple[RunningServer, str]) -> AsyncIterator[Running
     """The shared kernel, connected and introduced."""
     server, name = kernel_id
     async with Client(Endpoint(server.url, server.token)) as client, client.kernel(name) as kernel:
-        yield RunningKernel(kernel, await kernel.introduce(), SPEC, await kernel.round_trip())
+        yield RunningKernel(kernel, await kernel.introduce(), SPEC)
 
 
 async def ask(kernel: Kernel, code: str, after: str = "") -> tuple[str, str]:

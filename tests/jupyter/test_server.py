@@ -65,7 +65,6 @@ async def test_a_kernel_runs_for_the_length_of_a_block(there: Server, server: Ru
         assert session["kernel"]["id"] == running.kernel.id
         assert session["path"] != "nb.ipynb", "a path that nobody else has"
         assert (running.info.implementation, running.spec) == ("ipython", python)
-        assert 0 < running.round_trip < LIMIT
     assert warnings == []
 
 
