@@ -1,31 +1,42 @@
 """A notebook as the body of its save, encoded by pieces.
 
-Encoded as one whole, a text of a hundred megabytes is put together in a buffer that has to grow and to move with it,
-and what it leaves behind on the way stays with the process. By pieces it costs what it is, and between two pieces
-others may have their turn. A large piece lies in a mapping of its own, which goes back to the system as a whole.
+No piece lives longer than it takes to send it: a notebook of a hundred megabytes is never there a second time, and
+between two pieces others may have their turn. Whoever wants the body once more goes through it once more.
 """
 
-import mmap
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from nbrun.core import jsontext
+from nbrun.errors import UsageError
 
 PIECE = 1 << 18
-"""Bytes from which on a piece of small cells is done, and others have their turn."""
+"""Bytes from which on a piece of small cells is done."""
 _LARGE = 1 << 20
 """Characters of a text that is encoded in slices."""
 
+Piece = bytes | bytearray
 
-Piece = bytes | bytearray | mmap.mmap
 
+class NotebookBody:
+    """The contents model that saves a notebook, as JSON; to go through it raises :class:`UsageError` where it is none.
 
-def body_of(content: Mapping[str, Any]) -> Iterator[Piece]:
-    """Encode the contents model that saves the notebook `content`; what has not been encoded yet may still change.
-
-    Raises as :func:`nbrun.core.jsontext.dumps`.
+    The notebook must not change as long as this is in use.
     """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self._content = content
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Encode it from the beginning."""
+        try:
+            yield from _encoded(self._content)
+        except (TypeError, RecursionError) as error:
+            raise UsageError(f"this notebook cannot be written as JSON: {error}") from None
+
+
+def _encoded(content: Mapping[str, Any]) -> Iterator[Piece]:
     others = {key: value for key, value in content.items() if key != "cells"}
     model = {"type": "notebook", "format": "json", "content": {**others, "cells": []}}
     piece = bytearray(jsontext.dumps(model).removesuffix(b"]}}"))
@@ -34,7 +45,7 @@ def body_of(content: Mapping[str, Any]) -> Iterator[Piece]:
             piece += b","
         if large := _large_of(cell):
             first, *parts = _around(cell, len(large))
-            yield _put_away(piece + first)
+            yield piece + first
             for text, part in zip(large, parts, strict=True):
                 yield from _slices(text)
                 yield part
@@ -42,7 +53,7 @@ def body_of(content: Mapping[str, Any]) -> Iterator[Piece]:
         else:
             jsontext.dump_into(piece, cell)
         if len(piece) > PIECE:
-            yield _put_away(piece)
+            yield piece
             piece = bytearray()
     yield piece + b"]}}"
 
@@ -92,13 +103,5 @@ def _slices(text: str) -> Iterator[Piece]:
         end = start + _LARGE
         while "\ud800" <= text[end - 1 : end] <= "\udbff":
             end += 1  # two halves of a character, encoded one by one, would be none
-        yield _put_away(jsontext.dumps(text[start:end])[1:-1])
+        yield jsontext.dumps(text[start:end])[1:-1]
         start = end
-
-
-def _put_away(piece: bytes | bytearray) -> Piece:
-    if len(piece) <= PIECE:
-        return piece
-    mapping = mmap.mmap(-1, len(piece))
-    mapping.write(piece)
-    return mapping

@@ -5,7 +5,6 @@ says less than it seems to: it carries no hash, and a 200 does not prove that th
 somebody else's reading can undo a save in progress. Who cares asks :meth:`Contents.stat` afterwards.
 """
 
-import asyncio
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from nbrun.core.notebook_body import PIECE, Piece, body_of
+from nbrun.core.notebook_body import NotebookBody
 from nbrun.errors import NotAJupyterServer, NotANotebook, NotFound, RequestRefused, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import api_path, contents_path
 from nbrun.jupyter.exchange import LONG, Body, Fields, rows_of
@@ -195,17 +194,9 @@ class Contents:
     async def save_notebook(self, path: str, content: Mapping[str, Any], *, retry: RetryPolicy = SAVE) -> Saved:
         """Save `content`, a notebook's JSON, creating or overwriting; errors as :meth:`save`.
 
-        While a large one is encoded, others have their turn between two pieces, and may change what comes later.
+        It must not change meanwhile.
         """
-        body: list[Piece] = []
-        try:
-            for piece in body_of(content):
-                body.append(piece)
-                if len(piece) > PIECE:
-                    await asyncio.sleep(0)
-        except (TypeError, RecursionError) as error:
-            raise UsageError(f"this notebook cannot be written as JSON: {error}") from None
-        return await self.save(path, body, retry=retry)
+        return await self.save(path, NotebookBody(content), retry=retry)
 
     async def save_file(self, path: str, content: str | bytes) -> Saved:
         """Save text or bytes as they are, creating or overwriting; errors as :meth:`save`."""

@@ -7,7 +7,7 @@ for what it should be. Reading an :class:`Answer` gives a value of the asked-for
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -34,8 +34,8 @@ LONG = Patience(read=120.0, total=900.0)
 """For contents, which may be hundreds of megabytes, and for starting kernels, which a cluster does in minutes."""
 
 
-Body = Sequence[Piece]
-"""The body of a request, by pieces: no block of memory holds all of a large one."""
+Body = Iterable[Piece]
+"""The body of a request by pieces, gone through for each attempt: no block of memory holds all of a large one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Request:
     body: Body = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     patience: Patience = QUICK
+    length: int | None = None
+    """The bytes of a body that is no sequence of pieces; None to send it without a word about that, in chunks."""
 
     @property
     def target(self) -> str:
@@ -55,9 +57,9 @@ class Request:
         return f"{self.path}?{urlencode(self.params)}" if self.params else self.path
 
     @property
-    def size(self) -> int:
-        """Give the bytes of the body."""
-        return sum(map(len, self.body))
+    def size(self) -> int | None:
+        """Give the bytes of the body; None where they are not known."""
+        return sum(map(len, self.body)) if isinstance(self.body, Sequence) else self.length
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ meaning of unwelcome answers (:mod:`~nbrun.jupyter.failures`), trying again (:mo
 place where httpx's exceptions become ours. Cookies are kept by :mod:`~nbrun.jupyter.auth`, never by httpx.
 """
 
+import asyncio
 import contextlib
 import functools
 import ssl
-from asyncio import timeout
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -128,7 +128,7 @@ class Http:
         """
         body = content if json is None else [json_bytes(json)]
         headers = {"Content-Type": "application/json"} if body else {}
-        request = Request(method, path, params or {}, body, headers, patience)
+        request = Request(method, path, params or {}, body, headers, patience, await self._length(body))
         policy = retry or (PATIENT_GET if method == "GET" else ONCE)
         return await policy.call(lambda: self._attempt(request))
 
@@ -142,6 +142,19 @@ class Http:
         if base_url != self.endpoint.base_url:
             self.endpoint = self.endpoint.at(base_url)
             self._auth = Auth(self.endpoint)
+
+    async def _length(self, body: Body) -> int | None:
+        """Count the bytes of `body`; None where that is easy, or where they need not be known.
+
+        Proxies want to know it. Behind a Unix socket is Jupyter's own server, which takes what comes.
+        """
+        if self.endpoint.socket or isinstance(body, Sequence):
+            return None
+        length = 0
+        for piece in body:
+            length += len(piece)
+            await asyncio.sleep(0)
+        return length
 
     async def _attempt(self, request: Request) -> Answer:
         if request.path != "api":  # which needs no login, and tells whether this is the place to log in at all
@@ -193,7 +206,7 @@ class Http:
         try:
             return await self._send(request)
         except ServerUnreachable as error:
-            cut = _was_cut(error) and request.size >= LARGE_BODY
+            cut = _was_cut(error) and (request.size is None or request.size >= LARGE_BODY)
             if not cut or not await self._is_jupyter_server(self.endpoint.base_url):
                 raise
         try:
@@ -201,7 +214,7 @@ class Http:
         except ServerUnreachable as error:
             if not _was_cut(error):
                 raise
-            size = f"{request.size / 1e6:.1f} MB"
+            size = f"{request.size / 1e6:.1f} MB" if request.size else "its body"
             raise TooLarge(
                 f"{request.method} {self.endpoint}{request.path}: the connection was cut twice in {size}",
                 status=413,
@@ -221,10 +234,10 @@ class Http:
             raise RuntimeError("the HTTP client is used outside its block")
         patience = request.patience
         headers = {**request.headers, **({} if anonymous else self._auth.headers(request.method))}
-        if request.body:
+        if request.size:
             headers["Content-Length"] = str(request.size)
         with foreign_errors(f"{request.method} {url or self.endpoint.url(request.path)}".partition("?")[0]):
-            async with timeout(patience.total):
+            async with asyncio.timeout(patience.total):
                 response = await self._client.request(
                     request.method,
                     url or self.endpoint.url(request.target),
