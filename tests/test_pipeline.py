@@ -212,7 +212,7 @@ async def test_a_bug_while_cells_run_costs_nothing_that_was_put_out_before(
     receive = Execution.receive
 
     def broken(execution: Execution, message: Message, now: float) -> Effects:
-        if message.content.get("text") == "boom\n":
+        if str(message.content.get("text")).startswith("boom"):  # its line break may come by itself
             raise ZeroDivisionError("a bug")
         return receive(execution, message, now)
 

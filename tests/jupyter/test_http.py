@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nbrun.core.notebook_body import NotebookBody
 from nbrun.errors import (
     AccessDenied,
     NbrunError,
@@ -19,14 +20,17 @@ from nbrun.errors import (
     TooLarge,
     UsageError,
 )
+from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.exchange import Patience
 from nbrun.jupyter.http import Http, HttpOptions, json_bytes
 from nbrun.jupyter.retry import PATIENT_GET, SAVE
 from tests.jupyter.doubles import CUT, Heard, Reply, double, json_reply, moved, page
+from tests.support.notebooks import notebook
 from tests.support.servers import RunningServer, free_port
 
 SECRET = "5ecre7t0ken"
+NOTEBOOK = notebook("1")
 SWIFT_GET = replace(PATIENT_GET, first=0.001, longest=0.01)
 SWIFT_SAVE = replace(SAVE, first=0.001, longest=0.01)
 
@@ -264,6 +268,27 @@ async def test_a_large_body_that_was_cut_off_by_chance_is_sent_again() -> None:
 
 
 # Bodies and certificates
+
+
+async def test_a_body_that_is_encoded_while_it_is_sent_comes_whole_with_its_length_in_each_attempt() -> None:
+    body = NotebookBody({"cells": [{"source": "x" * 1000}] * 1000})
+    async with double(script(CUT, json_reply({}))) as server, Http(Endpoint(server.url)) as http:
+        await http.request("PUT", "api/contents/x", content=body, retry=SWIFT_SAVE)
+    assert {heard.body for heard in server.heard if heard.method == "PUT"} == {b"".join(body)}
+    assert len([heard for heard in server.heard if heard.method == "PUT"]) == 2
+
+
+async def test_behind_a_unix_socket_a_body_goes_out_in_chunks_and_one_that_is_no_json_is_not_taken(
+    tmp_path: Path,
+) -> None:
+    async with EmbeddedServer(tmp_path) as server, Http(server.endpoint) as http:
+        saving = http.request("PUT", "api/contents/nb.ipynb", content=NotebookBody(NOTEBOOK))
+        assert (await saving).status == 201
+        before = (tmp_path / "nb.ipynb").read_bytes()
+        broken = {**NOTEBOOK, "cells": [NOTEBOOK["cells"][0], {"source": object()}]}
+        with pytest.raises(UsageError, match="cannot be written as JSON"):
+            await http.request("PUT", "api/contents/nb.ipynb", content=NotebookBody(broken))
+        assert (tmp_path / "nb.ipynb").read_bytes() == before
 
 
 def test_a_lone_surrogate_is_written_as_a_replacement_character() -> None:
