@@ -316,7 +316,7 @@ class _Run:
             await asyncio.sleep(0)
         sink.document.set_widgets(self._masked(execution.widgets(sink.document.shown())))
         started = {"started": _moment(self._started)} if self._job.record_timing else {}
-        sink.document.mark_run({"version": __version__, "outcome": RUNNING, **started})
+        sink.document.mark_run({"version": __version__, "outcome": RUNNING, "saves": self._autosave.saves, **started})
         return await sink.notebook.save_meanwhile(sink.document.content)
 
     def _masked(self, value: Any) -> Any:

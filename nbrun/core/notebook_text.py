@@ -1,6 +1,6 @@
 """A notebook as the text of its file, to the byte as a Jupyter Server writes it; nbformat's front door."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import nbrun.lean_imports  # noqa: F401
@@ -11,6 +11,11 @@ import nbformat  # only now: the line above keeps it from importing too much
 from nbrun.core.jsontext import loads
 from nbrun.core.unreadable import why_unreadable
 from nbrun.errors import BadFrame, NotANotebook
+
+_NO_CELLS = '\n "cells": []'
+"""What stands in no other place of a notebook without cells: within texts there are no line breaks."""
+_CELLS = '\n "cells": [\n'
+_END = "\n ]"
 
 
 def notebook_content(data: bytes, name: str) -> dict[str, Any]:
@@ -33,6 +38,21 @@ def notebook_text(content: Mapping[str, Any]) -> str:
     """
     text: str = nbformat.writes(nbformat.from_dict(_without_trust(content)), version=nbformat.NO_CONVERT)
     return text if text.endswith("\n") else text + "\n"
+
+
+def notebook_pieces(content: Mapping[str, Any]) -> Iterator[str]:
+    """Give the same text cell by cell, so that it is never there as a whole."""
+    before, after = notebook_text({**content, "cells": []}).split(_NO_CELLS)
+    empty = {key: content[key] for key in ("nbformat", "nbformat_minor")} | {"cells": [], "metadata": {}}
+    start, end = (len(part) for part in notebook_text(empty).split(_NO_CELLS))
+    if not content["cells"]:
+        yield before + _NO_CELLS + after
+        return
+    yield before + _CELLS
+    for number, cell in enumerate(content["cells"]):
+        text = notebook_text({**empty, "cells": [cell]})
+        yield ",\n" * (number > 0) + text[start + len(_CELLS) : -end - len(_END)]
+    yield _END + after
 
 
 def read_notebook(text: str) -> Any:

@@ -1,7 +1,8 @@
-"""What two looks at a file tell: whether it is another one, whether a save arrived, whether it is what was sent.
+"""What two looks at a file tell: whether it is another one, whether it is what was sent, whose it is after a save.
 
 By hash where the server knows hashes (since 2.11), on older ones by date and size; where neither is known, nothing is
-held against anybody.
+held against anybody. Of a file that is neither what was sent nor what was there before, its own text tells more: a
+server whose hooks change what it saves leaves the mark of the run in it, which nobody else's notebook has.
 """
 
 import hashlib
@@ -9,7 +10,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from nbrun.core.notebook_text import notebook_text
+from nbrun.core import jsontext
+from nbrun.core.jsontext import as_object
+from nbrun.core.notebook_text import notebook_pieces
+from nbrun.errors import BadFrame
 from nbrun.jupyter.contents import ContentsModel
 
 _MTIME_MARGIN = timedelta(milliseconds=500)
@@ -26,13 +30,13 @@ def differ(seen: ContentsModel, now: ContentsModel | None) -> bool:
     return False
 
 
-def arrived(content: Mapping[str, Any], before: ContentsModel | None, after: ContentsModel) -> bool:
-    """Tell whether a save arrived: the file is another than before, or it was the same notebook all along."""
+def undone(before: ContentsModel | None, after: ContentsModel) -> bool:
+    """Tell whether a save of something else than `before` left no trace: the old file is there, or an empty one."""
     if before is None:
-        return after.size != 0
+        return after.size == 0
     if before.hash and after.hash:
-        return before.hash != after.hash or is_of(content, after)
-    return before.last_modified is None or before.last_modified != after.last_modified
+        return before.hash == after.hash
+    return before.last_modified is not None and before.last_modified == after.last_modified
 
 
 def written_since(saved: ContentsModel, now: ContentsModel) -> bool:
@@ -40,12 +44,30 @@ def written_since(saved: ContentsModel, now: ContentsModel) -> bool:
     return None not in (saved.last_modified, now.last_modified) and saved.last_modified != now.last_modified
 
 
+def digest(content: Mapping[str, Any] | str, algorithm: str | None) -> str:
+    """Give the hash that a server gives for the file of this notebook, or of this text; empty where that is unknown."""
+    try:
+        found = hashlib.new(algorithm or "sha256")
+    except ValueError:  # an algorithm that this Python does not know
+        return ""
+    for piece in (content,) if isinstance(content, str) else notebook_pieces(content):
+        found.update(piece.encode("utf-8", "replace"))
+    return found.hexdigest()
+
+
 def is_of(content: Mapping[str, Any] | str, model: ContentsModel) -> bool:
     """Tell whether a file holds this notebook, or this text; where the server knows no hashes, take it for granted."""
-    if not model.hash:
-        return True
+    return not model.hash or digest(content, model.hash_algorithm) == model.hash
+
+
+def bears_mark_of(content: Mapping[str, Any], text: str) -> bool | None:
+    """Tell whether the text of a notebook's file has the mark that a run left in `content`; None for another text."""
     try:
-        text = content if isinstance(content, str) else notebook_text(content)
-        return hashlib.new(model.hash_algorithm or "sha256", text.encode("utf-8", "replace")).hexdigest() == model.hash
-    except ValueError:  # an algorithm that this Python does not know
-        return False
+        found = _mark(jsontext.loads(text))
+    except BadFrame:
+        return None
+    return bool(found) and found == _mark(content)
+
+
+def _mark(content: Any) -> Mapping[str, Any]:
+    return as_object(as_object(as_object(as_object(content).get("metadata")).get("nbrun")).get("run"))

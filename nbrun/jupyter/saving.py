@@ -3,13 +3,15 @@
 A 200 is no proof that a save arrived: a reader whose GET falls into it brings the old file back, and the server answers
 200 all the same. So each save is a round::
 
-    look (is the file still the one that was loaded?) -> PUT -> look again (is it another file than before?) -> done
-           |                                                       | no: PUT again, three times at most
-           | no: somebody edited it: their notebook gets our results (core/merging.py), what finds no place goes beside
+    look (is the file still the one that was loaded?) -> PUT -> look again (is it what was sent?) -> done
+           |                                                       | the old one: PUT again, three times at most
+           | no: somebody edited it: their notebook gets our       | another one: they edited it right after
+           |     results (core/merging.py), what finds no  <-------+
+           |     place goes beside
            +--> or deleted it: the executed notebook goes beside
 
-Looks never fetch a notebook's content as such, which would do to another's save what this guards against: a look asks
-for the hash, and what they edited is read as the text of the file.
+What they edited is read as the text of the file: to fetch it as a notebook would do to another's save what this guards
+against.
 """
 
 import asyncio
@@ -24,14 +26,13 @@ from nbrun.core.document import Document
 from nbrun.core.merging import fingerprints, merge
 from nbrun.core.unreadable import why_unreadable
 from nbrun.errors import NbrunError, NoSuchNotebook, NotANotebook, NotFound, RequestRefused, SaveFailed, ServerError
-from nbrun.jupyter.contents import Contents, ContentsModel, kernel_path
-from nbrun.jupyter.looks import arrived, differ, is_of, written_since
-from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
+from nbrun.jupyter.contents import Contents, ContentsModel, Saved, kernel_path
+from nbrun.jupyter.looks import differ, is_of
+from nbrun.jupyter.retry import ONCE, RetryPolicy
 from nbrun.jupyter.undo import Undo, UndoPoint
+from nbrun.jupyter.watched import SETTLE, Fate, WatchedFile
 
 ROUNDS = 3
-SETTLE = 1.0
-"""Seconds before a lost save is repeated: whoever reads the file may be polling it."""
 _DRIVE = re.compile(r"^[A-Za-z][\w-]*:")
 
 
@@ -56,13 +57,11 @@ class ServerNotebook:
         """
         self.path = path
         self._contents = contents
-        self._output = output
+        self._file = WatchedFile(contents, output, force=force)
         self._warn = warn
-        self._force = force
         self._name = name_for_user
         self._undo = UndoPoint(contents, undo)
         self._cwd = cwd
-        self._seen: ContentsModel | None = None
         self._known: frozenset[int] = frozenset()
         self._was_undone = False
 
@@ -83,10 +82,10 @@ class ServerNotebook:
         except NotANotebook as error:
             raise await self._diagnosed(error) from None
         # From here on under the server's own name for it: a path as it was typed may differ from it.
-        in_place = self._output == self.path
+        in_place = self._file.path == self.path
         self.path = model.path or self.path
         if in_place:
-            self._output, self._seen = self.path, model
+            self._file.path, self._file.seen = self.path, model
             await self._undo.check(self.path)
         if model.message:
             self._warn(f"the server says of the notebook: {model.message}")
@@ -105,8 +104,8 @@ class ServerNotebook:
             if bare == self.path:
                 raise
             model = await self._contents.notebook(bare)
-        if self._output == self.path:
-            self._output = bare
+        if self._file.path == self.path:
+            self._file.path = bare
         self.path = bare
         return model
 
@@ -124,7 +123,7 @@ class ServerNotebook:
         A run that has not `passed` may have to leave its notebook as it was. Raises :class:`SaveFailed`.
         """
         try:
-            if self._undo.wanted is Undo.RESTORE and not passed and self._output == self.path:
+            if self._undo.wanted is Undo.RESTORE and not passed and self._file.path == self.path:
                 saved_as = await self._save_beside_and_restore(content, retry)
             else:
                 saved_as = await self._save(content, retry)
@@ -132,7 +131,7 @@ class ServerNotebook:
         except ServerError as error:
             broke_off = isinstance(error, RequestRefused) and error.status == 500
             hint = error.hint or ("Its server could not write it: is the disk full there?" if broke_off else "")
-            raise SaveFailed(f"{self._name(self._output)}: not saved: {error}", hint=hint) from error
+            raise SaveFailed(f"{self._name(self._file.path)}: not saved: {error}", hint=hint) from error
         return self._name(saved_as)
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
@@ -140,44 +139,45 @@ class ServerNotebook:
 
         False, and nothing done, where somebody changed the file: what becomes of that is for the last save to decide.
         """
-        before = await self._look(ONCE)
-        if self._is_foreign(before):
-            return False
+        before = await self._file.settled(ONCE)
+        if self._file.is_foreign(before):
+            return self._is_theirs(deleted=before is None)
         if before is None:
-            await self._contents.make_parents(self._output)
+            await self._contents.make_parents(self._file.path)
         else:
-            await self._undo.set(self._output)
+            await self._undo.set(self._file.path)
         self._known |= fingerprints(content)
         try:
-            saved = await self._contents.save_notebook(self._output, content, retry=ONCE)
+            fate, _ = await self._file.put(content, before, ONCE)
         except RequestRefused as error:
-            await self._is_saved_all_the_same(self._output, content, before, error)
-            raise
-        after = await self._look(ONCE)
-        if after is None or written_since(saved.model, after):
-            self._seen = self._seen or saved.model
-            return False
-        if arrived(content, before, after):
-            self._seen, self._known = after, fingerprints(content)
+            if not await self._is_saved_all_the_same(self._file, content, before, error):
+                raise
+            fate = Fate.ARRIVED
+        if fate is Fate.OVERTAKEN:
+            return self._is_theirs(deleted=False)
+        if fate is Fate.ARRIVED:
+            self._known = fingerprints(content)
         else:
             self._was_undone = True  # the next save will do
         return True
+
+    def _is_theirs(self, *, deleted: bool) -> bool:
+        """Tell that there is no saving until the end."""
+        what = "was deleted or renamed" if deleted else "was changed by somebody else"
+        self._warn(f"{self._name(self._file.path)} {what}; it is not saved again before the run has ended")
+        return False
 
     async def close(self) -> None:
         """Leave the server as it is: there is nothing to clean up."""
 
     async def _save(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
         for _ in range(ROUNDS):
-            before = await self._look()
-            if self._is_foreign(before):
-                # A save in progress shows for a moment a file that is neither the old one nor the new one.
-                await asyncio.sleep(SETTLE)
-                before = await self._look()
-            if not self._is_foreign(before):
+            before = await self._file.settled()
+            if not self._file.is_foreign(before):
                 if before is None:
-                    await self._contents.make_parents(self._output)
-                if await self._put(self._output, content, before, retry):
-                    return self._output
+                    await self._contents.make_parents(self._file.path)
+                if await self._put(self._file, content, before, retry):
+                    return self._file.path
             elif before is None:
                 return await self._save_beside(content, retry, "was deleted or renamed")
             elif saved_as := await self._save_merged(content, retry):
@@ -186,13 +186,13 @@ class ServerNotebook:
 
     async def _save_beside(self, content: Mapping[str, Any], retry: RetryPolicy, why: str) -> str:
         beside = await self._beside()
-        self._warn(f"{self._name(self._output)} {why} during the run; the executed notebook is {self._name(beside)}")
+        self._warn(f"{self._name(self._file.path)} {why} during the run; the executed notebook is {self._name(beside)}")
         await self._create(beside, content, retry)
         return beside
 
     async def _save_merged(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
         """Put our results into the notebook as they left it; gives where the executed one is, "" to try once more."""
-        name, changed = self._name(self._output), "was changed by somebody else"
+        name, changed = self._name(self._file.path), "was changed by somebody else"
         found = await self._read_theirs()
         if found is None:
             return await self._save_beside(content, retry, changed)
@@ -201,15 +201,15 @@ class ServerNotebook:
         if merged.unplaced and not merged.placed:
             return await self._save_beside(content, retry, changed)
         if not merged.unplaced:
-            if differ(model, await self._look()) or not await self._put(self._output, merged.content, model, retry):
+            if not await self._put_where(model, merged.content, retry):
                 return ""
             if merged.content != content:
                 self._warn(f"{name} {changed} during the run; their changes are kept, and the results are in it")
-            return self._output
+            return self._file.path
         beside = await self._beside()
         await self._create(beside, content, retry)
         is_beside = f"the notebook as it was executed is {self._name(beside)}"
-        if differ(model, await self._look()) or not await self._put(self._output, merged.content, model, retry):
+        if not await self._put_where(model, merged.content, retry):
             self._warn(f"{name} {changed} during the run; {is_beside}")
         else:
             cells = ", ".join(map(str, merged.unplaced))
@@ -224,9 +224,9 @@ class ServerNotebook:
         for round_ in range(ROUNDS):
             if round_:
                 await asyncio.sleep(SETTLE)
-            model = await self._look()
+            model = await self._file.look()
             try:
-                text = await self._contents.text(self._output)
+                text = await self._contents.text(self._file.path)
                 theirs = Document(jsontext.loads(text))
             except (ServerError, NotANotebook):  # it may be being saved, by halves on disk
                 continue
@@ -239,7 +239,7 @@ class ServerNotebook:
         beside = await self._beside()
         await self._create(beside, content, retry)
         name, is_beside = self._name(self.path), f"the executed notebook is {self._name(beside)}"
-        if self._is_foreign(await self._look()):
+        if self._file.is_foreign(await self._file.look()):
             self._warn(f"{name} was changed by somebody else during the run and was left as it is; {is_beside}")
         elif problem := await self._undo.restore(self.path):
             self._warn(f"{name} could not be brought back to its checkpoint: {problem}; {is_beside}")
@@ -249,86 +249,83 @@ class ServerNotebook:
 
     async def _create(self, path: str, content: Mapping[str, Any], retry: RetryPolicy) -> None:
         await self._contents.make_parents(path)
-        await self._put(path, content, None, retry)
+        if not await self._put(WatchedFile(self._contents, path), content, None, retry):
+            raise ServerError(f"{path}: somebody else wrote to it, too")
+
+    async def _put_where(self, seen: ContentsModel, content: Mapping[str, Any], retry: RetryPolicy) -> bool:
+        """Save where the file is still the one that was `seen`; False where it is not."""
+        return not differ(seen, await self._file.look()) and await self._put(self._file, content, seen, retry)
 
     async def _put(
-        self, path: str, content: Mapping[str, Any], before: ContentsModel | None, retry: RetryPolicy
+        self, file: WatchedFile, content: Mapping[str, Any], before: ContentsModel | None, retry: RetryPolicy
     ) -> bool:
-        """Save to `path`, where `before` is now; False where somebody saved right after, and theirs is there."""
+        """Save where `before` is now; False where somebody saved right after, and theirs is there."""
         if before is not None:
-            await self._undo.set(path)
+            await self._undo.set(file.path)
         for round_ in range(ROUNDS):
             if round_:
                 await asyncio.sleep(SETTLE)
             try:
-                saved = await self._contents.save_notebook(path, content, retry=retry)
+                fate, saved = await file.put(content, before, retry)
             except RequestRefused as error:
-                if await self._is_saved_all_the_same(path, content, before, error):
+                if await self._is_saved_all_the_same(file, content, before, error):
                     return True
                 raise
-            after = await self._look(path=path)
-            if after is None or not arrived(content, before, after):
+            if fate is Fate.UNDONE:
                 self._was_undone = True
                 continue
-            if written_since(saved.model, after) and not is_of(content, after):
-                self._seen = self._seen or saved.model
-                return False
-            if path == self._output:
-                self._seen = after
-            if before is not None and saved.created:
-                self._warn(f"{self._name(path)} was deleted or renamed just before it was saved; it is there again")
-            if saved.model.message:
-                self._warn(f"the server says of the saved notebook: {saved.model.message}")
-            return True
+            if fate is Fate.ARRIVED and saved is not None:
+                self._tell_of(saved, before)
+            return fate is Fate.ARRIVED
         raise ServerError(
             "the server said three times that it saved the file, and each time the old one was there again",
             hint="Somebody seems to be reading the notebook over and over; close it in the browser and run again.",
         )
 
+    def _tell_of(self, saved: Saved, before: ContentsModel | None) -> None:
+        """Warn of what was odd about a save that arrived."""
+        name = self._name(saved.model.path)
+        if before is not None and saved.created:
+            self._warn(f"{name} was deleted or renamed just before it was saved; it is there again")
+        if saved.model.message:
+            self._warn(f"the server says of the saved notebook: {saved.model.message}")
+
     async def _is_saved_all_the_same(
-        self, path: str, content: Mapping[str, Any], before: ContentsModel | None, error: RequestRefused
+        self, file: WatchedFile, content: Mapping[str, Any], before: ContentsModel | None, error: RequestRefused
     ) -> bool:
         """Look what a save that broke off on the server left behind, and undo it; what cannot be undone is told."""
         if error.status < 500:
             return False  # it was not begun
         try:
-            now = await self._look(path=path)
+            now = await file.look()
             if now is None or (before is not None and not differ(before, now)):
                 return False
             if now.hash and is_of(content, now):
-                self._warn(f"{self._name(path)} is saved, but the server said: {error}")
+                file.seen = now
+                self._warn(f"{self._name(file.path)} is saved, but the server said: {error}")
                 return True
             if before is None:
-                await self._contents.delete(path)
+                await self._contents.delete(file.path)
             else:
-                await self._contents.notebook(path)  # to be read makes the server bring the old content back,
+                await self._contents.notebook(file.path)  # to be read makes the server bring the old content back,
                 with contextlib.suppress(NotFound):  # and put what was half written aside
-                    await self._contents.delete(f"{path}.invalid")
+                    await self._contents.delete(f"{file.path}.invalid")
         except NbrunError:
-            old = "" if before is None else f", and its old content in .~{PurePosixPath(path).name} beside it"
-            self._warn(f"{self._name(path)} may be left on the server half written{old}")
+            old = "" if before is None else f", and its old content in .~{PurePosixPath(file.path).name} beside it"
+            self._warn(f"{self._name(file.path)} may be left on the server half written{old}")
         return False
 
     async def _mention_debris(self) -> None:
-        if self._was_undone and await self._contents.exists(f"{self._output}.invalid"):
+        if self._was_undone and await self._contents.exists(f"{self._file.path}.invalid"):
             self._warn(
-                f"{self._name(self._output)}.invalid was left by the server: somebody read the notebook while it was "
-                "being saved. It was saved again, and that file can be deleted"
+                f"{self._name(self._file.path)}.invalid was left by the server: somebody read the notebook while it "
+                "was being saved. It was saved again, and that file can be deleted"
             )
 
-    def _is_foreign(self, now: ContentsModel | None) -> bool:
-        return self._seen is not None and not self._force and differ(self._seen, now)
-
-    async def _look(self, retry: RetryPolicy = PATIENT_GET, *, path: str | None = None) -> ContentsModel | None:
-        try:
-            return await self._contents.stat(self._output if path is None else path, retry=retry)
-        except NotFound:
-            return None
-
     async def _beside(self) -> str:
-        path = PurePosixPath(self._output)
+        path = PurePosixPath(self._file.path)
         for number in range(1, 1000):
             name = f"{path.stem}-nbrun{'' if number == 1 else number}{path.suffix}"
             if not await self._contents.exists(str(path.with_name(name))):
                 return str(path.with_name(name))
-        raise SaveFailed(f"{self._output}: there is no free name beside it")
+        raise SaveFailed(f"{self._file.path}: there is no free name beside it")

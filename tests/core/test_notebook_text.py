@@ -6,9 +6,12 @@ from typing import Any
 
 import nbformat
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nbrun.core.notebook_text import notebook_content, notebook_text, read_notebook
+from nbrun.core.notebook_text import notebook_content, notebook_pieces, notebook_text, read_notebook
 from nbrun.errors import NotANotebook
+from tests.core.properties import QUICK, json_objects
 
 NOTEBOOK: dict[str, Any] = {
     "nbformat": 4,
@@ -60,6 +63,19 @@ def test_a_notebook_without_cells_ends_in_one_line_end_too() -> None:
     text = notebook_text({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []})
     assert text.endswith("}\n")
     assert not text.endswith("\n\n")
+
+
+@QUICK
+@given(sources=st.lists(st.text(), max_size=4), metadata=json_objects, more=json_objects)
+def test_cell_by_cell_it_is_the_same_text(sources: list[str], metadata: Any, more: Any) -> None:
+    cells = [
+        {"cell_type": "code", "id": f"c{number}", "metadata": metadata, "source": source}
+        | {"execution_count": number, "outputs": [{"output_type": "stream", "name": "stdout", "text": source}]}
+        for number, source in enumerate(sources)
+    ]
+    more = {key: value for key, value in more.items() if key not in NOTEBOOK}
+    notebook = {**more, "nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
+    assert "".join(notebook_pieces(notebook)) == notebook_text(notebook)
 
 
 def test_a_files_text_is_read_back_with_its_texts_joined() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nbrun.core.document import Document
 from nbrun.jupyter.contents import ContentsModel
-from nbrun.jupyter.looks import arrived, differ, is_of, written_since
+from nbrun.jupyter.looks import bears_mark_of, differ, digest, is_of, undone, written_since
 from tests.support.notebooks import code, notebook, stdout
 from tests.support.servers import RunningServer
 
@@ -21,7 +21,7 @@ def model(**fields: Any) -> ContentsModel:
 
 def test_without_hash_and_date_nothing_is_known_and_nothing_is_held_against_a_save() -> None:
     assert not differ(model(), model())
-    assert arrived(EXECUTED, model(), model())
+    assert not undone(model(), model())
     assert not written_since(model(), model(last_modified=NOW))
     assert is_of(EXECUTED, model())
 
@@ -38,13 +38,20 @@ def test_the_hash_counts_before_the_date() -> None:
 
 
 def test_a_file_without_a_byte_has_not_arrived() -> None:
-    assert not arrived(EXECUTED, None, model(size=0))
-    assert arrived(EXECUTED, None, model(size=None))
+    assert undone(None, model(size=0))
+    assert not undone(None, model(size=None))
+
+
+def test_a_save_that_left_no_trace_is_seen_by_the_hash_or_the_date() -> None:
+    assert undone(model(hash="a", last_modified=NOW), model(hash="a"))
+    assert not undone(model(hash="a", last_modified=NOW), model(hash="b", last_modified=NOW))
+    assert undone(model(last_modified=NOW), model(last_modified=NOW))
+    assert not undone(model(last_modified=NOW), model(last_modified=NOW + timedelta(seconds=1)))
 
 
 def test_an_algorithm_that_is_unknown_here_proves_nothing() -> None:
     assert not is_of(EXECUTED, model(hash="a", hash_algorithm="no-such-hash"))
-    assert not arrived(EXECUTED, model(hash="a"), model(hash="a", hash_algorithm="no-such-hash"))
+    assert digest(EXECUTED, "no-such-hash") == ""
 
 
 def test_a_later_date_than_that_of_the_answer_means_another_save() -> None:
@@ -59,3 +66,17 @@ def test_the_hash_is_that_of_the_file(token_server: RunningServer, root: Path) -
     described = model(hash=seen["hash"], hash_algorithm=seen["hash_algorithm"])
     assert is_of(Document(json.loads(json.dumps(EXECUTED))).content, described)
     assert is_of((root / "hashed.ipynb").read_text(encoding="utf-8"), described)
+
+
+def marked(**mark: Any) -> dict[str, Any]:
+    return {**EXECUTED, "metadata": {"nbrun": {"run": mark}} if mark else {}}
+
+
+def test_what_a_hook_made_of_a_notebook_bears_the_mark_of_its_run() -> None:
+    sent = marked(outcome="running", saves=2)
+    assert bears_mark_of(sent, json.dumps({**sent, "cells": []})) is True
+    assert bears_mark_of(sent, json.dumps(marked(outcome="running", saves=1))) is False
+    assert bears_mark_of(sent, json.dumps(EXECUTED)) is False
+    assert bears_mark_of(EXECUTED, json.dumps(EXECUTED)) is False, "nothing tells it from anybody else's"
+    assert bears_mark_of(sent, "[]") is False
+    assert bears_mark_of(sent, "# a notebook as text") is None

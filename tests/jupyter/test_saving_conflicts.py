@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import hashlib
 import json
 import shutil
 import subprocess
@@ -13,12 +14,14 @@ import pytest
 
 from nbrun.errors import SaveFailed, ServerUnreachable, UsageError
 from nbrun.jupyter.client import Client
+from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.undo import Undo
 from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.environments import missing
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
 from tests.support.proxy import FOR_EVER, Proxy
+from tests.support.save_hooks import ROOT
 from tests.support.servers import RunningServer, jupyter_server
 
 Notebook = dict[str, Any]
@@ -219,6 +222,120 @@ async def test_while_a_large_notebook_is_encoded_others_have_their_turn(place: P
     over = True
     await feeling
     assert longest < 0.5
+
+
+# Servers with hooks, and edits that hide behind a save ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hooked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that does things to what it has just saved."""
+    args = ["--FileContentsManager.post_save_hook=tests.support.save_hooks.after_save"]
+    with jupyter_server(tmp_path_factory.mktemp("hooked"), args=args, env={"PYTHONPATH": str(ROOT)}) as server:
+        yield server
+
+
+def marked(document: Notebook, **mark: Any) -> Notebook:
+    """Give the notebook with the mark of a run, as each run saves it."""
+    return {**document, "metadata": {"nbrun": {"run": mark}}}
+
+
+@pytest.mark.parametrize("meanwhile", [True, False])
+@pytest.mark.parametrize("output", ["nb.ipynb", "out.ipynb"])
+async def test_an_edit_that_falls_between_a_save_and_its_answer_is_not_taken_for_the_save(
+    output: str, meanwhile: bool, hooked: RunningServer, tmp_path: Path
+) -> None:
+    async def check(place: Place) -> None:
+        opened = await place.loaded(output)
+        theirs = with_text(marked(HALF if meanwhile else ORIGINAL, outcome="running", saves=1))
+        write_notebook(place.folder / output.replace(".ipynb", ".theirs"), theirs)
+        if meanwhile:
+            assert not await opened.save_meanwhile(marked(HALF, outcome="running", saves=2))
+        executed = marked(EXECUTED, outcome="passed", seconds=1.0)
+        assert await opened.save(executed, BRISK) == f"{place.folder.name}/{output}"
+        saved = read_notebook(place.folder / output)
+        assert [cell["source"] for cell in saved["cells"]] == ["Read this first.", "6 * 7"]
+        assert saved["cells"][1]["outputs"] == [stdout("42")]
+        assert any("their changes are kept, and the results are in it" in warning for warning in place.warnings)
+
+    await on(hooked, hooked.root / tmp_path.name, check)
+
+
+async def test_what_a_hook_of_the_server_changes_is_nobodys_edit(hooked: RunningServer, tmp_path: Path) -> None:
+    async def check(place: Place) -> None:
+        opened = await place.loaded()
+        place.file.with_suffix(".strip").touch()
+        for number in (1, 2):
+            assert await opened.save_meanwhile(marked(HALF, outcome="running", saves=number))
+        assert await opened.save(marked(EXECUTED, outcome="passed"), BRISK) == f"{place.folder.name}/nb.ipynb"
+        assert read_notebook(place.file)["cells"][0]["outputs"] == []
+        assert place.warnings == []
+
+    await on(hooked, hooked.root / tmp_path.name, check)
+
+
+async def test_a_save_meanwhile_that_arrived_with_a_complaint_is_not_the_last_one(place: Place, wire: Proxy) -> None:
+    opened = await place.loaded()
+    wire.answer(500, "PUT", forward=True)
+    assert await opened.save_meanwhile(HALF)
+    assert await opened.save(EXECUTED, BRISK) == f"{place.folder.name}/nb.ipynb"
+    assert place.text() == "42"
+    [warning] = place.warnings
+    assert "is saved, but the server said" in warning
+
+
+async def test_a_save_whose_answer_is_lost_is_known_again_whatever_comes_after(place: Place, wire: Proxy) -> None:
+    opened = await place.loaded()
+    assert await opened.save_meanwhile(HALF)
+    more = notebook(code("6 * 7", outputs=[stdout("4, and more")]))
+    wire.answer(502, "PUT", forward=True)
+    with pytest.raises(ServerUnreachable):
+        await opened.save_meanwhile(more)
+    assert await opened.save_meanwhile(more), "it is ours"
+    assert place.warnings == []
+
+
+# The private server --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("meanwhile", [True, False])
+async def test_on_a_private_server_nothing_comes_between_the_look_and_the_save(
+    meanwhile: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    async with EmbeddedServer(tmp_path) as embedded, Client(embedded.endpoint) as client:
+        place = Place(client, folder)
+        opened = await place.loaded()
+        save = client.contents.save_notebook
+
+        async def edit_and_save(*args: Any, **options: Any) -> Any:
+            monkeypatch.undo()
+            place.write(with_text(ORIGINAL))
+            return await save(*args, **options)
+
+        monkeypatch.setattr(client.contents, "save_notebook", edit_and_save)
+        if meanwhile:
+            assert not await opened.save_meanwhile(HALF)
+        assert await opened.save(EXECUTED, BRISK) == "folder/nb.ipynb"
+        assert [cell["source"] for cell in read_notebook(place.file)["cells"]] == ["Read this first.", "6 * 7"]
+        assert place.text_of(1) == "42"
+
+
+async def test_a_private_servers_hash_is_that_of_the_file_whoever_wrote_it(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    async with EmbeddedServer(tmp_path) as embedded, Client(embedded.endpoint) as client:
+        place = Place(client, folder)
+        await client.contents.stat("folder/nb.ipynb")
+        saved = await client.contents.save_notebook("folder/nb.ipynb", EXECUTED)
+        assert saved.model.hash == (await client.contents.stat("folder/nb.ipynb")).hash == hash_of(place.file)
+        place.write(ORIGINAL)
+        assert saved.model.hash != (await client.contents.stat("folder/nb.ipynb")).hash == hash_of(place.file)
+
+
+def hash_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 # The way back --------------------------------------------------------------------------------------------------------

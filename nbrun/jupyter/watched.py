@@ -1,0 +1,125 @@
+"""One file on a server, watched for other people's changes: each look at it, each save of it, and whose it is then.
+
+No look fetches a notebook's content as such, which would do to somebody else's save what the looks guard against. What
+the file was when it was last known to be ours (or as it was loaded) is remembered; whatever else it becomes is foreign.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+from nbrun.errors import NbrunError, NotFound, RequestRefused
+from nbrun.jupyter.contents import Contents, ContentsModel, Saved
+from nbrun.jupyter.looks import bears_mark_of, differ, digest, undone, written_since
+from nbrun.jupyter.retry import PATIENT_GET, RetryPolicy
+
+SETTLE = 1.0
+"""Seconds until a second look: somebody else's save in progress, or a reader who polls the file, may be over then."""
+CHANGED_MEANWHILE = 412
+"""What the private server says to a save of a file that is another than at the last look."""
+
+
+class Fate(Enum):
+    """What became of a save."""
+
+    ARRIVED = "arrived"
+    UNDONE = "undone"
+    """The old file is there again: somebody's reading has brought it back."""
+    OVERTAKEN = "overtaken"
+    """Somebody else's is there, or nothing."""
+
+
+class WatchedFile:
+    """The file at one path, which need not be there yet."""
+
+    def __init__(self, contents: Contents, path: str, *, force: bool = False) -> None:
+        """Watch `path`; with `force`, nobody's changes count."""
+        self.path = path
+        self.seen: ContentsModel | None = None
+        """What it was when it was last ours; None where anything may be overwritten."""
+        self._contents = contents
+        self._force = force
+        self._in_doubt: set[str] = set()
+        """The hashes of what was sent and may have arrived."""
+
+    async def look(self, retry: RetryPolicy = PATIENT_GET) -> ContentsModel | None:
+        """Give what there is now, without its content; None where nothing is."""
+        try:
+            now = await self._contents.stat(self.path, retry=retry)
+        except NotFound:
+            return None
+        if now.hash in self._in_doubt:
+            self.seen = now
+            self._in_doubt.clear()
+        return now
+
+    async def settled(self, retry: RetryPolicy = PATIENT_GET) -> ContentsModel | None:
+        """Look; where it seems to be somebody else's, once more: a save in progress shows what it is not to remain."""
+        now = await self.look(retry)
+        if self.is_foreign(now):
+            await asyncio.sleep(SETTLE)
+            now = await self.look(retry)
+        return now
+
+    def is_foreign(self, now: ContentsModel | None) -> bool:
+        """Tell whether somebody else made it what it is now."""
+        return self.seen is not None and not self._force and differ(self.seen, now)
+
+    async def put(
+        self, content: Mapping[str, Any], before: ContentsModel | None, retry: RetryPolicy
+    ) -> tuple[Fate, Saved | None]:
+        """Save `content` where `before` is, and look what is there then; gives the server's answer, too, if it took it.
+
+        Raises what :meth:`Contents.save` does; a save of which nobody knows whether it arrived is known by its hash
+        when it is seen later.
+        """
+        try:
+            saved = await self._contents.save_notebook(self.path, content, retry=retry)
+            after = await self.look(retry)
+        except RequestRefused as error:
+            if error.status == CHANGED_MEANWHILE:
+                return Fate.OVERTAKEN, None
+            raise
+        except BaseException:
+            algorithm = (before or self.seen or _NOTHING).hash_algorithm
+            self._in_doubt.add(digest(content, algorithm))
+            raise
+        if after is None:
+            self.seen = self.seen or saved.model
+            return Fate.OVERTAKEN, saved
+        ours = saved.model if saved.model.hash or not after.hash else await self._known_by_hash(saved, content, after)
+        fate = await self._fate(content, before, ours, after)
+        if fate is Fate.ARRIVED:
+            self.seen = after
+        elif fate is Fate.OVERTAKEN:
+            self.seen = ours if ours.hash or self.seen is None else self.seen
+        return fate, saved
+
+    async def _known_by_hash(self, saved: Saved, content: Mapping[str, Any], after: ContentsModel) -> ContentsModel:
+        """Give the server's answer with the hash of what was sent, which the stock server does not tell."""
+        found = await asyncio.to_thread(digest, content, after.hash_algorithm)
+        return replace(saved.model, hash=found or None, hash_algorithm=after.hash_algorithm)
+
+    async def _fate(
+        self, content: Mapping[str, Any], before: ContentsModel | None, ours: ContentsModel, after: ContentsModel
+    ) -> Fate:
+        if ours.hash is not None and ours.hash == after.hash:
+            return Fate.ARRIVED
+        if undone(before, after):
+            return Fate.UNDONE
+        is_marked = await self._is_marked(content) if ours.hash else None
+        if is_marked is None:
+            return Fate.OVERTAKEN if written_since(ours, after) else Fate.ARRIVED
+        return Fate.ARRIVED if is_marked else Fate.OVERTAKEN
+
+    async def _is_marked(self, content: Mapping[str, Any]) -> bool | None:
+        """Tell whether the file is what hooks of the server made of `content`; None where its text does not tell."""
+        try:
+            return bears_mark_of(content, await self._contents.text(self.path))
+        except NbrunError:
+            return None
+
+
+_NOTHING = ContentsModel("", "", "notebook")
