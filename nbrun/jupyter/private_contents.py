@@ -1,8 +1,11 @@
 """The private server's files: copies only where asked for, signed as the user would sign, and written fast.
 
-Its one idea: what is written is what the stock server writes, to the byte; only how it gets there differs.
+Its one idea: what is written is what the stock server writes, to the byte; only how it gets there differs. And what
+somebody else wrote into a notebook since it was last looked at is not overwritten.
 """
 
+import hashlib
+import os
 import secrets
 import sqlite3
 import string
@@ -17,6 +20,7 @@ from anyio.to_thread import run_sync
 from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from nbformat.sign import NotebookNotary
+from tornado.web import HTTPError
 
 LARGE_TEXT = 4096
 """Characters from which on an image is worth the trouble."""
@@ -58,8 +62,31 @@ class AskedForCheckpoints(AsyncFileCheckpoints):
         return kept
 
 
+State = tuple[int, int, int]
+"""What tells one state of a file from another without reading it."""
+
+
+def state_of(os_path: str | int) -> State | None:
+    """Give the state of a file, or of an open one, now; None where there is none."""
+    try:
+        found = os.stat(os_path)  # noqa: PTH116 - open files have no path
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 class PrivateContents(AsyncLargeFileManager):
-    """The stock files, written to the end even when nbrun ends meanwhile, and notebooks with large outputs fast."""
+    """The stock files, written to the end even when nbrun ends meanwhile, and notebooks with large outputs fast.
+
+    A notebook that is another one than when it was last asked for is not saved over: 412.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._looked: dict[str, State | None] = {}
+        """The state in which each file was when it was last asked for."""
+        self._written: dict[str, tuple[State | None, str]] = {}
+        """The state in which each notebook was left by its last save, and the hash of what was written."""
 
     def _checkpoints_class_default(self) -> type[AskedForCheckpoints]:
         return AskedForCheckpoints
@@ -67,14 +94,34 @@ class PrivateContents(AsyncLargeFileManager):
     def _notary_default(self) -> PrivateNotary:
         return PrivateNotary(parent=self)
 
+    async def get(self, path: str, *args: Any, **options: Any) -> Any:
+        """Give what the stock file manager gives, and remember when that was."""
+        os_path = self._get_os_path(path.strip("/"))
+        self._looked[os_path] = state_of(os_path)  # before it is read: what comes later is no part of the answer
+        return await super().get(path, *args, **options)
+
     async def save(self, model: dict[str, Any], path: str = "") -> Any:
-        """Save as the stock file manager does."""
+        """Save as the stock file manager does, and tell the hash of what was written."""
         saving = _SAVING.set(True)
         try:
             with self.parent.lifeline.saving():
-                return await super().save(model, path)
+                saved = await super().save(model, path)
         finally:
             _SAVING.reset(saving)
+        if saved["type"] == "notebook":
+            saved |= self._hash(self._written[self._get_os_path(path.strip("/"))][1])
+        return saved
+
+    async def _notebook_model(self, path: str, content: bool = True, require_hash: bool = False) -> Any:
+        """Give what the stock manager gives; what was written here and not touched since need not be read again."""
+        os_path = self._get_os_path(path)
+        state, found = self._written.get(os_path, (None, ""))
+        if content or not require_hash or state is None or state != state_of(os_path):
+            return await super()._notebook_model(path, content=content, require_hash=require_hash)
+        return await super()._notebook_model(path, content=False) | self._hash(found)
+
+    def _hash(self, found: str) -> dict[str, str]:
+        return {"hash": found, "hash_algorithm": self.hash_algorithm}
 
     async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:
         """Give the checkpoints to whoever asks for them."""
@@ -87,11 +134,30 @@ class PrivateContents(AsyncLargeFileManager):
 
     async def _save_notebook(self, os_path: str, nb: Any, capture_validation_error: Any = None) -> None:
         """Write to the byte what the stock manager writes, and validate it as that does."""
+        if self._looked.get(os_path, now := state_of(os_path)) != now:
+            raise HTTPError(412, "somebody else wrote to it since it was last looked at")
+        written = hashlib.new(self.hash_algorithm)
         with self.atomic_writing(os_path, text=False) as file:
-            await run_sync(write_notebook, nb, file, capture_validation_error)
+            await run_sync(write_notebook, nb, Hashed(file, written), capture_validation_error)
+            file.flush()
+            state = state_of(file.fileno())  # before it takes its time to get to the disk: what comes then is not ours
+        self._written[os_path] = state, written.hexdigest()
 
 
-def write_notebook(nb: Any, file: BinaryIO, capture_validation_error: Any = None) -> None:
+class Hashed:
+    """A file whose bytes are hashed while they are written."""
+
+    def __init__(self, file: BinaryIO, found: "hashlib._Hash") -> None:
+        self._file = file
+        self._found = found
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self._found.update(data)
+        return self._file.write(data)
+
+
+def write_notebook(nb: Any, file: BinaryIO | Hashed, capture_validation_error: Any = None) -> None:
     """Write `nb` as :func:`nbformat.write` would.
 
     Its JSON is made by :mod:`json`, which goes through every character of an image to see whether it has to be escaped.
