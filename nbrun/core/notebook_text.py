@@ -8,6 +8,7 @@ import nbrun.lean_imports  # noqa: F401
 # isort: split
 import nbformat  # only now: the line above keeps it from importing too much
 
+from nbrun.core.images import Images
 from nbrun.core.jsontext import loads
 from nbrun.core.unreadable import why_unreadable
 from nbrun.errors import BadFrame, NotANotebook
@@ -40,19 +41,24 @@ def notebook_text(content: Mapping[str, Any]) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
-def notebook_pieces(content: Mapping[str, Any]) -> Iterator[str]:
-    """Give the same text cell by cell, so that it is never there as a whole."""
+def notebook_pieces(content: Mapping[str, Any], mark: str) -> Iterator[bytes]:
+    """Give the same text in UTF-8, by pieces: it is never there as a whole, and its images are not looked through.
+
+    `mark` is a text of letters and digits that is nowhere in the notebook.
+    """
     before, after = notebook_text({**content, "cells": []}).split(_NO_CELLS)
+    if not content["cells"]:
+        yield f"{before}{_NO_CELLS}{after}".encode("utf-8", "replace")
+        return
     empty = {key: content[key] for key in ("nbformat", "nbformat_minor")} | {"cells": [], "metadata": {}}
     start, end = (len(part) for part in notebook_text(empty).split(_NO_CELLS))
-    if not content["cells"]:
-        yield before + _NO_CELLS + after
-        return
-    yield before + _CELLS
+    yield f"{before}{_CELLS}".encode("utf-8", "replace")
     for number, cell in enumerate(content["cells"]):
-        text = notebook_text({**empty, "cells": [cell]})
-        yield ",\n" * (number > 0) + text[start + len(_CELLS) : -end - len(_END)]
-    yield _END + after
+        images = Images(mark)
+        text = notebook_text({**empty, "cells": [images.taken_from(cell)]})
+        yield b",\n" * (number > 0)
+        yield from images.put_into(text[start + len(_CELLS) : -end - len(_END)])
+    yield f"{_END}{after}".encode("utf-8", "replace")
 
 
 def read_notebook(text: str) -> Any:

@@ -6,14 +6,13 @@ server whose hooks change what it saves leaves the mark of the run in it, which 
 """
 
 import hashlib
+import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from nbrun.core import jsontext
 from nbrun.core.jsontext import as_object
 from nbrun.core.notebook_text import notebook_pieces
-from nbrun.errors import BadFrame
 from nbrun.jupyter.contents import ContentsModel
 
 _MTIME_MARGIN = timedelta(milliseconds=500)
@@ -50,8 +49,11 @@ def digest(content: Mapping[str, Any] | str, algorithm: str | None) -> str:
         found = hashlib.new(algorithm or "sha256")
     except ValueError:  # an algorithm that this Python does not know
         return ""
-    for piece in (content,) if isinstance(content, str) else notebook_pieces(content):
-        found.update(piece.encode("utf-8", "replace"))
+    if isinstance(content, str):
+        found.update(content.encode("utf-8", "replace"))
+        return found.hexdigest()
+    for piece in notebook_pieces(content, secrets.token_hex(16)):
+        found.update(piece)
     return found.hexdigest()
 
 
@@ -60,13 +62,9 @@ def is_of(content: Mapping[str, Any] | str, model: ContentsModel) -> bool:
     return not model.hash or digest(content, model.hash_algorithm) == model.hash
 
 
-def bears_mark_of(content: Mapping[str, Any], text: str) -> bool | None:
-    """Tell whether the text of a notebook's file has the mark that a run left in `content`; None for another text."""
-    try:
-        found = _mark(jsontext.loads(text))
-    except BadFrame:
-        return None
-    return bool(found) and found == _mark(content)
+def bears_mark_of(content: Mapping[str, Any], found: Any) -> bool:
+    """Tell whether a notebook's file has the mark that a run left in `content`."""
+    return bool(_mark(found)) and _mark(found) == _mark(content)
 
 
 def _mark(content: Any) -> Mapping[str, Any]:

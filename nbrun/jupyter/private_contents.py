@@ -8,7 +8,6 @@ import hashlib
 import os
 import secrets
 import sqlite3
-import string
 from contextvars import ContextVar
 from typing import Any, BinaryIO
 
@@ -22,12 +21,10 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 from nbformat.sign import NotebookNotary
 from tornado.web import HTTPError
 
-LARGE_TEXT = 4096
-"""Characters from which on an image is worth the trouble."""
+from nbrun.core.images import Images
 
 _SAVING: ContextVar[bool] = ContextVar("saving", default=False)
 """Whether a notebook is being saved by whoever calls."""
-_BASE64 = f"{string.ascii_letters}{string.digits}+/=".encode()
 
 
 class PrivateNotary(NotebookNotary):
@@ -158,26 +155,17 @@ class Hashed:
 
 
 def write_notebook(nb: Any, file: BinaryIO | Hashed, capture_validation_error: Any = None) -> None:
-    """Write `nb` as :func:`nbformat.write` would.
-
-    Its JSON is made by :mod:`json`, which goes through every character of an image to see whether it has to be escaped.
-    So images are taken out before and put in again where they were.
-    """
-    images: list[bytes] = []
-    mark = secrets.token_hex(16)
-    cells = [_without_images(cell, images, mark) for cell in nb["cells"]]
+    """Write `nb` as :func:`nbformat.write` would."""
+    images = Images(secrets.token_hex(16))
     errors: dict[str, Any] = {}
-    text = _text_of(nbformat.from_dict({**nb, "cells": cells}), errors)
+    text = _text_of(nbformat.from_dict({**nb, "cells": [images.taken_from(cell) for cell in nb["cells"]]}), errors)
     if errors and images:  # what is wrong is to be told in the notebook's own words
+        images, errors = Images(secrets.token_hex(16)), {}
         text = _text_of(nb, errors)
-        images.clear()
     if errors and capture_validation_error is not None:
         capture_validation_error.update(errors)
-    pieces = text.split(mark)  # a mark stands before and after the number of each image
-    file.write(pieces[0].encode())
-    for number, piece in zip(pieces[1::2], pieces[2::2], strict=True):
-        file.write(images[int(number)])
-        file.write(piece.encode())
+    for piece in images.put_into(text):
+        file.write(piece)
     if not text.endswith("\n"):
         file.write(b"\n")
 
@@ -185,26 +173,3 @@ def write_notebook(nb: Any, file: BinaryIO | Hashed, capture_validation_error: A
 def _text_of(nb: Any, errors: dict[str, Any]) -> str:
     text: str = nbformat.writes(nb, version=nbformat.NO_CONVERT, capture_validation_error=errors)
     return text
-
-
-def _without_images(cell: Any, images: list[bytes], mark: str) -> Any:
-    """Give the cell with marks in the place of large base64 texts, which are added to `images`."""
-    outputs = [
-        {**output, "data": {kind: _marked(value, images, mark) for kind, value in output["data"].items()}}
-        if isinstance(output.get("data"), dict)
-        else output
-        for output in cell.get("outputs") or ()
-    ]
-    return {**cell, "outputs": outputs} if outputs else cell
-
-
-def _marked(value: Any, images: list[bytes], mark: str) -> Any:
-    """Give what stands for a value of a MIME bundle; a last line break stays: it decides how the text is written."""
-    if not isinstance(value, str) or len(value) < LARGE_TEXT or not value.isascii():
-        return value
-    end = "\n" if value[-1] == "\n" else ""
-    image = value.removesuffix(end).encode()
-    if image.translate(None, _BASE64):
-        return value
-    images.append(image)
-    return f"{mark}{len(images) - 1}{mark}{end}"

@@ -75,7 +75,7 @@ def test_cell_by_cell_it_is_the_same_text(sources: list[str], metadata: Any, mor
     ]
     more = {key: value for key, value in more.items() if key not in NOTEBOOK}
     notebook = {**more, "nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
-    assert "".join(notebook_pieces(notebook)) == notebook_text(notebook)
+    assert b"".join(notebook_pieces(notebook, "0123abcd")) == notebook_text(notebook).encode("utf-8", "replace")
 
 
 def test_a_files_text_is_read_back_with_its_texts_joined() -> None:

@@ -1,0 +1,53 @@
+"""Large images, taken out of a cell while its JSON is made and put in again where they were.
+
+:mod:`json` goes through every character of a text to see whether it has to be escaped; in base64 there is none.
+"""
+
+import string
+from collections.abc import Iterator
+from typing import Any
+
+LARGE_TEXT = 4096
+"""Characters from which on an image is worth the trouble."""
+
+_BASE64 = f"{string.ascii_letters}{string.digits}+/=".encode()
+
+
+class Images:
+    """The images of some cells, for as long as these are turned into one text, in which `mark` must not be."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+        self._images: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def taken_from(self, cell: Any) -> Any:
+        """Give the cell with marks in the place of its images; it is not changed itself."""
+        outputs = [
+            {**output, "data": {kind: self._marked(value) for kind, value in output["data"].items()}}
+            if isinstance(output.get("data"), dict)
+            else output
+            for output in cell.get("outputs") or ()
+        ]
+        return {**cell, "outputs": outputs} if outputs else cell
+
+    def put_into(self, text: str) -> Iterator[bytes]:
+        """Give the text that was made of the cells by pieces, in UTF-8, with the images in it."""
+        first, *pieces = text.split(self._mark)  # a mark stands before and after the number of each image
+        yield first.encode("utf-8", "replace")
+        for number, piece in zip(pieces[::2], pieces[1::2], strict=True):
+            yield self._images[int(number)]
+            yield piece.encode("utf-8", "replace")
+
+    def _marked(self, value: Any) -> Any:
+        """Give what stands for a value of a MIME bundle; a last line break stays: it decides how it is written."""
+        if not isinstance(value, str) or len(value) < LARGE_TEXT or not value.isascii():
+            return value
+        end = "\n" if value[-1] == "\n" else ""
+        image = value.removesuffix(end).encode()
+        if image.translate(None, _BASE64):
+            return value
+        self._images.append(image)
+        return f"{self._mark}{len(self._images) - 1}{self._mark}{end}"
