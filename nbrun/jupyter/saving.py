@@ -155,10 +155,10 @@ class ServerNotebook:
             fate = Fate.ARRIVED
         if fate is Fate.OVERTAKEN:
             return self._is_theirs(deleted=False)
-        if fate is Fate.ARRIVED:
-            self._known = fingerprints(content)
-        else:
+        if fate is Fate.UNDONE:
             self._was_undone = True  # the next save will do
+        else:
+            self._known = fingerprints(content)
         return True
 
     def _is_theirs(self, *, deleted: bool) -> bool:
@@ -274,19 +274,22 @@ class ServerNotebook:
             if fate is Fate.UNDONE:
                 self._was_undone = True
                 continue
-            if fate is Fate.ARRIVED and saved is not None:
-                self._tell_of(saved, before)
-            return fate is Fate.ARRIVED
+            if fate is Fate.OVERTAKEN or saved is None:
+                return False
+            self._tell_of(saved, before, fate)
+            return True
         raise ServerError(
             "the server said three times that it saved the file, and each time the old one was there again",
             hint="Somebody seems to be reading the notebook over and over; close it in the browser and run again.",
         )
 
-    def _tell_of(self, saved: Saved, before: ContentsModel | None) -> None:
+    def _tell_of(self, saved: Saved, before: ContentsModel | None, fate: Fate) -> None:
         """Warn of what was odd about a save that arrived."""
         name = self._name(saved.model.path)
         if before is not None and saved.created:
             self._warn(f"{name} was deleted or renamed just before it was saved; it is there again")
+        if fate is Fate.CHANGED:
+            self._warn(f"{name} has not all sources and outputs that were saved: a hook of the server changes them")
         if saved.model.message:
             self._warn(f"the server says of the saved notebook: {saved.model.message}")
 

@@ -10,7 +10,9 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from nbrun.errors import NbrunError, NotFound, RequestRefused
+from nbrun.core import jsontext
+from nbrun.core.merging import fingerprints
+from nbrun.errors import BadFrame, NbrunError, NotFound, RequestRefused
 from nbrun.jupyter.contents import Contents, ContentsModel, Saved
 from nbrun.jupyter.looks import bears_mark_of, differ, digest, undone, written_since
 from nbrun.jupyter.retry import PATIENT_GET, RetryPolicy
@@ -25,6 +27,8 @@ class Fate(Enum):
     """What became of a save."""
 
     ARRIVED = "arrived"
+    CHANGED = "changed"
+    """It arrived, and a hook of the server has left other sources or outputs than were sent."""
     UNDONE = "undone"
     """The old file is there again: somebody's reading has brought it back."""
     OVERTAKEN = "overtaken"
@@ -91,7 +95,7 @@ class WatchedFile:
             return Fate.OVERTAKEN, saved
         ours = saved.model if saved.model.hash or not after.hash else await self._known_by_hash(saved, content, after)
         fate = await self._fate(content, before, ours, after)
-        if fate is Fate.ARRIVED:
+        if fate in (Fate.ARRIVED, Fate.CHANGED):
             self.seen = after
         elif fate is Fate.OVERTAKEN:
             self.seen = ours if ours.hash or self.seen is None else self.seen
@@ -109,17 +113,15 @@ class WatchedFile:
             return Fate.ARRIVED
         if undone(before, after):
             return Fate.UNDONE
-        is_marked = await self._is_marked(content) if ours.hash else None
-        if is_marked is None:
-            return Fate.OVERTAKEN if written_since(ours, after) else Fate.ARRIVED
-        return Fate.ARRIVED if is_marked else Fate.OVERTAKEN
-
-    async def _is_marked(self, content: Mapping[str, Any]) -> bool | None:
-        """Tell whether the file is what hooks of the server made of `content`; None where its text does not tell."""
         try:
-            return bears_mark_of(content, await self._contents.text(self.path))
-        except NbrunError:
-            return None
+            found = jsontext.loads(await self._contents.text(self.path)) if ours.hash else None
+        except (NbrunError, BadFrame):
+            found = None
+        if found is None:  # no notebook as JSON, as which servers can keep them, too
+            return Fate.OVERTAKEN if written_since(ours, after) else Fate.ARRIVED
+        if not bears_mark_of(content, found):
+            return Fate.OVERTAKEN
+        return Fate.ARRIVED if fingerprints(found) == fingerprints(content) else Fate.CHANGED
 
 
 _NOTHING = ContentsModel("", "", "notebook")

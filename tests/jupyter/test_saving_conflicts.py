@@ -269,7 +269,18 @@ async def test_what_a_hook_of_the_server_changes_is_nobodys_edit(hooked: Running
             assert await opened.save_meanwhile(marked(HALF, outcome="running", saves=number))
         assert await opened.save(marked(EXECUTED, outcome="passed"), BRISK) == f"{place.folder.name}/nb.ipynb"
         assert read_notebook(place.file)["cells"][0]["outputs"] == []
-        assert place.warnings == []
+        [warning] = place.warnings
+        assert "has not all sources and outputs that were saved: a hook of the server changes them" in warning
+
+    await on(hooked, hooked.root / tmp_path.name, check)
+
+
+async def test_a_hook_that_writes_the_same_in_another_way_is_not_told_of(hooked: RunningServer, tmp_path: Path) -> None:
+    async def check(place: Place) -> None:
+        opened = await place.loaded()
+        place.file.with_suffix(".compact").touch()
+        assert await opened.save(marked(EXECUTED, outcome="passed"), BRISK) == f"{place.folder.name}/nb.ipynb"
+        assert (place.text(), place.warnings) == ("42", [])
 
     await on(hooked, hooked.root / tmp_path.name, check)
 

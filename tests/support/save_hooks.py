@@ -16,15 +16,17 @@ def after_save(model: dict[str, Any], os_path: str, **_: Any) -> None:
     """Do to a saved notebook what the file of the same name with another ending asks for.
 
     ``.theirs`` is moved to its place, once, as by somebody whose save falls between the server's writing and its look
-    at what it has written. With ``.strip`` beside it, a notebook is written once more without its outputs.
+    at what it has written. With ``.strip`` beside it, a notebook is written once more without its outputs, with
+    ``.compact`` in one line.
     """
     file = Path(os_path)
     theirs = file.with_suffix(".theirs")
     if theirs.exists():
         theirs.rename(file)
         model["last_modified"] = datetime.fromtimestamp(file.stat().st_mtime, UTC)
-    if file.with_suffix(".strip").exists():
+    strip = file.with_suffix(".strip").exists()
+    if strip or file.with_suffix(".compact").exists():
         content = json.loads(file.read_text(encoding="utf-8"))
-        for cell in content["cells"]:
+        for cell in content["cells"] if strip else ():
             cell["outputs"] = []
         file.write_text(json.dumps(content), encoding="utf-8")
