@@ -274,9 +274,10 @@ class ServerNotebook:
             if fate is Fate.UNDONE:
                 self._was_undone = True
                 continue
-            if fate is Fate.OVERTAKEN or saved is None:
+            if fate is Fate.OVERTAKEN:
                 return False
-            self._tell_of(saved, before, fate)
+            if saved is not None:
+                self._tell_of(saved, before, fate)
             return True
         raise ServerError(
             "the server said three times that it saved the file, and each time the old one was there again",

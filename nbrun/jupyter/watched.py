@@ -12,10 +12,10 @@ from typing import Any
 
 from nbrun.core import jsontext
 from nbrun.core.merging import fingerprints
-from nbrun.errors import BadFrame, NbrunError, NotFound, RequestRefused
+from nbrun.errors import BadFrame, NbrunError, NotFound, RequestRefused, ServerUnreachable
 from nbrun.jupyter.contents import Contents, ContentsModel, Saved
 from nbrun.jupyter.looks import bears_mark_of, differ, digest, undone, written_since
-from nbrun.jupyter.retry import PATIENT_GET, RetryPolicy
+from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
 
 SETTLE = 1.0
 """Seconds until a second look: somebody else's save in progress, or a reader who polls the file, may be over then."""
@@ -74,21 +74,23 @@ class WatchedFile:
     async def put(
         self, content: Mapping[str, Any], before: ContentsModel | None, retry: RetryPolicy
     ) -> tuple[Fate, Saved | None]:
-        """Save `content` where `before` is, and look what is there then; gives the server's answer, too, if it took it.
+        """Save `content` where `before` is, and look what is there then; gives the server's answer, too, if there is.
 
         Raises what :meth:`Contents.save` does; a save of which nobody knows whether it arrived is known by its hash
         when it is seen later.
         """
         try:
-            saved = await self._contents.save_notebook(self.path, content, retry=retry)
-            after = await self.look(retry)
+            saved = await self._send(content, before, retry)
         except RequestRefused as error:
             if error.status == CHANGED_MEANWHILE:
                 return Fate.OVERTAKEN, None
             raise
+        if isinstance(saved, Fate):
+            return saved, None
+        try:
+            after = await self.look(retry)
         except BaseException:
-            algorithm = (before or self.seen or _NOTHING).hash_algorithm
-            self._in_doubt.add(digest(content, algorithm))
+            self._doubt(content, before)
             raise
         if after is None:
             self.seen = self.seen or saved.model
@@ -100,6 +102,29 @@ class WatchedFile:
         elif fate is Fate.OVERTAKEN:
             self.seen = ours if ours.hash or self.seen is None else self.seen
         return fate, saved
+
+    async def _send(self, content: Mapping[str, Any], before: ContentsModel | None, retry: RetryPolicy) -> Saved | Fate:
+        """Save until there is an answer; what an attempt without one, or somebody else, has left is looked at first."""
+        sent = ""
+        async for attempt in retry.attempts():
+            with attempt:
+                now = await self.look(ONCE) if sent else before
+                if now is not None and now.hash and now.hash == sent:
+                    return Fate.ARRIVED
+                if sent and (differ(before, now) if before is not None else now is not None and now.hash is not None):
+                    return Fate.OVERTAKEN
+                try:
+                    return await self._contents.save_notebook(self.path, content, retry=ONCE)
+                except (ServerUnreachable, asyncio.CancelledError):
+                    sent = sent or self._doubt(content, before)
+                    raise
+        raise AssertionError("the attempts end in a value or in an error")
+
+    def _doubt(self, content: Mapping[str, Any], before: ContentsModel | None) -> str:
+        """Remember by its hash what may have arrived."""
+        sent = digest(content, before.hash_algorithm if before else None)
+        self._in_doubt.add(sent)
+        return sent
 
     async def _known_by_hash(self, saved: Saved, content: Mapping[str, Any], after: ContentsModel) -> ContentsModel:
         """Give the server's answer with the hash of what was sent, which the stock server does not tell."""
@@ -122,6 +147,3 @@ class WatchedFile:
         if not bears_mark_of(content, found):
             return Fate.OVERTAKEN
         return Fate.ARRIVED if fingerprints(found) == fingerprints(content) else Fate.CHANGED
-
-
-_NOTHING = ContentsModel("", "", "notebook")

@@ -131,6 +131,26 @@ async def test_what_is_being_changed_over_and_over_is_left_alone(place: Place, w
     assert len(read_notebook(place.file)["cells"]) == 3
 
 
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_an_edit_that_is_made_while_a_save_waits_for_its_repetition_is_not_written_over(
+    arrives: bool, place: Place, wire: Proxy
+) -> None:
+    opened = await place.loaded()
+    edited = with_text(EXECUTED if arrives else ORIGINAL)
+    wire.answer(502, "PUT", forward=arrives)
+    put = wire.hold("PUT", "nb.ipynb")
+    saving = asyncio.create_task(opened.save(EXECUTED, BRISK))
+    await asyncio.wait_for(put.reached.wait(), 30)
+    look = wire.hold("GET", "nb.ipynb")
+    put.release()
+    await asyncio.wait_for(look.reached.wait(), 30)
+    place.write(edited)
+    look.release()
+    assert await saving == f"{place.folder.name}/nb.ipynb"
+    assert [cell["source"] for cell in read_notebook(place.file)["cells"]] == ["Read this first.", "6 * 7"]
+    assert place.text_of(1) == "42"
+
+
 # Saves while it runs -------------------------------------------------------------------------------------------------
 
 HALF = notebook(code("6 * 7", outputs=[stdout("4")]))
