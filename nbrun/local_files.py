@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,19 +36,24 @@ def read_text(path: Path) -> str:
         raise NotANotebook(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-def write_notebook(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a notebook so that the file is at every moment either the old one or the new one.
+def write_notebook(path: Path, content: Mapping[str, Any], *, where: Callable[[], bool] | None = None) -> str | None:
+    """Write a notebook so that the file is at every moment either the old one or the new one; gives its text.
 
-    Parent folders are created. Raises :class:`SaveFailed`.
+    Parent folders are created. The old one stays, and None is given, if `where` does not hold in the last moment.
+    Raises :class:`SaveFailed`.
     """
+    data = notebook_text(content).encode("utf-8", "replace")
     try:
         path = path.resolve()  # a link stays a link: what it points to is replaced
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(path) as handle:
-            handle.write(notebook_text(content).encode("utf-8", "replace"))
+        with _replacing(path, where) as handle:
+            handle.write(data)
+    except _NotReplaced:
+        return None
     except (OSError, RuntimeError) as error:  # before Python 3.13 a link that leads to itself is a RuntimeError
         reason = error.strerror if isinstance(error, OSError) else "a link that leads to itself"
         raise SaveFailed(f"{path}: cannot be written: {reason}") from None
+    return data.decode()
 
 
 def free_name_beside(path: Path) -> Path:
@@ -75,9 +80,13 @@ def rescue(content: Mapping[str, Any], name: str, now: datetime) -> Path | None:
     return None
 
 
+class _NotReplaced(Exception):
+    """The old file is to stay."""
+
+
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
-    """Give a binary file that takes the place of `path` when the block ends well."""
+def _replacing(path: Path, where: Callable[[], bool] | None) -> Iterator[Any]:
+    """Give a binary file that takes the place of `path` when the block ends well and `where` holds."""
     old = path.stat() if path.exists() else None
     descriptor, temporary = tempfile.mkstemp(prefix=".nbrun-", dir=path.parent)
     try:
@@ -89,6 +98,8 @@ def _replacing(path: Path) -> Iterator[Any]:
             with contextlib.suppress(OSError):  # only root can give a file back to its owner
                 os.chown(temporary, old.st_uid, old.st_gid)
         Path(temporary).chmod(_usual_mode() if old is None else old.st_mode & 0o777)
+        if where is not None and not where():
+            raise _NotReplaced
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -82,6 +82,15 @@ def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
 
 
+def test_the_old_file_stays_where_it_must_not_be_replaced_any_more(tmp_path: Path) -> None:
+    path = tmp_path / "nb.ipynb"
+    path.write_bytes(OLD)
+    assert write_notebook(path, NEW, where=lambda: path.read_bytes() != OLD) is None
+    assert path.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [path], "no temporary file is left"
+    assert write_notebook(path, NEW, where=lambda: path.read_bytes() == OLD) == path.read_text(encoding="utf-8")
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     target = tmp_path / "elsewhere" / "real.ipynb"
     target.parent.mkdir()

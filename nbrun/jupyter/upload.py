@@ -79,31 +79,37 @@ class UploadedNotebook:
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:  # noqa: ARG002
         """Write the result to this machine's disk, what finds no place in it beside; raises :class:`SaveFailed`."""
-        now = self._text_now()
-        if self._force or self._text is None or now == self._text:
-            write_notebook(self._output, content)
+        if write_notebook(self._output, content, where=self._is_ours) is not None:
             return str(self._output)
+        now = self._text_now()
         what = "was deleted or renamed" if now is None else "was changed by somebody else"
         merged = self._merged(now or "", content)
-        if merged is not None and not merged.unplaced:
-            write_notebook(self._output, merged.content)
+        if merged is not None and not merged.unplaced and self._take(merged, now):
             self._warn(f"{self._output} {what} during the run; their changes are kept, and the results are in it")
             return str(self._output)
         beside = free_name_beside(self._output)
         write_notebook(beside, content)
         self._warn(f"{self._output} {what} during the run; the executed notebook is {beside}")
-        if merged is not None and merged.placed:
-            write_notebook(self._output, merged.content)
+        if merged is not None and merged.unplaced and merged.placed and self._take(merged, now):
             self._warn(f"{self._output} has the results, too, but for those of cells that were changed, removed or run")
         return str(beside)
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
         """Write while the notebook is still running; False, and nothing done, where somebody changed the file."""
-        if not self._force and self._text is not None and self._text_now() != self._text:
-            return False
-        write_notebook(self._output, content)
-        self._text, self._known = self._text_now(), fingerprints(content)
-        return True
+        self._known |= fingerprints(content)
+        text = write_notebook(self._output, content, where=self._is_ours)
+        if text is not None:
+            self._text, self._known = text, fingerprints(content)
+        return text is not None
+
+    def _is_ours(self) -> bool:
+        """Tell whether the file may be written over."""
+        return self._force or self._text is None or self._text_now() == self._text
+
+    def _take(self, merged: Merged, theirs: str | None) -> bool:
+        """Write what was merged, if the file is still what it was merged with."""
+        text = write_notebook(self._output, merged.content, where=lambda: self._text_now() == theirs)
+        return text is not None
 
     def _text_now(self) -> str | None:
         try:

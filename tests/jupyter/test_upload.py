@@ -184,6 +184,27 @@ async def test_a_notebook_that_was_edited_here_meanwhile_gets_the_results(client
     assert "their changes are kept" in warning
 
 
+@pytest.mark.parametrize("meanwhile", [True, False])
+async def test_an_edit_in_the_moment_of_a_save_is_not_written_over(
+    meanwhile: bool, client: Client, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = uploaded(client, local, [])
+    await there.load()
+    edited = notebook(markdown("Read this.") | {"id": "theirs"}, "6 * 7")
+
+    def edit(descriptor: int) -> None:
+        monkeypatch.undo()
+        write_notebook(local, edited)
+
+    monkeypatch.setattr("nbrun.local_files.os.fsync", edit)
+    if meanwhile:
+        assert not await there.save_meanwhile(EXECUTED)
+    assert await there.save(EXECUTED, SAVE) == str(local)
+    await there.close()
+    text, cell = read_notebook(local)["cells"]
+    assert (text["source"], cell["outputs"]) == ("Read this.", [stdout("42")])
+
+
 async def test_results_that_find_no_place_in_a_notebook_that_was_edited_here_are_kept_beside(
     client: Client, local: Path
 ) -> None:
