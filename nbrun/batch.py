@@ -292,6 +292,7 @@ class _Batch:
             lines = "".join(traceback.format_exception(error))
             problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
             result = replace(self._failed(errand, began, Outcome.INTERRUPTED, problem), signal=ExitCode.BUG)
+            result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
         except BaseException:
             for notebook in kept:
                 notebook.drop()

@@ -1,7 +1,9 @@
-"""An option of the suite: run all of it with cells sent ahead, so that pipelined running is held to the same tests."""
+"""An option, to hold pipelined running to the same tests; and for whole modules, a server behind a proxy."""
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,8 @@ from nbrun.core.plan import Plan
 from nbrun.jupyter.ahead import find_depth
 from nbrun.jupyter.server import RunningKernel
 from tests.support.processes import FORCED_DEPTH
+from tests.support.proxy import Proxy, proxy
+from tests.support.servers import RunningServer, jupyter_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,3 +32,36 @@ def pytest_configure(config: pytest.Config) -> None:
         return await find_depth(running, plan, wanted or depth, (lambda _: None) if wanted is None else warn, near=near)
 
     setattr(nbrun.pipeline, "find_depth", forced)  # noqa: B010  (it is no name that the module gives away)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of this module alone, so that its sessions can be counted."""
+    with jupyter_server(tmp_path_factory.mktemp("files")) as server:
+        yield server
+
+
+@pytest.fixture
+async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
+    """A proxy before the server."""
+    async with proxy(server) as wire:
+        yield wire
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder of the test's own, for rescue files."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def file(server: RunningServer) -> Path:
+    """Where the notebook of a test is."""
+    return server.root / "nb.ipynb"
+
+
+@pytest.fixture
+def options(wire: Proxy, server: RunningServer) -> dict[str, Any]:
+    """How to run on the server, through the proxy."""
+    return {"server": wire.url, "token": server.token}

@@ -1,8 +1,8 @@
-"""The life of a run: what is saved, what is rescued, and what is left, whichever way it ends."""
+"""The life of a run: what comes of it, and what is left, whichever way it ends."""
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,19 @@ from nbrun.core.events import Stage
 from nbrun.core.execution import Execution
 from nbrun.core.messages import Message
 from nbrun.core.results import Outcome
-from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable, UsageError
+from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable
 from nbrun.jupyter.retry import SAVE
-from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
 from nbrun.stopping import StopSwitch
-from tests.support.live_runs import live_run, outcomes, text_of
+from tests.support.live_runs import live_run, outcomes, text_in
 from tests.support.notebooks import FIXTURES, code, notebook, read_notebook, stdout, write_notebook
 from tests.support.processes import of_cells_behind
-from tests.support.proxy import Proxy, proxy
-from tests.support.servers import RunningServer, jupyter_server
+from tests.support.proxy import Proxy
+from tests.support.servers import RunningServer
 
 LIMIT = 30.0
 OLD = notebook(code("print('one')", outputs=[stdout("old")], count=7))
 SLOW = notebook("print('one')", "print('here', flush=True)\nimport time; time.sleep(60)", "print('three')")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of this module alone, so that its sessions can be counted."""
-    with jupyter_server(tmp_path_factory.mktemp("files")) as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -45,36 +37,6 @@ def nothing_is_left(server: RunningServer) -> Iterator[None]:
     assert (server.sessions(), server.get("api/kernels")) == ([], [])
 
 
-@pytest.fixture
-async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
-    """A proxy before the server."""
-    async with proxy(server) as wire:
-        yield wire
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder of the test's own, for rescue files."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def file(server: RunningServer) -> Path:
-    """Where the notebook of a test is."""
-    return server.root / "nb.ipynb"
-
-
-@pytest.fixture
-def options(wire: Proxy, server: RunningServer) -> dict[str, Any]:
-    """How to run on the server, through the proxy."""
-    return {"server": wire.url, "token": server.token}
-
-
-def printed(path: Path) -> str:
-    return "".join(text_of(cell["outputs"]) for cell in read_notebook(path)["cells"])
-
-
 async def test_a_run_leaves_its_mark_and_its_results(file: Path, options: Any) -> None:
     write_notebook(file, OLD)
     result = await nbrun.run_async("nb.ipynb", **options)
@@ -82,7 +44,7 @@ async def test_a_run_leaves_its_mark_and_its_results(file: Path, options: Any) -
         Outcome.PASSED, ExitCode.OK, "nb.ipynb", "python3",
     )  # fmt: skip
     saved = read_notebook(file)
-    assert printed(file) == "one\n"
+    assert text_in(file) == "one\n"
     assert saved["cells"][0]["metadata"]["execution"]
     assert saved["metadata"]["nbrun"]["run"]["outcome"] == "passed"
     assert saved["metadata"]["language_info"]["name"] == "python"
@@ -181,29 +143,7 @@ async def test_a_run_that_is_stopped_in_a_cell_saves_what_there_is(file: Path, o
         result = await run.result()
     assert outcomes(result) == ["passed", "interrupted", "not-run"]
     assert (result.exit_code, result.output) == (ExitCode.TERMINATED, "nb.ipynb")
-    assert printed(file) == "one\nhere\n"
-
-
-@pytest.mark.parametrize("times", [1, 2])
-async def test_a_run_that_is_cancelled_while_it_is_saved_keeps_what_it_computed(
-    times: int, file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path
-) -> None:
-    write_notebook(file, notebook("print('ran')"))
-    hold = wire.hold("PUT", "nb.ipynb")
-    async with live_run("nb.ipynb", **options) as run:
-        await asyncio.wait_for(hold.reached.wait(), LIMIT)
-        while await asyncio.to_thread(server.sessions):  # the kernel is shut down beside the save
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(0.2)
-        for _ in range(times):
-            run.task.cancel()
-            await asyncio.sleep(0.1)
-        hold.release()
-        with pytest.raises(asyncio.CancelledError):
-            await run.task
-    rescued = [*here.glob("*.rescued-*")]
-    assert len(rescued) == times - 1
-    assert printed(rescued[0] if rescued else file) == "ran\n"
+    assert text_in(file) == "one\nhere\n"
 
 
 async def test_a_bug_while_cells_run_costs_nothing_that_was_put_out_before(
@@ -225,20 +165,6 @@ async def test_a_bug_while_cells_run_costs_nothing_that_was_put_out_before(
     assert saved["metadata"]["nbrun"]["run"]["outcome"] == "interrupted"
 
 
-async def test_a_bug_in_the_save_leaves_a_rescue_file(
-    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def broken(*_: Any, **__: Any) -> str:
-        raise ZeroDivisionError("a bug")
-
-    monkeypatch.setattr(ServerNotebook, "save", broken)
-    write_notebook(file, notebook("print('ran')"))
-    with pytest.raises(ZeroDivisionError):
-        await nbrun.run_async("nb.ipynb", **options)
-    [rescued] = here.glob("*.rescued-*")
-    assert printed(rescued) == "ran\n"
-
-
 async def test_messages_that_cannot_be_read_are_told(file: Path, options: Any, wire: Proxy) -> None:
     source = "print('here', flush=True)\nimport pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.05)"
     write_notebook(file, notebook(source))
@@ -250,60 +176,6 @@ async def test_messages_that_cannot_be_read_are_told(file: Path, options: Any, w
     (file.parent / "go").unlink()
     assert result.outcome is Outcome.PASSED
     assert any("1 messages of the kernel could not be read" in warning for warning in result.warnings)
-
-
-async def test_a_result_that_the_server_refuses_is_rescued(file: Path, options: Any, wire: Proxy, here: Path) -> None:
-    before = write_notebook(file, notebook("print('ran')")).read_bytes()
-    wire.answer(403, "PUT", times=9)
-    result = await nbrun.run_async("nb.ipynb", **options)
-    assert (result.outcome, result.exit_code, result.rescued) == (Outcome.SERVER_FAILED, ExitCode.SERVER, True)
-    assert result.problem is not None
-    assert "not saved" in result.problem.message
-    assert result.output is not None
-    assert result.output in result.problem.hint
-    assert printed(Path(result.output)) == "ran\n"
-    assert Path(result.output).parent == here
-    assert file.read_bytes() == before
-
-
-async def test_a_failing_cell_is_still_told_when_its_result_had_to_be_rescued(
-    file: Path, options: Any, wire: Proxy, here: Path
-) -> None:
-    write_notebook(file, notebook("1 / 0"))
-    wire.answer(403, "PUT", times=9)
-    result = await nbrun.run_async("nb.ipynb", **options)
-    assert (result.outcome, outcomes(result)) == (Outcome.SERVER_FAILED, ["failed"])
-    assert any("ZeroDivisionError" in warning for warning in result.warnings)
-
-
-async def test_that_nothing_could_be_rescued_is_told_too(
-    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_notebook(file, notebook("1"))
-    wire.answer(403, "PUT", times=9)
-    monkeypatch.setattr("nbrun.pipeline.rescue", lambda *_: None)
-    result = await nbrun.run_async("nb.ipynb", **options)
-    assert (result.output, result.rescued) == (None, False)
-    assert result.problem is not None
-    assert "No rescue file" in result.problem.hint
-
-
-async def test_an_interrupted_run_whose_server_swallows_the_save_is_rescued_soon(
-    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nbrun.pipeline.HURRIED_LIMIT", 0.5)
-    write_notebook(file, SLOW)
-    stop = StopSwitch()
-    async with live_run("nb.ipynb", stop=stop, **options) as run:
-        await run.watch.printed("here")
-        hold = wire.hold("PUT", "nb.ipynb")
-        stop.pull("it is late", ExitCode.TERMINATED)
-        result = await run.result()
-        hold.release()
-    assert (result.outcome, result.exit_code, result.rescued) == (Outcome.INTERRUPTED, ExitCode.TERMINATED, True)
-    assert result.output is not None
-    assert printed(Path(result.output)) == "one\nhere\n"
-    assert any("it is late" in warning for warning in result.warnings)
 
 
 async def test_a_server_that_goes_away_during_the_run_leaves_a_rescue_file(
@@ -321,7 +193,7 @@ async def test_a_server_that_goes_away_during_the_run_leaves_a_rescue_file(
     assert (result.outcome, result.exit_code, result.rescued) == (Outcome.SERVER_FAILED, ExitCode.SERVER, True)
     assert outcomes(result) == ["passed", "interrupted", of_cells_behind("interrupted")]
     assert result.output is not None
-    assert printed(Path(result.output)) == "one\nhere\n"
+    assert text_in(Path(result.output)) == "one\nhere\n"
     assert result.problem is not None
     assert "in cell 2 of 3" in result.problem.message, "the loss comes first, and not that the save failed for it"
     await asyncio.to_thread(end_all, server)
@@ -345,7 +217,7 @@ async def test_an_observer_that_raises_costs_the_run_nothing_and_is_warned_of(fi
             raise ZeroDivisionError
 
     result = await nbrun.run_async("nb.ipynb", observe=observe, **options)
-    assert printed(file) == "one\n"
+    assert text_in(file) == "one\n"
     assert any("an observer of the run raised ZeroDivisionError" in warning for warning in result.warnings)
 
 
@@ -365,18 +237,3 @@ async def test_a_bug_in_the_reading_ends_the_run_instead_of_letting_it_wait_for_
     assert (result.outcome, outcomes(result)) == (Outcome.SERVER_FAILED, ["interrupted"])
     assert result.problem is not None
     assert "bug in nbrun: ZeroDivisionError('a bug')" in result.problem.message
-
-
-async def test_whatever_keeps_the_result_from_being_saved_it_is_rescued(
-    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_notebook(file, OLD)
-
-    async def refuse(*_: object, **__: object) -> str:
-        raise UsageError("the notebook holds what JSON cannot")
-
-    monkeypatch.setattr("nbrun.jupyter.saving.ServerNotebook.save", refuse)
-    result = await nbrun.run_async("nb.ipynb", **options)
-    assert (result.outcome, result.rescued) == (Outcome.SERVER_FAILED, True)
-    [rescued] = here.glob("*.rescued-*.ipynb")
-    assert text_of(read_notebook(rescued)["cells"][0]["outputs"]) == "one\n"

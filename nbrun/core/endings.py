@@ -1,21 +1,20 @@
 """How a run ends, and what a finished cell means for the cells after it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from nbrun.core.cells import CellExecution, Stop
 from nbrun.core.durations import spell_duration
 from nbrun.core.messages import Message
 from nbrun.core.plan import Action, CellPlan, Plan
-from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
+from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
 
 EXIT_HINT = (
     "exit() and quit() end the kernel, and the cells after them cannot run; "
     "to end a notebook early and with success, call sys.exit(0)."
 )
-LOSS_HINT = (
-    "Every cell passed. `nbrun doctor --server URL` tells how to lift the server's limits; a private server has none."
-)
+NONE_TO_LIFT_HINT = "A private server limits no output, so there is no limit to lift."
+LIFT_HINT = "`nbrun doctor --server URL` tells how to lift the server's limits on output."
 DEATH_HINT = (
     "The outputs up to that cell are kept. A kernel that ends without a traceback was usually killed for its "
     "memory: look for the host's out-of-memory log line."
@@ -89,15 +88,39 @@ def ending_of_all(ending: Ending, cells: Iterable[CellExecution], total: int) ->
     return Ending(Outcome.TIMED_OUT, Problem(f"{late.stop_reason} {place_of(late, total)}"))
 
 
-def ending_with_losses(ending: Ending, results: Iterable[CellResult]) -> Ending:
-    """Give the ending of a run that lost output: where nothing else went wrong, that is what it has to say."""
+def ending_with_losses(ending: Ending, results: Sequence[CellResult], *, private: bool) -> Ending:
+    """Give the ending of a run that lost output: where nothing else went wrong, that is what it has to say.
+
+    A server that is `private` to the run has no limits that anybody could lift.
+    """
     lossy = [result for result in results if result.incomplete]
     if ending.outcome is not Outcome.PASSED or not lossy:
         return ending
     first = lossy[0]
     more = f" (and in {len(lossy) - 1} more)" if len(lossy) > 1 else ""
-    return Ending(
-        Outcome.INCOMPLETE, Problem(f"{first.incomplete}, in the cell at index {first.index}{more}", LOSS_HINT)
+    all_passed = all(result.outcome in (CellOutcome.PASSED, CellOutcome.SKIPPED) for result in results)
+    passed = "Every cell passed." if all_passed else "No cell failed but where errors are allowed."
+    hint = f"{passed} {NONE_TO_LIFT_HINT if private else LIFT_HINT}"
+    return Ending(Outcome.INCOMPLETE, Problem(f"{first.incomplete}, in the cell at index {first.index}{more}", hint))
+
+
+def kept_elsewhere(
+    result: NotebookResult, failure: Problem, path: str | None, *, under_way: bool = False
+) -> NotebookResult:
+    """Give the result of a run whose notebook could not be saved, but is in the rescue file at `path`, if anywhere.
+
+    That is now what the run has to say first, unless it lost its server, of which this only follows. A save that was
+    still `under_way` when it was given up may have its effect all the same.
+    """
+    first = result.problem if result.outcome is Outcome.SERVER_FAILED and result.problem else failure
+    where = f"The executed notebook is in {path}." if path else "No rescue file could be written either."
+    late = "What was sent to the server may still arrive there." if under_way else ""
+    return replace(
+        result,
+        outcome=Outcome.INTERRUPTED if result.outcome is Outcome.INTERRUPTED else Outcome.SERVER_FAILED,
+        problem=Problem(first.message, " ".join(filter(None, (where, late, first.hint)))),
+        output=path,
+        rescued=path is not None,
     )
 
 

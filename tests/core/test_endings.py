@@ -8,12 +8,14 @@ from nbrun.core.cells import CellExecution, Stop
 from nbrun.core.endings import (
     DEATH_HINT,
     EXIT_HINT,
-    LOSS_HINT,
+    LIFT_HINT,
+    NONE_TO_LIFT_HINT,
     Ending,
     ending_after,
     ending_of_all,
     ending_of_stopped,
     ending_with_losses,
+    kept_elsewhere,
     kernel_lost,
     limit_reached,
     place_of,
@@ -22,7 +24,7 @@ from nbrun.core.endings import (
 from nbrun.core.integrity import Cause, Incomplete
 from nbrun.core.outputs import Displays, OutputArea
 from nbrun.core.plan import Action, CellPlan, Plan
-from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
+from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from tests.core.conversation import message
 
 EXIT = [{"source": "ask_exit"}]
@@ -204,15 +206,65 @@ def results(*lost: int) -> list[CellResult]:
     ("lost", "where"), [((0, 2), "in the cell at index 1"), ((1, 2, 3), "in the cell at index 0 (and in 2 more)")]
 )
 def test_a_run_that_only_lost_output_says_so(lost: tuple[int, ...], where: str) -> None:
-    ending = ending_with_losses(Ending(Outcome.PASSED), results(*lost))
+    ending = ending_with_losses(Ending(Outcome.PASSED), results(*lost), private=False)
     assert ending.outcome is Outcome.INCOMPLETE
     assert ending.problem is not None
     assert ending.problem.message.endswith(where)
-    assert ending.problem.hint == LOSS_HINT
+    assert ending.problem.hint == f"Every cell passed. {LIFT_HINT}"
+
+
+def test_of_a_private_server_nobody_is_told_to_lift_the_limits() -> None:
+    ending = ending_with_losses(Ending(Outcome.PASSED), results(1), private=True)
+    assert ending.problem is not None
+    assert ending.problem.hint == f"Every cell passed. {NONE_TO_LIFT_HINT}"
+    assert "doctor" not in NONE_TO_LIFT_HINT
+
+
+def test_where_cells_were_allowed_to_fail_nobody_is_told_that_every_cell_passed() -> None:
+    cells = [*results(1), CellResult(1, None, FAILED, error=VALUE_ERROR), CellResult(2, None, CellOutcome.SKIPPED)]
+    ending = ending_with_losses(Ending(Outcome.PASSED), cells, private=False)
+    assert ending.problem is not None
+    assert ending.problem.hint == f"No cell failed but where errors are allowed. {LIFT_HINT}"
 
 
 def test_a_loss_changes_nothing_where_something_worse_happened_and_none_changes_nothing() -> None:
     failed = Ending(Outcome.FAILED, Problem("it failed"))
-    assert ending_with_losses(failed, results(5)) is failed
+    assert ending_with_losses(failed, results(5), private=True) is failed
     passed = Ending(Outcome.PASSED)
-    assert ending_with_losses(passed, results(0, 0)) is passed
+    assert ending_with_losses(passed, results(0, 0), private=True) is passed
+
+
+REFUSED = Problem("nb: not saved", "Look.")
+
+
+@pytest.mark.parametrize(
+    ("ended", "outcome", "message"),
+    [
+        (Ending(Outcome.PASSED), Outcome.SERVER_FAILED, "nb: not saved"),
+        (Ending(Outcome.FAILED, Problem("it failed")), Outcome.SERVER_FAILED, "nb: not saved"),
+        (Ending(Outcome.INTERRUPTED, Problem("it was late")), Outcome.INTERRUPTED, "nb: not saved"),
+        (Ending(Outcome.SERVER_FAILED, Problem("it went away")), Outcome.SERVER_FAILED, "it went away"),
+        (Ending(Outcome.SERVER_FAILED), Outcome.SERVER_FAILED, "nb: not saved"),
+    ],
+    ids=["passed", "failed", "interrupted", "server lost", "server lost without a word"],
+)
+def test_a_result_that_could_not_be_saved_says_so_first_unless_the_server_was_lost_before(
+    ended: Ending, outcome: Outcome, message: str
+) -> None:
+    result = NotebookResult("1", "nb", None, None, ended.outcome, "", 0.0, problem=ended.problem)
+    kept = kept_elsewhere(result, REFUSED, "nb.rescued.ipynb")
+    assert (kept.outcome, kept.output, kept.rescued) == (outcome, "nb.rescued.ipynb", True)
+    assert kept.problem is not None
+    assert kept.problem.message == message
+    assert kept.problem.hint.startswith("The executed notebook is in nb.rescued.ipynb.")
+    assert kept.problem.hint.endswith("Look.") is (message == REFUSED.message)
+
+
+def test_a_result_that_is_nowhere_says_so_and_one_that_is_under_way_that_it_may_arrive() -> None:
+    result = NotebookResult("1", "nb", None, None, Outcome.PASSED, "", 0.0)
+    kept = kept_elsewhere(result, REFUSED, None, under_way=True)
+    assert (kept.output, kept.rescued) == (None, False)
+    assert kept.problem is not None
+    assert kept.problem.hint == (
+        "No rescue file could be written either. What was sent to the server may still arrive there. Look."
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nbrun
-from nbrun.core.events import Event, OutputArrived, Stage, StageEntered
+from nbrun.core.events import Event, OutputArrived, Stage, StageEntered, Warned
 from tests.support.notebooks import Notebook, notebook, read_notebook, write_notebook
 from tests.support.servers import RunningServer
 
@@ -34,6 +34,11 @@ class Watch:
         for wanted, found in self._waiting:
             if not found.done() and wanted(event):
                 found.set_result(event)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Give what the run warned of so far."""
+        return [event.text for event in self.events if isinstance(event, Warned)]
 
     async def event(self, wanted: Callable[[Event], bool]) -> Event:
         """Wait for the first event that is wanted; one that has been counts."""
@@ -147,3 +152,8 @@ def place_on(server: RunningServer | None, tmp_path: Path) -> Place:
 def text_of(outputs: list[dict[str, Any]]) -> str:
     """Give the text of all streams among outputs."""
     return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
+
+
+def text_in(path: Path) -> str:
+    """Give the text of all streams in a notebook's file."""
+    return "".join(text_of(cell["outputs"]) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code")

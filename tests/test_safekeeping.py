@@ -1,0 +1,376 @@
+"""What a run has computed is kept, whichever way it ends: in its place, or in a rescue file that is named."""
+
+import asyncio
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbrun
+from nbrun.core.execution import Execution
+from nbrun.core.outputs import OutputArea
+from nbrun.core.recording import Recording
+from nbrun.core.results import NotebookResult, Outcome
+from nbrun.errors import ExitCode, UsageError
+from nbrun.jupyter.exchange import Patience
+from nbrun.jupyter.retry import SAVE
+from nbrun.jupyter.saving import ServerNotebook
+from nbrun.jupyter.server import Server
+from nbrun.stopping import StopSwitch
+from tests.support.live_runs import live_run, outcomes, text_in, text_of
+from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
+from tests.support.proxy import Proxy
+from tests.support.servers import RunningServer
+
+LIMIT = 30.0
+OLD = notebook(code("print('one')", outputs=[stdout("old")], count=7))
+SLOW = notebook("print('one')", "print('here', flush=True)\nimport time; time.sleep(60)", "print('three')")
+RAN = notebook("print('ran')")
+SECRET = "correct-horse-battery"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(server: RunningServer) -> Iterator[None]:
+    """After every test there is neither a session nor a kernel."""
+    yield
+    assert (server.sessions(), server.get("api/kernels")) == ([], [])
+
+
+async def until_the_kernel_is_gone(server: RunningServer) -> None:
+    """Wait until the session has ended, which goes on beside the save."""
+    while await asyncio.to_thread(server.sessions):
+        await asyncio.sleep(0.05)
+
+
+def raise_a_bug(*_: object, **__: object) -> Any:
+    raise ZeroDivisionError("a bug")
+
+
+# The server will not have it -----------------------------------------------------------------------------------------
+
+
+async def test_a_result_that_the_server_refuses_is_rescued(file: Path, options: Any, wire: Proxy, here: Path) -> None:
+    before = write_notebook(file, RAN).read_bytes()
+    wire.answer(403, "PUT", times=9)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.outcome, result.exit_code, result.rescued) == (Outcome.SERVER_FAILED, ExitCode.SERVER, True)
+    assert result.problem is not None
+    assert "not saved" in result.problem.message
+    assert result.output is not None
+    assert result.output in result.problem.hint
+    assert text_in(Path(result.output)) == "ran\n"
+    assert Path(result.output).parent == here
+    assert file.read_bytes() == before
+
+
+async def test_a_failing_cell_is_still_told_when_its_result_had_to_be_rescued(
+    file: Path, options: Any, wire: Proxy, here: Path
+) -> None:
+    write_notebook(file, notebook("1 / 0"))
+    wire.answer(403, "PUT", times=9)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.outcome, outcomes(result)) == (Outcome.SERVER_FAILED, ["failed"])
+    assert any("ZeroDivisionError" in warning for warning in result.warnings)
+
+
+async def test_that_nothing_could_be_rescued_is_told_too(
+    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(file, notebook("1"))
+    wire.answer(403, "PUT", times=9)
+    monkeypatch.setattr("nbrun.safekeeping.rescue", lambda *_: None)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.output, result.rescued) == (None, False)
+    assert result.problem is not None
+    assert "No rescue file" in result.problem.hint
+
+
+async def test_whatever_keeps_the_result_from_being_saved_it_is_rescued(
+    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(file, OLD)
+
+    async def refuse(*_: object, **__: object) -> str:
+        raise UsageError("the notebook holds what JSON cannot")
+
+    monkeypatch.setattr("nbrun.jupyter.saving.ServerNotebook.save", refuse)
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.outcome, result.rescued) == (Outcome.SERVER_FAILED, True)
+    [rescued] = here.glob("*.rescued-*.ipynb")
+    assert text_of(read_notebook(rescued)["cells"][0]["outputs"]) == "one\n"
+
+
+# It takes too long ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_interrupted_run_whose_server_swallows_the_save_is_rescued_soon(
+    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbrun.safekeeping.HURRIED_LIMIT", 0.5)
+    write_notebook(file, SLOW)
+    stop = StopSwitch()
+    async with live_run("nb.ipynb", stop=stop, **options) as run:
+        await run.watch.printed("here")
+        hold = wire.hold("PUT", "nb.ipynb")
+        stop.pull("it is late", ExitCode.TERMINATED)
+        result = await run.result()
+        hold.release()
+    assert (result.outcome, result.exit_code, result.rescued) == (Outcome.INTERRUPTED, ExitCode.TERMINATED, True)
+    assert result.output is not None
+    assert text_in(Path(result.output)) == "one\nhere\n"
+    assert result.problem is not None
+    assert "may still arrive" in result.problem.hint
+    assert any("it is late" in warning for warning in result.warnings)
+
+
+@pytest.fixture
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a save two seconds in all, of which any request that it makes may take more."""
+    monkeypatch.setattr("nbrun.opening.Server", lambda client: Server(client, save=SAVE.within(0.5)))
+    monkeypatch.setattr("nbrun.safekeeping.LONG", Patience(read=1.5, total=1.5))
+
+
+@pytest.mark.parametrize("way", ["never answers", "takes it at a trickle"])
+async def test_a_save_that_takes_for_ever_is_given_up_for_a_rescue_file_and_may_still_arrive(
+    way: str, file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path, short_limit: None
+) -> None:
+    before = write_notebook(file, RAN).read_bytes()
+    hold = wire.hold("PUT", "nb.ipynb")
+    async with live_run("nb.ipynb", **options) as run:
+        await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        if way == "takes it at a trickle":
+            await until_the_kernel_is_gone(server)
+            wire.line.rate = 20
+            hold.release()
+        result = await run.result()
+    assert (result.outcome, result.exit_code, result.rescued) == (Outcome.SERVER_FAILED, ExitCode.SERVER, True)
+    assert result.output is not None
+    assert text_in(Path(result.output)) == "ran\n"
+    assert result.problem is not None
+    assert "did not take the result within 2.0 s" in result.problem.message
+    assert "may still arrive" in result.problem.hint
+    assert file.read_bytes() == before
+    if way == "never answers":
+        hold.release()
+        while file.read_bytes() == before:
+            await asyncio.sleep(0.02)  # it did arrive: the hint has not said too much
+    assert len(wire.lines("PUT")) == 1
+
+
+async def test_a_large_result_has_more_time(
+    file: Path, options: Any, wire: Proxy, here: Path, short_limit: None
+) -> None:
+    write_notebook(file, notebook("for _ in range(6): print('x' * 100_000)"))
+    hold = wire.hold("PUT", "nb.ipynb")
+    async with live_run("nb.ipynb", **options) as run:
+        await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        await asyncio.sleep(3.0)  # longer than a small one has
+        hold.release()
+        result = await run.result()
+    assert (result.outcome, result.output) == (Outcome.PASSED, "nb.ipynb")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_signal_during_the_save_makes_it_hurry(
+    arrives: bool, file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbrun.safekeeping.HURRIED_LIMIT", 20.0 if arrives else 0.3)
+    write_notebook(file, RAN)
+    hold, stop = wire.hold("PUT", "nb.ipynb"), StopSwitch()
+    async with live_run("nb.ipynb", stop=stop, **options) as run:
+        await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        stop.pull("it is late", ExitCode.TERMINATED)
+        if arrives:
+            hold.release()
+        result = await run.result()
+    assert result.outcome is (Outcome.PASSED if arrives else Outcome.SERVER_FAILED)
+    assert result.rescued is not arrives
+    assert result.output is not None
+    assert text_in(file if arrives else Path(result.output)) == "ran\n"
+
+
+async def test_a_run_that_is_cancelled_while_the_server_swallows_the_save_names_its_rescue_file(
+    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbrun.safekeeping.HURRIED_LIMIT", 0.3)
+    write_notebook(file, RAN)
+    hold = wire.hold("PUT", "nb.ipynb")
+    async with live_run("nb.ipynb", **options) as run:
+        await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        run.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(run.task, LIMIT)
+        [rescued] = here.glob("*.rescued-*")
+        assert text_in(rescued) == "ran\n"
+        assert any(str(rescued) in warning for warning in run.watch.warnings)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_run_that_is_cancelled_while_it_is_saved_keeps_what_it_computed(
+    times: int, file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path
+) -> None:
+    write_notebook(file, RAN)
+    hold = wire.hold("PUT", "nb.ipynb")
+    async with live_run("nb.ipynb", **options) as run:
+        await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        await until_the_kernel_is_gone(server)
+        await asyncio.sleep(0.2)
+        for _ in range(times):
+            run.task.cancel()
+            await asyncio.sleep(0.1)
+        hold.release()
+        with pytest.raises(asyncio.CancelledError):
+            await run.task
+    rescued = [*here.glob("*.rescued-*")]
+    assert len(rescued) == times - 1
+    assert text_in(rescued[0] if rescued else file) == "ran\n"
+
+
+# A bug ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_bug_in_the_save_leaves_a_rescue_file(
+    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> str:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(ServerNotebook, "save", broken)
+    write_notebook(file, RAN)
+    with pytest.raises(ZeroDivisionError):
+        await nbrun.run_async("nb.ipynb", **options)
+    [rescued] = here.glob("*.rescued-*")
+    assert text_in(rescued) == "ran\n"
+
+
+STEPS = {
+    "giving the results": "nbrun.core.execution.Execution.results",
+    "weighing the losses": "nbrun.safekeeping.ending_with_losses",
+    "making the result": "nbrun.pipeline.recordable",
+    "recording": "nbrun.core.recording.Recording.finish",
+    "marking cells": "nbrun.core.document.Document.mark",
+    "keeping widgets": "nbrun.core.document.Document.set_widgets",
+    "marking the run": "nbrun.core.document.Document.mark_run",
+    "limiting the save": "nbrun.safekeeping.size_of",
+}
+"""What is done between the last cell and the save, and a function of ours that has part in it."""
+
+
+@pytest.mark.parametrize("function", STEPS.values(), ids=STEPS.keys())
+async def test_a_bug_on_the_way_to_the_save_passes_on_and_leaves_a_rescue_file(
+    function: str, file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write_notebook(file, notebook("print('ran')", "print('too', flush=True)\nimport time; time.sleep(1)"))
+    old = before.read_bytes()
+    async with live_run("nb.ipynb", **options) as run:
+        await run.watch.printed("too")
+        with monkeypatch.context() as patched:
+            patched.setattr(function, raise_a_bug)
+            with pytest.raises(ZeroDivisionError) as raised:
+                await asyncio.wait_for(asyncio.shield(run.task), LIMIT)
+    [rescued] = here.glob("*.rescued-*")
+    assert text_in(rescued) == "ran\ntoo\n"
+    assert file.read_bytes() == old
+    assert str(rescued) in "".join(raised.value.__notes__)
+    assert any("a bug" in warning and str(rescued) in warning for warning in run.watch.warnings)
+
+
+@pytest.mark.parametrize("save", [False, True])
+async def test_a_bug_costs_no_file_where_nothing_was_to_be_saved(
+    save: bool, file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recording, "finish", raise_a_bug)
+    write_notebook(file, notebook() if save else RAN)
+    with pytest.raises(ZeroDivisionError):
+        await nbrun.run_async("nb.ipynb", save=save, **options)
+    assert [*here.iterdir()] == []
+
+
+async def test_a_cell_whose_outputs_cannot_be_rendered_costs_no_other_cell_its_own(
+    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render = OutputArea.render
+
+    def broken(area: OutputArea) -> list[Any]:
+        outputs = render(area)
+        return raise_a_bug() if text_of(outputs) == "two\n" else outputs
+
+    monkeypatch.setattr(OutputArea, "render", broken)
+    write_notebook(file, notebook("print('one')", "print('two')", "1 / 0"))
+    async with live_run("nb.ipynb", allow_errors=True, **options) as run:
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(asyncio.shield(run.task), LIMIT)
+    [rescued] = here.glob("*.rescued-*")
+    one, two, three = read_notebook(rescued)["cells"]
+    assert text_of(one["outputs"]) == "one\n"
+    assert "outputs of this cell may be missing, by a bug in nbrun: ZeroDivisionError" in text_of(two["outputs"])
+    assert [output["output_type"] for output in three["outputs"]] == ["error"]
+    assert three["metadata"]["nbrun"]["outcome"] == "failed"
+    assert any("but for outputs of the cells at index 1" in warning for warning in run.watch.warnings)
+
+
+async def test_what_cannot_be_written_costs_no_other_cell_its_own(
+    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Recording.finish
+
+    def broken(recording: Recording, execution: Execution, result: NotebookResult) -> None:
+        finish(recording, execution, result)
+        recording.document.cells[1]["outputs"].append({"output_type": "stream", "name": "stdout", "text": {1, 2}})
+
+    monkeypatch.setattr(Recording, "finish", broken)
+    write_notebook(file, notebook("print('one')", "print('two')"))
+    result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.outcome, result.rescued) == (Outcome.SERVER_FAILED, True)
+    assert result.output is not None
+    assert text_in(Path(result.output)) == "one\ntwo\n"
+
+
+async def test_a_bug_in_the_masking_lets_no_secret_into_the_rescue_file(
+    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(
+        file, notebook("import os", "print(os.environ['PASS'], 'ran', flush=True)\nimport time; time.sleep(1)")
+    )
+    async with live_run("nb.ipynb", secrets={"PASS": SECRET}, **options) as run:
+        await run.watch.printed("ran")
+        monkeypatch.setattr("nbrun.core.masking.Mask.value", raise_a_bug)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(asyncio.shield(run.task), LIMIT)
+    [rescued] = here.glob("*.rescued-*")
+    assert SECRET not in rescued.read_text()
+    assert "may be missing" in text_in(rescued)
+
+
+async def test_a_run_that_cannot_even_be_ended_is_kept_as_it_stands(
+    file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(file, SLOW)
+    async with live_run("nb.ipynb", **options) as run:
+        await run.watch.printed("here")
+        monkeypatch.setattr(Execution, "abandon", raise_a_bug)
+        monkeypatch.setattr(Execution, "tick", functools.partialmethod(raise_a_bug))
+        stopped = asyncio.get_running_loop().time()
+        run.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(run.task, LIMIT)
+        assert asyncio.get_running_loop().time() - stopped < LIMIT
+    [rescued] = here.glob("*.rescued-*")
+    assert text_in(rescued) == "one\nhere\n"
+    assert read_notebook(rescued)["metadata"]["nbrun"]["run"]["outcome"] == "interrupted"
+
+
+async def test_of_a_run_that_a_bug_ended_and_the_server_refuses_the_rescue_file_is_named(
+    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(file, SLOW)
+    wire.answer(403, "PUT", times=9)
+    async with live_run("nb.ipynb", **options) as run:
+        await run.watch.printed("here")
+        run.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(run.task, LIMIT)
+    [rescued] = here.glob("*.rescued-*")
+    assert any(str(rescued) in warning for warning in run.watch.warnings)
