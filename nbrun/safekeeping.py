@@ -28,7 +28,6 @@ from nbrun.core.endings import Ending, ending_with_losses, kept_elsewhere
 from nbrun.core.events import Event, Journal, Stage
 from nbrun.core.execution import Execution
 from nbrun.core.job import Job
-from nbrun.core.outputlimit import size_of
 from nbrun.core.recording import Recording
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, SaveFailed
@@ -156,7 +155,7 @@ class Safekeeping:
     async def _save(self, execution: Execution, result: NotebookResult) -> NotebookResult:
         self._journal.enter(Stage.SAVING)
         document, patience, passed = self._recording.document, self._sink.patience, result.outcome is Outcome.PASSED
-        limit = patience.total + LONG.total + sum(map(size_of, document.shown())) / SLOWEST_LINE
+        limit = patience.total + LONG.total + document.size() / SLOWEST_LINE
         if self._hurries(result.outcome):
             patience, limit = patience.within(HURRIED), HURRIED_LIMIT
         clock = asyncio.get_running_loop().time
@@ -187,29 +186,28 @@ class Safekeeping:
         self, execution: Execution, result: NotebookResult, error: NbrunError, *, under_way: bool = False
     ) -> NotebookResult:
         """Keep the executed notebook on this machine; that the save failed is now what the run has to say first."""
-        path, _ = self._write_rescue_file(execution)
+        path = self._write_rescue_file(execution)
         if result.problem and result.outcome is not Outcome.SERVER_FAILED:
             self._journal.warn(result.problem.message)
         return kept_elsewhere(result, Problem.of(error), str(path) if path else None, under_way=under_way)
 
     def _rescue_from(self, error: BaseException, execution: Execution) -> None:
         """Keep what there is on this machine, and say where, also to whoever sees nothing but the error."""
-        path, lost = self._write_rescue_file(execution)
+        path = self._write_rescue_file(execution)
         where = f"the executed notebook is in {path}" if path else "no rescue file could be written"
-        if lost:
-            where += f", but for outputs of the cells at index {', '.join(map(str, lost))}"
         error.add_note(f"nbrun: {where}")
         with contextlib.suppress(Exception):
             how = f"ended by a bug in nbrun: {error!r}" if isinstance(error, Exception) else "cancelled"
             self._journal.warn(f"the save was {how}; {where}")
 
-    def _write_rescue_file(self, execution: Execution) -> tuple[Path | None, list[int]]:
-        """Write a rescue file of what can be written; gives its path, and the cells whose outputs are not all in it."""
+    def _write_rescue_file(self, execution: Execution) -> Path | None:
+        """Write a rescue file of what can be written; gives its path. Raises nothing."""
         content, now = self._recording.document.content, datetime.now(UTC)
         if self._is_recorded:
             with contextlib.suppress(Exception):
-                return rescue(content, self._job.notebook, now), []
+                return rescue(content, self._job.notebook, now)
         with contextlib.suppress(Exception):
-            lost = self._recording.salvage(execution)
-            return rescue(content, self._job.notebook, now), lost
-        return None, []
+            for index in self._recording.salvage(execution):
+                self._journal.warn(f"outputs may be missing, by a bug in nbrun, in the cell at index {index}")
+            return rescue(content, self._job.notebook, now)
+        return None

@@ -284,6 +284,24 @@ async def test_a_bug_in_one_run_is_that_runs_result(here: Path, monkeypatch: pyt
     assert result.exit_code is ExitCode.BUG
 
 
+async def test_a_bug_at_the_end_of_a_run_is_told_with_its_rescue_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(here, a="print('ran')")
+
+    def finish(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("nbrun.core.recording.Recording.finish", finish)
+    result = await nbrun.run_many_async(["a.ipynb"])
+    [rescued] = here.glob("a.rescued-*.ipynb")
+    assert printed(rescued) == "ran\n"
+    [run] = result.runs
+    assert (run.exit_code, [str(rescued) in warning for warning in run.warnings]) == (ExitCode.BUG, [True])
+    assert run.problem is not None
+    assert str(rescued) in run.problem.hint
+
+
 async def test_a_cancelled_batch_saves_first(here: Path) -> None:
     write(here, a="print('so far', flush=True)\nimport time; time.sleep(60)", b="1")
     begun = asyncio.Event()

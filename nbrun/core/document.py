@@ -113,6 +113,10 @@ class Document:
         """Give the outputs of all code cells as they stand now."""
         return [output for _, cell in self.code_cells() for output in cell["outputs"] if isinstance(output, dict)]
 
+    def size(self) -> int:
+        """Count the characters of what makes a notebook large: its sources, and the texts and pictures of outputs."""
+        return sum(len(cell["source"]) for cell in self.cells) + sum(map(_size, self.shown()))
+
     def set_widgets(self, state: Mapping[str, Any] | None) -> None:
         """Put the widgets' state into the notebook; of an earlier run, only what its outputs still show is kept."""
         merged = merged_state(as_object(self.metadata.get("widgets")), state, self.shown())
@@ -199,6 +203,11 @@ def _cell_problem(cell: Any) -> str:
     if not all(isinstance(line, str) for line in lines):
         return "has a source that is no text"
     return ""
+
+
+def _size(output: Output) -> int:
+    values = [output.get("text"), *as_object(output.get("data")).values()]
+    return sum(len(value) for value in values if isinstance(value, str))
 
 
 def _put_or_drop(metadata: dict[str, Any], key: str, value: dict[str, Any]) -> None:

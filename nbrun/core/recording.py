@@ -29,6 +29,7 @@ class Recording:
         self._version = version
         self._done: set[int] = set()
         """The cells whose final results are in the document already."""
+        self._saves = 0
 
     def so_far(self, execution: Execution, started: str) -> Iterator[None]:
         """Record how far the run has come, a cell for each step; what ended before the last time was recorded then."""
@@ -44,7 +45,8 @@ class Recording:
             yield
         self._put_widgets(execution)
         times = {"started": started} if self._job.record_timing else {}
-        self.document.mark_run({"version": self._version, "outcome": RUNNING, **times})
+        self._saves += 1  # so that each save can be told from the one before
+        self.document.mark_run({"version": self._version, "outcome": RUNNING, "saves": self._saves, **times})
 
     def finish(self, execution: Execution, result: NotebookResult) -> None:
         """Record the run that is over, and what came of it."""

@@ -327,3 +327,10 @@ def test_a_cell_whose_outputs_were_cut_says_so_until_it_runs_again() -> None:
     assert document.cells[0]["metadata"]["nbrun"] == {"truncated": {"characters": 10, "outputs": 1, "limit": 8000}}
     document.clear(0)
     assert "nbrun" not in document.cells[0]["metadata"]
+
+
+def test_the_size_of_a_notebook_is_that_of_its_sources_texts_and_pictures() -> None:
+    shown = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "x" * 100, "application/json": {}}}
+    printed = {"output_type": "stream", "name": "stdout", "text": "y" * 20}
+    document = Document(content(markdown("z" * 3), code("1", outputs=[shown, printed])))
+    assert document.size() == 3 + 1 + 120

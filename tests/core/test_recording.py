@@ -73,7 +73,9 @@ def test_while_it_runs_it_says_how_far_it_has_come(timed: bool) -> None:
     assert texts(recording) == ["one", "two", ""]
     assert marks(recording) == [None, "running", None]
     times = {"started": STARTED} if timed else {}
-    assert run_mark(recording) == {"version": "1.2.3", "outcome": "running", **times}
+    assert run_mark(recording) == {"version": "1.2.3", "outcome": "running", "saves": 1, **times}
+    assert [*recording.so_far(talk.run, STARTED)] == [None], "what has ended is recorded"
+    assert run_mark(recording)["saves"] == 2, "each save can be told from the one before"
     assert ("execution" in recording.document.cells[0]["metadata"]) is timed
 
 
