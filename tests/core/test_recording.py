@@ -55,9 +55,9 @@ def run_mark(recording: Recording) -> Any:
     return recording.document.metadata["nbrun"]["run"]
 
 
-def printing(*cells: str) -> Conversation:
-    """Give a run all of whose cells have printed a word, and the last of which still runs."""
-    talk = Conversation(*cells)
+def printing(*cells: str, more: int = 0) -> Conversation:
+    """Give a run whose cells have printed a word each; the last of them still runs, and so many more are to come."""
+    talk = Conversation(*cells, *["pass"] * more)
     for number, text in enumerate(cells, start=1):
         talk.status("busy")
         talk.stream(text)
@@ -95,13 +95,13 @@ def test_a_cell_that_the_kernel_has_not_begun_does_not_say_that_it_runs() -> Non
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_in_the_end_all_of_it_is_recorded(timed: bool) -> None:
-    talk, recording = printing("one", "two"), recording_of(3, record_timing=timed)
+    talk, recording = printing("one", "two", more=1), recording_of(3, record_timing=timed)
     talk.fail()
     talk.status("idle")
     recording.finish(talk.run, result_of(talk, Outcome.FAILED, parameters={"n": 1}))
     assert texts(recording)[0] == "one"
     assert [output["output_type"] for output in recording.document.cells[1]["outputs"]] == ["stream", "error"]
-    assert marks(recording) == [None, "failed", None]
+    assert marks(recording) == [None, "failed", "not-run"]
     times = {"started": STARTED, "seconds": 1.235} if timed else {}
     assert run_mark(recording) == {"version": "1.2.3", "outcome": "failed", **times, "parameters": {"n": 1}}
 
@@ -166,14 +166,14 @@ def test_what_was_recorded_of_a_cell_before_stays_as_far_as_it_can_be_written(mo
 
 
 def test_what_is_salvaged_of_a_run_says_how_it_ended() -> None:
-    talk, recording = printing("one", "two"), recording_of(3)
+    talk, recording = printing("one", "two", more=1), recording_of(3)
     assert recording.salvage(talk.run) == []
-    assert (run_mark(recording)["outcome"], marks(recording)) == ("interrupted", [None, "interrupted", None])
+    assert (run_mark(recording)["outcome"], marks(recording)) == ("interrupted", [None, "interrupted", "not-run"])
     talk.fail()
     talk.status("idle")
     talk.until(60.0)
     recording.salvage(talk.run)
-    assert (run_mark(recording)["outcome"], marks(recording)) == ("failed", [None, "failed", None])
+    assert (run_mark(recording)["outcome"], marks(recording)) == ("failed", [None, "failed", "not-run"])
 
 
 @pytest.mark.parametrize("step", ["mark", "set_widgets"])
