@@ -40,9 +40,9 @@ HURRIED = 5.0
 HURRIED_LIMIT = 20.0
 """Seconds after which such a save is given up for the rescue file, even if the server still seems to take it."""
 SLOWEST_LINE = 100_000
-"""Characters a second. A save may take as long as they need, and before that as long as the worst request may, the last
-one of the retry policy: begun when no other would be, and answered when its own patience ends (18 minutes, as things
-are). That leaves time for looks, and for a notebook that has to be sent more than once."""
+"""Characters a second. A save may take as long as these need, and on top of it as long as the last request of its retry
+policy may: begun when no later one would be, and given up when its own patience ends. That is 18 minutes, as things
+are, and leaves time to look at the file and to send a notebook more than once."""
 IN_A_HURRY = (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
 
 
