@@ -209,7 +209,7 @@ async def test_a_signal_while_a_save_meanwhile_is_under_way_makes_it_hurry(
 
 
 async def test_a_run_that_is_cancelled_while_the_server_swallows_the_save_names_its_rescue_file(
-    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nbrun.safekeeping.HURRIED_LIMIT", 0.3)
     write_notebook(file, RAN)
@@ -222,6 +222,7 @@ async def test_a_run_that_is_cancelled_while_the_server_swallows_the_save_names_
         [rescued] = here.glob("*.rescued-*")
         assert text_in(rescued) == "ran\n"
         assert any(str(rescued) in warning for warning in run.watch.warnings)
+    await until_the_kernel_is_gone(server)  # which is asked to end, and not waited for in a run that was cancelled
 
 
 @pytest.mark.parametrize("times", [1, 2])
