@@ -26,7 +26,6 @@ from nbrun.core.masking import Mask, MaskedMessages
 from nbrun.core.plan import Action, Plan
 from nbrun.core.preparation import prepare
 from nbrun.core.recording import Recording
-from nbrun.core.resending import ResentMessages
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, NoSuchKernel
 from nbrun.jupyter.ahead import find_depth
@@ -177,7 +176,7 @@ class _Run:
                     if self._stop.reason is not None:
                         raise Stopped
                     keeping.begin(execution, lambda: running.kernel.heard, _moment(self._started))
-                    ended_by = await self._execute(execution, running, self._resent(server, running))
+                    ended_by = await self._execute(execution, running, server)
                 # The notebook is saved while the kernel shuts down: neither needs the other any more.
                 saving = asyncio.create_task(self._conclude(keeping, execution, spec))
         except BaseException as error:
@@ -231,12 +230,6 @@ class _Run:
                 f"--lift-limits: only ipykernel's limits can be lifted, not those of {running.spec.name}"
             )
 
-    def _resent(self, server: Server, running: RunningKernel) -> ResentMessages | None:
-        """Give what brings lost messages back, where any are lost and the kernel can send them again."""
-        info = running.info
-        is_able = info.implementation == "ipython" and not server.is_private and self._job.resend
-        return ResentMessages(running.kernel.requests, info.session) if is_able and info.session else None
-
     def _prepare(
         self, document: Document, plan: Plan, running: RunningKernel, depth: int, keeping: Safekeeping
     ) -> Execution:
@@ -264,16 +257,17 @@ class _Run:
             observe=observe,
         )
 
-    async def _execute(
-        self, execution: Execution, running: RunningKernel, resent: ResentMessages | None
-    ) -> BaseException | None:
+    async def _execute(self, execution: Execution, running: RunningKernel, server: Server) -> BaseException | None:
         """Run the cells; gives what must pass on once all is saved: that the run was cancelled, or a bug of ours."""
         kernel = running.kernel
         self._journal.enter(Stage.RUNNING)
         self._stop.listen(kernel.stop)
         try:
             masked = MaskedMessages(self._mask) if self._mask else None
-            await kernel.run(execution, Intake(resent=resent, masked=masked))
+            resends = self._job.resend and not server.is_private  # nothing is lost on the way there
+            remembers = server.is_private and running.spec.starts_ipykernel
+            intake = Intake.of(running.info, kernel.requests, resends=resends, remembers=remembers, masked=masked)
+            await kernel.run(execution, intake)
             if kernel.unreadable:
                 what = f"{kernel.unreadable} messages of the kernel could not be read"
                 self._journal.warn(f"{what}; output may be missing")

@@ -94,7 +94,7 @@ class CellExecution:
     stretch: Stretch | None = None
     """The kernel's numbers while the cell ran, where it numbers its messages."""
     unsent: int = 0
-    """How many messages the kernel numbered and did not send, as it said at the end."""
+    """How many numbers the kernel took and sent nothing with, as it said at the end."""
     seen: set[str] = field(default_factory=set)
     """Which of the messages that frame a cell's outputs have come: busy, execute_input, idle."""
     outcome: CellOutcome | None = None

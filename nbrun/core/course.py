@@ -246,15 +246,15 @@ class Course(ABC):
         return self._ask_farewell()
 
     def _ask_farewell(self) -> Effects:
-        """Ask whether more may come, and what is missing of cells was sent at all."""
-        missing = (cell for cell in self.cells.values() if cell.stretch and cell.stretch.missing)
-        counts = [cell.execution_count for cell in missing if cell.execution_count is not None]
-        return (self._aside(self._farewell.ask(self._requests, counts)),)
+        """Ask whether more may come, and whether what is missing of cells was sent at all."""
+        stretches = [cell.stretch for cell in self.cells.values() if cell.stretch]
+        doubtful = [(stretch.first, stretch.last) for stretch in stretches if stretch.missing]
+        return (self._aside(self._farewell.ask(self._requests, doubtful)),)
 
     def _end(self, now: float, ending: Ending) -> Effects:
         self._call_off(ending, now)
         for cell in self.cells.values():
-            cell.unsent = self._farewell.unsent[cell.execution_count or 0]
+            cell.unsent = self._farewell.unsent[cell.stretch.last] if cell.stretch else 0
         self.ending = self.ending or ending
         self._timers = Timers()
         return ()

@@ -7,7 +7,7 @@ descriptors. Any answer but a plain "nobody", an error too, means that somebody 
 is asked once more, for what reached the descriptors meanwhile. Other kernels are asked for their ``kernel_info``, like
 any :class:`~nbrun.core.fence.Fence`, which says nothing of the kind.
 
-Where messages of a cell seem to be missing, ipykernel is asked one thing more: whether they were ever sent
+Where messages of a cell seem to be missing, ipykernel is asked one thing more: whether there ever were any
 (:mod:`.unsent`).
 """
 
@@ -87,22 +87,22 @@ class Farewell(Fence):
         self._nobody = False
         self._idle = False
         self.unsent: Counter[int] = Counter()
-        """How many results the cells asked about had that were not sent, by execution count."""
+        """How many numbers of the stretches asked about were not sent, by the last number of each."""
 
     @property
     def asks_again(self) -> bool:
         """Tell whether a second answer, after a moment of quiet, would bring what was written meanwhile."""
         return self._asks and self._asked == 1
 
-    def ask(self, requests: Requests, doubtful: Iterable[int] = ()) -> Message:
-        """Give the question to send; `doubtful` are the execution counts of cells that seem to miss messages."""
+    def ask(self, requests: Requests, doubtful: Iterable[tuple[int, int]] = ()) -> Message:
+        """Give the question to send; `doubtful` are the first and last numbers where messages seem to be missing."""
         self._asked += 1
         self._idle = False
         if not self._asks:
             return super().ask(requests)
         expressions = {_KEY: _WRITERS}
-        if counts := [*doubtful]:
-            expressions[_UNSENT_KEY] = unsent.question(counts)
+        if stretches := [*doubtful]:
+            expressions[_UNSENT_KEY] = unsent.question(stretches)
         question = requests.execute("", silent=True, stop_on_error=False, expressions=expressions)
         self._ids.add(question.id)
         return question
@@ -111,7 +111,7 @@ class Farewell(Fence):
         """Take a part of an answer; True once no output can come any more, or the second answer is in."""
         if message.channel == Channel.SHELL:
             self._nobody = _answer(message, _KEY) == repr(_NOBODY)
-            self.unsent = Counter(unsent.counts_in(_answer(message, _UNSENT_KEY)))
+            self.unsent = unsent.amounts_in(_answer(message, _UNSENT_KEY))
         elif message.content.get("execution_state") == "idle":
             self._idle = True
         return self._idle and (self._nobody or self._asked > 1)

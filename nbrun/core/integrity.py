@@ -96,6 +96,8 @@ def is_rate_limit_notice(message: Message, own_session: str) -> bool:
 class Stretch:
     """The numbers from the end of one cell to the end of the next."""
 
+    first: int
+    """The first number that counts: behind the end of the cell before, or behind the cell's own busy."""
     last: int
     missing: int
     alone: bool
@@ -169,11 +171,13 @@ class Ledger:
         ahead = replies + self._ahead
         missing = end - base - (self._received - len(ahead)) - len(self._strangers)
         self._unsure = 2 if self._strangers else self._unsure
+        first = base + 1
         if self._unsure and missing <= SLACK:
             missing = self._missing_within()
+            first = first if self._busy is None else self._busy + 1
         early = max(-missing, 0)  # a thread's, numbered after the idle and sent before it: the next stretch's
         missing += early
-        stretch = Stretch(end, missing, alone=not self._unsure)
+        stretch = Stretch(first, end, missing, alone=not self._unsure)
         self._closed.append(stretch)
         self._base, self._end, self._last = end, None, max([end, *ahead])
         self._received, self._first = len(ahead) + early, min(ahead, default=0)

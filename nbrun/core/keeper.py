@@ -37,6 +37,7 @@ import os, re, threading
 from collections import OrderedDict
 
 session, iopub = kernel.session, kernel.iopub_thread
+remember_unsent(session)
 really_send, session_send = iopub._really_send, session.send
 numbered = re.compile(b'"msg_id": ?"%b_([0-9]+)"' % re.escape(f"{session.session}_{os.getpid()}".encode()))
 kept, replies = OrderedDict(), OrderedDict()
@@ -119,7 +120,6 @@ async def resend(stream, ident, parent):
 iopub.schedule
 kernel.control_handlers.update(nbrun_resend_request=resend)
 iopub._really_send, session.send = send_output, send
-remember_unsent(kernel.shell.displayhook)
 """
 )
 _NAMES = f"'kernel': get_ipython().kernel, 'room': {ROOM}, 'portion': {PORTION}, 'last_replies': {REPLIES}"

@@ -1,39 +1,77 @@
-"""Results that ipykernel numbered and then did not send: numbers that nobody bears, and nothing is lost.
+"""Numbers that ipykernel took and then sent nothing with: nobody bears them, and nothing is lost.
 
-ipykernel numbers the message of a result before it knows whether there is one to send. There is none for what displays
-itself (``_ipython_display_``, as plotly's figures do), and for what cannot be represented at all. So it is asked, where
-messages of a cell seem to be missing, how many such results the cell had. A kernel where :data:`REMEMBER` was run knows
-it exactly; any other knows from IPython's history whether the cell has a result and no representation of one.
+ipykernel numbers a message before it knows whether there is one to send. There is none for a result that displays
+itself (``_ipython_display_``, as plotly's figures do), for what cannot be represented at all, for what is interrupted
+while it is represented, and for what a hook of the display publisher swallows. So the kernel's session remembers them,
+from before the first cell, and is asked at the end where messages of a cell seem to be missing.
+
+A number counts as sent once its message is made ready for the socket. What is lost from there on, be it that the
+message cannot be written as JSON, is lost.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
+from nbrun.core.messages import Message, Requests
+
+ROOM = 10_000
+"""How many numbers a session remembers; of more than that the newest."""
+
 REMEMBER = """
-def remember_unsent(displayhook):
-    finish = displayhook.finish_displayhook
-    unsent = displayhook.nbrun_unsent = []
-    def finish_displayhook():
-        content = displayhook.msg["content"] if displayhook.msg else {"data": "none was numbered"}
-        if not content["data"]:
-            unsent.append(content["execution_count"])
-        finish()
-    displayhook.finish_displayhook = finish_displayhook
-"""
-"""Source of a function that lets an ipykernel's displayhook remember which cells had a result that it did not send."""
+def remember_unsent(session):
+    import os, threading
 
+    serialize, lock = session.serialize, threading.RLock()
+    own, following = f"{session.session}_{os.getpid()}", session.message_count
+    unsent = session.nbrun_unsent = {}
+
+    def note(name):
+        nonlocal following
+        process, _, number = name.rpartition("_")
+        if process != own:
+            return
+        number = int(number)
+        with lock:
+            first, following = following, max(following, number + 1)
+            for skipped in range(max(first, number - ROOM), number):
+                unsent[skipped] = None
+            unsent.pop(number, None)
+            while len(unsent) > ROOM:
+                del unsent[next(iter(unsent))]
+
+    def note_and_serialize(message, *args, **kwargs):
+        try:
+            note(message["header"]["msg_id"])
+        except Exception:
+            pass
+        return serialize(message, *args, **kwargs)
+
+    session.serialize = note_and_serialize
+""".replace("ROOM", str(ROOM))
+"""Source of a function that lets a ``Session`` of jupyter_client remember which numbers it took and sent nothing with.
+
+A message may be sent later than one with a higher number, by another thread say: its number is remembered until then.
+A forked child goes on with numbers of its own, and takes no lock that a thread may have held when it was forked.
+"""
+
+_INSTALL = f"exec({REMEMBER + 'remember_unsent(session)'!r}, {{'session': get_ipython().kernel.session}})"
 _QUESTION = """
-(lambda shell, counts: " ".join(map(str, [count for count in shell.displayhook.nbrun_unsent if count in counts]
-    if hasattr(shell.displayhook, "nbrun_unsent") else
-    [count for count in counts if count in shell.user_ns.get("_oh", ())
-        and count not in shell.history_manager.output_hist_reprs])))(__import__("IPython").get_ipython(), {counts})
+(lambda unsent: " ".join(f"{{last}}:{{sum(first <= number <= last for number in unsent)}}"
+    for first, last in {stretches}))([*__import__("IPython").get_ipython().kernel.session.nbrun_unsent])
 """
 
 
-def question(counts: Iterable[int]) -> str:
-    """Give the expression of Python to evaluate in the kernel, about the cells of these execution counts."""
-    return _QUESTION.format(counts=[*counts]).strip()
+def install(requests: Requests) -> Message:
+    """Ask an ipykernel to remember. One that cannot is none the worse for it."""
+    return requests.execute(_INSTALL, silent=True, stop_on_error=False)
 
 
-def counts_in(answer: str) -> list[int]:
-    """Read what Python shows of its value: the execution count of a cell once for each result that was not sent."""
-    return [int(count) for count in answer.strip("'").split() if count.isdecimal()]
+def question(stretches: Iterable[tuple[int, int]]) -> str:
+    """Give the expression of Python to evaluate in the kernel, about the numbers from each first to each last one."""
+    return _QUESTION.format(stretches=[*stretches]).strip()
+
+
+def amounts_in(answer: str) -> Counter[int]:
+    """Read what Python shows of its value: how many were not sent of each stretch, by its last number."""
+    words = (word.partition(":") for word in answer.strip("'").split())
+    return Counter({int(last): int(amount) for last, _, amount in words if last.isdecimal() and amount.isdecimal()})

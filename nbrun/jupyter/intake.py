@@ -4,10 +4,12 @@ Only messages are changed. Before anything else that may end the run, what was h
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
+from nbrun.core import unsent
+from nbrun.core.introduction import KernelInfo
 from nbrun.core.masking import MaskedMessages
-from nbrun.core.messages import Message
+from nbrun.core.messages import Message, Requests
 from nbrun.core.resending import ResentMessages
 from nbrun.jupyter.channel import Cut, Lost, Restored
 
@@ -16,14 +18,45 @@ DRAIN_DELAY = 60.0
 
 
 class Intake:
-    """The way of one kernel's arrivals; what is None of the two has no part in it."""
+    """The way of one kernel's arrivals; what is None of the two has no part in it.
 
-    def __init__(self, *, resent: ResentMessages | None = None, masked: MaskedMessages | None = None) -> None:
+    `first` is what is to be sent to the kernel before anything else.
+    """
+
+    def __init__(
+        self,
+        *,
+        resent: ResentMessages | None = None,
+        masked: MaskedMessages | None = None,
+        first: Iterable[Message] = (),
+    ) -> None:
         self._resent = resent
         self._masked = masked
+        self._first = [*first]
         self._draining_since: float | None = None
         self.may_delay = resent is not None
         """Whether :meth:`delays` has to be asked at all."""
+
+    @classmethod
+    def of(
+        cls,
+        info: KernelInfo,
+        requests: Requests,
+        *,
+        resends: bool,
+        remembers: bool,
+        masked: MaskedMessages | None = None,
+    ) -> Self:
+        """Give the way of what a kernel says that introduced itself so.
+
+        Of ipykernel what is lost is asked for again where `resends`; unless it `remembers` by itself which numbers it
+        took and sent nothing with, it is asked to.
+        """
+        if info.implementation != "ipython" or remembers:
+            return cls(masked=masked)
+        if resends and info.session:
+            return cls(resent=ResentMessages(requests, info.session), masked=masked)
+        return cls(masked=masked, first=[unsent.install(requests)])
 
     def take(self, arrival: Any, now: float) -> list[Any]:
         """Give what is to be fed in the place of an arrival; None for an arrival says that time has passed."""
@@ -51,7 +84,8 @@ class Intake:
 
     def requests(self) -> list[Message]:
         """Take out what is to be sent to the kernel."""
-        return [] if self._resent is None else self._resent.requests()
+        first, self._first = self._first, []
+        return first if self._resent is None else [*first, *self._resent.requests()]
 
     def deadline(self, wanted: float | None, *, delays: bool) -> float | None:
         """Give the time at which None is to be taken, where the state machine wants to be called at `wanted`."""

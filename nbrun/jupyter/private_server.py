@@ -64,6 +64,9 @@ if sys.path[0] == "" or Path(sys.path[0]) == Path.cwd():
 sys.modules["debugpy"] = None
 import ipykernel.debugger
 del sys.modules["debugpy"]
+from importlib.util import find_spec
+if find_spec("debugpy"):
+    sys.breakpointhook = lambda: None
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 {REMEMBER}
@@ -71,10 +74,9 @@ class UnlimitedIPKernelApp(IPKernelApp):
     def _bind_socket(self, s, port):
         s.setsockopt(zmq.SNDHWM, 0)
         return super()._bind_socket(s, port)
-    def init_shell(self):
-        super().init_shell()
-        if self.shell:
-            remember_unsent(self.shell.displayhook)
+    def init_kernel(self):
+        remember_unsent(self.session)
+        super().init_kernel()
     def start(self):
         super().start()
         control = self.control_thread
@@ -88,9 +90,10 @@ UnlimitedIPKernelApp.launch_instance()
 Beyond 1000 it drops them, and it has no setting for that. The limit must be lifted before the socket is bound: libzmq
 gives each later connection what the listener was made with. And it is made to believe that there is no debugger, whose
 import takes as long as all others together: nobody can attach one here, and the notebook can import debugpy all the
-same. At its end the control thread, which has just handled the request to shut down, flushes through the iopub thread.
-ipykernel stops that first, one time in four too early, and then waits for the other one until it is terminated, 2.5 s
-later; here the control thread ends before. And its displayhook remembers which results it numbered and had not to send
+same. ``breakpoint()`` does as with a debugger to which nobody is attached: nothing, where pdb would ask for input. At
+its end the control thread, which has just handled the request to shut down, flushes through the iopub thread. ipykernel
+stops that first, one time in four too early, and then waits for the other one until it is terminated, 2.5 s later; here
+the control thread ends before. And its session remembers which numbers it took and sent nothing with
 (:mod:`nbrun.core.unsent`). Nothing of this is left in the kernel's namespace.
 """
 

@@ -36,10 +36,11 @@ class KeptKernel:
         self.pid = os.getpid()
         self._count = 0
         self._cells = 0
-        self.session = SimpleNamespace(session=KERNEL, pack=pack, send=self._send)
+        self.session = SimpleNamespace(
+            session=KERNEL, pack=pack, send=self._send, message_count=0, serialize=lambda message: message
+        )
         self.iopub_thread = SimpleNamespace(_really_send=self._put, schedule=lambda work: work())
         self.control_handlers: dict[str, Any] = {}
-        self.shell = SimpleNamespace(displayhook=SimpleNamespace(finish_displayhook=lambda: None))
         names = {"kernel": self, "room": room, "portion": portion, "last_replies": last_replies}
         exec(keeper._SOURCE, names)
 

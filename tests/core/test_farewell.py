@@ -100,20 +100,20 @@ def one_message_short() -> Conversation:
     return talk
 
 
-@pytest.mark.parametrize(("unsent", "lost"), [("'7'", 0), ("'6 7'", 0), ("''", 1), ("'8'", 1), ("'7.0'", 1)], ids=str)
-def test_a_message_is_not_missing_where_the_kernel_numbered_a_result_and_had_none_to_send(
+@pytest.mark.parametrize(("unsent", "lost"), [("'6:1'", 0), ("'6:0'", 1), ("''", 1), ("'5:1'", 1)], ids=str)
+def test_a_message_is_not_missing_where_the_kernel_took_a_number_and_sent_nothing_with_it(
     unsent: str, lost: int
 ) -> None:
     talk = one_message_short()
     [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]
-    assert question.content["user_expressions"]["nbrun_unsent"] == unsent_question([7])
+    assert question.content["user_expressions"]["nbrun_unsent"] == unsent_question([(1, 6)])
     told = {"nbrun_unsent": {"status": "ok", "data": {"text/plain": unsent}, "metadata": {}}}
     ended(talk, NOBODY | told)
     incomplete = talk.run.results()[0].incomplete
     assert (incomplete.lost if incomplete else 0) == lost
 
 
-def test_where_no_message_is_missing_nothing_is_asked_about_results() -> None:
+def test_where_no_message_is_missing_nothing_is_asked_about_numbers() -> None:
     talk = at_the_end()
     [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]
     assert [*question.content["user_expressions"]] == ["nbrun"]

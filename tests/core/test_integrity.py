@@ -137,6 +137,19 @@ def test_after_a_connection_came_back_what_is_missing_within_a_cell_is_lost_all_
     assert (stretch.missing, stretch.alone) == (missing, False)
 
 
+@pytest.mark.parametrize(("is_sure", "first"), [(True, 6), (False, 10)], ids=["all of them", "those behind its busy"])
+def test_a_stretch_says_from_which_number_on_those_that_are_missing_count(is_sure: bool, first: int) -> None:
+    counted = ledger([3, 4, 5])
+    counted.follow(f"{OURS}_1")
+    if not is_sure:
+        counted.disturb()
+    for message in (status(9, "busy"), reply(12), idle(13)):
+        counted.take(message)
+    stretch = counted.close()
+    assert stretch is not None
+    assert (stretch.first, stretch.last, stretch.missing) == (first, 13, 13 - first - 1 - is_sure)
+
+
 @pytest.mark.parametrize(
     ("asked", "missing"),
     [

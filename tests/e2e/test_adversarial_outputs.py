@@ -78,14 +78,89 @@ async def test_a_result_that_displays_itself_is_no_message_missing(place: Place,
     assert datas(bundle)[0]["text/html"] == "<b>bundle</b>"
 
 
-async def test_results_of_all_lines_of_which_some_display_themselves_are_no_messages_missing(place: Place) -> None:
+@pytest.mark.parametrize("resend", [True, False], ids=["resent", "not resent"])
+async def test_results_of_all_lines_of_which_some_display_themselves_are_no_messages_missing(
+    place: Place, resend: bool
+) -> None:
     every = "get_ipython().ast_node_interactivity = 'all'"
-    outputs = await run(place, ODD_RESULTS, every, "1\nOwn()\nOwn()\n2", "%reset -f out")
+    outputs = await run(place, ODD_RESULTS, every, "1\nOwn()\nOwn()\n2", "%reset -f out", resend=resend)
     assert [output["output_type"] for output in outputs[2]] == [
         "execute_result",
         *["display_data"] * 2,
         "execute_result",
     ]
+
+
+UNSENT = {
+    "of a cell within a cell": "get_ipython().run_cell('Own()')\n3",
+    "swallowed by a hook": """publisher = get_ipython().display_pub
+swallow = lambda message: None
+publisher.register_hook(swallow)
+display(1)
+display(2)
+publisher.unregister_hook(swallow)
+3""",
+    "sent a cell later": """held = []
+hold = lambda message: held.append(message)
+publisher.register_hook(hold)
+display(4)
+publisher.unregister_hook(hold)
+3""",
+    "taken by hand": "session = get_ipython().kernel.session\nsession.msg('status')\nsession.msg_id\n3",
+    "more than mean anything beside others": "for _ in range(30): get_ipython().displayhook(Own())\n3",
+    "of a forked child": """import os
+if not (child := os.fork()):
+    get_ipython().kernel.session.msg('status')
+    os._exit(0)
+os.waitpid(child, 0)
+3""",
+    "of a shell within the shell": """import builtins, IPython
+def nobody(*_):
+    raise EOFError
+asking, builtins.input = builtins.input, nobody
+IPython.embed()
+builtins.input = asking
+Own()""",
+    "behind that": "3",
+}
+"""Cells that let ipykernel take numbers for messages that it then does not send, or not yet."""
+SEND_LATE = "get_ipython().kernel.session.send(publisher.pub_socket, held[0], ident=b'display_data');"
+
+
+@pytest.mark.parametrize("resend", [True, False], ids=["resent", "not resent"])
+async def test_a_number_that_nothing_was_sent_with_is_no_message_missing(place: Place, resend: bool) -> None:
+    outputs = await run(place, ODD_RESULTS, *UNSENT.values(), SEND_LATE, resend=resend)
+    assert [data["text/plain"] for data in datas(outputs[1])] == ["'shown by itself'", "3"]
+    assert [[data["text/plain"] for data in datas(each)] for each in outputs[2:]] == [
+        ["3"],
+        ["3", "4"],
+        ["3"],
+        [*["'shown by itself'"] * 30, "3"],
+        ["3"],
+        ["'shown by itself'"],
+        ["3"],
+        [],
+    ]
+
+
+async def test_what_is_lost_among_numbers_that_nothing_was_sent_with_is_missing(place: Place) -> None:
+    lost = "for _ in range(30): get_ipython().displayhook(Own())\nprint(chr(0xd800))"
+    result = await place.run("1", "2", "3", ODD_RESULTS, lost, "4")
+    assert [cell.incomplete.lost if cell.incomplete else 0 for cell in result.cells] == [0, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("resend", [True, False], ids=["resent", "not resent"])
+async def test_a_representation_that_is_interrupted_is_no_message_missing(place: Place, resend: bool) -> None:
+    odd = "class Odd:\n    def __repr__(self): raise KeyboardInterrupt\nOdd()"
+    result = await place.run(odd, "1", allow_errors=True, resend=resend)
+    assert [cell.error and cell.error.ename for cell in result.cells] == ["KeyboardInterrupt", None]
+    assert [cell.incomplete for cell in result.cells] == [None, None]
+
+
+async def test_a_breakpoint_is_passed_where_nobody_is_attached(place: Place) -> None:
+    """As with nbclient: it is the debugger's own, which is in every kernel of ipykernel."""
+    [outputs] = await run(place, "breakpoint()\nprint('past it')\nbreakpoint()")
+    assert text_of(outputs) == "past it\n"
 
 
 async def test_a_result_without_any_representation_is_no_message_missing(place: Place) -> None:

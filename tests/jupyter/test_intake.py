@@ -2,6 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
+
+from nbrun.core import keeper, unsent
+from nbrun.core.introduction import KernelInfo
 from nbrun.core.keeper import RESEND_REPLY
 from nbrun.core.masking import Mask, MaskedMessages
 from nbrun.core.messages import Channel, Message, Requests
@@ -43,6 +47,26 @@ def test_without_anything_to_do_everything_passes() -> None:
     assert [intake.take(each, 0.0) for each in (what, None, LOST)] == [[what], [None], [LOST]]
     assert (intake.requests(), intake.deadline(5.0, delays=True), intake.release()) == ([], 5.0, [])
     assert not intake.delays(0.0, is_draining=True, is_stopping=False)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "session", "resends", "remembers", "asked"),
+    [
+        ("ipython", KERNEL, True, False, keeper.INSTALL),
+        ("ipython", None, True, False, unsent.install(Requests(OURS)).content["code"]),
+        ("ipython", KERNEL, False, False, unsent.install(Requests(OURS)).content["code"]),
+        ("ipython", KERNEL, False, True, None),
+        ("IRkernel", KERNEL, True, False, None),
+    ],
+    ids=["the keeper", "no session", "not to be asked again", "one that remembers by itself", "another kernel"],
+)
+def test_ipykernel_is_asked_first_to_remember_what_it_sends_or_what_it_does_not(
+    implementation: str, session: str | None, resends: bool, remembers: bool, asked: str | None
+) -> None:
+    info = KernelInfo({}, implementation, "5.3", "", session)
+    intake = Intake.of(info, Requests(OURS), resends=resends, remembers=remembers)
+    assert [each.content["code"] for each in intake.requests()] == ([] if asked is None else [asked])
+    assert intake.requests() == []
 
 
 def test_what_is_held_comes_out_in_order_and_masked() -> None:
