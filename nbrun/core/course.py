@@ -170,8 +170,11 @@ class Course(ABC):
         ending = endings.ending_after(cell, self._total)
         if ending is None:
             return self._send_next(now)
-        obeys = cell.reply is not None and not cell.asks_exit
-        return self._drain(now, ending) if obeys else self._end(now, ending)
+        if cell.reply is not None and not cell.asks_exit:
+            return self._drain(now, ending)
+        if cell.reply is not None:
+            self._farewell.hear(cell.reply, self._doubtful())
+        return self._end(now, ending)
 
     def _settle(self, now: float, outcome: CellOutcome | None = None, error: CellError | None = None) -> None:
         cell, self._current = self._current, None
@@ -247,9 +250,12 @@ class Course(ABC):
 
     def _ask_farewell(self) -> Effects:
         """Ask whether more may come, and whether what is missing of cells was sent at all."""
+        return (self._aside(self._farewell.ask(self._requests, self._doubtful())),)
+
+    def _doubtful(self) -> list[tuple[int, int]]:
+        """Give the first and the last number of each stretch where messages seem to be missing."""
         stretches = [cell.stretch for cell in self.cells.values() if cell.stretch]
-        doubtful = [(stretch.first, stretch.last) for stretch in stretches if stretch.missing]
-        return (self._aside(self._farewell.ask(self._requests, doubtful)),)
+        return [(stretch.first, stretch.last) for stretch in stretches if stretch.missing]
 
     def _end(self, now: float, ending: Ending) -> Effects:
         self._call_off(ending, now)

@@ -107,6 +107,10 @@ class Farewell(Fence):
         self._ids.add(question.id)
         return question
 
+    def hear(self, last_words: Message, doubtful: Iterable[tuple[int, int]]) -> None:
+        """Take what a kernel said of the doubtful as it was told to exit: it will not be there to be asked."""
+        self.unsent = unsent.amounts_told(last_words, doubtful)
+
     def ends(self, message: Message) -> bool:
         """Take a part of an answer; True once no output can come any more, or the second answer is in."""
         if message.channel == Channel.SHELL:

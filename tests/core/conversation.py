@@ -125,9 +125,9 @@ class Conversation:
             self._take(self.run.tick(deadline))
         self.now = now
 
-    def numbered(self, number: int, kind: str, content: dict[str, Any], *, channel: str = Channel.IOPUB) -> Effects:
+    def numbered(self, number: int, kind: str, content: dict[str, Any], **options: Any) -> Effects:
         """Let a message about the running cell arrive that bears one of the kernel's numbers."""
-        said = message(kind, content, parent=self.request, channel=channel)
+        said = message(kind, content, parent=self.request, **options)
         return self.hear(replace(said, header={**said.header, "msg_id": f"{KERNEL}_77_{number}"}))
 
     def status(self, state: str, parent: str | None = None) -> Effects:

@@ -113,6 +113,19 @@ def test_a_message_is_not_missing_where_the_kernel_took_a_number_and_sent_nothin
     assert (incomplete.lost if incomplete else 0) == lost
 
 
+@pytest.mark.parametrize(("told", "lost"), [([3], 0), ([], 1), ([7], 1)], ids=str)
+def test_a_kernel_that_was_told_to_exit_is_not_asked_but_heard(told: list[int], lost: int) -> None:
+    talk = Conversation("exit()", ask_for_writers=True)
+    talk.numbered(1, "status", {"execution_state": "busy"})
+    talk.numbered(2, "execute_input", {"execution_count": 7})
+    content = {"status": "ok", "payload": [{"source": "ask_exit", "keepkernel": False}]}
+    talk.numbered(4, "execute_reply", content, channel=Channel.SHELL, metadata={"nbrun_unsent": told})
+    talk.numbered(5, "status", {"execution_state": "idle"})
+    assert talk.run.ending is not None
+    incomplete = talk.run.results()[0].incomplete
+    assert (incomplete.lost if incomplete else 0) == lost
+
+
 def test_where_no_message_is_missing_nothing_is_asked_about_numbers() -> None:
     talk = at_the_end()
     [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]

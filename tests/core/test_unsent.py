@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from jupyter_client.session import Session
 
-from nbrun.core.messages import Requests
-from nbrun.core.unsent import REMEMBER, ROOM, amounts_in, install, question
+from nbrun.core.messages import Channel, Message, Requests
+from nbrun.core.unsent import REMEMBER, ROOM, amounts_in, amounts_told, install, question
 from tests.core.conversation import OURS
 
 
@@ -111,6 +111,25 @@ def test_it_is_asked_for_the_amounts_from_first_to_last_numbers(session: Session
     answer = asked_of(session, lambda python: eval(expression, python))
     assert answer == "6:2 7:1 8:0 999:2"
     assert amounts_in(repr(answer)) == {6: 2, 7: 1, 8: 0, 999: 2}
+
+
+def test_a_kernel_that_is_told_to_exit_tells_them_in_its_reply(session: Session) -> None:
+    session.msg("execute_result")  # 3
+    left, stays = (
+        session.send(None, "execute_reply", {"status": "ok", "payload": [{"source": source}]})
+        for source in ("ask_exit", "page")
+    )
+    assert left is not None
+    assert stays is not None
+    assert (left["metadata"], stays["metadata"]) == ({"nbrun_unsent": [3]}, {})
+
+
+@pytest.mark.parametrize(
+    ("told", "amounts"), [([3, 4, 9, "5"], {5: 2, 7: 0}), ([], {5: 0, 7: 0}), (None, {5: 0, 7: 0})], ids=str
+)
+def test_such_a_reply_is_read_for_the_amounts_from_first_to_last_numbers(told: Any, amounts: dict[int, int]) -> None:
+    reply = Message(Channel.SHELL, {}, {}, {}, {"nbrun_unsent": told})
+    assert amounts_told(reply, [(1, 5), (6, 7)]) == amounts
 
 
 @pytest.mark.parametrize("answer", ["''", "", "'7'", "'7:1.0 x:1'", "None"], ids=str)

@@ -143,6 +143,12 @@ async def test_a_number_that_nothing_was_sent_with_is_no_message_missing(place: 
     ]
 
 
+@pytest.mark.parametrize("resend", [True, False], ids=["resent", "not resent"])
+async def test_nor_is_it_where_the_last_cell_tells_the_kernel_to_exit(place: Place, resend: bool) -> None:
+    outputs = await run(place, ODD_RESULTS, "Own()", "get_ipython().displayhook(Own())\nexit()", resend=resend)
+    assert [datas(each) for each in outputs[1:]] == [[{"text/plain": "'shown by itself'"}]] * 2
+
+
 async def test_what_is_lost_among_numbers_that_nothing_was_sent_with_is_missing(place: Place) -> None:
     lost = "for _ in range(30): get_ipython().displayhook(Own())\nprint(chr(0xd800))"
     result = await place.run("1", "2", "3", ODD_RESULTS, lost, "4")
