@@ -151,7 +151,10 @@ async def test_nor_is_it_where_the_last_cell_tells_the_kernel_to_exit(place: Pla
 
 async def test_what_is_lost_among_numbers_that_nothing_was_sent_with_is_missing(place: Place) -> None:
     lost = "for _ in range(30): get_ipython().displayhook(Own())\nprint(chr(0xd800))"
-    result = await place.run("1", "2", "3", ODD_RESULTS, lost, "4")
+    with pytest.MonkeyPatch.context() as patch:
+        # Where it sees that pytest runs it, the kernel's writing thread may not survive what it cannot write.
+        patch.delenv("PYTEST_CURRENT_TEST")
+        result = await place.run("1", "2", "3", ODD_RESULTS, lost, "4")
     assert [cell.incomplete.lost if cell.incomplete else 0 for cell in result.cells] == [0, 0, 0, 0, 1, 0]
 
 
