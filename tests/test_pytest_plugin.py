@@ -53,6 +53,13 @@ def test_executed_notebooks_are_written_back_only_if_asked_for(tmp_path: Path) -
     assert '"1\\n"' in path.read_text()
 
 
+def test_what_child_processes_write_is_collected_under_pytest_too(tmp_path: Path) -> None:
+    tells = "import os\nassert 'PYTEST_CURRENT_TEST' in os.environ\nos.system('echo from a child')"
+    path = write_notebook(tmp_path / "fine.ipynb", notebook(tells))
+    assert "1 passed" in run_pytest(tmp_path, "--nbrun", "--nbrun-save").stdout
+    assert '"from a child\\n"' in path.read_text()
+
+
 def test_the_settings_of_the_project_hold_and_what_is_typed_counts_before_them(tmp_path: Path) -> None:
     shows = notebook(
         code("region, year = 'none', 0", tags=["parameters"]), "print(TOKEN, region, year)\nopen('made', 'x')"

@@ -57,6 +57,7 @@ FRAME_LIMIT = 2 << 30
 """Bytes of a message to a kernel."""
 
 LAUNCH_IPYKERNEL = f"""\
+import os
 import sys
 from pathlib import Path
 if sys.path[0] == "" or Path(sys.path[0]) == Path.cwd():
@@ -74,6 +75,11 @@ class UnlimitedIPKernelApp(IPKernelApp):
     def _bind_socket(self, s, port):
         s.setsockopt(zmq.SNDHWM, 0)
         return super()._bind_socket(s, port)
+    def init_io(self):
+        test = os.environ.pop("PYTEST_CURRENT_TEST", None)
+        super().init_io()
+        if test is not None:
+            os.environ["PYTEST_CURRENT_TEST"] = test
     def init_kernel(self):
         remember_unsent(self.session)
         super().init_kernel()
@@ -90,11 +96,12 @@ UnlimitedIPKernelApp.launch_instance()
 Beyond 1000 it drops them, and it has no setting for that. The limit must be lifted before the socket is bound: libzmq
 gives each later connection what the listener was made with. And it is made to believe that there is no debugger, whose
 import takes as long as all others together: nobody can attach one here, and the notebook can import debugpy all the
-same. ``breakpoint()`` does as with a debugger to which nobody is attached: nothing, where pdb would ask for input. At
-its end the control thread, which has just handled the request to shut down, flushes through the iopub thread. ipykernel
-stops that first, one time in four too early, and then waits for the other one until it is terminated, 2.5 s later; here
-the control thread ends before. And its session remembers which numbers it took and sent nothing with
-(:mod:`nbrun.core.unsent`). Nothing of this is left in the kernel's namespace.
+same. ``breakpoint()`` does as with a debugger to which nobody is attached: nothing, where pdb would ask for input. Nor
+does it see that pytest runs it, if so: it would not collect what child processes write. At its end the control thread,
+which has just handled the request to shut down, flushes through the iopub thread. ipykernel stops that first, one time
+in four too early, and then waits for the other one until it is terminated, 2.5 s later; here the control thread ends
+before. And its session remembers which numbers it took and sent nothing with (:mod:`nbrun.core.unsent`). Nothing of
+this is left in the kernel's namespace.
 """
 
 IPYKERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:",)

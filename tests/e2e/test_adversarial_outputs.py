@@ -20,10 +20,7 @@ def datas(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 async def run(place: Place, *cells: str, **options: Any) -> list[list[dict[str, Any]]]:
     """Run cells that are all to pass; give the saved outputs, of a file that is valid JSON."""
-    with pytest.MonkeyPatch.context() as patch:
-        # Where it sees that pytest runs it, ipykernel does not collect what child processes write.
-        patch.delenv("PYTEST_CURRENT_TEST")
-        result = await place.run(*cells, **options)
+    result = await place.run(*cells, **options)
     assert result.exit_code == ExitCode.OK, result.problem
     (place.folder / "notebook.ipynb").read_bytes().decode("utf-8")
     json.loads((place.folder / "notebook.ipynb").read_text(), parse_constant=no_constant)
@@ -151,10 +148,7 @@ async def test_nor_is_it_where_the_last_cell_tells_the_kernel_to_exit(place: Pla
 
 async def test_what_is_lost_among_numbers_that_nothing_was_sent_with_is_missing(place: Place) -> None:
     lost = "for _ in range(30): get_ipython().displayhook(Own())\nprint(chr(0xd800))"
-    with pytest.MonkeyPatch.context() as patch:
-        # Where it sees that pytest runs it, the kernel's writing thread may not survive what it cannot write.
-        patch.delenv("PYTEST_CURRENT_TEST")
-        result = await place.run("1", "2", "3", ODD_RESULTS, lost, "4")
+    result = await place.run("1", "2", "3", ODD_RESULTS, lost, "4")
     assert [cell.incomplete.lost if cell.incomplete else 0 for cell in result.cells] == [0, 0, 0, 0, 1, 0]
 
 
