@@ -251,8 +251,15 @@ class CellExecution:
         if content.get("status") == "ok" or self.aborted:
             return None
         lines = traceback_lines(content.get("traceback"))
-        return CellError(text(content.get("ename")), text(content.get("evalue")), lines)
+        ename, evalue = text(content.get("ename")), text(content.get("evalue"))
+        if ename == _NOTHING_RAISED:
+            for shown in (output for output in reversed(self.area.render()) if output["output_type"] == "error"):
+                return CellError(shown["ename"], shown["evalue"], shown["traceback"])
+        return CellError(ename, evalue, lines)
 
+
+_NOTHING_RAISED = "NoneType"
+"""What ipykernel's reply names where a result's own representation raised; the ``error`` message names what."""
 
 _STOPPED = {
     Stop.CELL_TIMEOUT: CellOutcome.TIMED_OUT,

@@ -54,6 +54,18 @@ def shown(cell: CellExecution) -> list[str]:
 # Signs ---------------------------------------------------------------------------------------------------------------
 
 
+def test_an_error_that_the_reply_has_no_name_for_is_named_as_it_was_shown() -> None:
+    """So ipykernel replies where a result's representation raised."""
+    cell = sent()
+    cell.area.take(message("error", {"ename": "ValueError", "evalue": "bad repr", "traceback": ["line"]}))
+    cell.on_reply(failed("NoneType", "None"))
+    cell.settle(12.5)
+    assert cell.error == CellError("ValueError", "bad repr", ["line"])
+    unshown = settled(failed("NoneType", "None"))
+    assert unshown.error is not None
+    assert unshown.error.ename == "NoneType", "nothing says more"
+
+
 def test_reply_and_then_idle_complete_a_cell() -> None:
     cell = sent()
     states = [cell.state]
