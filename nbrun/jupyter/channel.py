@@ -46,6 +46,8 @@ PONG_GRACE = 1.0
 """Seconds that a pong may come later than that answer, from a server that was busy and wakes up."""
 DEAD_AFTER = 100.0
 """Seconds of silence after which nobody is asked any more. A big save can hold up a server's loop for long."""
+PUT_ASIDE = 0.3
+"""Seconds that a server may take to put aside what a kernel said before it became idle."""
 CLOSE_LIMIT = 1.0
 
 
@@ -253,6 +255,10 @@ class KernelChannel:
         async for attempt in self._patience.attempts():
             with attempt:
                 is_busy = await self._find()
+                if not is_busy:
+                    # A server asks an idle kernel a question before it lets anybody in, and swallows what of the
+                    # kernel's last words it has not put aside yet.
+                    await asyncio.sleep(PUT_ASIDE)
                 await self.connect()
         unsent, self._unsent = self._unsent, []
         for message in unsent:

@@ -27,9 +27,6 @@ from nbrun.jupyter.kernels import Kernels
 from nbrun.jupyter.retry import ONCE, RECONNECT, RetryPolicy
 from nbrun.jupyter.server_process import ServerProcess
 
-PUT_ASIDE = 0.3
-"""Seconds that a server may take to put aside what a kernel said before it became idle."""
-
 
 @dataclass(frozen=True, slots=True)
 class Probed:
@@ -340,10 +337,6 @@ async def connect_kernel(
             if await process.is_another():
                 raise ServerRestarted("the server was restarted, and with it went the kernel") from None
             raise
-        if state == "idle":
-            # A server asks an idle kernel a question before it lets anybody in, and swallows what of the kernel's last
-            # words it has not put aside yet.
-            await asyncio.sleep(PUT_ASIDE)
         return state == "busy"
 
     # Who does not come back to a server need not know it again.

@@ -173,7 +173,7 @@ async def test_a_connection_is_not_given_up_as_long_as_its_server_answers_nobody
     for name, seconds in {"PING_EVERY": 0.3, "PONG_WITHIN": 0.3, "PONG_GRACE": 0.2}.items():
         monkeypatch.setattr(channel, name, seconds)
     assert on_stock.server is not None
-    path = on_stock.write(notebook(COUNTING.format(3, 1.0)))
+    path = on_stock.write(notebook(COUNTING.format(2, 0.3)))
     async with proxy(on_stock.server) as wire, live_run(path, **{**on_stock.options, "server": wire.url}) as live:
         await live.watch.printed(r"\b0\b")
         wire.heard.clear()
