@@ -13,9 +13,11 @@ all, because the line was already known to be dead, waits for the next one.
 import asyncio
 import contextlib
 import math
+import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -49,6 +51,9 @@ DEAD_AFTER = 100.0
 PUT_ASIDE = 0.3
 """Seconds that a server may take to put aside what a kernel said before it became idle."""
 CLOSE_LIMIT = 1.0
+_TCP = (sockets.AF_INET, sockets.AF_INET6)
+_QUICKACK: int | None = getattr(sockets, "TCP_QUICKACK", None)
+"""Linux has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +102,28 @@ class _Connect(connect):
 
 
 class _Connection(ClientConnection):
-    """Knows when something came last, a part of a message too: behind a large one, a pong may be long on its way."""
+    """Knows when something came last, a part of a message too: behind a large one, a pong may be long on its way.
+
+    And acknowledges at once what has come by TCP. Jupyter Server lets TCP gather its small messages: the second one of
+    a cell waits until the first is acknowledged, and who has nothing to send puts that off for 40 ms.
+    """
 
     heard_at = 0.0
+    acknowledge: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Find out what it is that has been connected."""
+        line = transport.get_extra_info("socket")
+        if line is not None and line.family in _TCP and _QUICKACK is not None:
+            self.acknowledge = partial(line.setsockopt, sockets.IPPROTO_TCP, _QUICKACK, 1)
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
+        """Take what has come."""
         self.heard_at = self.loop.time()
+        if self.acknowledge is not None:
+            with contextlib.suppress(OSError):  # it may be closed by now
+                self.acknowledge()  # each time: the system goes back to its habit
         super().data_received(data)
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import math
+import socket
 import struct
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -132,6 +134,28 @@ async def test_a_server_that_names_no_subprotocol_is_spoken_to_in_json(kind: str
             arrivals = await kernel.answers(await kernel.ask("print('é中😀')"))
             assert kernel.channel.subprotocol is Subprotocol.LEGACY
     assert text_of(arrivals) == "é中😀\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can be told to acknowledge at once")
+async def test_what_comes_by_tcp_is_acknowledged_at_once_for_the_server_waits_for_that(
+    server: RunningServer, kernel_id: str
+) -> None:
+    async with conversation(server, kernel_id) as kernel:
+        connection = kernel.channel._socket
+        assert connection is not None
+        assert connection.acknowledge is not None
+        acknowledge, times = connection.acknowledge, 0
+
+        def count() -> None:
+            nonlocal times
+            times += 1
+            acknowledge()
+            line = connection.transport.get_extra_info("socket")
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
+
+        connection.acknowledge = count
+        await kernel.answers(await kernel.ask("1"))
+    assert times > 1
 
 
 async def test_a_message_of_more_than_the_librarys_megabyte_is_read(server: RunningServer, kernel_id: str) -> None:
