@@ -5,7 +5,8 @@ checker that happens to be installed. One of them, ``rfc3987_syntax``, compiles 
 it is imported; that takes more than a second, and no notebook schema asks for it. Another, ``rfc3986_validator``,
 compiles regular expressions as long as a page, and ``isoduration`` imports ``arrow``, which it needs only to read a
 duration. :mod:`httpx` imports its command line, and with it rich and pygments. All that is put off until somebody
-really asks; the answers are the same ones. So is :mod:`nbformat` itself, which a run needs only where a save failed.
+really asks; the answers are the same ones. So is :mod:`nbformat` itself, which a run on a private server needs only
+where a save failed.
 
 Import this module before :mod:`httpx`, :mod:`nbformat` and :mod:`jupyter_server`. It is the one place of its kind, acts
 when it is imported, and imports the standard library only.

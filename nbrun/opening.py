@@ -5,11 +5,13 @@ One run and many use the same: a :class:`Host` is a server that is open, and giv
 git root where there is one, so that kernels start in each notebook's own folder, as they do in JupyterLab.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbrun.core.notebook_text import get_ready
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint, contents_path
@@ -74,6 +76,8 @@ async def existing_host(access: Access, starting: Callable[[], None] = lambda: N
     destination = Endpoint.parse(access.server or "", access.token, access.password)
     starting()
     async with connect(destination, options=HttpOptions(access.ca_file, verify=access.verify)) as client:
+        # A save there is proved by the text of the file. What that needs is imported while the server is waited for.
+        asyncio.get_running_loop().run_in_executor(None, get_ready)
 
         def find(place: Place, warn: Callable[[str], None]) -> Notebook:
             cwd = contents_path(place.cwd) if place.cwd else None

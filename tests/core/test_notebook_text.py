@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from typing import Any
 
 import nbformat
@@ -76,6 +78,14 @@ def test_cell_by_cell_it_is_the_same_text(sources: list[str], metadata: Any, mor
     more = {key: value for key, value in more.items() if key not in NOTEBOOK}
     notebook = {**more, "nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     assert b"".join(notebook_pieces(notebook, "0123abcd")) == notebook_text(notebook).encode("utf-8", "replace")
+
+
+def test_what_the_first_text_needs_can_be_imported_beforehand() -> None:
+    code = (
+        "import sys; from nbrun.core.notebook_text import get_ready; before = 'nbformat.v4' in sys.modules;"
+        "get_ready(); print(before, 'nbformat.v4' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False True\n"
 
 
 def test_a_files_text_is_read_back_with_its_texts_joined() -> None:
