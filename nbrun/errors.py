@@ -128,5 +128,9 @@ class KernelStartFailed(KernelError):
     """The kernel did not come up, or not in time."""
 
 
+class KernelNotLaunched(KernelStartFailed):
+    """The program that the kernelspec names cannot be run at all."""
+
+
 class KernelDied(KernelError):
     """The kernel is no more, or is no longer the one this run was talking to."""

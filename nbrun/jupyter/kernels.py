@@ -8,18 +8,21 @@ the same UUID finds the session again when the answer to the request was lost on
 
 import asyncio
 import contextlib
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from nbrun.errors import KernelStartFailed, NoSuchKernel, NotFound, RequestRefused, ServerError
+from nbrun.errors import KernelNotLaunched, KernelStartFailed, NoSuchKernel, NotFound, RequestRefused, ServerError
 from nbrun.jupyter.endpoint import api_path, contents_path
 from nbrun.jupyter.exchange import LONG, Fields
 from nbrun.jupyter.http import Http
 from nbrun.jupyter.retry import ONCE, PATIENT_GET, START, TEARDOWN, RetryPolicy
 
+_NOT_LAUNCHED = re.compile(r"\[Errno \d+\] (?P<why>[^\n]+?): '(?P<path>[^'\n]+)'")
+"""How the server tells that the operating system would not run a kernel's program."""
 SWEEP_LOOKS = 20
 SWEEP_LIMIT = 5.0
 """Seconds that an interrupted start may take to find and delete the kernel it had asked for."""
@@ -136,6 +139,12 @@ class Sessions:
             if error.status == 501:
                 raise NoSuchKernel(
                     str(error), hint="`jupyter kernelspec list` on the server shows what it can start."
+                ) from None
+            if error.status == 500 and (found := _NOT_LAUNCHED.search(str(error))):
+                raise KernelNotLaunched(
+                    f"kernel {body['kernel'].get('name', '')}: cannot be launched: {found['why']}: {found['path']}",
+                    hint="If its kernelspec is of an environment that is gone, install the kernel anew, or choose "
+                    "another with --kernel.",
                 ) from None
             if error.status == 500:
                 raise KernelStartFailed(str(error), hint="The server's log says more.") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbrun.core.introduction import KernelInfo
-from nbrun.errors import KernelError, KernelStartFailed, NbrunError, NotFound, ServerUnreachable
+from nbrun.errors import KernelError, KernelNotLaunched, KernelStartFailed, NbrunError, NotFound, ServerUnreachable
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.kernel import Kernel, connect_kernel
 from nbrun.jupyter.kernels import SessionModel
@@ -120,6 +120,8 @@ class Server:
         try:
             async with asyncio.timeout(startup):
                 return await asyncio.shield(starting)
+        except KernelNotLaunched:
+            raise  # which says all there is to say
         except KernelStartFailed as error:
             raise self._with_log(error) from None
         except (TimeoutError, asyncio.CancelledError) as error:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from nbrun.errors import KernelStartFailed, RequestRefused
+from nbrun.errors import KernelNotLaunched, KernelStartFailed, RequestRefused
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernelspecs import KernelSpec
@@ -29,10 +29,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of this module alone, so that its sessions can be counted, with kernels that do not come up."""
     folder = tmp_path_factory.mktemp("jupyter-path")
     for name, program in PROGRAMS.items():
-        spec = folder / "kernels" / name
-        spec.mkdir(parents=True)
+        place = folder / "kernels" / name
+        place.mkdir(parents=True)
         argv = [sys.executable, "-c", program, "{connection_file}"]
-        (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": name, "language": "python"}))
+        (place / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": name, "language": "python"}))
+    missing = folder / "kernels" / "missing"
+    missing.mkdir()
+    spec = {"argv": ["/no/such/program", "{connection_file}"], "display_name": "missing", "language": "python"}
+    (missing / "kernel.json").write_text(json.dumps(spec))
     arguments = ["--KernelRestarter.restart_limit=0", "--MappingKernelManager.kernel_info_timeout=3"]
     with jupyter_server(tmp_path_factory.mktemp("files"), args=arguments, env={"JUPYTER_PATH": str(folder)}) as server:
         yield server
@@ -81,6 +85,13 @@ async def test_a_kernel_that_dies_at_its_start_did_not_start(there: Server) -> N
             pass
     assert str(raised.value).endswith("\nthe last lines of a log")
     assert raised.value.hint
+
+
+async def test_of_a_program_that_is_not_there_the_servers_log_says_nothing_more(there: Server) -> None:
+    there = Server(there.client, log_tail=lambda: "Traceback (most recent call last)\n")
+    with pytest.raises(KernelNotLaunched, match=r"missing: cannot be launched: .*/no/such/program$"):
+        async with there.session("nb.ipynb", await spec(there, "missing"), startup=LIMIT, warn=print):
+            pass
 
 
 async def test_a_kernel_that_hangs_at_its_start_is_given_up_at_the_limit(there: Server) -> None:
