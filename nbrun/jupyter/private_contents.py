@@ -105,7 +105,7 @@ class PrivateContents(AsyncLargeFileManager):
                 saved = await super().save(model, path)
         finally:
             _SAVING.reset(saving)
-        if saved["type"] == "notebook":
+        if model["type"] == "notebook":  # not what is saved as a plain file under a notebook's name
             saved |= self._hash(self._written[self._get_os_path(path.strip("/"))][1])
         return saved
 

@@ -16,7 +16,7 @@ from jupyter_server.auth import passwd
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import Endpoint
 from tests.jupyter.places import Place
-from tests.support.proxy import Proxy, proxy
+from tests.support.proxy import Proxy
 from tests.support.servers import START_LIMIT, RunningServer, jupyter_server, pause, stop
 
 PASSWORD = "correct horse; battery & staple"
@@ -82,13 +82,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of which a test needs a folder; modules that ask for more have one of that name of their own."""
     with jupyter_server(tmp_path_factory.mktemp("files"), base_url="/pre/") as server:
         yield server
-
-
-@pytest.fixture
-async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
-    """A proxy before the server."""
-    async with proxy(server) as wire:
-        yield wire
 
 
 @pytest.fixture

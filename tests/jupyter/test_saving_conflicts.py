@@ -365,6 +365,12 @@ async def test_a_private_servers_hash_is_that_of_the_file_whoever_wrote_it(tmp_p
         assert saved.model.hash != (await client.contents.stat("folder/nb.ipynb")).hash == hash_of(place.file)
 
 
+async def test_a_private_server_takes_a_notebook_as_a_plain_file_too(tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path) as embedded, Client(embedded.endpoint) as client:
+        await client.contents.save_file("nb.ipynb", json.dumps(EXECUTED))
+        assert (await client.contents.stat("nb.ipynb")).hash == hash_of(tmp_path / "nb.ipynb")
+
+
 def hash_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
@@ -15,23 +14,11 @@ from nbrun.jupyter.retry import ONCE
 from tests.support.frames import MessageEnds, websocket_frame
 from tests.support.live_runs import live_run, text_of
 from tests.support.notebooks import notebook, read_notebook, write_notebook
-from tests.support.proxy import FOR_EVER, Proxy, proxy
-from tests.support.servers import RunningServer, jupyter_server
+from tests.support.proxy import FOR_EVER, Proxy
+from tests.support.servers import RunningServer
 
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 COUNTS = "for number in range(40):\n    print(number, flush=True)\n    import time; time.sleep(0.01)"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with jupyter_server(tmp_path_factory.mktemp("files")) as server:
-        yield server
-
-
-@pytest.fixture
-async def wire(server: RunningServer) -> AsyncIterator[Proxy]:
-    async with proxy(server) as wire:
-        yield wire
 
 
 @pytest.fixture
