@@ -42,7 +42,7 @@ from nbrun.core.effects import (
 from nbrun.core.endings import Ending, place_of
 from nbrun.core.events import OutputArrived
 from nbrun.core.integrity import is_rate_limit_notice
-from nbrun.core.messages import Channel, Message
+from nbrun.core.messages import KERNEL_INFO, Channel, Message
 from nbrun.core.results import CellOutcome, CellResult, Outcome, Problem
 from nbrun.errors import NbrunError
 
@@ -155,6 +155,8 @@ class Execution(Course):
     def _on_iopub(self, message: Message, now: float) -> Effects:
         kind = message.type
         cell, owner = self._window.cell_of(message), self._window.owner_of(message)
+        if owner is None and message.parent_type == KERNEL_INFO:
+            owner, cell = self._current, self._current if self._window.ends_cell(message) else None
         if owner is not None and owner.reply is not None and "" < message.date <= owner.reply.date:
             self._heard_at = now  # sent before the reply, and only now here
         if owner is not None and self._draining:

@@ -14,6 +14,9 @@ from typing import Any
 PROTOCOL_VERSION = "5.3"
 """A header without a version is taken for protocol 4, and ipykernel then never answers."""
 
+KERNEL_INFO = "kernel_info_request"
+"""The type of the question that frontends, and servers for themselves, ask at any time."""
+
 Json = Mapping[str, Any]
 """A JSON object as it came; never changed in place."""
 
@@ -67,6 +70,11 @@ class Message:
         """Give the ``msg_id`` of the request that this message answers; empty where it answers none."""
         return _text(self.parent.get("msg_id"))
 
+    @property
+    def parent_type(self) -> str:
+        """Give the ``msg_type`` of that request; empty where it is not told."""
+        return _text(self.parent.get("msg_type"))
+
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
@@ -113,7 +121,7 @@ class Requests:
 
     def kernel_info(self, channel: Channel = Channel.SHELL) -> Message:
         """Ask what the kernel is; also the fence that shows every earlier shell request to be finished."""
-        return self._make(channel, "kernel_info_request", {})
+        return self._make(channel, KERNEL_INFO, {})
 
     def complete(self, code: str, cursor_pos: int) -> Message:
         """Ask for completions at `cursor_pos`, counted in Unicode code points."""

@@ -49,6 +49,7 @@ class Window:
         self._flying = 0
         self._asked_for: dict[str, CellExecution] = {}
         self._asides: dict[str, CellExecution] = {}
+        self._idled: set[str] = set()
         self.total = len(self._waiting)
 
     # Cells ---------------------------------------------------------------------------------------------------------
@@ -155,3 +156,15 @@ class Window:
     def owner_of(self, message: Message) -> CellExecution | None:
         """Give the cell whose output a message would be."""
         return self._asked_for.get(message.parent_id) or self._asides.get(message.parent_id)
+
+    def ends_cell(self, message: Message) -> bool:
+        """Tell whether an idle that names a question as its parent is that of the cell which runs.
+
+        Some kernels (ILua) know one parent only, that of the request that came last: a question of the server's that
+        meets a cell has the idle of its own, and then the cell's.
+        """
+        if message.content.get("execution_state") != "idle":
+            return False
+        known = message.parent_id in self._idled
+        self._idled.add(message.parent_id)
+        return known

@@ -1,5 +1,6 @@
 """The state machine: cells are sent one after the other, and each is over when reply and idle are both in."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -289,6 +290,24 @@ def test_output_that_names_a_nudge_as_its_parent_belongs_to_the_interrupted_cell
     talk.interrupt()
     talk.stream("cleaned up", parent=talk.fence)
     assert [output["text"] for output in talk.outputs()] == ["cleaned up"]
+
+
+def test_a_kernel_that_names_a_question_of_the_servers_while_a_cell_runs_means_the_cell() -> None:
+    talk = Conversation("a", "b")
+    question = {"msg_id": "the servers", "msg_type": "kernel_info_request"}
+    said = [
+        message("status", {"execution_state": "busy"}),
+        message("status", {"execution_state": "idle"}),
+        message("stream", {"name": "stdout", "text": "set"}),
+    ]
+    for each in said:
+        talk.hear(replace(each, parent=question))
+    talk.reply()
+    assert talk.sources == ["a"]
+    talk.hear(replace(said[1], parent=question))
+    assert talk.sources == ["a", "b"]
+    assert [output["text"] for output in talk.outputs()] == ["set"]
+    assert talk.run.results()[0].incomplete is None
 
 
 def test_before_the_fence_is_answered_no_quiet_is_long_enough() -> None:

@@ -3,6 +3,7 @@
 The kernels: IRkernel, bash_kernel, Deno, xeus-python, tslab, calysto_scheme, JJava and ILua.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,11 +15,12 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from jupyter_client import BlockingKernelClient
 
 import nbrun
 from nbrun.errors import ExitCode
 from tests.support.kernelspecs import KERNELS, jupyter_path
-from tests.support.live_runs import Place, outcomes
+from tests.support.live_runs import Place, live_run, outcomes
 from tests.support.notebooks import (
     Cell,
     Notebook,
@@ -254,3 +256,33 @@ async def test_of_a_kernel_that_cannot_be_interrupted_nothing_is_left(
     assert result.exit_code == ExitCode.NOTEBOOK_FAILED
     assert outcomes(result) == ["passed", "timed-out", "not-run"]
     assert plain(place.outputs()[0]).strip() == "set"
+
+
+@pytest.mark.filterwarnings("ignore:Interpreting naive datetime:DeprecationWarning")  # ILua's dates have no time zone
+async def test_a_kernel_that_is_asked_who_it_is_while_a_cell_runs_loses_nothing(tmp_path: Path) -> None:
+    """As servers ask for themselves; ILua then takes the question for the parent of all that it says."""
+    (tmp_path / "root").mkdir()
+    waits = 'print("begun") io.stdout:flush() repeat until io.open("asked") print("set")'
+    with jupyter_server(tmp_path / "root", env={"JUPYTER_PATH": jupyter_path("lua")}) as server:
+        place = Place(server.root, server)
+        path = place.write(in_language("lua", waits, "return 42"))
+        async with live_run(path, **place.options) as run:
+            await run.watch.printed("begun")
+            await asyncio.to_thread(ask_on_control, tmp_path / "root-server-home" / "runtime")
+            (server.root / "asked").touch()
+            result = await run.result()
+
+    assert result.exit_code == ExitCode.OK  # 6 where outputs may be missing
+    assert [plain(outputs) for outputs in place.outputs()] == ["begun\nset\n", "42"]
+
+
+def ask_on_control(runtime: Path) -> None:
+    """Ask the one kernel of a server for its info, and wait for the answer."""
+    client = BlockingKernelClient()
+    client.load_connection_file(str(*runtime.glob("kernel-*.json")))
+    client.start_channels(shell=False, iopub=False, stdin=False, hb=False)
+    try:
+        client.control_channel.send(client.session.msg("kernel_info_request", {}))
+        client.get_control_msg(timeout=30)
+    finally:
+        client.stop_channels()
