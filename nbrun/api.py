@@ -21,7 +21,7 @@ from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
 from nbrun.opening import Access, Place, existing_host, private_host
 from nbrun.pipeline import Notebook, run_notebook
-from nbrun.places import local_folder
+from nbrun.places import Deliver, local_folder
 from nbrun.preparing import host_to_prepare_on, prepare
 from nbrun.stopping import StopSwitch
 
@@ -34,6 +34,13 @@ class RunOptions(TypedDict, total=False):
 
     output: str | os.PathLike[str] | None
     """Where the executed notebook goes; the notebook's own place if left out. Parents are created."""
+    content: str | bytes
+    """The notebook itself, as the text of a file, which need not be there: its name is then only a name.
+
+    The kernel works in the current folder, or in ``cwd``; on a server in the folder of that name.
+    """
+    deliver: Deliver
+    """Called with the text of the executed notebook, which is then saved nowhere; may raise OSError."""
     server: str | None
     """The address of a running server, as pasted from a browser; a private server is started if left out."""
     token: str | None
@@ -206,6 +213,7 @@ def place_of(name: str, options: RunOptions) -> Place:
     output, cwd = options.get("output"), options.get("cwd")
     if cwd and not options.get("server"):
         local_folder(cwd)
+    content = options.get("content")
     return Place(
         name,
         os.fspath(output) if output else None,
@@ -213,6 +221,8 @@ def place_of(name: str, options: RunOptions) -> Place:
         force=options.get("force", False),
         undo=undo_of(options),
         cwd=os.fspath(cwd) if cwd else None,
+        content=content.encode() if isinstance(content, str) else content,
+        deliver=options.get("deliver"),
     )
 
 
@@ -222,6 +232,8 @@ def undo_of(options: RunOptions) -> Undo:
     undo = Undo.RESTORE if options.get("restore_on_failure") else undo
     if undo is not Undo.NONE and options.get("upload"):
         raise UsageError("an uploaded notebook has no checkpoint", hint="With --output the local file stays as it is.")
+    if undo is not Undo.NONE and (options.get("content") is not None or options.get("deliver")):
+        raise UsageError("a notebook that comes or goes as text has no checkpoint")
     if undo is not Undo.NONE and not options.get("save", True):
         raise UsageError("a notebook that is not saved needs no checkpoint")
     return undo

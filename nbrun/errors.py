@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
     KERNEL = 5
     """The kernel failed us: did not start, died, was restarted by someone else."""
     INCOMPLETE = 6
-    """Every cell passed, but output is known to be lost."""
+    """No cell failed that was not allowed to, but output is known to be lost."""
     BUG = 70
     """A bug in nbrun."""
     INTERRUPTED = 130

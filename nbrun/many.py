@@ -86,7 +86,8 @@ class BatchOptions(RunOptions, total=False):
 
 
 _OF_BATCH = BatchOptions.__annotations__.keys() - RunOptions.__annotations__.keys()
-_SHARED = {"prepare_only", "server", "token", "password", "ca_file", "verify", "upload", "observe", "stop"}
+_OF_ONE = {"content", "deliver"}
+_SHARED = {"prepare_only", "server", "token", "password", "ca_file", "verify", "upload", "observe", "stop"} | _OF_ONE
 _CARRIED = "parameters"
 
 
@@ -106,6 +107,8 @@ def run_many(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[Batc
 
 async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[BatchOptions]) -> BatchResult:
     """Run many as :func:`run_many` does, in the loop that is running. Cancellation saves what there is first."""
+    if one := options.keys() & _OF_ONE:
+        raise TypeError(f"for one notebook, which nbrun.run runs: {', '.join(sorted(one))}")
     if unknown := options.keys() - BatchOptions.__annotations__.keys() - {_CARRIED}:
         raise TypeError(f"there is no such option of a batch: {', '.join(sorted(unknown))}")
     began, clock = datetime.now(UTC), asyncio.get_running_loop().time

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbrun.core.notebook_text import get_ready
+from nbrun.handed import HandedNotebook
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint, contents_path
@@ -21,7 +22,10 @@ from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
 from nbrun.jupyter.upload import UploadedNotebook
 from nbrun.pipeline import Notebook
-from nbrun.places import absolute, local_folder, local_notebook, local_output, root_for, shown
+from nbrun.places import Deliver, absolute, local_folder, local_pair, root_for, shown
+
+_NOWHERE = ""
+"""The output of a notebook that is delivered instead: no file's path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ class Place:
 
     With ``upload`` both are on this machine although the server is not. ``force`` overwrites what somebody else has
     changed during the run, ``undo`` says what becomes of the notebook as it was. The kernel works in ``cwd``, a folder
-    where the server is, if not in the notebook's.
+    where the server is, if not in the notebook's. With a ``content`` there need be no notebook of that name: this is
+    its text. What ``deliver`` takes is saved nowhere.
     """
 
     notebook: str
@@ -55,6 +60,13 @@ class Place:
     force: bool = False
     undo: Undo = Undo.NONE
     cwd: str | None = None
+    content: bytes | None = None
+    deliver: Deliver | None = None
+
+    @property
+    def is_handed(self) -> bool:
+        """Tell whether the notebook comes or goes as text."""
+        return self.content is not None or self.deliver is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +93,18 @@ async def existing_host(access: Access, starting: Callable[[], None] = lambda: N
 
         def find(place: Place, warn: Callable[[str], None]) -> Notebook:
             cwd = contents_path(place.cwd) if place.cwd else None
+            notebook: Notebook
             if place.upload:
-                local = local_notebook(place.notebook)
+                local, _ = _local_pair(place)
                 output = Path(place.output or local)
-                return UploadedNotebook(client.contents, local, output, warn=warn, force=place.force, cwd=cwd)
-            path = contents_path(place.notebook)
-            target = contents_path(place.output) if place.output else path
-            return ServerNotebook(client.contents, path, target, warn=warn, force=place.force, undo=place.undo, cwd=cwd)
+                notebook = UploadedNotebook(client.contents, local, output, warn=warn, force=place.force, cwd=cwd)
+            else:
+                path = contents_path(place.notebook)
+                target = _NOWHERE if place.deliver else contents_path(place.output) if place.output else path
+                notebook = ServerNotebook(
+                    client.contents, path, target, warn=warn, force=place.force, undo=place.undo, cwd=cwd
+                )
+            return _handed(notebook, client, place, cwd)
 
         yield Host(Server(client), find)
 
@@ -104,7 +121,7 @@ async def private_host(
 
     It may have been `started` already, for the same root.
     """
-    pairs = [(local_notebook(place.notebook), local_output(place.output or place.notebook)) for place in places]
+    pairs = [_local_pair(place) for place in places]
     root = root_for(pairs, [local_folder(place.cwd) for place in places if place.cwd])
     here = Path.cwd()  # asked for now: a notebook may take it away
     starting()
@@ -113,18 +130,35 @@ async def private_host(
 
         def find(place: Place, warn: Callable[[str], None]) -> Notebook:
             local, output = absolute(here / place.notebook), absolute(here / (place.output or place.notebook))
-            return ServerNotebook(
+            cwd = _below(root, absolute(here / place.cwd)) if place.cwd else None
+            notebook = ServerNotebook(
                 client.contents,
                 local.relative_to(root).as_posix(),
-                output.relative_to(root).as_posix(),
+                _NOWHERE if place.deliver else output.relative_to(root).as_posix(),
                 warn=warn,
                 force=place.force,
                 undo=place.undo,
                 name_for_user=lambda path: shown(root / path, here),
-                cwd=_below(root, absolute(here / place.cwd)) if place.cwd else None,
+                cwd=cwd,
             )
+            return _handed(notebook, client, place, cwd)
 
         yield Host(Server.private(client, embedded.log_tail), find, lambda: embedded.has_ended, embedded.ended)
+
+
+def _local_pair(place: Place) -> tuple[Path, Path]:
+    return local_pair(
+        place.notebook, place.output, is_given=place.content is not None, is_delivered=place.deliver is not None
+    )
+
+
+def _handed(notebook: Notebook, client: Client, place: Place, cwd: str | None) -> Notebook:
+    """Give the notebook as its place says, where it comes or goes as text."""
+    if not place.is_handed:
+        return notebook
+    return HandedNotebook(
+        notebook, client.contents, place.notebook, content=place.content, deliver=place.deliver, cwd=cwd
+    )
 
 
 def _below(root: Path, folder: Path) -> str:

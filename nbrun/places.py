@@ -4,10 +4,13 @@ Its one idea: it imports next to nothing, so that the server can be started befo
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nbrun.errors import NoSuchNotebook, NotANotebook, UsageError
+
+Deliver = Callable[[str], None]
+"""Takes the text of an executed notebook. May raise OSError."""
 
 
 def local_notebook(name: str) -> Path:
@@ -18,6 +21,8 @@ def local_notebook(name: str) -> Path:
     if not path.exists():
         hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
         raise NoSuchNotebook(f"{name}: there is no such file", hint=hint)
+    if not path.is_file():
+        raise NotANotebook(f"{name}: this is no file", hint="A notebook from a pipe is run by itself, and once.")
     return path
 
 
@@ -30,11 +35,24 @@ def local_folder(name: str | os.PathLike[str]) -> Path:
 
 
 def local_output(output: str | os.PathLike[str]) -> Path:
-    """Give where a result goes; raises :class:`UsageError` for a folder."""
+    """Give where a result goes; raises :class:`UsageError` for what is there and is no file."""
     path = absolute(output)
     if path.is_dir():
         raise UsageError(f"{output}: this is a folder", hint="Name the file in it.")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{output}: this is no file", hint="--no-save writes no notebook; -o - to standard output.")
     return path
+
+
+def local_pair(
+    notebook: str, output: str | os.PathLike[str] | None, *, is_given: bool, is_delivered: bool
+) -> tuple[Path, Path]:
+    """Give where a notebook is, or would be where its text is given, and where its result goes, if it is not delivered.
+
+    Raises what :func:`local_notebook` and :func:`local_output` do.
+    """
+    source = absolute(notebook) if is_given else local_notebook(notebook)
+    return source, source if is_delivered else local_output(output or notebook)
 
 
 def absolute(name: str | os.PathLike[str]) -> Path:

@@ -21,6 +21,7 @@ from nbrun.core.notebook_text import notebook_content
 from nbrun.core.plan import Action
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.errors import NoSuchKernel, UsageError
+from nbrun.handed import hand_over
 from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.local_files import read_bytes, write_notebook
@@ -52,12 +53,18 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
     if host is None:
         source = Path(place.notebook)
         target = Path(place.output or source)
-        local_output(target)
-        document = Document(notebook_content(read_bytes(source), str(source)), name=job.notebook)
+        if not place.deliver:
+            local_output(target)
+        data = read_bytes(source) if place.content is None else place.content
+        document = Document(notebook_content(data, str(source)), name=job.notebook)
         result = _prepared(document, job, installed_kernelspecs(), "this machine", journal, began)
         journal.enter(Stage.SAVING)
-        write_notebook(absolute(target), document.content)
-        result = replace(result, output=str(target))
+        if place.deliver:
+            output = hand_over(document.content, place.deliver)
+        else:
+            output = str(target)
+            write_notebook(absolute(target), document.content)
+        result = replace(result, output=output)
     else:
         notebook = host.notebook(place, journal.warn)
         try:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nbrun.cli.streams import STANDARD_OUTPUT
 from nbrun.errors import NbrunError, UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -51,8 +52,7 @@ _FILES = {
     "stdout_file": "--stdout-file",
     "stderr_file": "--stderr-file",
 }
-_STANDARD_OUTPUT = ("-", "/dev/stdout")
-_SHOWN = (*_STANDARD_OUTPUT, "/dev/stderr")
+_SHOWN = (*STANDARD_OUTPUT, "/dev/stderr")
 
 
 def reporting_options(function: Function) -> Function:
@@ -178,7 +178,8 @@ def _on_github() -> bool:
 
 def _check_streams(given: dict[str, Any], *, on_github: bool) -> None:
     """Refuse what would mix data on standard output, or let a notebook command GitHub's runner."""
-    there = [option for name, option in _FILES.items() if given[name] in _STANDARD_OUTPUT]
+    there = ["--output"] if given.get("deliver") else []
+    there += [option for name, option in _FILES.items() if given[name] in STANDARD_OUTPUT]
     if len(there) > 1 and there != ["--stdout-file", "--stderr-file"]:
         raise UsageError(f"{' - and '.join(there)} -: only one of them can have standard output")
     for name in ("stdout_file", "stderr_file"):

@@ -18,6 +18,7 @@ from nbrun.cli.saving import saving_of, saving_options
 from nbrun.cli.settings import current_project, overrides_for, settings_options
 from nbrun.cli.signals import signals
 from nbrun.cli.speed import read_speed, speed_options
+from nbrun.cli.streams import STREAMED, is_handed, read_streams
 from nbrun.errors import ExitCode, NbrunError, UsageError
 
 
@@ -27,7 +28,8 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
     "-o",
     "--output",
     metavar="PATH",
-    help="Write the executed notebook here, not in place; of many, a folder, or 'out/{folder}/{stem}.ipynb'.",
+    help="Write the executed notebook here, not in place; of many, a folder, or 'out/{folder}/{stem}.ipynb'; - for "
+    "standard output.",
 )
 @batch_options
 @settings_options
@@ -62,7 +64,8 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
 
     PATH is a notebook, a folder that is searched for notebooks, or a pattern ('reports/**/*.ipynb'). Without --server,
     it is on this machine, and a private Jupyter server is started for the length of the run. With --server, it is on
-    that server. Everything that is said goes to standard error.
+    that server. Everything that is said goes to standard error. As a PATH, - is a notebook from standard input; its
+    result goes to standard output unless -o says otherwise.
     """
     project = current_project()
     named = list(notebooks) or project.notebooks(on_server=bool(given["server"]) and not given["upload"])
@@ -70,16 +73,17 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         raise click.MissingParameter(param_hint="'PATH...'", param_type="argument")
     if given["upload"] and not given["server"]:
         raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
+    named = read_streams(named, given)
     single = is_single(named, given) and not project.matrix
     reports = Reports(given, one=named[0] if len(named) == 1 and not given["matrix"] and not project.matrix else None)
     try:
         given |= read_parameters(given, named[0] if single else None, given["output"])
-        overrides = overrides_for(click.get_current_context(), project, given["parameters"])
+        overrides = [] if is_handed(given) else overrides_for(click.get_current_context(), project, given["parameters"])
         given["parameters"] = {**project.parameters, **given["parameters"]}
         if given["help_notebook"]:
             show_plan(named[0], given)
             return ExitCode.OK
-        if single and is_plain(given, overrides):
+        if is_handed(given) or (single and is_plain(given, overrides)):
             return int(asyncio.run(_run(given, reports, notebook=named[0])).exit_code)
         batch = {**read_batch_options(given, project.matrix), "overrides": overrides}
         result = asyncio.run(_run_many(named, given, reports, batch))
@@ -96,6 +100,7 @@ def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Give what the options say of each run, as keys of :class:`nbrun.RunOptions`."""
     return {
         "output": given["output"],
+        **{name: given[name] for name in STREAMED if name in given},
         "server": given["server"],
         "token": find_token(given["token_file"]) if given["server"] else None,
         "password": find_password() if given["server"] else None,
@@ -128,7 +133,7 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
 
     stop = StopSwitch()
     async with signals(stop):
-        started = None if given["server"] else await _private_server(notebook, given)
+        started = None if given["server"] or given["prepare_only"] else await _private_server(notebook, given)
         try:
             # What a run needs is imported here, while the server starts.
             from nbrun.api import run_beside_start
@@ -145,9 +150,9 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
 async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
     """Start the private server before anything that takes time is imported: they need each other only later."""
     from nbrun.jupyter.embedded import EmbeddedServer
-    from nbrun.places import local_notebook, local_output, root_for
+    from nbrun.places import local_pair, root_for
 
-    pair = (local_notebook(notebook), local_output(given["output"] or notebook))
+    pair = local_pair(notebook, given["output"], is_given="content" in given, is_delivered="deliver" in given)
     server = EmbeddedServer(root_for([pair], working_folders(given)), **read_speed(given))
     await server.start()
     return server

@@ -44,7 +44,7 @@ class Outcome(StrEnum):
     KERNEL_DIED = "kernel-died"
     INTERRUPTED = "interrupted"
     INCOMPLETE = "incomplete"
-    """Every cell passed, but output is known to be lost."""
+    """No cell failed that was not allowed to, but output is known to be lost."""
     SERVER_FAILED = "server-failed"
     NOT_RUN = "not-run"
     """It could not be run at all: the call was wrong."""
@@ -122,15 +122,20 @@ class Problem:
         return cls(str(error), error.hint)
 
 
+DELIVERED = "-"
+"""The output of a run whose executed notebook was delivered as text."""
+
+
 @dataclass(frozen=True, slots=True)
 class NotebookResult:
     """What came of one notebook.
 
     ``output`` is where the executed notebook is: the asked place, or the rescue file where that could not be written
-    (``rescued`` then is true), or None where nothing was saved. ``started`` is ISO 8601 in UTC, ``seconds`` wall time.
-    ``signal`` says by which exit code a run ends that a signal stopped. ``parameters`` are those that were given to the
-    run, without secrets; ``attempts`` counts the tries of a run that was repeated, 0 for one whose turn never came;
-    ``cached`` says that nothing was executed, because the results of an earlier run still hold.
+    (``rescued`` then is true), ``-`` where its text was delivered, or None where nothing was saved. ``started`` is ISO
+    8601 in UTC, ``seconds`` wall time. ``signal`` says by which exit code a run ends that a signal stopped.
+    ``parameters`` are those that were given to the run, without secrets; ``attempts`` counts the tries of a run that
+    was repeated, 0 for one whose turn never came; ``cached`` says that nothing was executed, because the results of an
+    earlier run still hold.
     """
 
     version: str

@@ -74,6 +74,8 @@ class SessionModel:
         """Read the server's JSON; raises :class:`NotAJupyterServer` where the id is missing or the kernel malformed."""
         kernel = None if fields.raw("kernel") is None else KernelModel.read(fields.child("kernel"))
         path, name, kind = (fields.maybe_text(key) or "" for key in ("path", "name", "type"))
+        if not path and fields.raw("notebook") is not None:  # as a kernel gateway says it
+            path = fields.child("notebook").maybe_text("path") or ""
         return cls(fields.text("id"), path, name, kind, kernel)
 
 

@@ -7,7 +7,7 @@ first, then failures as long as there is room, then the slowest cells; what had 
 from collections.abc import Iterator, Sequence
 
 from nbrun.core.durations import spell_duration
-from nbrun.core.results import BatchResult, CellOutcome, NotebookResult, Outcome
+from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, NotebookResult, Outcome
 from nbrun.core.tracebacks import plain, trimmed
 from nbrun.reporters import wording
 from nbrun.reporters.record import Fault, Record, RunRecord, fault_of, is_fault
@@ -82,7 +82,7 @@ def _failure(run: RunRecord, result: NotebookResult) -> str:
         lines.append(f"{_text(result.problem.message)}\n\n")
         if result.problem.hint:
             lines.append(f"{_text(result.problem.hint)}\n\n")
-    if result.output:
+    if result.output and result.output != DELIVERED:
         lines.append(f"{'Rescued' if result.rescued else 'Saved'} in {_text(result.output)}\n\n")
     if fault:
         lines += _cell(fault)

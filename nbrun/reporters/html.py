@@ -20,7 +20,7 @@ from urllib.parse import quote
 from nbrun.core.durations import spell_duration
 from nbrun.core.events import CellFinished, Event, RunFinished, StageEntered, Warned
 from nbrun.core.jsontext import dumps
-from nbrun.core.results import NotebookResult, Outcome
+from nbrun.core.results import DELIVERED, NotebookResult, Outcome
 from nbrun.core.tracebacks import plain, trimmed
 from nbrun.reporters import wording
 from nbrun.reporters.record import Record, RunRecord, fault_of
@@ -68,7 +68,7 @@ class Html:
 
     def _source(self, result: NotebookResult, content: Mapping[str, Any] | None) -> Path | None:
         """Give the file of the executed notebook: its own, or one written now, for what is on a server or nowhere."""
-        if result.output and (self._local or result.rescued):
+        if result.output and result.output != DELIVERED and (self._local or result.rescued):
             return self._here / result.output
         if content is None:
             return None

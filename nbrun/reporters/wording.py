@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from nbrun.core.bundles import Output
 from nbrun.core.durations import spell_duration
-from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
+from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 
 _SAID = {
     Outcome.PASSED: "passed",
@@ -24,7 +24,9 @@ def summary(result: NotebookResult) -> str:
     took = "" if result.outcome is Outcome.PREPARED else f" in {spell_duration(result.seconds)}"
     took = " from the cache" if result.cached else took
     parts = [f"{_SAID[result.outcome]}: {tally(result)}{took}"]
-    if result.output and not result.rescued:
+    if result.output == DELIVERED:
+        parts.append("delivered")
+    elif result.output and not result.rescued:
         parts.append(f"saved in {result.output}")
     elif result.rescued:
         parts.append(f"rescued in {result.output}")

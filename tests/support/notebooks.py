@@ -115,9 +115,10 @@ def run_nbrun(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 120,
+    stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run ``nbrun`` with `args` as a process of its own, `env` on top of this one's; `timeout` in seconds."""
-    return run_module("nbrun", *args, env=env, cwd=cwd, timeout=timeout)
+    return run_module("nbrun", *args, env=env, cwd=cwd, timeout=timeout, stdin=stdin)
 
 
 def run_module(
@@ -126,6 +127,7 @@ def run_module(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 120,
+    stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python -m module`` and capture what it says, as text."""
     # Where it sees that pytest runs it, ipykernel does not collect what reaches its file descriptors.
@@ -139,7 +141,7 @@ def run_module(
         text=True,
         encoding="utf-8",
         errors="replace",
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         check=False,
     )
 

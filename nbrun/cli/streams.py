@@ -1,0 +1,70 @@
+"""A notebook through standard input, its result through standard output; ``-`` is the word for both.
+
+A path that is neither a file nor a folder (``<(jupytext --to ipynb -o - report.py)``) is read as standard input is.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nbrun.cli.batching import is_plain, is_single
+from nbrun.errors import UsageError
+
+STANDARD_OUTPUT = ("-", "/dev/stdout")
+_INPUT = "-"
+_NAMES = {_INPUT: "stdin.ipynb"}
+_NAME_OF_PIPES = "pipe.ipynb"
+
+STREAMED = ("content", "deliver")
+"""The keys of :class:`nbrun.RunOptions` that say what comes and goes as text."""
+
+
+def is_handed(given: dict[str, Any]) -> bool:
+    """Tell whether the notebook comes or goes through a stream."""
+    return any(name in given for name in STREAMED)
+
+
+def read_streams(named: Sequence[str], given: dict[str, Any]) -> list[str]:
+    """Read what comes through a stream, and set in `given` what goes through one; gives the notebooks' names.
+
+    A notebook that is read, and said to go nowhere, goes to standard output. Raises :class:`UsageError`.
+    """
+    comes = [name for name in named if _is_stream(name, given)]
+    goes = given["output"] in STANDARD_OUTPUT or (bool(comes) and given["output"] is None and not given["no_save"])
+    if not comes and not goes:
+        return [*named]
+    what = f"{comes[0]} as a notebook" if comes else f"--output {given['output']}"
+    if not is_single(named, given) or not is_plain({**given, "prepare_only": False}, ()):
+        raise UsageError(f"{what}: for one notebook, run once", hint="Name files where there is more to do.")
+    if given["help_notebook"]:
+        raise UsageError(f"{what}: --help-notebook wants a file")
+    if goes:
+        if given["no_save"]:
+            raise UsageError(f"{what}: with --no-save nothing would come out")
+        given |= {"output": "-", "deliver": _write}
+    if not comes:
+        return [*named]
+    given["content"] = _read(comes[0])
+    return [_NAMES.get(comes[0], _NAME_OF_PIPES)]
+
+
+def _is_stream(name: str, given: dict[str, Any]) -> bool:
+    if name == _INPUT:
+        return True
+    path = Path(name)
+    return (not given["server"] or given["upload"]) and path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _read(name: str) -> bytes:
+    if name == _INPUT and sys.stdin.isatty():
+        raise UsageError("-: standard input is a terminal", hint="Pipe a notebook into it: nbrun run - < in.ipynb")
+    try:
+        return sys.stdin.buffer.read() if name == _INPUT else Path(name).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read: {error.strerror or error}") from None
+
+
+def _write(text: str) -> None:
+    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    sys.stdout.buffer.flush()

@@ -1,0 +1,133 @@
+"""Notebooks that come and go as text, from Python: on a private server, on a stock one, on one without files."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbrun
+from nbrun.errors import ExitCode, NotANotebook, UsageError
+from tests.support.notebooks import notebook, outputs_of, read_notebook, write_notebook
+from tests.support.other_servers import kernel_gateway
+from tests.support.servers import RunningServer, jupyter_server
+
+ASKS_WHERE = "import os; print(os.getcwd())"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A stock server."""
+    with jupyter_server(tmp_path_factory.mktemp("served")) as running:
+        yield running
+
+
+def on(server: RunningServer) -> dict[str, Any]:
+    """Give the options of a run there."""
+    return {"server": server.url, "token": server.token}
+
+
+def printed(text: str) -> list[str]:
+    """Give what each cell of a notebook's text printed."""
+    return ["".join(output["text"][0] for output in outputs) for outputs in outputs_of(json.loads(text))]
+
+
+def test_what_is_given_as_text_is_delivered_as_text_and_no_file_is_written(here: Path) -> None:
+    delivered: list[str] = []
+    result = nbrun.run("made.ipynb", content=json.dumps(notebook(ASKS_WHERE)), deliver=delivered.append)
+
+    assert (result.notebook, result.output, result.exit_code) == ("made.ipynb", "-", ExitCode.OK)
+    assert [printed(text) for text in delivered] == [[f"{here}\n"]]
+    assert list(here.iterdir()) == []
+
+
+def test_what_is_given_as_text_can_be_saved_in_a_file_under_its_name_or_another(here: Path) -> None:
+    content = json.dumps(notebook("print(1)")).encode()
+    results = [nbrun.run("a.ipynb", content=content), nbrun.run("a.ipynb", content=content, output="out/b.ipynb")]
+
+    assert [result.output for result in results] == ["a.ipynb", "out/b.ipynb"]
+    assert [outputs_of(read_notebook(here / name))[0][0]["text"] for name in ("a.ipynb", "out/b.ipynb")] == ["1\n"] * 2
+
+
+def test_a_file_whose_result_is_delivered_stays_as_it_is_however_long_it_runs(here: Path) -> None:
+    path = write_notebook(here / "nb.ipynb", notebook("print(1)", "import time; time.sleep(1)", "1 / 0", "print(2)"))
+    before, delivered = path.read_bytes(), list[str]()
+    result = nbrun.run("nb.ipynb", deliver=delivered.append, save_every=0.1)
+
+    assert (result.exit_code, result.output) == (ExitCode.NOTEBOOK_FAILED, "-")
+    assert path.read_bytes() == before
+    assert [cell["outputs"] != [] for cell in json.loads(delivered[0])["cells"]] == [True, False, True, False]
+
+
+def test_what_cannot_be_delivered_is_rescued(here: Path) -> None:
+    def full(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    result = nbrun.run("nb.ipynb", content=json.dumps(notebook("print(1)")), deliver=full)
+
+    assert (result.exit_code, result.rescued) == (ExitCode.SERVER, True)
+    assert result.problem is not None
+    assert result.problem.message == "the executed notebook could not be delivered: No space left on device"
+    assert outputs_of(read_notebook(here / str(result.output)))[0][0]["text"] == "1\n"
+
+
+@pytest.mark.parametrize("upload", [False, True], ids=["there", "uploaded"])
+def test_on_a_server_nothing_is_written_there(server: RunningServer, here: Path, *, upload: bool) -> None:
+    (server.root / "work").mkdir(exist_ok=True)
+    before, delivered = sorted(server.root.rglob("*")), list[str]()
+    content = json.dumps(notebook(ASKS_WHERE))
+    for cwd in (None, "work"):
+        result = nbrun.run("nb.ipynb", content=content, deliver=delivered.append, cwd=cwd, upload=upload, **on(server))
+        assert (result.exit_code, result.warnings) == (ExitCode.OK, ())
+
+    assert [printed(text) for text in delivered] == [[f"{server.root}\n"], [f"{server.root / 'work'}\n"]]
+    assert sorted(server.root.rglob("*")) == before
+    assert list(here.iterdir()) == []
+
+
+def test_on_a_server_the_result_can_be_saved(server: RunningServer) -> None:
+    result = nbrun.run("x.ipynb", content=json.dumps(notebook("print(1)")), output="made/x.ipynb", **on(server))
+    assert (result.exit_code, result.output) == (ExitCode.OK, "made/x.ipynb")
+    assert outputs_of(read_notebook(server.root / "made" / "x.ipynb"))[0][0]["text"] == "1\n"
+
+
+def test_a_working_folder_that_the_server_has_not_is_refused(server: RunningServer) -> None:
+    with pytest.raises(UsageError, match="no/such"):
+        nbrun.run("x.ipynb", content=json.dumps(notebook("1")), deliver=print, cwd="no/such", **on(server))
+
+
+def test_a_server_that_serves_kernels_alone_runs_it(here: Path) -> None:
+    delivered: list[str] = []
+    with kernel_gateway(here) as gateway:
+        result = nbrun.run("x.ipynb", content=json.dumps(notebook("print(1)")), deliver=delivered.append, **on(gateway))
+    assert (result.exit_code, printed(delivered[0])) == (ExitCode.OK, ["1\n"])
+
+
+def test_a_text_that_is_no_notebook_is_refused_in_plain_words() -> None:
+    with pytest.raises(NotANotebook, match=r"report\.ipynb: the file has merge conflict markers in it"):
+        nbrun.run("report.ipynb", content="{\n<<<<<<< mine\n", deliver=print)
+
+
+def test_prepared_it_is_delivered_too(here: Path) -> None:
+    delivered: list[str] = []
+    options: Any = {"prepare_only": True, "parameters": {"a": 1}, "allow_new": True}
+    result = nbrun.run("x.ipynb", content=json.dumps(notebook("print(a)")), deliver=delivered.append, **options)
+    assert (result.outcome, result.output) == ("prepared", "-")
+    assert [cell["source"] for cell in json.loads(delivered[0])["cells"]] == [["# Parameters\n", "a = 1"], ["print(a)"]]
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("handed", [{"content": "{}"}, {"deliver": print}], ids=["content", "deliver"])
+def test_it_is_for_one_notebook_and_has_no_checkpoint(handed: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="for one notebook"):
+        nbrun.run_many(["nb.ipynb"], **handed)
+    with pytest.raises(UsageError, match="no checkpoint"):
+        nbrun.run("nb.ipynb", checkpoint=True, **handed)
