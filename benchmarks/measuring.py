@@ -23,6 +23,8 @@ from typing import Self
 import psutil
 
 SAMPLE_EVERY = 0.25
+LIMIT = 300.0
+"""Seconds that a command may take."""
 LEFT_BEHIND = 5.0
 """Seconds that kernels may take to be gone after their runner is."""
 
@@ -53,7 +55,7 @@ def measure(
     folder: Path,
     variables: Mapping[str, str],
     beside: Sequence[psutil.Process] = (),
-    limit: float = 300.0,
+    limit: float = LIMIT,
 ) -> Taken:
     """Run `command` in `folder` for at most `limit` seconds; `beside` are servers that work for it.
 

@@ -21,7 +21,7 @@ import psutil
 from benchmarks.clients.kernel_client import address
 from benchmarks.contenders import CLIENTS, CONTENDERS, Contender, FarServer, needs_server
 from benchmarks.environment import variables
-from benchmarks.measuring import Taken, adopt_orphans, measure
+from benchmarks.measuring import LIMIT, Taken, adopt_orphans, measure
 from benchmarks.results import Measurement, Results, describe_machine
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -75,8 +75,10 @@ def run(plan: Plan, folder: Path) -> Results:
     return results
 
 
-def turn(workload: Workload, contender: Contender, number: int, room: Path) -> Measurement | None:
-    """Let one contender run one workload once; None where that is not for it."""
+def turn(
+    workload: Workload, contender: Contender, number: int, room: Path, *, limit: float = LIMIT
+) -> Measurement | None:
+    """Let one contender run one workload once, for `limit` seconds at most; None where that is not for it."""
     place = FarServer("", "") if needs_server(contender.name, workload.name) else None
     if contender.command(workload, place) is None:
         return None
@@ -92,7 +94,7 @@ def turn(workload: Workload, contender: Contender, number: int, room: Path) -> M
         assert command is not None
         program = shutil.which(command[0], path=environment["PATH"]) or command[0]
         environment["STARTED"] = str(time.time())
-        taken = measure([program, *command[1:]], folder=folder, variables=environment, beside=beside)
+        taken = measure([program, *command[1:]], folder=folder, variables=environment, beside=beside, limit=limit)
     results = folder / ("in" if contender.in_place else "out")
     return Measurement(
         workload.name,
