@@ -5,6 +5,8 @@ server's files are not asked for: this way a notebook runs on a server that serv
 """
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,7 +59,7 @@ class HandedNotebook:
         """Deliver the result, or save it in its place; gives where it went. Raises :class:`SaveFailed`."""
         if self._deliver is None:
             return await self._inner.save(content, retry, passed=passed)
-        return await asyncio.to_thread(hand_over, content, self._deliver)
+        return await _beside(content, self._deliver)
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
         """Save what there is in its place; what is delivered is delivered once, at the end."""
@@ -66,6 +68,31 @@ class HandedNotebook:
     async def close(self) -> None:
         """Clean up; raises nothing."""
         await self._inner.close()
+
+
+async def _beside(content: Mapping[str, Any], deliver: Deliver) -> str:
+    """Deliver from a thread that nobody has to wait for: whoever takes the text may never end to take it."""
+    loop, handed = asyncio.get_running_loop(), asyncio.Future[str]()
+
+    def work() -> None:
+        error, where = None, ""
+        try:
+            where = hand_over(content, deliver)
+        except BaseException as raised:  # noqa: BLE001 - it is the run's, which waits for it
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the run has ended without it
+            loop.call_soon_threadsafe(settle, where, error)
+
+    def settle(where: str, error: BaseException | None) -> None:
+        if handed.done():
+            return
+        if error is None:
+            handed.set_result(where)
+        else:
+            handed.set_exception(error)
+
+    threading.Thread(target=work, name="nbrun-deliver", daemon=True).start()
+    return await handed
 
 
 def hand_over(content: Mapping[str, Any], deliver: Deliver) -> str:

@@ -1,6 +1,8 @@
 """Notebooks that come and go as text, from Python: on a private server, on a stock one, on one without files."""
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 import nbrun
+from nbrun.core.events import Event, Stage, StageEntered
 from nbrun.errors import ExitCode, NotANotebook, UsageError
 from tests.support.notebooks import notebook, outputs_of, read_notebook, write_notebook
 from tests.support.other_servers import kernel_gateway
@@ -77,6 +80,29 @@ def test_what_cannot_be_delivered_is_rescued(here: Path) -> None:
     assert result.problem is not None
     assert result.problem.message == "the executed notebook could not be delivered: No space left on device"
     assert outputs_of(read_notebook(here / str(result.output)))[0][0]["text"] == "1\n"
+
+
+def test_a_delivery_that_does_not_end_keeps_nobody_waiting(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nbrun.safekeeping.HURRIED_LIMIT", 0.2)
+    taken, stop = threading.Event(), nbrun.StopSwitch()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, StageEntered) and event.stage is Stage.SAVING:
+            asyncio.get_running_loop().call_soon(stop.pull, "enough", ExitCode.TERMINATED)
+
+    def never(_: str) -> None:
+        taken.wait()
+
+    patience = threading.Timer(30, taken.set)
+    patience.start()
+    options: Any = {"content": json.dumps(notebook("print(1)")), "deliver": never, "observe": observe, "stop": stop}
+    result = nbrun.run("nb.ipynb", **options)
+    patience.cancel()
+
+    assert not taken.is_set()
+    assert result.rescued
+    assert outputs_of(read_notebook(here / str(result.output)))[0][0]["text"] == "1\n"
+    taken.set()
 
 
 @pytest.mark.parametrize("upload", [False, True], ids=["there", "uploaded"])

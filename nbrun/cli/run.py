@@ -73,7 +73,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         raise click.MissingParameter(param_hint="'PATH...'", param_type="argument")
     if given["upload"] and not given["server"]:
         raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
-    named = read_streams(named, given)
+    named = read_streams(named, given, many=bool(project.matrix))
     single = is_single(named, given) and not project.matrix
     reports = Reports(given, one=named[0] if len(named) == 1 and not given["matrix"] and not project.matrix else None)
     try:

@@ -3,6 +3,7 @@
 A path that is neither a file nor a folder (``<(jupytext --to ipynb -o - report.py)``) is read as standard input is.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,17 +26,18 @@ def is_handed(given: dict[str, Any]) -> bool:
     return any(name in given for name in STREAMED)
 
 
-def read_streams(named: Sequence[str], given: dict[str, Any]) -> list[str]:
+def read_streams(named: Sequence[str], given: dict[str, Any], *, many: bool) -> list[str]:
     """Read what comes through a stream, and set in `given` what goes through one; gives the notebooks' names.
 
-    A notebook that is read, and said to go nowhere, goes to standard output. Raises :class:`UsageError`.
+    A notebook that is read, and said to go nowhere, goes to standard output. Raises :class:`UsageError`, also where
+    the settings have it run `many` times.
     """
     comes = [name for name in named if _is_stream(name, given)]
     goes = given["output"] in STANDARD_OUTPUT or (bool(comes) and given["output"] is None and not given["no_save"])
     if not comes and not goes:
         return [*named]
     what = f"{comes[0]} as a notebook" if comes else f"--output {given['output']}"
-    if not is_single(named, given) or not is_plain({**given, "prepare_only": False}, ()):
+    if many or not is_single(named, given) or not is_plain({**given, "prepare_only": False}, ()):
         raise UsageError(f"{what}: for one notebook, run once", hint="Name files where there is more to do.")
     if given["help_notebook"]:
         raise UsageError(f"{what}: --help-notebook wants a file")
@@ -66,5 +68,7 @@ def _read(name: str) -> bytes:
 
 
 def _write(text: str) -> None:
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
-    sys.stdout.buffer.flush()
+    # Past Python's own buffer, at whose lock the end of the process would wait for a reader that has stopped to read.
+    left = memoryview(text.encode("utf-8", "replace"))
+    while left:
+        left = left[os.write(sys.stdout.fileno(), left) :]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,37 @@ def test_the_projects_settings_hold_for_it_but_not_those_of_some_notebooks(tmp_p
     process = run_nbrun("run", "-", cwd=tmp_path, stdin=json.dumps(notebook("print(x)")))
     assert_exit(process, ExitCode.OK)
     assert outputs_of(json.loads(process.stdout))[-1][0]["text"] == ["5\n"]
+
+
+def test_settings_that_have_it_run_many_times_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "nbrun.toml").write_text('[batch.both]\nnotebooks = ["nb.ipynb"]\n[batch.both.matrix]\nx = [1, 2]\n')
+    write_notebook(tmp_path / "nb.ipynb", notebook("print(1)"))
+    process = run_nbrun("batch", "both", "-o", "-", cwd=tmp_path)
+    assert_exit(process, ExitCode.USAGE)
+    assert "--output -: for one notebook, run once" in process.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
+def test_a_reader_that_stops_to_read_does_not_keep_it_for_ever(tmp_path: Path) -> None:
+    """What does not fit into the pipe waits for the reader; a signal makes that end in a rescue file."""
+    hurried = "import runpy, nbrun.safekeeping as it; it.HURRIED_LIMIT = 0.5; runpy.run_module('nbrun', {}, '__main__')"
+    command = [sys.executable, "-c", hurried, "run", "-"]
+    large = json.dumps(notebook("print('x' * 1_000_000)"))
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(large)
+        process.stdin.close()
+        assert any("passed in" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        said = process.stderr.read()
+    (rescued,) = tmp_path.iterdir()
+    assert process.returncode == ExitCode.SERVER
+    assert f"rescued in {rescued}" in said
+    assert len(outputs_of(read_notebook(rescued))[0][0]["text"]) == 1_000_001
 
 
 def test_it_is_prepared_without_a_server(tmp_path: Path) -> None:
