@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,12 @@ from nbrun.core.events import Event, Stage, StageEntered
 from nbrun.errors import ExitCode, NotANotebook, UsageError
 from tests.support.notebooks import notebook, outputs_of, read_notebook, write_notebook
 from tests.support.other_servers import kernel_gateway
-from tests.support.servers import RunningServer, jupyter_server
+from tests.support.servers import RunningServer
 
 ASKS_WHERE = "import os; print(os.getcwd())"
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder of the test's own."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A stock server."""
-    with jupyter_server(tmp_path_factory.mktemp("served")) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def on(server: RunningServer) -> dict[str, Any]:
