@@ -54,8 +54,9 @@ def test_when_its_private_server_is_killed_what_ran_is_rescued_and_the_kernel_go
     place = place_on(None, tmp_path)
     path = place.write(LONG)
     before = Path(path).read_bytes()
-    with live_nbrun(path, cwd=here, json_file=tmp_path / "result.json") as run:
-        run.await_file(place.folder / "running")
+    printed = tmp_path / "printed.txt"
+    with live_nbrun(path, "--stdout-file", printed, cwd=here, json_file=tmp_path / "result.json") as run:
+        run.await_file(printed, words="pid")  # what is still on its way from the kernel dies with the server
         run.await_other("nbrun.jupyter.private_boot").kill()
 
         assert run.end(within=45) == ExitCode.SERVER

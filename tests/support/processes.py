@@ -95,12 +95,12 @@ class LiveNbrun:
         """Give the processes that it has started, and those that they have."""
         return [process for process in processes_of(self.mark) if process.pid != self.process.pid]
 
-    def await_file(self, path: Path, within: float = 60.0) -> str:
-        """Wait until something has written a file, and give its text; fail when nbrun ends first."""
+    def await_file(self, path: Path, within: float = 60.0, *, words: str = "") -> str:
+        """Wait until something has written a file with `words` in it, and give its text; fail when nbrun ends first."""
         deadline = time.monotonic() + within
-        while not path.exists():
+        while not path.exists() or words not in path.read_text():
             assert self.process.poll() is None, f"nbrun ended first: {self.said()}"
-            assert time.monotonic() < deadline, f"{path.name} did not appear within {within:g} s"
+            assert time.monotonic() < deadline, f"{path.name} did not appear within {within:g} s, or had no {words!r}"
             pause(0.02)
         return path.read_text()
 
