@@ -21,7 +21,7 @@ from tests.support.notebooks import code, notebook, read_notebook, stdout, write
 from tests.support.servers import RunningServer, jupyter_server
 
 WHERE = "import os; print(os.getcwd())"
-SLOW = notebook("print('one')", "print('here', flush=True)\nimport time; time.sleep(60)", "print('three')")
+SLOW = notebook("print('one')", "print('here\\n', end='', flush=True)\nimport time; time.sleep(60)", "print('three')")
 SIGNALS = sorted(set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP})
 
 

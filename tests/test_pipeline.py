@@ -27,7 +27,7 @@ from tests.support.servers import RunningServer
 
 LIMIT = 30.0
 OLD = notebook(code("print('one')", outputs=[stdout("old")], count=7))
-SLOW = notebook("print('one')", "print('here', flush=True)\nimport time; time.sleep(60)", "print('three')")
+SLOW = notebook("print('one')", "print('here\\n', end='', flush=True)\nimport time; time.sleep(60)", "print('three')")
 
 
 @pytest.fixture(autouse=True)
