@@ -22,7 +22,7 @@ from nbrun.jupyter.undo import Undo
 from nbrun.opening import Access, Place, existing_host, private_host
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.places import Deliver, local_folder
-from nbrun.preparing import host_to_prepare_on, prepare
+from nbrun.preparing import host_to_prepare_on, prepare_unless_stopped
 from nbrun.stopping import StopSwitch
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class RunOptions(TypedDict, total=False):
     content: str | bytes
     """The notebook itself, as the text of a file, which need not be there: its name is then only a name.
 
-    The kernel works in the current folder, or in ``cwd``; on a server in the folder of that name.
+    The kernel works in the folder of that name, the current one for a plain name, or in ``cwd``.
     """
     deliver: Deliver
     """Called with the text of the executed notebook, which is then saved nowhere; may raise OSError."""
@@ -172,7 +172,8 @@ async def run_beside_start(
     journal = Journal(name, options.get("observe") or (lambda _: None))
     if options.get("prepare_only"):
         async with host_to_prepare_on(access_of(options)) as host:
-            return await prepare(job_of(name, options), place_of(name, options), host, journal)
+            job, place = job_of(name, options), place_of(name, options)
+            return await prepare_unless_stopped(job, place, host, journal, options.get("stop") or StopSwitch())
     opening = _open(access_of(options), place_of(name, options), journal, started)
     job = job_of(name, options)
     return await run_notebook(job, opening, journal=journal, stop=options.get("stop") or StopSwitch())

@@ -5,9 +5,9 @@ server's files are not asked for: this way a notebook runs on a server that serv
 """
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from nbrun.core.notebook_text import notebook_content, notebook_text
@@ -59,46 +59,36 @@ class HandedNotebook:
         """Deliver the result, or save it in its place; gives where it went. Raises :class:`SaveFailed`."""
         if self._deliver is None:
             return await self._inner.save(content, retry, passed=passed)
-        return await _beside(content, self._deliver)
+        return await hand_over(content, self._deliver)
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
         """Save what there is in its place; what is delivered is delivered once, at the end."""
         return self._deliver is None and await self._inner.save_meanwhile(content)
 
     async def close(self) -> None:
-        """Clean up; raises nothing."""
-        await self._inner.close()
+        """Clean up what loading left, if it did; raises nothing."""
+        if self._content is None:
+            await self._inner.close()
 
 
-async def _beside(content: Mapping[str, Any], deliver: Deliver) -> str:
-    """Deliver from a thread that nobody has to wait for: whoever takes the text may never end to take it."""
-    loop, handed = asyncio.get_running_loop(), asyncio.Future[str]()
+async def hand_over(content: Mapping[str, Any], deliver: Deliver) -> str:
+    """Deliver a notebook's text and give the word for where it went; raises :class:`SaveFailed`.
+
+    From a thread that nobody has to wait for: whoever takes the text may never end to take it.
+    """
+    handed = Future[None]()
 
     def work() -> None:
-        error, where = None, ""
+        handed.set_running_or_notify_cancel()
         try:
-            where = hand_over(content, deliver)
-        except BaseException as raised:  # noqa: BLE001 - it is the run's, which waits for it
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the run has ended without it
-            loop.call_soon_threadsafe(settle, where, error)
-
-    def settle(where: str, error: BaseException | None) -> None:
-        if handed.done():
-            return
-        if error is None:
-            handed.set_result(where)
-        else:
+            deliver(notebook_text(content))
+            handed.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - it is the run's, which waits for it
             handed.set_exception(error)
 
     threading.Thread(target=work, name="nbrun-deliver", daemon=True).start()
-    return await handed
-
-
-def hand_over(content: Mapping[str, Any], deliver: Deliver) -> str:
-    """Deliver a notebook's text and give the word for where it went; raises :class:`SaveFailed`."""
     try:
-        deliver(notebook_text(content))
+        await asyncio.wrap_future(handed)
     except OSError as error:
         raise SaveFailed(f"the executed notebook could not be delivered: {error.strerror or error}") from None
     return DELIVERED

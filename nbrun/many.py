@@ -19,10 +19,10 @@ from nbrun.cache import Cache, read_durations
 from nbrun.changes import changed_only
 from nbrun.core.batch_words import Cause, Order, Shard
 from nbrun.core.batches import Durations, Policy, in_shard, run_key, slowest_first
-from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer, RunFinished
+from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer
 from nbrun.core.matrix import combinations, run_name
 from nbrun.core.patterns import Patterns
-from nbrun.core.results import BatchResult, NotebookResult, Outcome, Problem, outcome_of
+from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
 from nbrun.core.templates import Destination, Fields, Template, refuse_collisions, template_for
 from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.client import connect
@@ -30,9 +30,9 @@ from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.jupyter.http import HttpOptions
 from nbrun.opening import Access, existing_host, private_host
 from nbrun.places import absolute
-from nbrun.preparing import host_to_prepare_on, prepare
+from nbrun.preparing import host_to_prepare_on, not_prepared, prepare_unless_stopped
 from nbrun.selection import Found, local_notebooks, notebooks_on_server
-from nbrun.stopping import Stopped, StopSwitch
+from nbrun.stopping import StopSwitch
 from nbrun.version import __version__
 
 
@@ -151,18 +151,11 @@ async def prepare_errands(
     results: list[NotebookResult] = []
     async with host_to_prepare_on(access) as host:
         for errand in errands:
-            started, journal = datetime.now(UTC).isoformat(timespec="milliseconds"), Journal(errand.name, observe)
+            journal = Journal(errand.name, observe)
             try:
-                result = await stop.guard(prepare(errand.job, errand.place, host, journal))
-            except (NbrunError, Stopped) as error:
-                problem = (
-                    Problem.of(error) if isinstance(error, NbrunError) else Problem(f"not prepared: {stop.reason}")
-                )
-                outcome = outcome_of(error) if isinstance(error, NbrunError) else Outcome.NOT_RUN
-                signal = stop.exit_code if isinstance(error, Stopped) else None
-                result = NotebookResult(__version__, errand.job.notebook, None, None, outcome, started, 0.0)
-                result = replace(result, problem=problem, signal=signal, warnings=tuple(journal.warnings))
-                observe(RunFinished(errand.name, result))
+                result = await prepare_unless_stopped(errand.job, errand.place, host, journal, stop)
+            except NbrunError as error:
+                result = not_prepared(errand.job, journal, outcome_of(error), Problem.of(error))
             results.append(result)
     return results
 

@@ -19,8 +19,8 @@ from nbrun.core.jsontext import as_object
 from nbrun.core.literals_base import recordable
 from nbrun.core.notebook_text import notebook_content
 from nbrun.core.plan import Action
-from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
-from nbrun.errors import NoSuchKernel, UsageError
+from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.errors import ExitCode, NoSuchKernel, UsageError
 from nbrun.handed import hand_over
 from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs
 from nbrun.jupyter.kernelspecs import KernelSpecs
@@ -28,6 +28,7 @@ from nbrun.local_files import read_bytes, write_notebook
 from nbrun.opening import Access, Host, Place, existing_host
 from nbrun.places import absolute, local_output
 from nbrun.plugins import literal_writer
+from nbrun.stopping import Stopped, StopSwitch
 from nbrun.version import __version__
 
 
@@ -39,6 +40,27 @@ async def host_to_prepare_on(access: Access) -> AsyncIterator[Host | None]:
         return
     async with existing_host(access) as host:
         yield host
+
+
+async def prepare_unless_stopped(
+    job: Job, place: Place, host: Host | None, journal: Journal, stop: StopSwitch
+) -> NotebookResult:
+    """Prepare as :func:`prepare` does, until `stop` is pulled."""
+    try:
+        return await stop.guard(prepare(job, place, host, journal))
+    except Stopped:
+        return not_prepared(job, journal, Outcome.NOT_RUN, Problem(f"not prepared: {stop.reason}"), stop.exit_code)
+
+
+def not_prepared(
+    job: Job, journal: Journal, outcome: Outcome, problem: Problem, signal: ExitCode | None = None
+) -> NotebookResult:
+    """Tell that a notebook was not prepared, and give that as what came of it."""
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    result = NotebookResult(__version__, job.notebook, None, None, outcome, started, 0.0, problem=problem)
+    result = replace(result, signal=signal, warnings=tuple(journal.warnings))
+    journal.tell(RunFinished(journal.notebook, result))
+    return result
 
 
 async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -> NotebookResult:
@@ -60,7 +82,7 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
         result = _prepared(document, job, installed_kernelspecs(), "this machine", journal, began)
         journal.enter(Stage.SAVING)
         if place.deliver:
-            output = hand_over(document.content, place.deliver)
+            output = await hand_over(document.content, place.deliver)
         else:
             output = str(target)
             write_notebook(absolute(target), document.content)

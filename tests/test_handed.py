@@ -93,6 +93,21 @@ def test_a_delivery_that_does_not_end_keeps_nobody_waiting(here: Path, monkeypat
     taken.set()
 
 
+async def test_a_delivery_of_what_was_only_prepared_can_be_stopped() -> None:
+    taken, stop = threading.Event(), nbrun.StopSwitch()
+    loop = asyncio.get_running_loop()
+
+    def never(_: str) -> None:
+        loop.call_soon_threadsafe(stop.pull, "enough", ExitCode.TERMINATED)
+        taken.wait()
+
+    options: Any = {"content": json.dumps(notebook("1")), "deliver": never, "prepare_only": True, "stop": stop}
+    async with asyncio.timeout(30):
+        result = await nbrun.run_async("nb.ipynb", **options)
+    assert (result.outcome, result.exit_code) == ("not-run", ExitCode.TERMINATED)
+    taken.set()
+
+
 @pytest.mark.parametrize("upload", [False, True], ids=["there", "uploaded"])
 def test_on_a_server_nothing_is_written_there(server: RunningServer, here: Path, *, upload: bool) -> None:
     (server.root / "work").mkdir(exist_ok=True)

@@ -244,7 +244,7 @@ async def test_a_stopped_batch_saves_what_runs_and_begins_nothing_else(here: Pat
 
 
 async def test_a_server_that_dies_is_replaced_for_those_that_had_not_begun(here: Path) -> None:
-    write(here, a="print('here', flush=True)\nimport time; time.sleep(60)", b="print('b')", c="print('c')")
+    write(here, a="print('here\\n', end='', flush=True)\nimport time; time.sleep(60)", b="print('b')", c="print('c')")
 
     def observe(event: Event) -> None:
         if isinstance(event, OutputArrived) and event.notebook == "a.ipynb":

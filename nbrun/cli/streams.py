@@ -14,8 +14,6 @@ from nbrun.errors import UsageError
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 _INPUT = "-"
-_NAMES = {_INPUT: "stdin.ipynb"}
-_NAME_OF_PIPES = "pipe.ipynb"
 
 STREAMED = ("content", "deliver")
 """The keys of :class:`nbrun.RunOptions` that say what comes and goes as text."""
@@ -44,11 +42,13 @@ def read_streams(named: Sequence[str], given: dict[str, Any], *, many: bool) -> 
     if goes:
         if given["no_save"]:
             raise UsageError(f"{what}: with --no-save nothing would come out")
+        if sys.stdout is None:
+            raise UsageError(f"{what}: standard output is closed")
         given |= {"output": "-", "deliver": _write}
     if not comes:
         return [*named]
     given["content"] = _read(comes[0])
-    return [_NAMES.get(comes[0], _NAME_OF_PIPES)]
+    return ["stdin.ipynb" if comes[0] == _INPUT else "pipe.ipynb"]
 
 
 def _is_stream(name: str, given: dict[str, Any]) -> bool:
@@ -59,6 +59,8 @@ def _is_stream(name: str, given: dict[str, Any]) -> bool:
 
 
 def _read(name: str) -> bytes:
+    if name == _INPUT and sys.stdin is None:
+        raise UsageError("-: standard input is closed")
     if name == _INPUT and sys.stdin.isatty():
         raise UsageError("-: standard input is a terminal", hint="Pipe a notebook into it: nbrun run - < in.ipynb")
     try:

@@ -93,6 +93,18 @@ def test_it_is_prepared_without_a_server(tmp_path: Path) -> None:
     assert json.loads(process.stdout)["cells"][0]["source"] == ["# Parameters\n", "x = 1"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell is Unix's")
+@pytest.mark.parametrize(("closed", "said"), [("<&-", "input is closed"), (">&-", "output is closed")])
+def test_a_stream_that_is_closed_is_told_in_a_line(tmp_path: Path, closed: str, said: str) -> None:
+    command = ["sh", "-c", f'"{sys.executable}" -m nbrun run - {closed}']
+    process = subprocess.run(
+        command, cwd=tmp_path, input=TEXT, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert process.returncode == ExitCode.USAGE
+    assert said in process.stderr
+    assert "Traceback" not in process.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
 def test_a_path_that_is_a_pipe_is_read_like_standard_input(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
