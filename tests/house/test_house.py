@@ -59,4 +59,4 @@ def test_the_tests_of_the_core_alone_take_every_branch_of_it(tmp_path: Path) -> 
 
 def test_no_module_is_too_long_to_be_read() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "nbrun").rglob("*.py")}
-    assert {str(path): length for path, length in lengths.items() if length > 400} == {}
+    assert {str(path): length for path, length in lengths.items() if length > 600} == {}
