@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
     """Ctrl-C; results so far are saved."""
     TERMINATED = 143
-    """SIGTERM; results so far are saved."""
+    """SIGTERM or SIGHUP; results so far are saved."""
 
 
 class NbrunError(Exception):

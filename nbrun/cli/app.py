@@ -9,6 +9,7 @@ from importlib import import_module
 
 import click
 
+from nbrun.cli.standard_streams import lost_output, prepare_standard_streams
 from nbrun.errors import ExitCode, NbrunError
 from nbrun.version import __version__
 
@@ -48,13 +49,18 @@ def cli() -> None:
       1  a cell raised or timed out          5  the kernel failed us
       2  the call was wrong                  6  cells passed, but output is known to be lost
       3  nothing to run                     70  a bug in nbrun
-      130 / 143  stopped by Ctrl-C / SIGTERM, results so far are saved
+      130 / 143  stopped by Ctrl-C / SIGTERM or SIGHUP, results so far are saved
     """  # noqa: D301  (click reads the backspace)
 
 
 def main() -> None:
     """Run the command line and end the process with the code that says how it went."""
-    sys.exit(_exit_code())
+    prepare_standard_streams()
+    code = _exit_code()
+    if lost := lost_output():
+        click.echo(f"nbrun: standard output cannot be written: {lost}", err=True)
+        code = code or ExitCode.SERVER
+    sys.exit(code)
 
 
 def _exit_code() -> int:

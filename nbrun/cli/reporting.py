@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.cli.streams import STANDARD_OUTPUT
+from nbrun.cli.standard_streams import closed
+from nbrun.cli.streams import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.errors import NbrunError, UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -52,7 +53,8 @@ _FILES = {
     "stdout_file": "--stdout-file",
     "stderr_file": "--stderr-file",
 }
-_SHOWN = (*STANDARD_OUTPUT, "/dev/stderr")
+_SHOWN = (*STANDARD_OUTPUT, STANDARD_ERROR)
+_STREAMS = (("stdout", "standard output", STANDARD_OUTPUT), ("stderr", "standard error", (STANDARD_ERROR,)))
 
 
 def reporting_options(function: Function) -> Function:
@@ -182,6 +184,10 @@ def _check_streams(given: dict[str, Any], *, on_github: bool) -> None:
     there += [option for name, option in _FILES.items() if given[name] in STANDARD_OUTPUT]
     if len(there) > 1 and there != ["--stdout-file", "--stderr-file"]:
         raise UsageError(f"{' - and '.join(there)} -: only one of them can have standard output")
+    for name, option in _FILES.items():
+        for stream, words, targets in _STREAMS:
+            if given[name] in targets and stream in closed:
+                raise UsageError(f"{option} {given[name]}: {words} is closed", hint="Name a file.")
     for name in ("stdout_file", "stderr_file"):
         if on_github and given[name] in _SHOWN:
             raise UsageError(

@@ -1,4 +1,8 @@
-"""What signals do to the command line: the first ends the runs in good order, the second ends the process."""
+"""What signals do to the command line: the first ends the runs in good order, the second ends the process.
+
+A signal that was ignored when nbrun started stays ignored: ``nohup`` ignores SIGHUP, and a shell ignores SIGINT for the
+background jobs of a script.
+"""
 
 import asyncio
 import os
@@ -18,7 +22,7 @@ _SIGNALS = {
 
 @asynccontextmanager
 async def signals(stop: Any) -> AsyncIterator[None]:
-    """Let the first signal pull the switch `stop`, and the second end the process."""
+    """Let the first signal pull the switch `stop`, and the second end the process; respect what is ignored."""
     loop = asyncio.get_running_loop()
     handled = []
 
@@ -29,7 +33,7 @@ async def signals(stop: Any) -> AsyncIterator[None]:
 
     for name, (reason, code) in _SIGNALS.items():
         number = getattr(signal, name, None)
-        if number is not None:
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             with suppress(NotImplementedError):  # Windows: Ctrl-C then cancels the run, which saves as well
                 loop.add_signal_handler(number, on_signal, reason, code)
                 handled.append(number)

@@ -3,17 +3,19 @@
 A path that is neither a file nor a folder (``<(jupytext --to ipynb -o - report.py)``) is read as standard input is.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nbrun.cli.batching import is_plain, is_single
+from nbrun.cli.standard_streams import closed, write_whole
 from nbrun.errors import UsageError
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
+STANDARD_ERROR = "/dev/stderr"
 _INPUT = "-"
+_STANDARD_INPUT = (_INPUT, "/dev/stdin")
 
 STREAMED = ("content", "deliver")
 """The keys of :class:`nbrun.RunOptions` that say what comes and goes as text."""
@@ -42,7 +44,7 @@ def read_streams(named: Sequence[str], given: dict[str, Any], *, many: bool) -> 
     if goes:
         if given["no_save"]:
             raise UsageError(f"{what}: with --no-save nothing would come out")
-        if sys.stdout is None:
+        if "stdout" in closed:
             raise UsageError(f"{what}: standard output is closed")
         given |= {"output": "-", "deliver": _write}
     if not comes:
@@ -59,8 +61,8 @@ def _is_stream(name: str, given: dict[str, Any]) -> bool:
 
 
 def _read(name: str) -> bytes:
-    if name == _INPUT and sys.stdin is None:
-        raise UsageError("-: standard input is closed")
+    if name in _STANDARD_INPUT and "stdin" in closed:
+        raise UsageError(f"{name}: standard input is closed")
     if name == _INPUT and sys.stdin.isatty():
         raise UsageError("-: standard input is a terminal", hint="Pipe a notebook into it: nbrun run - < in.ipynb")
     try:
@@ -71,6 +73,4 @@ def _read(name: str) -> bytes:
 
 def _write(text: str) -> None:
     # Past Python's own buffer, at whose lock the end of the process would wait for a reader that has stopped to read.
-    left = memoryview(text.encode("utf-8", "replace"))
-    while left:
-        left = left[os.write(sys.stdout.fileno(), left) :]
+    write_whole(sys.stdout.fileno(), text.encode("utf-8", "replace"))

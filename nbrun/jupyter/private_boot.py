@@ -6,6 +6,7 @@ one thread and nothing in it that a kernel would not have; see :mod:`nbrun.jupyt
 
 import gc
 import os
+import signal
 import socket
 import sys
 from importlib import import_module
@@ -28,6 +29,7 @@ main()
 
 def main() -> None:
     """Take the settings from standard input, move both pipes out of everybody's reach, and serve."""
+    _accept_signals()
     gc.disable()  # until it is up: a tenth of the start would go into looking for garbage where there is none
     line = sys.stdin.buffer.readline()
     if not line:
@@ -44,6 +46,18 @@ def main() -> None:
         return
     lifeline = Lifeline(settings, source, sink)
     import_module("nbrun.jupyter.private_server").serve(settings, lifeline, zygote)
+
+
+def _accept_signals() -> None:
+    """Unblock what interrupts and ends kernels: they inherit this process's mask, and the zygote's handlers too.
+
+    nbrun may have been started with these signals ignored (``nohup``, a background job of a script) or blocked.
+    """
+    if sys.platform == "win32":
+        return
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _fork_zygote(settings: ServerSettings, pipes: tuple[int, ...]) -> socket.socket | Order | None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import nbrun
+from nbrun.core.effects import INTERRUPT_GRACE, SIGNAL_GRACE
 from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.errors import ExitCode
 
@@ -62,3 +63,10 @@ def test_the_plan_of_the_house_names_every_room() -> None:
 def test_nobody_is_told_to_install_the_other_nbrun() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "nbrun").rglob("*.py")]
     assert [page.name for page in pages if re.search(r"pip install\s+['\"]?nbrun\b", page.read_text())] == []
+
+
+def test_the_times_that_an_interrupted_cell_has_are_those_of_the_code() -> None:
+    page = " ".join((ROOT / "docs" / "how-it-works.md").read_text().split())
+    assert f"interrupted cell has {INTERRUPT_GRACE:g} s to end, is interrupted again, and {INTERRUPT_GRACE:g} s" in page
+    assert f"After a signal it has {SIGNAL_GRACE:g} s, once" in page
+    assert f"the running cell, which then has {SIGNAL_GRACE:g} s to end" in page

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,11 +140,24 @@ class LiveNbrun:
         return [cell["outcome"] for cell in self.report()["cells"]]
 
 
+def default_signals() -> None:
+    """Let a new process start with default signals: the tests may run under ``nohup`` or as a background job."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def live_nbrun(
-    *args: str | Path, cwd: Path, json_file: Path, env: Mapping[str, str] | None = None
+    *args: str | Path,
+    cwd: Path,
+    json_file: Path,
+    env: Mapping[str, str] | None = None,
+    before: Callable[[], None] = default_signals,
 ) -> Iterator[LiveNbrun]:
-    """Start ``nbrun run`` with `args` in a process group of its own; nothing of it is left after the block."""
+    """Start ``nbrun run`` with `args` in a process group of its own; nothing of it is left after the block.
+
+    `before` is called in the new process.
+    """
     mark = new_mark()
     # Where it sees that pytest runs it, ipykernel does not collect what child processes write.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
@@ -156,6 +169,7 @@ def live_nbrun(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=before,  # noqa: PLW1509  (there are no other threads in the tests)
     )
     try:
         yield LiveNbrun(process, mark, json_file)

@@ -1,0 +1,122 @@
+"""The process's own standard streams, which may be closed, full, read by nobody or not blocking.
+
+A closed stream behaves like /dev/null. Its file descriptor is occupied before anything else is opened: otherwise the
+first socket gets the number 1 or 2, and what is printed goes into it. A text stream drops what it cannot write, since
+a run is worth more than the account of it; :func:`lost_output` returns what is to be reported at the end. Binary output
+(``sys.stdout.buffer``) carries data that was asked for, and raises.
+"""
+
+import codecs
+import contextlib
+import errno
+import io
+import os
+import select
+import sys
+from typing import Any
+
+_NAMES = ("stdin", "stdout", "stderr")
+_BUFFER = 1 << 16
+
+closed: set[str] = set()
+"""The names of the standard streams that were closed when the process began: ``stdin``, ``stdout``, ``stderr``."""
+
+
+def prepare_standard_streams() -> None:
+    """Open closed standard streams on /dev/null, and let text output survive errors; call this before all else."""
+    for number, name in enumerate(_NAMES):
+        if getattr(sys, name) is None or not _is_open(number):
+            closed.add(name)
+            _open_on_nothing(number, name)
+    for name in ("stdout", "stderr"):
+        if name not in closed:
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # not a file: left as it is
+                _make_tolerant(name)
+
+
+def lost_output() -> str:
+    """Flush standard output and return why text on it was lost; empty if it was not, or its reader has gone."""
+    stream: Any = sys.stdout
+    try:
+        stream.flush()
+    except (OSError, ValueError) as error:
+        return "" if isinstance(error, BrokenPipeError) else str(getattr(error, "strerror", None) or error)
+    failure = stream.failure if isinstance(stream, _TolerantText) else None
+    return "" if failure is None or isinstance(failure, BrokenPipeError) else failure.strerror or str(failure)
+
+
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, past Python's buffers; wait where the descriptor does not block. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError as error:
+        return error.errno != errno.EBADF
+    return True
+
+
+def _open_on_nothing(number: int, name: str) -> None:
+    descriptor = os.open(os.devnull, os.O_RDONLY if name == "stdin" else os.O_WRONLY)
+    if descriptor != number and not _is_open(number):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+        descriptor = number
+    if descriptor == number:  # else somebody has opened a file of their own under this number
+        os.set_inheritable(descriptor, True)  # noqa: FBT003
+    stream = open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    setattr(sys, name, stream)
+    setattr(sys, f"__{name}__", stream)
+
+
+class _Tolerant(io.FileIO):
+    """Writes what can be written, and keeps the first error."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        size = len(data)
+        try:
+            write_whole(self.fileno(), bytes(data))
+        except OSError as error:
+            self.failure = self.failure or error
+        return size
+
+
+class _TolerantText(io.TextIOWrapper):
+    """Text output whose ``buffer`` is one of its own, for data: that raises."""
+
+    def __init__(self, raw: _Tolerant, data: Any, **options: Any) -> None:
+        super().__init__(io.BufferedWriter(raw, _BUFFER), **options)
+        self._raw = raw
+        self._data = data
+
+    @property
+    def buffer(self) -> Any:
+        return self._data
+
+    @property
+    def failure(self) -> OSError | None:
+        return self._raw.failure
+
+
+def _make_tolerant(name: str) -> None:
+    old = getattr(sys, name)
+    old.flush()
+    raw = _Tolerant(old.fileno(), "wb", closefd=False)
+    stream = _TolerantText(
+        raw,
+        old.buffer,
+        encoding="utf-8" if codecs.lookup(old.encoding).name == "ascii" else old.encoding,  # as click has it
+        errors="backslashreplace" if old.errors == "strict" else old.errors,  # a name may be in no encoding
+        line_buffering=name == "stderr" or old.line_buffering,
+        write_through=old.write_through,
+    )
+    setattr(sys, name, stream)
