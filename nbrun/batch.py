@@ -5,12 +5,16 @@ the next one; what stays is its result, which has no outputs. There is one worke
 it starts the next kernel and loads the next notebook, whose cells then wait for their turn. Turns are given in the
 order of the errands.
 
+A run that is repeated keeps the attempt that came furthest (:mod:`nbrun.attempts`). Before the next one nbrun waits: a
+little longer each time, and until a lost server answers.
+
 What goes wrong in one run, a bug in nbrun included, is that run's result and nobody else's. A private server that ends
 takes with it the runs that were executing; those that had not begun to, and all later ones, get a new server.
 """
 
 import asyncio
 import contextlib
+import math
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -19,17 +23,20 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from nbrun.attempts import Attempts, LaterAttempt
 from nbrun.cache import Cache, KeptNotebook
 from nbrun.core.batches import Policy
+from nbrun.core.durations import spell_duration
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.job import Job
 from nbrun.core.literals_base import recordable
 from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
 from nbrun.errors import ExitCode, NbrunError, ServerError
+from nbrun.jupyter.retry import pause_after
 from nbrun.jupyter.server import Server
 from nbrun.opening import Host, Place
 from nbrun.pipeline import Notebook, run_notebook
-from nbrun.stopping import StopSwitch
+from nbrun.stopping import Stopped, StopSwitch
 from nbrun.version import __version__
 
 RESTARTS = 3
@@ -131,6 +138,18 @@ class _SharedHost:
             await asyncio.wait_for(host.ended(), NEWS_LIMIT)
         return host.gone() and (self._left > 0 or host is not self._host)
 
+    async def answers_within(self, limit: float, warn: Callable[[str], None]) -> bool:
+        """Return whether the server can be used, waiting up to `limit` seconds for one that was lost."""
+        if self._host is None or self._replaceable:
+            return True
+        server = self._host.server
+        said = f"{server.client.endpoint} does not answer"
+        wait = "" if math.isinf(limit) else f"up to {spell_duration(limit)} "
+        if await server.answers_within(limit, lambda: warn(f"{said}; waiting {wait}until it does")):
+            return True
+        warn(f"{said} after {spell_duration(limit)}; not trying again")
+        return False
+
     async def close(self) -> None:
         """Close every server that was opened."""
         await self._stack.aclose()
@@ -158,6 +177,11 @@ class _Turn:
         """Take a turn, when there is one."""
         await self._free.acquire()
         self._held = True
+
+    def pause(self) -> None:
+        """Let others have it until the next attempt, unless the run is to be counted first."""
+        if not self._whole:
+            self.give_back()
 
     def give_back(self) -> None:
         """Let the next one have it; do nothing when that was done."""
@@ -235,35 +259,66 @@ class _Batch:
         self._observe(RunFinished(errand.name, result, content))
 
     async def _run(self, errand: Errand, turn: _Turn, told: list[RunFinished]) -> NotebookResult:
-        """Run an errand as often as its failures and the policy want it; the last try's notebook is in `told`."""
+        """Run an errand as often as its failures and the policy want it; the kept attempt's notebook is in `told`."""
         if self._cache is not None and (found := await self._from_cache(errand, self._cache, told)):
             return found
-        earlier: list[str] = []
-        attempt = 1
+        attempts, warnings = Attempts(), list[str]()
         while True:
-            told.clear()
-            result = await self._attempt(errand, turn, earlier, told)
+            heard: list[RunFinished] = []
+            result = await self._attempt(errand, turn, warnings, heard, attempts.best)
             if result is None:  # the server had ended before anything was executed: another one, no attempt spent
                 continue
-            tries = attempt if result.attempts else 0
-            result = replace(result, attempts=tries)
-            if not self._policy.tries_again(result, attempt) or self._over:
-                return result
+            if not result.attempts and attempts.best is not None:  # its turn did not come again
+                break
+            attempts.add(result, heard[-1] if heard else None)
+            warnings = list(result.warnings)
+            if not self._policy.tries_again(result, len(attempts.results)) or self._over:
+                break
+            if not await self._pause(errand, turn, attempts, warnings):
+                break
+        if attempts.best is not attempts.results[-1]:
             journal = Journal(errand.name, self._observe)
-            why = result.problem.message if result.problem else result.outcome.value
-            journal.warn(f"attempt {attempt} of {self._policy.retries + 1}: {why}; trying again")
-            earlier = [*result.warnings, *journal.warnings]
-            attempt += 1
+            last = len(attempts.results)
+            journal.warn(f"attempt {last}: {_reason(result)}; attempt {attempts.number} came further, and is kept")
+            warnings += journal.warnings
+        if attempts.finished is not None:
+            told.append(attempts.finished)
+        return attempts.kept(warnings)
+
+    async def _pause(self, errand: Errand, turn: _Turn, attempts: Attempts, warnings: list[str]) -> bool:
+        """Wait for the time of the next attempt; return whether there is to be one."""
+        last, number = attempts.results[-1], len(attempts.results)
+        journal = Journal(errand.name, self._observe)
+        journal.warn(f"attempt {number} of {self._policy.retries + 1}: {_reason(last)}; trying again")
+        turn.pause()
+        try:
+            await self._stop.guard(asyncio.sleep(pause_after(number)))
+            if last.outcome is not Outcome.SERVER_FAILED:
+                return True
+            return await self._stop.guard(self._host.answers_within(self._policy.server_wait, journal.warn))
+        except Stopped:
+            return False
+        finally:
+            warnings += journal.warnings
 
     async def _attempt(
-        self, errand: Errand, turn: _Turn, earlier: Sequence[str], told: list[RunFinished]
+        self,
+        errand: Errand,
+        turn: _Turn,
+        earlier: Sequence[str],
+        told: list[RunFinished],
+        best: NotebookResult | None,
     ) -> NotebookResult | None:
         """Try once; None where the server was gone before the run had begun, and there will be another.
 
-        What the run tells is passed on, but not that it finished, which goes into `told`: it may be tried again.
+        What the run tells is passed on, but not that it finished, which goes into `told`: it may be tried again. `best`
+        is the attempt so far that came furthest.
         """
+        later: list[LaterAttempt] = []
 
         def observe(event: Event) -> None:
+            for notebook in later:
+                notebook.observe(event)
             if isinstance(event, RunFinished):
                 told.append(event)
             else:
@@ -279,7 +334,7 @@ class _Batch:
         await turn.take_if_free()
         job = errand.job if self._cache is None else replace(errand.job, save=True)
         try:
-            opening = self._opening(errand, journal, used, kept)
+            opening = self._opening(errand, journal, used, kept, later, best)
             result = await run_notebook(job, opening, journal=journal, stop=self._stop, turn=turn)
         except _NotItsTurn:
             return self._not_its_turn(errand)
@@ -299,11 +354,18 @@ class _Batch:
             raise
         for notebook in kept:
             await asyncio.to_thread(notebook.settle, result)
-        return result if errand.job.save or result.rescued else replace(result, output=None)
+        is_saved = (errand.job.save and not any(notebook.is_withheld for notebook in later)) or result.rescued
+        return result if is_saved else replace(result, output=None)
 
     @contextlib.asynccontextmanager
     async def _opening(
-        self, errand: Errand, journal: Journal, used: list[Host], kept: list[KeptNotebook]
+        self,
+        errand: Errand,
+        journal: Journal,
+        used: list[Host],
+        kept: list[KeptNotebook],
+        later: list[LaterAttempt],
+        best: NotebookResult | None,
     ) -> AsyncIterator[tuple[Server, Notebook]]:
         if not self._host.is_open:
             journal.enter(self._host.stage)
@@ -314,6 +376,9 @@ class _Batch:
             keeping = self._cache.keeping(notebook, errand.job, errand.place, errand.parameters)
             kept.append(keeping)
             notebook = keeping
+        if best is not None:
+            later.append(LaterAttempt(notebook, best))
+            notebook = later[-1]
         yield host.server, notebook
 
     def _check_turn(self, used: Sequence[Host]) -> None:
@@ -349,3 +414,7 @@ class _Batch:
     def _failed(self, errand: Errand, began: datetime, outcome: Outcome, problem: Problem | None) -> NotebookResult:
         started = began.isoformat(timespec="milliseconds")
         return NotebookResult(__version__, errand.job.notebook, None, None, outcome, started, 0.0, problem=problem)
+
+
+def _reason(result: NotebookResult) -> str:
+    return result.problem.message if result.problem else result.outcome.value

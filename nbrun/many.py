@@ -5,6 +5,7 @@ run its output, check all that can be checked, cut out the shard, order. Only th
 """
 
 import asyncio
+import math
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from nbrun.batch import Errand, run_errands
 from nbrun.cache import Cache, read_durations
 from nbrun.changes import changed_only
 from nbrun.core.batch_words import Cause, Order, Shard
-from nbrun.core.batches import Durations, Policy, in_shard, run_key, slowest_first
+from nbrun.core.batches import SERVER_WAIT, Durations, Policy, in_shard, run_key, slowest_first
 from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer
 from nbrun.core.matrix import combinations, run_name
 from nbrun.core.patterns import Patterns
@@ -67,6 +68,8 @@ class BatchOptions(RunOptions, total=False):
     """How often a run is tried again, on a fresh kernel, after a failure of `retry_on`."""
     retry_on: Sequence[str]
     """``kernel``, ``server``, ``cell``, ``timeout``; the first two if left out."""
+    server_wait: float | None
+    """How long a lost server is waited for before a run is tried again, in seconds (120); None sets no limit."""
     order: str
     """``as-given`` or ``slowest-first``."""
     shard: str | None
@@ -170,7 +173,11 @@ def _policy(options: BatchOptions) -> Policy:
     if unknown := set(on) - causes:
         hint = f"There are {', '.join(sorted(causes))}."
         raise UsageError(f"retry_on: there is no cause {', '.join(sorted(unknown))}", hint=hint)
-    return Policy(jobs or processors(), most, retries, [Cause(cause) for cause in on])
+    wait = options.get("server_wait", SERVER_WAIT)
+    if wait is not None and not wait > 0:
+        raise UsageError(f"server_wait is {wait}; it is a number of seconds above 0")
+    wait = math.inf if wait is None else wait
+    return Policy(jobs or processors(), most, retries, [Cause(cause) for cause in on], wait)
 
 
 def processors() -> int:

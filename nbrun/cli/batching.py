@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nbrun.cli.parameters import Duration
 from nbrun.core.batch_words import Cause, Order, Shard
 from nbrun.core.matrix import read_axes
 from nbrun.errors import UsageError
@@ -54,7 +55,7 @@ _OPTIONS = (
         type=click.IntRange(0),
         default=0,
         metavar="N",
-        help="Run a failed notebook again, on a fresh kernel, so often.",
+        help="Retry a failed notebook up to N times, each time on a fresh kernel; keep the attempt that came furthest.",
     ),
     click.option(
         "--retry-on",
@@ -63,6 +64,13 @@ _OPTIONS = (
         metavar="CAUSES",
         show_default=True,
         help="After which failures: kernel, server, cell, timeout, with commas between.",
+    ),
+    click.option(
+        "--server-wait",
+        type=Duration(),
+        default="120s",
+        show_default=True,
+        help="Before a retry, wait up to this time for a lost server to answer.",
     ),
     click.option(
         "--order", type=click.Choice([order.value for order in Order]), default="as-given", help="Which to begin first."
@@ -108,6 +116,7 @@ def read_batch_options(given: Mapping[str, Any], matrix: Mapping[str, Sequence[A
         "max_failures": 1 if given["fail_fast"] else given["max_failures"],
         "retries": given["retries"],
         "retry_on": given["retry_on"],
+        "server_wait": given["server_wait"],
         "order": given["order"],
         "shard": given["shard"],
         "durations": given["durations"],

@@ -15,6 +15,7 @@ _CAUSES = {
     Outcome.FAILED: Cause.CELL,
     Outcome.TIMED_OUT: Cause.TIMEOUT,
 }
+SERVER_WAIT = 120.0
 _NOT_EXECUTED = (Outcome.NOT_RUN, Outcome.PREPARED)
 
 
@@ -26,6 +27,8 @@ class Policy:
     max_failures: int | None = None
     retries: int = 0
     retry_on: Collection[Cause] = (Cause.KERNEL, Cause.SERVER)
+    server_wait: float = SERVER_WAIT
+    """Seconds that a lost server is waited for before the next attempt."""
 
     def tries_again(self, result: NotebookResult, attempt: int) -> bool:
         """Tell whether a run that has come to this in its `attempt`-th try, from 1, is tried again."""

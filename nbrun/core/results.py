@@ -122,6 +122,45 @@ class Problem:
         return cls(str(error), error.hint)
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a run that was repeated.
+
+    ``verdicts`` counts the cells that passed, failed, timed out or had their kernel die; ``output`` is where this
+    attempt was saved, None where nothing was; ``kept`` says that the result and the notebook are those of this attempt.
+    """
+
+    outcome: Outcome
+    exit_code: ExitCode
+    started: str
+    seconds: float
+    verdicts: int
+    problem: Problem | None = None
+    output: str | None = None
+    kept: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object in the JSON result."""
+        return {
+            "outcome": self.outcome.value,
+            "exit_code": int(self.exit_code),
+            "started": self.started,
+            "seconds": round(self.seconds, 6),
+            "verdicts": self.verdicts,
+            "problem": {"message": self.problem.message, "hint": self.problem.hint} if self.problem else None,
+            "output": self.output,
+            "kept": self.kept,
+        }
+
+
+_VERDICTS = (CellOutcome.PASSED, CellOutcome.FAILED, CellOutcome.TIMED_OUT, CellOutcome.KERNEL_DIED)
+
+
+def is_verdict(outcome: CellOutcome) -> bool:
+    """Return whether a cell with this outcome ran to an end of its own."""
+    return outcome in _VERDICTS
+
+
 DELIVERED = "-"
 """The output of a run whose executed notebook was delivered as text."""
 
@@ -134,8 +173,9 @@ class NotebookResult:
     (``rescued`` then is true), ``-`` where its text was delivered, or None where nothing was saved. ``started`` is ISO
     8601 in UTC, ``seconds`` wall time. ``signal`` says by which exit code a run ends that a signal stopped.
     ``parameters`` are those that were given to the run, without secrets; ``attempts`` counts the tries of a run that
-    was repeated, 0 for one whose turn never came; ``cached`` says that nothing was executed, because the results of an
-    earlier run still hold.
+    was repeated, 0 for one whose turn never came; ``tries`` lists them, and is empty for a run that was not repeated.
+    The result is that of the attempt that came furthest. ``cached`` says that nothing was executed, because the results
+    of an earlier run still hold.
     """
 
     version: str
@@ -153,6 +193,7 @@ class NotebookResult:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 1
     cached: bool = False
+    tries: Sequence[Attempt] = ()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -173,6 +214,16 @@ class NotebookResult:
         """Give the cell at which the run ended, if it ended at one that did not pass."""
         stopped = [cell for cell in self.cells if cell.outcome not in _NO_FAULT]
         return stopped[-1] if stopped else None
+
+    @property
+    def verdicts(self) -> int:
+        """Return how many cells passed, failed, timed out or had their kernel die."""
+        return sum(is_verdict(cell.outcome) for cell in self.cells)
+
+    def goes_further(self, other: "NotebookResult") -> bool:
+        """Return whether this attempt is to be kept instead of the earlier one: it passed, or as many cells ended."""
+        mine, others = self.outcome is Outcome.PASSED, other.outcome is Outcome.PASSED
+        return mine if mine != others else self.verdicts >= other.verdicts
 
     def tally(self) -> dict[CellOutcome, int]:
         """Count the cells of each outcome, leaving out those that no cell has."""
@@ -195,6 +246,7 @@ class NotebookResult:
             "warnings": list(self.warnings),
             "parameters": dict(self.parameters),
             "attempts": self.attempts,
+            "tries": [attempt.as_dict() for attempt in self.tries],
             "cached": self.cached,
             "cells": [cell.as_dict() for cell in self.cells],
         }

@@ -75,6 +75,13 @@ class RetryPolicy:
         return max(backoff, error.retry_after) if isinstance(error, Throttled) else backoff
 
 
+def pause_after(attempt: int, *, first: float = 0.5, longest: float = 60.0) -> float:
+    """Return the seconds to wait after the `attempt`-th failed run, from 1: doubling, with jitter."""
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = attempt
+    return tenacity.wait_exponential(multiplier=first, max=longest)(state) + tenacity.wait_random(0, first)(state)
+
+
 ONCE = RetryPolicy(tries=1, total=0.0)
 """For what must not happen twice: POST, PATCH, a kernel's restart."""
 
@@ -95,3 +102,6 @@ START = RetryPolicy(tries=4, total=300.0, first=0.5, longest=10.0)
 
 RECONNECT = RetryPolicy(tries=30, total=120.0, first=0.1, longest=5.0)
 """A kernel's websocket that was cut: at once at first, for as long as a laptop needs to find its network again."""
+
+RETURN = RetryPolicy(tries=1_000_000, total=120.0, first=0.5, longest=5.0)
+"""Between two attempts of a run: until a lost server answers."""

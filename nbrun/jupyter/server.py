@@ -7,16 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbrun.core.introduction import KernelInfo
-from nbrun.errors import KernelError, KernelNotLaunched, KernelStartFailed, NbrunError, NotFound, ServerUnreachable
+from nbrun.errors import (
+    AccessDenied,
+    KernelError,
+    KernelNotLaunched,
+    KernelStartFailed,
+    NbrunError,
+    NotFound,
+    ServerUnreachable,
+)
 from nbrun.jupyter.client import Client
+from nbrun.jupyter.endpoint import api_path
+from nbrun.jupyter.exchange import Patience
 from nbrun.jupyter.kernel import Kernel, connect_kernel
 from nbrun.jupyter.kernels import SessionModel
 from nbrun.jupyter.kernelspecs import KernelSpec
-from nbrun.jupyter.retry import ONCE, RECONNECT, SAVE, TEARDOWN, RetryPolicy
+from nbrun.jupyter.retry import ONCE, RECONNECT, RETURN, SAVE, TEARDOWN, RetryPolicy
 
 CALL_OFF_LIMIT = 5.0
 """Seconds to wait for the name of a session that is not wanted any more."""
 
+PROBE_LIMIT = Patience(read=10.0, total=10.0)
+"""How long one question whether the server is back may take."""
 
 LIFE_SIGN_EVERY = 1.0
 """Seconds between two looks whether a kernel that is starting still lives."""
@@ -50,6 +62,32 @@ class Server:
     def private(cls, client: Client, log_tail: Callable[[], str]) -> "Server":
         """Describe a server that lives and dies with this run."""
         return cls(client, ONCE, SAVE.within(5.0), log_tail, is_private=True)
+
+    async def answers_within(self, limit: float, waiting: Callable[[], None]) -> bool:
+        """Return whether the server answers, waiting up to `limit` seconds; `waiting` is called if it does not at once.
+
+        A server that refuses the token is there. A proxy or a hub that answers in its place is not.
+        """
+        is_first = True
+
+        async def ask() -> None:
+            nonlocal is_first
+            try:
+                answer = await self.client.http.request("GET", api_path(), patience=PROBE_LIMIT, retry=ONCE)
+                answer.fields().text("version")
+            except AccessDenied:
+                pass
+            except NbrunError as error:
+                if is_first:
+                    is_first = False
+                    waiting()
+                raise ServerUnreachable(str(error)) from None
+
+        try:
+            await RETURN.within(limit).call(ask)
+        except ServerUnreachable:
+            return False
+        return True
 
     @contextlib.asynccontextmanager
     async def session(

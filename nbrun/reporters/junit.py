@@ -83,6 +83,9 @@ class JUnit:
         suite.set("time", _seconds(result.seconds))
         suite.set("file", _clean(result.notebook))
         properties = {"outcome": result.outcome, "kernel": result.kernel, "output": result.output}
+        for number, attempt in enumerate(result.tries, 1):
+            kept = ", kept" if attempt.kept else ""
+            properties[f"attempt {number}"] = f"{attempt.outcome}{kept}"
         listed = ET.SubElement(suite, "properties")
         for name, value in (*properties.items(), *result.parameters.items()):
             ET.SubElement(listed, "property", name=_clean(str(name)), value=_clean("" if value is None else str(value)))

@@ -32,6 +32,9 @@ def summary(result: NotebookResult) -> str:
         parts.append(f"rescued in {result.output}")
     else:
         parts.append("not saved")
+    kept = next((number for number, attempt in enumerate(result.tries, 1) if attempt.kept), None)
+    if kept is not None:
+        parts.append(f"attempt {kept} of {len(result.tries)}")
     return ", ".join(parts)
 
 

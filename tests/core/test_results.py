@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from nbrun.core.results import (
+    Attempt,
     BatchResult,
     CellError,
     CellOutcome,
@@ -134,6 +135,7 @@ def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
         "warnings": [],
         "parameters": {},
         "attempts": 1,
+        "tries": [],
         "cached": False,
         "cells": [
             {
@@ -213,3 +215,50 @@ def test_a_batch_from_which_all_was_left_out_on_purpose_is_well() -> None:
     assert BatchResult("", "", 0.0, left_out=3).exit_code is ExitCode.OK
     nothing = BatchResult("", "", 0.0, problem=Problem("no notebook matches x", "Look again."))
     assert nothing.as_dict()["problem"] == {"message": "no notebook matches x", "hint": "Look again."}
+
+
+DIED, TIMED_OUT, INTERRUPTED = CellOutcome.KERNEL_DIED, CellOutcome.TIMED_OUT, CellOutcome.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "kept"),
+    [
+        (
+            notebook(PASSED, DIED, NOT_RUN, outcome=Outcome.KERNEL_DIED),
+            notebook(outcome=Outcome.SERVER_FAILED),
+            "earlier",
+        ),
+        (
+            notebook(PASSED, DIED, outcome=Outcome.KERNEL_DIED),
+            notebook(PASSED, FAILED, outcome=Outcome.FAILED),
+            "later",
+        ),
+        (
+            notebook(PASSED, TIMED_OUT, NOT_RUN, outcome=Outcome.TIMED_OUT),
+            notebook(PASSED, INTERRUPTED, NOT_RUN, outcome=Outcome.SERVER_FAILED),
+            "earlier",
+        ),
+        (notebook(FAILED, FAILED, outcome=Outcome.FAILED), notebook(PASSED, SKIPPED), "later"),
+        (notebook(outcome=Outcome.SERVER_FAILED), notebook(outcome=Outcome.KERNEL_DIED), "later"),
+        (notebook(PASSED, SKIPPED), notebook(PASSED, FAILED, outcome=Outcome.FAILED), "earlier"),
+    ],
+    ids=["it had nothing", "a tie", "an interrupted cell", "it passed", "neither had anything", "it had passed before"],
+)
+def test_the_attempt_that_came_furthest_is_kept(earlier: NotebookResult, later: NotebookResult, kept: str) -> None:
+    assert later.goes_further(earlier) is (kept == "later")
+
+
+def test_all_attempts_are_in_the_json() -> None:
+    problem = Problem("the kernel died", "look")
+    lost = Attempt(Outcome.SERVER_FAILED, ExitCode.SERVER, "then", 0.5, 0)
+    died = Attempt(Outcome.KERNEL_DIED, ExitCode.KERNEL, "later", 1.23456789, 2, problem, "a.ipynb", kept=True)
+    assert notebook(tries=[lost, died], attempts=2).as_dict()["tries"] == [
+        {
+            "outcome": "server-failed", "exit_code": 4, "started": "then", "seconds": 0.5, "verdicts": 0,
+            "problem": None, "output": None, "kept": False,
+        },
+        {
+            "outcome": "kernel-died", "exit_code": 5, "started": "later", "seconds": 1.234568, "verdicts": 2,
+            "problem": {"message": "the kernel died", "hint": "look"}, "output": "a.ipynb", "kept": True,
+        },
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nbrun.errors import AccessDenied, RequestRefused, ServerUnreachable, Throttled
-from nbrun.jupyter.retry import ONCE, PATIENT_GET, PROBE, RECONNECT, SAVE, START, TEARDOWN, RetryPolicy
+from nbrun.jupyter.retry import ONCE, PATIENT_GET, PROBE, RECONNECT, SAVE, START, TEARDOWN, RetryPolicy, pause_after
 
 SWIFT = RetryPolicy(tries=4, total=5.0, first=0.001, longest=0.002)
 
@@ -98,3 +98,10 @@ def test_every_named_policy_ends(policy: RetryPolicy) -> None:
     assert 1 <= policy.tries <= 30
     assert 0 <= policy.total <= 300
     assert policy.first <= policy.longest
+
+
+def test_runs_back_off_with_jitter_up_to_a_limit() -> None:
+    pauses = [[pause_after(attempt) for _ in range(50)] for attempt in (1, 2, 3, 4, 20)]
+    for least, waits in zip((0.5, 1.0, 2.0, 4.0, 60.0), pauses, strict=True):
+        assert all(least <= wait <= least + 0.5 for wait in waits)
+    assert len(set(pauses[0])) > 1

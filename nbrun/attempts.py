@@ -1,0 +1,106 @@
+"""The attempts of one run that is repeated: which of them is kept, in the result and in the file.
+
+A passed attempt is kept; otherwise the one with most cells that ended by themselves, and of equals the later. The file
+follows: an attempt is saved only once it has come as far as the best one before it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nbrun.core.events import CellFinished, Event, RunFinished
+from nbrun.core.results import Attempt, NotebookResult, is_verdict
+from nbrun.jupyter.retry import RetryPolicy
+from nbrun.pipeline import Notebook
+
+
+@dataclass(slots=True)
+class Attempts:
+    """What came of each attempt so far."""
+
+    results: list[NotebookResult] = field(default_factory=list)
+    best: NotebookResult | None = None
+    finished: RunFinished | None = None
+    """The event that ended the best attempt: it holds the notebook."""
+
+    def add(self, result: NotebookResult, finished: RunFinished | None) -> None:
+        """Count an attempt, and keep it where it came as far as the others."""
+        self.results.append(result)
+        if self.best is None or result.goes_further(self.best):
+            self.best, self.finished = result, finished
+
+    def kept(self, warnings: Sequence[str]) -> NotebookResult:
+        """Return the result of the whole run: that of the best attempt, with a list of all."""
+        assert self.best is not None
+        tries = [_listed(result, kept=result is self.best) for result in self.results]
+        return replace(
+            self.best,
+            attempts=len(tries) if self.best.attempts else 0,
+            tries=tuple(tries) if len(tries) > 1 else (),
+            warnings=tuple(warnings),
+        )
+
+    @property
+    def number(self) -> int:
+        """Return the number of the best attempt, from 1."""
+        return next(number for number, result in enumerate(self.results, 1) if result is self.best)
+
+
+def _listed(result: NotebookResult, *, kept: bool) -> Attempt:
+    return Attempt(
+        result.outcome,
+        result.exit_code,
+        result.started,
+        result.seconds,
+        result.verdicts,
+        result.problem,
+        result.output,
+        kept,
+    )
+
+
+class LaterAttempt:
+    """The notebook of an attempt that is no first one: it is saved once it has come as far as the `best`."""
+
+    def __init__(self, inner: Notebook, best: NotebookResult) -> None:
+        self.path = inner.path
+        self._inner = inner
+        self._best = best
+        self._verdicts = 0
+        self.is_withheld = False
+        """Whether the executed notebook was not saved."""
+
+    def observe(self, event: Event) -> None:
+        """Count the cells that ended."""
+        if isinstance(event, CellFinished) and is_verdict(event.result.outcome):
+            self._verdicts += 1
+
+    @property
+    def kernel_path(self) -> str:
+        """Where it is to its kernel."""
+        return self._inner.kernel_path
+
+    async def load(self) -> Mapping[str, Any]:
+        """Load the notebook."""
+        content = await self._inner.load()
+        self.path = self._inner.path
+        return content
+
+    async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool) -> str:
+        """Save the executed notebook, unless an earlier attempt came further."""
+        if passed or self._has_caught_up:
+            return await self._inner.save(content, retry, passed=passed)
+        self.is_withheld = True
+        return self._best.output or ""
+
+    async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
+        """Save what there is, unless an earlier attempt came further; then wait until this one has caught up."""
+        return not self._has_caught_up or await self._inner.save_meanwhile(content)
+
+    async def close(self) -> None:
+        """Clean up."""
+        await self._inner.close()
+
+    @property
+    def _has_caught_up(self) -> bool:
+        return self._verdicts >= self._best.verdicts
