@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
+from nbrun.core.destinations import refuse_contradiction, refuse_unreachable
 from nbrun.core.events import Journal, Observer, Stage
 from nbrun.core.job import STARTUP_LIMIT, Job, Limits
 from nbrun.core.results import NotebookResult
@@ -71,6 +72,11 @@ class RunOptions(TypedDict, total=False):
     """Go on after a cell that raised."""
     save: bool
     """Write the executed notebook (True)."""
+    in_place: bool
+    """Write executed notebooks over the notebooks. :func:`run` does so by itself, :func:`nbrun.run_many` only if told.
+
+    Not with ``output``, nor with ``save=False``.
+    """
     force: bool
     """Overwrite the notebook even if somebody changed it during the run."""
     save_every: float | None
@@ -158,6 +164,7 @@ async def run_async(notebook: str | os.PathLike[str], **options: Unpack[RunOptio
     """Run a notebook as :func:`run` does, in the loop that is running. Cancellation saves what there is first."""
     if unknown := options.keys() - RunOptions.__annotations__.keys():
         raise TypeError(f"there is no such option of a run: {', '.join(sorted(unknown))}")
+    check_choice(options)
     return await run_beside_start(None, notebook, options)
 
 
@@ -177,6 +184,15 @@ async def run_beside_start(
     opening = _open(access_of(options), place_of(name, options), journal, started)
     job = job_of(name, options)
     return await run_notebook(job, opening, journal=journal, stop=options.get("stop") or StopSwitch())
+
+
+def check_choice(options: RunOptions) -> bool:
+    """Return whether the options say where results go; raises :class:`UsageError` where they contradict each other."""
+    chosen = ["output"] if options.get("output") is not None else []
+    chosen += ["save=False"] if not options.get("save", True) else []
+    chosen += ["in_place"] if options.get("in_place") else []
+    refuse_contradiction(chosen)
+    return bool(chosen)
 
 
 def job_of(name: str, options: RunOptions) -> Job:
@@ -212,6 +228,10 @@ def job_of(name: str, options: RunOptions) -> Job:
 def place_of(name: str, options: RunOptions) -> Place:
     """Give where the notebook is, where its result goes and where its kernel works; raises :class:`UsageError`."""
     output, cwd = options.get("output"), options.get("cwd")
+    if options.get("content") is None:
+        refuse_unreachable("", name, reads=True)
+    if output is not None:
+        refuse_unreachable("output", os.fspath(output))
     if cwd and not options.get("server"):
         local_folder(cwd)
     content = options.get("content")

@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
-from nbrun.api import RunOptions, access_of, job_of, place_of, run_beside
+from nbrun.api import RunOptions, access_of, check_choice, job_of, place_of, run_beside
 from nbrun.batch import Errand, run_errands
 from nbrun.cache import Cache, read_durations
 from nbrun.changes import changed_only
 from nbrun.core.batch_words import Cause, Order, Shard
 from nbrun.core.batches import SERVER_WAIT, Durations, Policy, in_shard, run_key, slowest_first
+from nbrun.core.destinations import MATRIX, refuse_unreachable, require_choice
 from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer
 from nbrun.core.matrix import combinations, run_name
 from nbrun.core.patterns import Patterns
@@ -56,6 +57,7 @@ class BatchOptions(RunOptions, total=False):
     """What a batch may be told, beside what each of its runs may be told; every key may be left out.
 
     ``output`` is a folder in which the tree is mirrored, or a template (``out/{folder}/{stem}-{params.region}.ipynb``).
+    Whatever is not one notebook by itself needs ``output``, ``save=False`` or ``in_place=True``.
     """
 
     exclude: Sequence[str]
@@ -120,7 +122,11 @@ async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options:
     policy = _policy(options)
     cache = _cache(options)
     named = [os.fspath(name) for name in notebooks]
-    errands, left_out = await _plan(named, options, began, cache)
+    for name in named:
+        refuse_unreachable("", name, reads=True)
+    if not (chosen := check_choice(options)) and (len(named) != 1 or options.get("matrix")):
+        require_choice(named, message=MATRIX if options.get("matrix") else "")
+    errands, left_out = await _plan(named, options, began, cache, chosen=chosen)
     access = access_of(options)
     places = [errand.place for errand in errands]
     observe(BatchStarted([errand.name for errand in errands]))
@@ -197,16 +203,20 @@ def _cache(options: BatchOptions) -> Cache | None:
     if options.get("secrets"):
         hint = "What a secret is decides what comes of a run, and the cache is to know nothing of it."
         raise UsageError("the cache is for runs without secrets", hint=hint)
+    refuse_unreachable("--cache", os.fspath(folder))
     return Cache(Path(folder), refresh=options.get("refresh", False))
 
 
 async def _plan(
-    named: Sequence[str], options: BatchOptions, began: datetime, cache: Cache | None
+    named: Sequence[str], options: BatchOptions, began: datetime, cache: Cache | None, *, chosen: bool
 ) -> tuple[list[Errand], int]:
     """Give what is to be run, in order, and how many runs were found but left out on purpose."""
     output = options.get("output")
     template = template_for(os.fspath(output)) if output else None
     found = await _find(named, options, template.top if template else "")
+    same = _comparable_on_server if on_server(options) else _comparable
+    if not chosen and [same(one.name) for one in found] != [same(name) for name in named]:
+        require_choice(named)  # a folder or a pattern, and not one notebook by itself
     all_found = len(found)
     if (since := options.get("changed_since")) and found:
         if options.get("server") and not options.get("upload"):

@@ -25,7 +25,13 @@ from nbrun.reporters.record import Record, fault_of
 
 _OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")
 """What both command lines have, with ``--nbrun-`` before it in pytest's."""
-_OF_SAVING = {"output": None, "prepare_only": False, "checkpoint": False, "restore_on_failure": False}
+_OF_SAVING = {
+    "output": None,
+    "in_place": False,
+    "prepare_only": False,
+    "checkpoint": False,
+    "restore_on_failure": False,
+}
 
 
 class LeftOut(Exception):

@@ -116,11 +116,35 @@ def test_inputs_become_arguments_and_each_stays_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
+        ({}, ["--no-save"]),
+        ({"NO_SAVE": "true"}, ["--no-save"]),
+        ({"IN_PLACE": " True "}, ["--in-place"]),
+        ({"IN_PLACE": "false"}, ["--no-save"]),
+        ({"OUTPUT_DIR": "out"}, ["--output=out/{folder}/{stem}.ipynb"]),
+        ({"EXTRA_ARGS": "--in-place"}, ["--in-place"]),
+        ({"EXTRA_ARGS": "-o 'x y'"}, ["-o", "x y"]),
+        ({"EXTRA_ARGS": "--output=x"}, ["--output=x"]),
+        ({"EXTRA_ARGS": "--no-save"}, ["--no-save"]),
+    ],
+    ids=str,
+)
+def test_the_arguments_say_once_where_notebooks_go(inputs: dict[str, str], said: list[str], tmp_path: Path) -> None:
+    given = action.arguments({"NOTEBOOKS": "a", **inputs}, tmp_path)
+    found = given[1 : given.index("--")]
+    assert [word for word in found if not word.startswith(("--json", "--github"))] == said
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"NOTEBOOKS": "a", "IN_PLACE": "yes"}, "in-place: 'yes' is neither true nor false"),
+        ({"NOTEBOOKS": "a", "IN_PLACE": "true", "OUTPUT_DIR": "x"}, "output-dir and in-place contradict each other"),
+        ({"NOTEBOOKS": "a", "IN_PLACE": "true", "NO_SAVE": "true"}, "in-place and no-save contradict each other"),
         ({"NOTEBOOKS": " \n "}, "none were named"),
         ({"NOTEBOOKS": "a", "EXTRA_ARGS": "'open"}, "No closing quotation"),
         ({"NOTEBOOKS": "a", "SECRETS": "A=$(x)"}, "no name of an environment variable"),
     ],
-    ids=["no notebook", "an open quotation", "a secret that is no name"],
+    ids=["no flag", "two choices", "two flags", "no notebook", "an open quotation", "a secret that is no name"],
 )
 def test_wrong_inputs_are_told(inputs: dict[str, str], said: str, tmp_path: Path) -> None:
     with pytest.raises(action.WrongInput, match=said.replace("$", r"\$")):

@@ -162,7 +162,7 @@ def test_a_matrix_runs_once_for_each_combination(here: Path) -> None:
 
 def test_after_enough_failures_no_other_is_begun(here: Path) -> None:
     write(here, a="1/0", b="print('b')", c="print('c')")
-    result = nbrun.run_many(["a.ipynb", "b.ipynb", "c.ipynb"], max_failures=1)
+    result = nbrun.run_many(["a.ipynb", "b.ipynb", "c.ipynb"], max_failures=1, in_place=True)
     assert outcomes(result) == {"a": "failed", "b": "not-run", "c": "not-run"}
     assert [run.attempts for run in result.runs] == [1, 0, 0]
     assert result.exit_code is ExitCode.NOTEBOOK_FAILED
@@ -173,7 +173,7 @@ def test_a_dead_kernel_is_tried_again_on_a_fresh_one_and_a_cells_error_is_not(he
     once = "import pathlib\nmark = pathlib.Path('mark')\nif not mark.exists():\n    mark.touch()\n    " + KILL
     write(here, flaky=once, wrong="open('tries', 'a').write('x'); 1/0")
     seen: list[Event] = []
-    result = nbrun.run_many(["flaky.ipynb", "wrong.ipynb"], retries=2, observe=seen.append)
+    result = nbrun.run_many(["flaky.ipynb", "wrong.ipynb"], retries=2, observe=seen.append, in_place=True)
     assert [(run.outcome.value, run.attempts) for run in result.runs] == [("passed", 2), ("failed", 1)]
     assert (here / "tries").read_text() == "x"
     assert sum(isinstance(event, RunFinished) for event in seen) == 2
@@ -188,7 +188,7 @@ def test_some_notebooks_may_have_other_settings(here: Path) -> None:
         Override(["b.*"], skip=True),
         Override(["c.ipynb"], {"cell_timeout": 1.0}),
     ]
-    result = nbrun.run_many(["."], overrides=overrides, jobs=2)
+    result = nbrun.run_many(["."], overrides=overrides, jobs=2, in_place=True)
     assert outcomes(result) == {"a": "passed", "c": "timed-out"}
     assert result.left_out == 1
 
@@ -196,15 +196,15 @@ def test_some_notebooks_may_have_other_settings(here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"matrix": {"a": [1, 2]}}, "would both write"),
+        ({"matrix": {"a": [1, 2]}, "in_place": True}, "would both write"),
         ({"output": "same.ipynb"}, "would both write"),
         ({"output": "out/{sten}.ipynb"}, "did you mean {stem}"),
         ({"jobs": 0}, "1 is the least"),
         ({"retry_on": ["weather"]}, "no cause weather"),
-        ({"order": "random"}, "no random"),
-        ({"shard": "3/2"}, "no part of a whole"),
-        ({"cache": "a.ipynb"}, "cannot be made"),
-        ({"cache": "kept", "server": "http://127.0.0.1:1/"}, "private servers"),
+        ({"order": "random", "save": False}, "no random"),
+        ({"shard": "3/2", "in_place": True}, "no part of a whole"),
+        ({"cache": "a.ipynb", "save": False}, "cannot be made"),
+        ({"save": False, "cache": "kept", "server": "http://127.0.0.1:1/"}, "private servers"),
         ({"durations": "a.ipynb"}, ""),
     ],
     ids=str,
@@ -224,7 +224,7 @@ def test_unknown_options_are_told(here: Path) -> None:
         nbrun.run_many(["."], colour="red")  # type: ignore[call-arg]
     write(here, a="1", b="1")
     with pytest.raises(TypeError, match="retries"):
-        nbrun.run_many(["."], overrides=[Override(["a*"], {"retries": 1})])
+        nbrun.run_many(["."], save=False, overrides=[Override(["a*"], {"retries": 1})])
 
 
 async def test_a_stopped_batch_saves_what_runs_and_begins_nothing_else(here: Path) -> None:
@@ -235,7 +235,7 @@ async def test_a_stopped_batch_saves_what_runs_and_begins_nothing_else(here: Pat
         if isinstance(event, OutputArrived):
             stop.pull("it is late", ExitCode.TERMINATED)
 
-    result = await nbrun.run_many_async(["a.ipynb", "b.ipynb", "c.ipynb"], observe=observe, stop=stop)
+    result = await nbrun.run_many_async(["a.ipynb", "b.ipynb", "c.ipynb"], observe=observe, stop=stop, in_place=True)
     assert result.runs[0].outcome is Outcome.INTERRUPTED
     assert result.runs[2].outcome is Outcome.NOT_RUN
     assert result.exit_code is ExitCode.TERMINATED
@@ -251,7 +251,7 @@ async def test_a_server_that_dies_is_replaced_for_those_that_had_not_begun(here:
             for server in servers_below_us():
                 server.kill()
 
-    result = await nbrun.run_many_async(["a.ipynb", "b.ipynb", "c.ipynb"], observe=observe)
+    result = await nbrun.run_many_async(["a.ipynb", "b.ipynb", "c.ipynb"], observe=observe, in_place=True)
     assert outcomes(result) == {"a": "server-failed", "b": "passed", "c": "passed"}
     assert result.runs[0].rescued
     assert result.exit_code is ExitCode.SERVER
@@ -259,7 +259,7 @@ async def test_a_server_that_dies_is_replaced_for_those_that_had_not_begun(here:
 
 async def test_a_server_that_cannot_be_had_is_asked_for_once(here: Path) -> None:
     write(here, a="1", b="1", c="1")
-    result = await nbrun.run_many_async(["."], server="http://127.0.0.1:1/", upload=True)
+    result = await nbrun.run_many_async(["."], server="http://127.0.0.1:1/", upload=True, in_place=True)
     assert result.exit_code is ExitCode.SERVER
     assert [run.outcome.value for run in result.runs][-1] == "not-run"
     assert [run.attempts for run in result.runs][-1] == 0
@@ -277,7 +277,7 @@ async def test_a_bug_in_one_run_is_that_runs_result(here: Path, monkeypatch: pyt
         return make_plan(document, job)
 
     monkeypatch.setattr("nbrun.core.preparation.make_plan", plan)
-    result = await nbrun.run_many_async(["a.ipynb", "b.ipynb"])
+    result = await nbrun.run_many_async(["a.ipynb", "b.ipynb"], in_place=True)
     assert [int(run.exit_code) for run in result.runs] == [ExitCode.BUG, ExitCode.OK]
     assert result.runs[0].problem is not None
     assert "this is a bug in nbrun" in result.runs[0].problem.message
@@ -307,7 +307,9 @@ async def test_a_cancelled_batch_saves_first(here: Path) -> None:
     begun = asyncio.Event()
     work = asyncio.create_task(
         nbrun.run_many_async(
-            ["a.ipynb", "b.ipynb"], observe=lambda event: begun.set() if isinstance(event, OutputArrived) else None
+            ["a.ipynb", "b.ipynb"],
+            in_place=True,
+            observe=lambda event: begun.set() if isinstance(event, OutputArrived) else None,
         )
     )
     await asyncio.wait_for(begun.wait(), 60)
@@ -327,7 +329,9 @@ async def test_a_folder_of_a_server_is_a_batch_there(here: Path) -> None:
         assert outcomes(result) == {"a": "passed", "b": "passed"}
         assert printed(here / "root" / "out" / "b.ipynb") == "b\n"
         with pytest.raises(NbrunError, match="knows nothing of a server"):
-            await nbrun.run_many_async(["team"], changed_since="HEAD", server=server.url, token=server.token)
+            await nbrun.run_many_async(
+                ["team"], changed_since="HEAD", save=False, server=server.url, token=server.token
+            )
         assert server.get("api/kernels") == []
 
 
@@ -343,6 +347,6 @@ async def test_memory_does_not_grow_with_the_number_of_notebooks(here: Path) -> 
             pids = [os.getpid(), *(server.pid for server in servers_below_us())]
             peaks.append(sum(psutil.Process(pid).memory_info().rss for pid in pids))
 
-    result = await nbrun.run_many_async(["."], jobs=2, observe=observe)
+    result = await nbrun.run_many_async(["."], jobs=2, observe=observe, in_place=True)
     assert result.exit_code is ExitCode.OK
     assert max(peaks[50:]) < 1.2 * max(peaks[:20])

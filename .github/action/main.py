@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 DISTRIBUTION = "jupyter-nbrun"
@@ -67,11 +67,11 @@ def arguments(inputs: Mapping[str, str], folder: Path) -> list[str]:
     for name, option in _OPTIONS.items():
         if name in inputs:
             given.append(f"{option}={inputs[name].strip()}")
-    if "OUTPUT_DIR" in inputs:
-        folder_given = inputs["OUTPUT_DIR"].strip().replace("{", "{{").replace("}", "}}")
-        given.append(f"--output={folder_given.rstrip('/')}/{{folder}}/{{stem}}.ipynb")
-    else:
-        given.append("--no-save")
+    try:
+        extra = shlex.split(inputs.get("EXTRA_ARGS", ""))
+    except ValueError as error:
+        raise WrongInput(f"extra-args: {error}") from None
+    given += _choice(inputs, extra)
     if "PARAMETERS" in inputs:
         parameters = folder / "parameters.yaml"
         parameters.write_text(inputs["PARAMETERS"], encoding="utf-8")
@@ -82,14 +82,33 @@ def arguments(inputs: Mapping[str, str], folder: Path) -> list[str]:
                 raise WrongInput(f"secrets: {name!r} is no name of an environment variable")
             given.append(f"--secret={name}")
     given += [f"--json={folder / 'results.json'}", "--github"]
-    try:
-        given += shlex.split(inputs.get("EXTRA_ARGS", ""))
-    except ValueError as error:
-        raise WrongInput(f"extra-args: {error}") from None
+    given += extra
     notebooks = [line.strip() for line in inputs.get("NOTEBOOKS", "").splitlines() if line.strip()]
     if not notebooks:
         raise WrongInput("notebooks: none were named")
     return [*given, "--", *notebooks]
+
+
+def _choice(inputs: Mapping[str, str], extra: Sequence[str]) -> list[str]:
+    """Return the option that says where executed notebooks go; without one of the inputs' or of `extra`, nowhere."""
+    chosen = {"output-dir": "OUTPUT_DIR" in inputs} | {name: _flag(inputs, name) for name in ("in-place", "no-save")}
+    made = [name for name, is_chosen in chosen.items() if is_chosen]
+    if len(made) > 1:
+        raise WrongInput(f"{' and '.join(made)} contradict each other")
+    if chosen["output-dir"]:
+        folder = inputs["OUTPUT_DIR"].strip().replace("{", "{{").replace("}", "}}")
+        return [f"--output={folder.rstrip('/')}/{{folder}}/{{stem}}.ipynb"]
+    if chosen["in-place"]:
+        return ["--in-place"]
+    said = any(re.match(r"-o|--output(=|$)|--in-place$|--no-save$", word) for word in extra)
+    return [] if said and not chosen["no-save"] else ["--no-save"]
+
+
+def _flag(inputs: Mapping[str, str], name: str) -> bool:
+    value = inputs.get(name.upper().replace("-", "_"), "false").strip().lower()
+    if value not in ("true", "false"):
+        raise WrongInput(f"{name}: {value!r} is neither true nor false")
+    return value == "true"
 
 
 def environment(wanted: str, temporary: Path) -> Path:

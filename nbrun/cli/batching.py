@@ -89,7 +89,7 @@ _OPTIONS = (
     ),
     click.option(
         "--cache",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(file_okay=False),
         metavar="DIR",
         help="Keep results here; do not execute what has not changed, put its outputs back.",
     ),

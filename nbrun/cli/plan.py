@@ -9,10 +9,11 @@ import click
 
 from nbrun.cli.notebook_parameters import parameter_options, read_parameters
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
+from nbrun.core.destinations import refuse_unreachable, require_choice
 
 
 @click.command("plan", short_help="Show what a run would do: parameters, kernel, cells and limits.")
-@click.argument("notebook")
+@click.argument("notebooks", nargs=-1, required=True, metavar="NOTEBOOK")
 @server_options
 @parameter_options
 @click.option("-k", "--kernel", metavar="NAME", help="Plan for this kernelspec instead of the notebook's own.")
@@ -21,11 +22,15 @@ from nbrun.cli.parameters import Duration, find_password, find_token, server_opt
 @click.option("--idle-timeout", type=Duration(), help="Limit of a running cell's silence.")
 @click.option("--allow-errors", is_flag=True, help="Go on after a cell that raises.")
 @click.option("--json", "as_json", is_flag=True, help="Write the plan as JSON.")
-def command(notebook: str, *, as_json: bool, **given: Any) -> None:
+def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     """Show what a run of NOTEBOOK would do: its parameters, its kernel, its cells and their limits.
 
     Starts nothing and changes nothing. What a run would refuse, wrong parameters above all, is refused here, too.
     """
+    if len(notebooks) > 1:
+        require_choice(notebooks, message=f"nbrun plan shows one notebook, not {len(notebooks)}")
+    (notebook,) = notebooks
+    refuse_unreachable("" if notebook else "NOTEBOOK", notebook, reads=True)
     given |= read_parameters(given, notebook, None)
     show_plan(notebook, given, as_json=as_json)
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nbrun.cli.batching import batch_options, is_plain, is_single, read_batch_options
+from nbrun.cli.destinations import check_choice, check_paths, settle_choice
 from nbrun.cli.notebook_parameters import parameter_options, read_parameters
 from nbrun.cli.outputs import output_options, output_settings
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
@@ -31,6 +32,7 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
     help="Write the executed notebook here, not in place; of many, a folder, or 'out/{folder}/{stem}.ipynb'; - for "
     "standard output.",
 )
+@click.option("--in-place", is_flag=True, help="Overwrite each notebook. One notebook named by itself needs no word.")
 @batch_options
 @settings_options
 @server_options
@@ -64,17 +66,22 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
 
     PATH is a notebook, a folder that is searched for notebooks, or a pattern ('reports/**/*.ipynb'). Without --server,
     it is on this machine, and a private Jupyter server is started for the length of the run. With --server, it is on
-    that server. Everything that is said goes to standard error. As a PATH, - is a notebook from standard input; its
-    result goes to standard output unless -o says otherwise.
+    that server. One notebook is written in place; more than one PATH, a folder, a pattern or --matrix needs -o,
+    --no-save or --in-place. Everything that is said goes to standard error. As a PATH, - is a notebook from standard
+    input; its result goes to standard output unless -o says otherwise.
     """
     project = current_project()
-    named = list(notebooks) or project.notebooks(on_server=bool(given["server"]) and not given["upload"])
+    on_server = bool(given["server"]) and not given["upload"]
+    named = list(notebooks) or project.notebooks(on_server=on_server)
     if not named:
         raise click.MissingParameter(param_hint="'PATH...'", param_type="argument")
     if given["upload"] and not given["server"]:
         raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
+    settle_choice(click.get_current_context(), given)
+    check_paths(named, given)
     named = read_streams(named, given, many=bool(project.matrix))
     single = is_single(named, given) and not project.matrix
+    check_choice(named, given, single=single, matrix=bool(project.matrix), by_settings=not notebooks)
     reports = Reports(given, one=named[0] if len(named) == 1 and not given["matrix"] and not project.matrix else None)
     try:
         given |= read_parameters(given, named[0] if single else None, given["output"])
@@ -114,6 +121,7 @@ def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "startup_timeout": given["startup_timeout"],
         "allow_errors": given["allow_errors"],
         "save": not given["no_save"],
+        "in_place": given["in_place"],
         "force": given["force"],
         **saving_of(given),
         **read_speed(given),

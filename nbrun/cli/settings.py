@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from nbrun.cli.batching import Jobs
+from nbrun.cli.destinations import CHOICES
 from nbrun.cli.outputs import Size
 from nbrun.cli.parameters import Duration
 from nbrun.cli.speed import Depth
@@ -178,10 +179,19 @@ def _read(context: click.Context, _: click.Parameter, file: Path | None) -> Path
                 f"there is no job {name!r}", hint=f"Jobs stand in [tool.nbrun.batch.NAME]; there are: {there}."
             )
         project = Project(project.folder, project.settings, project.settings.jobs[name])
-    options = {**project.settings.options, **(project.job.options if project.job else {})}
+    options = _together(project)
     context.meta[_META] = project
     context.default_map = _defaults(context.command, options, project.folder)
     return file
+
+
+def _together(project: Project) -> dict[str, Any]:
+    """Return the options of the project and of its job; a job's choice of where notebooks go replaces the project's."""
+    options, of_job = dict(project.settings.options), project.job.options if project.job else {}
+    names = [option.removeprefix("--") for option in CHOICES.values()]
+    if any(of_job.get(name) for name in names):
+        options = {name: value for name, value in options.items() if name not in names}
+    return {**options, **of_job}
 
 
 def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -44,15 +44,15 @@ def test_one_notebook_with_a_batchs_options_has_one_object(folder: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["none*"], ExitCode.NOTHING_TO_RUN, "no notebook matches none*"),
-        (["none*", "--allow-empty"], ExitCode.OK, ""),
-        (["nb/a.ipynb", "none.ipynb"], ExitCode.USAGE, "no such file or folder"),
-        (["nb", "--matrix", "x=1,2"], ExitCode.USAGE, "would both write"),
+        (["none*", "--no-save"], ExitCode.NOTHING_TO_RUN, "no notebook matches none*"),
+        (["none*", "--allow-empty", "--in-place"], ExitCode.OK, ""),
+        (["nb/a.ipynb", "none.ipynb", "--no-save"], ExitCode.USAGE, "no such file or folder"),
+        (["nb", "--matrix", "x=1,2", "--in-place"], ExitCode.USAGE, "would both write"),
         (["nb", "-j", "0"], ExitCode.USAGE, "neither a number from 1 nor auto"),
         (["nb", "--retry-on", "kernel,weather"], ExitCode.USAGE, "'weather' is none of"),
-        (["nb", "--shard", "9"], ExitCode.USAGE, "no part of a whole"),
+        (["nb", "--shard", "9", "--in-place"], ExitCode.USAGE, "no part of a whole"),
         (["nb/a.ipynb", "--no-cache-read"], ExitCode.USAGE, "--no-cache-read needs --cache"),
-        (["nb", "--exclude", "nb"], ExitCode.NOTHING_TO_RUN, "no notebook matches"),
+        (["nb", "--exclude", "nb", "-o", "out/"], ExitCode.NOTHING_TO_RUN, "no notebook matches"),
         (["nb/a.ipynb", "--shard", "2/2"], ExitCode.OK, "nothing to run here: 1 left out"),
         ([], ExitCode.USAGE, "PATH"),
     ],
@@ -71,7 +71,7 @@ def test_what_cannot_be_run_is_told_before_anything_is(
 def test_the_first_signal_ends_a_batch_in_good_order(folder: Path) -> None:
     slow = "import pathlib, time\nprint('so far', flush=True)\npathlib.Path('running').touch()\ntime.sleep(120)"
     write_notebook(folder / "nb" / "a.ipynb", notebook(slow))
-    with live_nbrun("nb", cwd=folder, json_file=folder / "r.json") as run:
+    with live_nbrun("nb", "--in-place", cwd=folder, json_file=folder / "r.json") as run:
         run.await_file(folder / "nb" / "running")
         run.signal(signal.SIGTERM)
         assert run.end(within=30) == ExitCode.TERMINATED
@@ -85,7 +85,7 @@ def test_the_first_signal_ends_a_batch_in_good_order(folder: Path) -> None:
 def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
     deaf = "import pathlib, time\nwhile True:\n    try:\n        pathlib.Path('running').touch(); time.sleep(99)\n"
     write_notebook(folder / "nb" / "a.ipynb", notebook(f"{deaf}    except BaseException: pass"))
-    with live_nbrun("nb", cwd=folder, json_file=folder / "r.json") as run:
+    with live_nbrun("nb", "--in-place", cwd=folder, json_file=folder / "r.json") as run:
         run.await_file(folder / "nb" / "running")
         run.signal(signal.SIGINT)
         run.signal(signal.SIGINT)

@@ -66,7 +66,7 @@ def test_paths_in_a_file_begin_at_its_folder(here: Path, monkeypatch: pytest.Mon
     (here / "deep").mkdir()
     monkeypatch.chdir(here / "deep")
     options, _ = given("x")
-    assert (options["output"], options["json_file"], options["cache"]) == ("../out/", "-", Path("../kept"))
+    assert (options["output"], options["json_file"], options["cache"]) == ("../out/", "-", "../kept")
 
 
 def test_what_is_said_of_some_notebooks_becomes_an_override_less_what_was_typed(
@@ -107,6 +107,7 @@ def test_a_broken_pyproject_that_is_not_about_nbrun_is_none_of_our_business(here
 def test_a_named_batch_brings_its_notebooks_and_its_options(here: Path) -> None:
     (here / "nbrun.toml").write_text(
         'retries = 1\n[batch.nightly]\nnotebooks = ["nothing*.ipynb"]\nretries = 2\nallow-empty = true\n'
+        "in-place = true\n"
     )
     options, _ = given(meta={"nbrun.job": "nightly"})
     assert (options["retries"], options["allow_empty"]) == (2, True)

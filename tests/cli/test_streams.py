@@ -136,7 +136,7 @@ def test_what_standard_output_does_not_take_is_rescued(tmp_path: Path) -> None:
         (("-", "other.ipynb"), "- as a notebook: for one notebook, run once"),
         (("-", "--retries", "1"), "- as a notebook: for one notebook, run once"),
         ((".", "-o", "-"), "--output -: for one notebook, run once"),
-        (("-", "-o", "-", "--no-save"), "with --no-save nothing would come out"),
+        (("-", "-o", "-", "--no-save"), "--output and --no-save contradict each other"),
         (("-", "--help-notebook"), "--help-notebook wants a file"),
         (("-",), "stdin.ipynb: the file is empty"),
         (("a.ipynb", "-o", "/dev/null"), "/dev/null: this is no file"),

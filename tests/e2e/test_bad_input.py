@@ -66,7 +66,7 @@ def test_a_notebook_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_named_like_a_notebook_is_searched_like_any_other(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(FIXTURES / "broken" / "directory.ipynb", tmp_path / "directory.ipynb"))
-    found = run_nbrun("run", folder)
+    found = run_nbrun("run", folder, "--in-place")
     assert found.returncode == ExitCode.NOTHING_TO_RUN
     assert "no notebook matches" in found.stderr
     assert "directory.ipynb" in found.stderr

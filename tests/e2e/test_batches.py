@@ -135,6 +135,7 @@ def peaks_of_nbrun(folder: Path) -> list[int]:
             "nbrun",
             "run",
             "nb",
+            "--in-place",
             "-j",
             "2",
             "--events",

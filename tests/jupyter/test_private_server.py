@@ -275,5 +275,5 @@ def test_kernels_end_by_themselves_every_time(tmp_path: Path) -> None:
     paths = [
         notebooks.write_notebook(tmp_path / f"{number}.ipynb", notebooks.notebook(LAST_WORDS)) for number in range(12)
     ]
-    assert nbrun.run_many(paths, jobs=2).exit_code == 0
+    assert nbrun.run_many(paths, jobs=2, in_place=True).exit_code == 0
     assert len([*tmp_path.glob("ended-*")]) == 12

@@ -1,0 +1,88 @@
+"""What a call must say of where executed notebooks go, and which places nbrun cannot reach at all; pure.
+
+One notebook that is named by itself is written in place. Whatever names several (two paths, a folder, a pattern, a
+matrix, notebooks of the settings) needs one of three: an output, no save, or the word that in place is meant.
+"""
+
+import re
+from collections.abc import Sequence
+
+from nbrun.errors import UsageError
+
+CHOICES = (
+    "Choose one: -o DIR writes the executed notebooks there, --no-save writes none, "
+    "--in-place overwrites each notebook.\n"
+    "  In Python: output=, save=False, in_place=True."
+)
+MATRIX = "the runs of a matrix do not overwrite their notebook unless the call says so"
+SETTINGS = "the notebooks of the settings are not overwritten unless the call or the settings say so"
+_URL = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9+.-]+://|(?:s3a?|gs|gcs|az|abfss?|adl|dbfs|hdfs|https?|ftp|sftp|file):/)", re.IGNORECASE
+)
+_SHOWN = 3
+_COPY = {"s3": "aws s3 cp", "s3a": "aws s3 cp", "gs": "gcloud storage cp", "gcs": "gcloud storage cp"}
+
+
+def require_choice(named: Sequence[str], *, message: str = "") -> None:
+    """Raise :class:`UsageError` for a call that would overwrite several notebooks without having said so.
+
+    `named` are the paths of the call; `message` replaces the reason that they give.
+    """
+    shown = ", ".join(named[:_SHOWN]) + (f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else "")
+    what = f"{len(named)} paths" if len(named) > 1 else "a folder or a pattern"
+    message = message or f"{shown}: the notebooks of {what} are not overwritten unless the call says so"
+    hint = CHOICES
+    if len(named) == 2 and named[0].lower().endswith(".ipynb"):
+        hint = f"For one notebook and its output: nbrun run {_word(named[0])} -o {_word(named[1])}\n  {hint}"
+    raise UsageError(message, hint=hint)
+
+
+def refuse_contradiction(chosen: Sequence[str]) -> None:
+    """Raise :class:`UsageError` where more than one of the three choices, by their names, was made."""
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} contradict each other", hint="Leave all of them out but one.")
+
+
+def _word(name: str) -> str:
+    """Return a name as a shell takes it."""
+    return name if re.fullmatch(r"[\w@%+=:,./-]+", name) else "'" + name.replace("'", "'\"'\"'") + "'"
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path is a URL: a scheme with ``://``, or the ``s3:/`` that :class:`pathlib.Path` leaves of one.
+
+    A scheme has two letters at least; one alone is a drive of Windows.
+    """
+    return _URL.match(path) is not None
+
+
+def refuse_unreachable(option: str, path: str, *, reads: bool = False) -> None:
+    """Raise :class:`UsageError` for a path of `option` that nbrun neither reads nor writes.
+
+    These are the empty path, a URL, a home folder that no shell has put in, and a name with a NUL. `reads` says that
+    nbrun would read there.
+    """
+    if is_url(path):
+        path = re.sub(r":/+", "://", path, count=1)
+    where = f"{option} {path}".strip()
+    if not path:
+        raise UsageError(f"{option}: the path is empty", hint="Is the variable set that it comes from?")
+    if "\0" in path:
+        raise UsageError(f"{option} {path!r}: a path cannot contain a NUL character")
+    if is_url(path):
+        scheme = path.partition(":")[0].lower()
+        if scheme == "file":
+            raise UsageError(f"{where}: nbrun takes paths, not URLs", hint="Leave out file://.")
+        if reads:
+            hint = "Download it first, and name the file."
+            if scheme.startswith("http") and not option:
+                hint += " A notebook on a Jupyter server is named by its path there: nbrun run PATH --server URL."
+            raise UsageError(f"{where}: nbrun cannot read from {scheme}://", hint=hint)
+        how = f" ({_COPY[scheme]} FILE {_word(path)})" if scheme in _COPY else ""
+        hint = f"Write to a path of this machine, and copy it afterwards{how}."
+        raise UsageError(f"{where}: nbrun cannot write to {scheme}://", hint=hint)
+    if path == "~" or re.match(r"~[^/\\]*[/\\]", path):
+        raise UsageError(
+            f"{where}: the shell did not replace ~ here",
+            hint="Write $HOME or the whole path, or ./~ for a folder of that name.",
+        )
