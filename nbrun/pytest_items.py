@@ -15,6 +15,7 @@ from nbrun.api import access_of, job_of, place_of
 from nbrun.cli.project import ProjectOptions, project_options
 from nbrun.core.durations import parse_duration
 from nbrun.core.results import NotebookResult
+from nbrun.core.safe_text import safe_text
 from nbrun.core.tracebacks import trimmed
 from nbrun.errors import NbrunError, UsageError
 from nbrun.notebook_server import NotebookServer
@@ -22,6 +23,7 @@ from nbrun.opening import existing_host, private_host
 from nbrun.places import local_folder, root_for
 from nbrun.reporters import wording
 from nbrun.reporters.record import Record, fault_of
+from nbrun.reporters.safe_stream import is_on_runner
 
 _OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")
 """What both command lines have, with ``--nbrun-`` before it in pytest's."""
@@ -109,9 +111,9 @@ class NotebookItem(pytest.Item):
         except LeftOut:
             pytest.skip("left out by the project's settings")
         for warning in result.warnings:
-            self.add_report_section("call", "nbrun", warning)
+            self.add_report_section("call", "nbrun", _safe(warning))
         if not result.went_well:
-            raise NotebookFailed(told(record, name, result))
+            raise NotebookFailed(_safe(told(record, name, result)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show the cell, not the inside of nbrun."""
@@ -119,7 +121,7 @@ class NotebookItem(pytest.Item):
             case NotebookFailed() as failed:
                 return str(failed)
             case NbrunError() as error:
-                return f"{error}\n  {error.hint}" if error.hint else str(error)
+                return _safe(f"{error}\n  {error.hint}" if error.hint else str(error))
             case _:
                 return super().repr_failure(excinfo, style)
 
@@ -138,6 +140,11 @@ def told(record: Record, name: str, result: NotebookResult) -> str:
         if fault.cell.error and fault.cell.error.traceback:
             lines += ["", *trimmed(fault.cell.error.traceback)]
     return "\n".join(lines)
+
+
+def _safe(text: str) -> str:
+    """Return text for pytest to print: pytest itself removes nothing that a terminal or a CI runner acts on."""
+    return safe_text(text, commands=is_on_runner())
 
 
 def _settings(config: pytest.Config) -> ProjectOptions:

@@ -11,6 +11,7 @@ import click
 
 from nbrun.cli.standard_streams import lost_output, prepare_standard_streams
 from nbrun.errors import ExitCode, NbrunError
+from nbrun.reporters.safe_stream import protect_standard_streams
 from nbrun.version import __version__
 
 _COMMANDS = {
@@ -56,6 +57,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and end the process with the code that says how it went."""
     prepare_standard_streams()
+    protect_standard_streams()
     code = _exit_code()
     if lost := lost_output():
         click.echo(f"nbrun: standard output cannot be written: {lost}", err=True)

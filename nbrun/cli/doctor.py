@@ -5,6 +5,7 @@ do its messages come, and which limits are known of its kind. Without ``--server
 """
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,19 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, **t
 
     Starts a kernel and ends it again; touches no file. Exit code 0 when a notebook can be run, else 2, 4 or 5.
     """
-    from rich.console import Console
     from rich.text import Text
 
     from nbrun.doctor import Finding, examine
+    from nbrun.reporters.safe_console import SafeConsole
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = SafeConsole(file=sys.stdout)
     signs = {True: ("ok  ", "green"), False: ("bad ", "bold red"), None: ("note", "yellow")}
 
     def show(finding: Finding) -> None:
         sign, style = signs[finding.good]
-        console.print(Text.assemble((sign, style), " ", finding.text))
+        console.print(Text.assemble((sign, style), " ", console.clean(finding.text)))
         if finding.hint:
-            console.print(Text(f"     {finding.hint}"))
+            console.say(f"     {finding.hint}")
 
     token, password = (find_token(token_file), find_password()) if server else (None, None)
     failure = asyncio.run(

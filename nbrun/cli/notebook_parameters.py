@@ -1,6 +1,7 @@
 """The options that give a notebook parameters and secrets; the spellings are papermill's."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from nbrun.errors import UsageError
+from nbrun.reporters.safe_stream import write_command
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _NAMES = (
@@ -146,4 +148,4 @@ def _announce(secrets: dict[str, str]) -> None:
     for secret in secrets.values():
         for line in lines_to_mask(secret):
             escaped = line.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-            click.echo(f"::add-mask::{escaped}", err=True)
+            write_command(sys.stderr, f"::add-mask::{escaped}")

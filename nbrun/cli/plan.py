@@ -10,6 +10,7 @@ import click
 from nbrun.cli.notebook_parameters import parameter_options, read_parameters
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
 from nbrun.core.destinations import refuse_unreachable, require_choice
+from nbrun.core.safe_text import safe_json
 
 
 @click.command("plan", short_help="Show what a run would do: parameters, kernel, cells and limits.")
@@ -39,7 +40,7 @@ def show_plan(notebook: str, given: dict[str, Any], *, as_json: bool = False) ->
     """Write what a run of `notebook` with the options `given` would do to standard output."""
     preview = _preview(notebook, given)
     if as_json:
-        click.echo(json.dumps(preview.as_dict(), indent=2, ensure_ascii=False))
+        click.echo(safe_json(json.dumps(preview.as_dict(), indent=2, ensure_ascii=False)))
         return
     for line in _lines(preview):
         click.echo(line)

@@ -10,6 +10,7 @@ import click
 from nbrun.cli.standard_streams import closed
 from nbrun.cli.streams import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.errors import NbrunError, UsageError
+from nbrun.reporters.safe_stream import is_on_runner, own_stream
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = (
@@ -75,7 +76,7 @@ class Reports:
         self._one = one
         self._is_one = False
         self._github = _on_github() if given["github"] is None else bool(given["github"])
-        _check_streams(given, on_github=self._github)
+        _check_streams(given, on_runner=self._github or is_on_runner())
         for option in ("json", "junit", "events", "stdout", "stderr"):
             _check_file(_FILES[f"{option}_file"], given[f"{option}_file"])
         _check_different(given)
@@ -94,8 +95,8 @@ class Reports:
         from nbrun.reporters.fanout import Fanout, Listener
 
         quiet, log_output = given["quiet"], given["log_output"]
-        progress, mask = given["progress_bar"], _mask_of(given)
-        console = Console(log_output=log_output, quiet=quiet, progress=progress, runner=self._github, mask=mask)
+        progress, mask, runner = given["progress_bar"], _mask_of(given), self._github or is_on_runner()
+        console = Console(log_output=log_output, quiet=quiet, progress=progress, runner=runner, mask=mask)
         files: list[Listener] = []
         if given["json_file"]:
             from nbrun.reporters.jsonlines import Results
@@ -178,8 +179,8 @@ def _on_github() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
-def _check_streams(given: dict[str, Any], *, on_github: bool) -> None:
-    """Refuse what would mix data on standard output, or let a notebook command GitHub's runner."""
+def _check_streams(given: dict[str, Any], *, on_runner: bool) -> None:
+    """Refuse what would mix data on standard output, or let a notebook command the runner of a CI job."""
     there = ["--output"] if given.get("deliver") else []
     there += [option for name, option in _FILES.items() if given[name] in STANDARD_OUTPUT]
     if len(there) > 1 and there != ["--stdout-file", "--stderr-file"]:
@@ -188,11 +189,12 @@ def _check_streams(given: dict[str, Any], *, on_github: bool) -> None:
         for stream, words, targets in _STREAMS:
             if given[name] in targets and stream in closed:
                 raise UsageError(f"{option} {given[name]}: {words} is closed", hint="Name a file.")
-    for name in ("stdout_file", "stderr_file"):
-        if on_github and given[name] in _SHOWN:
+    for name in ("stdout_file", "stderr_file", "junit_file"):
+        if on_runner and own_stream(given[name]):
+            hint = "Name a file." if name == "junit_file" else "--log-output shows outputs without that."
             raise UsageError(
-                f"{_FILES[name]} {given[name]}: GitHub's runner would take commands from what notebooks write there",
-                hint="--log-output shows outputs without that.",
+                f"{_FILES[name]} {given[name]}: the CI runner would take commands from what notebooks write there",
+                hint=hint,
             )
 
 

@@ -15,6 +15,8 @@ import select
 import sys
 from typing import Any
 
+from nbrun.reporters.safe_stream import SafeStream
+
 _NAMES = ("stdin", "stdout", "stderr")
 _BUFFER = 1 << 16
 
@@ -38,6 +40,9 @@ def lost_output() -> str:
     """Flush standard output and return why text on it was lost; empty if it was not, or its reader has gone."""
     stream: Any = sys.stdout
     try:
+        if isinstance(stream, SafeStream):
+            stream.finish()
+            stream = stream.under
         stream.flush()
     except (OSError, ValueError) as error:
         return "" if isinstance(error, BrokenPipeError) else str(getattr(error, "strerror", None) or error)

@@ -10,7 +10,9 @@ from typing import Any
 
 from nbrun.cli.batching import is_plain, is_single
 from nbrun.cli.standard_streams import closed, write_whole
+from nbrun.core.safe_text import safe_json
 from nbrun.errors import UsageError
+from nbrun.reporters.safe_stream import is_on_runner
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 STANDARD_ERROR = "/dev/stderr"
@@ -72,5 +74,7 @@ def _read(name: str) -> bytes:
 
 
 def _write(text: str) -> None:
+    if is_on_runner() or sys.stdout.isatty():
+        text = safe_json(text)  # the same notebook, with nothing in it that a terminal or a CI runner acts on
     # Past Python's own buffer, at whose lock the end of the process would wait for a reader that has stopped to read.
     write_whole(sys.stdout.fileno(), text.encode("utf-8", "replace"))

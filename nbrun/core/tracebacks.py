@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\ud800-\udfff\ufffe\uffff]")
+from nbrun.core.safe_text import without_controls
+
 _CELL_FRAME = re.compile(
     r"^\s*(?:Cell In ?\[(?P<cell>\d+)\]|(?:Input )?In \[(?P<input>\d+)\]|(?:File )?\"?<ipython-input-(?P<file>\d+)-)"
 )
@@ -32,8 +32,8 @@ LONGEST = 60
 
 
 def plain(text: str) -> str:
-    """Give text without a terminal's escape sequences and without characters that neither XML nor a log can bear."""
-    return _NOT_TEXT.sub("", _ESCAPES.sub("", text))
+    """Return text without anything that a terminal acts on and without characters that XML cannot hold."""
+    return without_controls(text)
 
 
 def failing_line(traceback: Sequence[str], source: str, execution_count: int | None) -> int | None:

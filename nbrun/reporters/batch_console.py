@@ -6,10 +6,9 @@ line marked, and a traceback without the inside of libraries; at the end a table
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -36,6 +35,7 @@ from nbrun.core.tracebacks import trimmed
 from nbrun.reporters import wording
 from nbrun.reporters.outputlog import OutputLog
 from nbrun.reporters.record import Fault, RunRecord, fault_of, is_fault
+from nbrun.reporters.safe_console import SafeConsole
 
 HEARTBEAT = 30.0
 """Seconds between two signs of life in a log."""
@@ -73,18 +73,16 @@ class BatchConsole:
 
     def __init__(
         self,
-        console: RichConsole,
+        console: SafeConsole,
         notebooks: Sequence[str],
         *,
         live: bool,
         quiet: bool,
         log_output: bool,
-        clean: Callable[[str], str] = str,
     ) -> None:
         self._console = console
         self._quiet = quiet
         self._log_output = log_output
-        self._clean = clean
         self._all = max(len(notebooks), 1)
         self._began = self._last_said = time.monotonic()
         self._rows: dict[str, _Row] = {}
@@ -178,7 +176,7 @@ class BatchConsole:
             return
         named = batch.runs if len(batch.runs) <= _LONGEST_TABLE and not self._quiet else failed
         if named and self._console.is_terminal:
-            self._console.print(_table(named, self._console.width), soft_wrap=False)
+            self._console.print(_table(named, self._console), soft_wrap=False)
         else:
             for run in failed:
                 self._say(f"{run.notebook}: {wording.outcome(run)}")
@@ -196,7 +194,7 @@ class BatchConsole:
         for name, row in list(self._rows.items())[:room]:
             rows.add_row(
                 row.spinner,
-                _shortened(name, min(width, _WIDEST) - 40),
+                Text(_shortened(self._console.clean(name), min(width, _WIDEST) - 40)),
                 _doing(row, now),
                 spell_duration(now - row.began),
             )
@@ -222,16 +220,12 @@ class BatchConsole:
         return bar
 
     def _say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
-        """Print a line; a log gets all of it, a terminal of one that is to stay `on_one_line` what its width holds."""
         self._last_said = time.monotonic()
-        text = Text(self._clean(line), style)
-        if on_one_line and self._console.is_terminal:
-            text.truncate(self._console.width, overflow="ellipsis")
-        self._console.print(text)
+        self._console.say(line, style, on_one_line=on_one_line)
 
     def _say_output(self, line: str) -> None:
         self._last_said = time.monotonic()
-        self._console.print(Text.from_ansi(self._clean(line)))
+        self._console.say_output(line)
 
 
 def _doing(row: _Row, now: float) -> str:
@@ -255,7 +249,8 @@ def _grid(width: int, *, names: bool) -> Table:
     return grid
 
 
-def _table(runs: Sequence[NotebookResult], width: int) -> Table:
+def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table:
+    width = console.width
     room = max(20, min(width - 40, max(40, width - 58)))  # for names; on a wide terminal the counts stay on one line
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("notebook", no_wrap=True, overflow="ellipsis", max_width=room)
@@ -264,6 +259,6 @@ def _table(runs: Sequence[NotebookResult], width: int) -> Table:
     table.add_column("time", justify="right", no_wrap=True)
     for run in runs:
         told = Text(wording.outcome(run) + (" (cached)" if run.cached else ""), STYLES.get(run.outcome, "bold red"))
-        name = _shortened(run.notebook, room)
+        name = _shortened(console.clean(run.notebook), room)
         table.add_row(Text(name), told, wording.tally(run), spell_duration(run.seconds))
     return table

@@ -9,9 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from rich.console import Console as RichConsole
 from rich.live import Live
-from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
@@ -31,8 +29,8 @@ from nbrun.core.events import (
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult
 from nbrun.reporters import wording
 from nbrun.reporters.batch_console import HEARTBEAT, STYLES, BatchConsole
-from nbrun.reporters.github_commands import harmless
 from nbrun.reporters.outputlog import OutputLog
+from nbrun.reporters.safe_console import SafeConsole
 
 
 class Console:
@@ -53,18 +51,19 @@ class Console:
         progress: bool = True,
         runner: bool = False,
         mask: Callable[[str], str] = str,
-        console: RichConsole | None = None,
+        console: SafeConsole | None = None,
     ) -> None:
         # FORCE_COLOR makes rich take everything for a terminal; a log stays a log, in colours.
         # What a runner reads is a log as well, even where it gives its steps a terminal.
         on_screen = (console is not None or sys.stderr.isatty()) and not runner
-        self._console = console or RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self._console = console or SafeConsole(mask=mask, runner=runner)
         self._quiet = quiet
-        self._clean = (lambda text: "\n".join(map(harmless, mask(text).split("\n")))) if runner else mask
         self._logs_output = log_output and not quiet
         self._log = OutputLog(self._say_output) if self._logs_output else None
         can_move = self._console.is_terminal and on_screen and not self._console.is_dumb_terminal
         self._live = can_move and progress and not quiet
+        if self._live:
+            self._console.allow_movements()
         self._batch: BatchConsole | None = None
         self._line: Live | None = None
         self._spinner = Spinner("dots")
@@ -104,7 +103,6 @@ class Console:
                     live=self._live,
                     quiet=self._quiet,
                     log_output=self._logs_output,
-                    clean=self._clean,
                 )
             case BatchFinished():
                 pass  # it comes to the batch's own console
@@ -139,7 +137,7 @@ class Console:
 
     def _show(self) -> None:
         if self._line is not None:
-            self._spinner.update(text=Text(f"{self._notebook}: {self._doing()}"))
+            self._spinner.update(text=Text(self._console.clean(f"{self._notebook}: {self._doing()}")))
             self._line.refresh()
 
     def _doing(self) -> str:
@@ -173,9 +171,8 @@ class Console:
 
     def _say(self, line: str, style: str = "") -> None:
         self._last_said = time.monotonic()
-        line = escape(self._clean(line))
-        self._console.print(f"[{style}]{line}[/]" if style else line)
+        self._console.say(line, style)
 
     def _say_output(self, line: str) -> None:
         self._last_said = time.monotonic()
-        self._console.print(Text.from_ansi(self._clean(line)))
+        self._console.say_output(line)

@@ -26,9 +26,10 @@ from nbrun.core.results import NotebookResult, Outcome
 from nbrun.core.source_places import CellPlace, cell_places, file_line
 from nbrun.core.tracebacks import plain, trimmed
 from nbrun.reporters import wording
-from nbrun.reporters.github_commands import assignments, command, harmless
+from nbrun.reporters.github_commands import assignments, command
 from nbrun.reporters.github_summary import LIMIT, summary
 from nbrun.reporters.record import Record, RunRecord, fault_of, is_fault
+from nbrun.reporters.safe_stream import SafeStream
 
 ANNOTATIONS = 10
 """Annotations of one kind that GitHub shows for a step."""
@@ -45,7 +46,7 @@ class GitHub:
         self, places: Mapping[str, str], *, environ: Mapping[str, str] | None = None, stream: TextIO | None = None
     ) -> None:
         self._environ = os.environ if environ is None else environ
-        self._stream = stream or sys.stderr
+        self._stream = SafeStream(stream or sys.stderr, commands=True)
         self._places = places
         self._record = Record()
         self._cells: dict[str, list[CellPlace]] = {}
@@ -91,7 +92,7 @@ class GitHub:
         if self._record.is_batch:
             self._say(command("group", f"{run.name}: {wording.summary(result)}"))
             for line in lines:
-                self._say(harmless(line))
+                self._stream.write(f"{line}\n")
         if self._record.is_batch or self._open:
             self._say(command("endgroup"))
             self._open = False
@@ -167,7 +168,7 @@ class GitHub:
             out.write(assignments(values))
 
     def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        self._stream.write_command(line)
 
 
 def exit_code_of(record: Record) -> int:

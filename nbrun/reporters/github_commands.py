@@ -1,13 +1,12 @@
 """The language of GitHub's runners: workflow commands in the log, and the files of outputs and summary.
 
-The runner takes a line that begins with ``::`` for a command, and ``##[`` anywhere in a line for an older one. So what
-comes from a notebook is made harmless before it goes to a log that a runner reads.
+Commands are nbrun's own. What they say comes out of notebooks, so it is cleaned like all text.
 """
 
 import secrets
 from collections.abc import Mapping
 
-_ZERO_WIDTH = "\u200b"
+from nbrun.core.safe_text import without_controls
 
 
 def command(name: str, message: str = "", /, **properties: object) -> str:
@@ -17,19 +16,11 @@ def command(name: str, message: str = "", /, **properties: object) -> str:
 
 
 def _message(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return without_controls(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
     return _message(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def harmless(line: str) -> str:
-    """Give a line of foreign text so that no runner takes it for a command; it looks the same."""
-    bare = line.lstrip()
-    if bare.startswith("::"):
-        line = line[: len(line) - len(bare)] + _ZERO_WIDTH + bare
-    return line.replace("##[", f"##{_ZERO_WIDTH}[")
 
 
 def assignments(values: Mapping[str, str]) -> str:

@@ -26,6 +26,7 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 from nbrun.core.notebook_text import read_notebook
+from nbrun.reporters.safe_stream import binary, protect_standard_streams
 
 _META = re.compile(r"<(/?)(meta|base|link)\b", re.IGNORECASE)
 _NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data:"
@@ -99,7 +100,8 @@ def main() -> None:
     The end of the input is the end of nbrun, and of this process.
     """
     logging.disable(logging.WARNING)
-    answers, sys.stdout = sys.stdout, sys.stderr
+    protect_standard_streams()
+    answers, sys.stdout = binary(sys.stdout), sys.stderr
     for line in sys.stdin:
         asked = json.loads(line)
         target = Path(asked["target"])
@@ -112,7 +114,8 @@ def main() -> None:
                 problem = write_page(target, Path(asked["source"]), asked["facts"], scripts=asked["scripts"])
         except OSError as error:
             problem = f"{target}: {error.strerror}"
-        print(json.dumps(problem), file=answers, flush=True)
+        answers.write(json.dumps(problem).encode() + b"\n")
+        answers.flush()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Reports for machines: every event as a line of JSON as it happens, and the results as one object at the end.
 
 ``docs/events.md`` documents the lines, ``docs/json.md`` the objects; fields are only ever added. The lines come out of
-:func:`line_of`, which is the one place that knows their shape.
+:func:`line_of`, which is the one place that knows their shape. What goes to a stream of nbrun's own may end up in
+the log of a CI job: there ``#`` is written as an escape, so that no value of a notebook is a command to the runner.
 """
 
 import json
@@ -24,6 +25,8 @@ from nbrun.core.events import (
     Warned,
 )
 from nbrun.core.jsontext import dumps
+from nbrun.core.safe_text import safe_json
+from nbrun.reporters.safe_stream import binary, own_stream
 from nbrun.version import __version__
 
 
@@ -60,6 +63,7 @@ class Events:
         self.name = f"the log of events {target}"
         self._clock = clock
         self._target = target
+        self._own = own_stream(target)
         self._file: BinaryIO | None = None
 
     def observe(self, event: Event) -> None:
@@ -67,6 +71,8 @@ class Events:
         if self._file is None:
             self._file = _open(self._target)
         line = dumps(line_of(event, self._clock().isoformat(timespec="milliseconds"))) + b"\n"
+        if self._own:
+            line = safe_json(line.decode()).encode()
         try:
             self._file.write(line)
             self._file.flush()
@@ -76,7 +82,7 @@ class Events:
 
     def close(self) -> None:
         """Close the file; standard output stays open."""
-        if self._file is not None and self._target != "-":
+        if self._file is not None and not self._own:
             self._file.close()
 
 
@@ -105,7 +111,10 @@ class Results:
         """Write the object."""
         if self._result is None:
             return
-        text = json.dumps(self._result, indent=2, ensure_ascii=self._target == "-", default=str) + "\n"
+        own = own_stream(self._target)
+        text = json.dumps(self._result, indent=2, ensure_ascii=bool(own), default=str) + "\n"
+        if own:
+            text = safe_json(text)
         file = _open(self._target)
         try:
             file.write(text.encode("utf-8", "replace"))
@@ -114,13 +123,14 @@ class Results:
             _forget_standard_output()
             raise
         finally:
-            if self._target != "-":
+            if not own:
                 file.close()
 
 
 def _open(target: str) -> BinaryIO:
-    if target == "-":
-        return sys.stdout.buffer
+    if own := own_stream(target):
+        stream: BinaryIO = binary(getattr(sys, own))
+        return stream
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("wb")

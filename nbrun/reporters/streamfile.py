@@ -1,18 +1,17 @@
 """What cells write to standard output or to standard error, in a file as it comes.
 
-A file gets the text as it was written, carriage returns and all; secrets are masked in it before anybody is told.
+A file or a pipe gets the text as it was written, carriage returns and all; a terminal gets text only. Secrets are
+masked before any listener sees the text.
 """
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from nbrun.core.events import Event, OutputArrived
-
-OWN_STREAMS = {"-": "stdout", "/dev/stdout": "stdout", "/dev/stderr": "stderr"}
-"""What names a stream of nbrun's own, which is never opened anew: it may be a file already, and would be cut off."""
+from nbrun.reporters.safe_stream import SafeStream, binary, own_stream
 
 
 def stream_files(stdout: str | None, stderr: str | None) -> list["StreamFile"]:
@@ -25,7 +24,7 @@ def stream_files(stdout: str | None, stderr: str | None) -> list["StreamFile"]:
 
 def is_same(one: str, other: str) -> bool:
     """Tell whether two names are those of one file."""
-    return OWN_STREAMS.get(one, os.path.realpath(one)) == OWN_STREAMS.get(other, os.path.realpath(other))
+    return (own_stream(one) or os.path.realpath(one)) == (own_stream(other) or os.path.realpath(other))
 
 
 class StreamFile:
@@ -35,29 +34,43 @@ class StreamFile:
         self.name = f"{target}, for what cells write to {' and '.join(streams)},"
         self._target = target
         self._streams = streams
+        self._write: Callable[[str], None] | None = None
         self._file: BinaryIO | None = None
 
     def observe(self, event: Event) -> None:
         """Take an event."""
-        if self._file is None:
-            self._file = _open(self._target)
+        if self._write is None:
+            self._write = self._open()
         match event:
             case OutputArrived(_, _, {"output_type": "stream", "name": name, "text": text}) if name in self._streams:
-                self._file.write(str(text).encode("utf-8", "replace"))
-                self._file.flush()
+                self._write(str(text))
             case _:
                 pass
 
     def close(self) -> None:
         """Close the file; nbrun's own streams stay open."""
-        if self._file is not None and self._target not in OWN_STREAMS:
+        if self._file is not None:
             self._file.close()
 
+    def _open(self) -> Callable[[str], None]:
+        own = own_stream(self._target)
+        stream = getattr(sys, own) if own else None
+        if stream is not None and stream.isatty():
+            return lambda text: _write_text(stream, text)
+        if stream is not None:
+            return lambda text: _write_data(binary(stream), text)
+        path = Path(self._target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = file = path.open("wb")
+        return lambda text: _write_data(file, text)
 
-def _open(target: str) -> BinaryIO:
-    if own := OWN_STREAMS.get(target):
-        stream: BinaryIO = getattr(sys, own).buffer
-        return stream
-    path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("wb")
+
+def _write_text(stream: Any, text: str) -> None:
+    stream = stream if isinstance(stream, SafeStream) else SafeStream(stream)
+    stream.write(text)
+    stream.flush()
+
+
+def _write_data(file: BinaryIO, text: str) -> None:
+    file.write(text.encode("utf-8", "replace"))
+    file.flush()

@@ -123,7 +123,8 @@ def test_a_long_traceback_is_cut_in_the_middle() -> None:
 
 def test_plain_text_has_no_escapes_and_nothing_that_xml_cannot_hold() -> None:
     assert (
-        plain("\x1b[1;31mred\x1b[0m\x1b]8;;http://x\x07link\x1b]8;;\x07\x00\x08\ud800\ufffe\tend\n") == "redlink\tend\n"
+        plain("\x1b[1;31mred\x1b[0m\x1b]8;;http://x\x07link\x1b]8;;\x07\x00\x08\ud800\ufffe\tend\n")
+        == "redlink\ufffd\tend\n"
     )
 
 

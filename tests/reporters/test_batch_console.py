@@ -5,20 +5,18 @@ import time
 from typing import Any
 
 import pytest
-from rich.console import Console as RichConsole
 
 from nbrun.core.events import BatchStarted, Event
 from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome
 from nbrun.core.tracebacks import plain
 from nbrun.reporters.batch_console import HEARTBEAT
 from nbrun.reporters.console import Console
+from nbrun.reporters.safe_console import SafeConsole
 from tests.reporters.streams import BATCH, GOOD, Speaker, batch, result
 
 
-def rich(sink: io.StringIO, *, terminal: bool = False, width: int = 100) -> RichConsole:
-    return RichConsole(
-        file=sink, force_terminal=terminal, width=width, height=30, soft_wrap=True, highlight=False, _environ={}
-    )
+def rich(sink: io.StringIO, *, terminal: bool = False, width: int = 100) -> SafeConsole:
+    return SafeConsole(file=sink, force_terminal=terminal, width=width, height=30, _environ={})
 
 
 def shown(events: list[Event], *, terminal: bool = False, width: int = 100, **options: Any) -> str:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from rich.console import Console as RichConsole
 
 from nbrun.core.events import (
     CellFinished,
@@ -20,6 +19,7 @@ from nbrun.core.events import (
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.reporters.batch_console import HEARTBEAT
 from nbrun.reporters.console import Console
+from nbrun.reporters.safe_console import SafeConsole
 
 NAME = "nb.ipynb"
 FAILED = CellResult(0, None, CellOutcome.FAILED, 1, 0.5, CellError("E", "v", ["\x1b[31mTraceback\x1b[0m", "E: v"]))
@@ -40,7 +40,7 @@ RUN: list[Event] = [
 
 def shown(events: Sequence[Event], *, terminal: bool = False, log_output: bool = False, quiet: bool = False) -> str:
     sink = io.StringIO()
-    rich = RichConsole(file=sink, force_terminal=terminal, width=80, soft_wrap=True, highlight=False, _environ={})
+    rich = SafeConsole(file=sink, force_terminal=terminal, width=80, _environ={})
     console = Console(log_output=log_output, quiet=quiet, console=rich)
     for event in events:
         console.observe(event)
@@ -84,7 +84,7 @@ def test_a_silent_cell_gets_a_heartbeat_in_a_log(monkeypatch: pytest.MonkeyPatch
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     sink = io.StringIO()
-    console = Console(console=RichConsole(file=sink, width=80, _environ={}))
+    console = Console(console=SafeConsole(file=sink, width=80, _environ={}))
     console.observe(CellStarted(NAME, 0, 1, 2))
     console.tick()
     assert sink.getvalue() == ""
