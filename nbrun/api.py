@@ -15,6 +15,7 @@ from nbrun.core.destinations import refuse_contradiction, refuse_unreachable
 from nbrun.core.events import Journal, Observer, Stage
 from nbrun.core.job import STARTUP_LIMIT, Job, Limits
 from nbrun.core.results import NotebookResult
+from nbrun.core.sizes import MAX_FRAME, MAX_RESPONSE
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.embedded import EmbeddedServer
@@ -118,6 +119,10 @@ class RunOptions(TypedDict, total=False):
     """A file of certificates to trust, for https."""
     verify: bool
     """Check the server's certificate (True)."""
+    max_response: int | None
+    """Bytes that are read of a response of `server`, decompressed (2 GiB); None sets no limit."""
+    max_frame: int | None
+    """Bytes that a message of a kernel on `server` may have, decompressed (1 GiB); None sets no limit."""
     observe: Observer
     """Called with each event of the run."""
     stop: StopSwitch
@@ -275,6 +280,8 @@ def access_of(options: RunOptions) -> Access:
         options.get("password"),
         Path(ca_file) if ca_file else None,
         verify=options.get("verify", True),
+        max_response=options.get("max_response", MAX_RESPONSE),
+        max_frame=options.get("max_frame", MAX_FRAME),
         zygote=options.get("zygote"),
         preload=tuple(options.get("preload", ())),
     )

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nbrun.core.codec import Subprotocol
+from nbrun.core.sizes import MAX_FRAME, MAX_RESPONSE
 from nbrun.errors import ExitCode, NbrunError, NotFound
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.embedded import EmbeddedServer
@@ -53,15 +54,19 @@ async def examine(
     password: str | None = None,
     ca_file: Path | None = None,
     verify: bool = True,
+    limits: tuple[int | None, int | None] = (MAX_RESPONSE, MAX_FRAME),
     kernel: str | None = None,
     show: Show,
 ) -> ExitCode | None:
-    """Try everything that a run needs and `show` what is found; gives the exit code of what is bad, or None."""
+    """Try everything that a run needs and `show` what is found; return the exit code of what is bad, or None.
+
+    `limits` are those of a response body and of a kernel's message, in bytes.
+    """
     try:
         if address is None:
             opening = _private(show)
         else:
-            options = HttpOptions(ca_file, verify=verify)
+            options = HttpOptions(ca_file, verify=verify, max_response=limits[0], max_frame=limits[1])
             opening = _existing(address, token, password, options, show)
         async with opening as server:
             await _examine_kernels(server, kernel, show)

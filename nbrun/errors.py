@@ -110,6 +110,10 @@ class TooLarge(RequestRefused):
     """The body is larger than the server, or a proxy in front of it, takes."""
 
 
+class ResponseTooLarge(ServerError):
+    """The server sent more than nbrun reads: a response body or a message of a kernel beyond its limit."""
+
+
 class SaveFailed(ServerError):
     """The executed notebook could not be saved where it was asked for."""
 

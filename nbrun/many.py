@@ -29,7 +29,6 @@ from nbrun.core.templates import Destination, Fields, Template, refuse_collision
 from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
-from nbrun.jupyter.http import HttpOptions
 from nbrun.opening import Access, existing_host, private_host
 from nbrun.places import absolute
 from nbrun.preparing import host_to_prepare_on, not_prepared, prepare_unless_stopped
@@ -92,7 +91,10 @@ class BatchOptions(RunOptions, total=False):
 
 _OF_BATCH = BatchOptions.__annotations__.keys() - RunOptions.__annotations__.keys()
 _OF_ONE = {"content", "deliver"}
-_SHARED = {"prepare_only", "server", "token", "password", "ca_file", "verify", "upload", "observe", "stop"} | _OF_ONE
+_SHARED = {
+    "prepare_only", "server", "token", "password", "ca_file", "verify", "max_response", "max_frame", "upload",
+    "observe", "stop",
+} | _OF_ONE  # fmt: skip
 _CARRIED = "parameters"
 
 
@@ -255,7 +257,7 @@ async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> li
         return await asyncio.to_thread(local_notebooks, named, exclude, outputs)
     access = access_of(options)
     destination = Endpoint.parse(access.server or "", access.token, access.password)
-    async with connect(destination, options=HttpOptions(access.ca_file, verify=access.verify)) as client:
+    async with connect(destination, options=access.http_options) as client:
         return await notebooks_on_server(client.contents, named, exclude, outputs)
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbrun.core.notebook_text import get_ready
+from nbrun.core.sizes import MAX_FRAME, MAX_RESPONSE
 from nbrun.handed import HandedNotebook
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint, contents_path
-from nbrun.jupyter.http import HttpOptions
+from nbrun.jupyter.http import UNBOUNDED, HttpOptions
 from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
@@ -40,8 +41,15 @@ class Access:
     password: str | None = None
     ca_file: Path | None = None
     verify: bool = True
+    max_response: int | None = MAX_RESPONSE
+    max_frame: int | None = MAX_FRAME
     zygote: bool | None = None
     preload: Sequence[str] = ()
+
+    @property
+    def http_options(self) -> HttpOptions:
+        """Return how connections to the server are made."""
+        return HttpOptions(self.ca_file, verify=self.verify, max_response=self.max_response, max_frame=self.max_frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ async def existing_host(access: Access, starting: Callable[[], None] = lambda: N
     """Open a server that exists, for as long as the block lasts; `starting` is called when the address is one."""
     destination = Endpoint.parse(access.server or "", access.token, access.password)
     starting()
-    async with connect(destination, options=HttpOptions(access.ca_file, verify=access.verify)) as client:
+    async with connect(destination, options=access.http_options) as client:
         # A save there is proved by the text of the file. What that needs is imported while the server is waited for.
         asyncio.get_running_loop().run_in_executor(None, get_ready)
 
@@ -126,7 +134,7 @@ async def private_host(
     here = Path.cwd()  # asked for now: a notebook may take it away
     starting()
     embedded = started or EmbeddedServer(root, zygote=access.zygote, preload=access.preload)
-    async with embedded, Client(embedded.endpoint) as client:
+    async with embedded, Client(embedded.endpoint, UNBOUNDED) as client:
 
         def find(place: Place, warn: Callable[[str], None]) -> Notebook:
             local, output = absolute(here / place.notebook), absolute(here / (place.output or place.notebook))

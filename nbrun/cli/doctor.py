@@ -45,6 +45,7 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, **t
             password=password,
             ca_file=tls["ca_file"],
             verify=not tls["insecure"],
+            limits=(tls["max_response"], tls["max_frame"]),
             kernel=kernel,
             show=show,
         )

@@ -5,26 +5,9 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.core.sizes import parse_size
+from nbrun.cli.parameters import Size
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-SMALLEST = 10_000
-
-
-class Size(click.ParamType[int | None]):
-    """A number of characters, written as a person writes a size; None for ``none``."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Give the number; one that would leave no room for the notes is refused."""
-        try:
-            size = parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if size is not None and size < SMALLEST:
-            self.fail(f"{value!r} is too little; the least is {SMALLEST // 1000}kB", param, ctx)
-        return size
 
 
 def output_options(function: Function) -> Function:

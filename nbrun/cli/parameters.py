@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from nbrun.core.durations import parse_duration
+from nbrun.core.sizes import parse_size
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -30,6 +31,25 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+SMALLEST_SIZE = 10_000
+
+
+class Size(click.ParamType[int | None]):
+    """A number of characters or bytes, written as a person writes a size; None for ``none``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Return the number; refuse one that leaves no room for a note or a message."""
+        try:
+            size = parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if size is not None and size < SMALLEST_SIZE:
+            self.fail(f"{value!r} is too little; the least is {SMALLEST_SIZE // 1000}kB", param, ctx)
+        return size
+
+
 def server_options(function: Function) -> Function:
     """Add the options that say which server, and what opens it."""
     for decorate in reversed(
@@ -48,6 +68,20 @@ def server_options(function: Function) -> Function:
                 help="Trust the certificates in this file.",
             ),
             click.option("--insecure", is_flag=True, help="Do not check the server's certificate."),
+            click.option(
+                "--max-response",
+                type=Size(),
+                default="2GiB",
+                show_default=True,
+                help="Read at most this much of an answer of --server, decompressed; none for no limit.",
+            ),
+            click.option(
+                "--max-frame",
+                type=Size(),
+                default="1GiB",
+                show_default=True,
+                help="Take at most this much as one message of a kernel on --server; none for no limit.",
+            ),
         )
     ):
         function = decorate(function)

@@ -66,7 +66,13 @@ def _preview(notebook: str, given: dict[str, Any]) -> Any:
     if not given["server"]:
         return preview_local(job)
     endpoint = Endpoint.parse(given["server"], find_token(given["token_file"]), find_password())
-    return asyncio.run(preview_on_server(job, endpoint, HttpOptions(given["ca_file"], verify=not given["insecure"])))
+    options = HttpOptions(
+        given["ca_file"],
+        verify=not given["insecure"],
+        max_response=given["max_response"],
+        max_frame=given["max_frame"],
+    )
+    return asyncio.run(preview_on_server(job, endpoint, options))
 
 
 def _lines(preview: Any) -> Iterator[str]:

@@ -133,6 +133,8 @@ def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "secrets": given["secrets"],
         "ca_file": given["ca_file"],
         "verify": not given["insecure"],
+        "max_response": given["max_response"],
+        "max_frame": given["max_frame"],
     }
 
 

@@ -18,8 +18,7 @@ from click.core import ParameterSource
 
 from nbrun.cli.batching import Jobs
 from nbrun.cli.destinations import CHOICES
-from nbrun.cli.outputs import Size
-from nbrun.cli.parameters import Duration
+from nbrun.cli.parameters import Duration, Size
 from nbrun.cli.speed import Depth
 from nbrun.core.settings import JobSetting, Kind, Option, Settings, Wrong, line_of, read_settings
 from nbrun.errors import UsageError

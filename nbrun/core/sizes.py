@@ -2,6 +2,11 @@
 
 import re
 
+MAX_RESPONSE = 2 << 30
+"""Bytes of a server's response body, decompressed, that are read at most unless said otherwise."""
+MAX_FRAME = 1 << 30
+"""Bytes of a message from a kernel, decompressed: an image of 200 MB is 267 MB in base64."""
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SHAPE = re.compile(r"(\d+(?:\.\d+)?)(k|m|g|ki|mi|gi)?b?")
 

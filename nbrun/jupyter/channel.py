@@ -13,6 +13,7 @@ all, because the line was already known to be dead, waits for the next one.
 import asyncio
 import contextlib
 import math
+import re
 import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
+from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from nbrun.core.codec import V1_SUBPROTOCOL, Subprotocol, decode, encode
 from nbrun.core.messages import Message
+from nbrun.core.sizes import spell_size
 from nbrun.errors import (
     AccessDenied,
     BadFrame,
@@ -33,6 +36,7 @@ from nbrun.errors import (
     NbrunError,
     NotAJupyterServer,
     NotFound,
+    ResponseTooLarge,
     ServerUnreachable,
 )
 from nbrun.jupyter.http import Http
@@ -178,7 +182,7 @@ class KernelChannel:
             "ping_interval": None,  # watch() pings
             "create_connection": _Connection,
             "close_timeout": CLOSE_LIMIT,
-            "max_size": None,
+            "max_size": self._http.options.max_frame,
             "max_queue": None,
             "compression": None if endpoint.is_local else "deflate",
             "user_agent_header": None,
@@ -198,7 +202,9 @@ class KernelChannel:
     async def read(self) -> None:
         """Read until the connection is lost for good."""
         while True:
-            await self._read_connection()
+            if (too_large := await self._read_connection()) is not None:
+                self.arrivals.put_nowait(Lost(too_large))
+                return
             self.arrivals.put_nowait(Cut())
             try:
                 nudged = await self._connect_again()
@@ -257,18 +263,36 @@ class KernelChannel:
             pass
         return True
 
-    async def _read_connection(self) -> None:
+    async def _read_connection(self) -> ResponseTooLarge | None:
+        """Read until the connection is cut; return an error where nbrun itself cut it, at a message beyond its limit.
+
+        The server would replay that message on each connection.
+        """
         socket = self._socket
         assert socket is not None
         put = self.arrivals.put_nowait
-        with contextlib.suppress(ConnectionClosed):
+        too_large: ResponseTooLarge | None = None
+        try:
             while True:
                 frame = await socket.recv()
                 try:
                     put(decode(frame, self.subprotocol))
                 except BadFrame as error:
                     put(Unreadable(error))
+        except ConnectionClosed as closed:
+            if closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG and not closed.rcvd_then_sent:
+                too_large = self._frame_too_large(closed.sent.reason)
         self._socket = None
+        return too_large
+
+    def _frame_too_large(self, reason: str) -> ResponseTooLarge:
+        limit = spell_size(self._http.options.max_frame or 0)
+        size = re.search(r"with (\d+) bytes", reason)
+        said = f"{spell_size(int(size[1]))}, which is more than" if size else "more than"
+        return ResponseTooLarge(
+            f"a message of the kernel has {said} {limit}",
+            hint="--max-frame raises the limit (--max-frame 4GiB), and none lifts it.",
+        )
 
     async def _connect_again(self) -> bool:
         """Open the connection again; True where the server may have talked to the kernel meanwhile."""

@@ -23,7 +23,8 @@ import nbrun.lean_imports  # noqa: F401
 import httpx  # only now: the line above keeps it from importing too much
 
 from nbrun.core import jsontext
-from nbrun.errors import NbrunError, ServerUnreachable, TooLarge, UsageError
+from nbrun.core.sizes import MAX_FRAME, MAX_RESPONSE, spell_size
+from nbrun.errors import NbrunError, NotAJupyterServer, ResponseTooLarge, ServerUnreachable, TooLarge, UsageError
 from nbrun.jupyter.auth import Auth
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.exchange import QUICK, Answer, Body, Patience, Request
@@ -34,6 +35,14 @@ from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
 CONNECT_LIMIT = 10.0
 LARGE_BODY = 1_000_000
 """From this many bytes on, a connection cut while sending may mean "too large": Jupyter Server sends no 413."""
+
+ERROR_LIMIT = 4_000_000
+"""Bytes that are read of an answer that is no success: it is for a message only."""
+SMALL_LIMIT = 64_000_000
+"""Bytes of every answer that carries no file: versions, kernelspecs, sessions, kernels."""
+_LARGE = "api/contents"
+_CODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
+"""What can be decompressed piece by piece at a bounded ratio, about 1000. Codings may be nested, which is refused."""
 
 _SLICE = 1 << 18
 """Bytes handed over at a time: an event loop copies what a socket does not take at once, and copies it whole."""
@@ -47,15 +56,23 @@ class HttpOptions:
 
     ``ca_file`` holds the only certificates trusted, in PEM; without it those of the system and of certifi are.
     ``verify=False`` trusts anybody. ``headers`` go with every request and with the websocket's handshake.
+    ``max_response`` and ``max_frame`` bound in bytes, after decompression, a response body and a message of a kernel;
+    None sets no limit.
     """
 
     ca_file: Path | None = None
     verify: bool = True
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    max_response: int | None = MAX_RESPONSE
+    max_frame: int | None = MAX_FRAME
 
     def ssl_context(self) -> ssl.SSLContext:
         """Make the context for https and wss; raises :class:`UsageError` for a file that holds no certificates."""
         return _ssl_context(self.ca_file, self.verify)
+
+
+UNBOUNDED = HttpOptions(max_response=None, max_frame=None)
+"""For a private server: what comes from it is the user's own."""
 
 
 @functools.cache
@@ -96,7 +113,7 @@ class Http:
             trust_env=not self.endpoint.is_local,
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            headers={"Accept": "application/json", **self.options.headers},
+            headers={"Accept": "application/json", "Accept-Encoding": "gzip, deflate", **self.options.headers},
         )
         return self
 
@@ -236,23 +253,64 @@ class Http:
         headers = {**request.headers, **({} if anonymous else self._auth.headers(request.method))}
         if request.size:
             headers["Content-Length"] = str(request.size)
-        with foreign_errors(f"{request.method} {url or self.endpoint.url(request.path)}".partition("?")[0]):
-            async with asyncio.timeout(patience.total):
-                response = await self._client.request(
+        where = f"{request.method} {url or self.endpoint.url(request.path)}".partition("?")[0]
+        with foreign_errors(where):
+            async with (
+                asyncio.timeout(patience.total),
+                self._client.stream(
                     request.method,
                     url or self.endpoint.url(request.target),
                     content=_slices(request.body) if request.body else None,
                     headers=headers,
                     timeout=httpx.Timeout(patience.read, connect=CONNECT_LIMIT),
-                )
+                ) as response,
+            ):
+                body = await _bounded_body(response, where, self._limit_of(request))
         return Answer(
             method=request.method,
             url=str(response.url),
             status=response.status_code,
             headers={name.lower(): value for name, value in response.headers.items()},
-            body=response.content,
+            body=body,
             cookies=tuple(response.headers.get_list("set-cookie")),
         )
+
+    def _limit_of(self, request: Request) -> int | None:
+        most = self.options.max_response
+        return most if most is None or request.path.startswith(_LARGE) else min(most, SMALL_LIMIT)
+
+
+async def _bounded_body(response: httpx.Response, where: str, limit: int | None) -> bytes:
+    """Return the decompressed body, reading no more than `limit` bytes, and of an error no more than a message needs.
+
+    Raises :class:`ResponseTooLarge`.
+    """
+    coding = response.headers.get("content-encoding", "").strip().lower()
+    if coding not in _CODINGS:
+        raise NotAJupyterServer(f"{where}: the answer is compressed as {coding!r}, which was not asked for")
+    is_success = response.is_success
+    most = limit if is_success else ERROR_LIMIT
+    declared = response.headers.get("content-length", "")
+    if is_success and most is not None and not coding and declared.isdecimal() and int(declared[:20]) > most:
+        raise _too_large(where, most, int(declared[:20]))
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_bytes():
+        parts.append(part)
+        size += len(part)
+        if most is not None and size > most:
+            if is_success:
+                raise _too_large(where, most, None)
+            break
+    return b"".join(parts)[:most]
+
+
+def _too_large(where: str, limit: int, declared: int | None) -> ResponseTooLarge:
+    said = f"{spell_size(declared)}, which is more than" if declared else "more than"
+    hint = "--max-response raises the limit (--max-response 4GiB), and none lifts it."
+    if limit == SMALL_LIMIT:
+        hint = "No Jupyter server answers this question at such length: is this its address?"
+    return ResponseTooLarge(f"{where}: the answer has {said} {spell_size(limit)}", hint=hint)
 
 
 @contextlib.contextmanager
