@@ -48,7 +48,7 @@ def test_a_worse_attempt_replaces_neither_result_nor_file(here: Path) -> None:
             f"print('third', flush=True)\n{KILL}",
         ),
     )
-    result = nbrun.run_many(["nb.ipynb"], retries=2, save_every=0.05).runs[0]
+    result = nbrun.run_many(["nb.ipynb"], retries=2, in_place=True, save_every=0.05).runs[0]
     assert (here / "tries").read_text() == "xxx"
     assert [cell.outcome.value for cell in result.cells] == ["passed", "passed", "kernel-died"]
     assert (result.exit_code, result.output, result.attempts) == (ExitCode.KERNEL, "nb.ipynb", 3)
@@ -66,7 +66,7 @@ def test_a_better_attempt_replaces_both(here: Path) -> None:
     path = write_notebook(
         here / "nb.ipynb", notebook(f"{COUNT}\nif number == 1: {KILL}", f"print('second', flush=True)\n{KILL}")
     )
-    result = nbrun.run_many(["nb.ipynb"], retries=1).runs[0]
+    result = nbrun.run_many(["nb.ipynb"], retries=1, in_place=True).runs[0]
     assert [cell.outcome.value for cell in result.cells] == ["passed", "kernel-died"]
     assert [(each.verdicts, each.output, each.kept) for each in result.tries] == [
         (1, "nb.ipynb", False),
@@ -86,7 +86,7 @@ def test_a_run_that_is_stopped_between_two_attempts_keeps_what_it_has(
         if isinstance(event, Warned) and "trying again" in event.text:
             stop.pull("interrupted", ExitCode.INTERRUPTED)
 
-    result = nbrun.run_many(["nb.ipynb"], retries=1, stop=stop, observe=observe).runs[0]
+    result = nbrun.run_many(["nb.ipynb"], retries=1, in_place=True, stop=stop, observe=observe).runs[0]
     assert (result.outcome.value, result.attempts, result.tries) == ("kernel-died", 1, ())
     assert printed(path)[0] == "1\n"
 
@@ -117,7 +117,9 @@ def test_a_lost_server_is_waited_for_and_what_it_had_computed_is_kept(
 
         options: Any = {"server": server.url, "token": server.token, "observe": observe}
         wait = 60.0 if comes_back else 0.1
-        result = nbrun.run_many(["nb.ipynb"], retries=1, server_wait=wait, save_every=60.0, **options).runs[0]
+        result = nbrun.run_many(
+            ["nb.ipynb"], retries=1, in_place=True, server_wait=wait, save_every=60.0, **options
+        ).runs[0]
         for thread in coming:
             thread.join()
 
