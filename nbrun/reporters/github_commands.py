@@ -6,7 +6,7 @@ Commands are nbrun's own. What they say comes out of notebooks, so it is cleaned
 import secrets
 from collections.abc import Mapping
 
-from nbrun.core.safe_text import without_controls
+from nbrun.core.safe_text import safe_text
 
 
 def command(name: str, message: str = "", /, **properties: object) -> str:
@@ -16,7 +16,7 @@ def command(name: str, message: str = "", /, **properties: object) -> str:
 
 
 def _message(text: str) -> str:
-    return without_controls(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return safe_text(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

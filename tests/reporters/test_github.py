@@ -176,6 +176,7 @@ def test_commands_are_escaped_as_the_runner_wants() -> None:
 def test_text_of_notebooks_is_no_command() -> None:
     hostile = "x\r::error::y\x0b\u2028\x1b]0;t\x07\x9b2J"
     assert command("error", hostile, title=hostile) == "::error title=x %3A%3Aerror%3A%3Ay  ::x ::error::y  "
+    assert "##[" not in command("error", "##[add-mask]x", title="##[add-mask]x", file="##[add-mask]x")
 
 
 def test_a_value_cannot_end_itself() -> None:

@@ -55,6 +55,14 @@ def commands_in(log: str) -> list[str]:
     return [line for line in lines_of(log) if is_command(line) or is_command(_COLOURS.sub("", line))]
 
 
+_OWN = re.compile(r"::(?:(?:error|warning) (?:file|title)=|group::|endgroup::$|add-mask::)")
+
+
+def foreign_commands_in(log: str) -> list[str]:
+    """Return the commands in a log that are not of the forms that nbrun itself writes."""
+    return [line for line in commands_in(log) if not _OWN.match(line)]
+
+
 def other_commands_in(log: str) -> Iterator[str]:
     """Find what the runners of Azure Pipelines, TeamCity and GitLab take for a command."""
     for line in lines_of(_COLOURS.sub("", log)):
