@@ -17,16 +17,16 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from nbrun.core.document import Document
-from nbrun.core.endings import Ending
+from nbrun.core.endings import Ending, unrun
 from nbrun.core.events import Event, Journal, RunFinished, Stage
 from nbrun.core.execution import Execution
 from nbrun.core.job import Job
 from nbrun.core.literals_base import recordable
 from nbrun.core.masking import Mask, MaskedMessages
-from nbrun.core.plan import Action, Plan
+from nbrun.core.plan import Action, Plan, with_traceback_reset
 from nbrun.core.preparation import prepare
 from nbrun.core.recording import Recording
-from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, NoSuchKernel
 from nbrun.jupyter.ahead import find_depth
 from nbrun.jupyter.intake import Intake
@@ -72,7 +72,9 @@ async def run_notebook(
     """
     run = _Run(job, journal, stop, turn or contextlib.nullcontext())
     result = await run.go(opening)
-    problem = result.problem and Problem(journal.mask(result.problem.message), journal.mask(result.problem.hint))
+    problem = result.problem
+    if problem is not None:
+        problem = replace(problem, message=journal.mask(problem.message), hint=journal.mask(problem.hint))
     result = replace(result, problem=problem, warnings=tuple(journal.warnings))
     journal.tell(RunFinished(journal.notebook, result, run.document.content if run.document else None))
     return result
@@ -134,11 +136,8 @@ class _Run:
         return prepared.plan
 
     def _stopped_early(self) -> NotebookResult:
-        cells = self._plan.cells if self._plan else ()
-        unrun = [CellResult(cell.index, cell.id, CellOutcome.NOT_RUN) for cell in cells]
-        return self._result(
-            Ending(Outcome.INTERRUPTED, Problem(f"{self._stop.reason} before the first cell")), unrun, None
-        )
+        problem = Problem(f"{self._stop.reason} before the first cell")
+        return self._result(Ending(Outcome.INTERRUPTED, problem), unrun(self._plan) if self._plan else (), None)
 
     async def _load(self, server: Server, notebook: Notebook) -> tuple[Document, KernelSpecs]:
         finding = asyncio.create_task(server.client.kernelspecs())
@@ -169,7 +168,7 @@ class _Run:
                 depth = await self._stop.guard(
                     find_depth(running, plan, self._job.pipeline, self._journal.warn, near=server.is_private)
                 )
-                execution = self._prepare(document, plan, running, depth, keeping)
+                execution = self._prepare(document, plan, running, depth, keeping, is_private=server.is_private)
                 waiting_since = self._clock()
                 async with self._turn:
                     self._waited = self._clock() - waiting_since
@@ -231,7 +230,14 @@ class _Run:
             )
 
     def _prepare(
-        self, document: Document, plan: Plan, running: RunningKernel, depth: int, keeping: Safekeeping
+        self,
+        document: Document,
+        plan: Plan,
+        running: RunningKernel,
+        depth: int,
+        keeping: Safekeeping,
+        *,
+        is_private: bool,
     ) -> Execution:
         """Take the results of an earlier run out of what is to run, so that none is left to mislead."""
 
@@ -245,6 +251,8 @@ class _Run:
         for cell in plan.cells:
             if cell.action is not Action.KEEP:
                 document.clear(cell.index)
+        if running.info.implementation == "ipython" and not is_private:
+            plan = with_traceback_reset(plan)
         return Execution(
             plan,
             running.kernel.requests,

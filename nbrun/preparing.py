@@ -13,13 +13,14 @@ from pathlib import Path
 
 from nbrun.core import preparation
 from nbrun.core.document import Document
+from nbrun.core.endings import unrun
 from nbrun.core.events import Journal, RunFinished, Stage
 from nbrun.core.job import Job
 from nbrun.core.jsontext import as_object
 from nbrun.core.literals_base import recordable
 from nbrun.core.notebook_text import notebook_content
 from nbrun.core.plan import Action
-from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.core.results import NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode, NoSuchKernel, UsageError
 from nbrun.handed import hand_over
 from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs
@@ -110,19 +111,24 @@ def _prepared(
     prepared = preparation.prepare(document, job, kernel, language, literal_writer)
     for said in (*document.notes, *([warning] if warning else []), *prepared.warnings):
         journal.warn(said)
-    cells = []
     for cell in prepared.plan.cells:
         if cell.action is not Action.KEEP:
             document.clear(cell.index)
-        outcome = CellOutcome.NOT_RUN if cell.action is Action.RUN else CellOutcome.SKIPPED
-        cells.append(CellResult(cell.index, cell.id, outcome))
     started = began.isoformat(timespec="milliseconds")
     given = recordable(prepared.parameters)
     record = {"version": __version__, "outcome": Outcome.PREPARED.value}
     record |= {"started": started} if job.record_timing else {}
     document.mark_run({**record, **({"parameters": given} if given else {})})
     return NotebookResult(
-        __version__, job.notebook, None, kernel or None, Outcome.PREPARED, started, 0.0, cells, parameters=given
+        __version__,
+        job.notebook,
+        None,
+        kernel or None,
+        Outcome.PREPARED,
+        started,
+        0.0,
+        unrun(prepared.plan),
+        parameters=given,
     )
 
 

@@ -122,7 +122,7 @@ class Safekeeping:
             self._is_recorded = True
             for cell in cells:
                 if cell.truncated:
-                    self._journal.warn(f"{cell.truncated}, in the cell at index {cell.index}")
+                    self._journal.warn(f"{cell.truncated}, in cell {cell.number}")
             # A run that was stopped before its first cell has nothing to save, and must not empty the user's notebook.
             worth_saving = bool(execution.cells) or ending.outcome is Outcome.PASSED
             return await self._save(execution, result) if self._job.save and worth_saving else result
@@ -149,7 +149,7 @@ class Safekeeping:
         if ending.outcome is not Outcome.INCOMPLETE:
             for cell in cells:
                 if cell.incomplete:
-                    self._journal.warn(f"{cell.incomplete}, in the cell at index {cell.index}")
+                    self._journal.warn(f"{cell.incomplete}, in cell {cell.number}")
         return ending
 
     async def _save(self, execution: Execution, result: NotebookResult) -> NotebookResult:
@@ -208,6 +208,7 @@ class Safekeeping:
                 return rescue(content, self._job.notebook, now)
         with contextlib.suppress(Exception):
             for index in self._recording.salvage(execution):
-                self._journal.warn(f"outputs may be missing, by a bug in nbrun, in the cell at index {index}")
+                number = execution.cells[index].number
+                self._journal.warn(f"outputs may be missing, by a bug in nbrun, in cell {number}")
             return rescue(content, self._job.notebook, now)
         return None

@@ -17,7 +17,7 @@ from nbrun.core.jsontext import as_object, dumps
 from nbrun.core.plan import RAISES_TAG, SKIP_TAG
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome
 
-FORMAT = 1
+FORMAT = 2
 """Of the entries; another number makes all that was kept before unknown."""
 PARAMETERS_TAG = "parameters"
 INJECTED_TAG = "injected-parameters"
@@ -141,7 +141,9 @@ def _result(index: int, cell: Cell, held: Mapping[str, Any]) -> CellResult:
         CellOutcome(held["outcome"]),
         held["execution_count"],
         held["seconds"],
-        CellError(error["ename"], error["evalue"], error["traceback"]) if error else None,
+        CellError.from_dict(error) if error else None,
+        number=held["number"],
+        allowed=held["allowed"],
     )
 
 

@@ -9,12 +9,14 @@ IDLED    DONE                         --
 ======== ============================ ============================
 
 Reply and idle come over different sockets, in either order, and either can be lost for good; :mod:`.execution` then
-settles the cell by a fence and calls :meth:`CellExecution.settle`. The verdict is the reply's. An ``error`` output is
-none: it can be dropped on the way, be raised by a ``_repr_html_``, or never be sent by kernels that only print.
+settles the cell by a fence and calls :meth:`CellExecution.settle`. The verdict is the reply's: that no ``error`` output
+came proves nothing, because it can be dropped on the way, and some kernels only print. One thing is added, papermill's
+rule: where the reply is ok and the cell's outputs show an ``error``, the cell failed. ``%run`` of a script that exits
+with 2, a nested ``run_cell`` and ``showtraceback()`` do that. A ``SystemExit`` of 0 is a success in outputs, too.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -68,6 +70,8 @@ TIMEOUTS = (Stop.CELL_TIMEOUT, Stop.IDLE_TIMEOUT, Stop.RUN_TIMEOUT)
 ABORTED = ("aborted", "abort")
 """Statuses of a reply. Protocol 5.1 knows ``aborted``; tslab, IRkernel and bash_kernel say ``abort``."""
 _SUCCESSFUL_EXITS = ("", "0", "None")
+STDERR_LINES = 60
+"""Lines of standard error that an error without a traceback keeps."""
 
 
 @dataclass(slots=True)
@@ -99,6 +103,8 @@ class CellExecution:
     """Which of the messages that frame a cell's outputs have come: busy, execute_input, idle."""
     outcome: CellOutcome | None = None
     error: CellError | None = None
+    stale: Collection[tuple[str, ...]] = ()
+    """Tracebacks of earlier cells. ipykernel repeats the last one where an error has none of its own."""
 
     def on_status(self, message: Message) -> bool:
         """Take a busy or idle status of this cell; True when that completed it."""
@@ -162,10 +168,19 @@ class CellExecution:
         return [entry for entry in entries if entry.get("source") == source]
 
     @property
+    def is_over(self) -> bool:
+        """Return whether the kernel came to the end of the cell."""
+        return self.outcome in (CellOutcome.PASSED, CellOutcome.FAILED)
+
+    @property
+    def _replied_ok(self) -> bool:
+        return self.reply is not None and self.reply.content.get("status") == "ok"
+
+    @property
     def exited_well(self) -> bool:
         """Tell whether the cell ended the notebook early on purpose, by ``sys.exit()`` or ``sys.exit(0)``."""
         error = self._reply_error()
-        return error is not None and error.ename == "SystemExit" and error.evalue in _SUCCESSFUL_EXITS
+        return error is not None and _is_success(error.ename, error.evalue)
 
     def start_again(self) -> None:
         """Go back to the start: the kernel said that it did not run the request."""
@@ -180,6 +195,11 @@ class CellExecution:
         assert self.stop is not None
         error = self._reply_error()
         return _STOPPED[self.stop], CellError(self.stop.value, self.stop_reason, error.traceback if error else ())
+
+    def review(self) -> None:
+        """Correct the verdict: a thread of the cell may have shown an error, or cleared one, after the cell ended."""
+        if self.is_over and self.stop is None and (self.exited_well or self._replied_ok):
+            self.outcome, self.error = self._verdict()
 
     def settle(self, now: float, outcome: CellOutcome | None = None, error: CellError | None = None) -> None:
         """End the cell: by its reply, or, where that will not come, with the outcome and error given.
@@ -225,15 +245,33 @@ class CellExecution:
         """Give what came of the cell; of one that is still running, that it was interrupted."""
         seconds = None if self.ended_at is None else self.ended_at - self.sent_at
         outcome = self.outcome or CellOutcome.INTERRUPTED
-        shown = None if outcome is CellOutcome.NOT_RUN else self.execution_count
-        incomplete, truncated = self.incomplete(), self.area.truncated
-        return CellResult(self.plan.index, self.plan.id, outcome, shown, seconds, self.error, incomplete, truncated)
+        return CellResult(
+            self.plan.index,
+            self.plan.id,
+            outcome,
+            None if outcome is CellOutcome.NOT_RUN else self.execution_count,
+            seconds,
+            self._described_error(),
+            self.incomplete(),
+            self.area.truncated,
+            number=self.number,
+            allowed=outcome is CellOutcome.FAILED and self.reply is not None and self.plan.allows_error,
+        )
+
+    def _described_error(self) -> CellError | None:
+        """Return the error; one that has no traceback, with the end of standard error."""
+        error = self.error
+        if error is None or error.traceback:
+            return error
+        return replace(error, stderr=self.area.end_of_stderr(STDERR_LINES))
 
     def _verdict(self) -> tuple[CellOutcome, CellError | None]:
         error = self._reply_error()
+        shown = self._shown_error() if error is None or self.exited_well else None
         if self.never_ran and self.ahead and self.stop is Stop.SIGNAL:
             return CellOutcome.NOT_RUN, None
-        if self.stop is not None and (error or self.aborted or self.reply is None or self.stop in TIMEOUTS):
+        failed = error or shown or self.aborted or self.reply is None
+        if self.stop is not None and (failed or self.stop in TIMEOUTS):
             return self.stopped()
         if self.reply is None:
             lost = CellError("ReplyLost", "the kernel's reply was lost; whether the cell succeeded is not known")
@@ -242,9 +280,16 @@ class CellExecution:
             return CellOutcome.NOT_RUN, None
         if self.aborted:
             return CellOutcome.FAILED, CellError("Aborted", "the kernel broke the cell off")
-        if error is None or self.exited_well:
+        if shown is None and (error is None or self.exited_well):
             return CellOutcome.PASSED, None
+        error = shown or error
         return (CellOutcome.PASSED if self.plan.expects_error else CellOutcome.FAILED), error
+
+    def tracebacks(self) -> Iterator[tuple[str, ...]]:
+        """Return the tracebacks that the kernel sent for the cell."""
+        sent: list[Mapping[str, Any]] = [self.reply.content] if self.reply else []
+        sent += self.area.shown_errors()
+        return (tuple(traceback_lines(each["traceback"])) for each in sent if each.get("traceback"))
 
     def _reply_error(self) -> CellError | None:
         content: Mapping[str, Any] = self.reply.content if self.reply else {"status": "ok"}
@@ -252,10 +297,26 @@ class CellExecution:
             return None
         lines = traceback_lines(content.get("traceback"))
         ename, evalue = text(content.get("ename")), text(content.get("evalue"))
+        if tuple(lines) in self.stale and not self.area.errors:
+            if ename == _NOTHING_RAISED:
+                return None  # ipykernel 7 reports the failed representation of an earlier cell once more
+            lines = []
         if ename == _NOTHING_RAISED:
-            for shown in (output for output in reversed(self.area.render()) if output["output_type"] == "error"):
+            for shown in reversed(self.area.shown_errors()):
                 return CellError(shown["ename"], shown["evalue"], shown["traceback"])
         return CellError(ename, evalue, lines)
+
+    def _shown_error(self) -> CellError | None:
+        """Return the first error that the outputs show and that is no successful exit."""
+        for shown in self.area.shown_errors():
+            if not _is_success(shown["ename"], shown["evalue"]):
+                return CellError(shown["ename"], shown["evalue"], shown["traceback"], shown=True)
+        return None
+
+
+def _is_success(ename: str, evalue: str) -> bool:
+    """Return whether an error is ``sys.exit()`` or ``sys.exit(0)``."""
+    return ename == "SystemExit" and evalue in _SUCCESSFUL_EXITS
 
 
 _NOTHING_RAISED = "NoneType"

@@ -30,7 +30,7 @@ from nbrun.core.integrity import Ledger
 from nbrun.core.messages import Message, Requests
 from nbrun.core.outputs import Displays, OutputArea
 from nbrun.core.plan import CellPlan, Plan
-from nbrun.core.results import CellError, CellOutcome, Outcome, Problem
+from nbrun.core.results import CellError, CellOutcome, Outcome
 from nbrun.core.widgets import Widgets
 from nbrun.core.window import Turn, Window
 
@@ -76,6 +76,7 @@ class Course(ABC):
         self._draining: Ending | None = None
         self._carried: tuple[Stop, str] | None = None
         self._recall = ""
+        self._tracebacks: set[tuple[str, ...]] = set()
         self.cells: dict[int, CellExecution] = {}
         """The cells that were sent, by their position in the notebook."""
         self.ending: Ending | None = None
@@ -103,7 +104,9 @@ class Course(ABC):
         return (*told, *prepared, *self._send_cell(cell, now))
 
     def _begin(self, plan: CellPlan, began_at: float) -> CellExecution:
-        cell = self._current = CellExecution(plan, self._new_area(), len(self.cells) + 1, began_at)
+        cell = self._current = CellExecution(
+            plan, self._new_area(), len(self.cells) + 1, began_at, stale=self._tracebacks
+        )
         self.cells[plan.index] = cell
         self._observe(CellStarted(self._notebook, plan.index, cell.number, self._total, plan.source))
         return cell
@@ -164,9 +167,8 @@ class Course(ABC):
         if cell.stop in RANK and cell.outcome is CellOutcome.PASSED and self._window.has_ahead:
             self._carried = cell.stop, cell.stop_reason  # the kernel may be at the next one already
         elif cell.stop is Stop.SIGNAL:
-            return self._end(
-                now, Ending(Outcome.INTERRUPTED, Problem(f"{cell.stop_reason} {place_of(cell, self._total)}"))
-            )
+            problem = endings.problem_in(cell, self._total, cell.stop_reason)
+            return self._end(now, Ending(Outcome.INTERRUPTED, problem))
         ending = endings.ending_after(cell, self._total)
         if ending is None:
             return self._send_next(now)
@@ -183,6 +185,7 @@ class Course(ABC):
         if cell is not None:
             cell.stretch = self._ledger.close()
             cell.settle(now, outcome, error)
+            self._tracebacks.update(cell.tracebacks())
             if cell.asks_new_input:
                 text = f"the code {place_of(cell, self._total)} wants to write a new cell, which nbrun does not do"
                 self._observe(Warned(self._notebook, text))
@@ -241,7 +244,7 @@ class Course(ABC):
         """Wait a moment for output that is still on its way: the run is over, its verdict stands."""
         if not self.cells:
             return self._end(now, ending)
-        ending = self._draining = endings.ending_of_all(ending, self.cells.values(), self._total)
+        self._draining = ending
         self._call_off(ending, now)
         self._timers.drop(Timer.RUN, Timer.PROBE)
         self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
@@ -261,6 +264,7 @@ class Course(ABC):
         self._call_off(ending, now)
         for cell in self.cells.values():
             cell.unsent = self._farewell.unsent[cell.stretch.last] if cell.stretch else 0
-        self.ending = self.ending or ending
+            cell.review()  # by the outputs as they are now: they are what is saved
+        self.ending = self.ending or endings.ending_of_all(ending, self.cells.values(), self._total)
         self._timers = Timers()
         return ()

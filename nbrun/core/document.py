@@ -185,8 +185,10 @@ def _checked(content: Any, name: str) -> tuple[dict[str, Any], list[Cell], dict[
     for index, cell in enumerate(content["cells"]):
         problem = _cell_problem(cell)
         if problem:
-            raise NotANotebook(f"{name}: cell {index} (counted from 0) {problem}", hint=hint)
+            raise NotANotebook(f"{name}: the cell at index {index}, counted from 0, {problem}", hint=hint)
         cell["metadata"] = as_object(cell.get("metadata"))
+        if cell.get("source") is None:
+            cell["source"] = ""  # of a text cell: _cell_problem refuses a code cell without one
         if isinstance(cell["source"], list):
             cell["source"] = "".join(cell["source"])
     content["metadata"] = as_object(content.get("metadata"))
@@ -199,6 +201,8 @@ def _cell_problem(cell: Any) -> str:
     if not isinstance(cell.get("cell_type"), str):
         return "does not say of which type it is"
     source = cell.get("source")
+    if source is None and cell["cell_type"] != "code":
+        return ""  # nbclient and papermill run such a notebook, too
     lines = source if isinstance(source, list) else [source]
     if not all(isinstance(line, str) for line in lines):
         return "has a source that is no text"

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from nbrun.core.cells import CellExecution, Stop
 from nbrun.core.durations import spell_duration
 from nbrun.core.messages import Message
-from nbrun.core.plan import Action, CellPlan, Plan
+from nbrun.core.plan import CellPlan, Plan
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
 
+SHOWN_HINT = (
+    "%run, a nested run_cell() and showtraceback() show an error without raising it, and the cells after it run. "
+    "Tag the cell raises-exception if the error is expected."
+)
 EXIT_HINT = (
     "exit() and quit() end the kernel, and the cells after them cannot run; "
     "to end a notebook early and with success, call sys.exit(0)."
@@ -36,8 +41,13 @@ class Ending:
 
 
 def place_of(cell: CellExecution, total: int) -> str:
-    """Say where a cell is: ``in cell 7 of 12``, counting the cells that are run."""
+    """Return where a cell is, ``in cell 7 of 12``, counted among the cells that the run executes."""
     return f"in cell {cell.number} of {total}"
+
+
+def problem_in(cell: CellExecution, total: int, what: str, hint: str = "", *, then: str = "") -> Problem:
+    """Return the problem that `what` describes, in a cell; `then` follows the place."""
+    return Problem(f"{what} {place_of(cell, total)}{then}", hint, cell.plan.index)
 
 
 def limit_reached(stop: Stop, run_timeout: float | None, cell: CellPlan | None) -> str:
@@ -52,40 +62,47 @@ def limit_reached(stop: Stop, run_timeout: float | None, cell: CellPlan | None) 
 def ending_after(cell: CellExecution, total: int) -> Ending | None:
     """Give the ending that a finished cell brings, or None when the next cell may run.
 
-    An error that the cell or the call allows ends nothing, and neither does a time-out under ``--allow-errors`` as long
-    as the kernel obeyed the interrupt; the limit of the whole run always ends it.
+    An error that the cell or the call allows ends nothing. A time-out under ``--allow-errors`` ends nothing either, as
+    long as the kernel obeyed the interrupt; the limit of the whole run always ends it. Neither does an error that the
+    outputs show and the kernel's reply does not report; :func:`ending_of_all` counts it.
     """
-    place, last = place_of(cell, total), cell.number == total
+    problem = partial(problem_in, cell, total)
+    is_shown = cell.error is not None and cell.error.shown
     match cell.outcome:
-        case CellOutcome.PASSED if cell.exited_well:
-            return Ending(Outcome.PASSED)
-        case CellOutcome.PASSED if cell.asks_exit:
-            if last:
-                return Ending(Outcome.PASSED)
-            return Ending(Outcome.KERNEL_DIED, Problem(f"the kernel was told to exit {place}", EXIT_HINT))
-        case CellOutcome.TIMED_OUT if cell.stop is Stop.RUN_TIMEOUT or not cell.plan.allows_error:
-            return Ending(Outcome.TIMED_OUT, Problem(f"{cell.stop_reason} {place}"))
         case CellOutcome.FAILED if cell.reply is None:
             hint = "Outputs may be missing too. The cell was not run again: cells are not safe to repeat."
-            return Ending(Outcome.SERVER_FAILED, Problem(f"the kernel's reply was lost {place}", hint))
-        case CellOutcome.FAILED if not cell.plan.allows_error:
-            return Ending(Outcome.FAILED, Problem(f"{_named(cell)} {place}"))
+            return Ending(Outcome.SERVER_FAILED, problem("the kernel's reply was lost", hint))
+        case CellOutcome.PASSED | CellOutcome.FAILED if cell.exited_well:
+            return Ending(Outcome.PASSED)
+        case CellOutcome.PASSED | CellOutcome.FAILED if cell.asks_exit:
+            if cell.number == total:
+                return Ending(Outcome.PASSED)
+            return Ending(Outcome.KERNEL_DIED, problem("the kernel was told to exit", EXIT_HINT))
+        case CellOutcome.TIMED_OUT if cell.stop is Stop.RUN_TIMEOUT or not cell.plan.allows_error:
+            return Ending(Outcome.TIMED_OUT, problem(cell.stop_reason))
+        case CellOutcome.FAILED if not (cell.plan.allows_error or is_shown):
+            return Ending(Outcome.FAILED, problem(_named(cell)))
         case CellOutcome.NOT_RUN:
-            return Ending(Outcome.KERNEL_DIED, Problem(f"the kernel refused again and again to run the code {place}"))
+            return Ending(Outcome.KERNEL_DIED, problem("the kernel refused again and again to run the code"))
         case _:
             return None
 
 
 def ending_of_all(ending: Ending, cells: Iterable[CellExecution], total: int) -> Ending:
-    """Give the ending of a run that came to its end: a cell that was timed out on the way did not pass.
+    """Return the ending of a run that came to its end, where a cell failed on the way and did not stop it.
 
-    ``--allow-errors`` lets a run go on after a time-out, as it does after an error; but a cell that was cut off half
-    way is no error that anybody allowed.
+    ``--allow-errors`` lets a run go on after a time-out, as it does after an error; but a time-out is no error that
+    the option allows. An error that the outputs show stops no run, and fails it. The first such cell is named.
     """
-    late = next((cell for cell in cells if cell.outcome is CellOutcome.TIMED_OUT), None)
-    if ending.outcome is not Outcome.PASSED or late is None:
+    faults = [cell for cell in cells if cell.result().is_fault]
+    if ending.outcome is not Outcome.PASSED or not faults:
         return ending
-    return Ending(Outcome.TIMED_OUT, Problem(f"{late.stop_reason} {place_of(late, total)}"))
+    first, others = faults[0], len(faults) - 1
+    more = f" (and in {others} more)" if others else ""
+    if first.outcome is CellOutcome.TIMED_OUT:
+        return Ending(Outcome.TIMED_OUT, problem_in(first, total, first.stop_reason, then=more))
+    then = f"{more}: its outputs show the error, though the kernel's reply was ok"
+    return Ending(Outcome.FAILED, problem_in(first, total, _named(first), SHOWN_HINT, then=then))
 
 
 def ending_with_losses(ending: Ending, results: Sequence[CellResult], *, private: bool) -> Ending:
@@ -101,7 +118,9 @@ def ending_with_losses(ending: Ending, results: Sequence[CellResult], *, private
     all_passed = all(result.outcome in (CellOutcome.PASSED, CellOutcome.SKIPPED) for result in results)
     passed = "Every cell passed." if all_passed else "No cell failed but where errors are allowed."
     hint = f"{passed} {NONE_TO_LIFT_HINT if private else LIFT_HINT}"
-    return Ending(Outcome.INCOMPLETE, Problem(f"{first.incomplete}, in the cell at index {first.index}{more}", hint))
+    total = sum(result.number is not None for result in results)
+    where = f"in cell {first.number} of {total}{more}"
+    return Ending(Outcome.INCOMPLETE, Problem(f"{first.incomplete}, {where}", hint, first.index))
 
 
 def kept_elsewhere(
@@ -118,7 +137,7 @@ def kept_elsewhere(
     return replace(
         result,
         outcome=Outcome.INTERRUPTED if result.outcome is Outcome.INTERRUPTED else Outcome.SERVER_FAILED,
-        problem=Problem(first.message, " ".join(filter(None, (where, late, first.hint)))),
+        problem=replace(first, hint=" ".join(filter(None, (where, late, first.hint)))),
         output=path,
         rescued=path is not None,
     )
@@ -126,13 +145,22 @@ def kept_elsewhere(
 
 def results_of(plan: Plan, cells: Mapping[int, CellExecution], ending: Ending | None) -> list[CellResult]:
     """Give what came of every code cell of a plan, of which `cells` were sent; the key is the place in the notebook."""
-    passed = ending is not None and ending.outcome is Outcome.PASSED
-    unsent = CellOutcome.SKIPPED if passed else CellOutcome.NOT_RUN
+    ended_early = ending is not None and any(cell.is_over and cell.exited_well for cell in cells.values())
+    unsent = CellOutcome.SKIPPED if ended_early else CellOutcome.NOT_RUN
+    return [cells[each.index].result() if each.index in cells else each for each in unrun(plan, unsent)]
+
+
+def unrun(plan: Plan, outcome: CellOutcome = CellOutcome.NOT_RUN) -> list[CellResult]:
+    """Return the results of a plan of which no cell was sent: `outcome` for each that was to run."""
+    numbers = plan.numbers
     return [
-        cells[each.index].result()
-        if each.index in cells
-        else CellResult(each.index, each.id, unsent if each.action is Action.RUN else CellOutcome.SKIPPED)
-        for each in plan.cells
+        CellResult(
+            cell.index,
+            cell.id,
+            outcome if cell.index in numbers else CellOutcome.SKIPPED,
+            number=numbers.get(cell.index),
+        )
+        for cell in plan.cells
     ]
 
 
@@ -147,7 +175,7 @@ def cut_off(ending: Ending) -> tuple[CellOutcome, CellError]:
 
 def ending_of_stopped(cell: CellExecution, total: int, hint: str) -> Ending:
     """Give the ending of a run with whose cell the kernel was lost, too, when nbrun interrupted it."""
-    problem = Problem(f"{cell.stop_reason} {place_of(cell, total)}", hint)
+    problem = problem_in(cell, total, cell.stop_reason, hint)
     match cell.outcome:
         case CellOutcome.INTERRUPTED:
             return Ending(Outcome.INTERRUPTED, problem)
@@ -188,7 +216,5 @@ def kernel_lost(how: str, cell: CellExecution | None, total: int, now: float) ->
     if cell is None:
         return Ending(Outcome.KERNEL_DIED, Problem(f"the kernel {how}", DEATH_HINT))
     after = spell_duration(now - cell.sent_at)
-    return Ending(
-        Outcome.KERNEL_DIED,
-        Problem(f"the kernel {how} {place_of(cell, total)}, {after} after it started", DEATH_HINT),
-    )
+    problem = problem_in(cell, total, f"the kernel {how}", DEATH_HINT, then=f", {after} after it started")
+    return Ending(Outcome.KERNEL_DIED, problem)

@@ -39,7 +39,7 @@ from nbrun.core.effects import (
     Send,
     Timer,
 )
-from nbrun.core.endings import Ending, place_of
+from nbrun.core.endings import Ending
 from nbrun.core.events import OutputArrived
 from nbrun.core.integrity import is_rate_limit_notice
 from nbrun.core.messages import KERNEL_INFO, Channel, Message
@@ -125,8 +125,8 @@ class Execution(Course):
 
     def lose_server(self, now: float, error: NbrunError) -> None:
         """End the run because the server is out of reach."""
-        where = f" {place_of(self._current, self._total)}" if self._current else ""
-        problem = Problem(f"{error}{where}", error.hint)
+        cell = self._current
+        problem = endings.problem_in(cell, self._total, str(error), error.hint) if cell else Problem.of(error)
         self._give_up(now, CellOutcome.INTERRUPTED, "ServerLost", Ending(Outcome.SERVER_FAILED, problem))
 
     def abandon(self, now: float, reason: str) -> None:

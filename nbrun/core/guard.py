@@ -13,6 +13,7 @@ run leaves in the kernel; they know requests of a type of their own, which say b
 Output widget has to be told what it holds before the next cell runs). A kernel without the guard, a fresh one behind
 the address of ours say, does not know the type and does nothing. A recall comes on the control channel, past the queue.
 
+Before each cell the guard forgets the last traceback, which ipykernel would report again where an error has none.
 Before a cell that was sent ahead begins, the guard lets the sockets take what the cell before it put out, or a crash in
 its first line would take that along.
 """
@@ -47,6 +48,9 @@ async def execute(stream, ident, parent):
         kernel.session.send(stream, "execute_reply", {"status": "aborted"}, parent, ident=ident)
         return
     running, passed = own, None
+    if kernel.shell is not None:
+        kernel.shell._last_traceback = None
+        kernel.shell._last_traceback_during_displayhook = False
     parent["header"]["msg_type"] = parent["msg_type"] = "execute_request"
     try:
         await kernel.execute_request(stream, ident, parent)

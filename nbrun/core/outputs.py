@@ -142,6 +142,17 @@ class OutputArea:
             outputs.append(note_of(characters, left_out, room.limit))
         return [*outputs, *self._tail.render()]
 
+    def shown_errors(self) -> list[Output]:
+        """Return the ``error`` outputs that stand there now."""
+        if not self.errors:
+            return []  # most cells: nothing has to be looked through
+        return [output for output in self.render() if output["output_type"] == "error"]
+
+    def end_of_stderr(self, lines: int) -> str:
+        """Return the last `lines` lines of what was written to standard error, without blank ones at the end."""
+        written = "".join(str(output["text"]) for output in self.render() if output.get("name") == "stderr")
+        return "\n".join(written.rstrip().split("\n")[-lines:])
+
     @property
     def truncated(self) -> Truncated | None:
         """Give what the outputs had to lose because of their limit; None where that is nothing."""

@@ -10,7 +10,7 @@ which nbmake and jupyter-cache read as the limit of a cell). Values are seconds,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -67,6 +67,14 @@ class Plan:
         """Give the cells that are sent to the kernel."""
         return [cell for cell in self.cells if cell.action is Action.RUN]
 
+    @property
+    def numbers(self) -> Mapping[int, int]:
+        """Return the numbers that messages give cells, by their positions among all cells.
+
+        Cells are counted from 1, those that run and no others: so a fresh kernel counts them in the brackets, too.
+        """
+        return {cell.index: number for number, cell in enumerate(self.to_run, 1)}
+
 
 def make_plan(document: Document, job: Job) -> Plan:
     """Plan a run; raises :class:`NotANotebook` for limits that are none and for cells too large to send."""
@@ -88,10 +96,13 @@ def make_plan(document: Document, job: Job) -> Plan:
         silence=_first(job.limits.silence, theirs.silence),
     )
     allow_errors = job.allow_errors or shared.get("allow_errors") is True
-    cells = [
-        _plan_cell(index, cell, limits, f"{where}: cell {index}", allow_errors=allow_errors)
-        for index, cell in document.code_cells()
-    ]
+    cells: list[CellPlan] = []
+    number = 0
+    for index, cell in document.code_cells():
+        runs = _action_of(cell) is Action.RUN
+        number += runs
+        named = f"cell {number}" if runs else f"the cell at index {index}"
+        cells.append(_plan_cell(index, cell, limits, f"{where}: {named}", allow_errors=allow_errors))
     return Plan(cells, limits.run)
 
 
@@ -106,29 +117,49 @@ def with_preparation(plan: Plan, first: str, again: str, after: int | None) -> P
     return replace(plan, cells=cells)
 
 
+def with_traceback_reset(plan: Plan) -> Plan:
+    """Return the plan for an ipykernel of somebody else: before a first cell with ``await``, an attribute is set.
+
+    Such a cell, and no other kind, makes ipykernel read ``_last_traceback`` of its shell before anything has set it,
+    and where it raises an ExceptionGroup no reply is sent at all.
+    """
+    first = next(iter(plan.to_run), None)
+    if first is None or not any(word in first.source for word in ("await", "async")):
+        return plan
+    prepared = replace(first, before=[_SET_LAST_TRACEBACK, *first.before])
+    return replace(plan, cells=[prepared if cell is first else cell for cell in plan.cells])
+
+
+_SET_LAST_TRACEBACK = "get_ipython()._last_traceback = None"
+
+
 def _plan_cell(index: int, cell: Cell, limits: Limits, where: str, *, allow_errors: bool) -> CellPlan:
-    tags = cell["metadata"].get("tags")
-    tags = tags if isinstance(tags, list) else []
-    source = cell["source"]
+    source, action = cell["source"], _action_of(cell)
     own = as_object(cell["metadata"].get("nbrun"))
-    if SKIP_TAG in tags:
-        action = Action.KEEP
-    elif source.strip():
-        action = Action.RUN
+    if action is Action.RUN:
         _refuse_oversize(source, where)
-    else:
-        action = Action.CLEAR
     cell_id = cell.get("id")
     return CellPlan(
         index,
         cell_id if isinstance(cell_id, str) else None,
         source,
         action,
-        expects_error=RAISES_TAG in tags,
+        expects_error=RAISES_TAG in _tags(cell),
         allows_error=allow_errors,
         timeout=_first(_seconds(own.get("timeout"), f"{where}: metadata nbrun.timeout"), limits.cell),
         idle_timeout=_first(_seconds(own.get("idle_timeout"), f"{where}: metadata nbrun.idle_timeout"), limits.silence),
     )
+
+
+def _action_of(cell: Cell) -> Action:
+    if SKIP_TAG in _tags(cell):
+        return Action.KEEP
+    return Action.RUN if cell["source"].strip() else Action.CLEAR
+
+
+def _tags(cell: Cell) -> list[Any]:
+    tags = cell["metadata"].get("tags")
+    return tags if isinstance(tags, list) else []
 
 
 def _refuse_oversize(source: str, where: str) -> None:

@@ -10,7 +10,7 @@ from nbrun.core.document import Document
 from nbrun.core.job import Job
 from nbrun.core.literals_base import recordable
 from nbrun.core.parameters import INJECTED_TAG, declared, has_tag
-from nbrun.core.plan import Action, CellPlan
+from nbrun.core.plan import Action, CellPlan, Plan
 from nbrun.core.preparation import FindWriter, prepare
 from nbrun.core.types_declared import UNKNOWN
 
@@ -38,6 +38,7 @@ class Preview:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the object that ``nbrun plan --json`` writes."""
+        numbers = Plan(self.cells).numbers
         return {
             "notebook": self.notebook,
             "kernel": self.kernel,
@@ -45,7 +46,7 @@ class Preview:
             "parameters": [self._parameter(each) for each in self.parameters],
             "secrets": list(self.secrets),
             "run_timeout": seconds(self.run_timeout),
-            "cells": [self._cell(cell) for cell in self.cells],
+            "cells": [self._cell(cell, numbers.get(cell.index)) for cell in self.cells],
             "warnings": list(self.warnings),
         }
 
@@ -67,9 +68,10 @@ class Preview:
             **given,
         }
 
-    def _cell(self, cell: CellPlan) -> dict[str, Any]:
+    def _cell(self, cell: CellPlan, number: int | None) -> dict[str, Any]:
         return {
             "index": cell.index,
+            "number": number,
             "id": cell.id,
             "action": SPELT[cell.action],
             "injected": cell.index == self.injected,

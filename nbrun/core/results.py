@@ -20,7 +20,7 @@ class CellOutcome(StrEnum):
     PASSED = "passed"
     """The kernel replied ok, or with an error that the cell's ``raises-exception`` tag expects."""
     FAILED = "failed"
-    """The kernel replied with an error, or its reply was lost and nobody knows."""
+    """The kernel replied with an error, the cell's outputs show one, or the reply was lost and nobody knows."""
     TIMED_OUT = "timed-out"
     """A clock struck while it ran, and it was interrupted."""
     KERNEL_DIED = "kernel-died"
@@ -67,23 +67,54 @@ _OUTCOMES = {code: outcome for outcome, code in _EXIT_CODES.items() if outcome n
 
 @dataclass(frozen=True, slots=True)
 class CellError:
-    """Why a cell did not pass, in the shape of nbformat's ``error`` output."""
+    """Why a cell did not pass, in the shape of nbformat's ``error`` output.
+
+    ``shown`` marks an error that the outputs show although the kernel's reply was ok. ``stderr`` is the end of the
+    cell's standard error, for an error that came without a traceback; some kernels print the traceback there.
+    """
 
     ename: str
     evalue: str
     traceback: Sequence[str] = ()
+    shown: bool = False
+    stderr: str = ""
+
+    @property
+    def details(self) -> Sequence[str]:
+        """Return the traceback; without one, the last lines of standard error."""
+        return self.traceback or self.stderr.splitlines()
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the object that stands in the JSON result."""
-        return {"ename": self.ename, "evalue": self.evalue, "traceback": list(self.traceback)}
+        """Return the object that stands in the JSON result."""
+        return {
+            "ename": self.ename,
+            "evalue": self.evalue,
+            "traceback": list(self.traceback),
+            "shown": self.shown,
+            "stderr": self.stderr,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "CellError":
+        """Return the error that :meth:`as_dict` described."""
+        return cls(
+            content["ename"],
+            content["evalue"],
+            content["traceback"],
+            shown=bool(content.get("shown")),
+            stderr=content.get("stderr") or "",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
     """What came of one code cell.
 
-    ``index`` is its position among all cells of the notebook, from 0; ``seconds`` is the wall time from its start to
-    its end, None where it never started. ``error`` may stand beside ``passed``: an expected error is still told.
+    ``index`` is its position among all cells of the notebook, from 0. ``number`` is its position among the cells that
+    the run executes, from 1; messages use it. It is None for a cell without code and for one that is skipped.
+    ``seconds`` is the wall time from its start to its end, None where it never started. ``error`` may stand beside
+    ``passed``: an expected error is still told. ``allowed`` marks a failed cell whose error ``--allow-errors``
+    permits; such a cell is no failure in any report.
     """
 
     index: int
@@ -94,13 +125,22 @@ class CellResult:
     error: CellError | None = None
     incomplete: Incomplete | None = None
     truncated: Truncated | None = None
+    number: int | None = None
+    allowed: bool = False
+
+    @property
+    def is_fault(self) -> bool:
+        """Return whether the cell did not pass, and nothing permits that."""
+        return self.outcome not in _NO_FAULT and not self.allowed
 
     def as_dict(self) -> dict[str, Any]:
         """Give the object that stands in the JSON result."""
         return {
             "index": self.index,
+            "number": self.number,
             "id": self.id,
             "outcome": self.outcome.value,
+            "allowed": self.allowed,
             "execution_count": self.execution_count,
             "seconds": None if self.seconds is None else round(self.seconds, 6),
             "error": self.error.as_dict() if self.error else None,
@@ -111,15 +151,23 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What went wrong with a run as a whole: one sentence of what and where, and what to do about it."""
+    """What went wrong with a run as a whole: one sentence of what and where, and what to do about it.
+
+    ``cell`` is the position, among all cells from 0, of the cell that the sentence is about.
+    """
 
     message: str
     hint: str = ""
+    cell: int | None = None
 
     @classmethod
     def of(cls, error: NbrunError) -> "Problem":
         """Give the problem that an error tells of."""
         return cls(str(error), error.hint)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object that stands in the JSON result."""
+        return {"message": self.message, "hint": self.hint, "cell": self.cell}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +259,10 @@ class NotebookResult:
 
     @property
     def failing(self) -> CellResult | None:
-        """Give the cell at which the run ended, if it ended at one that did not pass."""
-        stopped = [cell for cell in self.cells if cell.outcome not in _NO_FAULT]
-        return stopped[-1] if stopped else None
+        """Return the cell that the problem is about, if that did not pass; the last such where it names none."""
+        named = self.problem.cell if self.problem else None
+        faults = [cell for cell in self.cells if cell.is_fault and named in (None, cell.index)]
+        return faults[-1] if faults else None
 
     @property
     def verdicts(self) -> int:
@@ -241,7 +290,7 @@ class NotebookResult:
             "exit_code": int(self.exit_code),
             "started": self.started,
             "seconds": round(self.seconds, 6),
-            "problem": {"message": self.problem.message, "hint": self.problem.hint} if self.problem else None,
+            "problem": self.problem.as_dict() if self.problem else None,
             "rescued": self.rescued,
             "warnings": list(self.warnings),
             "parameters": dict(self.parameters),

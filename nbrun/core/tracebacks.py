@@ -4,6 +4,9 @@ Kernels send tracebacks as coloured text, meant for a terminal. ipykernel's have
 ``Cell In[7], line 3`` (or, before IPython 8.7, ``Input In [7]`` or ``<ipython-input-7-…>``, with an arrow at the line)
 or with ``File …/frame.py:12, in f(x)``. The frames of a cell are the author's, those of installed libraries are not.
 IPython counts a cell's lines from the first that is not blank, and the lines under ``%%time`` from the one below it.
+
+Some errors come as Python itself prints them, on standard error: IPython does that with an ExceptionGroup. There a
+frame is ``File "…/frame.py", line 12, in f``, and a cell's file is ``ipykernel_123/456.py``.
 """
 
 import re
@@ -24,6 +27,9 @@ _LIBRARY = re.compile(
     r"^File (?:.*[/\\](?:site-packages|dist-packages|python3(?:\.\d+)?)[/\\]|<frozen |\S+\.p[yx][xi]:\d)"
 )
 _BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)*")
+_NATIVE_FRAME = re.compile(r'^([\s|+]*)File "([^"]*)", line \d+')
+_NATIVE_LIBRARY = re.compile(r"[/\\](?:site-packages|dist-packages|python3(?:\.\d+)?)[/\\]|^<frozen |\.p[yx][xi]$")
+_NATIVE_CELL = re.compile(r'^[\s|+]*File "[^"]*[/\\]ipykernel_\d+[/\\]\d+\.py", line (\d+), in <module>')
 _RULE = re.compile(r"^(?:-+|\S+ +Traceback \(most recent call last\):?)$")
 _CONTEXT = re.compile(r"^ +\d+(?: |$)|^ +\(\.\.\.\)")
 _CAUSE_ENDS = re.compile(r"^\s*(?:During handling of the above|The above exception was)", re.MULTILINE)
@@ -45,6 +51,8 @@ def failing_line(traceback: Sequence[str], source: str, execution_count: int | N
     blank = len(_BLANK_LINES.match(source)[0].splitlines())  # type: ignore[index]
     entries = _final_cause([plain(entry) for entry in traceback])
     own = [line + blank for entry in entries for line in _lines_of_cell(entry, execution_count)]
+    # The first frame of a module is the running cell's; a cell that defines what it calls may stand below.
+    own = own or [int(found[1]) + blank for entry in entries if (found := _NATIVE_CELL.match(entry))][:1]
     if not own and not any(_FRAME.match(line) for entry in entries for line in entry.splitlines()):
         own = [int(number) for pattern in _ELSEWHERE for entry in entries for number in pattern.findall(entry)][:1]
     return next((line for line in reversed(own) if 1 <= line <= last), None)
@@ -96,7 +104,7 @@ def trimmed(traceback: Sequence[str], *, longest: int = LONGEST) -> list[str]:
 
 def _blocks(traceback: Sequence[str]) -> Iterator[list[str]]:
     """Give the frames, and what stands between them, as lists of lines; rules drawn for a terminal are left out."""
-    for entry in traceback:
+    for entry in _without_native_libraries(traceback):
         block: list[str] = []
         for line in plain(entry).splitlines():
             if _RULE.match(line.strip()):
@@ -107,6 +115,24 @@ def _blocks(traceback: Sequence[str]) -> Iterator[list[str]]:
             block.append(line.rstrip())
         if block:
             yield block
+
+
+def _without_native_libraries(traceback: Sequence[str]) -> Iterator[str]:
+    """Leave out, of what Python itself printed, the frames in libraries, but for the last of several in a row."""
+    held: list[str] = []
+    inside = ""
+    for entry in traceback:
+        frame = _NATIVE_FRAME.match(entry)
+        if frame is None and inside and entry.startswith(f"{inside}  "):
+            continue  # the source of a frame in a library
+        inside = frame[1] if frame and _NATIVE_LIBRARY.search(frame[2]) else ""
+        if inside:
+            held = [entry]
+            continue
+        yield from held
+        held = []
+        yield entry
+    yield from held
 
 
 def _without_context(block: list[str]) -> list[str]:

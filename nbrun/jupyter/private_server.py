@@ -83,6 +83,12 @@ class UnlimitedIPKernelApp(IPKernelApp):
     def init_kernel(self):
         remember_unsent(self.session)
         super().init_kernel()
+        shell = getattr(self.kernel, "shell", None)
+        if shell is not None:
+            def forget_last_error():
+                shell._last_traceback = None
+                shell._last_traceback_during_displayhook = False
+            shell.events.register("pre_execute", forget_last_error)
     def start(self):
         super().start()
         control = self.control_thread
@@ -102,6 +108,10 @@ which has just handled the request to shut down, flushes through the iopub threa
 in four too early, and then waits for the other one until it is terminated, 2.5 s later; here the control thread ends
 before. And its session remembers which numbers it took and sent nothing with (:mod:`nbrun.core.unsent`). Nothing of
 this is left in the kernel's namespace.
+
+Before each cell it forgets the last traceback. For a cell with ``await``, ipykernel keeps that of an earlier cell: an
+ExceptionGroup would be reported with it, a cell that passes could be reported as failed, and in the first cell the
+reply would not be sent at all.
 """
 
 IPYKERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:",)

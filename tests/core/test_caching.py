@@ -115,6 +115,15 @@ def test_outputs_are_put_back_though_text_was_added() -> None:
     assert now.metadata["nbrun"]["run"] == {"outcome": "passed"}
 
 
+def test_an_error_that_was_allowed_is_still_allowed_when_it_is_put_back() -> None:
+    done, result = executed()
+    failed = replace(result.cells[2], outcome=CellOutcome.FAILED, allowed=True, number=3)
+    result = replace(result, cells=[*result.cells[:2], failed])
+    restored = restore(document(notebook("print(1)", "1/0")), kept_outputs(done), kept_results(result))
+    assert restored is not None
+    assert (restored.cells[2].allowed, restored.cells[2].number, restored.cells[2].is_fault) == (True, 3, False)
+
+
 def test_an_injected_cell_takes_the_place_of_an_older_one() -> None:
     done, result = executed()
     now = document(notebook(code("a = 0", tags=[INJECTED_TAG]), "print(1)", code("1/0"), minor=4))
@@ -143,7 +152,7 @@ def test_what_does_not_fit_changes_nothing() -> None:
     now = document(notebook("only one"))
     before = copy.deepcopy(now.content)
     assert restore(now, outputs, results) is None
-    assert restore(now, {**outputs, "format": FORMAT + 1}, results) is None
+    assert restore(now, {**outputs, "format": FORMAT - 1}, results) is None
     assert restore(now, {**outputs, "cells": None}, results) is None
     assert restore(now, outputs, {}) is None
     assert restore(document(), outputs, {**results, "cells": []}) is None

@@ -392,3 +392,130 @@ def test_what_is_missing_of_a_cell(cell: CellExecution, incomplete: Incomplete |
 def test_of_a_cell_that_did_not_come_to_its_end_its_outcome_says_enough() -> None:
     assert sent().incomplete() is None
     assert settled(None).incomplete() is None
+
+
+# Errors that the outputs show and the reply does not report -----------------------------------------------------------
+
+
+def error_shown(ename: str = "SystemExit", evalue: str = "2", traceback: Any = ("line",)) -> Message:
+    return message("error", {"ename": ename, "evalue": evalue, "traceback": list(traceback)})
+
+
+def settled_over(
+    *outputs: Message, answer: Message | None = None, stop: Stop | None = None, **plan: Any
+) -> CellExecution:
+    cell = sent(**plan)
+    cell.stop, cell.stop_reason = stop, "for a reason" if stop else ""
+    for output in outputs:
+        cell.area.take(output)
+    cell.on_reply(answer or reply())
+    cell.settle(12.5)
+    return cell
+
+
+EXITED = failed("SystemExit", "0")
+OK_EXIT = error_shown("SystemExit", "0")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "answer", "plan", "outcome", "ename"),
+    [
+        ([error_shown()], reply(), {}, FAILED, "SystemExit"),
+        ([error_shown("ValueError", "0")], reply(), {}, FAILED, "ValueError"),
+        ([OK_EXIT], reply(), {}, PASSED, None),
+        ([error_shown("SystemExit", "")], reply(), {}, PASSED, None),
+        ([OK_EXIT, error_shown("KeyError", "a"), error_shown("E", "")], reply(), {}, FAILED, "KeyError"),
+        ([error_shown()], reply(), {"expects_error": True}, PASSED, "SystemExit"),
+        ([error_shown()], reply(), {"allows_error": True}, FAILED, "SystemExit"),
+        ([error_shown("KeyError", "a"), OK_EXIT], EXITED, {}, FAILED, "KeyError"),
+        ([OK_EXIT], EXITED, {}, PASSED, None),
+        ([error_shown("KeyError", "a"), error_shown("ValueError", "bad")], failed(), {}, FAILED, "ValueError"),
+        ([error_shown(), message("clear_output", {"wait": False})], reply(), {}, PASSED, None),
+        ([error_shown(), message("clear_output", {"wait": True})], reply(), {}, FAILED, "SystemExit"),
+    ],
+    ids=[
+        "a script exits with 2", "any other error", "exit 0", "exit without a code", "the first counts", "expected",
+        "allowed", "before sys.exit(0)", "sys.exit(0) alone", "before a raised one", "cleared", "cleared for nothing",
+    ],
+)  # fmt: skip
+def test_a_cell_fails_whose_outputs_show_an_error(
+    outputs: list[Message], answer: Message, plan: dict[str, Any], outcome: CellOutcome, ename: str | None
+) -> None:
+    cell = settled_over(*outputs, answer=answer, **plan)
+    result = cell.result()
+    assert (result.outcome, result.error.ename if result.error else None) == (outcome, ename)
+    assert result.allowed is ("allows_error" in plan)
+    if result.error:
+        assert result.error.shown is (answer.content["status"] == "ok" or answer is EXITED)
+
+
+@pytest.mark.parametrize(
+    ("stop", "outcome"),
+    [(Stop.SIGNAL, INTERRUPTED), (Stop.CELL_TIMEOUT, TIMED_OUT), (Stop.INPUT, FAILED)],
+    ids=["a signal", "a limit", "input"],
+)
+def test_a_script_that_shows_the_interrupt_was_interrupted(stop: Stop, outcome: CellOutcome) -> None:
+    """``%run`` shows the KeyboardInterrupt, and its cell passes."""
+    cell = settled_over(error_shown("KeyboardInterrupt", ""), stop=stop)
+    assert cell.outcome is outcome
+    assert cell.error == CellError(stop.value, "for a reason")
+
+
+@pytest.mark.parametrize("answer", [reply(), EXITED], ids=["ok", "sys.exit(0)"])
+def test_a_verdict_is_reviewed_by_the_outputs_as_they_are_in_the_end(answer: Message) -> None:
+    cell = settled(answer)
+    assert cell.outcome is PASSED
+    cell.area.take(error_shown("ValueError", "of a thread"))
+    assert cell.outcome is PASSED
+    cell.review()
+    assert (cell.outcome, cell.error) == (FAILED, CellError("ValueError", "of a thread", ["line"], shown=True))
+    cell.area.take(message("clear_output", {}))
+    cell.review()
+    assert (cell.outcome, cell.error) == (PASSED, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "stop"),
+    [(failed(), None), (None, None), (reply("aborted"), None), (reply(), Stop.CELL_TIMEOUT)],
+    ids=["raised", "reply lost", "refused", "timed out"],
+)
+def test_a_verdict_that_the_outputs_do_not_decide_is_not_reviewed(answer: Message | None, stop: Stop | None) -> None:
+    cell = settled(answer, stop)
+    before = cell.outcome, cell.error
+    cell.area.take(error_shown("ValueError", "of a thread"))
+    cell.review()
+    assert (cell.outcome, cell.error) == before
+
+
+# Errors without a traceback ------------------------------------------------------------------------------------------
+
+
+def test_an_error_without_a_traceback_comes_with_the_end_of_standard_error() -> None:
+    """So ipykernel tells of an ExceptionGroup."""
+    printed = message("stream", {"name": "stderr", "text": "  | ValueError: the cause\n  +---\n"})
+    result = settled_over(printed, answer=failed("ExceptionGroup", "1 sub-exception", ())).result()
+    assert result.error == CellError(
+        "ExceptionGroup", "1 sub-exception", [], stderr="  | ValueError: the cause\n  +---"
+    )
+    whole = settled_over(printed, answer=failed()).result()
+    assert whole.error == CellError("ValueError", "bad", ["line"]), "a traceback says enough"
+
+
+def test_a_traceback_that_was_another_cells_is_not_this_ones() -> None:
+    """ipykernel repeats the last one where an error has none."""
+    earlier = settled_over(error_shown("E", "", ["shown"]), answer=failed(traceback=["raised"]))
+    known = set(earlier.tracebacks())
+    assert known == {("raised",), ("shown",)}
+    cell = sent()
+    cell.stale = known
+    cell.on_reply(failed("ExceptionGroup", "", ["shown"]))
+    cell.settle(12.5)
+    assert cell.error == CellError("ExceptionGroup", "", [])
+    assert cell.area.render() == [], "and no error output is made of it"
+    same = sent()
+    same.stale = known
+    same.area.take(error_shown("ValueError", "bad", ["raised"]))
+    same.on_reply(failed(traceback=["raised"]))
+    same.settle(12.5)
+    assert same.error == CellError("ValueError", "bad", ["raised"]), "the error message says that it is its own"
+    assert list(settled(None).tracebacks()) == []

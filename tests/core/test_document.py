@@ -51,10 +51,10 @@ def ids(document: Document) -> list[Any]:
         ({"nbformat": 3, "worksheets": [], "cells": []}, "nbformat 3.0 is not"),
         ({"cells": []}, "nbformat None.0 is not"),
         ({"nbformat": 4, "nbformat_minor": "5", "cells": []}, "nbformat 4.5 is not"),
-        (content(7), "cell 0 (counted from 0) is no object"),  # type: ignore[arg-type]
-        (content(code(), {"source": "x"}), "cell 1 (counted from 0) does not say of which type it is"),
-        (content({"cell_type": "code"}), "cell 0 (counted from 0) has a source that is no text"),
-        (content(code(["a", 1])), "cell 0 (counted from 0) has a source that is no text"),
+        (content(7), "the cell at index 0, counted from 0, is no object"),  # type: ignore[arg-type]
+        (content(code(), {"source": "x"}), "the cell at index 1, counted from 0, does not say of which type it is"),
+        (content({"cell_type": "code"}), "the cell at index 0, counted from 0, has a source that is no text"),
+        (content(code(["a", 1])), "the cell at index 0, counted from 0, has a source that is no text"),
     ],
     ids=[
         "an array", "empty", "cells an object", "of the future", "of the past", "no version", "minor a text",
@@ -66,6 +66,13 @@ def test_what_is_no_notebook_is_refused_by_name(broken: Any, complaint: str) -> 
         Document(broken, name="a.ipynb")
     assert str(caught.value).startswith("a.ipynb: ")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["markdown", "raw", "of-the-future"])
+@pytest.mark.parametrize("source", [{}, {"source": None}], ids=["missing", "null"])
+def test_a_cell_of_text_needs_no_source(kind: str, source: dict[str, Any]) -> None:
+    document = Document(content({"cell_type": kind, "metadata": {}, "id": "a", **source}, code("1")))
+    assert document.cells[0] == {"cell_type": kind, "metadata": {}, "id": "a", "source": ""}
 
 
 def test_what_is_missing_but_harmless_is_put_in() -> None:

@@ -10,6 +10,7 @@ from nbrun.core.endings import (
     EXIT_HINT,
     LIFT_HINT,
     NONE_TO_LIFT_HINT,
+    SHOWN_HINT,
     Ending,
     ending_after,
     ending_of_all,
@@ -34,6 +35,7 @@ def cell(
     outcome: CellOutcome,
     *,
     number: int = 7,
+    index: int = 0,
     content: dict[str, Any] | None = None,
     replied: bool = True,
     stop: Stop | None = None,
@@ -41,7 +43,7 @@ def cell(
     **plan: Any,
 ) -> CellExecution:
     """Give a cell that has ended."""
-    made = CellExecution(CellPlan(0, "a", "1", Action.RUN, **plan), OutputArea(Displays()), number, sent_at=10.0)
+    made = CellExecution(CellPlan(index, "a", "1", Action.RUN, **plan), OutputArea(Displays()), number, sent_at=10.0)
     made.outcome, made.error, made.stop, made.stop_reason = outcome, error, stop, "too long" if stop else ""
     made.reply = message("execute_reply", {"status": "ok", **(content or {})}) if replied else None
     return made
@@ -114,7 +116,7 @@ def test_which_cells_end_the_run_and_how(ended: CellExecution, outcome: Outcome,
 
 def test_an_exit_is_told_with_the_way_to_end_early_and_well() -> None:
     ending = ending_after(cell(PASSED, content={"payload": EXIT}), 12)
-    assert ending == Ending(Outcome.KERNEL_DIED, Problem("the kernel was told to exit in cell 7 of 12", EXIT_HINT))
+    assert ending == Ending(Outcome.KERNEL_DIED, Problem("the kernel was told to exit in cell 7 of 12", EXIT_HINT, 0))
     assert "sys.exit(0)" in EXIT_HINT
 
 
@@ -127,7 +129,8 @@ def test_an_exit_is_told_with_the_way_to_end_early_and_well() -> None:
     ids=["in a cell", "between cells"],
 )
 def test_a_lost_kernel_is_told_with_the_likely_cause(running: CellExecution | None, sentence: str) -> None:
-    assert kernel_lost("died", running, 12, 51.0) == Ending(Outcome.KERNEL_DIED, Problem(sentence, DEATH_HINT))
+    problem = Problem(sentence, DEATH_HINT, None if running is None else 0)
+    assert kernel_lost("died", running, 12, 51.0) == Ending(Outcome.KERNEL_DIED, problem)
 
 
 @pytest.mark.parametrize(
@@ -142,15 +145,41 @@ def test_of_a_cell_that_took_the_kernel_with_it_the_reason_it_was_stopped_for_is
     outcome: CellOutcome, ended: Outcome
 ) -> None:
     stopped = cell(outcome, stop=Stop.CELL_TIMEOUT)
-    assert ending_of_stopped(stopped, 12, "a hint") == Ending(ended, Problem("too long in cell 7 of 12", "a hint"))
+    assert ending_of_stopped(stopped, 12, "a hint") == Ending(ended, Problem("too long in cell 7 of 12", "a hint", 0))
 
 
 def test_a_run_in_which_a_cell_was_timed_out_on_the_way_did_not_pass() -> None:
-    cells = [cell(PASSED), cell(TIMED_OUT, number=2, stop=Stop.CELL_TIMEOUT), cell(PASSED)]
-    assert ending_of_all(Ending(Outcome.PASSED), cells, 3) == Ending(
-        Outcome.TIMED_OUT, Problem("too long in cell 2 of 3")
+    allowed = cell(FAILED, number=3, error=VALUE_ERROR, allows_error=True)
+    cells = [cell(PASSED), cell(TIMED_OUT, number=2, index=5, stop=Stop.CELL_TIMEOUT), allowed]
+    problem = Problem("too long in cell 2 of 3", cell=5)
+    assert ending_of_all(Ending(Outcome.PASSED), cells, 3) == Ending(Outcome.TIMED_OUT, problem)
+    assert ending_of_all(Ending(Outcome.PASSED), [*cells, cells[1]], 3) == Ending(
+        Outcome.TIMED_OUT, Problem("too long in cell 2 of 3 (and in 1 more)", cell=5)
     )
     assert ending_of_all(Ending(Outcome.PASSED), cells[:1], 3) == Ending(Outcome.PASSED)
+
+
+SHOWN = CellError("SystemExit", "2", shown=True)
+
+
+def test_a_run_in_which_a_cell_shows_an_error_goes_on_and_fails() -> None:
+    cells = [cell(PASSED), cell(FAILED, number=2, index=5, error=SHOWN), cell(PASSED)]
+    assert ending_after(cells[1], 3) is None
+    how = "its outputs show the error, though the kernel's reply was ok"
+    assert ending_of_all(Ending(Outcome.PASSED), cells, 3) == Ending(
+        Outcome.FAILED, Problem(f"SystemExit: 2 in cell 2 of 3: {how}", SHOWN_HINT, 5)
+    )
+    ending = ending_of_all(Ending(Outcome.PASSED), [cells[1], *cells], 3)
+    assert ending.problem is not None
+    assert ending.problem.message == f"SystemExit: 2 in cell 2 of 3 (and in 1 more): {how}"
+
+
+def test_a_cell_that_shows_an_error_and_ends_the_notebook_ends_it_all_the_same() -> None:
+    assert ending_after(cell(FAILED, content=LEFT, error=SHOWN), 12) == Ending(Outcome.PASSED)
+    assert ending_after(cell(FAILED, content={"payload": EXIT}, number=12, error=SHOWN), 12) == Ending(Outcome.PASSED)
+    ending = ending_after(cell(FAILED, content={"payload": EXIT}, error=SHOWN), 12)
+    assert ending is not None
+    assert ending.outcome is Outcome.KERNEL_DIED
 
 
 def test_an_ending_that_is_graver_than_a_time_out_on_the_way_stays() -> None:
@@ -172,21 +201,24 @@ def test_a_limit_is_told_with_its_length(stop: Stop, plan: CellPlan | None, sent
 
 
 @pytest.mark.parametrize(
-    ("ending", "unsent"),
+    ("sent", "ending", "unsent"),
     [
-        (Ending(Outcome.PASSED), CellOutcome.SKIPPED),
-        (Ending(Outcome.FAILED, Problem("x")), CellOutcome.NOT_RUN),
-        (None, CellOutcome.NOT_RUN),
+        (cell(PASSED, content=LEFT), Ending(Outcome.PASSED), CellOutcome.SKIPPED),
+        (cell(FAILED, content=LEFT, error=SHOWN), Ending(Outcome.FAILED, Problem("x")), CellOutcome.SKIPPED),
+        (cell(FAILED, error=VALUE_ERROR), Ending(Outcome.FAILED, Problem("x")), CellOutcome.NOT_RUN),
+        (cell(TIMED_OUT, stop=Stop.CELL_TIMEOUT, content=LEFT), Ending(Outcome.TIMED_OUT), CellOutcome.NOT_RUN),
+        (cell(PASSED), None, CellOutcome.NOT_RUN),
     ],
-    ids=["passed", "failed", "under way"],
+    ids=["sys.exit(0)", "sys.exit(0) behind a shown error", "failed", "sys.exit(0) after a time-out", "under way"],
 )
-def test_cells_that_were_never_sent_were_skipped_by_a_run_that_passed_and_missed_by_another(
-    ending: Ending | None, unsent: CellOutcome
+def test_cells_that_were_never_sent_were_skipped_where_the_notebook_ended_early_and_missed_otherwise(
+    sent: CellExecution, ending: Ending | None, unsent: CellOutcome
 ) -> None:
     actions = [Action.RUN, Action.KEEP, Action.CLEAR, Action.RUN]
     plan = Plan([CellPlan(index, None, "", action) for index, action in enumerate(actions)])
-    outcomes = [result.outcome for result in results_of(plan, {0: cell(PASSED)}, ending)]
-    assert outcomes == [PASSED, CellOutcome.SKIPPED, CellOutcome.SKIPPED, unsent]
+    found = results_of(plan, {0: sent}, ending)
+    assert [result.outcome for result in found[1:]] == [CellOutcome.SKIPPED, CellOutcome.SKIPPED, unsent]
+    assert [result.number for result in found] == [7, None, None, 2], "cells that run are counted, from 1"
 
 
 def results(*lost: int) -> list[CellResult]:
@@ -197,14 +229,13 @@ def results(*lost: int) -> list[CellResult]:
             None,
             CellOutcome.PASSED,
             incomplete=Incomplete((Cause.RATE_LIMIT,), number, exact=True) if number else None,
+            number=index + 1,
         )
         for index, number in enumerate(lost)
     ]
 
 
-@pytest.mark.parametrize(
-    ("lost", "where"), [((0, 2), "in the cell at index 1"), ((1, 2, 3), "in the cell at index 0 (and in 2 more)")]
-)
+@pytest.mark.parametrize(("lost", "where"), [((0, 2), "in cell 2 of 2"), ((1, 2, 3), "in cell 1 of 3 (and in 2 more)")])
 def test_a_run_that_only_lost_output_says_so(lost: tuple[int, ...], where: str) -> None:
     ending = ending_with_losses(Ending(Outcome.PASSED), results(*lost), private=False)
     assert ending.outcome is Outcome.INCOMPLETE

@@ -356,6 +356,82 @@ def test_a_server_that_is_lost_while_the_last_output_is_awaited_changes_no_verdi
     assert talk.outcome() is Outcome.PASSED
 
 
+def error(ename: str = "SystemExit", evalue: str = "2", **about: Any) -> Message:
+    return message("error", {"ename": ename, "evalue": evalue, "traceback": ["line"]}, **about)
+
+
+def test_the_cells_after_one_that_shows_an_error_run_and_the_run_fails() -> None:
+    run = Conversation("%run script.py", "2")
+    run.hear(error(parent=run.request))
+    run.complete()
+    assert run.sources == ["%run script.py", "2"]
+    run.complete()
+    run.until(60.0)
+    assert (run.outcome(), run.outcomes()) == (Outcome.FAILED, [FAILED, PASSED])
+    assert run.problem.startswith("SystemExit: 2 in cell 1 of 2: its outputs show the error")
+
+
+def test_an_error_that_a_thread_shows_after_its_cell_has_ended_fails_that_cell() -> None:
+    told: list[Event] = []
+    run = Conversation("threads", "2", observe=told.append)
+    first = run.request
+    run.complete()
+    run.complete()
+    run.hear(error("ValueError", "late", parent=first))
+    run.until(60.0)
+    assert (run.outcome(), run.outcomes()) == (Outcome.FAILED, [FAILED, PASSED])
+    assert run.problem.startswith("ValueError: late in cell 1 of 2")
+
+
+def test_an_error_that_was_cleared_after_its_cell_had_ended_fails_nothing() -> None:
+    run = Conversation("threads")
+    first = run.request
+    run.hear(error(parent=first))
+    run.complete()
+    run.hear(message("clear_output", {}, parent=first))
+    run.until(60.0)
+    assert (run.outcome(), run.outcomes(), run.outputs()) == (Outcome.PASSED, [PASSED], [])
+
+
+def test_what_an_output_widget_holds_is_no_verdict() -> None:
+    run = Conversation("with out: ...", "2")
+    model = {"_model_name": "OutputModel", "_model_module": "@jupyter-widgets/output", "msg_id": "", "outputs": []}
+    opened = {"comm_id": "w", "target_name": "jupyter.widget", "data": {"state": model}}
+    run.hear(message("comm_open", opened, parent=run.request))
+    held = {"comm_id": "w", "data": {"method": "update", "state": {"msg_id": run.request}}}
+    run.hear(message("comm_msg", held, parent=run.request))
+    run.hear(error(parent=run.request))
+    run.complete()
+    run.complete()
+    run.until(60.0)
+    assert (run.outcome(), run.outcomes()) == (Outcome.PASSED, [PASSED, PASSED])
+
+
+def test_an_error_that_ends_the_run_is_told_rather_than_one_that_was_shown_before() -> None:
+    run = Conversation("%run script.py", "1/0", "3")
+    run.hear(error(parent=run.request))
+    run.complete()
+    run.fail("ZeroDivisionError", "division by zero")
+    run.status("idle")
+    run.until(60.0)
+    assert (run.outcome(), run.outcomes()) == (Outcome.FAILED, [FAILED, FAILED, NOT_RUN])
+    assert run.problem == "ZeroDivisionError: division by zero in cell 2 of 3"
+
+
+def test_a_traceback_that_the_kernel_repeats_is_not_shown_again() -> None:
+    run = Conversation(cell("1/0", expects_error=True), "group")
+    run.fail("ZeroDivisionError", "division by zero", ["old"])
+    run.status("idle")
+    run.hear(message("stream", {"name": "stderr", "text": "| the cause\n"}, parent=run.request))
+    run.fail("ExceptionGroup", "1 sub-exception", ["old"])
+    run.status("idle")
+    run.until(60.0)
+    found = run.run.results()[1].error
+    assert found is not None
+    assert (found.traceback, found.stderr) == ([], "| the cause")
+    assert [output["output_type"] for output in run.outputs(1)] == ["stream"]
+
+
 def test_results_before_the_end_say_that_nothing_more_has_run_yet() -> None:
     talk = Conversation("one", "two", {"source": "", "action": Action.CLEAR})
     assert talk.outcomes() == [CellOutcome.INTERRUPTED, NOT_RUN, SKIPPED]

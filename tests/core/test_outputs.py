@@ -1,6 +1,7 @@
 """Messages fold into outputs as in JupyterLab's document."""
 
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import nbformat
@@ -284,3 +285,41 @@ def test_whatever_a_kernel_sends_the_notebook_is_valid(sent: list[tuple[str, Out
         "outputs": made.render(),
     }
     nbformat.validate({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]})
+
+
+# What a verdict asks -------------------------------------------------------------------------------------------------
+
+
+def error_message(ename: str, traceback: Sequence[str] = ("line",)) -> Message:
+    return message("error", {"ename": ename, "evalue": "", "traceback": list(traceback)})
+
+
+def test_the_errors_that_are_shown_are_those_that_were_not_cleared() -> None:
+    area = OutputArea(Displays())
+    assert area.shown_errors() == []
+    for name in "ab":
+        area.take(error_message(name))
+    assert [output["ename"] for output in area.shown_errors()] == ["a", "b"]
+    area.take(message("clear_output", {"wait": True}))
+    assert len(area.shown_errors()) == 2, "until something else comes, the outputs stay"
+    area.take(error_message("c"))
+    assert [output["ename"] for output in area.shown_errors()] == ["c"]
+    area.take(message("clear_output", {"wait": False}))
+    assert area.shown_errors() == []
+    assert area.errors == 3
+
+
+def test_an_error_that_had_no_room_is_shown_all_the_same() -> None:
+    area = OutputArea(Displays(), limit=1000)
+    area.take(message("stream", {"name": "stdout", "text": "x" * 5000}))
+    area.take(error_message("E"))
+    assert [output["ename"] for output in area.shown_errors()] == ["E"]
+
+
+def test_the_end_of_standard_error_is_its_last_lines() -> None:
+    area = OutputArea(Displays())
+    assert area.end_of_stderr(2) == ""
+    for name, written in [("stderr", "a\nb\n"), ("stdout", "no\n"), ("stderr", "c\n\n"), ("stdout", "no")]:
+        area.take(message("stream", {"name": name, "text": written}))
+    assert area.end_of_stderr(2) == "b\nc"
+    assert area.end_of_stderr(9) == "a\nb\nc"

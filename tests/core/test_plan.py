@@ -7,7 +7,7 @@ import pytest
 
 from nbrun.core.document import Document
 from nbrun.core.job import Job, Limits
-from nbrun.core.plan import LARGEST_SOURCE, Action, CellPlan, Plan, make_plan, with_preparation
+from nbrun.core.plan import LARGEST_SOURCE, Action, CellPlan, Plan, make_plan, with_preparation, with_traceback_reset
 from nbrun.errors import NotANotebook
 from tests.core.test_document import code, content, markdown
 
@@ -65,7 +65,7 @@ def test_a_cell_of_a_version_without_ids_has_none() -> None:
 
 
 def test_a_cell_too_large_for_a_websocket_is_refused_before_anything_runs() -> None:
-    with pytest.raises(NotANotebook, match=r"a\.ipynb: cell 1: its source is 9\.5 MB") as caught:
+    with pytest.raises(NotANotebook, match=r"a\.ipynb: cell 2: its source is 9\.5 MB") as caught:
         plan(code("1"), code("#" * (LARGEST_SOURCE + 1)))
     assert "Move the data" in caught.value.hint
 
@@ -143,8 +143,8 @@ def test_where_a_limit_comes_from(
 @pytest.mark.parametrize(
     ("of_cell", "of_notebook", "where"),
     [
-        ("timeout", None, "a.ipynb: cell 0: metadata nbrun.timeout"),
-        ("idle_timeout", None, "a.ipynb: cell 0: metadata nbrun.idle_timeout"),
+        ("timeout", None, "a.ipynb: cell 1: metadata nbrun.timeout"),
+        ("idle_timeout", None, "a.ipynb: cell 1: metadata nbrun.idle_timeout"),
         (None, ("nbrun", "timeout"), "a.ipynb: metadata nbrun.timeout"),
         (None, ("nbrun", "cell_timeout"), "a.ipynb: metadata nbrun.cell_timeout"),
         (None, ("nbrun", "idle_timeout"), "a.ipynb: metadata nbrun.idle_timeout"),
@@ -175,3 +175,33 @@ def test_code_that_prepares_comes_before_the_first_cell_and_behind_the_one_that_
     assert prepared("", "y", 2) == [[], [], [], ["y"]]
     assert prepared("x", "y", None) == [[], ["x"], [], []]
     assert prepared("x", "y", 3) == [[], ["x"], [], []]
+
+
+@pytest.mark.parametrize(
+    ("first", "is_prepared"),
+    [("await f()", True), ("async with g: ...", True), ("f()", False), ("", False)],
+    ids=["await", "async with", "plain", "no code"],
+)
+def test_a_first_cell_that_awaits_is_prepared_for_and_no_other(first: str, is_prepared: bool) -> None:
+    plan = with_traceback_reset(make_plan(Document(content(code(first), code("await f()"))), Job("nb.ipynb")))
+    if not first:
+        is_prepared = True  # the cell behind it is the first that runs
+    prepared = [list(cell.before) for cell in plan.to_run if cell.before]
+    assert prepared == [["get_ipython()._last_traceback = None"]] * is_prepared
+    assert with_traceback_reset(Plan([])) == Plan([])
+
+
+def test_cells_that_run_are_numbered_from_1_and_others_are_not() -> None:
+    cells = [
+        code("1"),
+        code(""),
+        {"cell_type": "markdown", "source": "text"},
+        code("2", metadata={"tags": ["skip-execution"]}),
+    ]
+    assert make_plan(Document(content(*cells, code("3"))), Job("nb.ipynb")).numbers == {0: 1, 4: 2}
+
+
+def test_a_cell_without_a_number_is_named_by_its_index() -> None:
+    skipped = code("1", metadata={"tags": ["skip-execution"], "nbrun": {"timeout": "soon"}})
+    with pytest.raises(NotANotebook, match=r"^a\.ipynb: the cell at index 1: metadata nbrun\.timeout: "):
+        plan(code("1"), skipped)

@@ -113,14 +113,40 @@ def test_the_failing_cell_is_the_last_that_did_not_pass(cells: list[CellOutcome]
     assert (failing.index if failing else None) == index
 
 
+@pytest.mark.parametrize(
+    ("named", "index"),
+    [(None, 2), (0, 0), (1, None), (2, 2), (3, None)],
+    ids=["none", "an earlier one", "one that passed", "the last", "one whose error is allowed"],
+)
+def test_the_failing_cell_is_the_one_that_the_problem_names(named: int | None, index: int | None) -> None:
+    """So the message and the excerpt of every report are of the same cell."""
+    cells = [
+        CellResult(0, None, CellOutcome.TIMED_OUT),
+        CellResult(1, None, PASSED),
+        CellResult(2, None, FAILED),
+        CellResult(3, None, FAILED, allowed=True),
+    ]
+    failing = notebook(cells=cells, outcome=Outcome.FAILED, problem=Problem("what", cell=named)).failing
+    assert (failing.index if failing else None) == index
+
+
+def test_an_error_without_a_traceback_shows_the_end_of_standard_error() -> None:
+    assert CellError("E", "", ("line",), stderr="a\nb").details == ("line",)
+    assert CellError("E", "", stderr="a\nb").details == ["a", "b"]
+    error = CellError("E", "v", ["line"], shown=True, stderr="text")
+    assert CellError.from_dict(error.as_dict()) == error
+
+
 def test_a_tally_counts_what_there_is_and_leaves_out_what_there_is_not() -> None:
     assert notebook(PASSED, FAILED, PASSED).tally() == {PASSED: 2, FAILED: 1}
 
 
 def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
     error = CellError("ValueError", "bad", ("line",))
-    cell = CellResult(3, None, FAILED, execution_count=2, seconds=0.12345678, error=error)
-    whole = notebook(cells=[cell, CellResult(4, "b", NOT_RUN)], outcome=Outcome.FAILED, problem=Problem("what", "hint"))
+    cell = CellResult(3, None, FAILED, execution_count=2, seconds=0.12345678, error=error, number=2, allowed=True)
+    whole = notebook(
+        cells=[cell, CellResult(4, "b", NOT_RUN)], outcome=Outcome.FAILED, problem=Problem("what", "hint", 3)
+    )
     assert json.loads(json.dumps(whole.as_dict())) == {
         "version": "1.2.3",
         "notebook": "a.ipynb",
@@ -130,7 +156,7 @@ def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
         "exit_code": 1,
         "started": "2026-01-02T03:04:05.678+00:00",
         "seconds": 1.234568,
-        "problem": {"message": "what", "hint": "hint"},
+        "problem": {"message": "what", "hint": "hint", "cell": 3},
         "rescued": False,
         "warnings": [],
         "parameters": {},
@@ -140,18 +166,28 @@ def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
         "cells": [
             {
                 "index": 3,
+                "number": 2,
                 "id": None,
                 "outcome": "failed",
+                "allowed": True,
                 "execution_count": 2,
                 "seconds": 0.123457,
-                "error": {"ename": "ValueError", "evalue": "bad", "traceback": ["line"]},
+                "error": {
+                    "ename": "ValueError",
+                    "evalue": "bad",
+                    "traceback": ["line"],
+                    "shown": False,
+                    "stderr": "",
+                },
                 "incomplete": None,
                 "truncated": None,
             },
             {
                 "index": 4,
+                "number": None,
                 "id": "b",
                 "outcome": "not-run",
+                "allowed": False,
                 "execution_count": None,
                 "seconds": None,
                 "error": None,

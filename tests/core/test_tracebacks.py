@@ -16,6 +16,24 @@ CALL = (
 RAISE = "Cell In[3], line 2, in f()\n      1 def f():\n----> 2     raise ValueError('x')\n"
 OTHER = "Cell In[1], line 9, in g()\n----> 9 raise ValueError('x')\n"
 LAST = "\x1b[31mValueError\x1b[39m: x"
+GROUP = """\
+  + Exception Group Traceback (most recent call last):
+  |   File "/v/lib/python3.11/site-packages/IPython/core/interactiveshell.py", line 3821, in run_code
+  |     await eval(code_obj, self.user_global_ns, self.user_ns)
+  |   File "/tmp/ipykernel_12/345.py", line 5, in <module>
+  |     async with asyncio.TaskGroup() as tg:
+  |   File "/p/lib/python3.11/asyncio/tasks.py", line 1, in g
+  |     x
+  |   File "/p/lib/python3.11/asyncio/taskgroups.py", line 145, in __aexit__
+  |     raise me from None
+  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "/tmp/ipykernel_12/345.py", line 2, in boom
+    |     raise ValueError("why")
+    |     ^^^^^^^^^^^^^^^^^^^^^^^
+    | ValueError: why
+    +------------------------------------""".splitlines()
 FIVE = "def f():\n    raise ValueError('x')\n\n\nf()"
 
 
@@ -48,6 +66,10 @@ FIVE = "def f():\n    raise ValueError('x')\n\n\nf()"
         (["bash: line 2: nosuch: command not found"], "a\nnosuch", None, 2),
         (["Error: nothing of use"], "a", None, None),
         ([], "a", 1, None),
+        (GROUP, FIVE, 3, 5),
+        (GROUP, "\n" + FIVE, 3, 6),
+        (GROUP, "a", 3, None),
+        ([r'File "C:\T\ipykernel_1\2.py", line 2, in <module>'], "a\nb", 3, 2),
     ],
     ids=[
         "the frame of the cell",
@@ -71,6 +93,10 @@ FIVE = "def f():\n    raise ValueError('x')\n\n\nf()"
         "Bash",
         "no line at all",
         "no traceback",
+        "an exception group",
+        "an exception group under a blank line",
+        "an exception group of another cell",
+        "as Python prints it, on Windows",
     ],
 )
 def test_the_failing_line_is_found(traceback: list[str], source: str, count: int | None, line: int | None) -> None:
@@ -108,6 +134,25 @@ def test_frames_in_one_entry_are_told_apart() -> None:
         "ValueError: x",
         "more of it",
     ]
+
+
+def test_of_an_exception_group_each_sub_exception_stays_and_frames_in_libraries_are_cut_down() -> None:
+    assert trimmed(GROUP) == [
+        "  + Exception Group Traceback (most recent call last):",
+        '  |   File "/v/lib/python3.11/site-packages/IPython/core/interactiveshell.py", line 3821, in run_code',
+        '  |   File "/tmp/ipykernel_12/345.py", line 5, in <module>',
+        "  |     async with asyncio.TaskGroup() as tg:",
+        '  |   File "/p/lib/python3.11/asyncio/taskgroups.py", line 145, in __aexit__',
+        "  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)",
+        "  +-+---------------- 1 ----------------",
+        '    |   File "/tmp/ipykernel_12/345.py", line 2, in boom',
+        '    |     raise ValueError("why")',
+        "    |     ^^^^^^^^^^^^^^^^^^^^^^^",
+        "    | ValueError: why",
+        "    +------------------------------------",
+    ]
+    library = 'File "/p/lib/python3.11/a.py", line 1, in f'
+    assert trimmed([library]) == [library]
 
 
 def test_what_is_no_python_traceback_stays_as_it_is_but_for_repeated_blank_lines() -> None:
