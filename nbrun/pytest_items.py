@@ -16,7 +16,6 @@ from nbrun.cli.project import ProjectOptions, project_options
 from nbrun.core.durations import parse_duration
 from nbrun.core.results import NotebookResult
 from nbrun.core.safe_text import safe_text
-from nbrun.core.tracebacks import trimmed
 from nbrun.errors import NbrunError, UsageError
 from nbrun.notebook_server import NotebookServer
 from nbrun.opening import existing_host, private_host
@@ -137,8 +136,8 @@ def told(record: Record, name: str, result: NotebookResult) -> str:
     if fault is not None:
         lines += ["", f"{fault.run.title(fault.cell)}"]
         lines += [f"{'>' if hit else ' '} {number:4} | {text}" for number, text, hit in fault.excerpt()]
-        if fault.cell.error and fault.cell.error.traceback:
-            lines += ["", *trimmed(fault.cell.error.traceback)]
+        if traceback := fault.traceback():
+            lines += ["", *traceback]
     return "\n".join(lines)
 
 

@@ -116,4 +116,5 @@ def _cell_line(cell: dict[str, Any]) -> str:
     start = lines[1 if cell["injected"] and len(lines) > 1 else 0] if lines else ""
     shown = start if len(start) <= 50 else f"{start[:47]}..."
     told = f"  ({', '.join(notes)})" if notes else ""
-    return f"  {cell['index']:>3}  {cell['action']:<5}  {shown}{told}"
+    number = cell["number"] or ""
+    return f"  {number:>3}  {cell['action']:<5}  {shown}{told}"

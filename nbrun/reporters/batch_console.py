@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -31,10 +32,9 @@ from nbrun.core.events import (
     Warned,
 )
 from nbrun.core.results import BatchResult, NotebookResult, Outcome
-from nbrun.core.tracebacks import trimmed
 from nbrun.reporters import wording
 from nbrun.reporters.outputlog import OutputLog
-from nbrun.reporters.record import Fault, RunRecord, fault_of, is_fault
+from nbrun.reporters.record import RunRecord, fault_of, is_fault
 from nbrun.reporters.safe_console import SafeConsole
 
 HEARTBEAT = 30.0
@@ -50,8 +50,10 @@ _LONGEST_TABLE = 20
 """Runs that the table at the end names though they passed; of more it names those that did not."""
 _WIDEST = 120
 """Columns of the live rows on a wide terminal."""
-_TRACEBACK = 24
+TRACEBACK = 24
 """Lines of a failure's traceback."""
+_NARROWEST_NAME = 12
+"""Columns that the table at the end has for names at least; on a narrower terminal there is none."""
 
 
 @dataclass(slots=True)
@@ -160,23 +162,18 @@ class BatchConsole:
             for line in filter(None, (result.problem.message, result.problem.hint)):
                 self._say(f"  {line}")
         fault = fault_of(row.run, result) if row else None
-        if fault is not None and fault.source:
-            self._show_fault(fault)
-
-    def _show_fault(self, fault: Fault) -> None:
-        for at, text, hit in fault.excerpt():
-            self._say(f"  {'>' if hit else ' '} {at:4} | {text}", "bold" if hit else "", on_one_line=True)
-        if fault.cell.error is not None:
-            for line in trimmed(fault.cell.error.traceback, longest=_TRACEBACK):
-                self._say(f"    {line}", "dim" if line.startswith("File ") else "", on_one_line=line.startswith("-"))
+        for line, shade, on_one_line in fault.told(TRACEBACK) if fault is not None else ():
+            self._say(line, shade, on_one_line=on_one_line)
 
     def _sum_up(self, batch: BatchResult) -> None:
         failed = [run for run in batch.runs if not run.went_well]
         if self._quiet and not failed:
             return
         named = batch.runs if len(batch.runs) <= _LONGEST_TABLE and not self._quiet else failed
-        if named and self._console.is_terminal:
-            self._console.print(_table(named, self._console), soft_wrap=False)
+        named = sorted(named, key=lambda run: not run.went_well)  # what is read first on a screen is its end
+        table = _table(named, self._console) if named and self._console.is_terminal else None
+        if table is not None:
+            self._console.print(table, soft_wrap=False)
         else:
             for run in failed:
                 self._say(f"{run.notebook}: {wording.outcome(run)}")
@@ -194,7 +191,7 @@ class BatchConsole:
         for name, row in list(self._rows.items())[:room]:
             rows.add_row(
                 row.spinner,
-                Text(_shortened(self._console.clean(name), min(width, _WIDEST) - 40)),
+                Text(_shortened(self._console.clean(name), max(min(width, _WIDEST) - 40, _NARROWEST_NAME))),
                 _doing(row, now),
                 spell_duration(now - row.began),
             )
@@ -249,16 +246,26 @@ def _grid(width: int, *, names: bool) -> Table:
     return grid
 
 
-def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table:
-    width = console.width
-    room = max(20, min(width - 40, max(40, width - 58)))  # for names; on a wide terminal the counts stay on one line
+def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table | None:
+    """Return the table of what came of runs, in which no word is broken; None where the terminal is too narrow."""
+    told = [wording.outcome(run) + (" (cached)" if run.cached else "") for run in runs]
+    tallies = [wording.tally(run) for run in runs]
+    times = [spell_duration(run.seconds) for run in runs]
+    fixed = max(map(len, ["outcome", *told])) + max(map(len, ["time", *times])) + 3  # blanks between columns
+    names = [console.clean(run.notebook) for run in runs]
+    longest_name = max(map(cell_len, names))
+    longest_word = max(len(word) for tally in ["cells", *tallies] for word in tally.split())
+    room = console.width - fixed
+    if room - longest_word < _NARROWEST_NAME:
+        return None
+    for_cells = min(max(room - longest_name, room // 3, longest_word), max(map(len, tallies)))
+    for_names = min(longest_name, room - for_cells)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("notebook", no_wrap=True, overflow="ellipsis", max_width=room)
-    table.add_column("outcome")
-    table.add_column("cells", overflow="fold")
+    table.add_column("notebook", no_wrap=True, overflow="ellipsis", width=max(for_names, len("notebook")))
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("cells", width=max(for_cells, len("cells")))
     table.add_column("time", justify="right", no_wrap=True)
-    for run in runs:
-        told = Text(wording.outcome(run) + (" (cached)" if run.cached else ""), STYLES.get(run.outcome, "bold red"))
-        name = _shortened(console.clean(run.notebook), room)
-        table.add_row(Text(name), told, wording.tally(run), spell_duration(run.seconds))
+    for run, name, outcome, tally, took in zip(runs, names, told, tallies, times, strict=True):
+        style = STYLES.get(run.outcome, "bold red")
+        table.add_row(Text(_shortened(name, for_names)), Text(outcome, style), tally, took)
     return table

@@ -26,10 +26,11 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
-from nbrun.core.results import CellOutcome, CellResult, NotebookResult
+from nbrun.core.results import CellResult, NotebookResult
 from nbrun.reporters import wording
-from nbrun.reporters.batch_console import HEARTBEAT, STYLES, BatchConsole
+from nbrun.reporters.batch_console import HEARTBEAT, STYLES, TRACEBACK, BatchConsole
 from nbrun.reporters.outputlog import OutputLog
+from nbrun.reporters.record import Record, RunRecord, fault_of
 from nbrun.reporters.safe_console import SafeConsole
 
 
@@ -64,6 +65,8 @@ class Console:
         self._live = can_move and progress and not quiet
         if self._live:
             self._console.allow_movements()
+        self._console.wraps = self._console.is_terminal and on_screen
+        self._record = Record()
         self._batch: BatchConsole | None = None
         self._line: Live | None = None
         self._spinner = Spinner("dots")
@@ -80,6 +83,7 @@ class Console:
         if self._batch is not None:
             self._batch.observe(event)
             return
+        self._record.observe(event)
         match event:
             case StageEntered(notebook, stage):
                 self._enter(notebook, stage)
@@ -94,8 +98,8 @@ class Console:
                 self._finish_cell(notebook, result)
             case Warned(notebook, text):
                 self._say(f"{notebook}: {text}", "yellow")
-            case RunFinished(_, result):
-                self._finish(result)
+            case RunFinished(notebook, result):
+                self._finish(self._record.runs[notebook], result)
             case BatchStarted(notebooks):
                 self._batch = BatchConsole(
                     self._console,
@@ -154,24 +158,23 @@ class Console:
             self._log.finish(result.index, self._label(notebook, result.index))
         if not self._live and not self._quiet:
             line = wording.cell_line(result, *self._numbers.pop((notebook, result.index)))
-            self._say(f"{notebook}: {line}", "" if result.outcome is CellOutcome.PASSED else "red")
+            self._say(f"{notebook}: {line}", "red" if result.is_fault else "")
         self._current = None
 
-    def _finish(self, result: NotebookResult) -> None:
+    def _finish(self, run: RunRecord, result: NotebookResult) -> None:
         self.close()
-        failing = result.failing
-        if failing is not None and failing.error is not None and not result.went_well:
-            for line in failing.error.traceback:
-                self._say_output(line)
+        fault = fault_of(run, result)
+        for line, shade, on_one_line in fault.told(TRACEBACK) if fault is not None else ():
+            self._say(line, shade, on_one_line=on_one_line)
         style = STYLES.get(result.outcome, "bold red")
         for line in wording.problem(result):
             self._say(line, style if not line.startswith("  ") else "")
         if not self._quiet or not result.went_well:
             self._say(f"{result.notebook}: {wording.summary(result)}", style)
 
-    def _say(self, line: str, style: str = "") -> None:
+    def _say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
         self._last_said = time.monotonic()
-        self._console.say(line, style)
+        self._console.say(line, style, on_one_line=on_one_line)
 
     def _say_output(self, line: str) -> None:
         self._last_said = time.monotonic()

@@ -24,7 +24,7 @@ from nbrun.core.events import (
 )
 from nbrun.core.results import NotebookResult, Outcome
 from nbrun.core.source_places import CellPlace, cell_places, file_line
-from nbrun.core.tracebacks import plain, trimmed
+from nbrun.core.tracebacks import plain
 from nbrun.reporters import wording
 from nbrun.reporters.github_commands import assignments, command
 from nbrun.reporters.github_summary import LIMIT, summary
@@ -107,8 +107,8 @@ class GitHub:
         if fault is not None:
             cell = fault.cell
             line = file_line(places, index=cell.index, cell_id=cell.id, source=fault.source, line=fault.line)
-            if cell.error and cell.error.traceback:
-                message = "\n".join([message, "", *trimmed(cell.error.traceback, longest=20)])
+            if lines := fault.traceback(20):
+                message = "\n".join([message, "", *lines])
         file = self._file(run.name)
         title = f"{run.name}: {wording.outcome(result)}"
         self._annotate("error", plain(message), file=file, line=(line or 1) if file else None, title=plain(title))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from nbrun.core.durations import spell_duration
 from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, NotebookResult, Outcome
-from nbrun.core.tracebacks import plain, trimmed
+from nbrun.core.tracebacks import plain
 from nbrun.reporters import wording
 from nbrun.reporters.record import Fault, Record, RunRecord, fault_of, is_fault
 
@@ -92,11 +92,11 @@ def _failure(run: RunRecord, result: NotebookResult) -> str:
 def _cell(fault: Fault) -> Iterator[str]:
     took = f", {spell_duration(fault.cell.seconds)}" if fault.cell.seconds is not None else ""
     count = f" <code>[{fault.cell.execution_count}]</code>" if fault.cell.execution_count is not None else ""
-    yield f"<details open><summary>cell {fault.cell.index + 1}{count}{took}</summary>\n\n"
+    yield f"<details open><summary>{fault.run.name_of(fault.cell)}{count}{took}</summary>\n\n"
     marked = "\n".join(f"{'>' if hit else ' '} {number:3} {text}" for number, text, hit in fault.excerpt())
     yield _fenced(marked, "text")
-    if fault.cell.error and fault.cell.error.traceback:
-        yield _fenced("\n".join(trimmed(fault.cell.error.traceback)), "text")
+    if lines := fault.traceback():
+        yield _fenced("\n".join(lines), "text")
     yield "</details>\n"
 
 

@@ -21,7 +21,7 @@ from nbrun.core.durations import spell_duration
 from nbrun.core.events import CellFinished, Event, RunFinished, StageEntered, Warned
 from nbrun.core.jsontext import dumps
 from nbrun.core.results import DELIVERED, NotebookResult, Outcome
-from nbrun.core.tracebacks import plain, trimmed
+from nbrun.core.tracebacks import plain
 from nbrun.reporters import wording
 from nbrun.reporters.record import Record, RunRecord, fault_of
 
@@ -175,7 +175,7 @@ def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
             "id": quote(f"cell-id={fault.cell.id}", safe="=") if fault.cell.id else "",
             "title": run.title(fault.cell),
             "lines": fault.excerpt(),
-            "traceback": "\n".join(trimmed(fault.cell.error.traceback)) if fault.cell.error else "",
+            "traceback": "\n".join(fault.traceback()),
         }
         if fault
         else None,

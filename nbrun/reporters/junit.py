@@ -90,7 +90,7 @@ class JUnit:
         for name, value in (*properties.items(), *result.parameters.items()):
             ET.SubElement(listed, "property", name=_clean(str(name)), value=_clean("" if value is None else str(value)))
         cases = [self._case(run, result, cell) for cell in result.cells]
-        if result.problem is not None and not any(fails(result, cell) for cell in result.cells):
+        if result.problem is not None and not _is_told_by_a_cell(result):
             cases.append(_case_of_run(run, result))
         suite.extend(cases)
         suite.set("tests", str(len(cases)))
@@ -130,11 +130,23 @@ def _case(run: RunRecord, name: str, seconds: float | None) -> ET.Element:
 
 def _verdict(kind: str, result: NotebookResult, cell: CellResult) -> ET.Element:
     error = cell.error
-    problem = result.problem.message if result.problem else cell.outcome.value
+    is_about_it = result.problem is not None and result.problem.cell in (None, cell.index)
+    problem = result.problem.message if result.problem and is_about_it else cell.outcome.value
     verdict = ET.Element(kind, type=_clean(error.ename if error else cell.outcome.value) or "Error")
     verdict.set("message", _clean(f"{error.ename}: {error.evalue}" if error and error.ename else problem))
-    verdict.text = _clean("\n".join(error.traceback) if error and error.traceback else problem)
+    lines = list(error.details) if error else []
+    if error and error.shown:
+        lines.insert(0, "The cell's outputs show this error, though the kernel's reply was ok.")
+    verdict.text = _clean("\n".join(lines) or problem)
     return verdict
+
+
+def _is_told_by_a_cell(result: NotebookResult) -> bool:
+    """Return whether the case of a cell tells the run's problem; that a result could not be saved, none does."""
+    is_of_the_run = result.problem is not None and result.problem.cell is None
+    if is_of_the_run and result.outcome is Outcome.SERVER_FAILED:
+        return False
+    return result.failing is not None and fails(result, result.failing)
 
 
 def _case_of_run(run: RunRecord, result: NotebookResult) -> ET.Element:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nbrun.core.events import BatchFinished, BatchStarted, CellStarted, Event, RunFinished
-from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult
-from nbrun.core.tracebacks import excerpt, failing_line, plain
+from nbrun.core.results import BatchResult, CellResult, NotebookResult
+from nbrun.core.tracebacks import LONGEST, excerpt, failing_line, plain, trimmed
 
 
 @dataclass(slots=True)
@@ -19,10 +19,16 @@ class RunRecord:
     """How many cells are to run."""
     result: NotebookResult | None = None
 
+    def name_of(self, cell: CellResult) -> str:
+        """Return ``cell 3``; a cell that the run skips has no number, and is told from others by its index."""
+        number = cell.number or self.numbers.get(cell.index)
+        return f"skipped cell at index {cell.index}" if number is None else f"cell {number}"
+
     def title(self, cell: CellResult) -> str:
-        """Name a cell: its place among all cells, from 1, and the first line of its code that says something."""
+        """Return a cell's name, and the first line of its code that is not blank."""
+        name = self.name_of(cell)
         first = next((line.strip() for line in self.sources.get(cell.index, "").splitlines() if line.strip()), "")
-        return f"cell {cell.index + 1}: {plain(first)[:80]}" if first else f"cell {cell.index + 1}"
+        return f"{name}: {plain(first)[:80]}" if first else name
 
 
 class Record:
@@ -60,10 +66,8 @@ class Record:
 
 
 def fails(result: NotebookResult, cell: CellResult) -> bool:
-    """Tell whether a cell made its run fail: an error that the call allowed did not."""
-    if cell.outcome in (CellOutcome.PASSED, CellOutcome.SKIPPED, CellOutcome.NOT_RUN):
-        return False
-    return not result.went_well
+    """Return whether a cell made its run fail: an error that the call allows does not."""
+    return cell.is_fault and not result.went_well
 
 
 def is_fault(result: NotebookResult) -> bool:
@@ -73,7 +77,7 @@ def is_fault(result: NotebookResult) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The cell at which a run ended, with its source; ``line`` is the one, from 1, that failed, where that is known."""
+    """The cell that a run's problem is about, with its source; ``line`` is the failing one, from 1, if it is known."""
 
     run: RunRecord
     cell: CellResult
@@ -84,6 +88,17 @@ class Fault:
         """Give the lines around the failing one: number, text, whether it is the one."""
         return excerpt(self.source, self.line)
 
+    def traceback(self, longest: int = LONGEST) -> list[str]:
+        """Return the trimmed traceback, or the end of standard error for an error that came without one."""
+        return trimmed(self.cell.error.details, longest=longest) if self.cell.error else []
+
+    def told(self, longest: int = LONGEST) -> Iterator[tuple[str, str, bool]]:
+        """Return what a console shows of it: text, style, and whether the text has to stay on one line."""
+        for at, text, hit in self.excerpt() if self.source else ():
+            yield f"  {'>' if hit else ' '} {at:4} | {text}", "bold" if hit else "", True
+        for line in self.traceback(longest):
+            yield f"    {line}", "dim" if line.startswith("File ") else "", line.startswith("-")
+
 
 def fault_of(run: RunRecord, result: NotebookResult) -> Fault | None:
     """Give the cell that made a run fail, or None where no cell did."""
@@ -91,5 +106,5 @@ def fault_of(run: RunRecord, result: NotebookResult) -> Fault | None:
     if cell is None or not fails(result, cell):
         return None
     source = run.sources.get(cell.index, "")
-    line = failing_line(cell.error.traceback, source, cell.execution_count) if cell.error else None
+    line = failing_line(cell.error.details, source, cell.execution_count) if cell.error else None
     return Fault(run, cell, source, line)

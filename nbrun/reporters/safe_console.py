@@ -16,6 +16,7 @@ from rich.text import Text
 
 from nbrun.core.safe_text import without_controls
 from nbrun.reporters.safe_stream import SafeStream
+from nbrun.reporters.wording import wrapped
 
 
 class SafeConsole(Console):
@@ -30,6 +31,8 @@ class SafeConsole(Console):
         target = sys.stderr if file is None else file
         super().__init__(**{"highlight": False, "soft_wrap": True, "emoji": False, **options}, file=target)
         self._mask = mask
+        self.wraps = False
+        """Whether :meth:`say` breaks lines between words, as on a screen; a log keeps them whole."""
         self._colours = self.is_terminal and self.color_system is not None and not self.no_color
         self.file = SafeStream(target, colours=self._colours, commands=True if runner else None)  # type: ignore[assignment]
 
@@ -42,14 +45,18 @@ class SafeConsole(Console):
         return self._mask(without_controls(text, colours=self._colours))
 
     def say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
-        """Print a line; a log gets all of it, a terminal of one that is to stay `on_one_line` what its width holds."""
+        """Print a line: whole in a log; on a screen broken between words, or cut where it has to stay `on_one_line`."""
         if not self.is_terminal:
             self._log(line)
             return
-        text = Text(self._mask(without_controls(line)), style)
-        if on_one_line:
+        line = self._mask(without_controls(line))
+        if on_one_line and self.wraps:
+            text = Text(line, style)
             text.truncate(self.width, overflow="ellipsis")
-        self.print(text)
+            self.print(text)
+            return
+        for part in wrapped(line, self.width) if self.wraps else [line]:
+            self.print(Text(part, style))
 
     def say_output(self, line: str) -> None:
         """Print a line that a cell wrote, in its own colours where there are colours."""

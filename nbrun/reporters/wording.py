@@ -1,5 +1,6 @@
 """What is said of a run, in words: the same sentences on a terminal and in a log."""
 
+import textwrap
 from collections.abc import Mapping
 
 from nbrun.core.bundles import Output
@@ -21,9 +22,11 @@ _SAID = {
 
 def summary(result: NotebookResult) -> str:
     """Give the one line that says how a run ended: ``passed: 12 cells in 3.4 s, saved in out/report.ipynb``."""
+    told = tally(result)
     took = "" if result.outcome is Outcome.PREPARED else f" in {spell_duration(result.seconds)}"
     took = " from the cache" if result.cached else took
-    parts = [f"{_SAID[result.outcome]}: {tally(result)}{took}"]
+    comma = "," if took and "," in told else ""
+    parts = [f"{_SAID[result.outcome]}: {told}{comma}{took}"]
     if result.output == DELIVERED:
         parts.append("delivered")
     elif result.output and not result.rescued:
@@ -44,14 +47,22 @@ def outcome(result: NotebookResult) -> str:
 
 
 def tally(result: NotebookResult) -> str:
-    """Count the cells by outcome: ``12 cells``, ``11 passed, 1 failed, 3 not run``, or ``12 cells to run``."""
-    counts = {outcome: number for outcome, number in result.tally().items() if outcome is not CellOutcome.SKIPPED}
-    passed = counts.get(CellOutcome.PASSED, 0)
+    """Count the cells: ``12 cells``, ``11 of 15 cells passed, 3 not run``, or ``12 cells to run``.
+
+    Cells whose outcome is the run's own are not counted apart: the run's outcome stands beside the tally.
+    """
+    cells = [cell for cell in result.cells if cell.outcome is not CellOutcome.SKIPPED]
+    found = [cell.outcome for cell in cells if not cell.allowed]
+    counts = {each: found.count(each) for each in CellOutcome if each in found and each.value != result.outcome.value}
+    passed, allowed = found.count(CellOutcome.PASSED), len(cells) - len(found)
     if result.outcome is Outcome.PREPARED:
-        return f"{_cells(counts.get(CellOutcome.NOT_RUN, 0))} to run"
-    if set(counts) <= {CellOutcome.PASSED}:
-        return _cells(passed)
-    return ", ".join(f"{number} {outcome.value.replace('-', ' ')}" for outcome, number in counts.items())
+        return f"{_cells(len(cells))} to run"
+    all_well = passed + allowed == len(cells) or result.outcome is Outcome.NOT_RUN
+    parts = [_cells(len(cells)) if all_well else f"{passed} of {_cells(len(cells))} passed"]
+    if allowed:
+        parts.append(f"{allowed} with {'an allowed error' if allowed == 1 else 'allowed errors'}")
+    counts.pop(CellOutcome.PASSED, None)
+    return ", ".join([*parts, *(f"{number} {each.value.replace('-', ' ')}" for each, number in counts.items())])
 
 
 def _cells(number: int) -> str:
@@ -67,9 +78,24 @@ def problem(result: NotebookResult) -> list[str]:
 
 
 def cell_line(result: CellResult, number: int, total: int) -> str:
-    """Say how a cell went: ``cell 3 of 12 passed in 0.4 s``."""
+    """Return how a cell went: ``cell 3 of 12 passed in 0.4 s``."""
     took = f" in {spell_duration(result.seconds)}" if result.seconds is not None else ""
-    return f"cell {number} of {total} {result.outcome.value.replace('-', ' ')}{took}"
+    allowed = ", which is allowed" if result.allowed else ""
+    return f"cell {number} of {total} {result.outcome.value.replace('-', ' ')}{took}{allowed}"
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Return a line as lines of at most `width` columns, broken between words; a longer word stays whole."""
+    indent = line[: len(line) - len(line.lstrip())]
+    broken = textwrap.wrap(
+        line,
+        max(width, 1),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+    return broken or [line]
 
 
 def batch_summary(batch: BatchResult) -> str:

@@ -40,11 +40,11 @@ def test_a_plan_shows_parameters_kernel_cells_and_limits(path: Path, tmp_path: P
         "  KEY = ***  (secret)",
         "",
         "cells: 5 with code, of which 3 would run",
-        '    0  run    region = "EU"  # which region  (limit 5 min, silent for 30 s at most)',
-        '    1  run    region = "US"  (sets the parameters, limit 5 min, silent for 30 s at most)',
-        "    2  run    print(region)  (limit 5 min, silent for 30 s at most, is expected to raise)",
-        "    3  skip   1  (limit 5 min, silent for 30 s at most)",
-        "    4  empty    (limit 5 min, silent for 30 s at most)",
+        '    1  run    region = "EU"  # which region  (limit 5 min, silent for 30 s at most)',
+        '    2  run    region = "US"  (sets the parameters, limit 5 min, silent for 30 s at most)',
+        "    3  run    print(region)  (limit 5 min, silent for 30 s at most, is expected to raise)",
+        "       skip   1  (limit 5 min, silent for 30 s at most)",
+        "       empty    (limit 5 min, silent for 30 s at most)",
     ]
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["nb.ipynb"]

@@ -42,7 +42,7 @@ def test_a_log_gets_plain_lines_and_the_outputs_if_asked(three_cells: Path, tmp_
     lines = found.stderr.splitlines()
     assert "[cell 1] one" in lines
     assert any(line.endswith("three.ipynb: ValueError: two in cell 2 of 3") for line in lines)
-    assert "1 passed, 1 failed, 1 not run" in lines[-1]
+    assert "1 of 3 cells passed, 1 not run" in lines[-1]
     assert lines[-1].endswith("out.ipynb")
     assert "\x1b" not in found.stderr
     assert (tmp_path / "new" / "out.ipynb").exists()

@@ -61,14 +61,17 @@ def result(name: str, outcome: Outcome, cells: Sequence[CellResult] = (), **more
     return NotebookResult("0.1.0", name, None, "python3", outcome, STARTED, 1.5, cells, **more)
 
 
-PASSED = CellResult(0, "cell-1", CellOutcome.PASSED, 1, 0.25)
-FAILED = CellResult(1, "cell-2", CellOutcome.FAILED, 2, 0.5, ERROR)
-NOT_RUN = CellResult(2, "cell-3", CellOutcome.NOT_RUN)
-DIED = CellResult(0, "cell-1", CellOutcome.KERNEL_DIED, None, 0.5, CellError("KernelDied", "the kernel died", ()))
+PASSED = CellResult(0, "cell-1", CellOutcome.PASSED, 1, 0.25, number=1)
+FAILED = CellResult(1, "cell-2", CellOutcome.FAILED, 2, 0.5, ERROR, number=2)
+NOT_RUN = CellResult(2, "cell-3", CellOutcome.NOT_RUN, number=3)
+DEATH = CellError("KernelDied", "the kernel died", ())
+DIED = CellResult(0, "cell-1", CellOutcome.KERNEL_DIED, None, 0.5, DEATH, number=1)
 RESULTS = {
     GOOD: result(GOOD, Outcome.PASSED, [PASSED], parameters={"region": "EU"}, warnings=["the file is old"]),
-    BAD: result(BAD, Outcome.FAILED, [PASSED, FAILED, NOT_RUN], problem=Problem("ValueError: <no> in cell 2 of 3")),
-    DEAD: result(DEAD, Outcome.KERNEL_DIED, [DIED], problem=Problem("the kernel died in cell 1 of 1", "Look.")),
+    BAD: result(
+        BAD, Outcome.FAILED, [PASSED, FAILED, NOT_RUN], problem=Problem("ValueError: <no> in cell 2 of 3", cell=1)
+    ),
+    DEAD: result(DEAD, Outcome.KERNEL_DIED, [DIED], problem=Problem("the kernel died in cell 1 of 1", "Look.", 0)),
     NEVER: result(NEVER, Outcome.NOT_RUN, problem=Problem("never.ipynb: there is no such file", "nbrun looked.")),
 }
 BATCH = BatchResult("0.1.0", STARTED, 3.0, list(RESULTS.values()))

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.events import BatchStarted, Event
-from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome
+from nbrun.core.events import BatchFinished, BatchStarted, Event
+from nbrun.core.results import BatchResult, CellError, CellOutcome, CellResult, Outcome
 from nbrun.core.tracebacks import plain
 from nbrun.reporters.batch_console import HEARTBEAT
 from nbrun.reporters.console import Console
 from nbrun.reporters.safe_console import SafeConsole
-from tests.reporters.streams import BATCH, GOOD, Speaker, batch, result
+from tests.reporters.streams import BATCH, GOOD, RESULTS, Speaker, batch, result
 
 
 def rich(sink: io.StringIO, *, terminal: bool = False, width: int = 100) -> SafeConsole:
@@ -34,7 +34,7 @@ def test_a_log_gets_a_line_a_run_and_failures_with_the_cell_and_its_failing_line
         "4 notebooks to run",
         "a/good.ipynb: the file is old",
         "[1/4] a/good.ipynb: passed: 1 cell in 1.5 s, not saved",
-        "[2/4] a/bad.ipynb: failed: 1 passed, 1 failed, 1 not run in 1.5 s, not saved",
+        "[2/4] a/bad.ipynb: failed: 1 of 3 cells passed, 1 not run, in 1.5 s, not saved",
         "  ValueError: <no> in cell 2 of 3",
         "       1 | total = 0",
         "       2 | ",
@@ -42,7 +42,7 @@ def test_a_log_gets_a_line_a_run_and_failures_with_the_cell_and_its_failing_line
         "    Cell In[2], line 3",
         "    ----> 3 raise ValueError('<no> & \"data\"')",
         '    ValueError: <no> & "data"',
-        "[3/4] dead.ipynb: kernel died: 1 kernel died in 1.5 s, not saved",
+        "[3/4] dead.ipynb: kernel died: 0 of 1 cell passed in 1.5 s, not saved",
         "  the kernel died in cell 1 of 1",
         "  Look.",
         "       1 | import os; os._exit(1)",
@@ -79,6 +79,30 @@ def test_a_terminal_sees_rows_that_fit_a_bar_and_a_table(width: int) -> None:
     said = shown(batch(), terminal=True, width=width)
     for wanted in ("cell 2 of 2", "1 of 4", "about", "left", "outcome"):
         assert wanted in said
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 61, 70, 80, 100, 120, 200])
+def test_no_word_is_broken_on_a_terminal_of_whatever_width(width: int) -> None:
+    said = shown(batch(), terminal=True, width=width, progress=False)
+    lines = [plain(line).rstrip() for line in said.splitlines()]
+    assert all(len(line) <= width for line in lines)
+    whole = {word for line in plain(shown(batch())).split("\n") for word in line.split()}
+    whole |= {"notebook", "outcome", "cells", "time", "cell", "1", "3", "passed", "passed,", "died", "run", "0", "s"}
+    for word in (word for line in lines for word in line.split()):
+        assert word in whole or any(name.endswith(word.strip("…")) for name in RESULTS) or word.endswith("…"), word
+
+
+def test_the_table_at_the_end_ends_with_the_failures() -> None:
+    lines = plain(shown(batch(), terminal=True, width=100, progress=False)).splitlines()
+    table = lines[lines.index(next(line for line in lines if line.startswith("notebook "))) + 1 : -1]
+    assert [line.split()[0] for line in table] == ["a/good.ipynb", "a/bad.ipynb", "dead.ipynb", "never.ipynb"]
+    late: list[Event] = [
+        BatchStarted(["bad", "good"]),
+        BatchFinished(BatchResult("", "", 3.0, [BATCH.runs[1], BATCH.runs[0]])),
+    ]
+    lines = plain(shown(late, terminal=True, width=100, progress=False)).splitlines()
+    assert [line.split()[0] for line in lines[-3:-1]] == ["a/good.ipynb", "a/bad.ipynb"]
+    assert lines[-1] == "2 notebooks in 3.0 s: 1 passed, 1 failed"
 
 
 def test_a_terminal_keeps_each_line_of_source_on_one_line_and_a_log_keeps_all_of_it() -> None:

@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -17,17 +18,23 @@ from nbrun.core.events import (
     Warned,
 )
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.core.tracebacks import plain
 from nbrun.reporters.batch_console import HEARTBEAT
 from nbrun.reporters.console import Console
 from nbrun.reporters.safe_console import SafeConsole
 
 NAME = "nb.ipynb"
-FAILED = CellResult(0, None, CellOutcome.FAILED, 1, 0.5, CellError("E", "v", ["\x1b[31mTraceback\x1b[0m", "E: v"]))
+TRACEBACK = [
+    "\x1b[31mE\x1b[0m                 Traceback (most recent call last)",
+    "Cell In[1], line 2\n      1 x = 1\n\x1b[32m----> \x1b[39m2 raise E",
+    "E: v",
+]
+FAILED = CellResult(0, None, CellOutcome.FAILED, 1, 0.5, CellError("E", "v", TRACEBACK))
 RUN: list[Event] = [
     StageEntered(NAME, Stage.STARTING_SERVER),
     StageEntered(NAME, Stage.STARTING_KERNEL),
     StageEntered(NAME, Stage.RUNNING),
-    CellStarted(NAME, 0, 1, 2),
+    CellStarted(NAME, 0, 1, 2, "x = 1\nraise E"),
     OutputArrived(NAME, 0, {"output_type": "stream", "name": "stdout", "text": "[bold]said[/bold]\n"}),
     CellFinished(NAME, FAILED),
     Warned(NAME, "mind [this]"),
@@ -55,10 +62,13 @@ def test_a_log_gets_one_line_an_event_and_no_control_codes() -> None:
         "nb.ipynb: running",
         "nb.ipynb: cell 1 of 2 failed in 0.5 s",
         "nb.ipynb: mind [this]",
-        "Traceback",
-        "E: v",
+        "       1 | x = 1",
+        "  >    2 | raise E",
+        "    Cell In[1], line 2",
+        "    ----> 2 raise E",
+        "    E: v",
         "nb.ipynb: E: v in cell 1 of 2",
-        "nb.ipynb: failed: 1 failed in 1.0 s, saved in out.ipynb",
+        "nb.ipynb: failed: 0 of 1 cell passed in 1.0 s, saved in out.ipynb",
     ]
 
 
@@ -71,7 +81,7 @@ def test_a_terminal_sees_a_live_line_with_the_stage_and_the_cell() -> None:
     seen = shown(RUN, terminal=True)
     assert "starting the server" in seen
     assert "cell 1 of 2" in seen
-    assert "failed: 1 failed" in seen
+    assert "failed: 0 of 1 cell passed" in seen
 
 
 def test_quiet_leaves_only_what_went_wrong() -> None:
@@ -92,3 +102,54 @@ def test_a_silent_cell_gets_a_heartbeat_in_a_log(monkeypatch: pytest.MonkeyPatch
     console.tick()
     console.tick()
     assert sink.getvalue() == "nb.ipynb: cell 1 of 2, 35 s\n"
+
+
+def finished(result: NotebookResult, *cells: CellResult) -> list[Event]:
+    return [*(CellStarted(NAME, cell.index, cell.index + 1, 2, "1") for cell in cells), RunFinished(NAME, result)]
+
+
+def test_a_terminal_breaks_lines_between_words_and_a_log_does_not() -> None:
+    problem = Problem(
+        "the kernel died in cell 1 of 2, 41 s after it started", "Look for the line in the log of the host."
+    )
+    result = NotebookResult(
+        "0", NAME, "a/long/path/that/is/wider/than/the/screen.ipynb", "k", Outcome.KERNEL_DIED, "", 1.0
+    )
+    events = finished(replace(result, problem=problem))
+    sink = io.StringIO()
+    console = Console(console=SafeConsole(file=sink, force_terminal=True, width=30, _environ={}), progress=False)
+    for event in events:
+        console.observe(event)
+    told = plain(sink.getvalue()).splitlines()
+    assert told[:5] == [
+        "nb.ipynb: the kernel died in",
+        "cell 1 of 2, 41 s after it",
+        "started",
+        "  Look for the line in the log",
+        "  of the host.",
+    ]
+    assert told[-1] == "a/long/path/that/is/wider/than/the/screen.ipynb", "what can be copied stays whole"
+    assert "  Look for the line in the log of the host." in shown(events).splitlines()
+
+
+def test_the_cell_that_is_shown_is_the_one_that_the_message_names() -> None:
+    late = CellResult(0, None, CellOutcome.TIMED_OUT, 1, 3.0, CellError("CellTimeout", "", ["KeyboardInterrupt: "]))
+    allowed = CellResult(1, None, CellOutcome.FAILED, 2, 0.1, CellError("E", "", ["E: allowed"]), allowed=True)
+    problem = Problem("longer than 3 s in cell 1 of 2", cell=0)
+    run = NotebookResult("0", NAME, None, "k", Outcome.TIMED_OUT, "", 3.1, [late, allowed], problem)
+    said = shown([*finished(run, late, allowed)])
+    assert "KeyboardInterrupt" in said
+    assert "E: allowed" not in said
+    assert (
+        said.splitlines()[-1]
+        == "nb.ipynb: timed out: 0 of 2 cells passed, 1 with an allowed error, in 3.1 s, not saved"
+    )
+
+
+def test_an_error_without_a_traceback_shows_the_end_of_standard_error() -> None:
+    error = CellError("ExceptionGroup", "1 sub-exception", stderr="  | ValueError: the cause")
+    failed = CellResult(0, None, CellOutcome.FAILED, 1, 0.1, error)
+    run = NotebookResult(
+        "0", NAME, None, "k", Outcome.FAILED, "", 1.0, [failed], Problem("what in cell 1 of 2", cell=0)
+    )
+    assert "      | ValueError: the cause" in shown(finished(run, failed)).splitlines()

@@ -1,6 +1,7 @@
 """The JUnit report: valid, complete, and readable by the usual viewers."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import xmlschema
@@ -39,7 +40,7 @@ def test_a_batch_has_a_suite_for_each_notebook_and_a_case_for_each_cell(tmp_path
     assert [(case.get("name"), case.get("classname"), case.get("time")) for case in bad.iter("testcase")] == [
         ("cell 1: # begins", "a.bad", "0.250"),
         ("cell 2: total = 0", "a.bad", "0.500"),
-        ("cell 3", "a.bad", "0.000"),
+        ("cell 3", "a.bad", "0.000"),  # it was not run, and has its number all the same
     ]
     failure = bad.find("testcase/failure")
     assert failure is not None
@@ -78,6 +79,48 @@ def test_an_error_that_was_allowed_fails_nothing(tmp_path: Path) -> None:
     root = written([Speaker("n.ipynb").is_over(result("n.ipynb", Outcome.PASSED, [cell]))], tmp_path)
     assert root.get("failures") == "0"
     assert root.findtext(".//testcase/system-err") == "an error that was allowed: E: v"
+
+
+def test_of_a_run_that_was_timed_out_only_the_cell_that_was_is_a_failure(tmp_path: Path) -> None:
+    late = CellResult(0, "a", CellOutcome.TIMED_OUT, 1, 3.0, CellError("CellTimeout", "longer than 3 s"), number=1)
+    allowed = CellResult(1, "b", CellOutcome.FAILED, 2, 0.1, CellError("E", "v"), number=2, allowed=True)
+    again = replace(late, index=2, id="c", number=3)
+    problem = Problem("longer than 3 s in cell 1 of 3", cell=0)
+    over = result("n.ipynb", Outcome.TIMED_OUT, [late, allowed, again], problem=problem)
+    root = written([Speaker("n.ipynb").is_over(over)], tmp_path)
+    cases = {case.get("name"): case for case in root.iter("testcase")}
+    assert [name for name, case in cases.items() if case.find("failure") is not None] == ["cell 1", "cell 3"]
+    assert cases["cell 1"].findtext("failure") == "longer than 3 s in cell 1 of 3"
+    assert cases["cell 3"].findtext("failure") == "timed-out", "the run's problem is another cell's"
+    assert cases["cell 2"].findtext("system-err") == "an error that was allowed: E: v"
+
+
+def test_an_error_that_was_shown_says_so_and_one_without_a_traceback_shows_standard_error(tmp_path: Path) -> None:
+    shown = CellResult(0, "a", CellOutcome.FAILED, 1, 0.1, CellError("SystemExit", "2", ["SystemExit: 2"], shown=True))
+    group = replace(shown, index=1, error=CellError("ExceptionGroup", "1 sub-exception", stderr="| ValueError: why"))
+    over = result("n.ipynb", Outcome.FAILED, [shown, group], problem=Problem("SystemExit: 2 in cell 1 of 2", cell=0))
+    root = written([Speaker("n.ipynb").is_over(over)], tmp_path)
+    assert [failure.text for failure in root.iter("failure")] == [
+        "The cell's outputs show this error, though the kernel's reply was ok.\nSystemExit: 2",
+        "| ValueError: why",
+    ]
+
+
+def test_that_a_result_could_not_be_saved_is_told_beside_a_cell_that_failed(tmp_path: Path) -> None:
+    cell = CellResult(0, "a", CellOutcome.FAILED, 1, 0.1, CellError("E", "v"), number=1)
+    over = result("n.ipynb", Outcome.SERVER_FAILED, [cell], problem=Problem("not saved"))
+    root = written([Speaker("n.ipynb").is_over(over)], tmp_path)
+    assert [root.get(name) for name in ("tests", "failures", "errors")] == ["2", "1", "1"]
+    assert root.findtext(".//error") == "not saved"
+
+
+def test_a_cell_that_is_not_to_run_has_a_name_of_its_own(tmp_path: Path) -> None:
+    cells = [CellResult(index, None, CellOutcome.SKIPPED) for index in (2, 5)]
+    root = written([Speaker("n.ipynb").is_over(result("n.ipynb", Outcome.PASSED, cells))], tmp_path)
+    assert [case.get("name") for case in root.iter("testcase")] == [
+        "skipped cell at index 2",
+        "skipped cell at index 5",
+    ]
 
 
 def test_lost_output_is_a_failure_of_the_cell_that_lost_it(tmp_path: Path) -> None:

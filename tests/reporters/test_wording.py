@@ -1,5 +1,7 @@
 """What is said of a run, in words."""
 
+from dataclasses import replace
+
 import pytest
 
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
@@ -25,11 +27,11 @@ def result(*outcomes: CellOutcome, **given: object) -> NotebookResult:
         (result(CellOutcome.PASSED, CellOutcome.SKIPPED, output=None), "passed: 1 cell in 3.4 s, not saved"),
         (
             result(CellOutcome.PASSED, CellOutcome.TIMED_OUT, CellOutcome.NOT_RUN, outcome=Outcome.TIMED_OUT),
-            "timed out: 1 passed, 1 timed out, 1 not run in 3.4 s, saved in out.ipynb",
+            "timed out: 1 of 3 cells passed, 1 not run, in 3.4 s, saved in out.ipynb",
         ),
         (
             result(CellOutcome.KERNEL_DIED, outcome=Outcome.SERVER_FAILED, rescued=True, output="/tmp/r.ipynb"),
-            "server failed: 1 kernel died in 3.4 s, rescued in /tmp/r.ipynb",
+            "server failed: 0 of 1 cell passed, 1 kernel died, in 3.4 s, rescued in /tmp/r.ipynb",
         ),
     ],
 )
@@ -60,3 +62,30 @@ def test_a_cell_is_named_by_its_number() -> None:
 )
 def test_an_output_is_told_by_its_plain_form(output: dict[str, object], said: str) -> None:
     assert wording.output_text(output) == said
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cells", "told"),
+    [
+        (Outcome.KERNEL_DIED, [CellOutcome.KERNEL_DIED], "0 of 1 cell passed"),
+        (Outcome.FAILED, [CellOutcome.PASSED, CellOutcome.FAILED, CellOutcome.FAILED], "1 of 3 cells passed"),
+        (Outcome.FAILED, [CellOutcome.FAILED, CellOutcome.NOT_RUN], "0 of 2 cells passed, 1 not run"),
+        (Outcome.TIMED_OUT, [CellOutcome.FAILED, CellOutcome.TIMED_OUT], "0 of 2 cells passed, 1 failed"),
+        (Outcome.INTERRUPTED, [CellOutcome.INTERRUPTED, CellOutcome.SKIPPED], "0 of 1 cell passed"),
+        (Outcome.NOT_RUN, [CellOutcome.NOT_RUN, CellOutcome.NOT_RUN], "2 cells"),
+        (Outcome.INCOMPLETE, [CellOutcome.PASSED], "1 cell"),
+    ],
+)
+def test_no_word_of_a_tally_repeats_the_outcome_beside_it(
+    outcome: Outcome, cells: list[CellOutcome], told: str
+) -> None:
+    assert wording.tally(result(*cells, outcome=outcome)) == told
+    assert outcome is Outcome.PASSED or wording.outcome(result(outcome=outcome)) not in told.rpartition(" passed")[-1]
+
+
+@pytest.mark.parametrize(("allowed", "told"), [(1, "1 with an allowed error"), (2, "2 with allowed errors")])
+def test_errors_that_are_allowed_are_counted_as_such(allowed: int, told: str) -> None:
+    cells = [CellResult(index, None, CellOutcome.FAILED, allowed=True) for index in range(allowed)]
+    run = replace(result(CellOutcome.PASSED), cells=[CellResult(9, None, CellOutcome.PASSED), *cells])
+    assert wording.summary(run) == f"passed: {1 + allowed} cells, {told}, in 3.4 s, saved in out.ipynb"
+    assert wording.cell_line(cells[0], 1, 2) == "cell 1 of 2 failed, which is allowed"
