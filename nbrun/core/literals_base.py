@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+from nbrun.core.parameter_limits import shown_name
 from nbrun.errors import UsageError
 
 PLAIN_INTEGERS = 2**53
@@ -35,6 +36,10 @@ class LiteralWriter(ABC):
     comment_sign = "#"
     name_pattern = r"[^\W\d]\w*"
     """What a name of a variable looks like."""
+    reserved: Container[str] = frozenset()
+    """Names that look like a variable's and cannot be assigned, as :meth:`variable` returns them."""
+    sometimes_reserved: Container[str] = frozenset()
+    """The same, where only some of the language's kernels refuse them: the notebook may show that its own does not."""
     none = "null"
     true, false = "true", "false"
     nan, infinity, minus_infinity = "NaN", "Infinity", "-Infinity"
@@ -42,21 +47,50 @@ class LiteralWriter(ABC):
     """A line that must stand before the first date."""
 
     def cell(self, parameters: Mapping[str, Any], comment: str = "Parameters", *, declared: Container[str] = ()) -> str:
-        """Give the source of a cell that assigns `parameters`, headed by a comment, without a newline at its end.
+        """Return the source of a cell that assigns `parameters`, headed by a comment, without a newline at its end.
 
-        Those that are `declared` the notebook has assigned before.
+        Those that are `declared` the notebook has assigned before. Raises :class:`UsageError` for a name that is none.
         """
         lines = [self.comment(comment)] if comment else []
         if self.date_import and _holds_date(parameters):
             lines.append(self.date_import)
+        variables: dict[str, str] = {}
         for name, value in parameters.items():
-            if not re.fullmatch(self.name_pattern, name):
-                raise UsageError(f"parameter {name!r}: this is no name of a variable in {self.language}")
+            self.check_name(name, known=name in declared)
+            variable = self.variable(name)
+            if variable in variables:
+                both = f"{shown_name(variables[variable])} and {shown_name(name)}"
+                raise UsageError(
+                    f"parameters {both} are the same variable in {self.language}", hint="Give one of them."
+                )
+            variables[variable] = name
             try:
                 lines.append(self.reassign(name, value) if name in declared else self.assign(name, value))
             except NoLiteral as error:
                 raise NoLiteral(f"parameter {name}: {error}", hint=error.hint) from None
         return "\n".join(lines)
+
+    def variable(self, name: str) -> str:
+        """Return the variable that a parameter's name stands for; equal ones are the same variable."""
+        return name
+
+    def check_name(self, name: str, *, known: bool) -> None:
+        """Raise :class:`UsageError` for a name that no variable can have; a `known` one the notebook assigns itself."""
+        if not self.is_name(name):
+            raise UsageError(
+                f"parameter {shown_name(name)}: this is no name of a variable in {self.language}",
+                hint="A name has letters, digits and _, and begins with no digit.",
+            )
+        if self.variable(name) in self.reserved or (not known and name in self.sometimes_reserved):
+            raise UsageError(
+                f"parameter {shown_name(name)}: {self.language} reserves this name, so no cell can assign it",
+                hint=f"Use another name, such as {self.variable(name).strip('_')}_value.",
+            )
+
+    def is_name(self, name: str) -> bool:
+        """Return whether `name` looks like a variable's."""
+        # \w also matches superscripts and the like, which no language has in names.
+        return bool(re.fullmatch(self.name_pattern, name)) and re.sub(r"[$.]", "_", name).isidentifier()
 
     def comment(self, text: str) -> str:
         """Give a line that is a comment."""
@@ -90,7 +124,13 @@ class LiteralWriter(ABC):
             case time():
                 return self.time_of_day(value)
             case Mapping():
-                return self.mapping({_encodable(key_text(key)): item for key, item in value.items()})
+                keyed = {_encodable(key_text(key)): item for key, item in value.items()}
+                if len(keyed) < len(value):
+                    raise NoLiteral(
+                        "a mapping has two keys that are the same as text, such as 1 and '1'",
+                        hint="Rename one of them.",
+                    )
+                return self.mapping(keyed)
             case list() | tuple():
                 return self.sequence(value)
             case _:

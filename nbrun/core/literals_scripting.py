@@ -1,11 +1,13 @@
 """Writers of literals for Python, R, Julia, Bash, PowerShell, MATLAB and Octave."""
 
 import json
+import keyword
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from fractions import Fraction
 from typing import Any
 
+from nbrun.core import reserved_words
 from nbrun.core.literals_base import PLAIN_INTEGERS, LiteralWriter, escaped, in_utc, long_code, of_one_kind, recordable
 
 _BACKSLASHED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -16,8 +18,12 @@ class PythonWriter(LiteralWriter):
     """Python; dates without an import, which would give the notebook a name that it has not asked for."""
 
     language = "Python"
+    reserved = frozenset({*keyword.kwlist, "__debug__"})
     none, true, false = "None", "True", "False"
     nan, infinity, minus_infinity = "float('nan')", "float('inf')", "float('-inf')"
+
+    def is_name(self, name: str) -> bool:  # noqa: D102
+        return name.isidentifier()
 
     def text(self, value: str) -> str:  # noqa: D102
         return f'"{escaped(value, _BACKSLASHED, _python_code)}"'
@@ -43,12 +49,16 @@ class RWriter(LiteralWriter):
 
     language = "R"
     name_pattern = r"_*[^\W\d_][\w.]*|\.[^\W\d][\w.]*"
+    reserved = reserved_words.R
     none, true, false = "NULL", "TRUE", "FALSE"
     infinity, minus_infinity = "Inf", "-Inf"
 
     def assign(self, name: str, value: Any) -> str:
         """Give an assignment; names lose the underscores at their front, which R does not allow (papermill's rule)."""
-        return f"{name.lstrip('_')} = {self.literal(value)}"
+        return f"{self.variable(name)} = {self.literal(value)}"
+
+    def variable(self, name: str) -> str:  # noqa: D102
+        return name.lstrip("_")
 
     def integer(self, value: int) -> str:  # noqa: D102
         if abs(value) <= PLAIN_INTEGERS:
@@ -88,6 +98,7 @@ class JuliaWriter(LiteralWriter):
     """Julia; its own literals grow into ``Int128`` and ``BigInt`` where they must."""
 
     language = "Julia"
+    reserved = reserved_words.JULIA
     none = "nothing"
     infinity, minus_infinity = "Inf", "-Inf"
     date_import = "import Dates"
@@ -122,6 +133,7 @@ class BashWriter(LiteralWriter):
     """Bash, where all is text; lists are arrays, mappings associative ones, and what stands inside them is JSON."""
 
     language = "Bash"
+    reserved = reserved_words.BASH
     name_pattern = r"[A-Za-z_][A-Za-z0-9_]*"
     none = ""
     nan, infinity, minus_infinity = "nan", "inf", "-inf"
@@ -164,8 +176,12 @@ class PowerShellWriter(LiteralWriter):
     """PowerShell."""
 
     language = "PowerShell"
+    reserved = reserved_words.POWERSHELL
     none, true, false = "$null", "$true", "$false"
     nan, infinity, minus_infinity = "[double]::NaN", "[double]::PositiveInfinity", "[double]::NegativeInfinity"
+
+    def variable(self, name: str) -> str:  # noqa: D102
+        return name.casefold()
 
     def assign(self, name: str, value: Any) -> str:  # noqa: D102
         return f"${name} = {self.literal(value)}"
@@ -199,6 +215,7 @@ class MatlabWriter(LiteralWriter):
     """MATLAB; lists are cells, mappings ``containers.Map``, None is ``[]``, as ``jsondecode`` has it."""
 
     language = "MATLAB"
+    reserved = reserved_words.MATLAB
     name_pattern = r"[A-Za-z][A-Za-z0-9_]*"
     comment_sign = "%"
     none = "[]"
@@ -248,6 +265,8 @@ class OctaveWriter(MatlabWriter):
     """GNU Octave; as MATLAB, but its text is bytes, knows escapes, and there are no dates but as text."""
 
     language = "Octave"
+    name_pattern = r"[A-Za-z_][A-Za-z0-9_]*"
+    reserved = reserved_words.OCTAVE
     comment_sign = "#"  # its kernel takes a line that begins with % for a magic command
 
     def text(self, value: str) -> str:  # noqa: D102

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
+from nbrun.core import reserved_words
 from nbrun.core.literals_base import (
     PLAIN_INTEGERS,
     LiteralWriter,
@@ -34,6 +35,7 @@ class ScalaWriter(_TypedWriter):
     """Scala."""
 
     language = "Scala"
+    reserved = reserved_words.SCALA
     none = "None"
     nan, infinity, minus_infinity = "Double.NaN", "Double.PositiveInfinity", "Double.NegativeInfinity"
 
@@ -64,6 +66,8 @@ class JavaScriptWriter(LiteralWriter):
     """JavaScript and TypeScript; integers beyond the doubles are BigInts."""
 
     language = "JavaScript"
+    reserved = reserved_words.JAVASCRIPT
+    sometimes_reserved = reserved_words.JAVASCRIPT_STRICT
     name_pattern = r"[^\W\d][\w$]*|\$[\w$]*"
     comment_sign = "//"
 
@@ -106,6 +110,7 @@ class CSharpWriter(_TypedWriter):
     """C#, as .NET Interactive runs it."""
 
     language = "C#"
+    reserved = reserved_words.CSHARP
     none = "(object)null"
     nan, infinity, minus_infinity = "double.NaN", "double.PositiveInfinity", "double.NegativeInfinity"
 
@@ -138,6 +143,7 @@ class FSharpWriter(_TypedWriter):
     """F#, as .NET Interactive runs it; what is of several kinds is boxed."""
 
     language = "F#"
+    reserved = reserved_words.FSHARP
     none = "None"
     nan, infinity, minus_infinity = "nan", "infinity", "-infinity"
 
@@ -176,6 +182,7 @@ class RustWriter(_TypedWriter):
     """Rust, as evcxr runs it; lists and mappings hold values of one type only, dates are text."""
 
     language = "Rust"
+    reserved = reserved_words.RUST
     none = "None::<String>"
     nan, infinity, minus_infinity = "f64::NAN", "f64::INFINITY", "f64::NEG_INFINITY"
 
@@ -211,6 +218,7 @@ class GoWriter(_TypedWriter):
     """Go, as gonb and gophernotes run it."""
 
     language = "Go"
+    reserved = reserved_words.GO
     none = "interface{}(nil)"
     # Go knows no literals of these, and math may not be imported.
     nan = "func() float64 { zero := 0.0; return zero / zero }()"

@@ -283,3 +283,70 @@ def test_a_writer_that_is_half_made_cannot_be_made_and_says_what_it_lacks() -> N
 
     with pytest.raises(TypeError, match=r"mapping\b.*\bsequence"):
         Half()  # type: ignore[abstract]
+
+
+RESERVED = {
+    "python": ("class", "None", "if", "lambda", "__debug__", "async"),
+    "r": ("if", "function", "TRUE", "NA_integer_", "_if", "__in"),
+    "julia": ("end", "module", "true", "baremodule"),
+    "scala": ("_", "class", "val", "null", "given"),
+    "bash": ("_", "UID", "PPID", "SHELLOPTS", "PS1", "RANDOM"),
+    "javascript": ("class", "if", "null", "undefined", "await", "let", "static"),
+    "c#": ("class", "namespace", "string", "null"),
+    "f#": ("let", "member", "null", "mixin"),
+    "powershell": ("null", "TRUE", "Error", "Home", "_"),
+    "matlab": ("end", "function", "parfor"),
+    "octave": ("end", "endwhile", "unwind_protect", "__FILE__"),
+    "rust": ("fn", "Self", "_", "async"),
+    "go": ("func", "map", "_", "main"),
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "name"), [(language, name) for language, names in RESERVED.items() for name in names]
+)
+def test_a_name_that_the_language_reserves_is_refused_with_another_one(language: str, name: str) -> None:
+    with pytest.raises(UsageError, match="reserves this name") as caught:
+        writer_for("", language).cell({name: 1})
+    assert f"such as {name.lower().strip('_') if language == 'powershell' else name.strip('_')}_value" in str(
+        caught.value.hint
+    )
+
+
+def test_every_language_has_a_list_of_reserved_names() -> None:
+    assert set(RESERVED) == set(LANGUAGES)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a\nb = 1; c", "1a", "a-b", "a;b", "$(x)", "a\0", "\u2028", "\u00b2", "x" * 99 + "!"]
+)
+def test_what_is_no_name_is_refused_shortly(language: str, name: str) -> None:
+    with pytest.raises(UsageError, match="no name of a variable") as caught:
+        writer_for("", language).cell({name: 1})
+    assert len(str(caught.value)) < 200
+    assert str(caught.value).isprintable()
+
+
+def test_names_in_other_scripts_pass_where_the_language_has_them() -> None:
+    for language in ("python", "r", "julia", "javascript"):
+        assert "größe_π" in writer_for("", language).cell({"größe_π": 1})
+    assert writer_for("", "octave").cell({"_x": 1}, comment="") == "_x = 1;"
+
+
+def test_javascript_takes_what_only_modules_reserve_where_the_notebook_assigns_it() -> None:
+    assert writer_for("", "javascript").cell({"package": 1}, comment="", declared={"package"}) == "package = 1;"
+
+
+@pytest.mark.parametrize(("language", "names"), [("r", ("a", "_a")), ("powershell", ("Region", "region"))])
+def test_two_parameters_that_are_one_variable_are_refused(language: str, names: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="are the same variable") as caught:
+        writer_for("", language).cell(dict.fromkeys(names, 1))
+    assert all(repr(name) in str(caught.value) for name in names)
+    assert writer_for("", "python").cell(dict.fromkeys(names, 1), comment="").count("=") == 2
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_keys_that_become_the_same_text_are_refused(language: str) -> None:
+    with pytest.raises(NoLiteral, match="two keys"):
+        literal(language, {1: "a", "1": "b"})
