@@ -1,13 +1,15 @@
 """Parameters and secrets as they are given outside of Python: YAML, TOML, JSON, environment and files; PyYAML's door.
 
-Text is typed as papermill types it: YAML without its dates, which stay text, and the guesses of ``-p``.
+Text is typed as papermill types it: YAML without its dates, which stay text, and the guesses of ``-p``. Files are
+foreign text. Whatever is wrong with one ends as a :class:`UsageError` that says where, within bounds of time and
+memory: aliases are counted as they would be written out before anything is built from them.
 """
 
 import base64
 import binascii
 import json
 import os
-import tomllib
+import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -15,80 +17,138 @@ from typing import Any
 
 import yaml
 
+from nbrun.core.parameter_limits import (
+    DEEPEST,
+    MOST_VALUES,
+    check_values,
+    read_float,
+    read_number,
+    read_toml,
+    shortened,
+    shown_name,
+)
 from nbrun.errors import UsageError
 
-LARGEST_SECRET = 1 << 20
-"""Bytes that a secret's file may have."""
+LARGEST_SECRET = LARGEST_FILE = 1 << 20
+"""Bytes that a secret's file, or a file of parameters, may have."""
+
+_HINT_LARGE = "Put data of that size into a file of its own, and give the notebook its path."
+_HINT_PLAIN = "Use plain values: text, numbers, true, false, null, lists and mappings."
+_HINT_DEEP = "Flatten it, or put the data into a file and give the notebook its path."
+_HINT_NUMBER = "Put the number into quotes if it is text."
+_HINT_TWICE = "Remove one of them: only one value would count."
+_HINT_YAML = "Write NAME: VALUE, one in each line; text with special characters stands in quotes."
+_COMMENT = re.compile(r"//|/\*|^[ \t]*#", re.MULTILINE)
+
+# libyaml bounds its nesting, and is ten times faster; PyYAML may be installed without it.
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's plain types; what looks like a date stays text, as in papermill."""
+class _Loader(_BASE):  # type: ignore[misc]
+    """YAML's plain types, each key once; what looks like a date stays text, as in papermill."""
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Merge what ``<<`` names; raises for a key that appears twice, of which one would be lost."""
+        # Merging puts keys into the node that it may override, so only the node's first sight counts.
+        if id(node) not in self.__dict__.setdefault("_seen_nodes", set()):
+            self._seen_nodes.add(id(node))
+            seen = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if (key.tag, key.value) in seen:
+                        raise _YamlProblem(f"the key {shown_name(key.value)} appears twice", key.start_mark)
+                    seen.add((key.tag, key.value))
+        super().flatten_mapping(node)
+
+    def construct_float(self, node: Any) -> float:
+        """Return a float; raises OverflowError where only infinity could stand for it."""
+        value: float = super().construct_yaml_float(node)
+        if value in (float("inf"), float("-inf")) and "inf" not in node.value.casefold():
+            read_float(node.value.replace("_", ""))
+        return value
+
+    def refuse(self, node: Any) -> Any:
+        """Raise for a tag of which nothing plain can be made."""
+        tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
+        raise _YamlProblem(f"values with the tag {shortened(tag)} are not read", node.start_mark)
+
+
+class _YamlProblem(yaml.MarkedYAMLError):
+    """What is wrong with a text that is YAML, and at which mark."""
+
+    def __init__(self, problem: str, mark: Any) -> None:
+        super().__init__(None, None, problem, mark)
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
+_Loader.add_constructor(None, _Loader.refuse)
 
 
-def guessed(text: str) -> Any:
-    """Give the value that the text of ``-p NAME TEXT`` stands for: True, False, None, an integer, a float or itself."""
+def guessed(name: str, text: str) -> Any:
+    """Return the value that the text of ``-p NAME TEXT`` stands for: True, False, None, an integer, a float or itself.
+
+    Raises :class:`UsageError` for a number that would arrive as another one.
+    """
     if text in ("True", "False"):
         return text == "True"
     if text == "None":
         return None
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        number = read_number(text)
+    except ValueError as error:
+        raise UsageError(f"-p {shortened(name)}: {error}", hint=f"For text say -r {shortened(name)} VALUE.") from None
+    return text if number is None else number
 
 
 def from_yaml(text: str | bytes, where: str) -> dict[str, Any]:
     """Read a YAML mapping; raises :class:`UsageError`, naming `where` it stands."""
     try:
+        _check_size(text)
         found = yaml.load(text, Loader=_Loader)  # noqa: S506  (a kind of SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: not readable as YAML: {_in_one_line(error)}") from None
+    except Exception as error:  # noqa: BLE001  (PyYAML lets through whatever a value that does not fit its tag raises)
+        raise UsageError(
+            f"{where}: not readable as YAML: {_yaml_problem(error)}", hint=_yaml_hint(error, text)
+        ) from None
     return _parameters(found, where)
 
 
 def from_base64(text: str, where: str) -> dict[str, Any]:
     """Read a YAML mapping out of base64."""
     try:
-        decoded = base64.b64decode(text)
+        decoded = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UsageError(f"{where}: not readable as base64: {error}") from None
+        hint = "Text that is not encoded is given with -y, a file with -f."
+        raise UsageError(f"{where}: not readable as base64: {error}", hint=hint) from None
     return from_yaml(decoded, where)
 
 
 def from_file(path: Path, where: str) -> dict[str, Any]:
     """Read a file of parameters: TOML or JSON if it is named so, else YAML."""
     where = f"{where} {path}"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise UsageError(f"{where}: cannot be read: {error.strerror}") from None
+    text = _read(path, where)
     match path.suffix.casefold():
         case ".toml":
             try:
-                return tomllib.loads(text)
-            except tomllib.TOMLDecodeError as error:
-                raise UsageError(f"{where}: not readable as TOML: {error}") from None
+                return _parameters(read_toml(text), where)
+            except ValueError as error:
+                raise UsageError(f"{where}: not readable as TOML: {error}", hint=_hint_toml(text)) from None
         case ".json":
             try:
-                return _parameters(json.loads(text), where)
-            except (ValueError, RecursionError) as error:
-                raise UsageError(f"{where}: not readable as JSON: {error}") from None
+                found = json.loads(text, parse_float=read_float, object_pairs_hook=_each_key_once)
+            except (ValueError, ArithmeticError, RecursionError) as error:
+                said, hint = _json_problem(error, text)
+                raise UsageError(f"{where}: not readable as JSON: {said}", hint=hint) from None
+            return _parameters(found, where)
         case _:
             return from_yaml(text, where)
 
 
 def secret_of_environment(name: str, variable: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Give a secret from an environment variable; raises :class:`UsageError` where it is not set."""
+    """Return a secret from an environment variable; raises :class:`UsageError` where it is not set."""
     if variable not in environment:
         raise UsageError(
             f"--secret {name}: the environment variable {variable} is not set",
@@ -98,32 +158,179 @@ def secret_of_environment(name: str, variable: str, environment: Mapping[str, st
 
 
 def secret_of_file(name: str, path: Path) -> str:
-    """Give a secret from a file, without the newline at the file's end; raises :class:`UsageError`."""
+    """Return a secret from a file, without the newline at the file's end; raises :class:`UsageError`."""
     where = f"--secret-file {name}={path}"
+    return _read_bounded(path, where, LARGEST_SECRET, "utf-8").removesuffix("\n").removesuffix("\r")
+
+
+def _read(path: Path, where: str) -> str:
+    if re.match(r"\w[\w+.-]+:/", str(path)):
+        raise UsageError(
+            f"{where}: a file on this machine is wanted, this is a URL",
+            hint="Download it first: curl -fsS URL | nbrun run … -f /dev/stdin",
+        )
+    try:
+        return _read_bounded(path, where, LARGEST_FILE, "utf-8-sig")
+    except _NotThere as error:
+        text = str(path)
+        hint = "Parameters written out are given with -y 'NAME: VALUE'." if {":", "{"} & set(text) else ""
+        raise UsageError(str(error), hint=hint) from None
+
+
+class _NotThere(UsageError):
+    """There is no such file."""
+
+
+def _read_bounded(path: Path, where: str, largest: int, encoding: str) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST_SECRET + 1)
-    except OSError as error:
-        raise UsageError(f"{where}: cannot be read: {error.strerror}") from None
-    if len(data) > LARGEST_SECRET:
-        raise UsageError(f"{where}: larger than {LARGEST_SECRET} bytes")
+            data = file.read(largest + 1)
+    except FileNotFoundError as error:
+        raise _NotThere(f"{where}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UsageError(f"{where}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > largest:
+        raise UsageError(f"{where}: larger than {largest} bytes", hint=_HINT_LARGE)
     try:
-        return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise UsageError(f"{where}: not UTF-8 text") from None
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{where}: not UTF-8 text ({error.reason} at byte {error.start})", hint="Save it as UTF-8."
+        ) from None
+
+
+def _check_size(text: str | bytes) -> None:
+    """Go through the events of a YAML text; raises for what is nested too deep, holds itself or is too much.
+
+    An alias counts as all that it stands for: ten lines of them can stand for a billion values.
+    """
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []  # the collections around, with the count at their beginning
+    count = 0
+    for event in yaml.parse(text, Loader=_BASE):
+        if isinstance(event, yaml.AliasEvent):
+            name = str(event.anchor)
+            if any(anchor == name for anchor, _ in open_):
+                raise _YamlProblem(f"the value with the anchor &{shortened(name)} holds itself", event.start_mark)
+            count += sizes.get(name, 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, count))
+            count += 1
+            if len(open_) > DEEPEST + 1:
+                raise _YamlProblem(f"nested more than {DEEPEST} levels deep", event.start_mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            if anchor:
+                sizes[anchor] = count - before
+        elif isinstance(event, yaml.ScalarEvent):
+            count += 1
+            if event.anchor:
+                sizes[event.anchor] = 1
+        if count > MOST_VALUES:
+            raise _YamlProblem(f"more than {MOST_VALUES} values, aliases written out", event.start_mark)
+
+
+def _yaml_problem(error: Exception) -> str:
+    """Return in one line what is wrong with a YAML text, and where."""
+    match error:
+        case yaml.MarkedYAMLError():
+            mark = error.problem_mark or error.context_mark
+            said = str(error.problem or error.context or "malformed")
+            said = "more than one document" if said == "but found another document" else said
+            return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark else said
+        case yaml.YAMLError():
+            return _in_one_line(error)
+        case RecursionError():
+            return "nested too deep"
+        case ValueError() | ArithmeticError():
+            return _in_one_line(error)
+        case _:
+            return "a value does not fit its tag"
+
+
+def _yaml_hint(error: Exception, text: str | bytes) -> str:
+    match error:
+        case yaml.MarkedYAMLError():
+            problem = str(error.problem)
+            if "nest" in problem or "holds itself" in problem:
+                return _HINT_DEEP
+            if "aliases written out" in problem:
+                return _HINT_LARGE
+            if "appears twice" in problem:
+                return _HINT_TWICE
+            if "the tag" in problem:
+                return _HINT_PLAIN
+            if "token" in problem and re.search(r"^ *\t", text if isinstance(text, str) else "", re.MULTILINE):
+                return "YAML is indented with spaces, not with tabs."
+            return _HINT_YAML
+        case yaml.YAMLError():
+            return "Save it as UTF-8, without control characters."
+        case ValueError() | ArithmeticError():
+            return _HINT_NUMBER
+        case _:
+            return _HINT_PLAIN
+
+
+def _json_problem(error: Exception, text: str) -> tuple[str, str]:
+    """Return in one line what is wrong with a JSON text and where, and what to do."""
+    match error:
+        case json.JSONDecodeError() if not text.strip():
+            return "the file is empty", "Write {} for no parameters."
+        case json.JSONDecodeError():
+            said = f"line {error.lineno}, column {error.colno}: {error.msg}"
+            if _COMMENT.search(text):
+                return said, "JSON has no comments; a file named .yaml may have them, after a #."
+            return said, "A file named .yaml is read as YAML, which is less strict."
+        case RecursionError():
+            return "nested too deep", _HINT_DEEP
+        case _:
+            said = _in_one_line(error)
+            return said, _HINT_TWICE if "twice" in said else _HINT_NUMBER
+
+
+def _hint_toml(text: str) -> str:
+    if re.search(r"^[\w-]+:\s", text, re.MULTILINE):
+        return "This looks like YAML; name the file .yaml."
+    return 'Write NAME = VALUE, one in each line; text stands in "quotes".'
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shown_name(twice)} appears twice")
+    return found
 
 
 def _parameters(found: Any, where: str) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise UsageError(f"{where}: a mapping of names to values is wanted, this is a {type(found).__name__}")
+        kinds: Mapping[type, str] = {list: "a list", str: "text", int: "a number", float: "a number", bool: "a boolean"}
+        kind = kinds.get(type(found), f"a {type(found).__name__}")
+        raise UsageError(
+            f"{where}: a mapping of names to values is wanted, this is {kind}", hint=_mapping_hint(found, where)
+        )
     for name in found:
         if not isinstance(name, str):
-            shown = name.isoformat() if isinstance(name, date) else repr(name)
+            shown = name.isoformat() if isinstance(name, date) else shortened(repr(name))
             raise UsageError(f"{where}: {shown} is no name of a parameter", hint="Put it into quotes if it is text.")
+    check_values(found, where)
     return found
 
 
+def _mapping_hint(found: Any, where: str) -> str:
+    if not isinstance(found, str):
+        return "Write NAME: VALUE, one in each line."
+    if where == "-y" and re.search(r"\.(?:ya?ml|json|toml)$", found, re.IGNORECASE):
+        return f"A file is given with -f: -f {shortened(found)}"
+    name, sign, value = re.split(r"([=:])", found, maxsplit=1) if re.search("[=:]", found) else (found, "", "")
+    if sign and len(found) <= 60:
+        return f"Write a colon and a space: {name.strip()}: {value.strip()}"
+    return "Write NAME: VALUE, with a space after the colon."
+
+
 def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return "an integer has more than 4300 digits" if "integer string conversion" in text else shortened(text, 200)

@@ -9,6 +9,7 @@ import click
 from nbrun.cli.parameters import Duration
 from nbrun.core.batch_words import Cause, Order, Shard
 from nbrun.core.matrix import read_axes
+from nbrun.core.sizes import parse_count
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -23,7 +24,7 @@ class Jobs(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Give the text."""
         text = str(value)
-        if text != AUTO and not (text.isdecimal() and int(text) > 0):
+        if text != AUTO and parse_count(text) is None:
             self.fail(f"{text!r} is neither a number from 1 nor {AUTO}", param, ctx)
         return text
 

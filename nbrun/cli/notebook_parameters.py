@@ -115,7 +115,7 @@ def _read(options: dict[str, Any]) -> dict[str, Any]:
         found |= parameter_files.from_file(Path(path), "-f")
     for text in options["parameters_yaml"]:
         found |= parameter_files.from_yaml(text, "-y")
-    return found | {name: parameter_files.guessed(text) for name, text in options["parameters"]}
+    return found | {name: parameter_files.guessed(name, text) for name, text in options["parameters"]}
 
 
 def _secrets(options: dict[str, Any]) -> dict[str, str]:

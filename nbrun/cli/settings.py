@@ -7,7 +7,7 @@ it are relative to the file.
 
 import os
 import posixpath
-import tomllib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from nbrun.cli.batching import Jobs
 from nbrun.cli.destinations import CHOICES
 from nbrun.cli.parameters import Duration, Size
 from nbrun.cli.speed import Depth
+from nbrun.core.parameter_limits import check_values, read_toml
 from nbrun.core.settings import JobSetting, Kind, Option, Settings, Wrong, line_of, read_settings
 from nbrun.errors import UsageError
 
@@ -48,6 +49,9 @@ EACH = {
     "no-loss-note": ("note_loss", True),
 }
 """The options that may differ between notebooks: the key of RunOptions, and whether it means the opposite."""
+LARGEST = 1 << 20
+"""Bytes that a file of settings may have."""
+_HINT_OTHER = "--config FILE reads settings from another file, --no-config reads none."
 _NOT_SETTINGS = ("config", "no-config", "matrix", "help")
 _PATHS = ("PATH", "FILE", "DIR")
 _META = "nbrun.project"
@@ -237,12 +241,19 @@ def project_of(file: Path | None, known: Sequence[Option]) -> Project:
         return Project()
     path, text, table, root = found
     try:
-        return Project(path.parent.absolute(), read_settings(table, known))
+        settings = read_settings(table, known)
     except Wrong as wrong:
         line = line_of(text, wrong.where, root)
         where = ".".join(str(part) for part in (*root, *wrong.where))
         at = f"{path}, line {line}" if line else str(path)
         raise UsageError(f"{at}: {where}: {wrong}", hint=wrong.hint) from None
+    for parameters in (
+        settings.parameters,
+        *(override.parameters for override in settings.overrides),
+        *(values for job in settings.jobs.values() for values in (job.parameters, job.matrix)),
+    ):
+        check_values(parameters, str(path))
+    return Project(path.parent.absolute(), settings)
 
 
 def _nearest() -> tuple[Path, str, Any, Sequence[str]] | None:
@@ -258,19 +269,55 @@ def _nearest() -> tuple[Path, str, Any, Sequence[str]] | None:
 
 
 def _table_in(path: Path, *, asked_for: bool) -> tuple[Path, str, Any, Sequence[str]] | None:
-    """Give the path, the text, the table of settings and its keys; None for a pyproject that has none."""
+    """Return the path, the text, the table of settings and its keys; None for a pyproject that has none."""
     try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: the settings cannot be read: {error.strerror}", hint=_HINT_OTHER) from None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start})", hint=f"Save it as UTF-8. {_HINT_OTHER}"
+        ) from None
+    if len(data) > LARGEST:
+        raise UsageError(f"{path}: larger than {LARGEST} bytes", hint=_HINT_OTHER)
+    try:
+        content = read_toml(text)
+    except ValueError as error:
         if not asked_for and path.name == "pyproject.toml" and "nbrun" not in text:
             return None
-        raise UsageError(f"{path}: no TOML: {error}") from None
-    if path.name != "pyproject.toml":
-        return path, text, content, ()
+        raise UsageError(f"{path}: not readable as TOML: {error}", hint=_HINT_OTHER) from None
     tool = content.get("tool")
-    if not isinstance(tool, dict) or "nbrun" not in tool:
-        return (path, text, {}, ()) if asked_for else None
-    return path, text, tool["nbrun"], ("tool", "nbrun")
+    ours = tool.get("nbrun") if isinstance(tool, dict) else None
+    if path.name != "pyproject.toml":
+        if ours is not None and "nbrun" not in content:
+            raise UsageError(
+                f"{_at(path, text, ('tool', 'nbrun'))}: [tool.nbrun] is for pyproject.toml",
+                hint=f"In {path.name} the same settings stand at the top: without [tool.nbrun], and [parameters] for "
+                "[tool.nbrun.parameters].",
+            )
+        if isinstance(content.get("nbrun"), dict):
+            raise UsageError(
+                f"{_at(path, text, ('nbrun',))}: there is no table [nbrun]",
+                hint=f"In {path.name} settings stand at the top, in pyproject.toml below [tool.nbrun].",
+            )
+        return path, text, content, ()
+    if isinstance(content.get("nbrun"), dict):
+        raise UsageError(
+            f"{_at(path, text, ('nbrun',))}: [nbrun] is not read", hint="In pyproject.toml, write [tool.nbrun]."
+        )
+    if ours is None:
+        if asked_for:
+            raise UsageError(
+                f"{path}: there is no [tool.nbrun] in it", hint="--config names a file of settings; write them there."
+            )
+        return None
+    return path, text, ours, ("tool", "nbrun")
+
+
+def _at(path: Path, text: str, where: Sequence[str]) -> str:
+    """Name a file with the line where the first table at or below `where` begins."""
+    header = re.search(rf"^[ \t]*\[+[ \t]*{'[ .]*'.join(map(re.escape, where))}\b", text, re.MULTILINE)
+    line = text.count("\n", 0, header.end()) + 1 if header else line_of(text, tuple(where))
+    return f"{path}, line {line}" if line else str(path)

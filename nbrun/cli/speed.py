@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict
 import click
 
 from nbrun.cli.parameters import Function
+from nbrun.core.sizes import parse_count
 from nbrun.errors import UsageError
 
 
@@ -23,12 +24,10 @@ class Depth(click.ParamType[int | str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
         """Give the number, or ``auto``."""
-        if str(value).isascii() and str(value).isdecimal() and int(value) > 0:
-            return int(value)
-        return (
-            "auto"
-            if value == "auto"
-            else self.fail(f"{value!r} is neither a number of cells, 1 or more, nor auto", param, ctx)
+        if value == "auto":
+            return "auto"
+        return parse_count(str(value)) or self.fail(
+            f"{value!r} is neither a number of cells, 1 or more, nor auto", param, ctx
         )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from nbrun.core.sizes import parse_count
 from nbrun.errors import UsageError
 
 
@@ -34,6 +35,7 @@ class Shard:
     def parse(cls, text: str) -> Self:
         """Read ``2/3``; raises :class:`UsageError`."""
         number, _, total = text.partition("/")
-        if not (number.strip().isdecimal() and total.strip().isdecimal() and 1 <= int(number) <= int(total)):
-            raise UsageError(f"--shard {text}: no part of a whole", hint="Write --shard 1/3, 2/3 and 3/3.")
-        return cls(int(number), int(total))
+        part, whole = parse_count(number), parse_count(total)
+        if part is None or whole is None or part > whole:
+            raise UsageError(f"--shard {text[:40]}: no part of a whole", hint="Write --shard 1/3, 2/3 and 3/3.")
+        return cls(part, whole)

@@ -46,18 +46,23 @@ def _in_python(source: str) -> Sequence[Declaration] | None:
     source = _MAGIC.sub(r"\1pass", source)
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
+        return _declared(source, tree)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the parser has no memory for what is nested deep
         return None
+
+
+def _declared(source: str, tree: ast.Module) -> Sequence[Declaration]:
     comments = dict(_comments(source))
+    lines = [line.encode() for line in re.split(r"(?<=\n)|(?<=\r)(?!\n)", source)]
     found = []
     for statement in tree.body:
         comment = comments.get(statement.end_lineno or 0, "")
         match statement:
             case ast.AnnAssign(ast.Name(name), annotation, value):
-                default = ast.get_source_segment(source, value) or "" if value else ""
+                default = _segment(lines, value) if value else ""
                 found.append(Declaration(name, of_annotation(annotation), default, comment))
             case ast.Assign(targets, value):
-                default = ast.get_source_segment(source, value) or ""
+                default = _segment(lines, value)
                 type_, comment = _inferred(value, comment)
                 names = [target.id for target in targets if isinstance(target, ast.Name)]
                 found += [Declaration(name, type_, default, comment) for name in names]
@@ -67,6 +72,15 @@ def _in_python(source: str) -> Sequence[Declaration] | None:
             case _:
                 pass
     return found
+
+
+def _segment(lines: Sequence[bytes], node: ast.expr) -> str:
+    """Return the source of a node; :func:`ast.get_source_segment` splits all of the source for each one."""
+    first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+    start, end = node.col_offset, node.end_col_offset
+    if first == last:
+        return lines[first][start:end].decode()
+    return b"".join([lines[first][start:], *lines[first + 1 : last], lines[last][:end]]).decode()
 
 
 def _inferred(value: ast.expr, comment: str) -> tuple[DeclaredType, str]:
@@ -104,6 +118,9 @@ _ASSIGNMENT = re.compile(
         \s*(?:<-|:?=(?!=))\s*(?P<rest>.*)""",
     re.VERBOSE,
 )
+_SIGN = re.compile("<-|=")
+_LONGEST_TARGET = 500
+"""Characters before the sign of an assignment."""
 _BEHIND = re.compile(r"""((?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^"'])*?)(?:;?\s*(?:%s)\s*(.*))?""")
 _COMMENT_SIGNS = {"r": "#", "julia": "#", "bash": r"(?<=\s)\#", "powershell": "#", "matlab": "%", "octave": "[%#]"}
 _TEXT = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""")
@@ -115,7 +132,9 @@ _ONE_KIND_OF_NUMBER = {"r", "javascript", "typescript", "matlab", "octave", "pow
 def _by_lines(source: str, language: str) -> Iterator[Declaration]:
     behind = re.compile(_BEHIND.pattern % _COMMENT_SIGNS.get(language, "//"), re.DOTALL)
     for line in source.splitlines():
-        if not (found := _ASSIGNMENT.fullmatch(line)):
+        sign = _SIGN.search(line)
+        # Without the bound, a long line of blanks costs the pattern the square of its length.
+        if not sign or sign.start() > _LONGEST_TARGET or not (found := _ASSIGNMENT.fullmatch(line)):
             continue
         split = behind.fullmatch(found["rest"])
         default, comment = (split[1], split[2]) if split else (found["rest"], "")

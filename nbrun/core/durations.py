@@ -19,6 +19,8 @@ def parse_duration(text: str) -> float:
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(bare))
     else:
         raise ValueError(f"{text!r} is no duration; write 90, 90s, 5m, 1h30m, or none")
+    if math.isinf(seconds):
+        raise ValueError(f"{text[:40]}… is beyond all durations; write none for no limit")
     if seconds <= 0:
         raise ValueError(f"{text!r} is no time at all; write none for no limit")
     return seconds

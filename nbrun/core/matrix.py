@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from nbrun.core.parameter_limits import read_number, shortened
 from nbrun.errors import UsageError
 
 _WORDS: Mapping[str, Any] = {"None": None, "none": None, "null": None, "True": True, "true": True} | {
@@ -15,15 +16,14 @@ LONGEST = 10_000
 
 
 def typed(text: str) -> Any:
-    """Give the value that a person means by `text`: a number, a truth value, nothing, else the text itself."""
+    """Return the value that a person means by `text`: a number, a truth value, nothing, else the text itself.
+
+    Raises ValueError for a number that would arrive as another one.
+    """
     if text in _WORDS:
         return _WORDS[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    number = read_number(text)
+    return text if number is None else number
 
 
 def read_axes(given: Iterable[str]) -> dict[str, Sequence[Any]]:
@@ -33,10 +33,15 @@ def read_axes(given: Iterable[str]) -> dict[str, Sequence[Any]]:
         name, equals, values = text.partition("=")
         name = name.strip()
         if not equals or not name or not values.strip():
-            raise UsageError(f"--matrix {text}: no name with values", hint="Write --matrix region=EU,US")
+            raise UsageError(f"--matrix {shortened(text)}: no name with values", hint="Write --matrix region=EU,US")
         if name in axes:
-            raise UsageError(f"--matrix {text}: {name} was given before", hint=f"Put all values of {name} into one.")
-        axes[name] = [typed(value.strip()) for value in values.split(",")]
+            raise UsageError(
+                f"--matrix {shortened(text)}: {name} was given before", hint=f"Put all values of {name} into one."
+            )
+        try:
+            axes[name] = [typed(value.strip()) for value in values.split(",")]
+        except ValueError as error:
+            raise UsageError(f"--matrix {shortened(name)}: {error}", hint="Give it with -r, or in a file.") from None
     return axes
 
 

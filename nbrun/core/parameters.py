@@ -14,6 +14,7 @@ from typing import Any
 from nbrun.core.declarations import Declaration, declarations_in
 from nbrun.core.document import Cell, Document
 from nbrun.core.literals_base import LiteralWriter
+from nbrun.core.parameter_limits import check_values, shown_name, shown_value
 from nbrun.errors import UsageError
 
 PARAMETERS_TAG = "parameters"
@@ -69,14 +70,14 @@ def checked(
     for name, value in given.items():
         declaration = known.named(name)
         if declaration is None:
-            problems.append(f"there is no parameter {name!r}{_nearest(name, known)}")
+            problems.append(f"there is no parameter {shown_name(name)}{_nearest(name, known)}")
             continue
         if declaration.constant:
             problems.append(f"parameter {name!r} is declared with const, so that it cannot be set; let would do")
         values[name] = declaration.type.adapt(value)
         if not declaration.type.accepts(values[name]):
             problems.append(
-                f"parameter {name!r} is declared as {declaration.type}, and {_shown(value)} is {_kind(value)}"
+                f"parameter {name!r} is declared as {declaration.type}, and {shown_value(value)} is {_kind(value)}"
             )
             if "str" in str(declaration.type) and isinstance(value, (bool, int, float)):
                 hints.append(f"For text say -r {name} VALUE.")
@@ -94,6 +95,7 @@ def set_parameters(
 
     Raises :class:`UsageError`; the notebook is as it was then.
     """
+    check_values(given, where)
     known = declared(document, language)
     values, warnings = checked(given, known, where, allow_new=allow_new)
     try:
@@ -139,11 +141,6 @@ def _nearest(name: str, known: Declared) -> str:
     by_case = {each.name.casefold(): each.name for each in known.parameters}
     near = near or [by_case[alike] for alike in (name.casefold(),) if alike in by_case]
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _kind(value: Any) -> str:

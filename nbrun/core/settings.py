@@ -11,7 +11,9 @@ from enum import Enum
 from typing import Any
 
 from nbrun.core.durations import parse_duration
+from nbrun.core.parameter_limits import shown_value
 
+LARGEST_INTEGER = 10**9
 Path = tuple[str | int, ...]
 """Where something stands in the file: keys, and positions in lists."""
 
@@ -151,7 +153,7 @@ def _value(option: Option, value: Any, where: Path) -> Any:
         case Kind.FLAG:
             right = isinstance(value, bool)
         case Kind.INTEGER:
-            right = isinstance(value, int) and not isinstance(value, bool)
+            right = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_INTEGER
         case Kind.TEXT:
             right = isinstance(value, str)
         case Kind.TEXTS:
@@ -162,13 +164,13 @@ def _value(option: Option, value: Any, where: Path) -> Any:
             right = isinstance(value, str) or number
             if right:
                 try:
-                    return parse_duration(str(value))
+                    return parse_duration(value if isinstance(value, str) else shown_value(value))
                 except ValueError as error:
                     raise Wrong(where, str(error)) from None
     if not right:
-        raise Wrong(where, f"takes {option.kind.value}, not {value!r}")
+        raise Wrong(where, f"takes {option.kind.value}, not {shown_value(value)}")
     if option.choices and value not in option.choices:
-        raise Wrong(where, f"takes {', '.join(option.choices)}, not {value!r}")
+        raise Wrong(where, f"takes {', '.join(option.choices)}, not {shown_value(value)}")
     return value
 
 

@@ -1,5 +1,6 @@
 """Sizes as people write them: ``500000``, ``500kB``, ``50MB``, ``1.5GiB``; ``none`` for no limit."""
 
+import math
 import re
 
 MAX_RESPONSE = 2 << 30
@@ -19,7 +20,16 @@ def parse_size(text: str) -> int | None:
     match = _SHAPE.fullmatch(bare)
     if match is None:
         raise ValueError(f"{text!r} is no size; write 500kB, 50MB, 1.5GB, or none")
-    return round(float(match.group(1)) * _UNITS[match.group(2) or ""])
+    size = float(match.group(1)) * _UNITS[match.group(2) or ""]
+    if math.isinf(size):
+        raise ValueError(f"{text[:40]}… is beyond all sizes; write none for no limit")
+    return round(size)
+
+
+def parse_count(text: str) -> int | None:
+    """Return the whole number from 1 to 999999999 that `text` is written as, None for anything else."""
+    bare = text.strip()
+    return int(bare) or None if re.fullmatch(r"[0-9]{1,9}", bare) else None
 
 
 def spell_size(size: int) -> str:

@@ -44,9 +44,14 @@ class DeclaredType:
 UNKNOWN = DeclaredType()
 
 
+LONGEST = 1000
+"""Characters of an annotation that is understood; a longer one takes everything."""
+
+
 def of_annotation(node: ast.expr) -> DeclaredType:
-    """Give the type that a Python annotation names."""
-    return DeclaredType(_spelt(node), _reader(node))
+    """Return the type that a Python annotation names."""
+    name = _spelt(node)
+    return DeclaredType(name, _reader(node)) if len(name) <= LONGEST else UNKNOWN
 
 
 def of_value(value: Any) -> DeclaredType:
@@ -131,7 +136,7 @@ def _reader(node: ast.expr) -> Accepts | None:
 def _quoted(text: str) -> Accepts | None:
     try:
         return _reader(ast.parse(text, mode="eval").body)
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 

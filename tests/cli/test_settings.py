@@ -89,7 +89,7 @@ def test_what_is_said_of_some_notebooks_becomes_an_override_less_what_was_typed(
     [
         ("[tool.nbrun]\n\ncell-timout = 5\n", "pyproject.toml, line 3: tool.nbrun.cell-timout: is no setting"),
         ("[tool.nbrun]\nretries = 'x'\n", "line 2: tool.nbrun.retries: takes a whole number"),
-        ("[tool.nbrun\n", "no TOML"),
+        ("[tool.nbrun\n", "not readable as TOML"),
     ],
 )
 def test_what_is_wrong_is_told_with_file_and_line(text: str, said: str, here: Path) -> None:
@@ -136,3 +136,52 @@ def test_every_option_for_single_notebooks_is_an_option_and_a_key() -> None:
 def test_the_published_schema_is_that_of_the_options() -> None:
     published = json.loads((ROOT / "docs" / "nbrun.schema.json").read_text())
     assert published == json.loads(json.dumps(schema(options_of(command)))), "run python docs/reference.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said", "hint"),
+    [
+        ("nbrun.toml", b"[tool.nbrun]\njobs = 2\n", "line 1: [tool.nbrun] is for pyproject.toml", "at the top"),
+        ("nbrun.toml", b"\n[tool.nbrun.parameters]\na = 2\n", "line 2: [tool.nbrun] is for", "at the top"),
+        ("nbrun.toml", b"[nbrun]\njobs = 2\n", "line 1: there is no table [nbrun]", "at the top"),
+        ("pyproject.toml", b"[nbrun]\njobs = 2\n", "line 1: [nbrun] is not read", "[tool.nbrun]"),
+        ("pyproject.toml", b"[project]\nname = 'x'\n", "there is no [tool.nbrun] in it", "--config"),
+        ("nbrun.toml", b"a = " + b"[" * 100_000, "not readable as TOML: ", "--no-config"),
+        ("nbrun.toml", b"a" + b".a" * 100_000 + b" = 1", "more than 100 parts", "--no-config"),
+        ("nbrun.toml", b"retries = 0x" + b"f" * 20_000, "takes a whole number|more than 4300 digits|no setting", ""),
+        ("nbrun.toml", b"retries = " + b"9" * 20_000, "more than 4300 digits", "--no-config"),
+        ("nbrun.toml", b"kernel = 0x" + b"f" * 20_000, "takes text, not an integer of more than 4300 digits", ""),
+        ("nbrun.toml", b"timeout = 0x" + b"f" * 20_000, "nbrun.toml, line 1: timeout: ", ""),
+        ("nbrun.toml", b'timeout = "' + b"9" * 400 + b'"', "beyond all durations", ""),
+        ("nbrun.toml", b"timeout = nan", "is no duration", ""),
+        ("nbrun.toml", b"parameters.x = 0x" + b"f" * 20_000, "parameter 'x': an integer of more than", "-r NAME"),
+        ("nbrun.toml", b"[batch.n]\nnotebooks=['a']\nmatrix.x=[0x" + b"f" * 20_000 + b"]", "'x': an integer of", ""),
+        ("nbrun.toml", b"\xff\xfej\x00", "not UTF-8 text", "Save it as UTF-8"),
+        ("nbrun.toml", b"#" * (1 << 20) + b"\n", "larger than 1048576 bytes", "--config"),
+        ("nbrun.toml", b"jobs = 1\njobs = 2", "not readable as TOML: Cannot overwrite", "--no-config"),
+    ],
+)  # fmt: skip
+def test_a_file_of_settings_that_cannot_count_is_told_with_what_to_do(
+    here: Path, name: str, content: bytes, said: str, hint: str
+) -> None:
+    (here / name).write_bytes(content)
+    error = call("run", "a.ipynb", "--config", name).exception
+    assert isinstance(error, NbrunError)
+    assert any(each in str(error) for each in said.split("|")), error
+    assert hint in error.hint
+    assert len(str(error)) < 300
+
+
+def test_a_byte_order_mark_before_settings_is_no_part_of_them(here: Path) -> None:
+    (here / "nbrun.toml").write_bytes(b"\xef\xbb\xbfretries = 2\n")
+    assert given("x")[0]["retries"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-j", "9" * 5000), ("--pipeline", "9" * 5000), ("--max-output", "9" * 400), ("--timeout", "9" * 400),
+     ("--retries", "9" * 5000), ("--save-every", "9" * 400)],
+)  # fmt: skip
+def test_a_number_that_no_run_can_mean_is_a_wrong_call(arguments: tuple[str, str], here: Path) -> None:
+    with pytest.raises(click.UsageError):
+        given("a.ipynb", *arguments)

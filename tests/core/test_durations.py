@@ -52,3 +52,8 @@ def test_what_is_spelled_never_counts_sixty_of_anything(seconds: float) -> None:
 @given(st.integers(1, 10**6))
 def test_whole_seconds_are_read_as_they_are_written(seconds: int) -> None:
     assert parse_duration(str(seconds)) == parse_duration(f"{seconds}s") == seconds
+
+
+def test_a_duration_beyond_the_numbers_is_no_missing_limit() -> None:
+    with pytest.raises(ValueError, match="beyond all durations"):
+        parse_duration("9" * 400)

@@ -50,3 +50,9 @@ def test_an_axis_without_values_and_a_matrix_without_end_are_told() -> None:
 def test_a_run_is_named_after_its_combination() -> None:
     assert run_name("report.ipynb", {"region": "EU", "year": 2025}) == "report.ipynb [region=EU, year=2025]"
     assert run_name("report.ipynb", {}) == "report.ipynb"
+
+
+@pytest.mark.parametrize("text", ["x=" + "9" * 20_000, "x=1,1e400"])
+def test_a_number_that_would_arrive_as_another_one_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--matrix x: "):
+        read_axes([text])

@@ -237,3 +237,44 @@ def test_tags_that_are_no_list_are_no_tags() -> None:
 def test_what_is_recorded_is_json() -> None:
     given = {"a": float("nan"), "b": [float("inf"), -float("inf"), 1.5], "c": {1: date(2026, 1, 2)}, "d": None}
     assert recordable(given) == {"a": "NaN", "b": ["Infinity", "-Infinity", 1.5], "c": {"1": "2026-01-02"}, "d": None}
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("x = " + "[" * 5000 + "]" * 5000, None),
+        ("x: " + "|".join(["int"] * 5000) + " = 1", None),
+        ("x: " + "list[" * 60 + "int" + "]" * 60 + " = 1", ["x"]),
+        ("x: Literal[" + "1," * 1000 + "] = 1", ["x"]),
+        ('x: "' + "[" * 5000 + '" = 1', ["x"]),
+        ('x: "a\\0" = 1', ["x"]),
+        ("\n".join(f"x{i} = {i}" for i in range(3000)), [f"x{i}" for i in range(3000)]),
+    ],
+    ids=["nested", "union", "generic", "long", "quoted", "nul", "many"],
+)
+def test_an_odd_declaration_is_read_or_left_and_costs_little(source: str, names: list[str] | None) -> None:
+    found = declarations_in(source, "python")
+    assert (None if found is None else [each.name for each in found]) == names
+    for each in found or ():
+        each.type.accepts(1)
+
+
+def test_a_long_line_of_another_language_costs_little() -> None:
+    blanks = " " * 20_000
+    assert declarations_in(f"x :{blanks}y", "r") == []
+    assert [each.name for each in declarations_in(f"x : a{' ' * 400}= 1\n{blanks}y = 1\nz <- 2", "r") or ()] == [
+        "x",
+        "z",
+    ]
+
+
+def test_a_default_over_several_lines_is_shown_as_it_stands() -> None:
+    (found,) = declarations_in("x = [\r\n  'é', 1,\r\n]", "python") or ()
+    assert found.default == "[\r\n  'é', 1,\r\n]"
+
+
+def test_values_that_no_cell_can_hold_are_refused_with_the_notebooks_name() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(UsageError, match=r"^nb.ipynb: parameter 'region' is nested"):
+        set_parameters(document(), {"region": loop}, PYTHON, "python", "nb.ipynb", allow_new=True)

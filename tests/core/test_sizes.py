@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.sizes import parse_size, spell_size
+from nbrun.core.sizes import parse_count, parse_size, spell_size
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,15 @@ def test_what_is_spelt_is_near_what_is_read_back(size: int) -> None:
         back = parse_size(spelt)
         assert back is not None
         assert abs(back - size) <= 0.05 * size
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("1", 1), (" 12 ", 12), ("0", None), ("-1", None), ("9" * 5000, None), ("²", None)]
+)
+def test_a_count_is_a_whole_number_from_1(text: str, count: int | None) -> None:
+    assert parse_count(text) == count
+
+
+def test_a_size_beyond_the_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="beyond all sizes"):
+        parse_size("9" * 400)
