@@ -1,22 +1,26 @@
-"""The examination behind ``nbrun doctor``: the steps of a run, each tried and told of."""
+"""The examination behind ``nbrun doctor``: the steps of a run, each tried and reported.
+
+On a server that outlives the run, it also lists the sessions that killed nbruns left, and ends them on request.
+"""
 
 import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nbrun.core.codec import Subprotocol
-from nbrun.core.sizes import MAX_FRAME, MAX_RESPONSE
-from nbrun.errors import ExitCode, NbrunError, NotFound
+from nbrun.errors import ExitCode, NbrunError, NotFound, ServerUnreachable
 from nbrun.jupyter.client import Client, connect
+from nbrun.jupyter.contents import ContentsModel
 from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http import HttpOptions
 from nbrun.jupyter.server import Server
+from nbrun.left_sessions import SECONDS_BETWEEN_LOOKS, Cleaned, LeftSession, end_left, find_left, is_upload
 
 RATE_LIMIT_HINT = (
     "A stock server drops output beyond 1000 messages or 1 MB of text a second, and does not tell the kernel. Its "
@@ -33,6 +37,14 @@ SAVE_HINT = (
     "(client_max_body_size). What is refused goes to a rescue file here; "
     "`nbrun run --max-output 50MB` keeps each cell's outputs small."
 )
+GATEWAY_HINT = (
+    "It is a kernel gateway, or works like one: paths on the server and --upload need files. Pipe the notebook "
+    "through: `nbrun run - --server URL < in.ipynb > out.ipynb`."
+)
+UNLISTED_HINT = (
+    "A kernel gateway lists its sessions only with --JupyterWebsocketPersonality.list_kernels=True; "
+    "elsewhere the token may lack the permission."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,7 @@ class Finding:
 
 
 Show = Callable[[Finding], None]
+Wait = Callable[[float], Awaitable[object]]
 
 
 async def examine(
@@ -52,31 +65,32 @@ async def examine(
     *,
     token: str | None = None,
     password: str | None = None,
-    ca_file: Path | None = None,
-    verify: bool = True,
-    limits: tuple[int | None, int | None] = (MAX_RESPONSE, MAX_FRAME),
+    options: HttpOptions | None = None,
     kernel: str | None = None,
+    clean: Wait | None = None,
     show: Show,
 ) -> ExitCode | None:
     """Try everything that a run needs and `show` what is found; return the exit code of what is bad, or None.
 
-    `limits` are those of a response body and of a kernel's message, in bytes.
+    With `clean`, end the sessions on the server that killed nbruns left; it waits between the two looks at them.
     """
+    failure: ExitCode | None = None
     try:
         if address is None:
-            opening = _private(show)
-        else:
-            options = HttpOptions(ca_file, verify=verify, max_response=limits[0], max_frame=limits[1])
-            opening = _existing(address, token, password, options, show)
-        async with opening as server:
+            async with _private(show) as server:
+                await _examine_kernels(server, kernel, show)
+            return None
+        async with _existing(address, token, password, options, show) as server:
+            files = await examine_files(server.client, show)
+            failure = await examine_left(server.client, files or (), show, clean)
             await _examine_kernels(server, kernel, show)
-            if address is not None:
-                show(Finding(None, "limits on output cannot be read over the API", RATE_LIMIT_HINT))
+            show(Finding(None, "limits on output cannot be read over the API", RATE_LIMIT_HINT))
+            if files is not None:
                 show(Finding(None, "neither can the size of a notebook that may be saved", SAVE_HINT))
     except NbrunError as error:
         show(Finding(good=False, text=str(error), hint=error.hint))
         return error.exit_code
-    return None
+    return failure
 
 
 @contextlib.asynccontextmanager
@@ -94,7 +108,7 @@ async def _private(show: Show) -> AsyncIterator[Server]:
 
 @contextlib.asynccontextmanager
 async def _existing(
-    address: str, token: str | None, password: str | None, options: HttpOptions, show: Show
+    address: str, token: str | None, password: str | None, options: HttpOptions | None, show: Show
 ) -> AsyncIterator[Server]:
     began = _now()
     async with connect(Endpoint.parse(address, token, password), options=options) as client:
@@ -107,13 +121,79 @@ async def _existing(
         with contextlib.suppress(NbrunError):  # servers before 2.0 know nobody
             who = f" and takes us for {(await client.me()).username}"
         show(Finding(good=True, text=f"it accepts {how}{who}"))
-        try:
-            await client.contents.directory()
-        except NotFound:
-            hint = "Is it a kernel gateway? nbrun loads notebooks from the server, those that it uploads too."
-            raise NotFound("it serves no files, so no notebook can be run on it", hint=hint) from None
-        show(Finding(good=True, text="it serves files"))
         yield Server(client)
+
+
+async def examine_files(client: Client, show: Show) -> Sequence[ContentsModel] | None:
+    """Return what is in the server's root folder; None where it serves no files."""
+    try:
+        entries = await client.contents.directory()
+    except NotFound:
+        show(Finding(None, "it serves no files, so only notebooks that come through a pipe can be run", GATEWAY_HINT))
+        return None
+    show(Finding(good=True, text="it serves files"))
+    return entries
+
+
+async def examine_left(
+    client: Client,
+    files: Sequence[ContentsModel],
+    show: Show,
+    clean: Wait | None,
+) -> ExitCode | None:
+    """List the sessions of nbrun and, with the wait that is `clean`, end those that were left.
+
+    `files` is what is in the server's root folder. Return the exit code of what could not be done, or None.
+    """
+    try:
+        found = await find_left(client)
+        if clean is None:
+            _show_left(client, found, show)
+            cleaned: Sequence[Cleaned] = ()
+        else:
+            if any(not left.obstacle for left in found):
+                show(Finding(None, f"sessions of killed nbruns are looked at again in {SECONDS_BETWEEN_LOOKS:.0f} s"))
+            cleaned = await end_left(client, found, clean)
+            _show_cleaned(cleaned, show)
+    except ServerUnreachable:
+        raise
+    except NbrunError as error:
+        text = f"its sessions cannot be listed, so those that killed nbruns left are unknown: {error}"
+        show(Finding(None if clean is None else False, text, UNLISTED_HINT))
+        return None if clean is None else error.exit_code
+    used = {left.session.path.strip("/").partition("/")[0] for left in found}
+    gone = {one.left.session.path.strip("/").partition("/")[0] for one in cleaned if one.is_ended and not one.files}
+    for entry in files:
+        if entry.type == "directory" and is_upload(entry.name) and entry.name not in used | gone:
+            when = f", last changed {entry.last_modified:%Y-%m-%d %H:%M} UTC" if entry.last_modified else ""
+            hint = "A run with --upload and --cwd may still need it. If there is none, delete the folder yourself."
+            show(Finding(None, f"{entry.name}/ is a folder that --upload made, without a session{when}", hint))
+    return next((one.error.exit_code for one in cleaned if one.error), None)
+
+
+def _show_left(client: Client, found: Sequence[LeftSession], show: Show) -> None:
+    for left in found:
+        if left.obstacle:
+            show(Finding(None, f"a session of nbrun: {left}: {left.obstacle}"))
+        else:
+            hint = f"`nbrun doctor --server {client.endpoint.base_url} --clean` ends it."
+            show(Finding(None, f"a killed nbrun left a session: {left}", hint))
+    if not found:
+        show(Finding(good=True, text="no nbrun has left a session on it"))
+
+
+def _show_cleaned(cleaned: Sequence[Cleaned], show: Show) -> None:
+    for one in cleaned:
+        if one.error is not None:
+            show(Finding(good=False, text=f"could not be ended: {one.left}: {one.error}", hint=one.error.hint))
+        elif one.left.obstacle:
+            show(Finding(None, f"left alone: {one.left}: {one.left.obstacle}"))
+        else:
+            show(Finding(good=True, text=f"ended: {one.left}"))
+            if one.files:
+                show(Finding(None, f"files that its notebook wrote are left in {one.files}"))
+    if not any(one.is_ended or one.error for one in cleaned):
+        show(Finding(good=True, text="no session of a killed nbrun is there to be ended"))
 
 
 async def _examine_kernels(server: Server, wanted: str | None, show: Show) -> None:

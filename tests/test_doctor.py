@@ -72,12 +72,21 @@ async def test_an_old_server_lacks_what_it_lacks(found: Found, tmp_path: Path) -
     assert "as JSON" in found.texts(good=True)
 
 
-async def test_a_gateway_serves_no_files_and_that_is_the_end_of_it(found: Found, tmp_path: Path) -> None:
-    with kernel_gateway(tmp_path) as server:
-        assert await examine(server.url, token=server.token, show=found.show) == ExitCode.SERVER
-        assert server.get("api/kernels") == []
-    assert "it serves no files" in found.texts(good=False)
-    assert "gateway" in found.findings[-1].hint
+@pytest.mark.parametrize("lists", [True, False], ids=["lists its kernels", "as it is by default"])
+async def test_a_gateway_serves_no_files_and_can_run_notebooks_from_a_pipe(
+    found: Found, tmp_path: Path, lists: bool
+) -> None:
+    with kernel_gateway(tmp_path, lists=lists) as server:
+        assert await examine(server.url, token=server.token, show=found.show) is None
+        if lists:
+            assert server.get("api/kernels") == []
+    assert "it serves no files" in found.texts(None)
+    [hint] = [finding.hint for finding in found.findings if "serves no files" in finding.text]
+    assert "nbrun run - --server" in hint
+    assert "kernel python3 answers" in found.texts(good=True)
+    assert found.texts(good=False) == ""
+    assert ("cannot be listed" in found.texts(None)) is not lists
+    assert "notebook that may be saved" not in found.texts(None)
 
 
 async def test_where_nobody_answers_that_is_what_is_found(found: Found) -> None:

@@ -12,20 +12,32 @@ from typing import Any
 import click
 
 from nbrun.cli.parameters import find_password, find_token, server_options
-from nbrun.errors import ExitCode
+from nbrun.errors import ExitCode, UsageError
 
 
 @click.command("doctor", short_help="Check a server, or this machine, before a run.")
 @server_options
 @click.option("-k", "--kernel", metavar="NAME", help="Try this kernel; the server's default otherwise.")
-def command(server: str | None, kernel: str | None, token_file: Path | None, **tls: Any) -> int:
+@click.option(
+    "--clean",
+    is_flag=True,
+    help="End the sessions that killed nbruns left on --server: their owner mark has expired, nobody is connected at "
+    "two looks 30 s apart, and the kernel is idle.",
+)
+def command(server: str | None, kernel: str | None, token_file: Path | None, *, clean: bool, **connection: Any) -> int:
     """Check a server, or without --server this machine, before a run.
 
-    Starts a kernel and ends it again; touches no file. Exit code 0 when a notebook can be run, else 2, 4 or 5.
+    Starts a kernel and ends it again; touches no file. On a server it lists the sessions that killed nbruns left.
+    Exit code 0 when a notebook can be run and --clean has ended all that it may end, else 2, 4 or 5.
     """
+    if clean and not server:
+        raise UsageError(
+            "--clean needs --server", hint="A private server ends with its run, whose sessions are never left."
+        )
     from rich.text import Text
 
     from nbrun.doctor import Finding, examine
+    from nbrun.jupyter.http import HttpOptions
     from nbrun.reporters.safe_console import SafeConsole
 
     console = SafeConsole(file=sys.stdout)
@@ -43,10 +55,14 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, **t
             server,
             token=token,
             password=password,
-            ca_file=tls["ca_file"],
-            verify=not tls["insecure"],
-            limits=(tls["max_response"], tls["max_frame"]),
+            options=HttpOptions(
+                connection["ca_file"],
+                verify=not connection["insecure"],
+                max_response=connection["max_response"],
+                max_frame=connection["max_frame"],
+            ),
             kernel=kernel,
+            clean=asyncio.sleep if clean else None,
             show=show,
         )
     )

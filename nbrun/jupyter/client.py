@@ -28,7 +28,7 @@ from nbrun.jupyter.http import Http, HttpOptions
 from nbrun.jupyter.kernel import Kernel, connect_kernel
 from nbrun.jupyter.kernels import Kernels, Sessions
 from nbrun.jupyter.kernelspecs import KernelSpecs
-from nbrun.jupyter.retry import PROBE
+from nbrun.jupyter.retry import PROBE, RECONNECT, RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,12 @@ class Client:
     ) -> None:
         await self.http.__aexit__(kind, error, trace)
 
-    def kernel(self, kernel_id: str) -> AbstractAsyncContextManager[Kernel]:
-        """Open the websocket of a running kernel for as long as the block lasts; gives a :class:`Kernel`."""
-        return connect_kernel(self.http, self.kernels, kernel_id)
+    def kernel(self, kernel_id: str, *, patience: RetryPolicy = RECONNECT) -> AbstractAsyncContextManager[Kernel]:
+        """Open the websocket of a running kernel for as long as the block lasts; yields a :class:`Kernel`.
+
+        `patience` says how long a lost connection is tried to be had back.
+        """
+        return connect_kernel(self.http, self.kernels, kernel_id, patience=patience)
 
     async def version(self) -> str:
         """Give the server's version; needs no authentication."""

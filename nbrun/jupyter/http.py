@@ -10,8 +10,11 @@ import asyncio
 import contextlib
 import functools
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
@@ -103,6 +106,8 @@ class Http:
         self.options = options or HttpOptions()
         self._auth = Auth(endpoint)
         self._client: httpx.AsyncClient | None = None
+        self._dated = ("", time.monotonic())
+        """The last answer's Date, and when it came."""
 
     async def __aenter__(self) -> Self:
         path = self.endpoint.socket
@@ -153,6 +158,14 @@ class Http:
         """Give the headers for a kernel's websocket handshake, logging in first where that is needed."""
         await self._auth.prepare(self._send)
         return {**self.options.headers, **self._auth.websocket_headers()}
+
+    def server_time(self) -> datetime:
+        """Return the server's time by the Date of its last answer, to a second; this machine's where it gave none."""
+        date, when = self._dated
+        try:
+            return parsedate_to_datetime(date).astimezone(UTC) + timedelta(seconds=time.monotonic() - when)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return datetime.now(UTC)
 
     def move(self, base_url: str) -> None:
         """Talk to the same server under another base URL from now on."""
@@ -266,6 +279,8 @@ class Http:
                 ) as response,
             ):
                 body = await _bounded_body(response, where, self._limit_of(request))
+                if date := response.headers.get("date"):
+                    self._dated = (date, time.monotonic())
         return Answer(
             method=request.method,
             url=str(response.url),

@@ -98,7 +98,7 @@ class Sessions:
     async def start(self, notebook_path: str, kernel_name: str, *, kind: str = "console") -> SessionModel:
         """Start a kernel of its own for a notebook, in the notebook's folder; gives its session.
 
-        The session's path is ``<folder>/<uuid>``, its name the notebook's. `kind` ``console`` keeps a server that
+        The session's path is ``<folder>/nbrun-<uuid>``, its name the notebook's. `kind` ``console`` keeps a server that
         records documents itself from recording this one, and lets a user attach a console to watch. A request whose
         answer got lost is repeated only after looking for that path, and what a repetition started twice is deleted.
 
@@ -106,7 +106,7 @@ class Sessions:
         :class:`ServerError` where the server gives a session of another path.
         """
         folder, _, name = contents_path(notebook_path).rpartition("/")
-        path = f"{folder}/{uuid.uuid4()}".lstrip("/")
+        path = f"{folder}/nbrun-{uuid.uuid4()}".lstrip("/")
         body = {"path": path, "name": name, "type": kind, "kernel": {"name": kernel_name}}
         try:
             return await self._started(path, body)
@@ -126,6 +126,14 @@ class Sessions:
         body = {"path": path, "name": path.rpartition("/")[2]}
         answer = await self._http.request("PATCH", api_path("sessions", session_id), json=body)
         return SessionModel.read(answer.fields())
+
+    async def move(self, session_id: str, path: str) -> None:
+        """PATCH a session's path and leave its name, so that its kernel keeps its environment; not repeated."""
+        await self._http.request("PATCH", api_path("sessions", session_id), json={"path": contents_path(path)})
+
+    def server_time(self) -> datetime:
+        """Return the server's time, as far as its last answer told it."""
+        return self._http.server_time()
 
     async def delete(self, session_id: str, *, retry: RetryPolicy = TEARDOWN) -> None:
         """Delete a session and kill its kernel, repeating until it is gone; that it was gone before is no error.

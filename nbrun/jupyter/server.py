@@ -22,6 +22,7 @@ from nbrun.jupyter.exchange import Patience
 from nbrun.jupyter.kernel import Kernel, connect_kernel
 from nbrun.jupyter.kernels import SessionModel
 from nbrun.jupyter.kernelspecs import KernelSpec
+from nbrun.jupyter.owner_mark import marked
 from nbrun.jupyter.retry import ONCE, RECONNECT, RETURN, SAVE, TEARDOWN, RetryPolicy
 
 CALL_OFF_LIMIT = 5.0
@@ -96,7 +97,8 @@ class Server:
         """Start a kernel for the notebook at `path` and end it with the block, whatever happens in it.
 
         `startup` bounds, in seconds, the time until the kernel answers. The session is the run's own: it has a path
-        that nobody else has, so another session on the notebook is neither joined nor killed. Raises
+        that nobody else has, so another session on the notebook is neither joined nor killed. On a server that
+        outlives the run it has an owner mark (:mod:`~nbrun.jupyter.owner_mark`). Raises
         :class:`KernelStartFailed` and :class:`ServerError`; a session that cannot be deleted is told, not raised.
         """
         session = await self._start(path, spec, startup, warn)
@@ -105,6 +107,8 @@ class Server:
             if session.kernel is None:
                 raise KernelStartFailed(f"kernel {spec.name}: the server started a session without one")
             async with contextlib.AsyncExitStack() as stack:
+                if not self.is_private:
+                    await stack.enter_async_context(marked(self.client.sessions, session))
                 try:
                     async with asyncio.timeout(startup):
                         running = await self._unless_it_dies(

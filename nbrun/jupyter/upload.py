@@ -5,6 +5,7 @@ there, and named.
 """
 
 import contextlib
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,23 @@ from nbrun.errors import BadFrame, NbrunError, NotANotebook, NotFound, UsageErro
 from nbrun.jupyter.contents import Contents, kernel_path
 from nbrun.jupyter.retry import RetryPolicy
 from nbrun.local_files import free_name_beside, read_text, write_notebook
+
+UPLOAD_FOLDER = re.compile(r"nbrun-[0-9a-f]{12}")
+"""The name of the folder, at the server's root, of one upload."""
+
+
+async def remove_upload(contents: Contents, path: str) -> list[str]:
+    """Delete an uploaded notebook, and its folder if nothing else is in it; return the names of what else is."""
+    folder = path.rpartition("/")[0]
+    with contextlib.suppress(NbrunError):
+        await contents.delete(path)
+    try:
+        left = [entry.name for entry in await contents.directory(folder)]
+        if not left:
+            await contents.delete(folder)
+    except NotFound:
+        return []  # it never came to the upload
+    return left
 
 
 class UploadedNotebook:
@@ -66,7 +84,10 @@ class UploadedNotebook:
         try:
             await self._contents.make_directory(self._folder)
         except NotFound as error:
-            hint = "It serves kernels only, as a kernel gateway does; nbrun needs a server that serves files too."
+            hint = (
+                "It serves kernels only, as a kernel gateway does. Pipe the notebook through: "
+                "nbrun run - --server URL < in.ipynb > out.ipynb"
+            )
             raise NotFound(f"this server takes no files: {error}", hint=hint) from None
         await self._contents.save_file(self.path, text)
         try:
@@ -126,14 +147,8 @@ class UploadedNotebook:
     async def close(self) -> None:
         """Remove the upload; what cannot be removed is told, not raised."""
         try:
-            with contextlib.suppress(NbrunError):
-                await self._contents.delete(self.path)
-            left = [entry.name for entry in await self._contents.directory(self._folder)]
+            left = await remove_upload(self._contents, self.path)
             if left:
                 self._warn(f"the notebook wrote files on the server; they are in {self._folder}/: {', '.join(left)}")
-            else:
-                await self._contents.delete(self._folder)
-        except NotFound:
-            pass  # it never came to the upload
         except NbrunError as error:
             self._warn(f"{self._folder}/ is left on the server: {error}")

@@ -1,15 +1,19 @@
 """Servers of other ages and kinds: a notebook is loaded from, run on and saved to each of them by the command."""
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nbrun.errors import ExitCode
+from nbrun.jupyter.client import Client
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.owner_mark import OwnerMark, marked
 from tests.support.notebooks import (
     Notebook,
     assert_exit,
@@ -132,3 +136,18 @@ def test_a_wrong_token_is_told_as_such(server: RunningServer, tmp_path: Path) ->
     assert_exit(run, ExitCode.SERVER)
     assert "token" in run.stderr
     assert server.sessions() == []
+
+
+async def test_a_session_is_marked_without_a_trace_in_its_kernel(server: RunningServer) -> None:
+    async with Client(Endpoint(server.url, token=server.token)) as client:
+        session = await client.sessions.start("reports/passing.ipynb", "python3")
+        started = await client.sessions.get(session.id)
+        async with marked(client.sessions, session):
+            async with asyncio.timeout(30):
+                while (now := await client.sessions.get(session.id)).path == started.path:
+                    await asyncio.sleep(0.01)
+        await client.sessions.delete(session.id)
+    mark = OwnerMark.read(now.path)
+    assert mark
+    assert mark.expiry
+    assert replace(now, path=started.path) == started

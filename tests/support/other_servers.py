@@ -46,13 +46,16 @@ def other_server(kind: str, root: Path) -> Iterator[RunningServer]:
 
 
 @contextlib.contextmanager
-def kernel_gateway(root: Path) -> Iterator[RunningServer]:
-    """Run a Jupyter Kernel Gateway, which has kernels and sessions and no files, for as long as the block lasts."""
+def kernel_gateway(root: Path, *, lists: bool = True) -> Iterator[RunningServer]:
+    """Run a Jupyter Kernel Gateway, which has kernels and sessions and no files, for as long as the block lasts.
+
+    By default one refuses to list its kernels and sessions.
+    """
     token, port = secrets.token_hex(16), free_port()
     command = [
         str(environment("gateway").python), "-m", "kernel_gateway", "--KernelGatewayApp.ip=127.0.0.1",
         f"--KernelGatewayApp.port={port}", f"--KernelGatewayApp.auth_token={token}",
-        "--JupyterWebsocketPersonality.list_kernels=True",
+        f"--JupyterWebsocketPersonality.list_kernels={lists}",
     ]  # fmt: skip
     with server_process(command, f"http://127.0.0.1:{port}/", token, root) as gateway:
         yield gateway

@@ -1,0 +1,109 @@
+"""The owner mark of a run: the path of its session on somebody else's server, with an id and an expiry.
+
+A killed nbrun leaves its session on the server, and the server cannot know that nobody comes back for it. So a run
+marks its session and renews the mark::
+
+    reports/nbrun-3f2a9c1d-…                             as the session is started
+    reports/nbrun-3f2a9c1d-…-until-20261130T063500Z      marked; PATCHed again every three minutes
+
+The path is the place for it because a stock server stores any path, lists it to everybody who may see the session, and
+changes it without touching the kernel. The name stays the notebook's, and the folder stays, so the kernel's
+environment is the same after a restart. The session is marked only after it was started: on a server that refuses the
+PATCH, or does not keep paths (a kernel gateway), it never has a mark that could expire during the run.
+
+The expiry is in the server's time (its ``Date`` header), so that the clocks of two clients need not agree.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from nbrun.errors import NbrunError, ServerUnreachable
+from nbrun.jupyter.kernels import SessionModel, Sessions
+
+LIFETIME = timedelta(minutes=10)
+"""A run that lost its server gives up after two minutes, long before its mark expires."""
+RENEWED_EVERY = 180.0
+RETRIED_EVERY = 15.0
+MARGIN = timedelta(minutes=1)
+"""A mark counts as expired only this long after its expiry, for a ``Date`` that a proxy has written."""
+
+_ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_OWN = re.compile(rf"nbrun-(?P<id>{_ID})(?:-until-(?P<expiry>\d{{8}}T\d{{6}}Z))?")
+_BARE = re.compile(_ID)
+_FORM = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerMark:
+    """The id of a run and when its claim to the session expires; None where the server takes no mark."""
+
+    id: str
+    expiry: datetime | None = None
+
+    @classmethod
+    def read(cls, path: str) -> Self | None:
+        """Return the mark in a session's path; None for a session that is not nbrun's."""
+        found = _OWN.fullmatch(path.rpartition("/")[2])
+        if found is None:
+            return None
+        try:
+            expiry = datetime.strptime(found["expiry"], _FORM).replace(tzinfo=UTC) if found["expiry"] else None
+        except ValueError:  # no date, so no mark of ours
+            return None
+        return cls(found["id"], expiry)
+
+    @property
+    def segment(self) -> str:
+        """The last segment of the session's path."""
+        return f"nbrun-{self.id}" + (f"-until-{self.expiry.astimezone(UTC):{_FORM}}" if self.expiry else "")
+
+    def has_expired(self, now: datetime) -> bool:
+        """Return whether the mark was not renewed in time; `now` is the server's time."""
+        return self.expiry is not None and now > self.expiry + MARGIN
+
+
+def may_be_unmarked(path: str, kind: str) -> bool:
+    """Return whether a session looks like one of an nbrun before owner marks; other clients' can look the same."""
+    return kind == "console" and _BARE.fullmatch(path.rpartition("/")[2]) is not None
+
+
+@contextlib.asynccontextmanager
+async def marked(
+    sessions: Sessions, session: SessionModel, *, every: float = RENEWED_EVERY, again: float = RETRIED_EVERY
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Mark the session as this run's, and renew the mark, for as long as the block lasts; yield the task that does it.
+
+    The run does not wait for the mark. It is renewed `every` so many seconds, and `again` after one that failed.
+    """
+    renewing = asyncio.create_task(_renew(sessions, session, every, again))
+    try:
+        yield renewing
+    finally:
+        renewing.cancel()
+        await asyncio.wait({renewing})
+
+
+async def _renew(sessions: Sessions, session: SessionModel, every: float, again: float) -> None:
+    folder = session.path.strip("/").rpartition("/")[0]
+    mark = OwnerMark.read(session.path)
+    if mark is None or not session.type:  # a kernel gateway keeps no types, and fails with 500 at a PATCH
+        return
+    is_marked = False
+    while True:
+        claim = OwnerMark(mark.id, sessions.server_time() + LIFETIME)
+        pause = every
+        try:
+            await sessions.move(session.id, f"{folder}/{claim.segment}")
+            is_marked = True
+        except ServerUnreachable:
+            pause = again
+        except NbrunError:
+            if not is_marked:  # it is refused here, and the session stays without a mark that could expire
+                return
+            pause = again
+        await asyncio.sleep(pause)
