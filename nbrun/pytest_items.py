@@ -5,6 +5,7 @@ One private server for each root (the notebook's git root or folder) serves all 
 pytest-xdist has its own. Limits that a notebook's metadata sets hold here as everywhere.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ _OF_SAVING = {
 }
 
 
+_ODD = re.compile(r":(?=:)|#(?=#)|[^\S ]|[^\w\s!-~]")
+"""What in a file's name pytest, a terminal or a CI runner may take for something else."""
+
+
 class LeftOut(Exception):
     """The project's settings want a notebook not to be run; never leaves this module."""
 
@@ -53,6 +58,8 @@ class Notebooks:
         if file_path.suffix != ".ipynb" or ".ipynb_checkpoints" in file_path.parts:
             return None
         file: NotebookFile = NotebookFile.from_parent(parent, path=file_path)
+        if _ODD.search(file.nodeid):
+            file = NotebookFile.from_parent(parent, path=file_path, nodeid=_ODD.sub(_escape, file.nodeid))
         file.notebooks = self
         return file
 
@@ -139,6 +146,14 @@ def told(record: Record, name: str, result: NotebookResult) -> str:
         if traceback := fault.traceback():
             lines += ["", *traceback]
     return "\n".join(lines)
+
+
+def _escape(found: re.Match[str]) -> str:
+    """Return a character that is printable and no command as it is, and any other as Python writes it in a string."""
+    mark = found[0]
+    if mark not in ":#" and mark.isprintable():
+        return mark
+    return f"\\x{ord(mark):02x}" if ord(mark) < 0x100 else f"\\u{ord(mark):04x}"
 
 
 def _safe(text: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ci_runners import commands_in, other_commands_in
 from tests.support.notebooks import code, notebook, write_notebook
 
 
@@ -119,3 +120,19 @@ def test_without_the_option_nothing_is_collected_and_nothing_of_a_run_imported(f
     (folder / "conftest.py").unlink()
     assert "1 passed" in found.stdout
     assert "imported ['nbrun', 'nbrun.pytest_plugin']" in found.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+def test_neither_names_nor_what_cells_say_command_a_ci_runner_or_a_terminal(tmp_path: Path) -> None:
+    hostile = (Path(__file__).parents[1] / "fixtures" / "hostile" / "github_commands.ipynb").read_bytes()
+    names = ["plain é.ipynb", "::error::x.ipynb", "x\n::error title=y::a \r::error::b##[error]\x1b]0;t\x07\u2028.ipynb"]
+    for name in names:
+        (tmp_path / name).write_bytes(hostile)
+    (tmp_path / "bad\n::error::z.ipynb").write_text("{")
+    found = run_pytest(tmp_path, "--nbrun", "-v", environ={"GITHUB_ACTIONS": "true"})
+    assert "4 failed" in found.stdout, found.stdout + found.stderr
+    assert commands_in(found.stdout) == []
+    assert list(other_commands_in(found.stdout)) == []
+    assert not set(found.stdout) & set("\x1b\x07\r\u2028")
+    assert "plain é.ipynb::notebook FAILED" in found.stdout
+    assert "FAILED \\x3a:error\\x3a:x.ipynb::notebook - ValueError" in found.stdout
