@@ -151,6 +151,11 @@ def test_wrong_inputs_are_told(inputs: dict[str, str], said: str, tmp_path: Path
         action.arguments(inputs, tmp_path)
 
 
+def test_what_the_script_says_is_one_command_and_holds_no_other() -> None:
+    said = action._data("no such path: x\r::error::a\n::error::b ##[error]c\x1b[2J\u2028")
+    assert said == "no such path: x ::error::a%0A::error::b #\u200b#[error]c [2J "
+
+
 def test_what_is_installed_is_the_actions_own_code_or_what_was_asked_for(tmp_path: Path) -> None:
     assert action.requirement("", tmp_path, "local") == f"jupyter-nbrun[local] @ {tmp_path.as_uri()}"
     assert action.requirement("v1.2.3", tmp_path, "local,html") == "jupyter-nbrun[local,html]==1.2.3"

@@ -167,6 +167,12 @@ def _step(command: list[str]) -> None:
     subprocess.run(command, check=True, timeout=INSTALL_LIMIT)
 
 
+def _data(text: str) -> str:
+    """Return text as the data of a workflow command: one line, without control characters or another command."""
+    text = "".join(mark if mark.isprintable() or mark == "\n" else " " for mark in text)
+    return text.replace("##", "#\u200b#").replace("%", "%25").replace("\n", "%0A")
+
+
 def _report(values: Mapping[str, str]) -> None:
     """Set the step's outputs where nbrun did not come to it; the values are words of our own."""
     target = os.environ.get("GITHUB_OUTPUT")
@@ -178,7 +184,8 @@ def _report(values: Mapping[str, str]) -> None:
 def main() -> int:
     """Install and run; give nbrun's exit code."""
     if sys.version_info < OLDEST:
-        print(f"::error::nbrun needs Python 3.11 or newer, and {sys.executable} is older; use actions/setup-python")
+        older = f"nbrun needs Python 3.11 or newer, and {sys.executable} is older; use actions/setup-python"
+        print(f"::error::{_data(older)}")
         return USAGE
     inputs = inputs_in(os.environ)
     temporary = Path(os.environ.get("RUNNER_TEMP") or tempfile.gettempdir())
@@ -193,13 +200,11 @@ def main() -> int:
         finally:
             print("::endgroup::", flush=True)
     except WrongInput as error:
-        said = str(error).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-        print(f"::error title=nbrun action::{said}")
+        print(f"::error title=nbrun action::{_data(str(error))}")
         _report({"outcome": "not-run", "exit-code": str(USAGE), "passed": "0", "failed": "0"})
         return USAGE
     except (OSError, subprocess.SubprocessError) as error:
-        said = str(error).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-        print(f"::error title=nbrun could not be installed::{said}")
+        print(f"::error title=nbrun could not be installed::{_data(str(error))}")
         return 1
     code = subprocess.run([str(python), "-m", "nbrun", *given]).returncode
     _report({"outcome": "passed" if code == 0 else "not-run", "exit-code": str(code), "passed": "0", "failed": "0"})

@@ -26,7 +26,7 @@ from nbrun.core.events import (
 )
 from nbrun.core.jsontext import dumps
 from nbrun.core.safe_text import safe_json
-from nbrun.reporters.safe_stream import binary, own_stream
+from nbrun.reporters.safe_stream import binary, may_be_shown, own_stream
 from nbrun.version import __version__
 
 
@@ -64,6 +64,7 @@ class Events:
         self._clock = clock
         self._target = target
         self._own = own_stream(target)
+        self._is_shown = may_be_shown(target)
         self._file: BinaryIO | None = None
 
     def observe(self, event: Event) -> None:
@@ -71,7 +72,7 @@ class Events:
         if self._file is None:
             self._file = _open(self._target)
         line = dumps(line_of(event, self._clock().isoformat(timespec="milliseconds"))) + b"\n"
-        if self._own:
+        if self._is_shown:
             line = safe_json(line.decode()).encode()
         try:
             self._file.write(line)
@@ -111,9 +112,9 @@ class Results:
         """Write the object."""
         if self._result is None:
             return
-        own = own_stream(self._target)
-        text = json.dumps(self._result, indent=2, ensure_ascii=bool(own), default=str) + "\n"
-        if own:
+        own, is_shown = own_stream(self._target), may_be_shown(self._target)
+        text = json.dumps(self._result, indent=2, ensure_ascii=is_shown, default=str) + "\n"
+        if is_shown:
             text = safe_json(text)
         file = _open(self._target)
         try:

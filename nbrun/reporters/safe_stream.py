@@ -9,9 +9,9 @@ cells), and on a terminal the cursor movements of rich's live display.
 import codecs
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nbrun.core.safe_text import without_commands, without_controls
@@ -151,12 +151,22 @@ def own_stream(target: str | None) -> str | None:
     if target is None or target in _NAMES:
         return _NAMES.get(target or "")
     try:
-        there, nothing = Path(target).stat(), Path(os.devnull).stat()
+        there, nothing = os.stat(target), os.stat(os.devnull)  # noqa: PTH116  (`nbrun --help` needs no pathlib)
         if there.st_ino and not os.path.samestat(there, nothing):
             return next((name for number, name in _STREAMS.items() if os.path.samestat(there, os.fstat(number))), None)
     except (OSError, ValueError):
         pass  # no such file yet, or no such stream
     return None
+
+
+def may_be_shown(target: str) -> bool:
+    """Return whether what is written to `target` may end up in a log or on a terminal: it is no file of its own."""
+    if own_stream(target):
+        return True
+    try:
+        return not stat.S_ISREG(os.stat(target).st_mode)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False  # a file that is yet to be made
 
 
 def write_command(stream: Any, line: str) -> None:

@@ -2,17 +2,22 @@
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from nbrun.cli.app import _exit_code
+from nbrun.errors import ExitCode
 from nbrun.reporters.safe_stream import SafeStream
 from tests.support.ci_runners import foreign_commands_in, other_commands_in
-from tests.support.notebooks import code, markdown, notebook, write_notebook
+from tests.support.notebooks import assert_exit, code, markdown, notebook, run_nbrun, write_notebook
 
 HOSTILE = (
     "x\r::error::a\n::error::b\x1b]0;t\x07\x1b[0m::error::c\n##[error]d\u2028::error::e\x85f\x9b2J\v::error::g\n"
@@ -157,3 +162,113 @@ def test_a_bug_is_told_in_text(said: Callable[..., tuple[int, str, str]], monkey
     assert exit_code == 70
     assert_is_text(err)
     assert "this is a bug in nbrun" in err
+
+
+class _Hostile(BaseHTTPRequestHandler):
+    """Answers like a Jupyter server, with hostile text in every field, and refuses whatever changes something."""
+
+    def do_GET(self) -> None:
+        spec = {"name": HOSTILE, "spec": {"display_name": HOSTILE, "language": HOSTILE, "argv": []}, "resources": {}}
+        answers: dict[str, object] = {
+            "/api": {"version": HOSTILE},
+            "/api/kernelspecs": {"default": HOSTILE, "kernelspecs": {HOSTILE: spec, "python3": spec}},
+            "/api/me": {"identity": {"username": HOSTILE, "name": HOSTILE}, "permissions": {}},
+            "/api/kernels": [],
+            "/api/sessions": [],
+        }
+        path = self.path.partition("?")[0]
+        self._answer(200 if path in answers else 400, answers.get(path, {"message": HOSTILE, "reason": HOSTILE}))
+
+    def do_POST(self) -> None:
+        self._answer(500, {"message": HOSTILE, "reason": HOSTILE, "traceback": HOSTILE})
+
+    do_PUT = do_POST  # noqa: N815
+
+    def _answer(self, status: int, content: object) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def hostile_server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hostile) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "nb.ipynb"], ["run", "nb.ipynb", "--upload"], ["plan", "nb.ipynb"], ["doctor"]]
+)
+def test_what_a_server_says_is_text(
+    arguments: list[str], said: Callable[..., tuple[int, str, str]], hostile_server: str
+) -> None:
+    exit_code, out, err = said(*arguments, "--server", hostile_server)
+    assert exit_code in (2, 4, 5), err
+    assert_is_text(out + err)
+    assert "::error" in out + err
+
+
+def test_the_summary_and_the_outputs_of_a_step_hold_text_only(
+    said: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    write_notebook(tmp_path / NAME, notebook(code(HOSTILE, tags=[HOSTILE]), kernel=HOSTILE))
+    exit_code, out, err = said("run", NAME, "--no-save", "--json", "result.json", "-k", HOSTILE)
+    assert exit_code == 2
+    assert_is_text(out + err)
+    assert ACTS.search((tmp_path / "GITHUB_STEP_SUMMARY").read_text()) is None
+    lines = (tmp_path / "GITHUB_OUTPUT").read_text().splitlines()
+    assert ACTS.search("".join(lines)) is None
+    assert [line.partition("<<")[0] for line in lines[::3]] == [
+        "outcome",
+        "exit-code",
+        "passed",
+        "failed",
+        "results-json",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--stdout-file", "-"),
+        ("--stdout-file", "/dev/fd/1"),
+        ("--stderr-file", "/proc/self/fd/2"),
+        ("--stderr-file", "link"),
+        ("--junit", "/dev/stdout"),
+    ],
+)
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="these names are Linux's")
+def test_raw_output_is_not_written_into_the_log_of_a_runner_under_any_name(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_notebook(tmp_path / "nb.ipynb", notebook("print('::error::x')"))
+    (tmp_path / "link").symlink_to("/dev/fd/2")
+    process = run_nbrun("run", "nb.ipynb", "--no-save", *arguments, cwd=tmp_path, env={"TF_BUILD": "True"})
+    assert_exit(process, ExitCode.USAGE)
+    assert "the CI runner would take commands from what notebooks write there" in process.stderr
+    assert process.stdout == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
+def test_events_through_a_pipe_with_a_name_are_safe_to_show(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    write_notebook(tmp_path / "nb.ipynb", notebook(f"print({HOSTILE!r})"))
+    command = [sys.executable, "-m", "nbrun", "run", "nb.ipynb", "--no-save", "--events", "pipe"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        text = (tmp_path / "pipe").read_text()
+        assert process.wait(60) == ExitCode.OK
+    assert_is_text(text)
+    printed = [json.loads(line) for line in text.splitlines() if '"event":"output"' in line]
+    assert "".join(event["output"]["text"] for event in printed) == f"{HOSTILE}\n"

@@ -12,6 +12,7 @@ from nbrun.reporters.safe_stream import (
     SafeStream,
     binary,
     is_on_runner,
+    may_be_shown,
     own_stream,
     protect_standard_streams,
     write_command,
@@ -145,6 +146,12 @@ def test_a_stream_of_ones_own_is_known_under_any_name(tmp_path: Path) -> None:
     assert [own_stream(name) for name in ("-", "/dev/stdout", "/dev/stderr")] == ["stdout", "stdout", "stderr"]
     assert [own_stream(name) for name in (None, str(tmp_path), "no\0name", str(tmp_path / "new"))] == [None] * 4
     assert own_stream(os.devnull) is None
+    assert [may_be_shown(name) for name in ("-", os.devnull, str(tmp_path / "new"), __file__)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     (tmp_path / "link").symlink_to("/dev/fd/1")
     reader, writer = os.pipe()
     saved = os.dup(1)
