@@ -223,8 +223,9 @@ def _check_file(option: str, target: str | None) -> None:
 def _check_html(folder: Path) -> None:
     from importlib.util import find_spec
 
-    if find_spec("nbconvert") is None or find_spec("jinja2") is None:
+    missing = [name for name in ("nbconvert", "jinja2", "nh3", "tinycss2") if find_spec(name) is None]
+    if missing:
         hint = "pip install 'jupyter-nbrun[html]'"
-        raise UsageError("--html needs nbconvert, which is not installed", hint=hint)
+        raise UsageError(f"--html needs {missing[0]}, which is not installed", hint=hint)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--html {folder}: this is a file", hint="Name the folder to write the pages into.")

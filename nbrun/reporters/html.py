@@ -106,10 +106,13 @@ class _Maker:
     """The process that makes pages, one after the other; a context that ends with it."""
 
     def __init__(self) -> None:
+        # What libraries print is made of the notebook's text: not for a terminal.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the process)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "nbrun.reporters.html_pages"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._said,
             start_new_session=True,  # Ctrl-C ends the run; its pages are still wanted
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbrun pages")
@@ -133,7 +136,12 @@ class _Maker:
             answer = self._process.stdout.readline()
         except OSError:
             answer = b""
-        return str(json.loads(answer)) if answer else "the process that makes pages ended"
+        return str(json.loads(answer)) if answer else self._why_ended()
+
+    def _why_ended(self) -> str:
+        self._said.seek(0)
+        said = plain(self._said.read().decode(errors="replace")).strip().splitlines()
+        return f"the process that makes pages ended: {said[-1][:200]}" if said else "the process that makes pages ended"
 
     def __enter__(self) -> Self:
         return self
@@ -150,6 +158,7 @@ class _Maker:
         self._thread.shutdown()
         assert self._process.stdout is not None
         self._process.stdout.close()
+        self._said.close()
 
 
 def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:

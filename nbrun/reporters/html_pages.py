@@ -1,11 +1,17 @@
 """Executed notebooks as web pages, and an index of them; the front door of nbconvert, jinja2 and pygments.
 
 nbconvert makes the cells into HTML; the page around them is our own, because nbconvert's loads scripts from elsewhere,
-weighs half a megabyte and is either light or dark. A page asks nothing of any network, and no script that an output
-brought runs: its Content-Security-Policy says so, which a browser keeps to whatever the HTML looks like. With `scripts`
-those of outputs run, still without a network.
+weighs half a megabyte and is either light or dark.
 
-It is a process of its own, which :mod:`nbrun.reporters.html` starts: nbconvert takes a second to import and works
+Two things keep a page from loading anything, from running what a notebook brought, and from leaving for another page:
+:mod:`nbrun.reporters.html_cleaning`, through which all that nbconvert made passes, and the page's
+Content-Security-Policy, which a browser keeps to whatever the HTML looks like. A policy alone does not do: it forbids
+neither a ``<meta http-equiv=refresh>`` nor a connection for a ``<link>``.
+
+With `scripts`, the outputs that bring some are in one sandboxed frame, a document of its own that can neither reach the
+page nor navigate it. It inherits the page's policy. The page's ``frame-src`` keeps the frame from navigating itself.
+
+This is a process of its own, which :mod:`nbrun.reporters.html` starts: nbconvert takes a second to import and works
 long on large notebooks, while others run.
 """
 
@@ -14,7 +20,9 @@ import json
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,56 +32,83 @@ import nbrun.lean_imports  # noqa: F401
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
+from traitlets.config import Config
 
 from nbrun.core.notebook_text import read_notebook
+from nbrun.reporters.html_cleaning import clean
+from nbrun.reporters.html_scripts import Live, take_scripts
 from nbrun.reporters.safe_stream import binary, protect_standard_streams
 
-_META = re.compile(r"<(/?)(meta|base|link)\b", re.IGNORECASE)
-_NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data:"
+_NO_SCRIPTS = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data: blob:; "
+    "form-action 'none'; base-uri 'none'; frame-src 'none'"
+)
 _SCRIPTS = f"{_NO_SCRIPTS}; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:"
-_COMMON = "; form-action 'none'; base-uri 'none'"
+_SHOWN = [
+    "text/html", "text/markdown", "image/svg+xml", "text/vnd.mermaid", "text/latex", "image/png", "image/jpeg",
+    "text/plain",
+]  # fmt: skip
+"""What is shown of an output, the best first: what nbconvert shows, but nothing that needs a script."""
+_ODD_ID = re.compile(r"[^\w-]|^$|.{65}", re.ASCII | re.DOTALL)
+_LONGEST_REASON = 300
 
 
 def page(text: str, facts: Mapping[str, Any], *, scripts: bool = False) -> str:
-    """Give the page of an executed notebook, whose file's text is `text`; `facts` stand at its head."""
+    """Return the page of an executed notebook, whose file's text is `text`; `facts` stand at its head."""
     notebook = read_notebook(text)
+    live = take_scripts(notebook) if scripts else None
     for cell in notebook.cells:
+        if _ODD_ID.search(str(cell.get("id", ""))):
+            del cell["id"]  # nbconvert refuses it
         for output in cell.get("outputs", ()):
-            _defuse(output.get("data", {}))
-    exporter = HTMLExporter(template_name="lab", template_file="base.html.j2", embed_images=False)
+            data = output.get("data", {})
+            if isinstance(mermaid := data.get("text/vnd.mermaid"), str):
+                data["text/vnd.mermaid"] = html.escape(mermaid)  # shown as its source, which may hold any character
+    body, _ = _exporter().from_notebook_node(notebook)
+    return _page(clean(body), facts, live)
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    exporter = HTMLExporter(
+        config=Config({"NbConvertBase": {"display_data_priority": _SHOWN}}),
+        template_name="lab",
+        template_file="base.html.j2",
+        embed_images=False,
+    )
     exporter.exclude_anchor_links = True
-    body, _ = exporter.from_notebook_node(notebook)
-    policy = (_SCRIPTS if scripts else _NO_SCRIPTS) + _COMMON
-    template = _templates().get_template("page.html.j2")
-    return str(template.render(body=body, policy=policy, colours=_colours(), **facts))
+    return exporter
 
 
-def _defuse(data: dict[str, Any]) -> None:
-    """Keep an output from sending the reader elsewhere: a policy cannot forbid what these elements do."""
-    for mime in ("text/html", "image/svg+xml", "text/markdown"):
-        if isinstance(data.get(mime), str):
-            data[mime] = _META.sub(r"&lt;\1\2", data[mime])
+def _page(body: str, facts: Mapping[str, Any], live: Live | None = None) -> str:
+    """Return a page with a clean body, and a frame of its scripts if it has any."""
+    templates, frame = _templates(), ""
+    policy = _SCRIPTS if live and live.fragments else _NO_SCRIPTS
+    if live and live.fragments:
+        frame = templates.get_template("frame.html.j2").render(policy=policy, fragments=live.fragments)
+    facts = {**facts, "frame": frame, "token": live.token if live else ""}
+    return str(templates.get_template("page.html.j2").render(body=body, policy=policy, colours=_colours(), **facts))
 
 
 def index(facts: Mapping[str, Any]) -> str:
-    """Give the index page."""
-    return str(_templates().get_template("index.html.j2").render(policy=_NO_SCRIPTS + _COMMON, **facts))
+    """Return the index page."""
+    return str(_templates().get_template("index.html.j2").render(policy=_NO_SCRIPTS, **facts))
 
 
 def failure_page(facts: Mapping[str, Any], reason: str) -> str:
-    """Give the page of a notebook that could not be made into one."""
-    template = _templates().get_template("page.html.j2")
-    body = f'<pre class="note">{html.escape(reason)}</pre>'
-    return str(template.render(body=body, policy=_NO_SCRIPTS + _COMMON, colours=_colours(), **facts))
+    """Return the page of a notebook that could not be made into one."""
+    return _page(f'<pre class="note">{html.escape(reason)}</pre>', facts)
 
 
+@cache
 def _templates() -> Environment:
     loader = PackageLoader("nbrun.reporters")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
+@cache
 def _colours() -> dict[str, str]:
-    """Give the style sheets of highlighted code."""
+    """Return the style sheets of highlighted code."""
     names = {"light": "friendly", "dark": "github-dark"}
     return {name: str(HtmlFormatter(style=style).get_style_defs(".highlight")) for name, style in names.items()}
 
@@ -81,13 +116,16 @@ def _colours() -> dict[str, str]:
 def write_page(target: Path, source: Path, facts: Mapping[str, Any], *, scripts: bool) -> str:
     """Write the page of the notebook in the file `source`.
 
-    Gives what kept the notebook from being made into a page, in which case the page says so, or nothing.
+    Return what kept the notebook from being made into a page, in which case the page says so, or nothing.
     """
     problem = ""
     try:
         made = page(source.read_text(encoding="utf-8"), facts, scripts=scripts)
-    except Exception as error:  # noqa: BLE001  (nbconvert's templates and filters raise whatever they like)
-        problem = f"{type(error).__name__}: {error}"
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        lines = str(error).strip().splitlines() or [""]  # some go on with a copy of the notebook
+        problem = f"{type(error).__name__}: {lines[0][:_LONGEST_REASON]}"
         made = failure_page(facts, problem)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(made, encoding="utf-8", errors="replace")
@@ -99,7 +137,8 @@ def main() -> None:
 
     The end of the input is the end of nbrun, and of this process.
     """
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
     protect_standard_streams()
     answers, sys.stdout = binary(sys.stdout), sys.stderr
     for line in sys.stdin:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from nbrun.core.events import BatchFinished, BatchStarted, Event
 from nbrun.core.results import BatchResult, Outcome
@@ -89,9 +89,9 @@ def test_from_the_index_one_gets_to_the_failing_cell_and_back(site: Path, browse
     page.close()
 
 
-@pytest.mark.parametrize(("scripts", "title"), [(False, "<b>odd</b> & name.ipynb · passed"), (True, "pwned")])
-def test_scripts_of_outputs_run_only_if_asked_for_and_nothing_leaves_the_page(
-    scripts: bool, title: str, tmp_path: Path, browser: Browser
+@pytest.mark.parametrize("scripts", [False, True])
+def test_scripts_of_outputs_run_only_if_asked_for_and_in_a_frame_without_rights(
+    scripts: bool, tmp_path: Path, browser: Browser
 ) -> None:
     folder = written(hostile(), tmp_path / "html", scripts=scripts)
     (name,) = [path for path in folder.rglob("*.html") if path.name != "index.html"]
@@ -99,12 +99,128 @@ def test_scripts_of_outputs_run_only_if_asked_for_and_nothing_leaves_the_page(
     fetched: list[str] = []
     page.on("requestfinished", lambda request: fetched.append(request.url))
     page.goto(name.as_uri())
-    page.wait_for_load_state("networkidle")
-    assert page.title() == title
-    assert page.locator("#kept").count() == 2
+    assert page.title() == "<b>odd</b> & name.ipynb · passed"
     assert page.url == name.as_uri()
+    assert page.locator("#kept").count() == 2 - scripts
+    assert page.locator("iframe").count() == scripts
+    if scripts:
+        assert page.frames[1].evaluate("[document.title, origin]") == ["pwned", "null"]
+        assert page.locator("iframe").get_attribute("sandbox") == "allow-scripts"
     assert [url for url in fetched if not url.startswith(("file:", "data:"))] == []
     page.close()
+
+
+def interactive(*outputs: dict[str, str]) -> list[Event]:
+    """The events of a run whose cells have these outputs."""
+    cells = [
+        code(f"{i}", outputs=[{"output_type": "display_data", "data": d, "metadata": {}}])
+        for i, d in enumerate(outputs)
+    ]
+    run = Speaker("plots.ipynb")
+    document = notebook(markdown("[away](https://example.org/elsewhere)"), *cells, markdown("the end"))
+    return [run.stage(), run.is_over(result(run.name, Outcome.PASSED), document)]
+
+
+LIBRARY = {"text/html": "<script>library = (id, high) => { window[id].style.height = `${high}px` }</script>"}
+PLOT = {"text/html": "<div id=plot>plot</div>"}
+MORE = "<button onclick=library('plot',500)>more</button>"
+DRAWN = {"application/javascript": f"library('plot', 300); element.innerHTML = `{MORE}`"}
+TABLE = {"text/html": "<table class=dataframe><tr><td>1</td></tr></table>"}
+
+
+def test_outputs_with_scripts_work_together_and_each_stands_at_its_cell(tmp_path: Path, browser: Browser) -> None:
+    folder = written(interactive(LIBRARY, PLOT, DRAWN, TABLE), tmp_path / "html", scripts=True)
+    page = browser.new_page()
+    page.goto((folder / "plots.html").as_uri())
+    places, inside = page.locator("[data-live]"), page.frames[1]
+
+    def laid_out(height: int) -> bool:
+        """Whether the place of the plot is as high as the plot, and the plot is in its place."""
+        expect(places.nth(1)).to_have_css("height", f"{height}px")
+        inside.wait_for_function(
+            f"document.getElementById('plot').parentNode.getBoundingClientRect().height >= {height}"
+        )
+        place, plot = places.nth(1).bounding_box(), inside.locator("#plot").bounding_box()
+        assert place is not None
+        assert plot is not None
+        return plot["height"] == height and abs(place["y"] - plot["y"]) <= 1 and abs(place["x"] - plot["x"]) <= 1
+
+    assert laid_out(300)
+    inside.get_by_role("button", name="more").click()
+    assert laid_out(500)
+    assert page.locator("table").count() == 1  # what needs no script stays in the page
+    box = page.get_by_text("the end").bounding_box()
+    assert box is not None
+    assert box["y"] > 500
+    page.get_by_role("link", name="away").click(trial=True)  # the frame does not lie over it
+    page.close()
+
+
+def test_what_a_frame_sends_to_its_page_is_taken_for_heights_only(tmp_path: Path, browser: Browser) -> None:
+    sent = ["'x'", "[1e99]", "['<b>']", "[{valueOf() { return 9 }}].map(String)", "[1, 2]", "[NaN]", "null"]
+    posts = "".join(f"parent.postMessage({message}, '*');" for message in sent)
+    folder = written(interactive({"application/javascript": posts}), tmp_path / "html", scripts=True)
+    page = browser.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto((folder / "plots.html").as_uri())
+    place = page.locator("[data-live]")
+    expect(place).to_have_css("height", re.compile(r"^\d{1,2}px$"))  # in the end, the true one
+    page.evaluate("postMessage([4321], '*')")  # not from the frame
+    page.evaluate("new Promise(done => { onmessage = done; postMessage('after', '*') })")
+    expect(place).not_to_have_css("height", "4321px")
+    assert problems == []
+    page.close()
+
+
+def test_a_link_in_a_frame_does_not_replace_its_outputs(tmp_path: Path, browser: Browser) -> None:
+    link = {"text/html": "<script></script><a href='https://example.org/'>away</a>"}
+    folder = written(interactive(link), tmp_path / "html", scripts=True)
+    page = browser.new_page()
+    page.goto((folder / "plots.html").as_uri())
+    page.frames[1].get_by_role("link").click()
+    assert page.frames[1].url == "about:srcdoc"
+    assert page.frames[1].get_by_role("link").is_visible()
+    page.close()
+
+
+def test_a_frame_whose_outputs_left_it_is_told_of(tmp_path: Path, browser: Browser) -> None:
+    folder = written(
+        interactive({"application/javascript": "location = 'https://example.org/'"}), tmp_path, scripts=True
+    )
+    page = browser.new_page()
+    page.clock.install()
+    page.goto((folder / "plots.html").as_uri())
+    page.clock.run_for(10_000)
+    expect(page.locator("[data-live]")).to_have_text(re.compile("tried to leave"))
+    page.close()
+
+
+def test_an_ordinary_link_leads_to_its_page(tmp_path: Path, browser: Browser) -> None:
+    folder = written(interactive(TABLE), tmp_path / "html")
+    page = browser.new_page()
+    page.route("https://example.org/elsewhere", lambda route: route.fulfill(body="arrived"))
+    page.goto((folder / "plots.html").as_uri())
+    page.get_by_role("link", name="away").click()
+    page.wait_for_url("https://example.org/elsewhere")
+    page.close()
+
+
+def test_a_widget_without_its_scripts_is_shown_as_text(tmp_path: Path) -> None:
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider(value=0)"}
+    folder = written(interactive(widget), tmp_path / "html")  # type: ignore[arg-type]
+    assert "IntSlider(value=0)" in (folder / "plots.html").read_text()
+
+
+def test_what_libraries_print_of_a_notebook_does_not_get_to_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Speaker("odd.ipynb")
+    document = notebook(code("1"), language_info={"name": "x\n::error::odd", "pygments_lexer": "x\n::error::odd"})
+    document["cells"][0]["id"] = "not an id"
+    folder = written([run.is_over(result(run.name, Outcome.PASSED), document)], tmp_path / "html")
+    assert "jp-Cell" in (folder / "odd.html").read_text()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_names_stay_in_the_folder_and_do_not_collide(tmp_path: Path) -> None:

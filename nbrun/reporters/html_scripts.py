@@ -1,0 +1,65 @@
+"""Take the outputs with scripts out of a notebook, for the frame in which they may run.
+
+All of them are in one frame, since a later plot uses the library that an earlier output brought. The page keeps an
+empty place for each. A script of the page lays the frame over the places and gives each the height of its output.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+JAVASCRIPT, HTML = "application/javascript", "text/html"
+_SCRIPT = re.compile(r"<script\b|<iframe\b|<object\b|<embed\b|\son\w+\s*=|javascript:", re.IGNORECASE)
+_ID = re.compile(r"\sid\s*=", re.IGNORECASE)
+_LEAVES = re.compile(r"<(?=(meta\b[^>]*http-equiv|base\b))", re.IGNORECASE)
+_END = re.compile(r"<(?=/script|!--)", re.IGNORECASE)
+
+
+@dataclass
+class Live:
+    """The outputs that go into the frame; `token` marks their places, and no notebook can know it."""
+
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    fragments: list[str] = field(default_factory=list)
+
+    def place(self, fragment: str) -> str:
+        """Take a fragment of HTML and return the place that stands for it.
+
+        The frame cannot be navigated. An element that tries would leave an error page instead of all outputs.
+        """
+        self.fragments.append(_LEAVES.sub("<no-", fragment))
+        return f'<div data-live="{self.token}"></div>'
+
+
+def take_scripts(notebook: Any) -> Live:
+    """Return the outputs of a notebook that need scripts; in the notebook, places stand for them.
+
+    Where there are any, HTML with an ``id`` goes with them: a script may write into it.
+    """
+    live = Live()
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ()) if output.get("data")]
+    any_runs = any(JAVASCRIPT in output["data"] or _found(_SCRIPT, output["data"]) for output in outputs)
+    for output in outputs:
+        data = output["data"]
+        if JAVASCRIPT in data:
+            output["data"] = {HTML: live.place(script(_text(data[JAVASCRIPT])))}
+        elif _found(_SCRIPT, data) or (any_runs and _found(_ID, data)):
+            output["data"] = {HTML: live.place(_text(data[HTML]))}
+    return live
+
+
+def _found(pattern: re.Pattern[str], data: Mapping[str, Any]) -> bool:
+    return bool(pattern.search(_text(data.get(HTML))))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def script(source: str) -> str:
+    """Return JavaScript as HTML; `element` is the output's own, as in Jupyter."""
+    name = f"element-{secrets.token_hex(8)}"
+    begin = f'<div id="{name}"></div><script>\nvar element = document.getElementById("{name}");\n'
+    return begin + _END.sub(r"\\x3c", source) + "\n</script>"
