@@ -15,7 +15,7 @@ from pathlib import Path
 from nbrun.core.codec import Subprotocol
 from nbrun.errors import ExitCode, NbrunError, NotFound, ServerUnreachable
 from nbrun.jupyter.client import Client, connect
-from nbrun.jupyter.contents import ContentsModel
+from nbrun.jupyter.contents import NO_FILES_HINT, ContentsModel
 from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http import HttpOptions
@@ -36,10 +36,6 @@ SAVE_HINT = (
     "A stock server takes bodies up to 512 MB (--ServerApp.max_body_size), nginx before it 1 MB "
     "(client_max_body_size). What is refused goes to a rescue file here; "
     "`nbrun run --max-output 50MB` keeps each cell's outputs small."
-)
-GATEWAY_HINT = (
-    "It is a kernel gateway, or works like one: paths on the server and --upload need files. Pipe the notebook "
-    "through: `nbrun run - --server URL < in.ipynb > out.ipynb`."
 )
 UNLISTED_HINT = (
     "A kernel gateway lists its sessions only with --JupyterWebsocketPersonality.list_kernels=True; "
@@ -129,7 +125,7 @@ async def examine_files(client: Client, show: Show) -> Sequence[ContentsModel] |
     try:
         entries = await client.contents.directory()
     except NotFound:
-        show(Finding(None, "it serves no files, so only notebooks that come through a pipe can be run", GATEWAY_HINT))
+        show(Finding(None, "it serves no files, so only notebooks that come through a pipe can be run", NO_FILES_HINT))
         return None
     show(Finding(good=True, text="it serves files"))
     return entries

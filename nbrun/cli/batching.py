@@ -135,6 +135,8 @@ def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
     if len(notebooks) != 1 or given["matrix"]:
         return False
     (name,) = notebooks
+    if name == "-":  # standard input, wherever it is run
+        return True
     if given["server"] and not given["upload"]:
         return name.endswith(".ipynb") and not is_glob(name)
     path = Path(name)

@@ -19,6 +19,11 @@ from nbrun.jupyter.exchange import LONG, Body, Fields, rows_of
 from nbrun.jupyter.http import Http, json_bytes
 from nbrun.jupyter.retry import ONCE, PATIENT_GET, SAVE, RetryPolicy
 
+NO_FILES_HINT = (
+    "It serves kernels only, as a kernel gateway does. Pipe the notebook through: "
+    "nbrun run - --server URL < in.ipynb > out.ipynb"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ContentsModel:

@@ -26,7 +26,7 @@ from nbrun.core.document import Document
 from nbrun.core.merging import fingerprints, merge
 from nbrun.core.unreadable import why_unreadable
 from nbrun.errors import NbrunError, NoSuchNotebook, NotANotebook, NotFound, RequestRefused, SaveFailed, ServerError
-from nbrun.jupyter.contents import Contents, ContentsModel, Saved, kernel_path
+from nbrun.jupyter.contents import NO_FILES_HINT, Contents, ContentsModel, Saved, kernel_path
 from nbrun.jupyter.looks import differ, is_of
 from nbrun.jupyter.retry import ONCE, RetryPolicy
 from nbrun.jupyter.undo import Undo, UndoPoint
@@ -77,8 +77,7 @@ class ServerNotebook:
         try:
             model = await self._fetch()
         except NotFound:
-            hint = "Paths on a server are relative to its root folder; hidden files do not exist for it."
-            raise NoSuchNotebook(f"{self.path}: there is no such notebook on the server", hint=hint) from None
+            raise await self._missing() from None
         except NotANotebook as error:
             raise await self._diagnosed(error) from None
         # From here on under the server's own name for it: a path as it was typed may differ from it.
@@ -94,6 +93,13 @@ class ServerNotebook:
         content: Mapping[str, Any] = model.content
         self._known = fingerprints(content)
         return content
+
+    async def _missing(self) -> NoSuchNotebook:
+        """Return the error of a notebook that is not found; a server without files has not even a root folder."""
+        if not await self._contents.exists(""):
+            return NoSuchNotebook(f"{self.path}: this server serves no files", hint=NO_FILES_HINT)
+        hint = "Paths on a server are relative to its root folder; hidden files do not exist for it."
+        return NoSuchNotebook(f"{self.path}: there is no such notebook on the server", hint=hint)
 
     async def _fetch(self) -> ContentsModel:
         try:

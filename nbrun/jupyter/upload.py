@@ -15,7 +15,7 @@ from nbrun.core import jsontext
 from nbrun.core.document import Document
 from nbrun.core.merging import Merged, fingerprints, merge
 from nbrun.errors import BadFrame, NbrunError, NotANotebook, NotFound, UsageError
-from nbrun.jupyter.contents import Contents, kernel_path
+from nbrun.jupyter.contents import NO_FILES_HINT, Contents, kernel_path
 from nbrun.jupyter.retry import RetryPolicy
 from nbrun.local_files import free_name_beside, read_text, write_notebook
 
@@ -84,11 +84,7 @@ class UploadedNotebook:
         try:
             await self._contents.make_directory(self._folder)
         except NotFound as error:
-            hint = (
-                "It serves kernels only, as a kernel gateway does. Pipe the notebook through: "
-                "nbrun run - --server URL < in.ipynb > out.ipynb"
-            )
-            raise NotFound(f"this server takes no files: {error}", hint=hint) from None
+            raise NotFound(f"this server takes no files: {error}", hint=NO_FILES_HINT) from None
         await self._contents.save_file(self.path, text)
         try:
             content: Mapping[str, Any] = (await self._contents.notebook(self.path)).content

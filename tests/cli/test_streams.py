@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nbrun.errors import ExitCode
 from tests.support.notebooks import assert_exit, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
+from tests.support.other_servers import kernel_gateway
 
 TEXT = json.dumps(notebook("print(6 * 7)"))
 
@@ -151,3 +153,18 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path, argument
     assert said in process.stderr
     assert process.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["a.ipynb"]
+
+
+def test_on_a_server_that_serves_kernels_alone_only_a_pipe_works_and_the_others_say_so(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "a.ipynb", notebook("print(1)"))
+    with kernel_gateway(tmp_path, lists=False) as gateway:
+        on_it: dict[str, Any] = {"cwd": tmp_path, "env": {"NBRUN_TOKEN": gateway.token}}
+        piped = run_nbrun("run", "-", "--server", gateway.url, stdin=TEXT, **on_it)
+        path = run_nbrun("run", "a.ipynb", "--server", gateway.url, **on_it)
+        uploaded = run_nbrun("run", "a.ipynb", "--upload", "--server", gateway.url, **on_it)
+    assert_exit(piped, ExitCode.OK)
+    assert printed(piped.stdout) == "42\n"
+    assert_exit(path, ExitCode.USAGE)
+    assert "a.ipynb: this server serves no files" in path.stderr
+    for process in (path, uploaded):
+        assert "nbrun run - --server URL < in.ipynb" in process.stderr
