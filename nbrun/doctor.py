@@ -19,6 +19,7 @@ from nbrun.jupyter.contents import NO_FILES_HINT, ContentsModel
 from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http import HttpOptions
+from nbrun.jupyter.installed_kernelspecs import defects
 from nbrun.jupyter.server import Server
 from nbrun.left_sessions import SECONDS_BETWEEN_LOOKS, Cleaned, LeftSession, end_left, find_left, is_upload
 
@@ -37,6 +38,7 @@ SAVE_HINT = (
     "(client_max_body_size). What is refused goes to a rescue file here; "
     "`nbrun run --max-output 50MB` keeps each cell's outputs small."
 )
+BROKEN_SPEC_HINT = "Remove it with `jupyter kernelspec remove NAME`, or install that kernel anew."
 UNLISTED_HINT = (
     "A kernel gateway lists its sessions only with --JupyterWebsocketPersonality.list_kernels=True; "
     "elsewhere the token may lack the permission."
@@ -95,6 +97,8 @@ async def _private(show: Show) -> AsyncIterator[Server]:
     for package in ("jupyter-server", "jupyter-client", "ipykernel"):
         with contextlib.suppress(PackageNotFoundError):
             show(Finding(None, f"{package} {version(package)}"))
+    for defect in defects():
+        show(Finding(None, f"a kernelspec is broken: {defect}", BROKEN_SPEC_HINT))
     began = _now()
     with tempfile.TemporaryDirectory(prefix="nbrun-") as folder:
         async with EmbeddedServer(Path(folder)) as embedded, Client(embedded.endpoint) as client:

@@ -1,5 +1,8 @@
 """The examination: what it finds on a private server, a good one, an old one, a gateway, and where nothing is right."""
 
+import subprocess
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,48 @@ async def test_a_private_server_is_started_and_found_good(found: Found) -> None:
     for words in ("a private server starts", "python3 (python)", "kernel python3 answers", "binary frames"):
         assert words in found.texts(good=True)
     assert found.texts(good=False) == ""
+
+
+async def test_broken_kernelspecs_of_this_machine_are_told_with_their_files(
+    found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {
+        "torn": "{not json",
+        "gone": '{"argv": ["/no/such/python", "{connection_file}"], "display_name": "Gone", "language": "python"}',
+        "empty": '{"argv": [], "display_name": "Empty", "language": "python"}',
+        "listed": "[]",
+    }
+    for name, text in broken.items():
+        (tmp_path / "kernels" / name).mkdir(parents=True)
+        (tmp_path / "kernels" / name / "kernel.json").write_text(text)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert await examine(None, kernel="torn", show=found.show) == ExitCode.USAGE
+    told = [finding.text for finding in found.findings if "kernelspec is broken" in finding.text]
+    assert {name for name in broken if any(f"{tmp_path / 'kernels' / name}" in text for text in told)} == {*broken}
+    assert any("/no/such/python, which is not there" in text for text in told)
+    assert "'torn'" in found.texts(good=False)
+
+
+@pytest.mark.parametrize("missing", ["jupyter_server", "ipykernel"])
+def test_a_machine_without_what_a_private_server_needs_is_told_what_to_install(tmp_path: Path, missing: str) -> None:
+    python = environment_without(tmp_path / "environment", missing)
+    process = subprocess.run(
+        [python, "-m", "nbrun", "doctor"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert process.returncode == ExitCode.USAGE, process.stderr
+    assert f"there is no {missing}" in process.stdout
+    assert "jupyter-nbrun[local]" in process.stdout
+    assert process.stderr == ""
+
+
+def environment_without(folder: Path, package: str) -> Path:
+    """Make an environment that has what this one has, but for one package; return its interpreter."""
+    venv.create(folder, symlinks=True)
+    ours, theirs = (Path(sysconfig.get_path("purelib", vars=where)) for where in (None, {"base": str(folder)}))
+    for entry in ours.iterdir():
+        if entry.name != package and not entry.name.startswith(f"{package}-"):
+            (theirs / entry.name).symlink_to(entry)
+    return folder / "bin" / "python"
 
 
 async def test_a_server_is_examined_and_left_as_it_was(found: Found, tmp_path: Path) -> None:

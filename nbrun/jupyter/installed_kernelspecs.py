@@ -20,10 +20,8 @@ NATIVE = "python3"
 
 def installed_kernelspecs() -> KernelSpecs:
     """Give the kernels that a private server on this machine can start; the first folder with a name has it."""
-    ipython = os.environ.get("IPYTHONDIR") or str(PurePath("~", ".ipython"))
-    folders = [*map(Path, jupyter_path("kernels")), Path(ipython, "kernels").expanduser()]
     found: dict[str, KernelSpec] = {}
-    for file in (file for folder in folders for file in sorted(folder.glob("*/kernel.json"))):
+    for file in _files():
         with contextlib.suppress(OSError, BadFrame):
             content = loads(file.read_bytes())
             name = file.parent.name.lower()
@@ -31,6 +29,33 @@ def installed_kernelspecs() -> KernelSpecs:
                 found[name] = KernelSpec.read(name, Fields(content, str(file)))
     native = KernelSpec(NATIVE, "Python 3 (ipykernel)", "python", (sys.executable, "-m", "ipykernel_launcher"))
     return KernelSpecs(NATIVE, {NATIVE: native, **found})
+
+
+def defects() -> list[str]:
+    """Return what is wrong with kernelspecs of this machine: unreadable files, programs that are not there."""
+    found = []
+    for file in _files():
+        try:
+            content = loads(file.read_bytes())
+        except OSError as error:
+            found.append(f"{file} cannot be read: {error.strerror}")
+            continue
+        except BadFrame as error:
+            found.append(f"{file} is {error}")
+            continue
+        argv = content.get("argv") if isinstance(content, dict) else None
+        if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
+            found.append(f"{file} names no program: argv is not a list of strings")
+        elif shutil.which(argv[0]) is None:
+            found.append(f"{file} starts {argv[0]}, which is not there")
+    return found
+
+
+def _files() -> list[Path]:
+    """Return the files of all kernelspecs, in the order in which a server looks for them."""
+    ipython = os.environ.get("IPYTHONDIR") or str(PurePath("~", ".ipython"))
+    folders = [*map(Path, jupyter_path("kernels")), Path(ipython, "kernels").expanduser()]
+    return [file for folder in folders for file in sorted(folder.glob("*/kernel.json"))]
 
 
 def kernel_identity(spec: KernelSpec) -> Mapping[str, Any]:
