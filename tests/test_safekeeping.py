@@ -326,7 +326,7 @@ async def test_a_cell_whose_outputs_cannot_be_rendered_costs_no_other_cell_its_o
     assert "outputs of this cell may be missing, by a bug in nbrun: ZeroDivisionError" in text_of(two["outputs"])
     assert [output["output_type"] for output in three["outputs"]] == ["error"]
     assert three["metadata"]["nbrun"]["outcome"] == "failed"
-    assert any("outputs may be missing" in warning and "index 1" in warning for warning in run.watch.warnings)
+    assert any("outputs may be missing" in warning and "in cell 2" in warning for warning in run.watch.warnings)
 
 
 async def test_what_cannot_be_written_costs_no_other_cell_its_own(

@@ -25,6 +25,7 @@ from nbrun.core import jsontext
 from nbrun.core.document import Document
 from nbrun.core.merging import fingerprints, merge
 from nbrun.core.unreadable import why_unreadable
+from nbrun.core.validation import complaint_of
 from nbrun.errors import NbrunError, NoSuchNotebook, NotANotebook, NotFound, RequestRefused, SaveFailed, ServerError
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, ContentsModel, Saved, kernel_path
 from nbrun.jupyter.looks import differ, is_of
@@ -64,6 +65,7 @@ class ServerNotebook:
         self._cwd = cwd
         self._known: frozenset[int] = frozenset()
         self._was_undone = False
+        self._complaints: set[str] = set()
 
     @property
     def kernel_path(self) -> str:
@@ -86,8 +88,7 @@ class ServerNotebook:
         if in_place:
             self._file.path, self._file.seen = self.path, model
             await self._undo.check(self.path)
-        if model.message:
-            self._warn(f"the server says of the notebook: {model.message}")
+        self._tell_complaint("the notebook", model)
         if in_place and model.writable is False:
             self._warn("the server says that the notebook cannot be written; its result will be kept on this machine")
         content: Mapping[str, Any] = model.content
@@ -297,8 +298,14 @@ class ServerNotebook:
             self._warn(f"{name} was deleted or renamed just before it was saved; it is there again")
         if fate is Fate.CHANGED:
             self._warn(f"{name} has not all sources and outputs that were saved: a hook of the server changes them")
-        if saved.model.message:
-            self._warn(f"the server says of the saved notebook: {saved.model.message}")
+        self._tell_complaint("the saved notebook", saved.model)
+
+    def _tell_complaint(self, what: str, model: ContentsModel) -> None:
+        """Warn of what the server says of a notebook, unless it said the same before."""
+        complaint = complaint_of(model.message or "")
+        if complaint and complaint not in self._complaints:
+            self._complaints.add(complaint)
+            self._warn(f"the server says of {what}: {complaint}")
 
     async def _is_saved_all_the_same(
         self, file: WatchedFile, content: Mapping[str, Any], before: ContentsModel | None, error: RequestRefused

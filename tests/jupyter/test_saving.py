@@ -220,15 +220,20 @@ async def test_what_the_server_says_of_a_saved_notebook_is_told(place: Place) ->
     opened = await place.loaded()
     odd = notebook(code("1", outputs=[{**stdout("42"), "transient": {}}]))
     await opened.save(odd, BRISK)
-    [warning] = place.warnings
-    assert "the server says of the saved notebook" in warning
+    complaint = "it is not valid at cells[0].outputs[0]: Additional properties are not allowed"
+    assert place.warnings == [f"the server says of the saved notebook: {complaint} ('transient' was unexpected)"]
 
 
 async def test_what_the_server_says_of_a_loaded_notebook_is_told(place: Place) -> None:
     write_notebook(place.file, notebook(code("1", outputs=[{**stdout("42"), "transient": {}}])))
-    await place.loaded()
-    [warning] = place.warnings
-    assert "the server says of the notebook" in warning
+    opened = await place.loaded()
+    complaint = (
+        "the server says of the notebook: it is not valid at cells[0].outputs[0]: "
+        "Additional properties are not allowed ('transient' was unexpected)"
+    )
+    assert place.warnings == [complaint]
+    await opened.save(notebook(code("1", outputs=[{**stdout("42"), "transient": {}}])), BRISK)
+    assert place.warnings == [complaint], "said once"
 
 
 async def test_a_notebook_that_cannot_be_written_is_told_of_before_it_runs(place: Place, wire: Proxy) -> None:
