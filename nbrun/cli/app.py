@@ -11,7 +11,7 @@ import click
 
 from nbrun.cli.standard_streams import lost_output, prepare_standard_streams
 from nbrun.errors import ExitCode, NbrunError
-from nbrun.reporters.safe_stream import protect_standard_streams
+from nbrun.reporters.safe_stream import finish_standard_streams, protect_standard_streams
 from nbrun.version import __version__
 
 _COMMANDS = {
@@ -62,6 +62,7 @@ def main() -> None:
     if lost := lost_output():
         click.echo(f"nbrun: standard output cannot be written: {lost}", err=True)
         code = code or ExitCode.SERVER
+    finish_standard_streams()
     sys.exit(code)
 
 

@@ -40,16 +40,19 @@ class SafeConsole(Console):
         """Let rich move the cursor, as its live displays do."""
         self.file = SafeStream(self.file, movements=True)  # type: ignore[assignment]
 
-    def clean(self, text: str) -> str:
-        """Return foreign text without what acts and without secrets; what is removed may have parted a secret."""
-        return self._mask(without_controls(text, colours=self._colours))
+    def clean(self, text: str, *, colours: bool = False) -> str:
+        """Return foreign text without what acts and without secrets.
+
+        Secrets are looked for twice: what is removed may have been part of one, or have parted one.
+        """
+        return self._mask(without_controls(self._mask(text), colours=colours))
 
     def say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
         """Print a line: whole in a log; on a screen broken between words, or cut where it has to stay `on_one_line`."""
         if not self.is_terminal:
             self._log(line)
             return
-        line = self._mask(without_controls(line))
+        line = self.clean(line)
         if on_one_line and self.wraps:
             text = Text(line, style)
             text.truncate(self.width, overflow="ellipsis")
@@ -61,7 +64,7 @@ class SafeConsole(Console):
     def say_output(self, line: str) -> None:
         """Print a line that a cell wrote, in its own colours where there are colours."""
         if self.is_terminal:
-            self.print(Text.from_ansi(self.clean(line)))
+            self.print(Text.from_ansi(self.clean(line, colours=self._colours)))
         else:
             self._log(line)
 

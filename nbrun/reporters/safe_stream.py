@@ -12,6 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from nbrun.core.safe_text import without_commands, without_controls
@@ -136,6 +137,14 @@ def protect_standard_streams() -> None:
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, SafeStream):
             setattr(sys, name, SafeStream(stream))
+
+
+def finish_standard_streams() -> None:
+    """Write what stands in a line that has not ended."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, SafeStream):
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                stream.close()
 
 
 def binary(stream: Any) -> Any:

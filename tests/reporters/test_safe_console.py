@@ -75,6 +75,12 @@ def test_what_parted_a_secret_is_removed_before_secrets_are_looked_for() -> None
     assert sink.getvalue() == "*** ***\n***\n"
 
 
+def test_a_secret_of_which_something_is_removed_is_masked_too() -> None:
+    sink = io.StringIO()
+    SafeConsole(file=sink, mask=lambda text: text.replace("se\x07cret", "***"), _environ={}).say("a se\x07cret")
+    assert sink.getvalue() == "a ***\n"
+
+
 def test_no_line_is_a_command_where_colours_are_forced_in_a_log() -> None:
     sink = io.StringIO()
     out = SafeConsole(file=sink, runner=True, color_system="standard", width=30, _environ={"FORCE_COLOR": "1"})

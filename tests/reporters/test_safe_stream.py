@@ -11,6 +11,7 @@ import pytest
 from nbrun.reporters.safe_stream import (
     SafeStream,
     binary,
+    finish_standard_streams,
     is_on_runner,
     may_be_shown,
     own_stream,
@@ -90,6 +91,18 @@ def test_everything_that_prints_goes_through_it(monkeypatch: pytest.MonkeyPatch,
     text = data.getvalue().decode()
     assert commands_in(text) == []
     assert [word for word in ("click", "usage", "print", "hook") if word not in text] == []
+
+
+def test_a_line_that_has_not_ended_is_there_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    out, closed = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", SafeStream(out))
+    monkeypatch.setattr(sys, "stderr", SafeStream(closed))
+    print("out", end="")
+    print("err", end="", file=sys.stderr)
+    closed.close()
+    finish_standard_streams()
+    assert out.getvalue() == "out\n"
 
 
 def test_it_is_a_stream_of_text_to_whoever_asks() -> None:

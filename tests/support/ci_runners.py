@@ -19,6 +19,7 @@ WHITE_SPACE = "".join(
     map(chr, [*range(9, 14), 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000])
 )
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_UNSEEN = "[\x00-\x08\x0e-\x1f\x7f\xad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 _ACT = re.compile(r"::[^ ]+(?: .+?)?::|##\[[^ ]+(?: .+?)?\]")
 
 
@@ -41,6 +42,20 @@ def first_form(line: str) -> str | None:
     return _name(line[start + 3 : end]) if start >= 0 and end >= 0 else None
 
 
+def loose_names(line: str) -> Iterator[str]:
+    """Return what may stand for a command's name where .NET compares by the rules of a language.
+
+    Its ``StartsWith`` and ``IndexOf`` then pass over characters that are not seen, but the name is still cut out by the
+    lengths of ``::`` and ``##[``.
+    """
+    line = line.lstrip(WHITE_SPACE)
+    if re.match(f"{_UNSEEN}*:{_UNSEEN}*:", line):
+        for end in re.finditer(f"(?={_UNSEEN}*:{_UNSEEN}*:)", line[2:]):
+            yield line[2 : 2 + end.start()]
+    for start in re.finditer(rf"(?={_UNSEEN}*#{_UNSEEN}*#{_UNSEEN}*\[)", line):
+        yield line[start.start() + 3 :].partition("]")[0]
+
+
 def lines_of(log: str) -> list[str]:
     """Return the lines of a log as .NET reads them."""
     return re.split(r"\r\n|\r|\n", log)
@@ -50,7 +65,8 @@ def commands_in(log: str) -> list[str]:
     """Return the lines that GitHub's runner, with or without their colours, or act takes for a command."""
 
     def is_command(line: str) -> bool:
-        return bool(second_form(line) or first_form(line) or _ACT.match(line))
+        loosely = any(_name(info) for info in loose_names(line))
+        return bool(loosely or second_form(line) or first_form(line) or _ACT.match(line))
 
     return [line for line in lines_of(log) if is_command(line) or is_command(_COLOURS.sub("", line))]
 
