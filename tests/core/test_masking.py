@@ -3,10 +3,12 @@
 import base64
 import html
 import json
+import pprint
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -45,10 +47,23 @@ def texts(messages: Sequence[Message], name: str = "stdout") -> str:
         SECRET.encode().hex(),
         SECRET.encode().hex().upper(),
         repr(SECRET.encode())[2:-1],
+        re.sub("%..", lambda found: found[0].lower(), quote(SECRET, safe="")),
+        re.sub("%..", lambda found: found[0].lower(), quote_plus(SECRET)),
+        "".join(f"%{byte:02x}" for byte in SECRET.encode()),
+        quote(quote(SECRET)),
+        json.dumps(SECRET)[1:-1].replace("u00e9", "u00E9"),
+        "".join(f"\\u{ord(character):04x}" for character in SECRET),
+        "".join(f"\\u{ord(character):04X}" for character in SECRET),
+        SECRET.encode().hex(":"),
+        SECRET.encode().hex(" ").upper(),
+        SECRET.encode().hex("-"),
+        "\\x" + "\\x".join(f"{byte:02x}" for byte in SECRET.encode()),
+        html.escape(SECRET).encode("ascii", "xmlcharrefreplace").decode(),
     ],
 )
 def test_a_secret_is_masked_in_every_spelling(spelling: str) -> None:
-    assert Mask([SECRET]).text(f"a {spelling} b") == f"a {MASK} b"
+    masked = Mask([SECRET]).text(f"a {spelling} b")
+    assert masked in (f"a {MASK} b", f"a \\x{MASK} b")
 
 
 @pytest.mark.parametrize("before", ["", "u", "us", "user:"])
@@ -186,3 +201,99 @@ def test_a_secret_never_comes_through_wherever_the_stream_is_cut(data: Any, secr
     masked, mask = MaskedMessages(Mask([secret])), Mask([secret])
     found = "".join(texts(masked.take(stream(piece))) for piece in pieces) + texts(masked.release())
     assert found == mask.text(whole)
+
+
+TOKEN = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
+PHRASE = "correct horse battery staple and it's seven more words that nobody guesses in a thousand years"
+
+
+def cores(secret: str, *, url: bool = False) -> list[str]:
+    """Return what of a secret's base64 depends on nothing but the secret, for each of the three alignments."""
+    encode = base64.urlsafe_b64encode if url else base64.b64encode
+    data = secret.encode()
+    whole = [encode(b"\0" * before + data + b"\0" * 3).decode() for before in range(3)]
+    return [text[4 : 4 * (len(data) // 3 - 1)] for text in whole]
+
+
+def wrapped(data: bytes, width: int, line_break: str, *, url: bool = False) -> str:
+    encoded = (base64.urlsafe_b64encode if url else base64.b64encode)(data).decode()
+    return line_break.join(encoded[place : place + width] for place in range(0, len(encoded), width))
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\\n", "\\r\\n", "\\\\n"])
+@pytest.mark.parametrize(("width", "url"), [(76, False), (64, False), (76, True)])
+def test_wrapped_base64_hides_no_secret_at_any_place(width: int, url: bool, line_break: str) -> None:
+    mask = Mask([TOKEN])
+    for before in range(100):
+        text = wrapped(b"x" * before + TOKEN.encode() + b"y" * 50, width, line_break, url=url)
+        masked = mask.text(f"data: {text}{line_break}end")
+        assert MASK in masked
+        bare = masked.replace(line_break, "")
+        assert not any(core in bare for core in cores(TOKEN, url=url)), before
+        assert masked.endswith(f"{line_break}end")
+
+
+def test_the_ends_of_ordinary_lines_join_no_secret() -> None:
+    mask = Mask(["11111111", "password"])
+    assert mask.text("1\n" * 20) == "1\n" * 20
+    assert mask.text("pass\nword") == "pass\nword"
+    assert mask.text("'pass',\n'word'") == "'pass',\n'word'"
+
+
+@pytest.mark.parametrize("indent", range(0, 70, 7))
+def test_what_pprint_has_wrapped_is_masked(indent: int) -> None:
+    for value in (PHRASE, {"x" * indent: PHRASE}, [["y" * indent, {"k": f"{'words ' * indent}{PHRASE} and more"}]]):
+        masked = Mask([PHRASE]).text(pprint.pformat(value))
+        assert MASK in masked
+        assert not any(word in masked for word in ("correct", "battery", "guesses", "thousand"))
+    raw = pprint.pformat({"k" * indent: f"{'z' * indent}{TOKEN}{'w' * 90}".encode()})
+    masked = Mask([TOKEN]).text(raw)
+    assert MASK in masked
+    assert not any(TOKEN[place : place + 6] in masked for place in range(len(TOKEN) - 6))
+
+
+def test_a_text_as_a_list_of_its_lines_is_masked_across_them() -> None:
+    mask = Mask(["hunter2222"])
+    assert mask.value({"text/plain": ["a hun", "ter2222"]}) == {"text/plain": ["a ***"]}
+    assert mask.value(["hunter2222", "b"]) == ["***", "b"]
+    clean = ["hunger", "b"]
+    assert mask.value(clean) is clean
+
+
+@given(st.data(), st.integers(0, 90), st.sampled_from(["base64", "pprint", "bytes"]))
+def test_a_secret_across_lines_never_comes_through_wherever_the_stream_is_cut(
+    data: Any, before: int, kind: str
+) -> None:
+    match kind:
+        case "base64":
+            whole = base64.encodebytes(b"x" * before + TOKEN.encode() + b"y" * 60).decode() + "end\n"
+        case "pprint":
+            whole = pprint.pformat(["w" * before, PHRASE]) + "\n"
+        case _:
+            whole = pprint.pformat(b"x" * before + TOKEN.encode() + b"y" * 60) + "\n"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+    pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    mask = Mask([TOKEN, PHRASE])
+    masked = MaskedMessages(mask)
+    found = "".join(texts(masked.take(stream(piece))) for piece in pieces) + texts(masked.release())
+    assert found == mask.text(whole)
+    assert MASK in found
+
+
+def test_what_begins_inside_a_whole_secret_across_lines_keeps_all_of_it_together() -> None:
+    mask = Mask(["xy z xy"])
+    assert mask.undecided("a 'xy z '\n 'xy") == len("a '")
+    assert mask.undecided("a 'xy z '\n 'xy'") == len("a 'xy z '\n 'xy'")
+    masked = MaskedMessages(mask)
+    assert texts(masked.take(stream("a 'xy z '\n 'xy"))) == "a '"
+    assert texts(masked.take(stream("z'"))) == "***'\n 'z'"
+    assert texts(masked.take(stream("b 'xy z '\n 'xy"))) == "b '"
+    assert texts(masked.release()) == "***'\n '"
+
+
+def test_a_quote_or_a_line_break_behind_no_secret_holds_nothing_back() -> None:
+    mask = Mask([TOKEN])
+    for text in ("print('a')", "'abc'\n", "x = 'abc' \r\n  b", "100 \r", f"{'A' * 40}\n", "z \n"):
+        assert mask.undecided(text) == len(text), text
+    for text in (f"'{TOKEN[:9]}'", f"b'{TOKEN[:9]}'\n   b", f"{'A' * 40}{TOKEN[:4]}\r", f"{'A' * 40}{TOKEN[:4]}\\r"):
+        assert mask.undecided(text) == text.index(TOKEN[:4]), text
