@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from nbrun.core.batch_words import Cause, Shard
 from nbrun.core.jsontext import as_object, dumps
-from nbrun.core.results import NotebookResult, Outcome
+from nbrun.core.results import CellOutcome, NotebookResult, Outcome
 
 _CAUSES = {
     Outcome.KERNEL_DIED: Cause.KERNEL,
@@ -16,6 +16,7 @@ _CAUSES = {
     Outcome.TIMED_OUT: Cause.TIMEOUT,
 }
 SERVER_WAIT = 120.0
+_OPEN = (CellOutcome.INTERRUPTED, CellOutcome.NOT_RUN)
 _NOT_EXECUTED = (Outcome.NOT_RUN, Outcome.PREPARED)
 
 
@@ -31,8 +32,13 @@ class Policy:
     """Seconds that a lost server is waited for before the next attempt."""
 
     def tries_again(self, result: NotebookResult, attempt: int) -> bool:
-        """Tell whether a run that has come to this in its `attempt`-th try, from 1, is tried again."""
-        return attempt <= self.retries and _CAUSES.get(result.outcome) in self.retry_on
+        """Return whether a run that has come to this in its `attempt`-th try, from 1, is tried again.
+
+        One that was executed to its end and only could not be saved is not: its result is in a rescue file.
+        """
+        if attempt > self.retries or _CAUSES.get(result.outcome) not in self.retry_on:
+            return False
+        return not (result.rescued and result.cells and all(cell.outcome not in _OPEN for cell in result.cells))
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,3 +187,22 @@ def test_signals_that_are_ignored_at_the_start_stay_ignored_and_kernels_start_wi
         assert run.end(within=60) == ExitCode.OK
     assert run.outcomes() == ["passed", "passed"]
     assert outputs_of(read_notebook(path))[0][0]["text"] == "True 0 []\n"
+
+
+def test_a_run_that_ignores_sighup_survives_the_terminal_that_it_writes_to(folder: Path) -> None:
+    """As after ``nohup`` or ``trap "" HUP``: from then on each write to the terminal is an error."""
+    wait = (
+        "import pathlib, time\npathlib.Path('running').touch()\nwhile not pathlib.Path('go').exists(): time.sleep(.02)"
+    )
+    path = write_notebook(folder / "nb.ipynb", notebook(wait, "print(6 * 7)"))
+    master, terminal = os.openpty()
+    with live_nbrun(
+        path, "--log-output", cwd=folder, json_file=folder / "r.json", before=ignore_and_block, stderr=terminal
+    ) as run:
+        os.close(terminal)
+        run.await_file(folder / "running")
+        os.close(master)
+        (folder / "go").touch()
+        assert run.end(within=60) == ExitCode.OK
+    assert (run.outcomes(), run.report()["warnings"]) == (["passed", "passed"], [])
+    assert outputs_of(read_notebook(path))[1][0]["text"] == "42\n"

@@ -1,12 +1,14 @@
 """How batches are cut, ordered, ended early and tried again."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nbrun.core.batch_words import Cause, Shard
 from nbrun.core.batches import Durations, Policy, in_shard, run_key, slowest_first
-from nbrun.core.results import BatchResult, NotebookResult, Outcome
+from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.errors import UsageError
 
 
@@ -35,6 +37,18 @@ def test_a_cells_error_is_tried_again_where_it_is_asked_for() -> None:
     policy = Policy(retries=2, retry_on=[Cause.CELL])
     assert policy.tries_again(result(Outcome.FAILED), 2)
     assert not policy.tries_again(result(Outcome.KERNEL_DIED), 1)
+
+
+def test_a_run_of_which_only_the_save_failed_is_not_executed_again() -> None:
+    def rescued(*outcomes: CellOutcome) -> NotebookResult:
+        cells = [CellResult(index, None, outcome) for index, outcome in enumerate(outcomes)]
+        return replace(result(Outcome.SERVER_FAILED), rescued=True, cells=cells)
+
+    policy = Policy(retries=1)
+    assert not policy.tries_again(rescued(CellOutcome.PASSED, CellOutcome.SKIPPED), 1)
+    assert policy.tries_again(rescued(CellOutcome.PASSED, CellOutcome.NOT_RUN), 1)
+    assert policy.tries_again(rescued(CellOutcome.INTERRUPTED), 1)
+    assert policy.tries_again(rescued(), 1)
 
 
 def test_a_shard_is_read() -> None:

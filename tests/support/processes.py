@@ -153,10 +153,11 @@ def live_nbrun(
     json_file: Path,
     env: Mapping[str, str] | None = None,
     before: Callable[[], None] = default_signals,
+    stderr: int = subprocess.PIPE,
 ) -> Iterator[LiveNbrun]:
     """Start ``nbrun run`` with `args` in a process group of its own; nothing of it is left after the block.
 
-    `before` is called in the new process.
+    `before` is called in the new process, whose standard error is `stderr`.
     """
     mark = new_mark()
     # Where it sees that pytest runs it, ipykernel does not collect what child processes write.
@@ -166,7 +167,7 @@ def live_nbrun(
         env={**inherited, MARK: mark, **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
         preexec_fn=before,  # noqa: PLW1509  (there are no other threads in the tests)
