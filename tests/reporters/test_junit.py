@@ -6,9 +6,10 @@ from pathlib import Path
 
 import xmlschema
 
-from nbrun.core.events import Event
+from nbrun.core.events import Event, RunFinished
 from nbrun.core.integrity import Cause, Incomplete
-from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
+from nbrun.core.results import Attempt, CellError, CellOutcome, CellResult, Outcome, Problem
+from nbrun.errors import ExitCode
 from nbrun.reporters import junit as module
 from nbrun.reporters.junit import JUnit
 from tests.reporters.streams import PASSED, Speaker, batch, result
@@ -140,3 +141,14 @@ def test_a_run_whose_turn_never_came_is_skipped(tmp_path: Path) -> None:
     root = written([Speaker("n.ipynb").is_over(over)], tmp_path)
     assert root.get("errors") == "0"
     assert [element.get("message") for element in root.iter("skipped")] == ["an earlier notebook failed"]
+
+
+def test_the_attempts_of_a_run_are_properties(tmp_path: Path) -> None:
+    tries = [
+        Attempt(Outcome.KERNEL_DIED, ExitCode.KERNEL, "", 1.0, 2, kept=True),
+        Attempt(Outcome.SERVER_FAILED, ExitCode.SERVER, "", 1.0, 0),
+    ]
+    found = result("n.ipynb", Outcome.KERNEL_DIED, attempts=2, tries=tries)
+    root = written([RunFinished("n.ipynb", found)], tmp_path)
+    listed = {each.get("name"): each.get("value") for each in root.iter("property")}
+    assert (listed["attempt 1"], listed["attempt 2"]) == ("kernel-died, kept", "server-failed")

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.core.results import Attempt, CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.errors import ExitCode
 from nbrun.reporters import wording
 
 
@@ -89,3 +90,12 @@ def test_errors_that_are_allowed_are_counted_as_such(allowed: int, told: str) ->
     run = replace(result(CellOutcome.PASSED), cells=[CellResult(9, None, CellOutcome.PASSED), *cells])
     assert wording.summary(run) == f"passed: {1 + allowed} cells, {told}, in 3.4 s, saved in out.ipynb"
     assert wording.cell_line(cells[0], 1, 2) == "cell 1 of 2 failed, which is allowed"
+
+
+def test_the_summary_of_a_run_that_was_repeated_names_the_attempt_that_was_kept() -> None:
+    tries = [
+        Attempt(Outcome.KERNEL_DIED, ExitCode.KERNEL, "", 1.0, 2, kept=True),
+        Attempt(Outcome.SERVER_FAILED, ExitCode.SERVER, "", 1.0, 0),
+    ]
+    assert wording.summary(result(attempts=2, tries=tries)).endswith(", attempt 1 of 2")
+    assert "attempt" not in wording.summary(result())
