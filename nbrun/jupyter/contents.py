@@ -90,7 +90,7 @@ class Checkpoint:
     @classmethod
     def read(cls, fields: Fields) -> Self:
         """Read the server's JSON; raises :class:`NotAJupyterServer` where the id is missing."""
-        return cls(fields.text("id"), fields.maybe_time("last_modified"))
+        return cls(fields.identifier("id"), fields.maybe_time("last_modified"))
 
 
 def kernel_path(notebook: str, cwd: str | None) -> str:

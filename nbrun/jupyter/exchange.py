@@ -19,6 +19,7 @@ from nbrun.errors import BadFrame, NotAJupyterServer
 
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _LONGEST_QUOTATION = 300
+_LONGEST_IDENTIFIER = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,17 @@ class Fields:
         if not isinstance(value, str):
             raise NotAJupyterServer(f"{self.where}: expected a string as {key!r}, got {kind_of(value)}")
         return value
+
+    def identifier(self, key: str) -> str:
+        """Return a string that has to be there and goes into addresses; refuse one that is too long."""
+        value = self.text(key)
+        if len(value) > _LONGEST_IDENTIFIER:
+            raise NotAJupyterServer(f"{self.where}: {key!r} has {len(value)} characters")
+        return value
+
+    def words(self, key: str) -> str:
+        """Return what the server says for a person, shortened; empty for anything but a string."""
+        return _shortened(self.maybe_text(key) or "")
 
     def maybe_text(self, key: str) -> str | None:
         """Give a string; None for anything else, as for all fields that a frontend can do without."""

@@ -25,6 +25,8 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.exchange import Answer
 
 _TOKEN_REFUSED = re.compile(r"_xsrf|^Forbidden$|XSRF", re.IGNORECASE)
+_LONGEST_PLACE = 300
+"""Characters of an address in a message."""
 _LOGIN = re.compile(r"/(?:login|oauth2?/authorize|oauth_login)$")
 
 _HINT_ACCESS = "The token or password is missing, wrong or expired: `jupyter server list` shows that of a local server."
@@ -55,7 +57,7 @@ def _leads_to_login(answer: Answer) -> bool:
 
 
 def _not_followed(answer: Answer, said: str) -> RequestRefused:
-    place = answer.headers.get("location", "nowhere")
+    place = answer.headers.get("location", "nowhere")[:_LONGEST_PLACE]
     return RequestRefused(
         f"{answer.where}: redirected to {place} ({answer.status}{said}), which was not followed",
         status=answer.status,

@@ -47,12 +47,12 @@ class KernelModel:
     def read(cls, fields: Fields) -> Self:
         """Read the server's JSON; raises :class:`NotAJupyterServer` where id or name is missing."""
         return cls(
-            id=fields.text("id"),
+            id=fields.identifier("id"),
             name=fields.text("name"),
             execution_state=fields.maybe_text("execution_state"),
             connections=fields.maybe_integer("connections"),
             last_activity=fields.maybe_time("last_activity"),
-            reason=fields.maybe_text("reason"),
+            reason=fields.words("reason") or None,
         )
 
 
@@ -76,7 +76,7 @@ class SessionModel:
         path, name, kind = (fields.maybe_text(key) or "" for key in ("path", "name", "type"))
         if not path and fields.raw("notebook") is not None:  # as a kernel gateway says it
             path = fields.child("notebook").maybe_text("path") or ""
-        return cls(fields.text("id"), path, name, kind, kernel)
+        return cls(fields.identifier("id"), path, name, kind, kernel)
 
 
 class Sessions:

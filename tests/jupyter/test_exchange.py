@@ -83,3 +83,12 @@ def test_a_time_without_a_zone_is_utc() -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
     for text in ("2026-01-02T03:04:05.600000Z", "2026-01-02T03:04:05.600000", "2026-01-02T04:04:05.600000+01:00"):
         assert Fields({"t": text}, "").maybe_time("t") == moment
+
+
+def test_what_goes_into_addresses_and_messages_is_bounded() -> None:
+    fields = Fields({"id": "x" * 1_000_000, "reason": "w " * 1_000_000, "kernel": "k1"}, "GET here")
+    with pytest.raises(NotAJupyterServer, match="'id' has 1000000 characters"):
+        fields.identifier("id")
+    assert fields.identifier("kernel") == "k1"
+    assert len(fields.words("reason")) < 400
+    assert fields.words("missing") == ""
