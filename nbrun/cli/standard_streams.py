@@ -60,6 +60,20 @@ def write_whole(descriptor: int, data: bytes) -> None:
             select.select([], [descriptor], [])
 
 
+def read_whole(descriptor: int) -> bytes:
+    """Return all that comes until the end of the file; wait where the descriptor does not block. Raises OSError."""
+    parts: list[bytes] = []
+    while True:
+        try:
+            part = os.read(descriptor, _BUFFER)
+        except BlockingIOError:
+            select.select([descriptor], [], [])
+            continue
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
 def _is_open(number: int) -> bool:
     try:
         os.fstat(number)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nbrun.cli.batching import is_plain, is_single
-from nbrun.cli.standard_streams import closed, write_whole
+from nbrun.cli.standard_streams import closed, read_whole, write_whole
 from nbrun.core.safe_text import safe_json
 from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import is_on_runner
@@ -68,7 +68,7 @@ def _read(name: str) -> bytes:
     if name == _INPUT and sys.stdin.isatty():
         raise UsageError("-: standard input is a terminal", hint="Pipe a notebook into it: nbrun run - < in.ipynb")
     try:
-        return sys.stdin.buffer.read() if name == _INPUT else Path(name).read_bytes()
+        return read_whole(sys.stdin.fileno()) if name == _INPUT else Path(name).read_bytes()
     except OSError as error:
         raise UsageError(f"{name}: cannot be read: {error.strerror or error}") from None
 

@@ -1,5 +1,6 @@
 """Standard streams that are closed, full, not blocking or read by nobody, and starts from where nobody watches."""
 
+import array
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from nbrun.errors import ExitCode
 from tests.support.notebooks import notebook, outputs_of, read_notebook, write_notebook
 from tests.support.processes import default_signals, live_nbrun
+from tests.support.servers import pause
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the shell is Unix's")
 
@@ -125,6 +127,33 @@ def test_a_pipe_that_does_not_block_takes_all(folder: Path) -> None:
             text = pipe.read()
         assert process.wait(60) == ExitCode.OK
     assert len(json.loads(text)["cells"]) == 300
+
+
+def test_a_notebook_comes_whole_through_a_pipe_that_does_not_block(folder: Path) -> None:
+    """Python's own reading returns nothing, or a part, where the rest has not come yet."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    text = json.dumps(notebook("1", "2"))
+    command = [sys.executable, "-m", "nbrun", "run", "-", "-o", "out.ipynb", "--prepare-only"]
+    with subprocess.Popen(command, cwd=folder, stdin=reading, stderr=subprocess.PIPE, text=True) as process:
+        os.close(reading)
+        for part in (text[:50], text[50:]):
+            os.write(writing, part.encode())
+            while process.poll() is None and unread(writing):
+                pause(0.01)
+        os.close(writing)
+        assert process.wait(60) == ExitCode.OK, process.communicate()
+    assert len(read_notebook(folder / "out.ipynb")["cells"]) == 2
+
+
+def unread(pipe: int) -> int:
+    """Return how many bytes wait in a pipe."""
+    import fcntl
+    import termios
+
+    waiting = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+    return waiting[0]
 
 
 def test_a_name_that_the_terminals_encoding_lacks_is_printed_all_the_same(folder: Path) -> None:
