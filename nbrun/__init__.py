@@ -17,6 +17,7 @@ _HOMES = {
     "nbrun.api": ("RunOptions", "connect", "run", "run_async"),
     "nbrun.many": ("BatchOptions", "Override", "run_many", "run_many_async"),
     "nbrun.core.results": (
+        "Attempt",
         "BatchResult",
         "CellError",
         "CellOutcome",
