@@ -21,9 +21,9 @@ from nbrun.jupyter.client import connect
 from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
-from nbrun.opening import Access, Place, existing_host, private_host
+from nbrun.opening import Access, Place, check_local, existing_host, private_host
 from nbrun.pipeline import Notebook, run_notebook
-from nbrun.places import Deliver, local_folder
+from nbrun.places import Deliver, local_folder, output_file
 from nbrun.preparing import host_to_prepare_on, prepare_unless_stopped
 from nbrun.stopping import StopSwitch
 
@@ -35,7 +35,10 @@ class RunOptions(TypedDict, total=False):
     """What a run may be told; every key may be left out. Times are seconds, and None sets no limit."""
 
     output: str | os.PathLike[str] | None
-    """Where the executed notebook goes; the notebook's own place if left out. Parents are created."""
+    """Where the executed notebook goes; the notebook's own place if left out. Parents are created.
+
+    A path that ends with a separator, or a folder that is there, is a folder, in which the tree is mirrored.
+    """
     content: str | bytes
     """The notebook itself, as the text of a file, which need not be there: its name is then only a name.
 
@@ -181,12 +184,16 @@ async def run_beside_start(
     It has been started for the root that :func:`~nbrun.places.root_for` names, and is stopped after the run.
     """
     name = os.fspath(notebook)
+    place = place_of(name, options)
+    if started is None and (place.upload or not options.get("server")):
+        check_local(place)
     journal = Journal(name, options.get("observe") or (lambda _: None))
     if options.get("prepare_only"):
         async with host_to_prepare_on(access_of(options)) as host:
-            job, place = job_of(name, options), place_of(name, options)
-            return await prepare_unless_stopped(job, place, host, journal, options.get("stop") or StopSwitch())
-    opening = _open(access_of(options), place_of(name, options), journal, started)
+            return await prepare_unless_stopped(
+                job_of(name, options), place, host, journal, options.get("stop") or StopSwitch()
+            )
+    opening = _open(access_of(options), place, journal, started)
     job = job_of(name, options)
     return await run_notebook(job, opening, journal=journal, stop=options.get("stop") or StopSwitch())
 
@@ -237,18 +244,20 @@ def place_of(name: str, options: RunOptions) -> Place:
         refuse_unreachable("", name, reads=True)
     if output is not None:
         refuse_unreachable("output", os.fspath(output))
+        output = output_file(name, output, on_server=bool(options.get("server")) and not options.get("upload"))
     if cwd and not options.get("server"):
         local_folder(cwd)
     content = options.get("content")
     return Place(
         name,
-        os.fspath(output) if output else None,
+        output or None,
         upload=options.get("upload", False),
         force=options.get("force", False),
         undo=undo_of(options),
         cwd=os.fspath(cwd) if cwd else None,
         content=content.encode() if isinstance(content, str) else content,
         deliver=options.get("deliver"),
+        save=options.get("save", True),
     )
 
 

@@ -41,6 +41,7 @@ from nbrun.opening import Place
 from nbrun.pipeline import Notebook
 from nbrun.places import absolute
 from nbrun.version import __version__
+from nbrun.writable import check_folder
 
 DURATIONS = "durations.json"
 
@@ -66,12 +67,7 @@ class Cache:
         self._refresh = refresh
         self._specs: KernelSpecs | None = None
         self._hashes: dict[tuple[str, int, int], str] = {}
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--cache {folder}: cannot be made: {error.strerror}") from None
-        if not os.access(self._folder, os.W_OK):
-            raise UsageError(f"--cache {folder}: cannot be written")
+        check_folder("--cache", folder)
 
     def look(self, job: Job, place: Place, parameters: Mapping[str, Any]) -> Kept | None:
         """Put the results of an earlier run into the notebook, where they still hold; None where nothing is kept.
@@ -115,7 +111,7 @@ class Cache:
     def hold(self, content: Mapping[str, Any]) -> Path | None:
         """Write the outputs of an executed notebook beside their place; None where that fails."""
         try:
-            descriptor, name = tempfile.mkstemp(prefix=".nbrun-", dir=self._folder)
+            descriptor, name = self._temporary()
             with os.fdopen(descriptor, "wb") as handle:
                 handle.write(dumps(kept_outputs(Document({**content}))) + b"\n")
         except (NbrunError, OSError):
@@ -145,10 +141,14 @@ class Cache:
         """Remember how long these runs took."""
         with contextlib.suppress(OSError, UsageError):
             text = dumps(self.durations().updated(results).as_dict())
-            descriptor, name = tempfile.mkstemp(prefix=".nbrun-", dir=self._folder)
+            descriptor, name = self._temporary()
             with os.fdopen(descriptor, "wb") as handle:
                 handle.write(text)
             Path(name).replace(self._folder / DURATIONS)
+
+    def _temporary(self) -> tuple[int, str]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkstemp(prefix=".nbrun-", dir=self._folder)
 
     def _entry(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.json"

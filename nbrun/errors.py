@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
     NOTEBOOK_FAILED = 1
     """A cell raised or timed out."""
     USAGE = 2
-    """The call was wrong: usage, no such notebook, not a notebook, no such kernel."""
+    """The call was wrong: usage, no such notebook, not a notebook, no such kernel, a place that cannot be written."""
     NOTHING_TO_RUN = 3
     """The patterns matched no notebook."""
     SERVER = 4

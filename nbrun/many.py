@@ -25,12 +25,12 @@ from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer
 from nbrun.core.matrix import combinations, run_name
 from nbrun.core.patterns import Patterns
 from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
-from nbrun.core.templates import Destination, Fields, Template, refuse_collisions, template_for
+from nbrun.core.templates import Destination, Fields, Stamp, Template, is_template, refuse_collisions, template_for
 from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
-from nbrun.opening import Access, existing_host, private_host
-from nbrun.places import absolute
+from nbrun.opening import Access, Place, check_local, existing_host, private_host
+from nbrun.places import OWN_PLACE, absolute, names_folder
 from nbrun.preparing import host_to_prepare_on, not_prepared, prepare_unless_stopped
 from nbrun.selection import Found, local_notebooks, notebooks_on_server
 from nbrun.stopping import StopSwitch
@@ -92,8 +92,8 @@ class BatchOptions(RunOptions, total=False):
 _OF_BATCH = BatchOptions.__annotations__.keys() - RunOptions.__annotations__.keys()
 _OF_ONE = {"content", "deliver"}
 _SHARED = {
-    "prepare_only", "server", "token", "password", "ca_file", "verify", "max_response", "max_frame", "upload",
-    "observe", "stop",
+    "in_place", "prepare_only", "server", "token", "password", "ca_file", "verify", "max_response", "max_frame",
+    "upload", "observe", "stop",
 } | _OF_ONE  # fmt: skip
 _CARRIED = "parameters"
 
@@ -214,7 +214,7 @@ async def _plan(
 ) -> tuple[list[Errand], int]:
     """Give what is to be run, in order, and how many runs were found but left out on purpose."""
     output = options.get("output")
-    template = template_for(os.fspath(output)) if output else None
+    template = _template(output, on_server=on_server(options)) if output else None
     found = await _find(named, options, template.top if template else "")
     same = _comparable_on_server if on_server(options) else _comparable
     if not chosen and [same(one.name) for one in found] != [same(name) for name in named]:
@@ -237,9 +237,28 @@ async def _plan(
     left_out = (all_found * len(axes)) - len(errands)
     if template is not None:
         errands = _with_outputs(errands, template, began)
+        for _, errand in errands if template.is_folder else ():
+            if same(errand.place.output or "") == same(errand.place.notebook):
+                raise UsageError(f"-o: {errand.place.output} would overwrite the notebook itself", hint=OWN_PLACE)
     _check_destinations([errand for _, errand in errands], options)
     mine = _cut_and_order([errand for _, errand in errands], options, cache)
+    if not on_server(options):
+        await asyncio.to_thread(_check_places, [errands[place][1].place for place in mine])
     return [errands[place][1] for place in mine], left_out + len(errands) - len(mine)
+
+
+def _check_places(places: Sequence[Place]) -> None:
+    probed: set[Path] = set()
+    for place in places:
+        check_local(place, probed)
+
+
+def _template(output: str | os.PathLike[str], *, on_server: bool) -> Template:
+    if isinstance(output, Template):
+        return output
+    text = os.fspath(output)
+    is_folder = not is_template(text) and not on_server and names_folder(text)
+    return template_for(f"{text}/" if is_folder else text)
 
 
 def _seen(one: Found, override: Override) -> str:
@@ -285,10 +304,10 @@ def _with_outputs(
     errands: Sequence[tuple[Found, Errand]], template: Template, began: datetime
 ) -> list[tuple[Found, Errand]]:
     """Fill the template in for each run."""
-    run_id = uuid.uuid4().hex[:8]
+    stamp = template.stamp or Stamp(began.astimezone(), uuid.uuid4().hex[:8])
     filled = []
     for index, (one, errand) in enumerate(errands, 1):
-        output = template.fill(Fields(one.tree, index, began.astimezone(), run_id, errand.parameters))
+        output = template.fill(Fields(one.tree, index, stamp.when, stamp.run_id, errand.parameters))
         filled.append((one, replace(errand, place=replace(errand.place, output=output))))
     return filled
 

@@ -23,7 +23,7 @@ from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
 from nbrun.jupyter.upload import UploadedNotebook
 from nbrun.pipeline import Notebook
-from nbrun.places import Deliver, absolute, local_folder, local_pair, root_for, shown
+from nbrun.places import Deliver, absolute, check_pair, local_folder, local_pair, root_for, shown
 
 _NOWHERE = ""
 """The output of a notebook that is delivered instead: no file's path."""
@@ -59,7 +59,7 @@ class Place:
     With ``upload`` both are on this machine although the server is not. ``force`` overwrites what somebody else has
     changed during the run, ``undo`` says what becomes of the notebook as it was. The kernel works in ``cwd``, a folder
     where the server is, if not in the notebook's. With a ``content`` there need be no notebook of that name: this is
-    its text. What ``deliver`` takes is saved nowhere.
+    its text. What ``deliver`` takes is saved nowhere. Without ``save`` nothing is written.
     """
 
     notebook: str
@@ -70,6 +70,7 @@ class Place:
     cwd: str | None = None
     content: bytes | None = None
     deliver: Deliver | None = None
+    save: bool = True
 
     @property
     def is_handed(self) -> bool:
@@ -109,9 +110,10 @@ async def existing_host(access: Access, starting: Callable[[], None] = lambda: N
             else:
                 path = contents_path(place.notebook)
                 target = _NOWHERE if place.deliver else contents_path(place.output) if place.output else path
-                notebook = ServerNotebook(
+                notebook = remote = ServerNotebook(
                     client.contents, path, target, warn=warn, force=place.force, undo=place.undo, cwd=cwd
                 )
+                remote.check_output = place.save and not place.deliver
             return _handed(notebook, client, place, cwd)
 
         yield Host(Server(client), find)
@@ -157,6 +159,14 @@ async def private_host(
 def _local_pair(place: Place) -> tuple[Path, Path]:
     return local_pair(
         place.notebook, place.output, is_given=place.content is not None, is_delivered=place.deliver is not None
+    )
+
+
+def check_local(place: Place, probed: set[Path] | None = None) -> None:
+    """Raise :class:`UsageError` where a notebook of this machine cannot be read, or its result cannot be written."""
+    is_given, is_delivered = place.content is not None, place.deliver is not None
+    check_pair(
+        place.notebook, place.output, is_given=is_given, is_delivered=is_delivered, save=place.save, probed=probed
     )
 
 

@@ -7,8 +7,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nbrun.errors import NoSuchNotebook, NotANotebook, UsageError
+from nbrun.errors import NotANotebook, UsageError
+from nbrun.writable import check_file, check_readable, is_file, is_folder, is_there, require
 
+OWN_PLACE = "Leave out -o to write in place (for several notebooks with --in-place), or name another folder."
+BACKUP = ".~"
+"""What Jupyter Server puts before the name of a file, for its old content, while it writes the file."""
 Deliver = Callable[[str], None]
 """Takes the text of an executed notebook. May raise OSError."""
 
@@ -16,12 +20,11 @@ Deliver = Callable[[str], None]
 def local_notebook(name: str) -> Path:
     """Give a notebook's path; raises :class:`NoSuchNotebook`, or :class:`NotANotebook` for a folder."""
     path = absolute(name)
-    if path.is_dir():
+    if is_folder(path):
         raise NotANotebook(f"{name}: this is a folder", hint="Name the notebook in it.")
-    if not path.exists():
-        hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
-        raise NoSuchNotebook(f"{name}: there is no such file", hint=hint)
-    if not path.is_file():
+    hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
+    require(name, path, "there is no such file", hint)
+    if not is_file(path):
         raise NotANotebook(f"{name}: this is no file", hint="A notebook from a pipe is run by itself, and once.")
     return path
 
@@ -29,7 +32,7 @@ def local_notebook(name: str) -> Path:
 def local_folder(name: str | os.PathLike[str]) -> Path:
     """Give the path of a folder to work in; raises :class:`UsageError` where there is none."""
     path = absolute(name)
-    if not path.is_dir():
+    if not is_folder(path):
         raise UsageError(f"{name}: there is no such folder to work in")
     return path
 
@@ -37,11 +40,62 @@ def local_folder(name: str | os.PathLike[str]) -> Path:
 def local_output(output: str | os.PathLike[str]) -> Path:
     """Give where a result goes; raises :class:`UsageError` for what is there and is no file."""
     path = absolute(output)
-    if path.is_dir():
+    if is_folder(path):
         raise UsageError(f"{output}: this is a folder", hint="Name the file in it.")
-    if path.exists() and not path.is_file():
+    if is_there(path) and not is_file(path):
         raise UsageError(f"{output}: this is no file", hint="--no-save writes no notebook; -o - to standard output.")
     return path
+
+
+def check_pair(
+    notebook: str,
+    output: str | os.PathLike[str] | None,
+    *,
+    is_given: bool,
+    is_delivered: bool,
+    save: bool = True,
+    probed: set[Path] | None = None,
+) -> tuple[Path, Path]:
+    """Return what :func:`local_pair` does; raises :class:`UsageError` too for what cannot be read or written."""
+    source, target = local_pair(notebook, output, is_given=is_given, is_delivered=is_delivered)
+    if not is_given:
+        check_readable(notebook, source)
+    if save and not is_delivered:
+        in_place = target == source
+        hint = "Add -o FILE to write elsewhere, or --no-save." if in_place else ""
+        shown = notebook if in_place else output or notebook
+        check_file("" if in_place else "-o", shown, hint=hint, prefix=BACKUP, probed=probed)
+    return source, target
+
+
+def names_folder(output: str | os.PathLike[str], *, on_server: bool = False) -> bool:
+    """Return whether an output is a folder: it ends with a separator, or a folder of this machine is there."""
+    text = os.fspath(output)
+    if on_server:
+        return text.endswith("/")
+    return text.endswith(tuple(filter(None, (os.sep, os.altsep)))) or is_folder(text)
+
+
+def tree_path(notebook: str) -> str:
+    """Return where a notebook of this machine is in the tree that an output folder mirrors, with ``/``.
+
+    That is its path from the current folder, and its name alone where it is not below that.
+    """
+    path, here = absolute(notebook), Path.cwd()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+
+
+def output_file(notebook: str, output: str | os.PathLike[str], *, on_server: bool = False) -> str:
+    """Return the file that `output` is for one notebook: itself, or the notebook's place in that folder."""
+    text = os.fspath(output)
+    if not names_folder(text, on_server=on_server):
+        return text
+    if on_server:
+        return f"{text}{notebook.strip('/')}"
+    path = Path(text, tree_path(notebook))
+    if absolute(path) == absolute(notebook):
+        raise UsageError(f"-o {text}: the executed notebook would overwrite {notebook}", hint=OWN_PLACE)
+    return str(path)
 
 
 def local_pair(
@@ -70,7 +124,7 @@ def root_for(pairs: Sequence[tuple[Path, Path]], folders: Sequence[Path] = ()) -
     around: dict[Path, Path] = {}
     for notebook, _ in pairs:
         if notebook.parent not in around:
-            roots = (folder for folder in notebook.parents if (folder / ".git").exists())
+            roots = (folder for folder in notebook.parents if is_there(folder / ".git"))
             around[notebook.parent] = next(roots, notebook.parent)
     try:
         return Path(os.path.commonpath([*around.values(), *(output.parent for _, output in pairs), *folders]))

@@ -16,6 +16,7 @@ from nbrun.errors import NoSuchNotebook, NotFound, UsageError
 from nbrun.jupyter.contents import Contents, ContentsModel
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.places import absolute
+from nbrun.writable import is_file, is_folder, is_there, require
 
 _FOREIGN = ("node_modules", "__pycache__", "site-packages")
 _SUFFIX = ".ipynb"
@@ -56,21 +57,21 @@ def local_notebooks(named: Sequence[str], exclude: Sequence[str] = (), outputs: 
 def _local(name: str, written: Path | None) -> Iterator[tuple[Path, Path]]:
     """Give the notebooks that one word names, each with the folder that the word was about."""
     path = absolute(name)
-    if path.is_dir():
+    if is_folder(path):
         yield from ((file, path.parent) for file in _below(path, written))
-    elif path.exists():
+    elif is_there(path):
         yield path, path.parent
     elif is_glob(name):
         top = absolute(_before_the_glob(name))
         for match in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207  (Path.glob follows other rules)
             file = absolute(match)
-            if file.is_dir() and "**" not in name:
+            if is_folder(file) and "**" not in name:
                 yield from ((inner, top) for inner in _below(file, written))
-            elif file.is_file() and _is_wanted(file.name) and not _is_in(file, written):
+            elif is_file(file) and _is_wanted(file.name) and not _is_in(file, written):
                 yield file, top
     else:
         hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
-        raise NoSuchNotebook(f"{name}: there is no such file or folder", hint=hint)
+        require(name, path, "there is no such file or folder", hint)
 
 
 def _below(folder: Path, written: Path | None) -> Iterator[Path]:
@@ -81,7 +82,7 @@ def _below(folder: Path, written: Path | None) -> Iterator[Path]:
             for name in folders
             if not name.startswith(".")
             and name not in _FOREIGN
-            and not (here / name / "pyvenv.cfg").exists()
+            and not is_there(here / name / "pyvenv.cfg")
             and here / name != written
         )
         yield from (here / name for name in sorted(files) if _is_wanted(name))

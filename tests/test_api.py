@@ -243,8 +243,8 @@ async def test_what_is_no_notebook_is_told_before_a_server_is_started(here: Path
         await nbrun.run_async("none.ipynb", observe=events.append)
     with pytest.raises(NotANotebook, match="a folder"):
         await nbrun.run_async("folder", observe=events.append)
-    with pytest.raises(UsageError, match="a folder"):
-        await nbrun.run_async("nb.ipynb", output="folder", observe=events.append)
+    with pytest.raises(UsageError, match="a folder of this path is a file"):
+        await nbrun.run_async("nb.ipynb", output="nb.ipynb/x.ipynb", observe=events.append)
     assert events == []
 
 

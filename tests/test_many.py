@@ -203,7 +203,7 @@ def test_some_notebooks_may_have_other_settings(here: Path) -> None:
         ({"retry_on": ["weather"]}, "no cause weather"),
         ({"order": "random", "save": False}, "no random"),
         ({"shard": "3/2", "in_place": True}, "no part of a whole"),
-        ({"cache": "a.ipynb", "save": False}, "cannot be made"),
+        ({"cache": "a.ipynb", "save": False}, "a.ipynb: this is a file"),
         ({"save": False, "cache": "kept", "server": "http://127.0.0.1:1/"}, "private servers"),
         ({"durations": "a.ipynb"}, ""),
     ],

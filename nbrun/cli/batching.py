@@ -11,6 +11,7 @@ from nbrun.core.batch_words import Cause, Order, Shard
 from nbrun.core.matrix import read_axes
 from nbrun.core.sizes import parse_count
 from nbrun.errors import UsageError
+from nbrun.writable import is_folder, is_there
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 AUTO = "auto"
@@ -139,12 +140,12 @@ def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
         return True
     if given["server"] and not given["upload"]:
         return name.endswith(".ipynb") and not is_glob(name)
-    path = Path(name)
-    return not path.is_dir() and (path.exists() or not is_glob(name))
+    return not is_folder(name) and (is_there(name) or not is_glob(name))
 
 
 def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
     """Tell whether the one run needs nothing that only a batch has."""
-    output = given["output"] or ""
+    from nbrun.core.templates import is_template
+
     special = ("cache", "shard", "changed_since", "retries", "exclude", "no_cache_read", "prepare_only")
-    return not (overrides or "{" in output or any(given[name] for name in special))
+    return not (overrides or is_template(given["output"] or "") or any(given[name] for name in special))

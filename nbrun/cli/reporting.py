@@ -11,6 +11,7 @@ from nbrun.cli.standard_streams import closed
 from nbrun.cli.streams import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
+from nbrun.writable import check_file, check_folder, is_folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = (
@@ -20,7 +21,10 @@ _OPTIONS = (
         "--events", "events_file", metavar="FILE", help="Write each event as a line of JSON as it happens; - as above."
     ),
     click.option(
-        "--html", "html_folder", metavar="DIR", help="Write each executed notebook as a page here, and an index of all."
+        "--html",
+        "html_folder",
+        metavar="DIR|FILE.html",
+        help="Write each executed notebook as a page here, and an index of all; of one notebook, FILE.html is it.",
     ),
     click.option(
         "--html-scripts", is_flag=True, help="Let scripts in outputs run in those pages, as interactive plots need."
@@ -69,21 +73,27 @@ class Reports:
     """All who listen to what a command does; once open, ``observe``, ``tick``, ``interval`` as a console has them.
 
     A batch that turns out to be the one notebook of the name `one` is told as a run by itself. Raises
-    :class:`UsageError` at once for what could not be written at the end.
+    :class:`UsageError` at once for what could not be written at the end. `single` says that the call is for one run.
     """
 
-    def __init__(self, given: dict[str, Any], *, one: str | None = None) -> None:
+    def __init__(self, given: dict[str, Any], *, one: str | None = None, single: bool = False) -> None:
         self._one = one
+        self._single = single
         self._is_one = False
         self._github = _on_github() if given["github"] is None else bool(given["github"])
-        _check_streams(given, on_runner=self._github or is_on_runner())
-        for option in ("json", "junit", "events", "stdout", "stderr"):
-            _check_file(_FILES[f"{option}_file"], given[f"{option}_file"])
-        _check_different(given)
-        if given["html_folder"] is not None:
-            _check_html(Path(given["html_folder"]))
         self._given = given
         self._is_open = False
+        self.check()
+
+    def check(self) -> None:
+        """Raise :class:`UsageError` for what could not be written at the end."""
+        given = self._given
+        _check_streams(given, on_runner=self._github or is_on_runner())
+        for name, option in _FILES.items():
+            _check_file(option, given[name])
+        _check_different(given, self._one)
+        if given["html_folder"] is not None:
+            _check_html(Path(given["html_folder"]), many=not self._single)
 
     def open(self) -> None:
         """Import what the reports need, once: a wrong call is answered at once, and a server may start meanwhile."""
@@ -198,11 +208,19 @@ def _check_streams(given: dict[str, Any], *, on_runner: bool) -> None:
             )
 
 
-def _check_different(given: dict[str, Any]) -> None:
-    """Refuse two reports in one file; the two streams of cells may share one."""
+def _check_different(given: dict[str, Any], notebook: str | None) -> None:
+    """Refuse two reports in one file, and one in a notebook's; the two streams of cells may share one."""
+    pages = {"html_folder": "--html"} if _is_page(given["html_folder"]) else {}
     files = [
-        (option, os.path.realpath(given[name])) for name, option in _FILES.items() if given[name] not in (None, *_SHOWN)
+        (option, os.path.realpath(given[name]))
+        for name, option in {**_FILES, **pages}.items()
+        if given[name] not in (None, *_SHOWN)
     ]
+    local = not given["server"] or given["upload"]
+    notebooks = [os.path.realpath(name) for name in (notebook, given["output"]) if name is not None and local]
+    for option, path in files:
+        if path in notebooks or path.lower().endswith(".ipynb"):
+            raise UsageError(f"{option} {path}: a report does not go into a notebook", hint="Name another file.")
     for option, path in files:
         also = next((other for other, same in files if same == path and other != option), None)
         if also and {option, also} != {"--stdout-file", "--stderr-file"}:
@@ -211,21 +229,25 @@ def _check_different(given: dict[str, Any]) -> None:
 
 def _check_file(option: str, target: str | None) -> None:
     """Find out before the run, not after it, that a report cannot be written."""
-    if target is None or target in _SHOWN:
-        return
-    path = Path(target)
-    there = path if path.exists() else path.parent
-    within = next(folder for folder in path.absolute().parents if folder.exists())
-    if path.is_dir() or not within.is_dir() or (there.exists() and not os.access(there, os.W_OK)):
-        raise UsageError(f"{option} {path}: cannot be written there")
+    if target is not None and target not in _SHOWN:
+        check_file(option, target)
 
 
-def _check_html(folder: Path) -> None:
+def _is_page(target: str | None) -> bool:
+    return target is not None and target.lower().endswith((".html", ".htm")) and not is_folder(target)
+
+
+def _check_html(target: Path, *, many: bool) -> None:
     from importlib.util import find_spec
 
     missing = [name for name in ("nbconvert", "jinja2", "nh3", "tinycss2") if find_spec(name) is None]
     if missing:
         hint = "pip install 'jupyter-nbrun[html]'"
         raise UsageError(f"--html needs {missing[0]}, which is not installed", hint=hint)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--html {folder}: this is a file", hint="Name the folder to write the pages into.")
+    if _is_page(str(target)):
+        if many:
+            raise UsageError(f"--html {target}: one page is for one notebook", hint="For several, name a folder.")
+        check_file("--html", target)
+    else:
+        check_folder("--html", target)
+        check_file("--html", target / "index.html")

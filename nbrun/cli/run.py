@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from nbrun.cli.batching import batch_options, is_plain, is_single, read_batch_options
-from nbrun.cli.destinations import check_choice, check_paths, settle_choice
+from nbrun.cli.destinations import Paths, check_choice, check_paths, settle_choice
 from nbrun.cli.notebook_parameters import parameter_options, read_parameters
 from nbrun.cli.outputs import output_options, output_settings
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
@@ -82,17 +82,23 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     named = read_streams(named, given, many=bool(project.matrix))
     single = is_single(named, given) and not project.matrix
     check_choice(named, given, single=single, matrix=bool(project.matrix), by_settings=not notebooks)
-    reports = Reports(given, one=named[0] if len(named) == 1 and not given["matrix"] and not project.matrix else None)
+    paths = Paths(given, named[0] if single else None)
+    one = named[0] if len(named) == 1 and not given["matrix"] and not project.matrix else None
+    reports = Reports(given, one=one, single=single)
     try:
         given |= read_parameters(given, named[0] if single else None, given["output"])
         overrides = [] if is_handed(given) else overrides_for(click.get_current_context(), project, given["parameters"])
         given["parameters"] = {**project.parameters, **given["parameters"]}
+        if paths.fill_in(given["parameters"]):
+            reports.check()
         if given["help_notebook"]:
             show_plan(named[0], given)
             return ExitCode.OK
         if is_handed(given) or (single and is_plain(given, overrides)):
             return int(asyncio.run(_run(given, reports, notebook=named[0])).exit_code)
-        batch = {**read_batch_options(given, project.matrix), "overrides": overrides}
+        batch = {
+            **read_batch_options(given, project.matrix), "overrides": overrides, "output": paths.output_of_batch(),
+        }  # fmt: skip
         result = asyncio.run(_run_many(named, given, reports, batch))
     except NbrunError as error:
         reports.could_not_begin(named[0] if single else None, error)
@@ -160,9 +166,11 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
 async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
     """Start the private server before anything that takes time is imported: they need each other only later."""
     from nbrun.jupyter.embedded import EmbeddedServer
-    from nbrun.places import local_pair, root_for
+    from nbrun.places import check_pair, root_for
 
-    pair = local_pair(notebook, given["output"], is_given="content" in given, is_delivered="deliver" in given)
+    is_given, is_delivered = "content" in given, "deliver" in given
+    save = not given["no_save"]
+    pair = check_pair(notebook, given["output"], is_given=is_given, is_delivered=is_delivered, save=save)
     server = EmbeddedServer(root_for([pair], working_folders(given)), **read_speed(given))
     await server.start()
     return server
@@ -175,7 +183,8 @@ async def _run_many(notebooks: list[str], given: Mapping[str, Any], reports: Rep
     stop = StopSwitch()
     reports.open()
     async with signals(stop), _ticking(reports):
-        return await run_many_async(notebooks, **run_options(given), **batch, observe=reports.observe, stop=stop)
+        options: Any = {**run_options(given), **batch, "observe": reports.observe, "stop": stop}
+        return await run_many_async(notebooks, **options)
 
 
 @asynccontextmanager

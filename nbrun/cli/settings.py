@@ -53,7 +53,7 @@ LARGEST = 1 << 20
 """Bytes that a file of settings may have."""
 _HINT_OTHER = "--config FILE reads settings from another file, --no-config reads none."
 _NOT_SETTINGS = ("config", "no-config", "matrix", "help")
-_PATHS = ("PATH", "FILE", "DIR")
+_PATHS = ("PATH", "FILE", "DIR", "DIR|FILE.html")
 _META = "nbrun.project"
 JOB = "nbrun.job"
 """The key of a click context's ``meta`` under which ``nbrun batch`` says which job is wanted."""

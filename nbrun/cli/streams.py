@@ -13,6 +13,7 @@ from nbrun.cli.standard_streams import closed, read_whole, write_whole
 from nbrun.core.safe_text import safe_json
 from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import is_on_runner
+from nbrun.writable import is_file, is_folder, is_there
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 STANDARD_ERROR = "/dev/stderr"
@@ -58,8 +59,7 @@ def read_streams(named: Sequence[str], given: dict[str, Any], *, many: bool) -> 
 def _is_stream(name: str, given: dict[str, Any]) -> bool:
     if name == _INPUT:
         return True
-    path = Path(name)
-    return (not given["server"] or given["upload"]) and path.exists() and not path.is_file() and not path.is_dir()
+    return (not given["server"] or given["upload"]) and is_there(name) and not is_file(name) and not is_folder(name)
 
 
 def _read(name: str) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 from nbrun.errors import UsageError
 
 FIELDS = ("folder", "stem", "name", "index", "date", "run-id")
+_OF_ALL = ("date", "run-id")
 _PARAMETER = "params."
 _UNFIT = re.compile(r"[\\/:*?\"<>|\x00-\x1f]")
 """What no file system, or not every one, takes in a file's name."""
@@ -45,12 +46,26 @@ class Fields:
         return {**values, "date": self.when, "run-id": self.run_id}[name]
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a call began, and a random id: what is the same for all runs and reports of the call."""
+
+    when: datetime
+    run_id: str
+
+
 class Template:
     """A path with fields in it, read and checked."""
 
-    def __init__(self, text: str) -> None:
-        """Read a template; raises :class:`UsageError` for unknown fields and for braces that do not match."""
+    def __init__(self, text: str, stamp: Stamp | None = None) -> None:
+        """Read a template; raises :class:`UsageError` for unknown fields and for braces that do not match.
+
+        The `stamp` is the call's, if it has one already.
+        """
         self.text = text
+        self.stamp = stamp
+        self.is_folder = False
+        """Whether it stands for a folder in which the tree is mirrored."""
         try:
             self._parts = [(before, name, spec or "", how) for before, name, spec, how in Formatter().parse(text)]
         except ValueError as error:
@@ -62,6 +77,25 @@ class Template:
                 raise UsageError(f"{text}: there is no field {{{name}}}; did you mean {{{meant}}}?", hint=_HINT)
             if how:
                 raise UsageError(f"{text}: !{how} after {{{name}}} means nothing here", hint=_HINT)
+
+    @classmethod
+    def exactly(cls, path: str) -> "Template":
+        """Return the template of one path, whose braces are braces."""
+        return cls(path.replace("{", "{{").replace("}", "}}"))
+
+    def __fspath__(self) -> str:
+        """Return the text, so that a template stands where a path does."""
+        return self.text
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the fields, in their order."""
+        return tuple(name for _, name, _, _ in self._parts if name is not None)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Return the names of the parameters among the fields."""
+        return tuple(name.removeprefix(_PARAMETER) for name in self.names if name.startswith(_PARAMETER))
 
     @property
     def top(self) -> str:
@@ -100,6 +134,20 @@ def _names_parameter(name: str) -> bool:
     return name.startswith(_PARAMETER) and name != _PARAMETER
 
 
+def template_of_all(option: str, path: str, stamp: Stamp) -> str:
+    """Return the path of one report over many notebooks.
+
+    Raises :class:`UsageError` for fields that differ between them.
+    """
+    template = Template(path)
+    if differing := [name for name in template.names if name not in _OF_ALL]:
+        raise UsageError(
+            f"{option} {path}: {{{differing[0]}}} differs between notebooks, and this is one report of all",
+            hint="Use {date} and {run-id}, or run one notebook.",
+        )
+    return template.fill(Fields("", 0, stamp.when, stamp.run_id))
+
+
 def is_template(text: str) -> bool:
     """Tell whether a path has fields in it."""
     return "{" in text or "}" in text
@@ -111,7 +159,9 @@ def template_for(output: str) -> Template:
         return Template(output)
     if output.endswith(".ipynb"):
         return Template(output)
-    return Template(output.rstrip("/\\") + "/{folder}/{name}" if output.strip("/\\") else "/{folder}/{name}")
+    template = Template(output.rstrip("/\\") + "/{folder}/{name}")
+    template.is_folder = True
+    return template
 
 
 @dataclass(frozen=True, slots=True)

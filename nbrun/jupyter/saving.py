@@ -26,7 +26,16 @@ from nbrun.core.document import Document
 from nbrun.core.merging import fingerprints, merge
 from nbrun.core.unreadable import why_unreadable
 from nbrun.core.validation import complaint_of
-from nbrun.errors import NbrunError, NoSuchNotebook, NotANotebook, NotFound, RequestRefused, SaveFailed, ServerError
+from nbrun.errors import (
+    NbrunError,
+    NoSuchNotebook,
+    NotANotebook,
+    NotFound,
+    RequestRefused,
+    SaveFailed,
+    ServerError,
+    UsageError,
+)
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, ContentsModel, Saved, kernel_path
 from nbrun.jupyter.looks import differ, is_of
 from nbrun.jupyter.retry import ONCE, RetryPolicy
@@ -56,6 +65,8 @@ class ServerNotebook:
 
         The kernel's working folder is `cwd`, a path on the server, if not the notebook's own.
         """
+        self.check_output = False
+        """Whether loading asks the server if the output can be written."""
         self.path = path
         self._contents = contents
         self._file = WatchedFile(contents, output, force=force)
@@ -89,8 +100,10 @@ class ServerNotebook:
             self._file.path, self._file.seen = self.path, model
             await self._undo.check(self.path)
         self._tell_complaint("the notebook", model)
-        if in_place and model.writable is False:
-            self._warn("the server says that the notebook cannot be written; its result will be kept on this machine")
+        if self.check_output and in_place and model.writable is False:
+            raise _not_writable(self.path, "Add -o PATH to write elsewhere on the server, or --no-save.")
+        if self.check_output and not in_place:
+            await self._check_output()
         content: Mapping[str, Any] = model.content
         self._known = fingerprints(content)
         return content
@@ -101,6 +114,34 @@ class ServerNotebook:
             return NoSuchNotebook(f"{self.path}: this server serves no files", hint=NO_FILES_HINT)
         hint = "Paths on a server are relative to its root folder; hidden files do not exist for it."
         return NoSuchNotebook(f"{self.path}: there is no such notebook on the server", hint=hint)
+
+    async def _check_output(self) -> None:
+        """Raise :class:`UsageError` where the server says that the output cannot be written there.
+
+        An output that is a folder on the server becomes the notebook's place in that folder.
+        """
+        model = await self._described(self._file.path)
+        if model is not None and model.type == "directory":
+            self._file.path = f"{self._file.path}/{self.path}"
+            model = await self._described(self._file.path)
+        for folder in PurePosixPath(self._file.path).parents:
+            if model is None:
+                model = await self._described(str(folder) if folder.name else "")
+                if model is not None and model.type != "directory":
+                    hint = "Choose another path on the server."
+                    raise UsageError(f"-o {self._file.path}: {folder} is a file on the server, not a folder", hint=hint)
+        if model is not None and model.writable is False:
+            raise _not_writable(f"-o {self._file.path}", "Choose another path on the server, or add --no-save.")
+
+    async def _described(self, path: str) -> ContentsModel | None:
+        """Return what the server says of a path, None where nothing is.
+
+        Servers answer 500 when asked for a folder's hash, and for a path below a file.
+        """
+        try:
+            return await self._contents.get(path, content=False)
+        except (NotFound, RequestRefused):
+            return None
 
     async def _fetch(self) -> ContentsModel:
         try:
@@ -346,3 +387,7 @@ class ServerNotebook:
             if not await self._contents.exists(str(path.with_name(name))):
                 return str(path.with_name(name))
         raise SaveFailed(f"{self._file.path}: there is no free name beside it")
+
+
+def _not_writable(what: str, hint: str) -> UsageError:
+    return UsageError(f"{what}: the server says that this cannot be written", hint=hint)

@@ -6,6 +6,7 @@ the pipe does, whatever becomes of nbrun); a thread waits for its answers. What 
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -30,12 +31,18 @@ PAGE_LIMIT = 300.0
 _ODD = re.compile(r"[^\w.+-]+")
 
 
-class Html:
-    """Writes pages into a folder; `local` says that the runs' outputs are files of this machine."""
+def is_page(target: Path) -> bool:
+    """Return whether the pages' target is the page of one notebook, and not a folder."""
+    return target.suffix.lower() in (".html", ".htm") and not os.path.isdir(target)  # noqa: PTH112
 
-    def __init__(self, folder: Path, *, local: bool, scripts: bool = False) -> None:
-        self.name = f"the pages in {folder}"
-        self._folder = folder.absolute()
+
+class Html:
+    """Writes pages into a folder, or one run's page to a file; `local`: the runs' outputs are files of this machine."""
+
+    def __init__(self, target: Path, *, local: bool, scripts: bool = False) -> None:
+        self._page = target.name if is_page(target) else ""
+        self.name = f"the page {target}" if self._page else f"the pages in {target}"
+        self._folder = target.absolute().parent if self._page else target.absolute()
         self._here = Path.cwd()  # asked for now: a notebook may take it away
         self._local = local
         self._scripts = scripts
@@ -59,11 +66,14 @@ class Html:
 
     def _order(self, run: RunRecord, result: NotebookResult, content: Mapping[str, Any] | None) -> None:
         source = self._source(result, content)
+        if source is None and self._page:
+            source = Path(self._spool.name) / "nothing.ipynb"  # the page says what went wrong before the first cell
+            source.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
         if source is None:
             return
-        page = self._pages.setdefault(run.name, self._free_name(run.name))
+        page = self._page or self._pages.setdefault(run.name, self._free_name(run.name))
         maker = self._maker = self._maker or _Maker()
-        facts = {**_facts(run, result), "index": "../" * page.count("/") + "index.html"}
+        facts = {**_facts(run, result), "index": "" if self._page else "../" * page.count("/") + "index.html"}
         self._made[run.name] = maker.order(self._folder / page, source, facts, scripts=self._scripts)
 
     def _source(self, result: NotebookResult, content: Mapping[str, Any] | None) -> Path | None:
@@ -94,10 +104,13 @@ class Html:
                 problem = made.result(PAGE_LIMIT)
                 if problem:
                     self._problems.append(f"{name}: {problem}")
-            facts = index_facts(self._record, self._pages)
-            problem = maker.order(self._folder / "index.html", None, facts, scripts=False).result(PAGE_LIMIT)
-            if problem:
-                self._problems.append(problem)
+            if not self._page:
+                facts = index_facts(self._record, self._pages)
+                problem = maker.order(self._folder / "index.html", None, facts, scripts=False).result(PAGE_LIMIT)
+                if problem:
+                    self._problems.append(problem)
+            elif not self._made:
+                self._problems.append("there is no executed notebook to make it of")
         if self._problems:
             raise RuntimeError("; ".join(self._problems[:5]))
 

@@ -165,7 +165,7 @@ def test_every_report_tells_that_a_notebook_was_only_prepared(here: Path) -> Non
     ("arguments", "said"),
     [
         (["--json", "-", "--stdout-file", "/dev/stdout"], "--json - and --stdout-file -: only one"),
-        (["--stdout-file", "."], "--stdout-file .: cannot be written there"),
+        (["--stdout-file", "."], "--stdout-file .: cannot be written"),
         (["--github", "--stderr-file", "/dev/stderr"], "GitHub's runner would take commands"),
     ],
     ids=["twice", "a folder", "on GitHub"],

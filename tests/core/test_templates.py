@@ -1,11 +1,21 @@
 """Output templates: what they fill in, and that all that is wrong with them is known before anything runs."""
 
+import os
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from nbrun.core.templates import Destination, Fields, Template, is_template, refuse_collisions, template_for
+from nbrun.core.templates import (
+    Destination,
+    Fields,
+    Stamp,
+    Template,
+    is_template,
+    refuse_collisions,
+    template_for,
+    template_of_all,
+)
 from nbrun.errors import UsageError
 
 
@@ -98,3 +108,28 @@ def test_a_run_may_write_over_its_own_notebook_and_no_other() -> None:
 
 def test_a_template_is_known_by_its_braces() -> None:
     assert [is_template(text) for text in ("{stem}", "a}", "a")] == [True, True, False]
+
+
+def test_a_template_tells_its_fields_and_stands_for_its_text() -> None:
+    template = Template("a/{stem}-{params.x}-{params.y:03}.ipynb")
+    assert template.names == ("stem", "params.x", "params.y")
+    assert template.parameters == ("x", "y")
+    assert os.fspath(template) == template.text
+    assert not template.is_folder
+    assert template_for("out/").is_folder
+    assert template_for("/").fill(fields("a/b.ipynb")) == "/a/b.ipynb"
+
+
+def test_a_path_can_be_meant_exactly() -> None:
+    template = Template.exactly("out/{odd}}.nb")
+    assert template.fill(fields()) == "out/{odd}}.nb"
+    assert template.stamp is None
+
+
+def test_one_report_of_all_knows_only_what_is_the_same_for_all() -> None:
+    stamp = Stamp(datetime(2025, 3, 9, tzinfo=UTC), "ab12")
+    assert Template("{date}", stamp).stamp is stamp
+    assert template_of_all("--json", "r-{date:%Y}-{run-id}.json", stamp) == "r-2025-ab12.json"
+    for name in ("stem", "folder", "index", "params.x"):
+        with pytest.raises(UsageError, match="differs between notebooks"):
+            template_of_all("--json", f"{{{name}}}.json", stamp)

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -13,17 +11,17 @@ from pathlib import Path
 import pytest
 
 import nbrun
-from nbrun.core.events import Journal
+from nbrun.core.events import CellStarted, Event, Journal
 from nbrun.core.job import Job
-from nbrun.errors import ExitCode
+from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.retry import RECONNECT
 from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
 from nbrun.pipeline import Notebook, run_notebook
-from tests.support.environments import missing
 from tests.support.live_runs import Place, Watch, outcomes, place_on, text_of
 from tests.support.notebooks import notebook, read_notebook
+from tests.support.permissions import read_only
 from tests.support.processes import await_gone, await_no_process_of, live_nbrun, of_cells_behind
 from tests.support.servers import RunningServer, jupyter_server
 
@@ -172,29 +170,64 @@ async def test_a_notebook_that_the_servers_disk_does_not_hold_is_rescued(
     assert place.nothing_is_left()
 
 
-@contextlib.contextmanager
-def read_only(path: Path) -> Iterator[None]:
-    """Let nobody write a file: root may write one that is only not writable, but not one that is immutable."""
-    if os.geteuid() != 0:
-        path.chmod(0o444)
-        yield
-        return
-    if subprocess.run(["chattr", "+i", path], capture_output=True).returncode != 0:
-        missing("a file system with immutable files", install="run it as another user than root")
-    try:
-        yield
-    finally:
-        subprocess.run(["chattr", "-i", path], check=True)
+async def test_a_notebook_that_nobody_may_write_is_refused_before_its_kernel_starts(
+    on_stock: Place, here: Path
+) -> None:
+    path = on_stock.write(notebook("6 * 7"))
+    events: list[Event] = []
+    with read_only(on_stock.folder / "notebook.ipynb"):
+        with pytest.raises(UsageError, match="the server says that this cannot be written"):
+            await nbrun.run_async(path, **on_stock.options, observe=events.append)
+        assert (await nbrun.run_async(path, save=False, **on_stock.options)).exit_code is ExitCode.OK
+    assert not any(isinstance(event, CellStarted) for event in events)
+    assert on_stock.nothing_is_left()
+    assert list(here.iterdir()) == []
 
 
-async def test_a_notebook_that_nobody_may_write_is_left_as_it_is_and_the_result_is_rescued(
+@pytest.mark.parametrize("output", ["sealed/out.ipynb", "sealed/deep/out.ipynb", "sealed"])
+async def test_an_output_folder_that_nobody_may_write_is_refused_before_the_kernel_starts(
+    output: str, on_stock: Place, here: Path
+) -> None:
+    path = on_stock.write(notebook("6 * 7"))
+    sealed = on_stock.folder / "sealed"
+    sealed.mkdir()
+    with read_only(sealed), pytest.raises(UsageError, match="the server says that this cannot be written"):
+        await nbrun.run_async(path, output=on_stock.name(output), **on_stock.options)
+    sealed.rmdir()
+    assert on_stock.nothing_is_left()
+    assert list(here.iterdir()) == []
+
+
+async def test_an_output_below_a_file_of_the_server_is_refused(on_stock: Place, here: Path) -> None:
+    path = on_stock.write(notebook("6 * 7"))
+    with pytest.raises(UsageError, match=r"notebook\.ipynb is a file on the server, not a folder"):
+        await nbrun.run_async(path, output=on_stock.name("notebook.ipynb/out.ipynb"), **on_stock.options)
+
+
+@pytest.mark.parametrize("word", ["out/", "out"])
+async def test_an_output_that_is_a_folder_of_the_server_takes_the_notebook_in(
+    word: str, on_stock: Place, here: Path
+) -> None:
+    path = on_stock.write(notebook("6 * 7"))
+    (on_stock.folder / "out").mkdir()
+    result = await nbrun.run_async(path, output=on_stock.name(word), **on_stock.options)
+    assert result.output == f"{on_stock.name('out')}/{path}"
+    assert result.exit_code is ExitCode.OK
+
+
+async def test_a_notebook_that_nobody_may_write_any_more_is_left_as_it_is_and_the_result_is_rescued(
     on_stock: Place, here: Path
 ) -> None:
     path = on_stock.write(notebook("6 * 7"))
     file = on_stock.folder / "notebook.ipynb"
     before = file.read_bytes()
-    with read_only(file):
-        result = await nbrun.run_async(path, **on_stock.options)
+    with contextlib.ExitStack() as stack:
+
+        def seal(event: Event) -> None:
+            if isinstance(event, CellStarted):
+                stack.enter_context(read_only(file))
+
+        result = await nbrun.run_async(path, save_every=float("inf"), **on_stock.options, observe=seal)
 
     assert (result.exit_code, outcomes(result), result.rescued) == (ExitCode.SERVER, ["passed"], True)
     assert result.problem is not None

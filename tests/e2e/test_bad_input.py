@@ -73,18 +73,6 @@ def test_a_folder_named_like_a_notebook_is_searched_like_any_other(tmp_path: Pat
     assert [path.name for path in folder.iterdir()] == ["keep.txt"]
 
 
-def test_a_folder_as_output_file_is_refused(tmp_path: Path) -> None:
-    path = write_notebook(tmp_path / "good.ipynb", notebook("1 + 1"))
-    before = path.read_bytes()
-    folder = tmp_path / "folder.ipynb"
-    folder.mkdir()
-
-    assert_refused(run_nbrun("run", path, "-o", folder), "folder.ipynb")
-
-    assert path.read_bytes() == before
-    assert list(folder.iterdir()) == []
-
-
 def test_a_kernel_that_nobody_has_is_refused_naming_those_there_are(tmp_path: Path) -> None:
     path = Path(shutil.copy(FIXTURES / "unknown_kernel.ipynb", tmp_path))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed
+from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.retry import SAVE
@@ -240,11 +240,13 @@ async def test_a_notebook_that_cannot_be_written_is_told_of_before_it_runs(place
     model = json.dumps(
         {"name": "nb.ipynb", "path": "nb.ipynb", "type": "notebook", "content": ORIGINAL, "writable": False}
     ).encode()
-    for output, told in (("nb.ipynb", 1), ("out.ipynb", 0)):
+    for output, checked, refused in (("nb.ipynb", True, True), ("out.ipynb", True, False), ("nb.ipynb", False, False)):
         wire.answer(200, "GET", "nb.ipynb", body=model, headers={"Content-Type": "application/json"})
-        place.warnings.clear()
-        await place.loaded(output)
-        assert len([warning for warning in place.warnings if "cannot be written" in warning]) == told
+        opened = place.opened(output)
+        opened.check_output = checked
+        with pytest.raises(UsageError, match="cannot be written") if refused else contextlib.nullcontext():
+            await opened.load()
+        assert place.warnings == []
 
 
 async def test_a_path_is_known_by_the_servers_name_once_it_is_loaded(place: Place) -> None:

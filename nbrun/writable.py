@@ -1,0 +1,146 @@
+"""Whether files can be read and written, found out before a run costs anything.
+
+Each check asks the file system itself and leaves no trace: an existing file is opened and closed, for a new one a
+temporary file is made in the nearest existing folder and removed. Pipes and devices are only looked at. It imports next
+to nothing, so that a private server can be started before anything that takes time is imported.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+from nbrun.errors import NoSuchNotebook, UsageError
+
+_BINARY = getattr(os, "O_BINARY", 0)
+_LONGEST_LABEL = 100
+_GRANT = "Choose another place, or give this user the right to write there."
+_SHORTER = "Choose a shorter name: most file systems take 255 bytes, and nbrun and the server need a few of them."
+_HINTS = {
+    errno.EROFS: "The file system is read-only: choose another place.",
+    errno.ENOSPC: "The disk is full.",
+    errno.ELOOP: "A link there leads to itself.",
+}
+
+
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is there and may be looked at; no name, however long, is an error as in :mod:`pathlib`."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a folder that may be looked at."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a regular file that may be looked at."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def require(name: str, path: Path, missing: str, hint: str) -> None:
+    """Raise :class:`NoSuchNotebook` where nothing is at a path, and :class:`UsageError` where nobody can say so."""
+    try:
+        os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoSuchNotebook(f"{name}: {missing}", hint=hint) from None
+    except OSError as error:
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: OSError) -> UsageError:
+    hint = "Give this user the right to read it." if error.errno in (errno.EACCES, errno.EPERM) else ""
+    shown = name if len(name) <= _LONGEST_LABEL else f"{name[:_LONGEST_LABEL]}..."
+    return UsageError(f"{shown}: cannot be read: {error.strerror}", hint=hint)
+
+
+def check_readable(name: str, path: Path) -> None:
+    """Raise :class:`UsageError` where the notebook or other file `name` cannot be read."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | _BINARY))
+    except OSError as error:
+        raise _unreadable(name, error) from None
+
+
+def check_file(
+    option: str, target: str | os.PathLike[str], *, hint: str = "", prefix: str = "", probed: set[Path] | None = None
+) -> None:
+    """Raise :class:`UsageError` where the file `target` of an option could not be written at the end.
+
+    `hint` is what to do where the user lacks the right to; `prefix` is what is put before the name while it is written.
+    `probed` are the folders in which a file could be made already; a batch asks for each of them once.
+    """
+    path = Path(target).absolute()
+    label = f"{option} {target}".strip()
+    try:
+        try:
+            found = os.stat(path)  # noqa: PTH116  (an error that pathlib would swallow is the answer)
+        except FileNotFoundError:
+            path = Path(os.path.realpath(path))  # where a link leads that leads to nothing
+            _look_at_names(path, prefix)
+            _probe_below(label, path.parent, set() if probed is None else probed)
+            return
+        if stat.S_ISDIR(found.st_mode):
+            raise UsageError(f"{label}: cannot be written: this is a folder", hint="Name the file in it.")
+        if stat.S_ISREG(found.st_mode):
+            _look_at_names(path, prefix)
+            os.close(os.open(path, os.O_WRONLY | _BINARY))
+    except OSError as error:
+        raise _refusal(label, path, error, hint) from None
+
+
+def check_folder(option: str, target: str | os.PathLike[str]) -> None:
+    """Raise :class:`UsageError` where no files can be made in the folder `target` of an option, or where it is none."""
+    path = Path(target).absolute()
+    label = f"{option} {target}".strip()
+    try:
+        if os.path.lexists(path) and not path.is_dir():
+            raise UsageError(f"{label}: this is a file", hint="Name a folder.")
+        _look_at_names(path, "")
+        _probe_below(label, path, set())
+    except OSError as error:
+        raise _refusal(label, path, error, "") from None
+
+
+def _refusal(label: str, path: Path, error: OSError, hint: str) -> UsageError:
+    if error.errno == errno.ENOTDIR:
+        return UsageError(f"{label}: cannot be written: a folder of this path is a file", hint="Choose another place.")
+    if error.errno == errno.ENAMETOOLONG:
+        length = max(len(os.fsencode(part)) for part in path.parts)
+        label = label if len(label) <= _LONGEST_LABEL else f"{label[:_LONGEST_LABEL]}..."
+        return UsageError(f"{label}: cannot be written: a name of {length} bytes is too long", hint=_SHORTER)
+    return UsageError(
+        f"{label}: cannot be written: {error.strerror}", hint=_HINTS.get(error.errno or 0, hint or _GRANT)
+    )
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder itself, or the nearest above it that is there."""
+    for path in (folder, *folder.parents):
+        try:
+            os.stat(path)  # noqa: PTH116  (that it may not be looked at is an error)
+        except FileNotFoundError:
+            continue
+        return path
+    return folder
+
+
+def _look_at_names(path: Path, prefix: str) -> None:
+    """Ask the file system about names that are not there yet: to look at one that is too long is an error."""
+    there = _nearest(path.parent)
+    for name in (*path.parent.relative_to(there).parts, f"{prefix}{path.name}"):
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(there / name)
+
+
+def _probe_below(label: str, folder: Path, probed: set[Path]) -> None:
+    """Make a file in the nearest existing folder, and remove it."""
+    there = _nearest(folder)
+    if not there.is_dir():
+        raise UsageError(f"{label}: {there} is a file, not a folder", hint="Choose another place.")
+    if there not in probed:
+        probe = there / f".nbrun-{os.getpid()}-{os.urandom(6).hex()}"
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600))
+        probe.unlink()
+        probed.add(there)

@@ -1,0 +1,40 @@
+"""Places that a test must not be able to write or read, also where the tests run as root."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.environments import missing
+
+_CAPABILITIES = "-dac_override,-dac_read_search"
+
+
+@contextlib.contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """Let nobody write a file: root may write one that is only not writable, but not one that is immutable."""
+    if os.geteuid() != 0:
+        mode = path.stat().st_mode
+        path.chmod(mode & 0o555)
+        try:
+            yield
+        finally:
+            path.chmod(mode)
+        return
+    if subprocess.run(["chattr", "+i", path], capture_output=True).returncode != 0:
+        missing("a file system with immutable files", install="run it as another user than root")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+
+
+def obedient() -> list[str]:
+    """Return the words before a command that make it obey file permissions, as root does not otherwise."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        missing("setpriv", install="install util-linux, or run it as another user than root")
+    return ["setpriv", f"--bounding-set={_CAPABILITIES}", f"--inh-caps={_CAPABILITIES}"]
