@@ -15,7 +15,8 @@ from importlib import import_module
 
 _HOMES = {
     "nbrun.api": ("RunOptions", "connect", "run", "run_async"),
-    "nbrun.many": ("BatchOptions", "Override", "run_many", "run_many_async"),
+    "nbrun.core.batch_words": ("Override",),
+    "nbrun.many": ("BatchOptions", "run_many", "run_many_async"),
     "nbrun.core.results": (
         "Attempt",
         "BatchResult",

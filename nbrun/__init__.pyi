@@ -2,6 +2,7 @@ from nbrun.api import RunOptions as RunOptions
 from nbrun.api import connect as connect
 from nbrun.api import run as run
 from nbrun.api import run_async as run_async
+from nbrun.core.batch_words import Override as Override
 from nbrun.core.results import Attempt as Attempt
 from nbrun.core.results import BatchResult as BatchResult
 from nbrun.core.results import CellError as CellError
@@ -13,7 +14,6 @@ from nbrun.core.results import Problem as Problem
 from nbrun.errors import ExitCode as ExitCode
 from nbrun.errors import NbrunError as NbrunError
 from nbrun.many import BatchOptions as BatchOptions
-from nbrun.many import Override as Override
 from nbrun.many import run_many as run_many
 from nbrun.many import run_many_async as run_many_async
 from nbrun.stopping import StopSwitch as StopSwitch

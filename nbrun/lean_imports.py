@@ -5,16 +5,18 @@ checker that happens to be installed. One of them, ``rfc3987_syntax``, compiles 
 it is imported; that takes more than a second, and no notebook schema asks for it. Another, ``rfc3986_validator``,
 compiles regular expressions as long as a page, and ``isoduration`` imports ``arrow``, which it needs only to read a
 duration. :mod:`httpx` imports its command line, and with it rich and pygments. All that is put off until somebody
-really asks; the answers are the same ones. So is :mod:`nbformat` itself, which a run on a private server needs only
-where a save failed.
+really asks; the answers are the same ones.
 
-Import this module before :mod:`httpx`, :mod:`nbformat` and :mod:`jupyter_server`. It is the one place of its kind, acts
-when it is imported, and imports the standard library only.
+Importing this module does nothing. :func:`put_off_imports` changes what this process imports from then on, and is
+for processes that belong to nbrun: the command's, the private server's and the one that makes pages. It is called
+before :mod:`httpx`, :mod:`nbformat` and :mod:`jupyter_server` are imported. In a process of somebody else, who called
+:func:`nbrun.run`, :func:`grammars_put_off` does it for one import and takes everything back.
 """
 
+import contextlib
 import sys
 from _thread import RLock  # as importlib itself does: threading is for those who start threads
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec
@@ -24,7 +26,7 @@ _GRAMMAR = "rfc3987_syntax"
 _GRAMMAR_BODY = "rfc3987_syntax.syntax_helpers"
 _EXPRESSIONS = "rfc3986_validator"
 _COMMAND_LINE = "httpx._main"
-_LAZY = {"arrow", "nbformat", "websocket"}
+_LAZY = {"arrow", "websocket"}
 
 
 _EXECUTING = RLock()
@@ -126,10 +128,28 @@ def put_off(name: str, function: str) -> None:
     sys.modules[name] = stand_in
 
 
-put_off_grammar()
-if find_spec(_EXPRESSIONS) is not None:
-    put_off(_EXPRESSIONS, "validate_rfc3986")
-if "httpx" not in sys.modules:
-    put_off(_COMMAND_LINE, "main")
-if _LazyModules not in sys.meta_path:
-    sys.meta_path.insert(0, _LazyModules)
+def put_off_imports() -> None:
+    """Put off what hardly any run uses, in this process and for good; only for processes that belong to nbrun."""
+    _put_off_formats()
+    if "httpx" not in sys.modules:
+        put_off(_COMMAND_LINE, "main")
+    if _LazyModules not in sys.meta_path:
+        sys.meta_path.insert(0, _LazyModules)
+
+
+@contextlib.contextmanager
+def grammars_put_off() -> Iterator[None]:
+    """Put off the grammars and expressions of formats while the block imports; afterwards no stand-in is left."""
+    absent = [name for name in (_GRAMMAR, _EXPRESSIONS) if name not in sys.modules]
+    _put_off_formats()
+    try:
+        yield
+    finally:
+        for name in absent:
+            sys.modules.pop(name, None)
+
+
+def _put_off_formats() -> None:
+    put_off_grammar()
+    if _EXPRESSIONS not in sys.modules and find_spec(_EXPRESSIONS) is not None:
+        put_off(_EXPRESSIONS, "validate_rfc3986")

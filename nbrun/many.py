@@ -9,7 +9,7 @@ import math
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,7 +18,7 @@ from nbrun.api import RunOptions, access_of, check_choice, job_of, place_of, run
 from nbrun.batch import Errand, run_errands
 from nbrun.cache import Cache, read_durations
 from nbrun.changes import changed_only
-from nbrun.core.batch_words import Cause, Order, Shard
+from nbrun.core.batch_words import Cause, Order, Override, Shard
 from nbrun.core.batches import SERVER_WAIT, Durations, Policy, in_shard, run_key, slowest_first
 from nbrun.core.destinations import MATRIX, refuse_unreachable, require_choice
 from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer
@@ -35,21 +35,6 @@ from nbrun.preparing import host_to_prepare_on, not_prepared, prepare_unless_sto
 from nbrun.selection import Found, local_notebooks, notebooks_on_server
 from nbrun.stopping import StopSwitch
 from nbrun.version import __version__
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """What differs for the notebooks that ``match`` names, as patterns of a .gitignore; later ones win.
-
-    The patterns begin at the folder below which the current one is at ``base``. ``options`` are keys of
-    :class:`RunOptions`; with ``skip`` the notebooks are left out.
-    """
-
-    match: Sequence[str]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    skip: bool = False
-    base: str = ""
 
 
 class BatchOptions(RunOptions, total=False):

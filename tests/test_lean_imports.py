@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.support.notebooks import notebook, write_notebook
 
 
 def run(script: str) -> str:
@@ -11,11 +14,14 @@ def run(script: str) -> str:
     return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
+PUT_OFF = "from nbrun.lean_imports import put_off_imports; put_off_imports()"
+
+
 @pytest.mark.parametrize("library", ["nbformat", "jupyter_server.serverapp"])
 def test_importing_the_libraries_builds_no_grammar_and_no_calendar(library: str) -> None:
     loaded = f"import sys, {library}; print('rfc3987_syntax.syntax_helpers' in sys.modules, 'arrow.api' in sys.modules)"
     assert run(loaded) == "True True"
-    assert run(f"import nbrun.lean_imports; {loaded}") == "False False"
+    assert run(f"{PUT_OFF}; {loaded}") == "False False"
 
 
 FORMATS = [
@@ -39,15 +45,15 @@ for name, *texts in {FORMATS!r}:
 
 
 def test_formats_are_checked_all_the_same() -> None:
-    as_it_is, put_off = run(CHECK).splitlines(), run(f"import nbrun.lean_imports\n{CHECK}").splitlines()
+    as_it_is, put_off = run(CHECK).splitlines(), run(f"{PUT_OFF}\n{CHECK}").splitlines()
     assert put_off == as_it_is
     assert len(put_off) == len(FORMATS)
     assert {line.split()[1] for line in put_off} == {"False"}
 
 
 def test_names_of_the_grammar_are_found_by_every_kind_of_import() -> None:
-    script = """
-import nbrun.lean_imports
+    script = f"""
+{PUT_OFF}
 import rfc3987_syntax
 from rfc3987_syntax import is_valid_syntax_iri
 from rfc3987_syntax.utils import load_grammar
@@ -65,16 +71,18 @@ def test_nothing_happens_where_the_libraries_are_absent() -> None:
 import sys
 sys.modules["rfc3987_syntax"] = None
 sys.modules["arrow"] = None
-import nbrun.lean_imports, jsonschema
+from nbrun.lean_imports import put_off_imports
+put_off_imports()
+import jsonschema
 print(jsonschema.FormatChecker().conforms("no iri", "iri"))
 """
     assert run(script) == "True"
 
 
 def test_importing_httpx_imports_no_command_line_and_it_can_be_had_all_the_same() -> None:
-    script = """
+    script = f"""
 import sys
-import nbrun.lean_imports
+{PUT_OFF}
 import httpx
 print("rich" in sys.modules, callable(httpx.main))
 from httpx._main import download_response
@@ -93,22 +101,108 @@ print(len(notebook_text({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_m
     assert run(script).split() == ["False", "72"]
 
 
-def test_threads_that_use_a_module_at_once_all_get_the_whole_of_it() -> None:
+def test_a_program_that_runs_notebooks_is_left_as_it_was(tmp_path: Path) -> None:
+    """Neither importing nbrun nor a run changes what the program imports, or what else of it is everybody's."""
+    write_notebook(tmp_path / "a.ipynb", notebook("6 * 7"))
     script = """
-import nbrun.lean_imports, sys, threading
+import logging, os, signal, sys, threading, warnings
+import asyncio
+
+def everybodys():
+    return {
+        "finders": [one for one in sys.meta_path if type(one).__module__ != "six"],  # nbformat brings six
+        "path hooks": list(sys.path_hooks), "path": list(sys.path),
+        "warnings": list(warnings.filters), "environment": dict(os.environ), "folder": os.getcwd(),
+        "hooks": (sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook, sys.gettrace()),
+        "signals": [signal.getsignal(number) for number in signal.valid_signals()],
+        "logging": (logging.root.level, list(logging.root.handlers)), "streams": (sys.stdout, sys.stderr, sys.stdin),
+        "loops": type(asyncio.get_event_loop_policy()), "switches": (sys.getswitchinterval(), sys.getrecursionlimit()),
+    }
+
+before, modules = everybodys(), dict(sys.modules)
+import nbrun
+result = nbrun.run("a.ipynb", output="b.ipynb")
+delivered = []
+nbrun.run("a.ipynb", deliver=delivered.append)
+assert result.exit_code == 0 and delivered, result
+after = everybodys()
+print("changed:", [name for name in before if before[name] != after[name]])
+print("replaced:", [name for name, module in modules.items() if sys.modules.get(name) is not module])
+print("threads:", [one.name for one in threading.enumerate() if one is not threading.main_thread()])
+import httpx, nbformat
+new = {name: module for name, module in sys.modules.items() if name not in modules and module is not None}
+print("no modules:", [name for name, one in new.items() if type(one).__module__.startswith("nbrun")
+                      or (type(one) is type(sys) and getattr(one, "__spec__", None) is None)])
+print("unexecuted:", [name for name in ("httpx._main", "rfc3987_syntax", "rfc3986_validator")
+                      if name in sys.modules and not getattr(sys.modules[name], "__file__", None)])
+import rfc3987_syntax.syntax_helpers
+print(type(nbformat).__name__, type(httpx.main).__module__, rfc3987_syntax.parse is rfc3987_syntax.syntax_helpers.parse)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == [
+        "changed: []",
+        "replaced: []",
+        "threads: []",
+        "no modules: []",
+        "unexecuted: []",
+        "module click.core True",
+    ]
+
+
+STARTING = """
+import runpy, sys
+def look(event, args):
+    if event == "subprocess.Popen" and "private_boot" in str(args[1]):
+        print("started with", *sys.modules)
+sys.addaudithook(look)
+sys.argv = ["nbrun", *sys.argv[1:]]
+runpy.run_module("nbrun", {}, "__main__")
+"""
+
+
+@pytest.mark.parametrize("options", ["", "-o b.ipynb -p x 1 --allow-new --junit r.xml"], ids=["plain", "with options"])
+def test_the_command_starts_the_private_server_before_it_imports_what_a_run_needs(tmp_path: Path, options: str) -> None:
+    write_notebook(tmp_path / "a.ipynb", notebook("6 * 7"))
+    command = [sys.executable, "-c", STARTING, "run", "a.ipynb", *options.split()]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr
+    [line] = [line for line in process.stdout.splitlines() if line.startswith("started with")]
+    loaded = set(line.split())
+    assert "nbrun.jupyter.embedded" in loaded
+    late = (
+        "httpx",
+        "websockets",
+        "tenacity",
+        "nbformat",
+        "rich",
+        "msgspec",
+        "nbrun.api",
+        "nbrun.many",
+        "nbrun.pipeline",
+    )
+    assert loaded.isdisjoint(late), loaded.intersection(late)
+
+
+def test_threads_that_use_a_module_at_once_all_get_the_whole_of_it() -> None:
+    script = f"""
+{PUT_OFF}
+import sys, threading
 sys.setswitchinterval(1e-6)
-import nbformat
-before = 'nbformat.v4' in sys.modules
+import arrow
+before = 'arrow.api' in sys.modules
 ready, found = threading.Barrier(8), []
 def use():
     ready.wait()
     try:
-        found.append(callable(nbformat.writes))
+        found.append(callable(arrow.get))
     except AttributeError as error:
         found.append(error)
 threads = [threading.Thread(target=use) for _ in range(8)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-print(before, found == [True] * 8, type(nbformat).__name__)
+print(before, found == [True] * 8, type(arrow).__name__)
 """
     assert run(script) == "False True module"

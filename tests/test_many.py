@@ -10,13 +10,13 @@ import psutil
 import pytest
 
 import nbrun
+from nbrun.core.batch_words import Override
 from nbrun.core.document import Document
 from nbrun.core.events import BatchFinished, BatchStarted, Event, OutputArrived, RunFinished, Warned
 from nbrun.core.job import Job
 from nbrun.core.plan import Plan, make_plan
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NbrunError, UsageError
-from nbrun.many import Override
 from nbrun.stopping import StopSwitch
 from tests.support.live_runs import text_of
 from tests.support.notebooks import code, notebook, read_notebook, write_notebook

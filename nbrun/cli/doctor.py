@@ -13,6 +13,7 @@ import click
 
 from nbrun.cli.parameters import find_password, find_token, server_options
 from nbrun.errors import ExitCode, UsageError
+from nbrun.lean_imports import put_off_imports
 
 
 @click.command("doctor", short_help="Check a server, or this machine, before a run.")
@@ -34,6 +35,7 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, *, 
         raise UsageError(
             "--clean needs --server", hint="A private server ends with its run, whose sessions are never left."
         )
+    put_off_imports()
     from rich.text import Text
 
     from nbrun.doctor import Finding, examine

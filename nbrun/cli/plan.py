@@ -11,6 +11,7 @@ from nbrun.cli.notebook_parameters import parameter_options, read_parameters
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
 from nbrun.core.destinations import refuse_unreachable, require_choice
 from nbrun.core.safe_text import safe_json
+from nbrun.lean_imports import put_off_imports
 
 
 @click.command("plan", short_help="Show what a run would do: parameters, kernel, cells and limits.")
@@ -48,6 +49,7 @@ def show_plan(notebook: str, given: dict[str, Any], *, as_json: bool = False) ->
 
 def _preview(notebook: str, given: dict[str, Any]) -> Any:
     # What this needs is imported here, so that a wrong call is answered at once.
+    put_off_imports()
     from nbrun.core.job import Job, Limits
     from nbrun.jupyter.endpoint import Endpoint
     from nbrun.jupyter.http import HttpOptions

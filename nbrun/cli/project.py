@@ -10,9 +10,10 @@ import click
 from nbrun.cli.notebook_parameters import read_parameters
 from nbrun.cli.run import command, run_options
 from nbrun.cli.settings import current_project, overrides_for
+from nbrun.core.batch_words import Override
 from nbrun.core.patterns import Patterns
 from nbrun.errors import UsageError
-from nbrun.many import Override, options_of_one
+from nbrun.many import options_of_one
 
 
 @dataclass(frozen=True, slots=True)

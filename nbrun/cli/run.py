@@ -21,6 +21,7 @@ from nbrun.cli.signals import signals
 from nbrun.cli.speed import read_speed, speed_options
 from nbrun.cli.streams import STREAMED, is_handed, read_streams
 from nbrun.errors import ExitCode, NbrunError, UsageError
+from nbrun.lean_imports import put_off_imports
 
 
 @click.command("run", short_help="Run notebooks and save them with their outputs.")
@@ -152,6 +153,7 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
         started = None if given["server"] or given["prepare_only"] else await _private_server(notebook, given)
         try:
             # What a run needs is imported here, while the server starts.
+            put_off_imports()
             from nbrun.api import run_beside_start
 
             reports.open()
@@ -177,6 +179,7 @@ async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
 
 
 async def _run_many(notebooks: list[str], given: Mapping[str, Any], reports: Reports, batch: Mapping[str, Any]) -> Any:
+    put_off_imports()
     from nbrun.many import run_many_async
     from nbrun.stopping import StopSwitch
 

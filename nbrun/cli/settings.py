@@ -20,6 +20,7 @@ from nbrun.cli.batching import Jobs
 from nbrun.cli.destinations import CHOICES
 from nbrun.cli.parameters import Duration, Size
 from nbrun.cli.speed import Depth
+from nbrun.core.batch_words import Override
 from nbrun.core.parameter_limits import check_values, read_toml
 from nbrun.core.settings import JobSetting, Kind, Option, Settings, Wrong, line_of, read_settings
 from nbrun.errors import UsageError
@@ -144,8 +145,6 @@ def _kind(option: click.Option) -> tuple[Kind, Sequence[str]]:
 
 def overrides_for(context: click.Context, project: Project, typed: Mapping[str, Any]) -> list[Any]:
     """Give the settings of single notebooks, less what was typed: options, and the parameters in `typed`."""
-    from nbrun.many import Override
-
     base = _below(project.folder)
     excluded = [
         *project.settings.options.get("exclude", ()),

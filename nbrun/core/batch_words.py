@@ -1,8 +1,9 @@
 """The words in which a batch is asked for: causes, orders and shards; for the command line, they import little."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from nbrun.core.sizes import parse_count
 from nbrun.errors import UsageError
@@ -39,3 +40,18 @@ class Shard:
         if part is None or whole is None or part > whole:
             raise UsageError(f"--shard {text[:40]}: no part of a whole", hint="Write --shard 1/3, 2/3 and 3/3.")
         return cls(part, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What differs for the notebooks that ``match`` names, as patterns of a .gitignore; later ones win.
+
+    The patterns begin at the folder below which the current one is at ``base``. ``options`` are keys of
+    :class:`nbrun.RunOptions`; with ``skip`` the notebooks are left out.
+    """
+
+    match: Sequence[str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    skip: bool = False
+    base: str = ""

@@ -1,17 +1,19 @@
-"""A notebook as the text of its file, to the byte as a Jupyter Server writes it; nbformat's front door."""
+"""A notebook as the text of its file, to the byte as a Jupyter Server writes it; nbformat's front door.
+
+A run on a private server needs nbformat only where a save failed. So it is imported where it is first used.
+"""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
-
-import nbrun.lean_imports  # noqa: F401
-
-# isort: split
-import nbformat  # only now: the line above keeps it from importing too much
 
 from nbrun.core.images import Images
 from nbrun.core.jsontext import loads
 from nbrun.core.unreadable import why_unreadable
 from nbrun.errors import BadFrame, NotANotebook
+from nbrun.lean_imports import grammars_put_off
 
 _NO_CELLS = '\n "cells": []'
 """What stands in no other place of a notebook without cells: within texts there are no line breaks."""
@@ -19,17 +21,30 @@ _CELLS = '\n "cells": [\n'
 _END = "\n ]"
 
 
+@cache
+def _nbformat() -> ModuleType:
+    with grammars_put_off():
+        return import_module("nbformat")
+
+
 def notebook_content(data: bytes, name: str) -> dict[str, Any]:
     """Give the content that a file holds, of an older format as nbformat 4; raises :class:`NotANotebook`."""
     try:
         content = loads(data)
         if isinstance(content, dict) and content.get("nbformat") in (1, 2, 3):
-            content = nbformat.reads(data.decode(), as_version=4)
-    except (BadFrame, ValueError, TypeError, KeyError, AttributeError, nbformat.ValidationError):
+            content = _upgraded(data.decode())
+    except (BadFrame, ValueError, TypeError, KeyError, AttributeError):
         why, hint = why_unreadable(data)
         raise NotANotebook(f"{name}: {why}", hint=hint) from None
     found: dict[str, Any] = content
     return found
+
+
+def _upgraded(text: str) -> Any:
+    try:
+        return read_notebook(text)
+    except _nbformat().ValidationError as error:
+        raise ValueError(str(error)) from None
 
 
 def notebook_text(content: Mapping[str, Any]) -> str:
@@ -37,6 +52,7 @@ def notebook_text(content: Mapping[str, Any]) -> str:
 
     ``trusted`` flags, which exist only between server and client, do not get into the file. `content` is not changed.
     """
+    nbformat = _nbformat()
     text: str = nbformat.writes(nbformat.from_dict(_without_trust(content)), version=nbformat.NO_CONVERT)
     return text if text.endswith("\n") else text + "\n"
 
@@ -68,7 +84,7 @@ def notebook_pieces(content: Mapping[str, Any], mark: str) -> Iterator[bytes]:
 
 def read_notebook(text: str) -> Any:
     """Read a file's text as nbformat's own node, upgraded to nbformat 4; raises what nbformat raises."""
-    return nbformat.reads(text, as_version=4)
+    return _nbformat().reads(text, as_version=4)
 
 
 def _without_trust(content: Mapping[str, Any]) -> dict[str, Any]:

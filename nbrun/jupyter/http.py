@@ -20,10 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import nbrun.lean_imports  # noqa: F401
-
-# isort: split
-import httpx  # only now: the line above keeps it from importing too much
+import httpx
 
 from nbrun.core import jsontext
 from nbrun.core.sizes import MAX_FRAME, MAX_RESPONSE, spell_size

@@ -45,6 +45,7 @@ def main() -> None:
         run_kernel(zygote)
         return
     lifeline = Lifeline(settings, source, sink)
+    import_module("nbrun.lean_imports").put_off_imports()  # not before: kernels that are forked import what they like
     import_module("nbrun.jupyter.private_server").serve(settings, lifeline, zygote)
 
 

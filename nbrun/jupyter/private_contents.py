@@ -11,9 +11,6 @@ import sqlite3
 from contextvars import ContextVar
 from typing import Any, BinaryIO
 
-import nbrun.lean_imports  # noqa: F401
-
-# isort: split
 import nbformat
 from anyio.to_thread import run_sync
 from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints

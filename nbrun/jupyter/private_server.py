@@ -21,9 +21,6 @@ from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
 
-import nbrun.lean_imports  # noqa: F401 - must come before the imports below
-
-# isort: split
 import zmq
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.provisioning import LocalProvisioner

@@ -26,7 +26,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nbrun.lean_imports  # noqa: F401
+from nbrun.lean_imports import put_off_imports
+
+if __name__ == "__main__":  # the process that makes pages
+    put_off_imports()
 
 # isort: split
 from jinja2 import Environment, PackageLoader, StrictUndefined
