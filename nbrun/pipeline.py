@@ -137,7 +137,7 @@ class _Run:
 
     def _stopped_early(self) -> NotebookResult:
         problem = Problem(f"{self._stop.reason} before the first cell")
-        return self._result(Ending(Outcome.INTERRUPTED, problem), unrun(self._plan) if self._plan else (), None)
+        return self._result(Ending(Outcome.INTERRUPTED, problem), unrun(self._plan) if self._plan else [], None)
 
     async def _load(self, server: Server, notebook: Notebook) -> tuple[Document, KernelSpecs]:
         finding = asyncio.create_task(server.client.kernelspecs())

@@ -193,7 +193,8 @@ def _named(cell: CellExecution) -> str:
 
 
 def _first_line(text: str) -> str:
-    return next((line.strip().removesuffix(":") for line in text.splitlines() if line.strip()), "")
+    found = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return found if found.endswith("..") else found.removesuffix(":").removesuffix(".")
 
 
 def is_of_another_kernel(message: Message, kernel_session: str | None, own_session: str) -> bool:

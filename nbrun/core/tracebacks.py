@@ -30,6 +30,9 @@ _BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)*")
 _NATIVE_FRAME = re.compile(r'^([\s|+]*)File "([^"]*)", line \d+')
 _NATIVE_LIBRARY = re.compile(r"[/\\](?:site-packages|dist-packages|python3(?:\.\d+)?)[/\\]|^<frozen |\.p[yx][xi]$")
 _NATIVE_CELL = re.compile(r'^[\s|+]*File "[^"]*[/\\]ipykernel_\d+[/\\]\d+\.py", line (\d+), in <module>')
+_LIBRARY_FOLDER = re.compile(
+    r'^([\s|+]*File "?)[^"\n]*[/\\]((?:site-packages|dist-packages|python3(?:\.\d+)?)[/\\])', re.MULTILINE
+)
 _RULE = re.compile(r"^(?:-+|\S+ +Traceback \(most recent call last\):?)$")
 _CONTEXT = re.compile(r"^ +\d+(?: |$)|^ +\(\.\.\.\)")
 _CAUSE_ENDS = re.compile(r"^\s*(?:During handling of the above|The above exception was)", re.MULTILINE)
@@ -87,8 +90,9 @@ def _lines_of_cell(entry: str, execution_count: int | None) -> Iterator[int]:
 def trimmed(traceback: Sequence[str], *, longest: int = LONGEST) -> list[str]:
     """Give a traceback as plain lines: of each frame where it is and its failing line.
 
-    Frames inside of installed libraries are cut down to where they are, and of many such in a row the first and the
-    last stay. More than `longest` lines are cut in the middle: what stands at the end says most.
+    Frames inside of installed libraries are cut down to where they are, without the folder that holds all libraries. Of
+    many such in a row the first and the last stay. More than `longest` lines are cut in the middle: what stands at the
+    end says most.
     """
     lines: list[str] = []
     inside: list[str] = []
@@ -99,7 +103,8 @@ def trimmed(traceback: Sequence[str], *, longest: int = LONGEST) -> list[str]:
         lines += [*_in_libraries(inside), *_without_context(block)]
         inside = []
     lines += _in_libraries(inside)
-    return _without_middle(_without_blanks(lines), longest)
+    shortened = [_LIBRARY_FOLDER.sub(r"\1…/\2", line) for line in lines]
+    return _without_middle(_without_blanks(shortened), longest)
 
 
 def _blocks(traceback: Sequence[str]) -> Iterator[list[str]]:

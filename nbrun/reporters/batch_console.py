@@ -251,7 +251,7 @@ def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table | None
     told = [wording.outcome(run) + (" (cached)" if run.cached else "") for run in runs]
     tallies = [wording.tally(run) for run in runs]
     times = [spell_duration(run.seconds) for run in runs]
-    fixed = max(map(len, ["outcome", *told])) + max(map(len, ["time", *times])) + 3  # blanks between columns
+    fixed = max(map(len, ["outcome", *told])) + max(map(len, ["time", *times])) + 6  # blanks between columns
     names = [console.clean(run.notebook) for run in runs]
     longest_name = max(map(cell_len, names))
     longest_word = max(len(word) for tally in ["cells", *tallies] for word in tally.split())

@@ -1,11 +1,15 @@
 """What a report of all runs needs to remember of each: its cells' sources, their order, and what came of it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nbrun.core.events import BatchFinished, BatchStarted, CellStarted, Event, RunFinished
 from nbrun.core.results import BatchResult, CellResult, NotebookResult
 from nbrun.core.tracebacks import LONGEST, excerpt, failing_line, plain, trimmed
+
+_POINTS = re.compile(r"-|[\s|]*[\^~]+$")
+"""Lines that mark a line of source, or a part of it."""
 
 
 @dataclass(slots=True)
@@ -97,7 +101,7 @@ class Fault:
         for at, text, hit in self.excerpt() if self.source else ():
             yield f"  {'>' if hit else ' '} {at:4} | {text}", "bold" if hit else "", True
         for line in self.traceback(longest):
-            yield f"    {line}", "dim" if line.startswith("File ") else "", line.startswith("-")
+            yield f"    {line}", "dim" if line.startswith("File ") else "", _POINTS.match(line) is not None
 
 
 def fault_of(run: RunRecord, result: NotebookResult) -> Fault | None:

@@ -84,6 +84,8 @@ def test_after_which_cells_the_next_may_run(ended: CellExecution) -> None:
         (cell(FAILED, error=CellError("\n", "")), Outcome.FAILED, "an error in cell 7 of 12"),
         (cell(FAILED, error=CellError("E", "\n\n  why")), Outcome.FAILED, "E in cell 7 of 12"),
         (cell(FAILED), Outcome.FAILED, "an error in cell 7 of 12"),
+        (cell(FAILED, error=CellError("E", "not found.")), Outcome.FAILED, "E: not found in cell 7 of 12"),
+        (cell(FAILED, error=CellError("E", "and so on...")), Outcome.FAILED, "E: and so on... in cell 7 of 12"),
         (
             cell(FAILED, stop=Stop.INPUT, error=CellError("InputRequested", "the cell asked for input")),
             Outcome.FAILED,
@@ -104,7 +106,8 @@ def test_after_which_cells_the_next_may_run(ended: CellExecution) -> None:
     ],
     ids=[
         "sys.exit(0)", "exit() at the end", "exit() before", "error", "error without a message", "nameless error",
-        "blank error", "error of many lines", "no error known", "input", "reply lost", "cell limit", "run limit",
+        "blank error", "error of many lines", "no error known", "a full stop",
+        "an ellipsis", "input", "reply lost", "cell limit", "run limit",
         "refused",
     ],
 )  # fmt: skip

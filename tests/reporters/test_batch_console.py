@@ -90,6 +90,10 @@ def test_no_word_is_broken_on_a_terminal_of_whatever_width(width: int) -> None:
     whole |= {"notebook", "outcome", "cells", "time", "cell", "1", "3", "passed", "passed,", "died", "run", "0", "s"}
     for word in (word for line in lines for word in line.split()):
         assert word in whole or any(name.endswith(word.strip("…")) for name in RESULTS) or word.endswith("…"), word
+    header = next((number for number, line in enumerate(lines) if line.startswith("notebook ")), None)
+    cut = [line for line in lines[header or len(lines) :] if "…" in line.partition("  ")[2]]
+    assert not cut, "only names are shortened in the table"
+    assert (header is None) is (width < 50)
 
 
 def test_the_table_at_the_end_ends_with_the_failures() -> None:
