@@ -20,6 +20,7 @@ from nbrun.stopping import StopSwitch as StopSwitch
 from nbrun.version import __version__ as __version__
 
 __all__ = [
+    "Attempt",
     "BatchOptions",
     "BatchResult",
     "CellError",
