@@ -36,17 +36,27 @@ def read_text(path: Path) -> str:
         raise NotANotebook(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-def write_notebook(path: Path, content: Mapping[str, Any], *, where: Callable[[], bool] | None = None) -> str | None:
-    """Write a notebook so that the file is at every moment either the old one or the new one; gives its text.
+def mode_of(path: Path) -> int | None:
+    """Return the permissions of a file, or None where there is none."""
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        return None
 
-    Parent folders are created. The old one stays, and None is given, if `where` does not hold in the last moment.
-    Raises :class:`SaveFailed`.
+
+def write_notebook(
+    path: Path, content: Mapping[str, Any], *, where: Callable[[], bool] | None = None, mode: int | None = None
+) -> str | None:
+    """Write a notebook so that the file is at every moment either the old one or the new one; return its text.
+
+    Parent folders are created. The old one stays, and None is returned, if `where` does not hold in the last moment.
+    An old file keeps its permissions; a new one has `mode`, or the usual ones. Raises :class:`SaveFailed`.
     """
     data = notebook_text(content).encode("utf-8", "replace")
     try:
         path = path.resolve()  # a link stays a link: what it points to is replaced
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(path, where) as handle:
+        with _replacing(path, where, mode) as handle:
             handle.write(data)
     except _NotReplaced:
         return None
@@ -68,14 +78,15 @@ def free_name_beside(path: Path) -> Path:
 def rescue(content: Mapping[str, Any], name: str, now: datetime) -> Path | None:
     """Write an executed notebook where it can be found: the current folder, else the folder for temporary files.
 
-    Gives the path, which never existed before, or None where neither can be written. `name` is the notebook's path.
+    Return the path, which never existed before, or None where neither can be written. `name` is the notebook's path.
+    Only the user can read it: the notebook it should have become may have been as private, or on a server.
     """
     stem = (Path(name).stem or "notebook").encode()[:LONGEST_STEM].decode(errors="ignore")
     for folder in (Path.cwd, tempfile.gettempdir):
         # The current folder may be gone, taken away by the notebook itself.
         with contextlib.suppress(SaveFailed, OSError):
             path = Path(folder()) / f"{stem}.rescued-{now:%Y%m%d-%H%M%S-%f}.ipynb"
-            write_notebook(path, content)
+            write_notebook(path, content, mode=0o600)
             return path
     return None
 
@@ -85,8 +96,8 @@ class _NotReplaced(Exception):
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, where: Callable[[], bool] | None) -> Iterator[Any]:
-    """Give a binary file that takes the place of `path` when the block ends well and `where` holds."""
+def _replacing(path: Path, where: Callable[[], bool] | None, mode: int | None) -> Iterator[Any]:
+    """Open a binary file that takes the place of `path` when the block ends well and `where` holds."""
     old = path.stat() if path.exists() else None
     descriptor, temporary = tempfile.mkstemp(prefix=".nbrun-", dir=path.parent)
     try:
@@ -97,7 +108,8 @@ def _replacing(path: Path, where: Callable[[], bool] | None) -> Iterator[Any]:
         if old is not None and hasattr(os, "chown"):
             with contextlib.suppress(OSError):  # only root can give a file back to its owner
                 os.chown(temporary, old.st_uid, old.st_gid)
-        Path(temporary).chmod(_usual_mode() if old is None else old.st_mode & 0o777)
+        usual = _usual_mode() if mode is None else mode
+        Path(temporary).chmod(usual if old is None else old.st_mode & 0o777)
         if where is not None and not where():
             raise _NotReplaced
         Path(temporary).replace(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
-from nbrun.local_files import free_name_beside, read_text, rescue, write_notebook
+from nbrun.local_files import free_name_beside, mode_of, read_text, rescue, write_notebook
 from tests.support.notebooks import code, notebook, read_notebook, stdout
 
 OLD = b"the old file"
@@ -156,6 +156,26 @@ def test_a_rescue_is_in_the_current_folder_under_a_name_that_tells_when(
     assert rescue(NEW, "reports/weekly.ipynb", NOW) == tmp_path / f"weekly{RESCUED}"
     assert read_notebook(tmp_path / f"weekly{RESCUED}") == NEW
     assert rescue(NEW, "", NOW) == tmp_path / f"notebook{RESCUED}"
+
+
+@UNIX
+def test_only_the_user_can_read_a_rescue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = rescue(NEW, "nb.ipynb", NOW)
+    assert path is not None
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@UNIX
+def test_a_new_file_can_have_the_mode_of_another_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "nb.ipynb"
+    for _ in range(2):
+        write_notebook(path, NEW, mode=0o600)
+        assert mode_of(path) == 0o600
+    path.chmod(0o644)
+    write_notebook(path, NEW, mode=0o600)
+    assert mode_of(path) == 0o644
+    assert mode_of(tmp_path / "none.ipynb") is None
 
 
 def test_a_rescue_of_a_long_name_has_a_shorter_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,14 @@ Its one idea: what is written is what the stock server writes, to the byte; only
 somebody else wrote into a notebook since it was last looked at is not overwritten.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
 import sqlite3
+from collections.abc import Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import nbformat
@@ -19,6 +22,8 @@ from nbformat.sign import NotebookNotary
 from tornado.web import HTTPError
 
 from nbrun.core.images import Images
+from nbrun.jupyter.private_files import copy_whole, original_of, rewriting
+from nbrun.local_files import mode_of
 
 _SAVING: ContextVar[bool] = ContextVar("saving", default=False)
 """Whether a notebook is being saved by whoever calls."""
@@ -55,6 +60,11 @@ class AskedForCheckpoints(AsyncFileCheckpoints):
         kept: list[dict[str, Any]] = await super().list_checkpoints(path)
         return kept
 
+    async def _copy(self, src: str, dest: str) -> None:
+        """Copy a notebook to its checkpoint, or back; a full disk costs neither, and the notebook keeps its mode."""
+        with self.perm_to_403(dest):
+            await run_sync(copy_whole, src, dest)
+
 
 State = tuple[int, int, int]
 """What tells one state of a file from another without reading it."""
@@ -79,6 +89,8 @@ class PrivateContents(AsyncLargeFileManager):
         super().__init__(**options)
         self._looked: dict[str, State | None] = {}
         """The state in which each file was when it was last asked for."""
+        self._modes: dict[str, int] = {}
+        """The permissions that each file had then: it may be deleted, and saved again."""
         self._written: dict[str, tuple[State | None, str]] = {}
         """The state in which each notebook was left by its last save, and the hash of what was written."""
 
@@ -92,6 +104,8 @@ class PrivateContents(AsyncLargeFileManager):
         """Give what the stock file manager gives, and remember when that was."""
         os_path = self._get_os_path(path.strip("/"))
         self._looked[os_path] = state_of(os_path)  # before it is read: what comes later is no part of the answer
+        if (mode := mode_of(Path(os_path))) is not None:
+            self._modes[os_path] = mode
         return await super().get(path, *args, **options)
 
     async def save(self, model: dict[str, Any], path: str = "") -> Any:
@@ -125,6 +139,19 @@ class PrivateContents(AsyncLargeFileManager):
     async def create_checkpoint(self, path: str) -> Any:
         """Make the checkpoint that is asked for, and not the one that a first save would make."""
         return None if _SAVING.get() else await super().create_checkpoint(path)
+
+    @contextlib.contextmanager
+    def atomic_writing(self, os_path: str, *args: Any, **options: Any) -> Iterator[Any]:
+        """Open a file to write it; a new one beside a notebook gets the notebook's permissions."""
+        writable = os.access(Path(os.path.realpath(os_path)).parent, os.W_OK)
+        if args or options != {"text": False} or not writable or not self.use_atomic_writing:
+            with super().atomic_writing(os_path, *args, **options) as file:
+                yield file
+            return
+        original = original_of(os_path) or os_path
+        mode = self._modes.get(os_path, mode_of(Path(original)) or self._modes.get(original))
+        with self.perm_to_403(os_path), rewriting(os_path, mode) as file:
+            yield file
 
     async def _save_notebook(self, os_path: str, nb: Any, capture_validation_error: Any = None) -> None:
         """Write to the byte what the stock manager writes, and validate it as that does."""

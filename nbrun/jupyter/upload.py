@@ -17,7 +17,7 @@ from nbrun.core.merging import Merged, fingerprints, merge
 from nbrun.errors import BadFrame, NbrunError, NotANotebook, NotFound, UsageError
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, kernel_path
 from nbrun.jupyter.retry import RetryPolicy
-from nbrun.local_files import free_name_beside, read_text, write_notebook
+from nbrun.local_files import free_name_beside, mode_of, read_text, write_notebook
 
 UPLOAD_FOLDER = re.compile(r"nbrun-[0-9a-f]{12}")
 """The name of the folder, at the server's root, of one upload."""
@@ -64,6 +64,8 @@ class UploadedNotebook:
         self._text: str | None = None
         """What the file to write to held when it was last seen; None where that does not matter."""
         self._known: frozenset[int] = frozenset()
+        self._mode = mode_of(output)
+        """The permissions of the file to write to, for when it is deleted meanwhile."""
         self._folder = f"nbrun-{uuid.uuid4().hex[:12]}"
         self.path = f"{self._folder}/{local.name}"
         """Where it is on the server."""
@@ -96,7 +98,7 @@ class UploadedNotebook:
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:  # noqa: ARG002
         """Write the result to this machine's disk, what finds no place in it beside; raises :class:`SaveFailed`."""
-        if write_notebook(self._output, content, where=self._is_ours) is not None:
+        if write_notebook(self._output, content, where=self._is_ours, mode=self._mode) is not None:
             return str(self._output)
         now = self._text_now()
         what = "was deleted or renamed" if now is None else "was changed by somebody else"
@@ -105,7 +107,7 @@ class UploadedNotebook:
             self._warn(f"{self._output} {what} during the run; their changes are kept, and the results are in it")
             return str(self._output)
         beside = free_name_beside(self._output)
-        write_notebook(beside, content)
+        write_notebook(beside, content, mode=mode_of(self._output) or self._mode)
         self._warn(f"{self._output} {what} during the run; the executed notebook is {beside}")
         if merged is not None and merged.unplaced and merged.placed and self._take(merged, now):
             self._warn(f"{self._output} has the results, too, but for those of cells that were changed, removed or run")
@@ -114,7 +116,7 @@ class UploadedNotebook:
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
         """Write while the notebook is still running; False, and nothing done, where somebody changed the file."""
         self._known |= fingerprints(content)
-        text = write_notebook(self._output, content, where=self._is_ours)
+        text = write_notebook(self._output, content, where=self._is_ours, mode=self._mode)
         if text is not None:
             self._text, self._known = text, fingerprints(content)
         return text is not None

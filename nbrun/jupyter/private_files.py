@@ -1,0 +1,110 @@
+"""Files of the private server: written and copied so that a full disk costs nothing, and nobody new can read them.
+
+The stock server keeps a copy of the old content, named ``.~NAME``, while it writes a file, and puts it back when that
+fails. It does not when the copy itself has no room, nor when the last bytes do not fit: then the copy stays, and the
+file is half written. A copy is readable for everybody until its mode is set. Both are mended here; names and order are
+the stock server's, which looks for ``.~NAME`` when it cannot read a file.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from jupyter_server.services.contents.fileio import path_to_intermediate
+
+from nbrun.local_files import mode_of
+
+_BESIDE = re.compile(r"(.+)-nbrun\d*(\.[^.]+)")
+
+
+def original_of(path: str) -> str | None:
+    """Return the path of the notebook beside which ``NAME-nbrun.ipynb`` lies, or None for another name."""
+    found = _BESIDE.fullmatch(path)
+    return f"{found[1]}{found[2]}" if found else None
+
+
+@contextlib.contextmanager
+def rewriting(os_path: str, mode: int | None = None) -> Iterator[IO[bytes]]:
+    """Open a file to write it anew; if that fails, the old one is there again, or none if there was none.
+
+    A new file has the permissions `mode`, if given.
+    """
+    path = os.path.realpath(os_path)
+    kept = path_to_intermediate(path)
+    old = mode_of(Path(path))
+    if old is not None:
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        _copy(path, kept)
+    try:
+        opener = None if old is not None or mode is None else _opener(mode)
+        with open(path, "wb", opener=opener) as file:
+            if opener and mode is not None:
+                os.chmod(path, mode)  # noqa: PTH101 - the umask may have taken something away
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        if old is not None:
+            os.replace(kept, path)  # noqa: PTH105
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+        raise
+    if old is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(kept)  # noqa: PTH108
+
+
+def copy_whole(source: str, target: str) -> None:
+    """Copy a file; `target` is at every moment the old one or the new one, and keeps its permissions and owner.
+
+    A new one has those of `source`.
+    """
+    target = os.path.realpath(target)
+    descriptor, temporary = tempfile.mkstemp(prefix=".nbrun-", dir=Path(target).parent)
+    os.close(descriptor)
+    try:
+        _copy(source, temporary)
+        if (mode := mode_of(Path(target))) is not None:
+            _give(temporary, target)
+            os.chmod(temporary, mode)  # noqa: PTH101
+        os.replace(temporary, target)  # noqa: PTH105
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy content, times, permissions and owner; nobody else can read the copy before. What fails leaves none."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)  # noqa: PTH108 - of an earlier run that was killed
+        with open(target, "xb", opener=_opener(0o600)) as copy, open(source, "rb") as original:  # noqa: PTH123
+            shutil.copyfileobj(original, copy)
+        with contextlib.suppress(OSError):  # on some file systems not all of it can be set
+            _give(target, source)
+            shutil.copystat(source, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(target)  # noqa: PTH108
+        raise
+
+
+def _give(path: str, like: str) -> None:
+    """Give a file to the owner of another one, as far as that is allowed."""
+    if hasattr(os, "chown"):
+        found = os.stat(like)  # noqa: PTH116
+        with contextlib.suppress(OSError):
+            os.chown(path, found.st_uid, found.st_gid)
+
+
+def _opener(mode: int) -> Callable[[str, int], int]:
+    return lambda path, flags: os.open(path, flags, mode)
