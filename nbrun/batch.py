@@ -32,6 +32,7 @@ from nbrun.core.job import Job
 from nbrun.core.literals_base import recordable
 from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
 from nbrun.errors import ExitCode, NbrunError, ServerError
+from nbrun.jupyter.embedded import NEWS_LIMIT
 from nbrun.jupyter.retry import pause_after
 from nbrun.jupyter.server import Server
 from nbrun.opening import Host, Place
@@ -41,8 +42,6 @@ from nbrun.version import __version__
 
 RESTARTS = 3
 """How often a private server that ended by itself is started again in one batch."""
-NEWS_LIMIT = 1.0
-"""Seconds within which nbrun knows that its private server has ended, once it does not answer any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,10 @@ async def _private(show: Show) -> AsyncIterator[Server]:
         show(Finding(None, f"a kernelspec is broken: {defect}", BROKEN_SPEC_HINT))
     began = _now()
     with tempfile.TemporaryDirectory(prefix="nbrun-") as folder:
-        async with EmbeddedServer(Path(folder)) as embedded, Client(embedded.endpoint) as client:
+        async with (
+            EmbeddedServer(Path(folder)) as embedded,
+            Client(embedded.endpoint, explain=embedded.explain) as client,
+        ):
             show(Finding(good=True, text=f"a private server starts, in {_now() - began:.1f} s"))
             yield Server.private(client, embedded.log_tail)
 

@@ -71,6 +71,10 @@ class ServerUnreachable(ServerError):
     """No connection, or none that lasted: refused, reset, timed out, or a gateway error from a proxy."""
 
 
+class PrivateServerEnded(ServerUnreachable):
+    """The private server's process has ended by itself: to ask it again is of no use."""
+
+
 class ServerRestarted(ServerError):
     """The server is there, but it is not the process that it was: it has forgotten its sessions and kernels."""
 

@@ -136,7 +136,7 @@ async def private_host(
     here = Path.cwd()  # asked for now: a notebook may take it away
     starting()
     embedded = started or EmbeddedServer(root, zygote=access.zygote, preload=access.preload)
-    async with embedded, Client(embedded.endpoint, UNBOUNDED) as client:
+    async with embedded, Client(embedded.endpoint, UNBOUNDED, explain=embedded.explain) as client:
 
         def find(place: Place, warn: Callable[[str], None]) -> Notebook:
             local, output = absolute(here / place.notebook), absolute(here / (place.output or place.notebook))

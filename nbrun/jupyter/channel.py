@@ -190,10 +190,13 @@ class KernelChannel:
         }
         if url.startswith("wss:"):
             options["ssl"] = self._http.options.ssl_context()
-        with _foreign_errors(f"the websocket of kernel {self._kernel_id} on {endpoint}"):
-            if endpoint.socket:
-                options |= {"unix": True, "path": endpoint.socket}
-            socket = await _Connect(url, **options)
+        try:
+            with _foreign_errors(f"the websocket of kernel {self._kernel_id} on {endpoint}"):
+                if endpoint.socket:
+                    options |= {"unix": True, "path": endpoint.socket}
+                socket = await _Connect(url, **options)
+        except ServerUnreachable as error:
+            raise await self._http.explained(error) from None
         assert isinstance(socket, _Connection)
         self._socket = socket
         agreed = socket.subprotocol

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from nbrun.errors import AccessDenied, NotAJupyterServer, NotFound
 from nbrun.jupyter.contents import Contents
 from nbrun.jupyter.endpoint import Destination, Endpoint, api_path
-from nbrun.jupyter.http import Http, HttpOptions
+from nbrun.jupyter.http import Explain, Http, HttpOptions
 from nbrun.jupyter.kernel import Kernel, connect_kernel
 from nbrun.jupyter.kernels import Kernels, Sessions
 from nbrun.jupyter.kernelspecs import KernelSpecs
@@ -55,8 +55,8 @@ class Client:
     Every method may raise what :meth:`Http.request` does.
     """
 
-    def __init__(self, endpoint: Endpoint, options: HttpOptions | None = None) -> None:
-        self.http = Http(endpoint, options)
+    def __init__(self, endpoint: Endpoint, options: HttpOptions | None = None, explain: Explain | None = None) -> None:
+        self.http = Http(endpoint, options, explain)
         self.contents = Contents(self.http)
         self.sessions = Sessions(self.http)
         self.kernels = Kernels(self.http)

@@ -9,9 +9,11 @@ never imported here, because ``jupyter_server`` is an optional dependency and ta
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -21,16 +23,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from nbrun.errors import ServerError, UsageError
+from nbrun.errors import NbrunError, PrivateServerEnded, ServerError, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.kernel_environment import kernel_environment, withheld_from_server
 from nbrun.jupyter.lifeline import LiveKernels, Ready, ServerSettings, kill_groups, read_news
-from nbrun.jupyter.private_boot import COMMAND
+from nbrun.jupyter.private_boot import command
+
+STARTS = 3
+"""How often the server's process is started before nbrun gives up, where it ends before it answers."""
 
 START_LIMIT = 60.0
 """Seconds within which a server answers, even from a cold disk on a busy machine."""
 
 STOP_LIMIT = 5.0
 """Seconds that a server may take to end by itself before it is killed; it usually takes some hundredths."""
+
+NEWS_LIMIT = 1.0
+"""Seconds within which nbrun knows that its private server has ended, once it does not answer any more."""
 
 ZYGOTE_VARIABLE = "NBRUN_ZYGOTE"
 
@@ -43,6 +52,23 @@ _LONGEST_SOCKET = 103
 _LONGEST_NAME = len("/12345678-5")
 """Bytes that the longest socket's name in the folder takes: a kernel's heartbeat."""
 
+_ROOM = "It needs a folder for a log and sockets: let TMPDIR name one with room that can be written."
+_KILLED = (
+    "A process that is killed by SIGKILL was usually killed for using too much memory: look for the host's "
+    "out-of-memory log line."
+)
+_HINTS = {
+    errno.EMFILE: "Too many files are open in this process: raise the limit with  ulimit -n.",
+    errno.ENFILE: "Too many files are open on this machine.",
+    errno.EAGAIN: "There are too many processes: raise the limit with  ulimit -u, or run fewer at once.",
+    errno.ENOMEM: "There is too little memory.",
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: _ROOM,
+    errno.EACCES: _ROOM,
+}
+"""What to do about what the operating system says, by number."""
+
 _LOG_TAIL_BYTES = 64 * 1024
 
 
@@ -54,8 +80,9 @@ class EmbeddedServer:
     environment has NBRUN_ZYGOTE=0) kernels are forked from a process that has imported ipykernel and the modules named
     in `preload`, where the platform and the kernelspec allow it (:mod:`nbrun.jupyter.zygote`).
 
-    Raises :class:`UsageError` when the server or the Python kernel is not installed or `root` is no folder, and
-    :class:`ServerError` with the log's last lines when it does not come up.
+    A server that ends while it starts is started again, up to `STARTS` times in all, and then prefers the installed
+    packages to those in PYTHONPATH. Raises :class:`UsageError` when the server or the Python kernel is not installed or
+    `root` is no folder, and :class:`ServerError` with the log's last lines when it does not come up.
     """
 
     def __init__(
@@ -112,52 +139,78 @@ class EmbeddedServer:
     async def start(self) -> None:
         """Start the server's process and return while it boots; do something else, then call `ready`.
 
-        Whoever calls this calls `stop` too, whatever comes between.
+        Whoever calls this calls `stop` too, whatever comes between. Raises :class:`ServerError` where there is no room
+        for its folder, or where the operating system starts no other process.
         """
         _check_installed()
         if not self._root.is_dir():
             raise UsageError(f"{self._root}: there is no such folder to serve notebooks from")
+        try:
+            await self._spawn()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _spawn(self, *, cautious: bool = False) -> None:
         loop = asyncio.get_running_loop()
         self._port = loop.create_future()
         self._deadline = loop.time() + self._start_limit
         self._folder = _private_folder()
         self._socket = "" if self._tcp else _socket_in(self._folder)
+        environment = kernel_environment(os.environ)
+        withheld = withheld_from_server(environment)
         settings = ServerSettings(
             root=str(self._root),
             folder=str(self._folder),
             socket=self._socket,
             ipc=bool(self._socket),
-            token=self._token,
-            zygote=self._zygote,
+            zygote=self._zygote and not withheld and not cautious,
             preload=self._preload,
+            environment=withheld,
         )
-        with self._log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                COMMAND,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is nbrun's to answer: it saves through this server
-            )
+        try:
+            with self._log.open("wb") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-c",
+                    command(cautious=cautious),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=log,
+                    env={name: value for name, value in environment.items() if name not in withheld},
+                    start_new_session=True,  # Ctrl-C is nbrun's to answer: it saves through this server
+                )
+        except OSError as error:
+            raise ServerError(
+                f"the private server cannot be started: {error.strerror or error}",
+                hint=_HINTS.get(error.errno or 0, ""),
+            ) from error
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("the pipes were asked for")
         self._listener = asyncio.create_task(self._listen(self._process.stdout), name="private server's news")
-        self._process.stdin.write(settings.line())
+        self._process.stdin.write(settings.line() + self._token.encode() + b"\n")
 
     async def ready(self) -> Endpoint:
         """Wait until the server answers; give where.
 
-        Raises :class:`ServerError` when it ends instead, or is not there `start_limit` seconds after its start.
+        Raises :class:`ServerError` when it ends instead, each time, or is not there `start_limit` seconds after its
+        start.
         """
-        if self._port is None:
-            raise AssertionError("start comes first")
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                await asyncio.shield(self._port)
-        except TimeoutError:
-            raise self._failure(f"the private server did not answer within {self._start_limit:g} s") from None
+        for start in range(1, STARTS + 1):
+            if self._port is None:
+                raise AssertionError("start comes first")
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    await asyncio.shield(self._port)
+            except TimeoutError:
+                raise self._failure(f"the private server did not answer within {self._start_limit:g} s") from None
+            except PrivateServerEnded:
+                if start == STARTS:
+                    raise
+                await self.stop()
+                await self._spawn(cautious=True)
+            else:
+                break
         return self.endpoint
 
     async def ended(self) -> ServerError:
@@ -165,7 +218,17 @@ class EmbeddedServer:
         if self._listener is None or self._process is None:
             raise AssertionError("start comes first")
         await asyncio.wait([self._listener])
-        return self._failure(f"the private server ended by itself ({await self._exit_status()})")
+        return self._failure(f"the private server {await self._end_in_words()}")
+
+    async def explain(self, error: ServerUnreachable) -> NbrunError:
+        """Return the error to raise for one of the connection: that the server has ended, if it has."""
+        if self._listener is None:
+            return error
+        await asyncio.wait([self._listener], timeout=NEWS_LIMIT)
+        if self.has_ended:
+            return await self.ended()
+        what = "does not answer" if isinstance(error.__cause__, TimeoutError) else "has closed the connection"
+        return self._failure(f"the private server {what}", ServerUnreachable)
 
     def log_tail(self, lines: int = LOG_LINES) -> str:
         """Give the last `lines` of what the server and its kernels have written; empty when it is stopped."""
@@ -219,19 +282,27 @@ class EmbeddedServer:
         kill_groups(self._kernels)
         self._kernels = ()
         if not self._port.done():
-            status = await self._exit_status()
-            self._port.set_exception(self._failure(f"the private server ended while it started ({status})"))
+            self._port.set_exception(
+                self._failure(f"the private server {await self._end_in_words('while it started')}")
+            )
             self._port.exception()  # seen, even if nobody waits for it
 
-    async def _exit_status(self) -> str:
+    async def _end_in_words(self, when: str = "") -> str:
+        """Say how the process ended, to follow the server's name."""
         code = None if self._process is None else await self._process.wait()
         if code is None:
-            return "stopped"
-        return f"exit status {code}" if code >= 0 else f"signal {-code}"
+            return "was stopped"
+        if code >= 0:
+            return " ".join(filter(None, ("ended", when or "by itself", f"(exit status {code})")))
+        with contextlib.suppress(ValueError):
+            return " ".join(filter(None, (f"was killed by {signal.Signals(-code).name}", when)))
+        return " ".join(filter(None, (f"was killed by signal {-code}", when)))
 
-    def _failure(self, message: str) -> ServerError:
+    def _failure(self, message: str, kind: type[ServerError] = PrivateServerEnded) -> ServerError:
         tail = self.log_tail()
-        return ServerError(message, hint=f"The last lines of its log:\n{tail}" if tail else "Its log is empty.")
+        hints = [_KILLED] if "SIGKILL" in message else []
+        hints.append(f"The last lines of its log:\n{tail}" if tail else "Its log is empty.")
+        return kind(message, hint=" ".join(hints))
 
 
 async def _end(process: Process) -> None:
@@ -256,12 +327,17 @@ def _check_installed() -> None:
 
 def _private_folder() -> Path:
     """Make a fresh folder that only this user may enter, with a path short enough for sockets if one can be had."""
-    for base in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - mkdtemp makes it safe
-        if len(os.fsencode(base)) + len("/nbrun-12345678") + _LONGEST_NAME <= _LONGEST_SOCKET and os.access(
-            base, os.W_OK
-        ):
-            return Path(tempfile.mkdtemp(prefix="nbrun-", dir=base))
-    return Path(tempfile.mkdtemp(prefix="nbrun-"))
+    longest = _LONGEST_SOCKET - _LONGEST_NAME - len("/nbrun-12345678")
+    try:
+        for base in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - mkdtemp makes it safe
+            if len(os.fsencode(base)) <= longest and os.access(base, os.W_OK):
+                with contextlib.suppress(OSError):
+                    return Path(tempfile.mkdtemp(prefix="nbrun-", dir=base))
+        return Path(tempfile.mkdtemp(prefix="nbrun-"))
+    except OSError as error:
+        raise ServerError(
+            f"no folder for the private server can be made: {error.strerror or error}", hint=_ROOM
+        ) from error
 
 
 def _socket_in(folder: Path) -> str:

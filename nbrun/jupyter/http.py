@@ -11,7 +11,7 @@ import contextlib
 import functools
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -46,6 +46,9 @@ _CODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
 
 _SLICE = 1 << 18
 """Bytes handed over at a time: an event loop copies what a socket does not take at once, and copies it whole."""
+
+Explain = Callable[[ServerUnreachable], Awaitable[NbrunError]]
+"""Returns the error that says why a server cannot be reached."""
 
 _CUT = (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError)
 
@@ -98,9 +101,11 @@ class Http:
     ``endpoint`` may change while it is open: its base URL is corrected when the server turns out to have moved.
     """
 
-    def __init__(self, endpoint: Endpoint, options: HttpOptions | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, options: HttpOptions | None = None, explain: Explain | None = None) -> None:
+        """Prepare for a server; `explain` knows more about why it cannot be reached."""
         self.endpoint = endpoint
         self.options = options or HttpOptions()
+        self._explain = explain
         self._auth = Auth(endpoint)
         self._client: httpx.AsyncClient | None = None
         self._dated = ("", time.monotonic())
@@ -163,6 +168,10 @@ class Http:
             return parsedate_to_datetime(date).astimezone(UTC) + timedelta(seconds=time.monotonic() - when)
         except (ValueError, TypeError, IndexError, OverflowError):
             return datetime.now(UTC)
+
+    async def explained(self, error: ServerUnreachable) -> NbrunError:
+        """Return the error to raise for one of the connection: what is known of the server says more, if anything."""
+        return error if self._explain is None else await self._explain(error)
 
     def move(self, base_url: str) -> None:
         """Talk to the same server under another base URL from now on."""
@@ -264,20 +273,25 @@ class Http:
         if request.size:
             headers["Content-Length"] = str(request.size)
         where = f"{request.method} {url or self.endpoint.url(request.path)}".partition("?")[0]
-        with foreign_errors(where):
-            async with (
-                asyncio.timeout(patience.total),
-                self._client.stream(
-                    request.method,
-                    url or self.endpoint.url(request.target),
-                    content=_slices(request.body) if request.body else None,
-                    headers=headers,
-                    timeout=httpx.Timeout(patience.read, connect=CONNECT_LIMIT),
-                ) as response,
-            ):
-                body = await _bounded_body(response, where, self._limit_of(request))
-                if date := response.headers.get("date"):
-                    self._dated = (date, time.monotonic())
+        try:
+            with foreign_errors(where):
+                async with (
+                    asyncio.timeout(patience.total),
+                    self._client.stream(
+                        request.method,
+                        url or self.endpoint.url(request.target),
+                        content=_slices(request.body) if request.body else None,
+                        headers=headers,
+                        timeout=httpx.Timeout(patience.read, connect=CONNECT_LIMIT),
+                    ) as response,
+                ):
+                    body = await _bounded_body(response, where, self._limit_of(request))
+                    if date := response.headers.get("date"):
+                        self._dated = (date, time.monotonic())
+        except ServerUnreachable as error:
+            if (explained := await self.explained(error)) is error:
+                raise
+            raise explained from error.__cause__
         return Answer(
             method=request.method,
             url=str(response.url),

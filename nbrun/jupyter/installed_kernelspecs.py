@@ -13,9 +13,7 @@ from jupyter_core.paths import jupyter_path
 from nbrun.core.jsontext import loads
 from nbrun.errors import BadFrame
 from nbrun.jupyter.exchange import Fields
-from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
-
-NATIVE = "python3"
+from nbrun.jupyter.kernelspecs import NATIVE, KernelSpec, KernelSpecs
 
 
 def installed_kernelspecs() -> KernelSpecs:

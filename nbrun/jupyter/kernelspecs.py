@@ -8,6 +8,13 @@ from nbrun.errors import NoSuchKernel
 from nbrun.jupyter.exchange import Fields
 
 
+NATIVE = "python3"
+"""The kernelspec that jupyter_client calls native."""
+
+ALIASES = {"python": NATIVE}
+"""Names that jupyter_client, and so a server, takes for another; even if there is a kernelspec of that name."""
+
+
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
     """One kernel that can be started; see "Kernel specs" in the documentation of jupyter_client."""
@@ -64,8 +71,8 @@ class KernelSpecs:
         """Find the kernel to run a notebook in.
 
         `wanted` decides; else the kernelspec that the notebook names; else the one kernel of the notebook's language,
-        or the default if several speak it; else the default. Upper and lower case matter only where both exist, so the
-        name of the result may differ from the one asked for.
+        or the default if several speak it; else the default. Upper and lower case matter only where both exist, and
+        ``python`` means ``python3``, so the name of the result may differ from the one asked for.
 
         Raises :class:`NoSuchKernel`, listing what there is: a notebook is never run in another language in silence.
         """
@@ -86,6 +93,8 @@ class KernelSpecs:
         raise self._none("the notebook names no kernel, and the server has no default")
 
     def _named(self, name: str, *, by_notebook: bool) -> KernelSpec:
+        if (meant := ALIASES.get(name.casefold())) in self.specs:
+            return self.specs[meant]
         if name in self.specs:
             return self.specs[name]
         alike = [spec for spec in self.specs.values() if spec.name.casefold() == name.casefold()]

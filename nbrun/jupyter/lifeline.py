@@ -1,9 +1,11 @@
 """What passes between nbrun and the private server it started, and how the server ends when nbrun does.
 
-Its one idea: two pipes tell everything. Down the server's standard input come one line of settings (the token too, so
-that it is in no argument list and no environment) and then nothing, until the end of the file says that nbrun is no
-more, however it ended. Up its standard output go a line when it is ready and a line whenever its kernels change; the
-end of *that* file tells nbrun that the server is gone. Both ends of both pipes are closed to the kernels.
+Its one idea: two pipes tell everything. Down the server's standard input come one line of settings, one line with the
+token (so that it is in no argument list and no environment) and then nothing, until the end of the file says that nbrun
+is no more, however it ended. The token is read only when the zygote has been forked, so that it has never been in the
+memory of a process that becomes a kernel. Up the server's standard output go a line when it is ready and a line
+whenever its kernels change; the end of *that* file tells nbrun that the server is gone. Both ends of both pipes are
+closed to the kernels.
 
 Imports the standard library only, and is used on both sides.
 """
@@ -16,7 +18,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -30,19 +32,19 @@ SAVE_LIMIT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What the private server is told: absolute paths, its token, and whether kernels may talk over Unix sockets.
+    """What the private server is told: absolute paths, and whether kernels may talk over Unix sockets.
 
     An empty `socket` means a free port on loopback. With `zygote` kernels are forked, where that can be, from a process
-    that has imported `preload`.
+    that has imported `preload`. Kernels get `environment` in addition to the server's own.
     """
 
     root: str
     folder: str
     socket: str
     ipc: bool
-    token: str = field(repr=False)
     zygote: bool = False
     preload: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def line(self) -> bytes:
         """Give the settings as the one line that goes down the pipe."""
@@ -52,6 +54,14 @@ class ServerSettings:
     def from_line(cls, line: bytes) -> Self:
         """Read what `line` gave."""
         return cls(**json.loads(line))
+
+
+def read_line(descriptor: int) -> bytes:
+    """Return the next line without its end, and take not a byte more out of the pipe; empty at the end of the file."""
+    line = bytearray()
+    while (byte := os.read(descriptor, 1)) not in (b"", b"\n"):
+        line += byte
+    return bytes(line)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,43 +10,64 @@ import signal
 import socket
 import sys
 from importlib import import_module
+from types import CodeType
 
-from nbrun.jupyter.lifeline import Lifeline, ServerSettings
-from nbrun.jupyter.zygote import IN_COMMON, Order, become_zygote, can_fork, run_kernel, threads_beside
+from nbrun.import_path import shadows_standard_library
+from nbrun.jupyter.lifeline import Lifeline, ServerSettings, read_line
+from nbrun.jupyter.zygote import IN_COMMON, Order, become_kernel, become_zygote, can_fork, threads_beside
 
-COMMAND = """\
+_COMMAND = """\
 import sys
 if sys.path[:1] == [""]:
     del sys.path[0]
+path = [*sys.path]
+from nbrun.import_path import standard_library_first
+standard_library_first(ARGUMENTS)
 from nbrun.jupyter.private_boot import main
-main()
+launch = main(path)
+del main, path, standard_library_first
+if launch is not None:
+    exec(launch)
 """
-"""What ``python -c`` is given: a notebook's folder with a json.py in it must not break the server.
-
-(Python's own switch for that, ``-P``, would be inherited by kernels that are forked.)
-"""
 
 
-def main() -> None:
-    """Take the settings from standard input, move both pipes out of everybody's reach, and serve."""
+def command(*, cautious: bool = False) -> str:
+    """Return what ``python -c`` is given to become the private server.
+
+    Neither the current folder nor one of PYTHONPATH may shadow the standard library: a json.py there must not break the
+    server. (Python's own switch for the first, ``-P``, would be inherited by kernels that are forked.) A `cautious`
+    server prefers all installed packages to what is in PYTHONPATH.
+
+    A forked kernel goes on here, at the bottom of its stack, so that none of its frames leads to the server's settings.
+    """
+    return _COMMAND.replace("ARGUMENTS", "users_last=True" if cautious else "")
+
+
+def main(path: list[str]) -> CodeType | None:
+    """Take the settings from standard input, move both pipes out of everybody's reach, and serve.
+
+    `path` is what ``sys.path`` would be in a kernel. Returns only in a forked kernel, with the code that it is to run.
+    """
     _accept_signals()
     gc.disable()  # until it is up: a tenth of the start would go into looking for garbage where there is none
-    line = sys.stdin.buffer.readline()
+    line = read_line(0)
     if not line:
-        return
+        return None
     settings = ServerSettings.from_line(line)
     source, sink = os.dup(0), os.dup(1)  # not inheritable, unlike 0 and 1
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    zygote = _fork_zygote(settings, (source, sink)) if settings.zygote and can_fork() else None
+    forks = settings.zygote and can_fork() and not shadows_standard_library()
+    zygote = _fork_zygote(settings, (source, sink)) if forks else None
     if isinstance(zygote, Order):
-        run_kernel(zygote)
-        return
+        return become_kernel(zygote, path)
+    token = read_line(source).decode()  # only now: no kernel is to have it in its memory
     lifeline = Lifeline(settings, source, sink)
     import_module("nbrun.lean_imports").put_off_imports()  # not before: kernels that are forked import what they like
-    import_module("nbrun.jupyter.private_server").serve(settings, lifeline, zygote)
+    import_module("nbrun.jupyter.private_server").serve(settings, token, lifeline, zygote)
+    return None
 
 
 def _accept_signals() -> None:

@@ -2,9 +2,9 @@
 
 Its one idea: it is the stock server, configured in code and from nowhere else. It reads none of the user's Jupyter
 configuration and leaves nothing in the user's folders, but finds the user's kernels, gives them the environment that
-nbrun was called with, and signs notebooks with the user's own key, so that they open trusted in the user's JupyterLab.
-What a shared server must be careful about, and a private one need not, is off: rate limits, size limits, culling,
-restarts, trash, unasked checkpoints, pings.
+nbrun was called with, without its tokens and passwords (:mod:`nbrun.jupyter.kernel_environment`), and signs notebooks
+with the user's own key, so that they open trusted in the user's JupyterLab. What a shared server must be careful about,
+and a private one need not, is off: rate limits, size limits, culling, restarts, trash, unasked checkpoints, pings.
 
 How it ends, and how its kernels do, is told in :mod:`nbrun.jupyter.lifeline`.
 """
@@ -17,8 +17,10 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
+from textwrap import indent
+from types import MappingProxyType
 from typing import Any
 
 import zmq
@@ -54,57 +56,72 @@ FRAME_LIMIT = 2 << 30
 """Bytes of a message to a kernel."""
 
 LAUNCH_IPYKERNEL = f"""\
-import os
 import sys
-from pathlib import Path
-if sys.path[0] == "" or Path(sys.path[0]) == Path.cwd():
+if sys.path[0] == "":
     del sys.path[0]
-sys.modules["debugpy"] = None
-import ipykernel.debugger
-del sys.modules["debugpy"]
-from importlib.util import find_spec
-if find_spec("debugpy"):
-    sys.breakpointhook = lambda: None
-import zmq
-from ipykernel.kernelapp import IPKernelApp
-{REMEMBER}
-class UnlimitedIPKernelApp(IPKernelApp):
-    def _bind_socket(self, s, port):
+import os
+from pathlib import Path
+if sys.path and Path(sys.path[0]) == Path.cwd():
+    del sys.path[0]
+def prepare():
+    sys.modules["debugpy"] = None
+    import ipykernel.debugger
+    del sys.modules["debugpy"]
+    from importlib.util import find_spec
+    if find_spec("debugpy"):
+        os.environ.setdefault("PYDEVD_USE_FRAME_EVAL", "NO")
+        sys.breakpointhook = lambda *args, **options: None
+    import zmq
+    from ipykernel.kernelapp import IPKernelApp as App
+    bind, init_io, init_kernel, start = App._bind_socket, App.init_io, App.init_kernel, App.start
+{indent(REMEMBER, "    ")}
+    def bind_without_limit(app, s, port):
         s.setsockopt(zmq.SNDHWM, 0)
-        return super()._bind_socket(s, port)
-    def init_io(self):
+        return bind(app, s, port)
+    def init_io_under_pytest(app):
         test = os.environ.pop("PYTEST_CURRENT_TEST", None)
-        super().init_io()
+        init_io(app)
         if test is not None:
             os.environ["PYTEST_CURRENT_TEST"] = test
-    def init_kernel(self):
-        remember_unsent(self.session)
-        super().init_kernel()
-        shell = getattr(self.kernel, "shell", None)
+    def init_kernel_that_remembers(app):
+        remember_unsent(app.session)
+        init_kernel(app)
+        shell = getattr(app.kernel, "shell", None)
         if shell is not None:
             def forget_last_error():
                 shell._last_traceback = None
                 shell._last_traceback_during_displayhook = False
             shell.events.register("pre_execute", forget_last_error)
-    def start(self):
-        super().start()
-        control = self.control_thread
+    def start_and_end(app):
+        start(app)
+        control = app.control_thread
         if control and control.is_alive():
             control.stop()
             control.join(1)
-UnlimitedIPKernelApp.launch_instance()
+    App._bind_socket, App.init_io = bind_without_limit, init_io_under_pytest
+    App.init_kernel, App.start = init_kernel_that_remembers, start_and_end
+prepare()
+del prepare
+if hasattr(sys, "orig_argv"):
+    place = sys.orig_argv.index("-c")
+    sys.orig_argv[place:place + 2] = ["-m", "MODULE"]
+import runpy
+runpy._run_module_as_main("MODULE")
 """
-"""Starts ipykernel as its own launcher does, but lets any number of its outputs wait to be sent.
+"""Starts ipykernel as ``python -m MODULE`` does, but lets any number of its outputs wait to be sent.
 
-Beyond 1000 it drops them, and it has no setting for that. The limit must be lifted before the socket is bound: libzmq
-gives each later connection what the listener was made with. And it is made to believe that there is no debugger, whose
-import takes as long as all others together: nobody can attach one here, and the notebook can import debugpy all the
-same. ``breakpoint()`` does as with a debugger to which nobody is attached: nothing, where pdb would ask for input. Nor
-does it see that pytest runs it, if so: it would not collect what child processes write. At its end the control thread,
-which has just handled the request to shut down, flushes through the iopub thread. ipykernel stops that first, one time
-in four too early, and then waits for the other one until it is terminated, 2.5 s later; here the control thread ends
-before. And its session remembers which numbers it took and sent nothing with (:mod:`nbrun.core.unsent`). Nothing of
-this is left in the kernel's namespace.
+What a notebook can see is what it would see there: ``sys.argv``, the stack below a cell, the application's class. Only
+the command line that ``ps`` shows is another, since a kernel's environment need not have nbrun in it to import.
+
+Beyond 1000 waiting messages ipykernel drops them, and it has no setting for that. The limit must be lifted before the
+socket is bound: libzmq gives each later connection what the listener was made with. And it is made to believe that
+there is no debugger, whose import takes as long as all others together: nobody can attach one here, and the notebook
+can import debugpy all the same. ``breakpoint()`` does as with a debugger to which nobody is attached: nothing, where
+pdb would ask for input. Nor does it see that pytest runs it, if so: it would not collect what child processes write. At
+its end the control thread, which has just handled the request to shut down, flushes through the iopub thread. ipykernel
+stops that first, one time in four too early, and then waits for the other one until it is terminated, 2.5 s later; here
+the control thread ends before. And its session remembers which numbers it took and sent nothing with
+(:mod:`nbrun.core.unsent`). Nothing of this is left in the kernel's namespace.
 
 Before each cell it forgets the last traceback. For a cell with ``await``, ipykernel keeps that of an earlier cell: an
 ExceptionGroup would be reported with it, a cell that passes could be reported as failed, and in the first cell the
@@ -153,10 +170,12 @@ class PrivateKernel(ServerKernelManager):
         if not self._is_ipykernel:
             return command
         place = command.index("-m")
-        return [*command[:place], "-c", LAUNCH_IPYKERNEL, *command[place + 2 :], *IPYKERNEL_OPTIONS]
+        launch = LAUNCH_IPYKERNEL.replace("MODULE", command[place + 1])
+        return [*command[:place], "-c", launch, *command[place + 2 :], *IPYKERNEL_OPTIONS]
 
     async def _async_pre_start_kernel(self, **kw: Any) -> Any:
         """Choose how the kernel is launched: forked where the kernelspec allows it and there is somebody to fork."""
+        kw["env"] = {**(kw.get("env") or os.environ), **self.parent.parent.kernel_environment}
         zygote = self.parent.parent.zygote
         if self.provisioner is None and zygote is not None and may_be_forked(self.kernel_spec):
             kernel_id = kw.setdefault("kernel_id", str(uuid.uuid4()))
@@ -214,6 +233,8 @@ class PrivateServer(ServerApp):
     lifeline: Lifeline
     zygote: Zygote | None = None
     kernels_may_use_ipc = False
+    kernel_environment: Mapping[str, str] = MappingProxyType({})
+    """What kernels get in addition to this process's own environment."""
 
     def load_config_file(self, suppress_errors: bool = True) -> None:
         """Read none."""
@@ -228,11 +249,13 @@ class PrivateServer(ServerApp):
     def init_signal(self) -> None:
         """Leave it to nbrun to end the server: a signal for everybody must not keep nbrun from saving what it has.
 
-        The handlers do nothing but, unlike `SIG_IGN`, are not inherited by kernels.
+        The handlers do nothing but, unlike `SIG_IGN`, are not inherited by kernels. Under ``nohup`` kernels ignore
+        SIGHUP, as any other program does.
         """
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), lambda *_: None)
+            number = getattr(signal, name, None)
+            if number is not None and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+                signal.signal(number, lambda *_: None)
 
     def listen(self, path: str) -> int:
         """Answer on the Unix socket, or on a free loopback port when `path` is empty; give the port or 0."""
@@ -284,7 +307,7 @@ def signing_folder(private: Path) -> Path:
     return private
 
 
-def configuration(settings: ServerSettings, data: Path) -> Config:
+def configuration(settings: ServerSettings, token: str, data: Path) -> Config:
     """Give all of the server's configuration; nothing is added to it from files or from the environment."""
     return Config(
         ServerApp={
@@ -301,7 +324,7 @@ def configuration(settings: ServerSettings, data: Path) -> Config:
             "max_buffer_size": BODY_LIMIT,
             "tornado_settings": {"websocket_max_message_size": FRAME_LIMIT, "ws_ping_interval": 0},
         },
-        IdentityProvider={"token": settings.token},
+        IdentityProvider={"token": token},
         PasswordIdentityProvider={"hashed_password": "", "password_required": False},
         GatewayClient={"url": None},
         ContentsManager={"allow_hidden": True},
@@ -313,18 +336,19 @@ def configuration(settings: ServerSettings, data: Path) -> Config:
     )
 
 
-def serve(settings: ServerSettings, lifeline: Lifeline, zygote: socket.socket | None) -> None:
+def serve(settings: ServerSettings, token: str, lifeline: Lifeline, zygote: socket.socket | None) -> None:
     """Serve until the lifeline ends the process; `zygote` is the line to what forks kernels, if there is one."""
     private = Path(settings.folder)
     data = signing_folder(private)
     server = PrivateServer.instance(
-        config=configuration(settings, data),
+        config=configuration(settings, token, data),
         config_dir=str(private / "config"),
         data_dir=str(data),
         runtime_dir=str(private),
     )
     server.lifeline = lifeline
     server.zygote = Zygote(zygote) if zygote is not None else None
+    server.kernel_environment = settings.environment
     server.kernels_may_use_ipc = settings.ipc and zmq.has("ipc")
     server.initialize(argv=[], find_extensions=False, new_httpserver=False)
     port = server.listen(settings.socket)

@@ -22,7 +22,7 @@ from typing import Self, TypeVar
 
 import tenacity
 
-from nbrun.errors import RequestRefused, ServerUnreachable, Throttled
+from nbrun.errors import PrivateServerEnded, RequestRefused, ServerUnreachable, Throttled
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class RetryPolicy:
         """Tell whether an attempt that ended in `error` is worth another."""
         if isinstance(error, RequestRefused):
             return error.status in self.statuses
-        return isinstance(error, ServerUnreachable)
+        return isinstance(error, ServerUnreachable) and not isinstance(error, PrivateServerEnded)
 
     def attempts(self) -> AsyncIterable[AbstractContextManager[object]]:
         """Give the attempts, to be entered one by one; a block that ends without an error ends the loop."""

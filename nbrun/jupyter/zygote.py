@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import CodeType
 from typing import Self
 
 IN_COMMON = ("zmq.asyncio", "traitlets.config", "jupyter_client.manager", "tornado.httpserver")
@@ -47,6 +48,7 @@ OF_KERNELS = (
     "IPython.core.oinspect",
     "IPython.extensions.storemagic",
     "pdb",
+    "runpy",
 )
 """What a kernel imports by the time that it answers; one that a version of ipykernel has not is left out."""
 
@@ -126,15 +128,18 @@ def become_zygote(orders: socket.socket, server: int, preload: Sequence[str]) ->
     return order
 
 
-def run_kernel(order: Order) -> None:
-    """Run the kernel as ``order.command`` would in a process of its own; what it raises ends this one the same way."""
+def become_kernel(order: Order, path: list[str]) -> CodeType:
+    """Make this process what ``order.command`` would be in a process of its own; return the code for it to run.
+
+    `path` is what ``sys.path`` is there, but for the empty entry in front.
+    """
     os.setsid()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    reading, writing = os.pipe()  # with nobody to write: standard input as jupyter_client gives it to a kernel
+    os.dup2(reading, 0)
+    os.close(reading)
+    os.close(writing)
     os.chdir(order.cwd)
     os.environ.clear()
     os.environ.update(order.env)
@@ -143,11 +148,12 @@ def run_kernel(order: Order) -> None:
     _, option, code, *arguments = order.command
     sys.orig_argv = [*order.command]
     sys.argv = [option, *arguments]
-    sys.path.insert(0, "")  # as ``python -c`` has it; the code takes it out again
+    added = [folder for folder in sys.path if folder not in path]  # by what was preloaded
+    sys.path[:] = ["", *path, *added]  # as ``python -c`` has it; the code takes the first out again
     for name in [name for name in sys.modules if name.partition(".")[0] == "nbrun"]:
         del sys.modules[name]
     gc.enable()
-    exec(compile(code, "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})  # noqa: S102
+    return compile(code, "<string>", "exec")
 
 
 def _import_all(preload: Sequence[str]) -> int:

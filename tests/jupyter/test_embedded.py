@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nbrun.errors import ServerError, UsageError
+from nbrun.errors import PrivateServerEnded, ServerError, UsageError
 from nbrun.jupyter.embedded import STOP_LIMIT, EmbeddedServer
 from tests.support.private import (
     channels,
@@ -225,7 +225,8 @@ async def test_when_the_server_is_killed_its_kernels_go_and_nbrun_is_told(tmp_pa
         error = await asyncio.wait_for(watch, GONE_WITHIN)
         assert_gone(processes)
     assert isinstance(error, ServerError)
-    assert "signal 9" in str(error)
+    assert str(error) == "the private server was killed by SIGKILL"
+    assert "too much memory" in error.hint
     assert "Kernel started" in error.hint
     assert not folder.exists()
 
@@ -315,16 +316,74 @@ async def test_a_server_that_does_not_come_up_in_time_is_reported_and_removed(tm
     assert family(os.getpid()) == []
 
 
-async def test_a_server_that_fails_to_start_is_reported_with_the_end_of_its_log(
+COUNTED_STARTS = """
+import os, sys
+if "-c" in sys.orig_argv and any("private_boot" in word for word in sys.orig_argv):
+    with open({starts!r}, "a") as file:
+        file.write(".")
+    if os.path.getsize({starts!r}) <= {failures}:
+        os.write(2, b"this installation is broken\\n")
+        {end}
+"""
+
+
+def install_failing_start(folder: Path, monkeypatch: pytest.MonkeyPatch, failures: int, end: str) -> Path:
+    """Let the private server end as it starts, so many times; return the file whose size is the number of starts."""
+    starts = folder / "starts"
+    (folder / "sitecustomize.py").write_text(COUNTED_STARTS.format(starts=str(starts), failures=failures, end=end))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    return starts
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        ("os._exit(3)", r"ended while it started \(exit status 3\)"),
+        ("os.kill(os.getpid(), 9)", r"was killed by SIGKILL while it started"),
+    ],
+    ids=["exits", "is killed"],
+)
+async def test_a_server_that_fails_to_start_three_times_is_reported_with_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, how: str
+) -> None:
+    starts = install_failing_start(tmp_path, monkeypatch, failures=99, end=end)
+    with pytest.raises(PrivateServerEnded, match=how) as caught:
+        async with EmbeddedServer(tmp_path):
+            raise AssertionError("it cannot be up")
+    assert caught.value.hint.splitlines()[-1] == "this installation is broken"
+    assert starts.read_text() == "..."
+    assert family(os.getpid()) == []
+
+
+async def test_a_server_that_ends_while_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = install_failing_start(tmp_path, monkeypatch, failures=2, end="os.kill(os.getpid(), 9)")
+    async with EmbeddedServer(tmp_path) as server, http(server.endpoint) as client:
+        assert (await client.get("api/status")).status_code == 200
+    assert starts.read_text() == "..."
+
+
+async def test_a_package_in_pythonpath_that_breaks_the_server_is_passed_over_when_it_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "jupyter_server").mkdir()
     (tmp_path / "jupyter_server" / "__init__.py").write_text("raise RuntimeError('this installation is broken')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    with pytest.raises(ServerError, match=r"ended while it started \(exit status 1\)") as caught:
-        async with EmbeddedServer(tmp_path):
-            raise AssertionError("it cannot be up")
-    assert caught.value.hint.splitlines()[-1] == "RuntimeError: this installation is broken"
+    async with EmbeddedServer(tmp_path) as server, http(server.endpoint) as client:
+        assert (await client.get("api/status")).status_code == 200
+
+
+@pytest.mark.parametrize("module", ["token", "types", "json", "logging", "secrets", "selectors"])
+async def test_a_module_of_the_standard_librarys_name_in_pythonpath_does_not_break_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    (tmp_path / f"{module}.py").write_text("raise RuntimeError('not the real one')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    server = EmbeddedServer(tmp_path, zygote=True)
+    async with server, http(server.endpoint) as client:
+        assert (await client.get("api/status")).status_code == 200
+        assert len(family(os.getpid())) == 1  # the server alone: kernels that see this module cannot be forked
 
 
 async def test_files_in_the_working_folder_do_not_break_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

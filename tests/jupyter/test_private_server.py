@@ -12,6 +12,7 @@ import pytest
 
 import nbrun
 from nbrun.jupyter.embedded import EmbeddedServer
+from nbrun.jupyter.kernel_environment import INTERPRETER_VARIABLES, SECRET_VARIABLES
 from tests.support import notebooks
 from tests.support.private import (
     channels,
@@ -66,7 +67,8 @@ def test_kernels_see_the_environment_that_nbrun_was_called_with_and_no_descripto
         **os.environ,
         "JUPYTER_PATH": str(tmp_path / "share"),
         "JUPYTER_CONFIG_DIR": str(tmp_path / "theirs"),
-        "JUPYTER_TOKEN": "the-users-own",
+        **dict.fromkeys(SECRET_VARIABLES, "the-users-own"),
+        **dict.fromkeys(INTERPRETER_VARIABLES & {"PYTHONOPTIMIZE", "PYTHONNODEBUGRANGES"}, "1"),
         "JUPYTER_PORT": "no number",
         "JUPYTER_GATEWAY_URL": "http://127.0.0.1:1",
         "ODD": "line\nbreak and é",
@@ -74,9 +76,11 @@ def test_kernels_see_the_environment_that_nbrun_was_called_with_and_no_descripto
     with driver(tmp_path, "stubborn", env=environment) as (_, told):
         seen = wait_for(report)
     assert told["token"] not in str(seen)
+    assert "the-users-own" not in str(seen)
+    expected = {name: value for name, value in told["environment"].items() if name not in SECRET_VARIABLES}
     added = {name: value for name, value in seen["environment"].items() if name not in told["environment"]}
     assert set(added) == {"JPY_SESSION_NAME", "JPY_PARENT_PID"}
-    assert {name: seen["environment"].get(name) for name in told["environment"]} == told["environment"]
+    assert {name: value for name, value in seen["environment"].items() if name not in added} == expected
     assert set(seen["descriptors"]) <= {"0", "1", "2", "3"}  # the fourth is the listing of the folder itself
 
 

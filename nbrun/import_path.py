@@ -1,0 +1,46 @@
+"""Which of several modules of one name is imported: of the standard library's names, the standard library's.
+
+A folder in ``PYTHONPATH`` may hold a ``token.py`` or a ``logging.py``, which Python then imports wherever its own is
+meant. That is the notebook's business, and must not break the command or the private server. Both call
+:func:`standard_library_first` before they import anything else; a kernel's path is never changed by it.
+
+Imports only what every interpreter has imported by the time that it runs code.
+"""
+
+import os
+import sys
+
+
+def standard_library_first(*, users_last: bool = False) -> None:
+    """Move the standard library to the front of ``sys.path``; with `users_last` those of PYTHONPATH to its end."""
+    library = os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib imports what may be shadowed
+    own = [folder for folder in sys.path if folder in (library, library + os.sep + "lib-dynload")]
+    users = _folders_of_users() if users_last else []
+    others = [folder for folder in sys.path if folder not in own and folder not in users]
+    sys.path[:] = [*own, *others, *(folder for folder in sys.path if folder in users and folder not in own)]
+
+
+def shadows_standard_library() -> bool:
+    """Return whether a folder of PYTHONPATH has a module with the name of one of the standard library."""
+    return any(
+        name.partition(".")[0] in sys.stdlib_module_names and _is_module(folder, name)
+        for folder in _folders_of_users()
+        for name in _names_in(folder)
+    )
+
+
+def _folders_of_users() -> list[str]:
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [os.path.abspath(folder) for folder in folders if folder]  # noqa: PTH100
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def _is_module(folder: str, name: str) -> bool:
+    """Return whether it is a file of a module, or a package: a folder alone gives way to the standard library."""
+    return name.endswith((".py", ".pyc", ".so", ".pyd")) or os.path.exists(os.path.join(folder, name, "__init__.py"))  # noqa: PTH110, PTH118

@@ -1,0 +1,66 @@
+"""The environment of the private server's process, and what of nbrun's own environment its kernels get.
+
+Kernels get the environment that nbrun was called with, except for what opens a server. The server's process itself is
+started without the variables that change how Python works: ``PYTHONWARNINGS=error`` must not end it, and
+``PYTHONDEVMODE`` must not slow it down. It puts them into the environment of each kernel that it starts. A forked
+kernel could not obey them, so nothing is forked where one of them is set.
+
+Imports the standard library only. Sources: "Environment variables" in Python's documentation, 3.11 to 3.14.
+"""
+
+from collections.abc import Mapping
+
+SECRET_VARIABLES = frozenset({"NBRUN_TOKEN", "NBRUN_PASSWORD", "JUPYTER_TOKEN"})
+"""What nbrun reads tokens and passwords from. A notebook that needs one is given it with ``--secret``."""
+
+INTERPRETER_VARIABLES = frozenset(
+    {
+        "PYTHONASYNCIODEBUG",
+        "PYTHONDEBUG",
+        "PYTHONDEVMODE",
+        "PYTHONDUMPREFS",
+        "PYTHONDUMPREFSFILE",
+        "PYTHONEXECUTABLE",
+        "PYTHONFAULTHANDLER",
+        "PYTHONINSPECT",
+        "PYTHONINTMAXSTRDIGITS",
+        "PYTHONMALLOC",
+        "PYTHONMALLOCSTATS",
+        "PYTHONNODEBUGRANGES",
+        "PYTHONOPTIMIZE",
+        "PYTHONPERFSUPPORT",
+        "PYTHONPROFILEIMPORTTIME",
+        "PYTHONSAFEPATH",
+        "PYTHONTHREADDEBUG",
+        "PYTHONTRACEMALLOC",
+        "PYTHONVERBOSE",
+        "PYTHONWARNDEFAULTENCODING",
+        "PYTHONWARNINGS",
+        "PYTHON_CONTEXT_AWARE_WARNINGS",
+        "PYTHON_CPU_COUNT",
+        "PYTHON_DISABLE_REMOTE_DEBUG",
+        "PYTHON_FROZEN_MODULES",
+        "PYTHON_GIL",
+        "PYTHON_JIT",
+        "PYTHON_PERF_JIT_SUPPORT",
+        "PYTHON_PRESITE",
+        "PYTHON_THREAD_INHERIT_CONTEXT",
+        "PYTHON_TLBC",
+    }
+)
+"""What changes how the interpreter works from its start on, and is of no use to the server.
+
+The others do the server no harm, a forked kernel inherits what they did, or they are read later: ``PYTHONHASHSEED``,
+``PYTHONUNBUFFERED``, ``PYTHONDONTWRITEBYTECODE``, ``PYTHONUTF8``, ``PYTHONIOENCODING``, ``PYTHONNOUSERSITE``,
+``PYTHONSTARTUP``…
+"""
+
+
+def kernel_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what the kernels of a private server get of nbrun's own environment."""
+    return {name: value for name, value in environment.items() if name not in SECRET_VARIABLES}
+
+
+def withheld_from_server(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what kernels get and the server's own interpreter does not; Python ignores empty variables."""
+    return {name: value for name, value in environment.items() if name in INTERPRETER_VARIABLES and value}
