@@ -7,7 +7,6 @@ from typing import Any, Self
 from nbrun.errors import NoSuchKernel
 from nbrun.jupyter.exchange import Fields
 
-
 NATIVE = "python3"
 """The kernelspec that jupyter_client calls native."""
 
@@ -93,9 +92,9 @@ class KernelSpecs:
         raise self._none("the notebook names no kernel, and the server has no default")
 
     def _named(self, name: str, *, by_notebook: bool) -> KernelSpec:
-        if (meant := ALIASES.get(name.casefold())) in self.specs:
+        if (meant := ALIASES.get(name.casefold(), name)) in self.specs:
             return self.specs[meant]
-        if name in self.specs:
+        if name in self.specs:  # by an alias of something that is not there
             return self.specs[name]
         alike = [spec for spec in self.specs.values() if spec.name.casefold() == name.casefold()]
         if len(alike) == 1:

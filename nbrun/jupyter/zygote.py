@@ -145,6 +145,8 @@ def become_kernel(order: Order, path: list[str]) -> CodeType:
     os.environ.update(order.env)
     time.tzset()
     _reseed()
+    with contextlib.suppress(AttributeError):  # Python itself forgets it, up to 3.12
+        threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # noqa: SLF001
     _, option, code, *arguments = order.command
     sys.orig_argv = [*order.command]
     sys.argv = [option, *arguments]

@@ -62,6 +62,26 @@ def test_names_that_differ_only_in_case_are_told_apart() -> None:
         both.choose("PY", {})
 
 
+@pytest.mark.parametrize(
+    ("wanted", "metadata"),
+    [
+        ("python", {}),
+        ("Python", {"kernelspec": {"name": "ir"}}),
+        (None, {"kernelspec": {"name": "python"}}),
+        (None, {"kernelspec": {"name": "python", "language": "R"}}),
+    ],
+)
+def test_the_name_python_means_python3_as_in_jupyter_client(wanted: str | None, metadata: dict[str, Any]) -> None:
+    assert MANY.choose(wanted, metadata).name == "python3"
+    assert specs("python:python", "python3:python").choose(wanted, metadata).name == "python3"
+    assert specs("python:python", "ir:R").choose(wanted, metadata).name == "python"
+
+
+def test_the_name_python_means_nothing_else() -> None:
+    with pytest.raises(NoSuchKernel, match="no kernel 'python'"):
+        specs("conda-py:python", "ir:R").choose("python", {})
+
+
 def test_the_only_kernel_is_the_default_of_a_server_without_one() -> None:
     assert specs("ir:R", default="").choose(None, {}).name == "ir"
     with pytest.raises(NoSuchKernel, match="no default"):
