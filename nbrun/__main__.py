@@ -1,6 +1,11 @@
 """Run the command line: ``python -m nbrun`` is ``nbrun``."""
 
-from nbrun.cli.app import main
+from nbrun.import_path import standard_library_first
+
+standard_library_first()  # before anything that a token.py in PYTHONPATH would break
+
+# isort: split
+from nbrun.cli.app import main  # noqa: E402
 
 __all__ = ["main"]
 

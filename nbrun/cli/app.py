@@ -3,9 +3,12 @@
 Subcommands are imported when they are called for, so that ``nbrun --help`` costs little more than importing click.
 """
 
+import contextlib
+import os
 import sys
 import traceback
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -63,7 +66,16 @@ def main() -> None:
         click.echo(f"nbrun: standard output cannot be written: {lost}", err=True)
         code = code or ExitCode.SERVER
     finish_standard_streams()
+    if sys.flags.inspect:  # meant for the notebook's kernel: Python itself would show SystemExit and ask for input
+        _end_at_once(code)
     sys.exit(code)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _exit_code() -> int:

@@ -68,11 +68,7 @@ def describe(shell: Any) -> dict[str, Any]:
         "limits": {
             name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")
         },
-        "signal handlers": {
-            each.name: repr(signal.getsignal(each)).partition(" at ")[0]
-            for each in signal.valid_signals()
-            if isinstance(each, signal.Signals)
-        },
+        "signal handlers": {each.name: repr(signal.getsignal(each)).partition(" at ")[0] for each in signal.Signals},
         "signal sets": [line for line in status if line.startswith(("SigBlk", "SigIgn", "SigCgt", "ShdPnd"))],
         "seccomp and privileges": [line for line in status if line.startswith(("Seccomp", "NoNewPrivs", "Cap"))],
         "working folder": [os.getcwd(), os.readlink("/proc/self/cwd")],
@@ -95,7 +91,7 @@ def describe(shell: Any) -> dict[str, Any]:
             getattr(each, "__qualname__", type(each).__qualname__)
             for each in (sys.excepthook, sys.unraisablehook, threading.excepthook, sys.displayhook)
         ],
-        "breakpoint()": repr(breakpoint()),  # noqa: T100
+        "breakpoint()": repr(sys.breakpointhook()),  # noqa: T100
         "tracing": [sys.gettrace(), sys.getprofile(), hasattr(sys, "ps1"), hasattr(sys, "last_value")],
         "warnings": [[repr(each) for each in warnings.filters], warnings.showwarning.__module__],
         "locale": [locale.setlocale(locale.LC_ALL), locale.getpreferredencoding(), time.tzname],

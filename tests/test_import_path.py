@@ -1,0 +1,59 @@
+"""The standard library is imported from where it is, whatever PYTHONPATH has of its names."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nbrun.import_path import shadows_standard_library, standard_library_first
+
+
+def test_the_standard_library_goes_first_and_the_rest_keeps_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = str(Path(os.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", ["/one", str(tmp_path), library, f"{library}/lib-dynload", "/two"])
+    standard_library_first()
+    assert sys.path == [library, f"{library}/lib-dynload", "/one", str(tmp_path), "/two"]
+    standard_library_first(users_last=True)
+    assert sys.path == [library, f"{library}/lib-dynload", "/one", "/two", str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("file", "shadows"),
+    [
+        ("token.py", True),
+        ("json/__init__.py", True),
+        ("_json.cpython-311-x86_64-linux-gnu.so", True),
+        ("json/readme.txt", False),
+        ("mine.py", False),
+        ("types.txt", False),
+    ],
+)
+def test_what_shadows_the_standard_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, shadows: bool
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/nowhere", str(tmp_path), ""]))
+    assert shadows_standard_library() is shadows
+
+
+@pytest.mark.parametrize("module", ["token", "types", "json", "logging", "secrets", "typing"])
+def test_the_command_starts_where_a_module_in_pythonpath_has_the_name_of_one_it_needs(
+    tmp_path: Path, module: str
+) -> None:
+    (tmp_path / f"{module}.py").write_text("raise RuntimeError('not the real one')")
+    executable = Path(sys.executable).with_name("nbrun")
+    process = subprocess.run(
+        [executable, "plan", "nowhere.ipynb"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2, process.stderr
+    assert "not the real one" not in process.stderr
