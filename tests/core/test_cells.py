@@ -519,3 +519,12 @@ def test_a_traceback_that_was_another_cells_is_not_this_ones() -> None:
     same.settle(12.5)
     assert same.error == CellError("ValueError", "bad", ["raised"]), "the error message says that it is its own"
     assert list(settled(None).tracebacks()) == []
+
+
+def test_a_representation_that_failed_in_an_earlier_cell_fails_no_other() -> None:
+    """ipykernel 7 reports it once more for the next cell with ``await``, where nothing was raised."""
+    cell = sent()
+    cell.stale = {("bad repr",)}
+    cell.on_reply(failed("NoneType", "None", ["bad repr"]))
+    cell.settle(12.5)
+    assert (cell.outcome, cell.error, cell.area.render()) == (PASSED, None, [])

@@ -56,7 +56,7 @@ RUNS = {
     "usage_error": Expected(
         Outcome.FAILED,
         [FAILED, NOT_RUN],
-        "UsageError: Line magic function `%no_such_magic` not found. in cell 1 of 2",
+        "UsageError: Line magic function `%no_such_magic` not found in cell 1 of 2",
         outputs=["stream"],
         sent=[EXECUTE, FENCE],
     ),
