@@ -85,7 +85,7 @@ def test_after_which_cells_the_next_may_run(ended: CellExecution) -> None:
         (cell(FAILED, error=CellError("E", "\n\n  why")), Outcome.FAILED, "E in cell 7 of 12"),
         (cell(FAILED), Outcome.FAILED, "an error in cell 7 of 12"),
         (cell(FAILED, error=CellError("E", "not found.")), Outcome.FAILED, "E: not found in cell 7 of 12"),
-        (cell(FAILED, error=CellError("E", "and so on...")), Outcome.FAILED, "E: and so on.. in cell 7 of 12"),
+        (cell(FAILED, error=CellError("E", "and so on...")), Outcome.FAILED, "E: and so on... in cell 7 of 12"),
         (
             cell(FAILED, stop=Stop.INPUT, error=CellError("InputRequested", "the cell asked for input")),
             Outcome.FAILED,

@@ -63,7 +63,7 @@ RUNS = {
     "input": Expected(
         Outcome.FAILED,
         [FAILED],
-        "StdinNotImplementedError: raw_input was called, but this frontend does not support input requests. "
+        "StdinNotImplementedError: raw_input was called, but this frontend does not support input requests "
         "in cell 1 of 1",
         outputs=["error"],
         sent=[EXECUTE, FENCE],
