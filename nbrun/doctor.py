@@ -106,7 +106,7 @@ async def _private(show: Show) -> AsyncIterator[Server]:
             Client(embedded.endpoint, explain=embedded.explain) as client,
         ):
             show(Finding(good=True, text=f"a private server starts, in {_now() - began:.1f} s"))
-            yield Server.private(client, embedded.log_tail)
+            yield Server.private(client, embedded.kernels_log_tail)
 
 
 @contextlib.asynccontextmanager

@@ -153,7 +153,7 @@ async def private_host(
             )
             return _handed(notebook, client, place, cwd)
 
-        yield Host(Server.private(client, embedded.log_tail), find, lambda: embedded.has_ended, embedded.ended)
+        yield Host(Server.private(client, embedded.kernels_log_tail), find, lambda: embedded.has_ended, embedded.ended)
 
 
 def _local_pair(place: Place) -> tuple[Path, Path]:

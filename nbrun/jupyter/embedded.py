@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -68,6 +69,9 @@ _HINTS = {
     errno.EACCES: _ROOM,
 }
 """What to do about what the operating system says, by number."""
+
+_ENTRY = re.compile(r"\[[DIWEC] \d{4}-\d\d-\d\d ")
+"""How an entry of the server's log begins."""
 
 _LOG_TAIL_BYTES = 64 * 1024
 
@@ -232,12 +236,19 @@ class EmbeddedServer:
 
     def log_tail(self, lines: int = LOG_LINES) -> str:
         """Give the last `lines` of what the server and its kernels have written; empty when it is stopped."""
+        return "\n".join(self._log_end()[-lines:])
+
+    def kernels_log_tail(self, lines: int = LOG_LINES) -> str:
+        """Return the last `lines` that were not written by the server itself: why a kernel did not start, say."""
+        return "\n".join(without_entries_of_server(self._log_end())[-lines:])
+
+    def _log_end(self) -> list[str]:
         if self._folder is None or not self._log.exists():
-            return ""
+            return []
         with self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - _LOG_TAIL_BYTES))
             text = log.read().decode(errors="replace")
-        return "\n".join(text.replace(self._token, "[token]").splitlines()[-lines:])
+        return text.replace(self._token, "[token]").splitlines()
 
     async def stop(self) -> None:
         """End the server, its kernels and its folder, without asking any of them; do nothing when that is done.
@@ -303,6 +314,16 @@ class EmbeddedServer:
         hints = [_KILLED] if "SIGKILL" in message else []
         hints.append(f"The last lines of its log:\n{tail}" if tail else "Its log is empty.")
         return kind(message, hint=" ".join(hints))
+
+
+def without_entries_of_server(lines: Sequence[str]) -> list[str]:
+    """Return the lines that are no entry of the server's log; further lines of an entry are indented by four spaces."""
+    kept, inside = [], False
+    for line in lines:
+        inside = bool(_ENTRY.match(line)) or (inside and line.startswith("    "))
+        if not inside:
+            kept.append(line)
+    return kept
 
 
 async def _end(process: Process) -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from nbrun.errors import PrivateServerEnded, ServerError, UsageError
-from nbrun.jupyter.embedded import STOP_LIMIT, EmbeddedServer
+from nbrun.jupyter.embedded import STOP_LIMIT, EmbeddedServer, without_entries_of_server
 from tests.support.private import (
     channels,
     driver,
@@ -452,3 +452,17 @@ def test_it_runs_in_a_loop_of_a_thread_other_than_the_main_one(tmp_path: Path) -
     thread.join(60)
     assert answers == [200]
     assert family(os.getpid()) == []
+
+
+def test_what_kernels_wrote_is_told_from_the_servers_own_log() -> None:
+    lines = [
+        "[I 2026-11-30 07:15:35.576 PrivateServer] Kernel started",
+        "Traceback (most recent call last):",
+        '  File "x.py", line 1, in <module>',
+        "    import nothing",
+        "[E 2026-11-30 07:15:35.576 PrivateServer] Uncaught exception",
+        "    Traceback (most recent call last):",
+        '      File "y.py", line 1, in <module>',
+        "ModuleNotFoundError: nothing",
+    ]
+    assert without_entries_of_server(lines) == [*lines[1:4], lines[7]]
