@@ -192,7 +192,7 @@ def _on_github() -> bool:
 def _check_streams(given: dict[str, Any], *, on_runner: bool) -> None:
     """Refuse what would mix data on standard output, or let a notebook command the runner of a CI job."""
     there = ["--output"] if given.get("deliver") else []
-    there += [option for name, option in _FILES.items() if given[name] in STANDARD_OUTPUT]
+    there += [option for name, option in _FILES.items() if own_stream(given[name]) == "stdout"]
     if len(there) > 1 and there != ["--stdout-file", "--stderr-file"]:
         raise UsageError(f"{' - and '.join(there)} -: only one of them can have standard output")
     for name, option in _FILES.items():

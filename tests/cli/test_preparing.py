@@ -165,10 +165,11 @@ def test_every_report_tells_that_a_notebook_was_only_prepared(here: Path) -> Non
     ("arguments", "said"),
     [
         (["--json", "-", "--stdout-file", "/dev/stdout"], "--json - and --stdout-file -: only one"),
+        (["--json", "-", "--events", "/dev/fd/1"], "--json - and --events -: only one"),
         (["--stdout-file", "."], "--stdout-file .: cannot be written"),
-        (["--github", "--stderr-file", "/dev/stderr"], "GitHub's runner would take commands"),
+        (["--github", "--stderr-file", "/dev/stderr"], "the CI runner would take commands"),
     ],
-    ids=["twice", "a folder", "on GitHub"],
+    ids=["twice", "twice under another name", "a folder", "on GitHub"],
 )
 def test_files_that_cannot_be_are_refused_before_the_run(arguments: list[str], said: str, here: Path) -> None:
     write_notebook(here / "nb.ipynb", notebook("1"))
