@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nbrun.core.codec import Subprotocol
-from nbrun.errors import ExitCode, NbrunError, NotFound, ServerUnreachable
+from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, NotFound, ServerUnreachable
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.contents import NO_FILES_HINT, ContentsModel
 from nbrun.jupyter.embedded import EmbeddedServer
@@ -39,6 +39,13 @@ SAVE_HINT = (
     "`nbrun run --max-output 50MB` keeps each cell's outputs small."
 )
 BROKEN_SPEC_HINT = "Remove it with `jupyter kernelspec remove NAME`, or install that kernel anew."
+NOT_JUPYTER_HINT = (
+    "Another program answers there. Look at the address in a browser: it should show JupyterLab or a login."
+)
+UNREACHABLE_HINT = (
+    "Is this the server's address, and does it begin with https:// where the server speaks TLS? "
+    "A firewall or a proxy on the way can swallow requests."
+)
 UNLISTED_HINT = (
     "A kernel gateway lists its sessions only with --JupyterWebsocketPersonality.list_kernels=True; "
     "elsewhere the token may lack the permission."
@@ -86,9 +93,16 @@ async def examine(
             if files is not None:
                 show(Finding(None, "neither can the size of a notebook that may be saved", SAVE_HINT))
     except NbrunError as error:
-        show(Finding(good=False, text=str(error), hint=error.hint))
+        show(Finding(good=False, text=str(error), hint=error.hint or _hint_for(error)))
         return error.exit_code
     return failure
+
+
+def _hint_for(error: NbrunError) -> str:
+    """Return what to look at where the error itself does not say it."""
+    if isinstance(error, ServerUnreachable):
+        return UNREACHABLE_HINT
+    return NOT_JUPYTER_HINT if isinstance(error, NotAJupyterServer) else ""
 
 
 @contextlib.asynccontextmanager
@@ -113,8 +127,10 @@ async def _private(show: Show) -> AsyncIterator[Server]:
 async def _existing(
     address: str, token: str | None, password: str | None, options: HttpOptions | None, show: Show
 ) -> AsyncIterator[Server]:
+    destination = Endpoint.parse(address, token, password)
+    show(Finding(None, f"connecting to {destination.endpoint}"))
     began = _now()
-    async with connect(Endpoint.parse(address, token, password), options=options) as client:
+    async with connect(destination, options=options) as client:
         text = (
             f"{client.endpoint} answers, in {1000 * (_now() - began):.0f} ms: Jupyter Server {await client.version()}"
         )

@@ -1,5 +1,6 @@
 """The examination: what it finds on a private server, a good one, an old one, a gateway, and where nothing is right."""
 
+import asyncio
 import subprocess
 import sysconfig
 import venv
@@ -135,7 +136,38 @@ async def test_a_gateway_serves_no_files_and_can_run_notebooks_from_a_pipe(
 
 
 async def test_where_nobody_answers_that_is_what_is_found(found: Found) -> None:
-    assert await examine(f"http://127.0.0.1:{free_port()}/", token="t", show=found.show) == ExitCode.SERVER
-    [finding] = found.findings
+    address = f"http://127.0.0.1:{free_port()}/"
+    assert await examine(f"{address}?token=s3cret-token", show=found.show) == ExitCode.SERVER
+    [connecting, finding] = found.findings
+    assert connecting.text == f"connecting to {address}"
     assert finding.good is False
+    assert finding.hint
+    assert "s3cret" not in str(found.findings)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "connection"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "connection"),  # what a TLS server answers to plain HTTP
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "connection"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 20\r\n\r\n<title>Shop</title> ", "web page"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]", "JSON"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "502"),
+    ],
+    ids=["closes", "speaks TLS", "speaks SSH", "a web page", "another API", "a proxy without a server"],
+)
+async def test_what_is_no_jupyter_server_is_told_with_a_hint(found: Found, answer: bytes, words: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        assert await examine(f"http://127.0.0.1:{port}/", show=found.show) == ExitCode.SERVER
+    finding = found.findings[-1]
+    assert finding.good is False
+    assert words in finding.text
     assert finding.hint

@@ -5,13 +5,19 @@ import math
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import nbrun
 from nbrun.errors import ExitCode, UsageError
+from nbrun.jupyter.client import Client
+from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.owner_mark import OwnerMark
+from nbrun.left_sessions import end_left, find_left
 from tests.support.hub import Hub, hub
 from tests.support.live_runs import Place, live_run, outcomes, place_on, text_of
 from tests.support.notebooks import markdown, notebook, read_notebook, write_notebook
@@ -225,6 +231,25 @@ def a_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         pytest.skip("JupyterHub does not run on Windows")
     with hub(tmp_path_factory.mktemp("hub")) as found:
         yield found
+
+
+async def test_on_a_hub_a_session_that_was_left_is_ended(a_hub: Hub) -> None:
+    async def no_wait(_: float) -> None: ...
+
+    async with Client(Endpoint(a_hub.server_url, token=a_hub.token)) as client:
+        session = await client.sessions.start("short.ipynb", "python3")
+        assert session.kernel
+        async with client.kernel(session.kernel.id) as kernel:
+            await kernel.introduce()
+            await kernel.lift_limits()  # something is run, so that the server knows the kernel to be idle
+        mark = OwnerMark(str(uuid.uuid4()), datetime.now(UTC) - timedelta(minutes=5))
+        await client.sessions.move(session.id, mark.segment)
+        async with asyncio.timeout(30):
+            while any(left.obstacle for left in await find_left(client)):  # until the connection is known to be gone
+                await asyncio.sleep(0.05)
+        [cleaned] = await end_left(client, await find_left(client), no_wait)
+        assert cleaned.is_ended
+        assert await client.sessions.list() == ()
 
 
 async def test_on_a_hub_a_notebook_runs_and_a_server_that_is_stopped_is_told_of(a_hub: Hub, here: Path) -> None:
