@@ -101,12 +101,12 @@ class Html:
         maker = self._maker or _Maker()
         with self._spool, maker:
             for name, made in self._made.items():
-                problem = made.result(PAGE_LIMIT)
+                problem = maker.result(made)
                 if problem:
                     self._problems.append(f"{name}: {problem}")
             if not self._page:
                 facts = index_facts(self._record, self._pages)
-                problem = maker.order(self._folder / "index.html", None, facts, scripts=False).result(PAGE_LIMIT)
+                problem = maker.result(maker.order(self._folder / "index.html", None, facts, scripts=False))
                 if problem:
                     self._problems.append(problem)
             elif not self._made:
@@ -116,19 +116,25 @@ class Html:
 
 
 class _Maker:
-    """The process that makes pages, one after the other; a context that ends with it."""
+    """The process that makes pages, one after the other; a context that ends with it.
+
+    A page at which the process dies, or stays too long, costs no other page: the next one starts a new process.
+    """
 
     def __init__(self) -> None:
         # What libraries print is made of the notebook's text: not for a terminal.
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the process)
-        self._process = subprocess.Popen(
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the maker)
+        self._process = self._started()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbrun pages")
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "nbrun.reporters.html_pages"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
             start_new_session=True,  # Ctrl-C ends the run; its pages are still wanted
         )
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbrun pages")
 
     def order(self, target: Path, source: Path | None, facts: Mapping[str, Any], *, scripts: bool) -> "Future[str]":
         """Have a page made; the future gives what was wrong with it, or nothing."""
@@ -140,7 +146,18 @@ class _Maker:
         }
         return self._thread.submit(self._ask, json.dumps(asked).encode() + b"\n")
 
+    def result(self, made: "Future[str]") -> str:
+        """Wait for a page that was ordered, and return what was wrong with it, or nothing."""
+        try:
+            return made.result(PAGE_LIMIT)
+        except TimeoutError:
+            self._process.kill()
+            return f"given up after {spell_duration(PAGE_LIMIT)}"
+
     def _ask(self, line: bytes) -> str:
+        if self._process.poll() is not None:
+            self._closed()
+            self._process = self._started()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -149,7 +166,15 @@ class _Maker:
             answer = self._process.stdout.readline()
         except OSError:
             answer = b""
+        if not answer:
+            self._process.wait()
         return str(json.loads(answer)) if answer else self._why_ended()
+
+    def _closed(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
 
     def _why_ended(self) -> str:
         self._said.seek(0)
@@ -159,7 +184,10 @@ class _Maker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._process.kill()
+        self._thread.shutdown(cancel_futures=True)
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -168,9 +196,7 @@ class _Maker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._thread.shutdown()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._closed()
         self._said.close()
 
 

@@ -244,3 +244,21 @@ def test_a_notebook_that_cannot_be_made_into_a_page_is_told_of_and_the_others_ar
     assert 'class="note"' in (tmp_path / "html" / "bad.html").read_text()
     assert (tmp_path / "html" / "index.html").exists()
     assert "jp-Cell" in (tmp_path / "html" / "good.html").read_text()
+
+
+def test_a_page_at_which_the_process_died_or_stays_costs_no_other_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Speaker("first.ipynb"), Speaker("second.ipynb")
+    pages = Html(tmp_path / "html", local=False)
+    pages.observe(first.stage())
+    assert pages._maker is not None
+    pages._maker._process.kill()
+    pages._maker._process.wait()
+    pages.observe(second.is_over(result("second.ipynb", Outcome.PASSED), notebook("1")))
+    pages.close()
+    assert "jp-Cell" in (tmp_path / "html" / "second.html").read_text()
+
+    monkeypatch.setattr("nbrun.reporters.html.PAGE_LIMIT", 0.001)
+    with pytest.raises(RuntimeError, match=r"first\.ipynb: given up after"):
+        written([first.is_over(result("first.ipynb", Outcome.PASSED), notebook("1"))], tmp_path / "html")
