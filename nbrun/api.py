@@ -21,7 +21,7 @@ from nbrun.jupyter.client import connect
 from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
-from nbrun.opening import Access, Place, check_local, existing_host, private_host
+from nbrun.opening import Access, Place, check_local, existing_host, path_on_server, private_host
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.places import Deliver, local_folder, output_file
 from nbrun.preparing import host_to_prepare_on, prepare_unless_stopped
@@ -245,6 +245,8 @@ def place_of(name: str, options: RunOptions) -> Place:
     if output is not None:
         refuse_unreachable("output", os.fspath(output))
         output = output_file(name, output, on_server=bool(options.get("server")) and not options.get("upload"))
+    if options.get("server") and not options.get("upload") and options.get("content") is None:
+        path_on_server(name)
     if cwd and not options.get("server"):
         local_folder(cwd)
     content = options.get("content")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nbrun.core.notebook_text import get_ready
 from nbrun.core.sizes import MAX_FRAME, MAX_RESPONSE
+from nbrun.errors import UsageError
 from nbrun.handed import HandedNotebook
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.embedded import EmbeddedServer
@@ -23,7 +24,16 @@ from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
 from nbrun.jupyter.upload import UploadedNotebook
 from nbrun.pipeline import Notebook
-from nbrun.places import Deliver, absolute, check_pair, local_folder, local_pair, root_for, shown
+from nbrun.places import (
+    Deliver,
+    absolute,
+    check_pair,
+    hint_for_missing_on_server,
+    local_folder,
+    local_pair,
+    root_for,
+    shown,
+)
 
 _NOWHERE = ""
 """The output of a notebook that is delivered instead: no file's path."""
@@ -108,7 +118,7 @@ async def existing_host(access: Access, starting: Callable[[], None] = lambda: N
                 output = Path(place.output or local)
                 notebook = UploadedNotebook(client.contents, local, output, warn=warn, force=place.force, cwd=cwd)
             else:
-                path = contents_path(place.notebook)
+                path = path_on_server(place.notebook)
                 target = _NOWHERE if place.deliver else contents_path(place.output) if place.output else path
                 notebook = remote = ServerNotebook(
                     client.contents, path, target, warn=warn, force=place.force, undo=place.undo, cwd=cwd
@@ -154,6 +164,14 @@ async def private_host(
             return _handed(notebook, client, place, cwd)
 
         yield Host(Server.private(client, embedded.kernels_log_tail), find, lambda: embedded.has_ended, embedded.ended)
+
+
+def path_on_server(name: str) -> str:
+    """Return a notebook's path as the server names it; raises :class:`UsageError` for one that is none."""
+    try:
+        return contents_path(name)
+    except UsageError as error:
+        raise UsageError(str(error), hint=hint_for_missing_on_server(name)) from None
 
 
 def _local_pair(place: Place) -> tuple[Path, Path]:

@@ -150,7 +150,7 @@ class _Run:
             await asyncio.gather(finding, return_exceptions=True)
         for note in document.notes:
             self._journal.warn(note)
-        return document, specs
+        return document, replace(specs, where="this machine") if server.is_private else specs
 
     async def _run(
         self, server: Server, notebook: Notebook, document: Document, plan: Plan, spec: KernelSpec

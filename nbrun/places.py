@@ -5,6 +5,7 @@ Its one idea: it imports next to nothing, so that the server can be started befo
 
 import os
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from nbrun.errors import NotANotebook, UsageError
@@ -22,11 +23,75 @@ def local_notebook(name: str) -> Path:
     path = absolute(name)
     if is_folder(path):
         raise NotANotebook(f"{name}: this is a folder", hint="Name the notebook in it.")
-    hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
-    require(name, path, "there is no such file", hint)
+    if not is_there(path):
+        require(name, path, "there is no such file", hint_for_missing(path))
     if not is_file(path):
         raise NotANotebook(f"{name}: this is no file", hint="A notebook from a pipe is run by itself, and once.")
+    refuse_other_kinds(name, path)
     return path
+
+
+_KINDS = {
+    ".py": "a Python script", ".r": "an R script", ".jl": "a Julia script", ".md": "Markdown", ".rmd": "R Markdown",
+    ".qmd": "a Quarto document", ".txt": "text", ".html": "a web page", ".pdf": "a PDF file", ".yaml": "YAML",
+    ".yml": "YAML", ".toml": "TOML", ".csv": "a table",
+}  # fmt: skip
+"""What files of other names than ``.ipynb`` usually are."""
+
+
+def refuse_other_kinds(name: str, path: Path) -> None:
+    """Raise :class:`NotANotebook` for a file that is by its name and its beginning something else than a notebook."""
+    kind = _KINDS.get(path.suffix.casefold())
+    if kind is None:
+        return
+    try:
+        with path.open("rb") as file:
+            is_json = file.read(1000).lstrip().startswith(b"{")
+    except OSError:
+        return  # whoever reads it says why it cannot be read
+    if not is_json:
+        raise NotANotebook(f"{name}: this is {kind}, no notebook (.ipynb)", hint=_hint_for_kind(name, path))
+
+
+def _hint_for_kind(name: str, path: Path) -> str:
+    match path.suffix.casefold():
+        case ".py" | ".r" | ".jl" | ".md" | ".rmd":
+            return f"jupytext makes one of it: jupytext --to ipynb -o - {name} | nbrun run - -o {path.stem}.ipynb"
+        case ".qmd":
+            return f"quarto makes one of it: quarto convert {name}, then nbrun run {path.stem}.ipynb"
+        case ".yaml" | ".yml" | ".toml":
+            return f"Parameters in a file are given with -f: nbrun run NOTEBOOK -f {name}"
+        case _ if path.with_suffix(".ipynb").is_file():
+            return f"Did you mean {path.with_suffix('.ipynb').name}?"
+        case _:
+            return "nbrun run NOTEBOOK.ipynb runs the notebook that it comes from."
+
+
+def hint_for_missing(path: Path) -> str:
+    """Return what to do about a notebook that is not there: the nearest name beside it, else where nbrun looked."""
+    try:
+        beside = sorted(each.name for each in path.parent.iterdir() if each.suffix == ".ipynb")
+    except OSError:
+        beside = []
+    whole = f"{path.name}.ipynb"
+    near = [whole] if whole in beside else get_close_matches(path.name, beside, 1, 0.7)
+    if near:
+        return f"Did you mean {near[0]}?"
+    return f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
+
+
+def hint_for_missing_on_server(name: str) -> str:
+    """Return what to do about a notebook that a server does not have: it may be on this machine."""
+    try:
+        is_here = Path(name).exists() or Path("/", name).exists()  # a path on a server has no slash in front
+    except (OSError, ValueError):
+        is_here = False
+    if is_here:
+        return f"{name} is on this machine: --upload runs it on the server and brings the result back."
+    return (
+        "Paths on a server are relative to its root folder; hidden files do not exist for it. For a file on this "
+        "machine, say --upload."
+    )
 
 
 def local_folder(name: str | os.PathLike[str]) -> Path:

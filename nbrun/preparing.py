@@ -27,7 +27,7 @@ from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.local_files import read_bytes, write_notebook
 from nbrun.opening import Access, Host, Place, existing_host
-from nbrun.places import absolute, local_output
+from nbrun.places import absolute, local_notebook, local_output
 from nbrun.plugins import literal_writer
 from nbrun.stopping import Stopped, StopSwitch
 from nbrun.version import __version__
@@ -78,9 +78,11 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
         target = Path(place.output or source)
         if not place.deliver:
             local_output(target)
+        if place.content is None:
+            local_notebook(place.notebook)
         data = read_bytes(source) if place.content is None else place.content
         document = Document(notebook_content(data, str(source)), name=job.notebook)
-        result = _prepared(document, job, installed_kernelspecs(), "this machine", journal, began)
+        result = _prepared(document, job, installed_kernelspecs(), journal, began)
         journal.enter(Stage.SAVING)
         if place.deliver:
             output = await hand_over(document.content, place.deliver)
@@ -92,7 +94,7 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
         notebook = host.notebook(place, journal.warn)
         try:
             document = Document(await notebook.load(), name=job.notebook)
-            result = _prepared(document, job, await host.server.client.kernelspecs(), "the server", journal, began)
+            result = _prepared(document, job, await host.server.client.kernelspecs(), journal, began)
             journal.enter(Stage.SAVING)
             result = replace(result, output=await notebook.save(document.content, host.server.save, passed=True))
         finally:
@@ -103,11 +105,9 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
     return result
 
 
-def _prepared(
-    document: Document, job: Job, kernels: KernelSpecs, where: str, journal: Journal, began: datetime
-) -> NotebookResult:
+def _prepared(document: Document, job: Job, kernels: KernelSpecs, journal: Journal, began: datetime) -> NotebookResult:
     """Change the notebook to what is to be saved, and give what came of it but for where it went."""
-    kernel, language, warning = kernel_of(document, job, kernels, where)
+    kernel, language, warning = kernel_of(document, job, kernels)
     prepared = preparation.prepare(document, job, kernel, language, literal_writer)
     for said in (*document.notes, *([warning] if warning else []), *prepared.warnings):
         journal.warn(said)
@@ -132,7 +132,7 @@ def _prepared(
     )
 
 
-def kernel_of(document: Document, job: Job, kernels: KernelSpecs | None, where: str) -> tuple[str, str, str]:
+def kernel_of(document: Document, job: Job, kernels: KernelSpecs | None) -> tuple[str, str, str]:
     """Give a notebook's kernel and its language as far as they are known, and a warning or ""."""
     named = as_object(document.metadata.get("kernelspec"))
     language = str(as_object(document.metadata.get("language_info")).get("name") or named.get("language") or "")
@@ -144,5 +144,5 @@ def kernel_of(document: Document, job: Job, kernels: KernelSpecs | None, where: 
             spec = kernels.choose(job.kernel, document.metadata)
             name, language = spec.name, spec.language
         except NoSuchKernel as error:
-            warning = f"{str(error).replace('the server', where)}. {error.hint}"
+            warning = f"{error}. {error.hint}"
     return name, job.language or language, warning

@@ -13,11 +13,13 @@ from nbrun.core.notebook_text import notebook_content
 from nbrun.core.preview import Preview, make_preview
 from nbrun.errors import NoSuchNotebook, NotFound
 from nbrun.jupyter.client import connect
-from nbrun.jupyter.endpoint import Destination, contents_path
+from nbrun.jupyter.endpoint import Destination
 from nbrun.jupyter.exchange import Fields
 from nbrun.jupyter.http import HttpOptions
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.local_files import read_bytes
+from nbrun.opening import path_on_server
+from nbrun.places import hint_for_missing_on_server, local_notebook, refuse_other_kinds
 from nbrun.plugins import literal_writer
 from nbrun.preparing import kernel_of
 
@@ -30,23 +32,29 @@ except ImportError:
 def preview_local(job: Job) -> Preview:
     """Tell what a run of a notebook on this machine would do; raises :class:`UsageError`."""
     path = Path(job.notebook)
+    if path.is_file():
+        refuse_other_kinds(job.notebook, path)
+    elif not path.exists():
+        local_notebook(job.notebook)
     document = Document(notebook_content(read_bytes(path), str(path)), name=job.notebook)
-    return _preview(document, job, _local_kernels(), "this machine")
+    return _preview(document, job, _local_kernels())
 
 
 async def preview_on_server(job: Job, endpoint: Destination, options: HttpOptions) -> Preview:
     """Tell what a run of a notebook on a server would do; raises :class:`NbrunError`."""
+    path = path_on_server(job.notebook)
     async with connect(endpoint, options=options) as client:
-        path = contents_path(job.notebook)
         try:
             content = (await client.contents.notebook(path)).content
         except NotFound:
-            raise NoSuchNotebook(f"{path}: there is no such notebook on the server") from None
-        return _preview(Document(content, name=job.notebook), job, await client.kernelspecs(), "the server")
+            raise NoSuchNotebook(
+                f"{path}: there is no such notebook on the server", hint=hint_for_missing_on_server(job.notebook)
+            ) from None
+        return _preview(Document(content, name=job.notebook), job, await client.kernelspecs())
 
 
-def _preview(document: Document, job: Job, kernels: KernelSpecs | None, where: str) -> Preview:
-    name, language, warning = kernel_of(document, job, kernels, where)
+def _preview(document: Document, job: Job, kernels: KernelSpecs | None) -> Preview:
+    name, language, warning = kernel_of(document, job, kernels)
     preview = make_preview(document, job, name or None, language, literal_writer)
     return replace(preview, warnings=[*preview.warnings, *([warning] if warning else [])])
 
@@ -56,4 +64,4 @@ def _local_kernels() -> KernelSpecs | None:
         return None
     found = KernelSpecManager().get_all_specs()
     default = "python3" if "python3" in found else ""
-    return KernelSpecs.read(Fields({"default": default, "kernelspecs": found}, "this machine"))
+    return KernelSpecs.read(Fields({"default": default, "kernelspecs": found}, "this machine"), "this machine")

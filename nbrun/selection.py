@@ -15,7 +15,8 @@ from nbrun.core.patterns import Patterns, is_glob
 from nbrun.errors import NoSuchNotebook, NotFound, UsageError
 from nbrun.jupyter.contents import Contents, ContentsModel
 from nbrun.jupyter.endpoint import contents_path
-from nbrun.places import absolute
+from nbrun.opening import path_on_server
+from nbrun.places import absolute, hint_for_missing, hint_for_missing_on_server
 from nbrun.writable import is_file, is_folder, is_there, require
 
 _FOREIGN = ("node_modules", "__pycache__", "site-packages")
@@ -70,8 +71,7 @@ def _local(name: str, written: Path | None) -> Iterator[tuple[Path, Path]]:
             elif is_file(file) and _is_wanted(file.name) and not _is_in(file, written):
                 yield file, top
     else:
-        hint = f"nbrun looked in {path.parent}. For a notebook on a server, say --server URL."
-        require(name, path, "there is no such file or folder", hint)
+        require(name, path, "there is no such file or folder", hint_for_missing(path))
 
 
 def _below(folder: Path, written: Path | None) -> Iterator[Path]:
@@ -116,12 +116,12 @@ async def notebooks_on_server(
 
 
 async def _on_server(contents: Contents, name: str, written: str | None) -> list[str]:
-    path = contents_path(name)
+    path = path_on_server(name)
     try:
         model = await contents.get(path, content=False)  # without a hash: of a folder, servers answer 500
     except NotFound:
         if not is_glob(name):
-            hint = "Paths on a server are relative to its root folder; hidden files do not exist for it."
+            hint = hint_for_missing_on_server(name)
             raise NoSuchNotebook(f"{name}: there is no such notebook or folder on the server", hint=hint) from None
         top = _before_the_glob(path)
         pattern = Patterns.anchored([path])

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -25,8 +25,46 @@ _COMMANDS = {
 }
 
 
+_TYPED = "nbrun.typed"
+
+
 class _LazyCommands(click.Group):
     """A group whose commands live in modules that are imported on demand."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the command line; what is mistyped is explained."""
+        typed = [*args]
+        try:
+            context = super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            raise self._explained(error, typed) from None
+        context.meta[_TYPED] = typed
+        return context
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the subcommand; what is mistyped there is explained."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise self._explained(error, ctx.meta[_TYPED]) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand; raises :class:`click.UsageError` that says which one may be meant."""
+        name, *rest = args
+        if name not in _COMMANDS and not ctx.resilient_parsing:
+            from nbrun.cli.mistakes import unknown_command
+
+            raise click.UsageError(unknown_command(name, rest, [*_COMMANDS]), ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def _explained(self, error: click.UsageError, typed: list[str]) -> click.UsageError:
+        from nbrun.cli.mistakes import explained
+
+        return explained(error, typed, self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)

@@ -32,11 +32,12 @@ def parameter_options(function: Function) -> Function:
     for decorate in reversed(
         (
             click.option(
-                "-p", "--parameters", nargs=2, multiple=True, metavar="NAME VALUE",
+                "-p", "--parameters", nargs=2, multiple=True, metavar="NAME VALUE", callback=_names_and_values,
                 help="Set a parameter; VALUE is read as an integer, a float, True, False or None if it looks like one.",
             ),
             click.option(
                 "-r", "--parameters_raw", "--parameters-raw", nargs=2, multiple=True, metavar="NAME VALUE",
+                callback=_names_and_values,
                 help="Set a parameter to VALUE as text.",
             ),
             click.option(
@@ -73,6 +74,18 @@ def parameter_options(function: Function) -> Function:
     ):  # fmt: skip
         function = decorate(function)
     return function
+
+
+def _names_and_values(
+    context: click.Context, option: click.Parameter, pairs: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """Refuse ``-p region=US``, which takes the following word for the value."""
+    for name, _ in pairs:
+        if "=" in name:
+            from nbrun.cli.mistakes import parameter_with_equals
+
+            raise click.UsageError(parameter_with_equals(option.opts[0], name), ctx=context)
+    return pairs
 
 
 def read_parameters(given: dict[str, Any], notebook: str | None, output: str | None) -> dict[str, Any]:

@@ -40,6 +40,12 @@ class Ending:
     problem: Problem | None = None
 
 
+INPUT_HINT = (
+    "Nobody can answer input() or getpass() in a run. Set the value before it: -p NAME VALUE for a parameter, "
+    "--secret NAME for a password."
+)
+
+
 def place_of(cell: CellExecution, total: int) -> str:
     """Return where a cell is, ``in cell 7 of 12``, counted among the cells that the run executes."""
     return f"in cell {cell.number} of {total}"
@@ -81,7 +87,8 @@ def ending_after(cell: CellExecution, total: int) -> Ending | None:
         case CellOutcome.TIMED_OUT if cell.stop is Stop.RUN_TIMEOUT or not cell.plan.allows_error:
             return Ending(Outcome.TIMED_OUT, problem(cell.stop_reason))
         case CellOutcome.FAILED if not (cell.plan.allows_error or is_shown):
-            return Ending(Outcome.FAILED, problem(_named(cell)))
+            asks = cell.error is not None and cell.error.ename == "StdinNotImplementedError"
+            return Ending(Outcome.FAILED, problem(_named(cell), INPUT_HINT if asks else ""))
         case CellOutcome.NOT_RUN:
             return Ending(Outcome.KERNEL_DIED, problem("the kernel refused again and again to run the code"))
         case _:

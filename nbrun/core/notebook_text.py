@@ -33,6 +33,8 @@ def notebook_content(data: bytes, name: str) -> dict[str, Any]:
         content = loads(data)
         if isinstance(content, dict) and content.get("nbformat") in (1, 2, 3):
             content = _upgraded(data.decode())
+        if not isinstance(content, dict) or "nbformat" not in content:
+            raise ValueError("no notebook")
     except (BadFrame, ValueError, TypeError, KeyError, AttributeError):
         why, hint = why_unreadable(data)
         raise NotANotebook(f"{name}: {why}", hint=hint) from None

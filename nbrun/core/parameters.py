@@ -79,6 +79,7 @@ def checked(
             problems.append(
                 f"parameter {name!r} is declared as {declaration.type}, and {shown_value(value)} is {_kind(value)}"
             )
+            hints += _hints_for_text(name, value, str(declaration.type)) if isinstance(value, str) else []
             if "str" in str(declaration.type) and isinstance(value, (bool, int, float)):
                 hints.append(f"For text say -r {name} VALUE.")
     if problems:
@@ -141,6 +142,20 @@ def _nearest(name: str, known: Declared) -> str:
     by_case = {each.name.casefold(): each.name for each in known.parameters}
     near = near or [by_case[alike] for alike in (name.casefold(),) if alike in by_case]
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+
+
+def _hints_for_text(name: str, text: str, declared_type: str) -> list[str]:
+    """Return what to type instead of ``-p NAME TEXT`` where the text looks like another value."""
+    shown = text.strip() if len(text) < 60 else "VALUE"
+    if text.lstrip().startswith(("[", "{")):
+        return [f"For a list or a mapping say -y '{name}: {shown}'."]
+    if "bool" in declared_type and text.casefold() in ("true", "yes", "on", "1"):
+        return [f"Say -p {name} True."]
+    if "bool" in declared_type and text.casefold() in ("false", "no", "off", "0"):
+        return [f"Say -p {name} False."]
+    if text.casefold() in ("null", "none", ""):
+        return [f"Say -p {name} None."] if "None" in declared_type or "Optional" in declared_type else []
+    return []
 
 
 def _kind(value: Any) -> str:

@@ -33,11 +33,14 @@ def _why_no_notebook(text: str) -> tuple[str, str]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        return f"the file is not JSON: {error.msg} in line {error.lineno}, column {error.colno}", _HINT
+        begins = text.lstrip()[:1] in ("{", "[")
+        hint = _HINT if begins else "jupytext --to ipynb FILE makes a notebook of a script or of Markdown."
+        return f"the file is not JSON: {error.msg} in line {error.lineno}, column {error.colno}", hint
     except (ValueError, RecursionError):
         return "the file is JSON that no program can read", _HINT
     if not isinstance(content, dict) or "nbformat" not in content:
-        return "the file is JSON, but no notebook", _HINT
+        hint = f"{_HINT} Parameters in a JSON file are given with -f FILE."
+        return "the file is JSON, but no notebook", hint
     major = content["nbformat"]
     if not isinstance(major, int) or major > 4:
         return f"the notebook is of nbformat {major}, which is not known here", "Save it as nbformat 4."

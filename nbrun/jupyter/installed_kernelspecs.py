@@ -26,7 +26,7 @@ def installed_kernelspecs() -> KernelSpecs:
             if isinstance(content, dict) and name not in found:
                 found[name] = KernelSpec.read(name, Fields(content, str(file)))
     native = KernelSpec(NATIVE, "Python 3 (ipykernel)", "python", (sys.executable, "-m", "ipykernel_launcher"))
-    return KernelSpecs(NATIVE, {NATIVE: native, **found})
+    return KernelSpecs(NATIVE, {NATIVE: native, **found}, "this machine")
 
 
 def defects() -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Self
 
 from nbrun.errors import NoSuchKernel
@@ -54,9 +55,11 @@ class KernelSpecs:
 
     default: str
     specs: Mapping[str, KernelSpec]
+    where: str = "the server"
+    """Whose kernels they are, for messages: a user who named no server knows of none."""
 
     @classmethod
-    def read(cls, fields: Fields) -> Self:
+    def read(cls, fields: Fields, where: str = "the server") -> Self:
         """Read the answer to ``GET api/kernelspecs``; a malformed entry is as good as none."""
         named = fields.child("kernelspecs")
         specs = {
@@ -64,7 +67,7 @@ class KernelSpecs:
             for name, entry in fields.mapping("kernelspecs").items()
             if isinstance(entry, dict) and isinstance(entry.get("spec"), dict)
         }
-        return cls(fields.maybe_text("default") or "", specs)
+        return cls(fields.maybe_text("default") or "", specs, where)
 
     def choose(self, wanted: str | None, notebook_metadata: Mapping[str, Any]) -> KernelSpec:
         """Find the kernel to run a notebook in.
@@ -77,21 +80,24 @@ class KernelSpecs:
         """
         kernelspec, language_info = (_mapping(notebook_metadata.get(key)) for key in ("kernelspec", "language_info"))
         if name := wanted or _text(kernelspec.get("name")):
-            return self._named(name, by_notebook=not wanted)
+            language = _text(kernelspec.get("language")) or _text(language_info.get("name"))
+            return self._named(name, language, by_notebook=not wanted)
         if language := _text(kernelspec.get("language")) or _text(language_info.get("name")):
             speakers = [spec for spec in self.specs.values() if spec.language.casefold() == language.casefold()]
             speakers = [spec for spec in speakers if spec.name == self.default] or speakers
             if len(speakers) == 1:
                 return speakers[0]
             count = "several kernels" if speakers else "no kernel"
-            raise self._none(f"the notebook is written in {language!r}, for which the server has {count}")
+            raise self._none(
+                f"the notebook is written in {language!r}, for which {self.where} has {count}", "-k NAME chooses one"
+            )
         if self.default in self.specs:
             return self.specs[self.default]
         if len(self.specs) == 1:
             return next(iter(self.specs.values()))
-        raise self._none("the notebook names no kernel, and the server has no default")
+        raise self._none(f"the notebook names no kernel, and {self.where} has no default", "-k NAME chooses one")
 
-    def _named(self, name: str, *, by_notebook: bool) -> KernelSpec:
+    def _named(self, name: str, language: str, *, by_notebook: bool) -> KernelSpec:
         if (meant := ALIASES.get(name.casefold(), name)) in self.specs:
             return self.specs[meant]
         if name in self.specs:  # by an alias of something that is not there
@@ -99,13 +105,26 @@ class KernelSpecs:
         alike = [spec for spec in self.specs.values() if spec.name.casefold() == name.casefold()]
         if len(alike) == 1:
             return alike[0]
-        raise self._none(f"the server has no kernel {name!r}" + (", which the notebook names" if by_notebook else ""))
+        message = f"{self.where} has no kernel {name!r}" + (", which the notebook names" if by_notebook else "")
+        near = get_close_matches(name, self.specs, 1)
+        other = near[0] if near and not by_notebook else self._other(language)
+        advice = f"-k {other} runs it with that one" if other else "-k NAME chooses another one"
+        if by_notebook and language.casefold() in ("", "python"):
+            raise self._none(
+                message,
+                f"{advice}; to register the missing one, type in its environment: "
+                f"python -m ipykernel install --user --name {name}",
+            )
+        raise self._none(message, advice)
 
-    def _none(self, message: str) -> NoSuchKernel:
+    def _other(self, language: str) -> str:
+        """Return a kernel for a notebook in `language`: the default if it fits, else the first that does."""
+        fitting = [name for name, spec in self.specs.items() if spec.language.casefold() in (language.casefold(), "")]
+        return self.default if self.default in fitting or not language else next(iter(fitting), "")
+
+    def _none(self, message: str, advice: str) -> NoSuchKernel:
         listed = ", ".join(f"{spec.name} ({spec.language or 'no language'})" for spec in self.specs.values())
-        return NoSuchKernel(
-            message, hint=f"It has {listed or 'no kernels at all'}; name one of them, or install the missing one."
-        )
+        return NoSuchKernel(message, hint=f"It has {listed or 'no kernels at all'}. {advice}.")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

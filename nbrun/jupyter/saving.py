@@ -41,6 +41,7 @@ from nbrun.jupyter.looks import differ, is_of
 from nbrun.jupyter.retry import ONCE, RetryPolicy
 from nbrun.jupyter.undo import Undo, UndoPoint
 from nbrun.jupyter.watched import SETTLE, Fate, WatchedFile
+from nbrun.places import hint_for_missing_on_server
 
 ROUNDS = 3
 _DRIVE = re.compile(r"^[A-Za-z][\w-]*:")
@@ -112,7 +113,7 @@ class ServerNotebook:
         """Return the error of a notebook that is not found; a server without files has not even a root folder."""
         if not await self._contents.exists(""):
             return NoSuchNotebook(f"{self.path}: this server serves no files", hint=NO_FILES_HINT)
-        hint = "Paths on a server are relative to its root folder; hidden files do not exist for it."
+        hint = hint_for_missing_on_server(self.path)
         return NoSuchNotebook(f"{self.path}: there is no such notebook on the server", hint=hint)
 
     async def _check_output(self) -> None:

@@ -302,3 +302,17 @@ def test_a_result_that_is_nowhere_says_so_and_one_that_is_under_way_that_it_may_
     assert kept.problem.hint == (
         "No rescue file could be written either. What was sent to the server may still arrive there. Look."
     )
+
+
+@pytest.mark.parametrize("asked", ["raw_input was called", "getpass was called"])
+def test_a_cell_that_asks_a_question_is_told_how_to_answer_it_beforehand(asked: str) -> None:
+    failed = cell(CellOutcome.FAILED, error=CellError("StdinNotImplementedError", f"{asked}, but …", ()))
+    ending = ending_after(failed, 12)
+    assert ending is not None
+    assert ending.problem is not None
+    assert "-p NAME VALUE" in ending.problem.hint
+    assert "--secret NAME" in ending.problem.hint
+    other = ending_after(cell(CellOutcome.FAILED, error=CellError("ValueError", "x", ())), 12)
+    assert other is not None
+    assert other.problem is not None
+    assert other.problem.hint == ""

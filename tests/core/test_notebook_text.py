@@ -103,3 +103,9 @@ def test_content_is_read_from_a_file_of_any_format() -> None:
 def test_a_file_that_is_no_notebook_is_told_by_its_name(data: bytes) -> None:
     with pytest.raises(NotANotebook, match=r"^nb\.ipynb: "):
         notebook_content(data, "nb.ipynb")
+
+
+@pytest.mark.parametrize("data", [b'{"region": "US"}', b"[1]", b"7"])
+def test_json_that_is_no_notebook_is_said_to_be_none(data: bytes) -> None:
+    with pytest.raises(NotANotebook, match=r"x\.json: the file is JSON, but no notebook"):
+        notebook_content(data, "x.json")

@@ -278,3 +278,23 @@ def test_values_that_no_cell_can_hold_are_refused_with_the_notebooks_name() -> N
     loop.append(loop)
     with pytest.raises(UsageError, match=r"^nb.ipynb: parameter 'region' is nested"):
         set_parameters(document(), {"region": loop}, PYTHON, "python", "nb.ipynb", allow_new=True)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "text", "hint"),
+    [
+        ("x: list = []", "[1, 2]", "-y 'x: [1, 2]'"),
+        ("x = {}", '{"a": 1}', "-y 'x: {\"a\": 1}'"),
+        ("x: list = []", "[" + "1, " * 100, "-y 'x: VALUE'"),
+        ("x = True", "false", "-p x False"),
+        ("x: bool = True", "yes", "-p x True"),
+        ("x: int | None = 1", "null", "-p x None"),
+        ("x: int = 1", "null", "It declares x."),
+        ("x: bool = True", "maybe", "It declares x."),
+    ],
+)
+def test_text_that_looks_like_another_value_is_told_how_to_give_that(declaration: str, text: str, hint: str) -> None:
+    with pytest.raises(UsageError, match="'x' is declared as") as caught:
+        check({"x": text}, declaration)
+    assert hint in caught.value.hint
+    assert ("Say" in caught.value.hint or "say" in caught.value.hint) == hint.startswith("-")

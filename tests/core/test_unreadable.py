@@ -35,3 +35,17 @@ def test_what_is_wrong_is_said_in_words_with_a_remedy(data: bytes, said: str) ->
 @pytest.mark.parametrize("path", sorted((FIXTURES / "broken").glob("*_*.ipynb")), ids=lambda path: path.stem)
 def test_every_broken_fixture_has_a_reason_of_its_own(path: Path) -> None:
     assert "malformed" not in why_unreadable(path.read_bytes())[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        (b"print(1)", "jupytext --to ipynb"),
+        (b"# Title", "jupytext --to ipynb"),
+        (b'{"a": 1}', "-f FILE"),
+        (b'{"a', "cut"),
+    ],
+)
+def test_another_kind_of_file_is_told_what_makes_a_notebook_of_it(data: bytes, hint: str) -> None:
+    remedy = why_unreadable(data)[1]
+    assert hint in remedy or (hint == "cut" and "version control" in remedy)

@@ -1,5 +1,6 @@
 """Which kernel a notebook means is decided by name, then by language, and never by guess."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,3 +93,35 @@ def test_a_server_without_kernels_says_so() -> None:
     with pytest.raises(NoSuchKernel) as caught:
         specs().choose(None, {})
     assert "no kernels at all" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("wanted", "metadata", "hints"),
+    [
+        (
+            None,
+            {"kernelspec": {"name": "sales-env", "language": "python"}},
+            ["-k python3", "python -m ipykernel install --user --name sales-env"],
+        ),
+        (None, {"kernelspec": {"name": "gone"}}, ["-k python3", "ipykernel install --user --name gone"]),
+        (None, {"kernelspec": {"name": "ir44", "language": "R"}}, ["-k ir runs it"]),
+        (None, {"kernelspec": {"name": "julia-1.9", "language": "julia"}}, ["-k NAME"]),
+        ("conda-pi", {}, ["-k conda-py"]),
+        (None, {"language_info": {"name": "typescript"}}, ["-k NAME"]),
+    ],
+)
+def test_a_kernel_of_another_environment_is_told_with_one_to_take_and_how_to_register_it(
+    wanted: str | None, metadata: dict[str, Any], hints: list[str]
+) -> None:
+    with pytest.raises(NoSuchKernel) as caught:
+        MANY.choose(wanted, metadata)
+    assert all(hint in caught.value.hint for hint in hints), caught.value.hint
+    assert ("ipykernel" in caught.value.hint) == any("ipykernel" in hint for hint in hints)
+
+
+def test_the_kernels_of_this_machine_are_not_said_to_be_a_servers() -> None:
+    here = replace(MANY, where="this machine")
+    for metadata in ({"kernelspec": {"name": "x"}}, {"language_info": {"name": "cobol"}}):
+        with pytest.raises(NoSuchKernel, match="this machine has no kernel") as caught:
+            here.choose(None, metadata)
+        assert "server" not in str(caught.value) + caught.value.hint
