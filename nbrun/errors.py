@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
     NOTHING_TO_RUN = 3
     """The patterns matched no notebook."""
     SERVER = 4
-    """The server failed us: unreachable, refused the token, went away, would not save."""
+    """The server failed us: unreachable, refused the token, went away, would not save; or a report was not written."""
     KERNEL = 5
     """The kernel failed us: did not start, died, was restarted by someone else."""
     INCOMPLETE = 6

@@ -11,7 +11,7 @@ from nbrun.cli.standard_streams import closed
 from nbrun.cli.streams import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
-from nbrun.writable import check_file, check_folder, is_folder
+from nbrun.writable import check_file, check_folder, is_file, is_folder, is_there
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = (
@@ -111,7 +111,7 @@ class Reports:
         if given["json_file"]:
             from nbrun.reporters.jsonlines import Results
 
-            files.append(Results(given["json_file"]))
+            files.append(Results(given["json_file"], lost=self.lost))
         if given["events_file"]:
             from nbrun.reporters.jsonlines import Events
 
@@ -129,13 +129,14 @@ class Reports:
 
             local = not given.get("server") or bool(given.get("upload"))
             files.append(Html(Path(given["html_folder"]), local=local, scripts=given["html_scripts"]))
+        self._asked = tuple(files)
         if self._github:
             from nbrun.reporters.github import GitHub
 
             # Before the console: its group ends before the console says what went wrong.
             places = {"results-json": given["json_file"], "html-dir": given["html_folder"]}
             known = {name: str(Path(path).absolute()) for name, path in places.items() if path not in (None, "-")}
-            files.insert(0, GitHub(known))
+            files.insert(0, GitHub(known, lost=self.lost))
         self._console = console
         self._of_batches = (BatchStarted, BatchFinished)
         self._all = Fanout([*files[: int(self._github)], console, *files[int(self._github) :]])
@@ -145,6 +146,10 @@ class Reports:
         """Let all write what they have."""
         if self._is_open:
             self._all.close()
+
+    def lost(self) -> list[str]:
+        """Return the names of the reports that were asked for and could not be written, so far."""
+        return [listener.name for listener in self._all.dropped if listener in self._asked] if self._is_open else []
 
     def observe(self, event: Any) -> None:
         """Tell all of an event."""
@@ -214,7 +219,7 @@ def _check_different(given: dict[str, Any], notebook: str | None) -> None:
     files = [
         (option, os.path.realpath(given[name]))
         for name, option in {**_FILES, **pages}.items()
-        if given[name] not in (None, *_SHOWN)
+        if given[name] not in (None, *_SHOWN) and (is_file(given[name]) or not is_there(given[name]))
     ]
     local = not given["server"] or given["upload"]
     notebooks = [os.path.realpath(name) for name in (notebook, given["output"]) if name is not None and local]

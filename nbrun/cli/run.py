@@ -1,7 +1,7 @@
 """``nbrun run``: one notebook or many, told of to people and to whoever else wants to know."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -96,18 +96,28 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
             show_plan(named[0], given)
             return ExitCode.OK
         if is_handed(given) or (single and is_plain(given, overrides)):
-            return int(asyncio.run(_run(given, reports, notebook=named[0])).exit_code)
-        batch = {
-            **read_batch_options(given, project.matrix), "overrides": overrides, "output": paths.output_of_batch(),
-        }  # fmt: skip
-        result = asyncio.run(_run_many(named, given, reports, batch))
+            result = asyncio.run(_run(given, reports, notebook=named[0]))
+        else:
+            batch = read_batch_options(given, project.matrix)
+            batch |= {"overrides": overrides, "output": paths.output_of_batch()}
+            result = asyncio.run(_run_many(named, given, reports, batch))
     except NbrunError as error:
         reports.could_not_begin(named[0] if single else None, error)
         raise
     finally:
         reports.close()
-    _say_why_nothing_ran(result, quiet=given["quiet"])
-    return ExitCode.OK if given["allow_empty"] and not result.runs else int(result.exit_code)
+    return _exit_code(result, given, reports.lost())
+
+
+def _exit_code(result: Any, given: Mapping[str, Any], lost: Sequence[str]) -> int:
+    """Return the code of a run or a batch; one that ran nothing says why."""
+    from nbrun.core.results import BatchResult, with_lost_reports
+
+    code = result.exit_code
+    if isinstance(result, BatchResult):
+        _say_why_nothing_ran(result, quiet=given["quiet"])
+        code = ExitCode.OK if given["allow_empty"] and not result.runs else code
+    return int(with_lost_reports(code, lost))
 
 
 def run_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -315,6 +315,16 @@ _GRAVEST_FIRST = (
 )
 
 
+def gravest(*codes: int) -> ExitCode:
+    """Return the exit code that counts where several things went wrong."""
+    return min(map(ExitCode, codes), key=_GRAVEST_FIRST.index)
+
+
+def with_lost_reports(code: int, lost: Sequence[str]) -> ExitCode:
+    """Return the exit code of a call of which some reports could not be written."""
+    return gravest(code, ExitCode.SERVER) if lost else ExitCode(code)
+
+
 @dataclass(frozen=True, slots=True)
 class BatchResult:
     """What came of many notebooks, in the order in which they were asked for.
@@ -338,7 +348,7 @@ class BatchResult:
         if self.failure is not None:
             return self.failure
         codes = [run.exit_code for run in self.runs] or [ExitCode.OK if self.left_out else ExitCode.NOTHING_TO_RUN]
-        return min(codes, key=_GRAVEST_FIRST.index)
+        return gravest(*codes)
 
     def tally(self) -> dict[Outcome, int]:
         """Count the runs of each outcome, leaving out those that no run has."""

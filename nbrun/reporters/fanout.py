@@ -1,7 +1,8 @@
 """Lets several reporters listen at once, and keeps one that breaks from breaking the run or the others.
 
 A report that cannot be written (a full disk, a closed pipe) is told of once, as a warning to the other listeners, and
-its listener is asked nothing more: half a report is worth less than a word about it. The exit code stays the run's own.
+its listener is asked nothing more: half a report is worth less than a word about it. Who asked for it learns of it
+from the exit code.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ class Fanout:
     ) -> None:
         self._listeners = list(listeners)
         self._latest = ""
+        self.dropped: list[Listener] = []
+        """Those that broke, in the order in which they did."""
         self.tick = tick
         self.interval = interval
 
@@ -59,5 +62,6 @@ class Fanout:
     def _drop(self, listener: Listener, error: Exception, notebook: str) -> None:
         """Ask a listener nothing more, and tell the others why."""
         self._listeners.remove(listener)
+        self.dropped.append(listener)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
         self.observe(Warned(notebook, f"{listener.name} could not be written: {reason}"))

@@ -9,7 +9,7 @@ Commands go to standard error like all that is said; the runner reads both strea
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +22,7 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
-from nbrun.core.results import NotebookResult, Outcome
+from nbrun.core.results import NotebookResult, Outcome, with_lost_reports
 from nbrun.core.source_places import CellPlace, cell_places, file_line
 from nbrun.core.tracebacks import plain
 from nbrun.reporters import wording
@@ -43,8 +43,14 @@ class GitHub:
     name = "what GitHub is told"
 
     def __init__(
-        self, places: Mapping[str, str], *, environ: Mapping[str, str] | None = None, stream: TextIO | None = None
+        self,
+        places: Mapping[str, str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        stream: TextIO | None = None,
+        lost: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        self._lost = lost
         self._environ = os.environ if environ is None else environ
         self._stream = SafeStream(stream or sys.stderr, commands=True)
         self._places = places
@@ -156,7 +162,7 @@ class GitHub:
             return
         results = [result for _, result in self._record.finished()]
         passed = sum(result.outcome is Outcome.PASSED for result in results)
-        exit_code = exit_code_of(self._record)
+        exit_code = int(with_lost_reports(exit_code_of(self._record), self._lost()))
         values = {
             "outcome": outcome_of_all(self._record),
             "exit-code": str(exit_code),

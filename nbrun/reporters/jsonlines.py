@@ -8,7 +8,7 @@ the log of a CI job: there ``#`` is written as an escape, so that no value of a 
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from nbrun.core.events import (
     Warned,
 )
 from nbrun.core.jsontext import dumps
+from nbrun.core.results import with_lost_reports
 from nbrun.core.safe_text import safe_json
 from nbrun.reporters.safe_stream import binary, may_be_shown, own_stream
 from nbrun.version import __version__
@@ -90,8 +91,10 @@ class Events:
 class Results:
     """Writes what came of the run, or of all runs of a batch, as one JSON object when all is over."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, lost: Callable[[], Sequence[str]] = tuple) -> None:
+        """Write to `target`; `lost` names the reports that could not be written, when all others are closed."""
         self.name = f"the result {target}"
+        self._lost = lost
         self._target = target
         self._result: dict[str, Any] | None = None
         self._is_batch = False
@@ -112,6 +115,8 @@ class Results:
         """Write the object."""
         if self._result is None:
             return
+        if lost := self._lost():
+            self._result |= {"exit_code": int(with_lost_reports(self._result["exit_code"], lost)), "lost_reports": lost}
         own, is_shown = own_stream(self._target), may_be_shown(self._target)
         text = json.dumps(self._result, indent=2, ensure_ascii=is_shown, default=str) + "\n"
         if is_shown:

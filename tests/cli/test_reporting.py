@@ -9,7 +9,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from nbrun.cli.app import cli
 from nbrun.errors import ExitCode
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 
@@ -84,12 +86,45 @@ def test_without_nbconvert_pages_are_refused_with_what_to_install(failing: Path,
     assert "pip install 'jupyter-nbrun[html]'" in found.stderr
 
 
-def test_a_full_disk_is_a_warning_and_the_exit_code_the_runs_own(tmp_path: Path) -> None:
-    write_notebook(tmp_path / "fine.ipynb", notebook("1"))
-    found = run_nbrun("run", "fine.ipynb", "--events", "/dev/full", "--junit", "j.xml", cwd=tmp_path)
-    assert found.returncode == ExitCode.OK
-    assert found.stderr.count("could not be written: No space left on device") == 1
+FULL = "could not be written: No space left on device"
+
+
+def test_a_report_that_is_lost_is_told_in_every_other_and_by_the_exit_code(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "fine.ipynb", notebook("print(1)"))
+    found = run_nbrun(
+        "run", "fine.ipynb", "-q", "--events", "/dev/full", "--stdout-file", "/dev/full", "--stderr-file", "e",
+        "--junit", "j.xml", "--json", "r.json", "--github", cwd=tmp_path, env={"GITHUB_OUTPUT": "outputs"},
+    )  # fmt: skip
+    assert found.returncode == ExitCode.SERVER
+    assert found.stderr.count(f"\nfine.ipynb: the log of events /dev/full {FULL}") == 1
+    assert found.stderr.count(FULL) == 4  # each also as an annotation
     assert (tmp_path / "j.xml").exists()
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["outcome"], result["exit_code"]) == ("passed", ExitCode.SERVER)
+    assert len(result["lost_reports"]) == 2
+    assert re.search(r"^exit-code<<\S+\n4\n", (tmp_path / "outputs").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("option", ["--json", "--junit", "--events"])
+@pytest.mark.parametrize("named", [("a.ipynb",), ("a.ipynb", "b.ipynb")], ids=len)
+def test_a_lost_report_counts_for_one_and_for_many(
+    named: tuple[str, ...], option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in named:
+        write_notebook(tmp_path / name, notebook("1"))
+    arguments = ["run", *named, "--in-place", "--prepare-only", "-q", option, "/dev/full"]
+    found = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert (found.exception, found.return_value) == (None, ExitCode.SERVER)
+
+
+def test_a_report_whose_folder_is_taken_away_meanwhile_is_lost(tmp_path: Path) -> None:
+    source = "import pathlib\npathlib.Path('reports').write_text('a file')"
+    write_notebook(tmp_path / "fine.ipynb", notebook(source))
+    found = run_nbrun("run", "fine.ipynb", "--json", "reports/r.json", "--html", "reports", "-q", cwd=tmp_path)
+    assert found.returncode == ExitCode.SERVER
+    assert "the result reports/r.json could not be written: File exists" in found.stderr
+    assert "the pages in reports could not be written" in found.stderr
 
 
 def test_forced_colours_do_not_make_a_log_a_terminal(tmp_path: Path) -> None:

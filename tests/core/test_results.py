@@ -16,6 +16,7 @@ from nbrun.core.results import (
     Outcome,
     Problem,
     outcome_of,
+    with_lost_reports,
 )
 from nbrun.errors import (
     AccessDenied,
@@ -298,3 +299,11 @@ def test_all_attempts_are_in_the_json() -> None:
             "problem": {"message": "the kernel died", "hint": "look"}, "output": "a.ipynb", "kept": True,
         },
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "lost", "expected"),
+    [(0, [], 0), (0, ["a"], 4), (1, ["a"], 4), (6, ["a"], 4), (5, ["a"], 5), (130, ["a"], 130), (5, [], 5)],
+)
+def test_a_lost_report_counts_unless_something_graver_happened(code: int, lost: list[str], expected: int) -> None:
+    assert with_lost_reports(code, lost) == expected
