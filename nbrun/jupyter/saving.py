@@ -94,6 +94,11 @@ class ServerNotebook:
             raise await self._missing() from None
         except NotANotebook as error:
             raise await self._diagnosed(error) from None
+        except RequestRefused as error:
+            if error.status != 403:
+                raise
+            hint = "Let the server's user read the file, or name another notebook."
+            raise UsageError(f"{self._name(self.path)}: the server may not read this notebook", hint=hint) from None
         # From here on under the server's own name for it: a path as it was typed may differ from it.
         in_place = self._file.path == self.path
         self.path = model.path or self.path
@@ -178,10 +183,20 @@ class ServerNotebook:
                 saved_as = await self._save(content, retry)
             await self._mention_debris()
         except ServerError as error:
-            broke_off = isinstance(error, RequestRefused) and error.status == 500
-            hint = error.hint or ("Its server could not write it: is the disk full there?" if broke_off else "")
-            raise SaveFailed(f"{self._name(self._file.path)}: not saved: {error}", hint=hint) from error
+            why, hint = await self._why_refused(error)
+            raise SaveFailed(f"{self._name(self._file.path)}: not saved: {why}", hint=hint) from error
         return self._name(saved_as)
+
+    async def _why_refused(self, error: ServerError) -> tuple[str, str]:
+        """Return why a save failed, without the address of the request, and what to do."""
+        if not isinstance(error, RequestRefused):
+            return str(error), error.hint
+        with contextlib.suppress(NbrunError):
+            now = await self._contents.get(self._file.path, content=False, retry=ONCE)
+            if now.type == "directory":
+                return "a folder of that name took its place during the run", "Rename the folder, and save elsewhere."
+        hint = "Its server could not write it: is the disk full there?" if error.status == 500 else ""
+        return re.sub(r"^[A-Z]+ \S+://\S+: refused", "the server refused", str(error)), error.hint or hint
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
         """Save once, without patience, while the notebook is still running; raises :class:`ServerError`.

@@ -315,3 +315,28 @@ async def test_a_notebook_whose_folder_was_deleted_meanwhile_is_saved_neverthele
     shutil.rmtree(place.folder)
     assert await opened.save(EXECUTED, BRISK) == f"{place.folder.name}/nb-nbrun.ipynb"
     assert place.text("nb-nbrun.ipynb") == "42"
+
+
+@pytest.mark.parametrize("output", ["nb.ipynb", "out.ipynb"])
+async def test_a_folder_that_took_the_notebooks_place_is_told_as_one(place: Place, output: str) -> None:
+    opened = await place.loaded(output)
+    (place.folder / output).unlink(missing_ok=True)
+    (place.folder / output).mkdir()
+    with pytest.raises(SaveFailed) as raised:
+        await opened.save(EXECUTED, replace(BRISK, tries=1))
+    assert str(raised.value).endswith(f"{output}: not saved: a folder of that name took its place during the run")
+    assert "http" not in f"{raised.value} {raised.value.hint}"
+
+
+async def test_a_refused_save_names_no_address_of_a_request(place: Place, wire: Proxy) -> None:
+    opened = await place.loaded()
+    wire.answer(403, "PUT", "nb.ipynb", body=b'{"message": "no"}', headers={"Content-Type": "application/json"})
+    with pytest.raises(SaveFailed, match=r"nb\.ipynb: not saved: the server refused with 403: no$"):
+        await opened.save(EXECUTED, replace(BRISK, tries=1))
+
+
+async def test_a_notebook_that_the_server_may_not_read_is_a_wrong_call(place: Place, wire: Proxy) -> None:
+    body = b'{"message": "Permission denied: nb.ipynb"}'
+    wire.answer(403, "GET", "nb.ipynb", body=body, headers={"Content-Type": "application/json"})
+    with pytest.raises(UsageError, match=r"nb\.ipynb: the server may not read this notebook$"):
+        await place.loaded()
