@@ -1,11 +1,13 @@
 """Options that several commands share, and the types of their values."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from nbrun.core.durations import parse_duration
 from nbrun.core.sizes import parse_size
@@ -50,12 +52,27 @@ class Size(click.ParamType[int | None]):
         return size
 
 
+def _warn_of_token(context: click.Context, option: click.Parameter, address: str | None) -> str | None:
+    """Warn of an address with a token in it, as browsers show it; the token is used all the same."""
+    typed = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    if address and typed and re.search(r"[?&]token=[^&#\s]", address):
+        click.echo(
+            "nbrun: warning: --server has a token in it, and everybody on this machine can read a command line.\n"
+            "  Give the address without it, and the token in NBRUN_TOKEN or with --token-file.",
+            err=True,
+        )
+    return address
+
+
 def server_options(function: Function) -> Function:
     """Add the options that say which server, and what opens it."""
     for decorate in reversed(
         (
             click.option(
-                "--server", metavar="URL", help="Use this running server; a private one is started otherwise."
+                "--server",
+                metavar="URL",
+                callback=_warn_of_token,
+                help="Use this running server; a private one is started otherwise.",
             ),
             click.option(
                 "--token-file",

@@ -13,6 +13,7 @@ since a far server is a tenth of a second away.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from nbrun.jupyter.kernel import Kernel, connect_kernel
 from nbrun.jupyter.kernels import Kernels, Sessions
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.retry import PROBE, RECONNECT, RetryPolicy
+
+NOTICE_AFTER = 3.0
+"""Seconds without a server's first answer until that is logged: it may take half a minute until it is given up."""
+_log = logging.getLogger("nbrun.jupyter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,5 +204,10 @@ async def connect(
         address = Endpoint.parse(address, token, password)
     endpoint = address.endpoint if isinstance(address, Destination) else address
     async with Client(endpoint, options) as client:
-        await client.probe(address if isinstance(address, Destination) else None)
+        loop = asyncio.get_running_loop()
+        notice = loop.call_later(NOTICE_AFTER, _log.warning, "nbrun: %s has not answered yet; still trying", endpoint)
+        try:
+            await client.probe(address if isinstance(address, Destination) else None)
+        finally:
+            notice.cancel()
         yield client

@@ -29,7 +29,11 @@ _LONGEST_PLACE = 300
 """Characters of an address in a message."""
 _LOGIN = re.compile(r"/(?:login|oauth2?/authorize|oauth_login)$")
 
-_HINT_ACCESS = "The token or password is missing, wrong or expired: `jupyter server list` shows that of a local server."
+_HINT_ACCESS = (
+    "Set NBRUN_TOKEN or NBRUN_PASSWORD, or name a file with --token-file; `jupyter server list` shows the token of a "
+    "server on this machine."
+)
+HINT_HTTPS = "If the server uses TLS on this port, write https:// in --server."
 _HINT_PAGE = "A login page, a proxy's error page, or not the base URL of the server: look at the address in a browser."
 _HINT_STOPPED = "Start it in the hub's control panel, then run again."
 
@@ -47,6 +51,40 @@ def access_refused(answer: Answer) -> bool:
     if answer.status == 401:
         return True
     return answer.status == 403 and not answer.is_html and bool(_TOKEN_REFUSED.search(answer.quotation))
+
+
+class _NotLetIn(AccessDenied):
+    """Nobody is logged in; whether a token was given, the endpoint knows."""
+
+
+def _hint_of_403(said: str) -> str:
+    if re.search("permission denied", said, re.IGNORECASE):
+        return (
+            "The server's own user may not read or write there: name another path with -o, or change its permissions."
+        )
+    if re.search("resource limit|maximum|too many", said, re.IGNORECASE):
+        return "The server starts no more kernels: try again when others have ended."
+    return "The server, or a proxy in front of it, forbids this request to this user; it is not about the token alone."
+
+
+def why_not_connected(reason: str, scheme: str) -> tuple[str, str]:
+    """Return in words why there is no connection, and what to do; `reason` is what the operating system or TLS says."""
+    lowered = reason.casefold()
+    if "certificate" in lowered:
+        if "mismatch" in lowered or "not valid for" in lowered:
+            hint = "Write the host name of the certificate in --server; --insecure does not check certificates."
+            return "its certificate is for another host name", hint
+        told = re.search(r"verify failed: ([^(]+)", reason)
+        hint = "--ca-file FILE trusts the authority that signed it; --insecure does not check certificates."
+        return f"its certificate is not trusted ({told[1].strip() if told else 'not verified'})", hint
+    if scheme == "https" and ("ssl" in lowered or "tls" in lowered):
+        return "it does not speak TLS on this port", "If it is a server without TLS, write http:// in --server."
+    if "not known" in lowered or "nodename" in lowered or "getaddrinfo" in lowered or "name resolution" in lowered:
+        return "its host name is not known", "Check the name in --server; some are known within a VPN only."
+    if "refused" in lowered:
+        hint = "Is the server running, and is this its port? `jupyter server list` shows the servers of this machine."
+        return "connection refused", hint
+    return reason or "no reason is known", "Is the server running, and is this its address?"
 
 
 def _leads_to_login(answer: Answer) -> bool:
@@ -83,7 +121,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         lambda a: access_refused(a) or _leads_to_login(a),
-        lambda a, said: AccessDenied(f"{a.where}: the server does not let us in ({a.status}{said})", hint=_HINT_ACCESS),
+        lambda a, said: _NotLetIn(f"the server does not accept the token or password ({a.status}{said})"),
     ),
     Rule(
         lambda a: a.status == 403 and a.is_html,
@@ -97,6 +135,14 @@ RULES: tuple[Rule, ...] = (
         lambda a, said: TooLarge(
             f"{a.where}: the body is too large for the server or a proxy before it (413{said})", status=413
         ),
+    ),
+    Rule(
+        lambda a: a.status == 403,
+        lambda a, said: RequestRefused(f"{a.where}: forbidden (403{said})", status=403, hint=_hint_of_403(said)),
+    ),
+    Rule(
+        lambda a: a.status == 400 and "HTTPS port" in a.quotation,
+        lambda a, said: NotAJupyterServer(f"{a.where}: answered 400{said}", hint=HINT_HTTPS),
     ),
     Rule(lambda a: 300 <= a.status < 400, _not_followed),
     Rule(
@@ -119,6 +165,10 @@ def failure_of(answer: Answer, endpoint: Endpoint) -> NbrunError | None:
         if rule.applies(answer):
             said = f": {answer.quotation}" if answer.quotation else ""
             error = rule.error(answer, said)
+            if isinstance(error, _NotLetIn):
+                given = "the server wants a token or password, and none was given"
+                message = str(error) if endpoint.token or endpoint.password else given
+                error = AccessDenied(f"{endpoint}: {message}", hint=_HINT_ACCESS)
             error.args = (endpoint.redacted(str(error)),)
             return error
     return None

@@ -9,6 +9,7 @@ place where httpx's exceptions become ours. Cookies are kept by :mod:`~nbrun.jup
 import asyncio
 import contextlib
 import functools
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from nbrun.errors import NbrunError, NotAJupyterServer, ResponseTooLarge, Server
 from nbrun.jupyter.auth import Auth
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.exchange import QUICK, Answer, Body, Patience, Request
-from nbrun.jupyter.failures import access_refused, failure_of
+from nbrun.jupyter.failures import HINT_HTTPS, access_refused, failure_of, why_not_connected
 from nbrun.jupyter.redirects import MOST_REDIRECTS, may_follow, moved_base, target_of
 from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
 
@@ -273,8 +274,9 @@ class Http:
         if request.size:
             headers["Content-Length"] = str(request.size)
         where = f"{request.method} {url or self.endpoint.url(request.path)}".partition("?")[0]
+        server = url.partition("/api")[0] if url else str(self.endpoint)
         try:
-            with foreign_errors(where):
+            with foreign_errors(where, "" if self.endpoint.socket else server, first=request.path == "api"):
                 async with (
                     asyncio.timeout(patience.total),
                     self._client.stream(
@@ -340,26 +342,40 @@ def _too_large(where: str, limit: int, declared: int | None) -> ResponseTooLarge
 
 
 @contextlib.contextmanager
-def foreign_errors(where: str) -> Iterator[None]:
-    """Turn what httpx and a passed deadline raise into :class:`ServerUnreachable`."""
+def foreign_errors(where: str, server: str = "", *, first: bool = False) -> Iterator[None]:
+    """Turn what httpx and a passed deadline raise into :class:`ServerUnreachable`.
+
+    `where` is the request. An error that is about the `server` names that instead, and so do those of the `first`
+    request, which are about its address.
+    """
     try:
         yield
+    except httpx.ConnectTimeout as error:
+        hint = "Is this its address, and is it reachable from here? A firewall, a VPN or a proxy may be in the way."
+        raise ServerUnreachable(f"{server or where}: no connection within {CONNECT_LIMIT:g} s", hint=hint) from error
     except (httpx.TimeoutException, TimeoutError) as error:
-        raise ServerUnreachable(f"{where}: no answer in time ({type(error).__name__})") from error
+        hint = "Something listens there and does not answer. Is this the server's address?" if first else ""
+        raise ServerUnreachable(f"{server if first else where}: no answer in time", hint=hint) from error
     except httpx.ConnectError as error:
-        text = str(error) or type(error).__name__
-        certificate = "certificate" in text.lower()
-        hint = (
-            "Name the authority that signed it with a CA file."
-            if certificate
-            else "Is the server running, and is this its address?"
-        )
-        raise ServerUnreachable(f"{where}: no connection: {text}", hint=hint) from error
+        why, hint = why_not_connected(_reason(error), (server or where).partition("://")[0])
+        raise ServerUnreachable(f"{server or where}: no connection: {why}", hint=hint) from error
     except (httpx.HTTPError, httpx.StreamError) as error:
-        text = str(error) or type(error).__name__
-        raise ServerUnreachable(f"{where}: the connection broke: {text}") from error
+        hint = HINT_HTTPS if first and server.startswith("http:") else ""
+        broke = f"the connection broke{f': {error}' if str(error) else ''}"
+        raise ServerUnreachable(f"{server if first else where}: {broke}", hint=hint) from error
     except (httpx.InvalidURL, httpx.CookieConflict) as error:
         raise UsageError(f"{where}: {error}") from None
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the operating system says of a connection that failed: the innermost error, without its number."""
+    reason = str(error)
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.errno and not isinstance(inner, ssl.SSLError):
+            reason = os.strerror(inner.errno) if inner.errno > 0 else str(inner)
+        inner = inner.__cause__ or inner.__context__
+    return reason
 
 
 async def _slices(body: Body) -> AsyncIterator[bytes]:

@@ -7,7 +7,7 @@ import pytest
 from nbrun.errors import AccessDenied, Throttled
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.exchange import Answer
-from nbrun.jupyter.failures import failure_of, retry_after
+from nbrun.jupyter.failures import failure_of, retry_after, why_not_connected
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HERE = Endpoint("http://h/", token="5ecre7t0ken")
@@ -66,3 +66,51 @@ def test_an_error_is_free_of_the_token_wherever_it_stood() -> None:
     )
     for answer in answers:
         assert "5ecre7t0ken" not in str(failure_of(answer, HERE))
+
+
+@pytest.mark.parametrize(
+    ("answer", "endpoint", "said", "hint"),
+    [
+        ((403, b'{"message": "Forbidden"}'), HERE, "does not accept the token", "--token-file"),
+        ((403, b'{"message": "\'_xsrf\' argument missing from POST"}'), HERE, "does not accept", "NBRUN_TOKEN"),
+        ((403, b'{"message": "Forbidden"}'), Endpoint("http://h/"), "none was given", "NBRUN_TOKEN"),
+        ((401, b""), HERE, "does not accept the token", "NBRUN_TOKEN"),
+        ((403, b'{"message": "Permission denied: a.ipynb"}'), HERE, "Permission denied: a.ipynb", "-o"),
+        ((403, b'{"message": "Resource Limit"}'), HERE, "Resource Limit", "no more kernels"),
+        ((403, b'{"message": "nope"}'), HERE, "nope", "forbids"),
+        ((403, b"<html><title>JupyterHub</title>"), HERE, "JupyterHub", "not running"),
+        (
+            (400, b"<html><title>400 The plain HTTP request was sent to HTTPS port</title>"),
+            HERE,
+            "HTTPS port",
+            "https://",
+        ),
+    ],
+)
+def test_a_403_is_explained_by_its_body(answer: tuple[int, bytes], endpoint: Endpoint, said: str, hint: str) -> None:
+    status, body = answer
+    error = failure_of(Answer("GET", "http://h/api/contents/a.ipynb", status, {}, body), endpoint)
+    assert error is not None
+    assert said in str(error)
+    assert hint in error.hint
+    assert ("token" in error.hint.casefold()) == (b"Permission" not in body and b"Limit" not in body and status != 400)
+
+
+@pytest.mark.parametrize(
+    ("reason", "scheme", "why", "hint"),
+    [
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate (_ssl.c:1)", "https",
+         "not trusted (self-signed certificate)", "--ca-file"),
+        ("certificate verify failed: IP address mismatch, certificate is not valid for '::1'.", "https",
+         "another host name", "--insecure"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "https", "does not speak TLS", "http://"),
+        ("[Errno -2] Name or service not known", "http", "host name is not known", "VPN"),
+        ("Connection refused", "http", "connection refused", "jupyter server list"),
+        ("No route to host", "http", "No route to host", "address"),
+        ("", "http", "no reason", "address"),
+    ],
+)  # fmt: skip
+def test_a_failed_connection_is_explained_with_what_to_do(reason: str, scheme: str, why: str, hint: str) -> None:
+    found = why_not_connected(reason, scheme)
+    assert why in found[0]
+    assert hint in found[1]
