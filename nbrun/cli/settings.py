@@ -55,6 +55,7 @@ LARGEST = 1 << 20
 _HINT_OTHER = "--config FILE reads settings from another file, --no-config reads none."
 _NOT_SETTINGS = ("config", "no-config", "matrix", "help")
 _PATHS = ("PATH", "FILE", "DIR", "DIR|FILE.html")
+_NAMED_PATH = "NAME=PATH"
 _META = "nbrun.project"
 JOB = "nbrun.job"
 """The key of a click context's ``meta`` under which ``nbrun batch`` says which job is wanted."""
@@ -204,8 +205,12 @@ def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) 
         if name in options and name != "exclude" and parameter.name:
             value = options[name]
             is_path = isinstance(parameter.type, click.Path) or parameter.metavar in _PATHS
-            if is_path and isinstance(value, str) and not _is_on_server(name, options):
-                value = from_here(folder, value)
+            if is_path and not _is_on_server(name, options):
+                value = (
+                    from_here(folder, value) if isinstance(value, str) else [from_here(folder, one) for one in value]
+                )
+            elif parameter.metavar == _NAMED_PATH:
+                value = [_named_from_here(folder, one) for one in value]
             found[parameter.name] = value
     return found
 
@@ -221,6 +226,11 @@ def from_here(folder: Path, path: str) -> str:
         return path
     seen = os.path.relpath(folder / path)
     return seen + "/" if path.endswith("/") else seen
+
+
+def _named_from_here(folder: Path, text: str) -> str:
+    name, equals, path = text.partition("=")
+    return f"{name}={from_here(folder, path)}" if equals else text
 
 
 def _below(folder: Path) -> str:

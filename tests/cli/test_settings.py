@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from nbrun.cli.app import cli
 from nbrun.cli.run import command
 from nbrun.cli.settings import EACH, current_project, options_of, overrides_for
-from nbrun.core.settings import schema
+from nbrun.core.settings import Kind, Option, schema
 from nbrun.errors import NbrunError
 
 ROOT = Path(__file__).parents[2]
@@ -185,3 +185,58 @@ def test_a_byte_order_mark_before_settings_is_no_part_of_them(here: Path) -> Non
 def test_a_number_that_no_run_can_mean_is_a_wrong_call(arguments: tuple[str, str], here: Path) -> None:
     with pytest.raises(click.UsageError):
         given("a.ipynb", *arguments)
+
+
+VALUES = {
+    Kind.FLAG: "true", Kind.INTEGER: "3", Kind.DURATION: "'7m'", Kind.TEXT: "'1/3'", Kind.TEXTS: "['A=B']",
+    Kind.WORD_OR_NUMBER: "77000",
+}  # fmt: skip
+SPECIAL = {"retry-on": "'cell'", "in-place": "true", "server": "'http://h/'"}
+NOT_SETTINGS = {
+    "--config": "says which settings are read",
+    "--no-config": "says which settings are read",
+    "--matrix": "stands in a batch, as a table",
+    "--parameters": "is the table parameters",
+    "--parameters_raw": "is the table parameters",
+    "--help": "shows the help",
+}
+
+
+@pytest.mark.parametrize("option", options_of(command), ids=lambda option: option.name)
+def test_every_option_is_a_setting_that_counts(option: Option, here: Path) -> None:
+    value = SPECIAL.get(option.name, f"'{option.choices[-1]}'" if option.choices else VALUES[option.kind])
+    parameter = next(one for one in command.params if f"--{option.name}" in one.opts)
+    if isinstance(parameter.type, click.Path) and parameter.type.exists:
+        (here / "1").mkdir()
+        (here / "1" / "3").write_text("")
+    assert parameter.name is not None
+    before = given("a.ipynb")[0][parameter.name]
+    if before is True or (parameter.name == "zygote"):
+        value = "false"
+    (here / "nbrun.toml").write_text(f"{option.name} = {value}\n")
+    options, overrides = given("a.ipynb")
+    if option.name == "exclude":
+        assert list(overrides[0].match) == ["A=B"]
+    else:
+        assert options[parameter.name] != before
+
+
+def test_the_options_that_are_no_settings_have_a_reason(here: Path) -> None:
+    settings = {option.name for option in options_of(command)}
+    names = {
+        next(name for name in one.opts if name.startswith("--")) for one in command.params if one.opts[0][0] == "-"
+    }
+    assert {name for name in names if name.removeprefix("--") not in settings} <= NOT_SETTINGS.keys()
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert all(f"`{name}`" in page for name in NOT_SETTINGS if name != "--help")
+
+
+def test_files_of_parameters_and_secrets_begin_at_the_settings_folder_too(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "nbrun.toml").write_text('parameters_file = ["values.yaml"]\nsecret-file = ["KEY=key.txt", "odd"]\n')
+    (here / "deep").mkdir()
+    monkeypatch.chdir(here / "deep")
+    options, _ = given("x")
+    assert options["parameters_file"] == ("../values.yaml",)
+    assert options["secret_file"] == ("KEY=../key.txt", "odd")
