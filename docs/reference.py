@@ -35,7 +35,8 @@ standard output carries data only (`--json -`).
 | `NO_COLOR`, `FORCE_COLOR` | no colours; colours also where the output is no terminal |
 | `JUPYTER_PATH` | where the private server looks for further kernelspecs |
 
-Tokens are taken from no option: everybody on a machine can read the command lines of all processes.
+No option takes a token: everybody on a machine can read the command lines of all processes. An address that is pasted
+with `?token=…` works, with a warning; the token is never printed.
 
 ## Exit codes
 """
