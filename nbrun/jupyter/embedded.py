@@ -231,7 +231,7 @@ class EmbeddedServer:
         await asyncio.wait([self._listener], timeout=NEWS_LIMIT)
         if self.has_ended:
             return await self.ended()
-        what = "does not answer" if isinstance(error.__cause__, TimeoutError) else "has closed the connection"
+        what = "does not answer" if "no answer" in str(error) else "broke the connection"
         return self._failure(f"the private server {what}", ServerUnreachable)
 
     def log_tail(self, lines: int = LOG_LINES) -> str:

@@ -145,6 +145,8 @@ def become_kernel(order: Order, path: list[str]) -> CodeType:
     os.environ.update(order.env)
     time.tzset()
     _reseed()
+    if (processes := sys.modules.get("multiprocessing.process")) is not None:  # spawned children import from there
+        processes.ORIGINAL_DIR = os.path.abspath(order.cwd)  # type: ignore[attr-defined]  # noqa: PTH100
     with contextlib.suppress(AttributeError):  # Python itself forgets it, up to 3.12
         threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # noqa: SLF001
     _, option, code, *arguments = order.command

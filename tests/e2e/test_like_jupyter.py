@@ -89,8 +89,8 @@ def run_under_nbclient(folder: Path, *options: str, source: str = NBCLIENT, **mo
 
 def run_under_nbrun(folder: Path, *options: str, **more: str) -> dict[str, Any]:
     subprocess.run(
-        [sys.executable, "-m", "nbrun", "run", "probe.ipynb", "-o", "executed.ipynb", *options],
-        cwd=folder,
+        [sys.executable, "-m", "nbrun", "run", folder / "probe.ipynb", "-o", folder / "executed.ipynb", *options],
+        cwd=folder.parent,  # not the kernel's: what was imported before the fork may have kept it
         env={**clean_environment(), **more},
         check=True,
         timeout=100,
@@ -188,7 +188,7 @@ class Own:
 def own(number):
     return number + 1
 
-for method in ("spawn", "forkserver", "fork"):
+for method in ("spawn", "forkserver"):  # to fork a process with threads, as a kernel is, may hang anywhere
     context = multiprocessing.get_context(method)
     with context.Pool(2) as pool:
         print(method, [value for value, _ in pool.map(helper.double, [1, 2])])
@@ -205,8 +205,6 @@ PRINTED = """spawn [2, 4]
 42 True
 forkserver [2, 4]
 42 True
-fork [2, 4]
-42 True
 The Zen of Pyth
 True True
 True True __main__
@@ -218,7 +216,7 @@ ipykernel_launcher.py True
 def test_child_processes_modules_and_pickles_work_as_anywhere(tmp_path: Path, option: str) -> None:
     (tmp_path / "helper.py").write_text(MODULE)
     path = write_notebook(tmp_path / "a.ipynb", notebook(CHILDREN))
-    assert_exit(run_nbrun("run", path, *filter(None, [option])), ExitCode.OK)
+    assert_exit(run_nbrun("run", path, "--cell-timeout", "60", *filter(None, [option])), ExitCode.OK)
     [cell] = read_notebook(path)["cells"]
     assert "".join(output["text"] for output in cell["outputs"]) == PRINTED
 

@@ -21,6 +21,12 @@ AT_ONCE = 8.0
 CELLS = ("print('kept')", "import os; print('before', flush=True); os.kill(os.getppid(), 9); input()", "print('never')")
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work where rescue files may be left."""
+    monkeypatch.chdir(tmp_path)
+
+
 def kill_the_server() -> None:
     for child in psutil.Process().children():
         if "private_boot" in " ".join(child.cmdline()):

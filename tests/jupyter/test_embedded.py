@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nbrun.errors import PrivateServerEnded, ServerError, UsageError
+from nbrun.errors import PrivateServerEnded, ServerError, ServerUnreachable, UsageError
 from nbrun.jupyter.embedded import STOP_LIMIT, EmbeddedServer, without_entries_of_server
 from tests.support.private import (
     channels,
@@ -466,3 +466,15 @@ def test_what_kernels_wrote_is_told_from_the_servers_own_log() -> None:
         "ModuleNotFoundError: nothing",
     ]
     assert without_entries_of_server(lines) == [*lines[1:4], lines[7]]
+
+
+async def test_a_server_that_does_not_answer_is_told_from_one_that_has_ended(tmp_path: Path) -> None:
+    late = ServerUnreachable("GET http://localhost/api/contents: no answer in time (ReadTimeout)")
+    async with EmbeddedServer(tmp_path) as server:
+        error = await server.explain(late)
+        assert str(error) == "the private server does not answer"
+        assert not isinstance(error, PrivateServerEnded)
+        own_server().kill()
+        error = await server.explain(late)
+        assert str(error) == "the private server was killed by SIGKILL"
+        assert isinstance(error, PrivateServerEnded)

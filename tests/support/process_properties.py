@@ -123,6 +123,7 @@ def describe(shell: Any) -> dict[str, Any]:
             multiprocessing.current_process().daemon,
             multiprocessing.parent_process(),
             multiprocessing.active_children(),
+            multiprocessing.process.ORIGINAL_DIR,  # type: ignore[attr-defined]
         ],
         "event loop": [
             type(asyncio.get_event_loop_policy()).__qualname__,
