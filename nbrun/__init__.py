@@ -15,7 +15,7 @@ from importlib import import_module
 
 _HOMES = {
     "nbrun.api": ("RunOptions", "connect", "run", "run_async"),
-    "nbrun.core.batch_words": ("Override",),
+    "nbrun.core.batch.terms": ("Override",),
     "nbrun.many": ("BatchOptions", "run_many", "run_many_async"),
     "nbrun.core.results": (
         "Attempt",

@@ -2,7 +2,7 @@ from nbrun.api import RunOptions as RunOptions
 from nbrun.api import connect as connect
 from nbrun.api import run as run
 from nbrun.api import run_async as run_async
-from nbrun.core.batch_words import Override as Override
+from nbrun.core.batch.terms import Override as Override
 from nbrun.core.results import Attempt as Attempt
 from nbrun.core.results import BatchResult as BatchResult
 from nbrun.core.results import CellError as CellError

@@ -11,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
-from nbrun.core.destinations import refuse_contradiction, refuse_unreachable
 from nbrun.core.events import Journal, Observer, Stage
-from nbrun.core.job import STARTUP_LIMIT, Job, Limits
+from nbrun.core.formats.sizes import MAX_FRAME, MAX_RESPONSE
+from nbrun.core.planning.destinations import refuse_contradiction, refuse_unreachable
+from nbrun.core.planning.job import STARTUP_LIMIT, Job, Limits
 from nbrun.core.results import NotebookResult
-from nbrun.core.sizes import MAX_FRAME, MAX_RESPONSE
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.embedded import EmbeddedServer

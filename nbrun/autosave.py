@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from nbrun.core.bundles import Output
 from nbrun.core.events import Event, OutputArrived
+from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.pacing import Pacing
 from nbrun.errors import NbrunError, ServerUnreachable
 

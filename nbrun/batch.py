@@ -25,11 +25,11 @@ from typing import Any
 
 from nbrun.attempts import Attempts, LaterAttempt
 from nbrun.cache import Cache, KeptNotebook
-from nbrun.core.batches import Policy
-from nbrun.core.durations import spell_duration
+from nbrun.core.batch.scheduling import Policy
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
-from nbrun.core.job import Job
-from nbrun.core.literals_base import recordable
+from nbrun.core.formats.durations import spell_duration
+from nbrun.core.parameters.literals.base import recordable
+from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
 from nbrun.errors import ExitCode, NbrunError, ServerError
 from nbrun.jupyter.embedded import NEWS_LIMIT

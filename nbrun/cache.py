@@ -1,6 +1,7 @@
 """Results that still hold, in a folder: a run that is found there is not executed again.
 
-Each entry is one file, named after the run's hash (:func:`nbrun.core.caching.run_hash`): two lines of JSON, the outputs
+Each entry is one file, named after the run's hash (:func:`nbrun.core.batch.cache_key.run_hash`): two lines of JSON,
+the outputs
 and what came of the run. It is written beside its place and moved there when the run has passed, so that an entry is
 whole or not there, whoever else uses the folder meanwhile. The folder also remembers how long runs took.
 """
@@ -16,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nbrun.core.batches import Durations
-from nbrun.core.caching import (
+from nbrun.core.batch.cache_key import (
     Ingredients,
     Restored,
     declared_inputs,
@@ -27,10 +27,11 @@ from nbrun.core.caching import (
     restore,
     run_hash,
 )
-from nbrun.core.document import Document
-from nbrun.core.job import Job
-from nbrun.core.jsontext import dumps, loads
-from nbrun.core.notebook_text import notebook_text
+from nbrun.core.batch.scheduling import Durations
+from nbrun.core.formats.json_text import dumps, loads
+from nbrun.core.notebook.document import Document
+from nbrun.core.notebook.file_format import notebook_text
+from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult
 from nbrun.errors import BadFrame, NbrunError, UsageError
 from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs, kernel_identity

@@ -12,10 +12,10 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nbrun.core.caching import declared_inputs
-from nbrun.core.document import Document
-from nbrun.core.jsontext import loads
-from nbrun.core.patterns import Patterns
+from nbrun.core.batch.cache_key import declared_inputs
+from nbrun.core.formats.globs import Patterns
+from nbrun.core.formats.json_text import loads
+from nbrun.core.notebook.document import Document
 from nbrun.errors import BadFrame, NbrunError, UsageError
 from nbrun.local_files import read_text
 

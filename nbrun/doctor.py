@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from nbrun.core.codec import Subprotocol
+from nbrun.core.protocol.codec import Subprotocol
 from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, NotFound, ServerUnreachable
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.contents import NO_FILES_HINT, ContentsModel

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from nbrun.core.notebook_text import notebook_content, notebook_text
+from nbrun.core.notebook.file_format import notebook_content, notebook_text
 from nbrun.core.results import DELIVERED
 from nbrun.errors import SaveFailed
 from nbrun.jupyter.contents import Contents

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nbrun.core.notebook_text import notebook_text
+from nbrun.core.notebook.file_format import notebook_text
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
 
 LONGEST_STEM = 200

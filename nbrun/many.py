@@ -18,14 +18,22 @@ from nbrun.api import RunOptions, access_of, check_choice, job_of, place_of, run
 from nbrun.batch import Errand, run_errands
 from nbrun.cache import Cache, read_durations
 from nbrun.changes import changed_only
-from nbrun.core.batch_words import Cause, Order, Override, Shard
-from nbrun.core.batches import SERVER_WAIT, Durations, Policy, in_shard, run_key, slowest_first
-from nbrun.core.destinations import MATRIX, refuse_unreachable, require_choice
+from nbrun.core.batch.matrix import combinations, run_name
+from nbrun.core.batch.output_paths import (
+    Destination,
+    Fields,
+    Stamp,
+    Template,
+    is_template,
+    refuse_collisions,
+    template_for,
+)
+from nbrun.core.batch.scheduling import SERVER_WAIT, Durations, Policy, in_shard, run_key, slowest_first
+from nbrun.core.batch.terms import Cause, Order, Override, Shard
 from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer
-from nbrun.core.matrix import combinations, run_name
-from nbrun.core.patterns import Patterns
+from nbrun.core.formats.globs import Patterns
+from nbrun.core.planning.destinations import MATRIX, refuse_unreachable, require_choice
 from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
-from nbrun.core.templates import Destination, Fields, Stamp, Template, is_template, refuse_collisions, template_for
 from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 from nbrun.core.events import Journal, Observer
-from nbrun.core.job import Job
+from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult
 from nbrun.errors import ExitCode
 from nbrun.jupyter.server import Server

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from nbrun.core.parameter_limits import (
+from nbrun.core.parameters.limits import (
     DEEPEST,
     MOST_VALUES,
     check_values,

@@ -16,16 +16,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from nbrun.core.document import Document
-from nbrun.core.endings import Ending, unrun
 from nbrun.core.events import Event, Journal, RunFinished, Stage
-from nbrun.core.execution import Execution
-from nbrun.core.job import Job
-from nbrun.core.literals_base import recordable
-from nbrun.core.masking import Mask, MaskedMessages
-from nbrun.core.plan import Action, Plan, with_traceback_reset
-from nbrun.core.preparation import prepare
-from nbrun.core.recording import Recording
+from nbrun.core.execution.machine import Execution
+from nbrun.core.execution.outcomes import Ending, unrun
+from nbrun.core.execution.write_back import Recording
+from nbrun.core.notebook.document import Document
+from nbrun.core.outputs.masking import Mask, MaskedMessages
+from nbrun.core.parameters.literals.base import recordable
+from nbrun.core.planning.job import Job
+from nbrun.core.planning.plan import Action, Plan, with_traceback_reset
+from nbrun.core.planning.preparation import prepare
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, NoSuchKernel
 from nbrun.jupyter.ahead import find_depth

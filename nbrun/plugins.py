@@ -7,8 +7,8 @@ them. A plug-in goes before what nbrun knows itself. Nothing is loaded but what 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
-from nbrun.core.literals import writer_for
-from nbrun.core.literals_base import LiteralWriter
+from nbrun.core.parameters.literals.base import LiteralWriter
+from nbrun.core.parameters.literals.registry import writer_for
 from nbrun.errors import UsageError
 
 LITERALS = "nbrun.literals"

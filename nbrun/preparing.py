@@ -11,15 +11,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nbrun.core import preparation
-from nbrun.core.document import Document
-from nbrun.core.endings import unrun
 from nbrun.core.events import Journal, RunFinished, Stage
-from nbrun.core.job import Job
-from nbrun.core.jsontext import as_object
-from nbrun.core.literals_base import recordable
-from nbrun.core.notebook_text import notebook_content
-from nbrun.core.plan import Action
+from nbrun.core.execution.outcomes import unrun
+from nbrun.core.formats.json_text import as_object
+from nbrun.core.notebook.document import Document
+from nbrun.core.notebook.file_format import notebook_content
+from nbrun.core.parameters.literals.base import recordable
+from nbrun.core.planning import preparation
+from nbrun.core.planning.job import Job
+from nbrun.core.planning.plan import Action
 from nbrun.core.results import NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode, NoSuchKernel, UsageError
 from nbrun.handed import hand_over

@@ -7,10 +7,10 @@ word.
 from dataclasses import replace
 from pathlib import Path
 
-from nbrun.core.document import Document
-from nbrun.core.job import Job
-from nbrun.core.notebook_text import notebook_content
-from nbrun.core.preview import Preview, make_preview
+from nbrun.core.notebook.document import Document
+from nbrun.core.notebook.file_format import notebook_content
+from nbrun.core.planning.job import Job
+from nbrun.core.planning.preview import Preview, make_preview
 from nbrun.errors import NoSuchNotebook, NotFound
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Destination

@@ -14,9 +14,9 @@ import pytest
 
 from nbrun.api import access_of, job_of, place_of
 from nbrun.cli.project import ProjectOptions, project_options
-from nbrun.core.durations import parse_duration
+from nbrun.core.formats.durations import parse_duration
+from nbrun.core.formats.safe_text import safe_text
 from nbrun.core.results import NotebookResult
-from nbrun.core.safe_text import safe_text
 from nbrun.errors import NbrunError, UsageError
 from nbrun.notebook_server import NotebookServer
 from nbrun.opening import existing_host, private_host

@@ -23,12 +23,12 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from nbrun.autosave import LIMIT, Autosave
-from nbrun.core.durations import spell_duration
-from nbrun.core.endings import Ending, ending_with_losses, kept_elsewhere
 from nbrun.core.events import Event, Journal, Stage
-from nbrun.core.execution import Execution
-from nbrun.core.job import Job
-from nbrun.core.recording import Recording
+from nbrun.core.execution.machine import Execution
+from nbrun.core.execution.outcomes import Ending, ending_with_losses, kept_elsewhere
+from nbrun.core.execution.write_back import Recording
+from nbrun.core.formats.durations import spell_duration
+from nbrun.core.planning.job import Job
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, SaveFailed
 from nbrun.jupyter.exchange import LONG

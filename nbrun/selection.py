@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nbrun.core.patterns import Patterns, is_glob
+from nbrun.core.formats.globs import Patterns, is_glob
 from nbrun.errors import NoSuchNotebook, NotFound, UsageError
 from nbrun.jupyter.contents import Contents, ContentsModel
 from nbrun.jupyter.endpoint import contents_path

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nbrun.pipeline
-from nbrun.core.plan import Plan
+from nbrun.core.planning.plan import Plan
 from nbrun.jupyter.ahead import find_depth
 from nbrun.jupyter.server import RunningKernel
 from tests.support.processes import FORCED_DEPTH

@@ -95,7 +95,7 @@ def test_the_client_reads_notebooks_without_nbformat_until_it_writes_one_itself(
     script = """
 import sys, nbrun.api
 print("jsonschema" in sys.modules)
-from nbrun.core.notebook_text import notebook_text
+from nbrun.core.notebook.file_format import notebook_text
 print(len(notebook_text({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})))
 """
     assert run(script).split() == ["False", "72"]

@@ -10,11 +10,11 @@ import psutil
 import pytest
 
 import nbrun
-from nbrun.core.batch_words import Override
-from nbrun.core.document import Document
+from nbrun.core.batch.terms import Override
 from nbrun.core.events import BatchFinished, BatchStarted, Event, OutputArrived, RunFinished, Warned
-from nbrun.core.job import Job
-from nbrun.core.plan import Plan, make_plan
+from nbrun.core.notebook.document import Document
+from nbrun.core.planning.job import Job
+from nbrun.core.planning.plan import Plan, make_plan
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.stopping import StopSwitch
@@ -276,7 +276,7 @@ async def test_a_bug_in_one_run_is_that_runs_result(here: Path, monkeypatch: pyt
             raise ZeroDivisionError("a bug")
         return make_plan(document, job)
 
-    monkeypatch.setattr("nbrun.core.preparation.make_plan", plan)
+    monkeypatch.setattr("nbrun.core.planning.preparation.make_plan", plan)
     result = await nbrun.run_many_async(["a.ipynb", "b.ipynb"], in_place=True)
     assert [int(run.exit_code) for run in result.runs] == [ExitCode.BUG, ExitCode.OK]
     assert result.runs[0].problem is not None
@@ -292,7 +292,7 @@ async def test_a_bug_at_the_end_of_a_run_is_told_with_its_rescue_file(
     def finish(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("nbrun.core.recording.Recording.finish", finish)
+    monkeypatch.setattr("nbrun.core.execution.write_back.Recording.finish", finish)
     result = await nbrun.run_many_async(["a.ipynb"])
     [rescued] = here.glob("a.rescued-*.ipynb")
     assert printed(rescued) == "ran\n"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.core.codec import Subprotocol, decode
-from nbrun.core.effects import Effects
 from nbrun.core.events import Stage
-from nbrun.core.execution import Execution
-from nbrun.core.messages import Message
+from nbrun.core.execution.effects import Effects
+from nbrun.core.execution.machine import Execution
+from nbrun.core.protocol.codec import Subprotocol, decode
+from nbrun.core.protocol.messages import Message
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable
 from nbrun.jupyter.retry import SAVE

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nbrun import plugins
-from nbrun.core.literals_base import LiteralWriter
+from nbrun.core.parameters.literals.base import LiteralWriter
 from nbrun.errors import UsageError
 
 

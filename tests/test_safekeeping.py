@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.core.cells import CellExecution
+from nbrun.core.delivery.loss_detection import Cause, Incomplete
 from nbrun.core.events import Stage
-from nbrun.core.execution import Execution
-from nbrun.core.integrity import Cause, Incomplete
-from nbrun.core.outputs import OutputArea
-from nbrun.core.recording import Recording
+from nbrun.core.execution.cell import CellExecution
+from nbrun.core.execution.machine import Execution
+from nbrun.core.execution.write_back import Recording
+from nbrun.core.outputs.area import OutputArea
 from nbrun.core.results import NotebookResult, Outcome
 from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.exchange import Patience
@@ -264,14 +264,14 @@ async def test_a_bug_in_the_save_leaves_a_rescue_file(
 
 
 STEPS = {
-    "giving the results": "nbrun.core.execution.Execution.results",
+    "giving the results": "nbrun.core.execution.machine.Execution.results",
     "weighing the losses": "nbrun.safekeeping.ending_with_losses",
     "making the result": "nbrun.pipeline.recordable",
-    "recording": "nbrun.core.recording.Recording.finish",
-    "marking cells": "nbrun.core.document.Document.mark",
-    "keeping widgets": "nbrun.core.document.Document.set_widgets",
-    "marking the run": "nbrun.core.document.Document.mark_run",
-    "limiting the save": "nbrun.core.document.Document.size",
+    "recording": "nbrun.core.execution.write_back.Recording.finish",
+    "marking cells": "nbrun.core.notebook.document.Document.mark",
+    "keeping widgets": "nbrun.core.notebook.document.Document.set_widgets",
+    "marking the run": "nbrun.core.notebook.document.Document.mark_run",
+    "limiting the save": "nbrun.core.notebook.document.Document.size",
 }
 """What is done between the last cell and the save, and a function of ours that has part in it."""
 
@@ -354,7 +354,7 @@ async def test_a_bug_in_the_masking_lets_no_secret_into_the_rescue_file(
     write_notebook(file, notebook(pieces, "print('ran', flush=True)\nimport time; time.sleep(1)"))
     async with live_run("nb.ipynb", secrets={"PASS": SECRET}, **options) as run:
         await run.watch.printed("ran")
-        monkeypatch.setattr("nbrun.core.masking.Mask.value", raise_a_bug)
+        monkeypatch.setattr("nbrun.core.outputs.masking.Mask.value", raise_a_bug)
         with pytest.raises(ZeroDivisionError):
             await asyncio.wait_for(asyncio.shield(run.task), LIMIT)
     [rescued] = here.glob("*.rescued-*")

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import click
 
 from nbrun.cli.parameters import Duration
-from nbrun.core.batch_words import Cause, Order, Shard
-from nbrun.core.matrix import read_axes
-from nbrun.core.sizes import parse_count
+from nbrun.core.batch.matrix import read_axes
+from nbrun.core.batch.terms import Cause, Order, Shard
+from nbrun.core.formats.sizes import parse_count
 from nbrun.errors import UsageError
 from nbrun.writable import is_folder, is_there
 
@@ -131,7 +131,7 @@ def read_batch_options(given: Mapping[str, Any], matrix: Mapping[str, Sequence[A
 
 def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
     """Tell whether the call names one notebook, to be run once."""
-    from nbrun.core.patterns import is_glob
+    from nbrun.core.formats.globs import is_glob
 
     if len(notebooks) != 1 or given["matrix"]:
         return False
@@ -145,7 +145,7 @@ def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
 
 def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
     """Tell whether the one run needs nothing that only a batch has."""
-    from nbrun.core.templates import is_template
+    from nbrun.core.batch.output_paths import is_template
 
     special = ("cache", "shard", "changed_since", "retries", "exclude", "no_cache_read", "prepare_only")
     return not (overrides or is_template(given["output"] or "") or any(given[name] for name in special))

@@ -7,8 +7,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from nbrun.core.destinations import MATRIX, SETTINGS, refuse_contradiction, refuse_unreachable, require_choice
-from nbrun.core.templates import is_template
+from nbrun.core.batch.output_paths import is_template
+from nbrun.core.planning.destinations import MATRIX, SETTINGS, refuse_contradiction, refuse_unreachable, require_choice
 from nbrun.errors import UsageError
 
 CHOICES = {"output": "--output", "no_save": "--no-save", "in_place": "--in-place"}
@@ -103,7 +103,7 @@ class Paths:
 
     def output_of_batch(self) -> Any:
         """Return the output as :func:`nbrun.run_many` takes it: that of a single run is exactly the file."""
-        from nbrun.core.templates import Template
+        from nbrun.core.batch.output_paths import Template
 
         output = self._given["output"]
         if output is None:
@@ -113,7 +113,7 @@ class Paths:
         return output if self._notebook is None else Template.exactly(output)
 
     def _filled(self, option: str, path: str, parameters: Mapping[str, Any], *, late: str = "") -> str | None:
-        from nbrun.core.templates import Fields, Template, template_of_all
+        from nbrun.core.batch.output_paths import Fields, Template, template_of_all
         from nbrun.places import tree_path
 
         if self._notebook is None:
@@ -128,7 +128,7 @@ class Paths:
     def _now(self) -> Any:
         from datetime import datetime
 
-        from nbrun.core.templates import Stamp
+        from nbrun.core.batch.output_paths import Stamp
 
         self._stamp = self._stamp or Stamp(datetime.now().astimezone(), os.urandom(4).hex())
         return self._stamp

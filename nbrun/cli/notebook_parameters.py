@@ -156,7 +156,7 @@ def _name(name: str, text: str, option: str) -> str:
 
 def _announce(secrets: dict[str, str]) -> None:
     """Tell GitHub what to mask, a line at a time; it reads both streams, and standard output is for data."""
-    from nbrun.core.masking import lines_to_mask
+    from nbrun.core.outputs.masking import lines_to_mask
 
     for secret in secrets.values():
         for line in lines_to_mask(secret):

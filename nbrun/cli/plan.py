@@ -9,8 +9,8 @@ import click
 
 from nbrun.cli.notebook_parameters import parameter_options, read_parameters
 from nbrun.cli.parameters import Duration, find_password, find_token, server_options
-from nbrun.core.destinations import refuse_unreachable, require_choice
-from nbrun.core.safe_text import safe_json
+from nbrun.core.formats.safe_text import safe_json
+from nbrun.core.planning.destinations import refuse_unreachable, require_choice
 from nbrun.lean_imports import put_off_imports
 
 
@@ -50,7 +50,7 @@ def show_plan(notebook: str, given: dict[str, Any], *, as_json: bool = False) ->
 def _preview(notebook: str, given: dict[str, Any]) -> Any:
     # What this needs is imported here, so that a wrong call is answered at once.
     put_off_imports()
-    from nbrun.core.job import Job, Limits
+    from nbrun.core.planning.job import Job, Limits
     from nbrun.jupyter.endpoint import Endpoint
     from nbrun.jupyter.http import HttpOptions
     from nbrun.preview import preview_local, preview_on_server
@@ -78,7 +78,7 @@ def _preview(notebook: str, given: dict[str, Any]) -> Any:
 
 
 def _lines(preview: Any) -> Iterator[str]:
-    from nbrun.core.durations import spell_duration
+    from nbrun.core.formats.durations import spell_duration
 
     yield f"notebook    {preview.notebook}"
     yield f"kernel      {preview.kernel or 'none that is named'} ({preview.language or 'language not known'})"
@@ -108,7 +108,7 @@ def _parameter_line(parameter: dict[str, Any]) -> str:
 
 
 def _cell_line(cell: dict[str, Any]) -> str:
-    from nbrun.core.durations import spell_duration
+    from nbrun.core.formats.durations import spell_duration
 
     lines = [line for line in cell["source"].splitlines() if line.strip()]
     notes = ["sets the parameters"] if cell["injected"] else []

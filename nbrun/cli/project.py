@@ -10,8 +10,8 @@ import click
 from nbrun.cli.notebook_parameters import read_parameters
 from nbrun.cli.run import command, run_options
 from nbrun.cli.settings import current_project, overrides_for
-from nbrun.core.batch_words import Override
-from nbrun.core.patterns import Patterns
+from nbrun.core.batch.terms import Override
+from nbrun.core.formats.globs import Patterns
 from nbrun.errors import UsageError
 from nbrun.many import options_of_one
 

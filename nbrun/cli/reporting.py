@@ -185,7 +185,7 @@ class Reports:
 def _mask_of(given: dict[str, Any]) -> Callable[[str], str]:
     if not given.get("secrets"):
         return str
-    from nbrun.core.masking import Mask
+    from nbrun.core.outputs.masking import Mask
 
     return Mask(given["secrets"].values()).text
 

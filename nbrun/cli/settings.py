@@ -20,8 +20,8 @@ from nbrun.cli.batching import Jobs
 from nbrun.cli.destinations import CHOICES
 from nbrun.cli.parameters import Duration, Size
 from nbrun.cli.speed import Depth
-from nbrun.core.batch_words import Override
-from nbrun.core.parameter_limits import check_values, read_toml
+from nbrun.core.batch.terms import Override
+from nbrun.core.parameters.limits import check_values, read_toml
 from nbrun.core.settings import JobSetting, Kind, Option, Settings, Wrong, line_of, read_settings
 from nbrun.errors import UsageError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nbrun.cli.batching import is_plain, is_single
 from nbrun.cli.standard_streams import closed, read_whole, write_whole
-from nbrun.core.safe_text import safe_json
+from nbrun.core.formats.safe_text import safe_json
 from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import is_on_runner
 from nbrun.writable import is_file, is_folder, is_there

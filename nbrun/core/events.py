@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from nbrun.core.bundles import Output
+from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.results import BatchResult, CellResult, NotebookResult
 
 

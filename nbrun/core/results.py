@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from nbrun.core.integrity import Incomplete
-from nbrun.core.outputlimit import Truncated
+from nbrun.core.delivery.loss_detection import Incomplete
+from nbrun.core.outputs.limit import Truncated
 from nbrun.errors import ExitCode, NbrunError
 
 

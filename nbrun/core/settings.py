@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
-from nbrun.core.durations import parse_duration
-from nbrun.core.parameter_limits import shown_value
+from nbrun.core.formats.durations import parse_duration
+from nbrun.core.parameters.limits import shown_value
 
 LARGEST_INTEGER = 10**9
 Path = tuple[str | int, ...]

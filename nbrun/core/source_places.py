@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nbrun.core.tracebacks import plain
+from nbrun.core.formats.tracebacks import plain
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|,', re.DOTALL)
 

@@ -1,12 +1,13 @@
 """How many cells may be on their way to a kernel at a time.
 
-Cells that are sent ahead hide the way to the server and back. Only a kernel with the guard of :mod:`nbrun.core.guard`
+Cells that are sent ahead hide the way to the server and back. Only a kernel with the guard of
+:mod:`nbrun.core.execution.guard`
 gets them, so that what runs, and what does not, is the same as when each reply is waited for.
 """
 
 from collections.abc import Callable
 
-from nbrun.core.plan import Plan
+from nbrun.core.planning.plan import Plan
 from nbrun.jupyter.server import RunningKernel
 
 NEAR = 0.01

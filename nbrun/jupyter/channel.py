@@ -26,9 +26,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
-from nbrun.core.codec import V1_SUBPROTOCOL, Subprotocol, decode, encode
-from nbrun.core.messages import Message
-from nbrun.core.sizes import spell_size
+from nbrun.core.formats.sizes import spell_size
+from nbrun.core.protocol.codec import V1_SUBPROTOCOL, Subprotocol, decode, encode
+from nbrun.core.protocol.messages import Message
 from nbrun.errors import (
     AccessDenied,
     BadFrame,

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from nbrun.core.notebook_body import NotebookBody
+from nbrun.core.notebook.encoder import NotebookBody
 from nbrun.errors import NotAJupyterServer, NotANotebook, NotFound, RequestRefused, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import api_path, contents_path
 from nbrun.jupyter.exchange import LONG, Body, Fields, rows_of

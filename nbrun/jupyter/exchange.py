@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from nbrun.core import jsontext
-from nbrun.core.notebook_body import Piece
+from nbrun.core.formats import json_text
+from nbrun.core.notebook.encoder import Piece
 from nbrun.errors import BadFrame, NotAJupyterServer
 
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -94,7 +94,7 @@ class Answer:
             title = _TITLE.search(self.body[:100_000])
             return _shortened(html.unescape(title[1].decode("utf-8", "replace"))) if title else ""
         try:
-            value = jsontext.loads(self.body)
+            value = json_text.loads(self.body)
         except BadFrame:  # servers send plain text under a JSON content type
             return _shortened(self.body[:2000].decode("utf-8", "replace"))
         if isinstance(value, dict):
@@ -104,7 +104,7 @@ class Answer:
     def json(self) -> Any:
         """Give the body as JSON, NaN and infinities turned to null; raises :class:`NotAJupyterServer`."""
         try:
-            return jsontext.loads(self.body)
+            return json_text.loads(self.body)
         except BadFrame as error:
             raise NotAJupyterServer(f"{self.where}: the answer of {len(self.body)} bytes is {error}") from None
 

@@ -23,8 +23,8 @@ from typing import Any, Self
 
 import httpx
 
-from nbrun.core import jsontext
-from nbrun.core.sizes import MAX_FRAME, MAX_RESPONSE, spell_size
+from nbrun.core.formats import json_text
+from nbrun.core.formats.sizes import MAX_FRAME, MAX_RESPONSE, spell_size
 from nbrun.errors import NbrunError, NotAJupyterServer, ResponseTooLarge, ServerUnreachable, TooLarge, UsageError
 from nbrun.jupyter.auth import Auth
 from nbrun.jupyter.endpoint import Endpoint
@@ -388,7 +388,7 @@ async def _slices(body: Body) -> AsyncIterator[bytes]:
 def json_bytes(value: Any) -> bytes:
     """Write `value` as JSON; raises :class:`UsageError` for what JSON cannot hold."""
     try:
-        return jsontext.dumps(value)
+        return json_text.dumps(value)
     except (TypeError, RecursionError) as error:
         raise UsageError(f"this value cannot be written as JSON: {error}") from None
 

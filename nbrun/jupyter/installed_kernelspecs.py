@@ -10,7 +10,7 @@ from typing import Any
 
 from jupyter_core.paths import jupyter_path
 
-from nbrun.core.jsontext import loads
+from nbrun.core.formats.json_text import loads
 from nbrun.errors import BadFrame
 from nbrun.jupyter.exchange import Fields
 from nbrun.jupyter.kernelspecs import NATIVE, KernelSpec, KernelSpecs

@@ -6,11 +6,11 @@ Only messages are changed. Before anything else that may end the run, what was h
 from collections.abc import Iterable
 from typing import Any, Self
 
-from nbrun.core import unsent
-from nbrun.core.introduction import KernelInfo
-from nbrun.core.masking import MaskedMessages
-from nbrun.core.messages import Message, Requests
-from nbrun.core.resending import ResentMessages
+from nbrun.core.delivery import unsent
+from nbrun.core.delivery.retransmission import ResentMessages
+from nbrun.core.outputs.masking import MaskedMessages
+from nbrun.core.protocol.handshake import KernelInfo
+from nbrun.core.protocol.messages import Message, Requests
 from nbrun.jupyter.channel import Cut, Lost, Restored
 
 DRAIN_DELAY = 60.0

@@ -1,7 +1,7 @@
 """A kernel as a frontend has it: it is asked things, and runs cells.
 
-:meth:`Kernel.run` is the driver of the state machine in :mod:`nbrun.core.execution`: it feeds it what arrives and
-the time, and carries out the effects. Requests to the server that an effect needs go beside the reading, so that no
+:meth:`Kernel.run` is the driver of the state machine in :mod:`nbrun.core.execution.machine`: it feeds it what arrives
+and the time, and carries out the effects. Requests to the server that an effect needs go beside the reading, so that no
 output waits for them; what they find comes back as one more arrival.
 """
 
@@ -12,13 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from nbrun.core import guard
-from nbrun.core.codec import Subprotocol
-from nbrun.core.effects import Effects, InterruptKernel, ProbeKernel, Send
-from nbrun.core.endings import GONE
-from nbrun.core.execution import Execution
-from nbrun.core.introduction import Introduction, KernelInfo
-from nbrun.core.messages import Message, Requests
+from nbrun.core.execution import guard
+from nbrun.core.execution.effects import Effects, InterruptKernel, ProbeKernel, Send
+from nbrun.core.execution.machine import Execution
+from nbrun.core.execution.outcomes import GONE
+from nbrun.core.protocol.codec import Subprotocol
+from nbrun.core.protocol.handshake import Introduction, KernelInfo
+from nbrun.core.protocol.messages import Message, Requests
 from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerRestarted, ServerUnreachable
 from nbrun.jupyter.channel import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
 from nbrun.jupyter.http import Http
@@ -113,7 +113,8 @@ class Kernel:
         return await self._channel.round_trip(limit)
 
     async def install_guard(self, limit: float = 10.0) -> float | None:
-        """Leave the guard of :mod:`nbrun.core.guard` in the kernel; gives the seconds that this took, there and back.
+        """Leave the guard of :mod:`nbrun.core.execution.guard` in the kernel; gives the seconds that this took, there
+        and back.
 
         None where the kernel has no use for it, where a server lets its requests not through, or where that is not
         known within `limit` seconds. Raises :class:`NbrunError` when the connection is lost.

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from nbrun.core.jsontext import as_object
-from nbrun.core.notebook_text import notebook_pieces
+from nbrun.core.formats.json_text import as_object
+from nbrun.core.notebook.file_format import notebook_pieces
 from nbrun.jupyter.contents import ContentsModel
 
 _MTIME_MARGIN = timedelta(milliseconds=500)

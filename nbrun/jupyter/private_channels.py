@@ -1,8 +1,8 @@
 """The private server's websockets: a kernel's messages go through as they are, many at a time, and start at once.
 
 Its one idea: what the stock connection does for a browser is not done twice. That outputs are being delivered, nbrun
-finds out itself (:mod:`nbrun.core.introduction`); rates are not limited; nothing of a message is looked at, so nothing
-of it is parsed. What is left is to copy the frames of ZeroMQ into frames of the websocket.
+finds out itself (:mod:`nbrun.core.protocol.handshake`); rates are not limited; nothing of a message is looked at, so
+nothing of it is parsed. What is left is to copy the frames of ZeroMQ into frames of the websocket.
 """
 
 import asyncio
@@ -16,7 +16,9 @@ from tornado.websocket import WebSocketClosedError
 from zmq.constants import Flag
 from zmq.error import Again
 
-V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"  # nbrun.core.codec has it too, and imports more than one name
+V1_SUBPROTOCOL = (
+    "v1.kernel.websocket.jupyter.org"  # nbrun.core.protocol.codec has it too, and imports more than one name
+)
 
 MOST_AT_ONCE = 256
 """Messages that are passed on before the event loop gets its turn."""

@@ -21,7 +21,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 from nbformat.sign import NotebookNotary
 from tornado.web import HTTPError
 
-from nbrun.core.images import Images
+from nbrun.core.notebook.images import Images
 from nbrun.jupyter.private_files import copy_whole, original_of, rewriting
 from nbrun.local_files import mode_of
 

@@ -37,7 +37,7 @@ from traitlets.config import Config
 from zmq.asyncio import Context
 from zmq.constants import SocketOption
 
-from nbrun.core.unsent import REMEMBER
+from nbrun.core.delivery.unsent import REMEMBER
 from nbrun.jupyter.forked_kernels import ForkingProvisioner, Zygote, may_be_forked
 from nbrun.jupyter.lifeline import Lifeline, Ready, ServerSettings
 from nbrun.jupyter.private_channels import PrivateConnection
@@ -121,7 +121,7 @@ pdb would ask for input. Nor does it see that pytest runs it, if so: it would no
 its end the control thread, which has just handled the request to shut down, flushes through the iopub thread. ipykernel
 stops that first, one time in four too early, and then waits for the other one until it is terminated, 2.5 s later; here
 the control thread ends before. And its session remembers which numbers it took and sent nothing with
-(:mod:`nbrun.core.unsent`). Nothing of this is left in the kernel's namespace.
+(:mod:`nbrun.core.delivery.unsent`). Nothing of this is left in the kernel's namespace.
 
 Before each cell it forgets the last traceback. For a cell with ``await``, ipykernel keeps that of an earlier cell: an
 ExceptionGroup would be reported with it, a cell that passes could be reported as failed, and in the first cell the

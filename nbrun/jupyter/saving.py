@@ -21,11 +21,11 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from nbrun.core import jsontext
-from nbrun.core.document import Document
-from nbrun.core.merging import fingerprints, merge
-from nbrun.core.unreadable import why_unreadable
-from nbrun.core.validation import complaint_of
+from nbrun.core.formats import json_text
+from nbrun.core.notebook.document import Document
+from nbrun.core.notebook.merge import fingerprints, merge
+from nbrun.core.notebook.unreadable import why_unreadable
+from nbrun.core.notebook.validation import complaint_of
 from nbrun.errors import (
     NbrunError,
     NoSuchNotebook,
@@ -291,7 +291,7 @@ class ServerNotebook:
             model = await self._file.look()
             try:
                 text = await self._contents.text(self._file.path)
-                theirs = Document(jsontext.loads(text))
+                theirs = Document(json_text.loads(text))
             except (ServerError, NotANotebook):  # it may be being saved, by halves on disk
                 continue
             if model is not None and is_of(text, model):

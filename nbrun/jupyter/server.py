@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from nbrun.core.introduction import KernelInfo
+from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.errors import (
     AccessDenied,
     KernelError,

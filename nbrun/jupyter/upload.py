@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nbrun.core import jsontext
-from nbrun.core.document import Document
-from nbrun.core.merging import Merged, fingerprints, merge
+from nbrun.core.formats import json_text
+from nbrun.core.notebook.document import Document
+from nbrun.core.notebook.merge import Merged, fingerprints, merge
 from nbrun.errors import BadFrame, NbrunError, NotANotebook, NotFound, UsageError
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, kernel_path
 from nbrun.jupyter.retry import RetryPolicy
@@ -138,7 +138,7 @@ class UploadedNotebook:
 
     def _merged(self, text: str, content: Mapping[str, Any]) -> Merged | None:
         try:
-            return merge(Document(jsontext.loads(text)), content, self._known)
+            return merge(Document(json_text.loads(text)), content, self._known)
         except (BadFrame, NotANotebook):
             return None
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from nbrun.core import jsontext
-from nbrun.core.merging import fingerprints
+from nbrun.core.formats import json_text
+from nbrun.core.notebook.merge import fingerprints
 from nbrun.errors import BadFrame, NbrunError, NotFound, RequestRefused, ServerUnreachable
 from nbrun.jupyter.contents import Contents, ContentsModel, Saved
 from nbrun.jupyter.looks import bears_mark_of, differ, digest, undone, written_since
@@ -139,7 +139,7 @@ class WatchedFile:
         if undone(before, after):
             return Fate.UNDONE
         try:
-            found = jsontext.loads(await self._contents.text(self.path)) if ours.hash else None
+            found = json_text.loads(await self._contents.text(self.path)) if ours.hash else None
         except (NbrunError, BadFrame):
             found = None
         if found is None:  # no notebook as JSON, as which servers can keep them, too

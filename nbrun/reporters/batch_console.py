@@ -17,8 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from nbrun.core.durations import spell_duration
-from nbrun.core.estimate import time_left
+from nbrun.core.batch.estimate import time_left
 from nbrun.core.events import (
     BatchFinished,
     BatchStarted,
@@ -31,6 +30,7 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
+from nbrun.core.formats.durations import spell_duration
 from nbrun.core.results import BatchResult, NotebookResult, Outcome
 from nbrun.reporters import wording
 from nbrun.reporters.outputlog import OutputLog

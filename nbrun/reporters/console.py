@@ -13,7 +13,6 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from nbrun.core.durations import spell_duration
 from nbrun.core.events import (
     BatchFinished,
     BatchStarted,
@@ -26,6 +25,7 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
+from nbrun.core.formats.durations import spell_duration
 from nbrun.core.results import CellResult, NotebookResult
 from nbrun.reporters import wording
 from nbrun.reporters.batch_console import HEARTBEAT, STYLES, TRACEBACK, BatchConsole

@@ -22,9 +22,9 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
+from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import NotebookResult, Outcome, with_lost_reports
 from nbrun.core.source_places import CellPlace, cell_places, file_line
-from nbrun.core.tracebacks import plain
 from nbrun.reporters import wording
 from nbrun.reporters.github_commands import assignments, command
 from nbrun.reporters.github_summary import LIMIT, summary

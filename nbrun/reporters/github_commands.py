@@ -6,7 +6,7 @@ Commands are nbrun's own. What they say comes out of notebooks, so it is cleaned
 import secrets
 from collections.abc import Mapping
 
-from nbrun.core.safe_text import safe_text
+from nbrun.core.formats.safe_text import safe_text
 
 
 def command(name: str, message: str = "", /, **properties: object) -> str:

@@ -6,9 +6,9 @@ first, then failures as long as there is room, then the slowest cells; what had 
 
 from collections.abc import Iterator, Sequence
 
-from nbrun.core.durations import spell_duration
+from nbrun.core.formats.durations import spell_duration
+from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, NotebookResult, Outcome
-from nbrun.core.tracebacks import plain
 from nbrun.reporters import wording
 from nbrun.reporters.record import Fault, Record, RunRecord, fault_of, is_fault
 

@@ -18,11 +18,11 @@ from pathlib import Path, PurePath
 from typing import Any, Self
 from urllib.parse import quote
 
-from nbrun.core.durations import spell_duration
 from nbrun.core.events import CellFinished, Event, RunFinished, StageEntered, Warned
-from nbrun.core.jsontext import dumps
+from nbrun.core.formats.durations import spell_duration
+from nbrun.core.formats.json_text import dumps
+from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import DELIVERED, NotebookResult, Outcome
-from nbrun.core.tracebacks import plain
 from nbrun.reporters import wording
 from nbrun.reporters.record import Record, RunRecord, fault_of
 

@@ -37,7 +37,7 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from nbrun.core.notebook_text import read_notebook
+from nbrun.core.notebook.file_format import read_notebook
 from nbrun.reporters.html_cleaning import clean
 from nbrun.reporters.html_scripts import Live, take_scripts
 from nbrun.reporters.safe_stream import binary, protect_standard_streams

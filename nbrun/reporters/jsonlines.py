@@ -24,9 +24,9 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
-from nbrun.core.jsontext import dumps
+from nbrun.core.formats.json_text import dumps
+from nbrun.core.formats.safe_text import safe_json
 from nbrun.core.results import with_lost_reports
-from nbrun.core.safe_text import safe_json
 from nbrun.reporters.safe_stream import binary, may_be_shown, own_stream
 from nbrun.version import __version__
 

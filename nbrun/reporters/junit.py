@@ -9,8 +9,8 @@ import xml.etree.ElementTree as ET
 from pathlib import Path, PurePath
 
 from nbrun.core.events import BatchStarted, CellFinished, CellStarted, Event, OutputArrived, RunFinished
+from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
-from nbrun.core.tracebacks import plain
 from nbrun.reporters.outputlog import OutputLog
 from nbrun.reporters.record import Record, RunRecord, fails, is_fault
 

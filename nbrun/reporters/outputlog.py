@@ -6,8 +6,8 @@ when its line ends or when its cell does. Each line names its cell.
 
 from collections.abc import Callable
 
-from nbrun.core.bundles import Output
-from nbrun.core.streamtext import StreamText
+from nbrun.core.outputs.mimebundle import Output
+from nbrun.core.outputs.stream import StreamText
 from nbrun.reporters.wording import output_text
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nbrun.core.events import BatchFinished, BatchStarted, CellStarted, Event, RunFinished
+from nbrun.core.formats.tracebacks import LONGEST, excerpt, failing_line, plain, trimmed
 from nbrun.core.results import BatchResult, CellResult, NotebookResult
-from nbrun.core.tracebacks import LONGEST, excerpt, failing_line, plain, trimmed
 
 _POINTS = re.compile(r"-|[\s|]*[\^~]+$")
 """Lines that mark a line of source, or a part of it."""

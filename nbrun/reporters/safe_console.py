@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from nbrun.core.safe_text import without_controls
+from nbrun.core.formats.safe_text import without_controls
 from nbrun.reporters.safe_stream import SafeStream
 from nbrun.reporters.wording import wrapped
 

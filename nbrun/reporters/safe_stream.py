@@ -1,7 +1,8 @@
 """Where text leaves nbrun: the standard streams, as streams that pass on only text.
 
 Everything that is printed, whoever prints it (click, rich, Python's warnings and tracebacks), goes through
-:func:`nbrun.core.safe_text.safe_text` as it goes out: nothing can change it afterwards. Three things go past it: the
+:func:`nbrun.core.formats.safe_text.safe_text` as it goes out: nothing can change it afterwards. Three things go past
+it: the
 commands that nbrun itself gives to a CI runner, the binary output that was asked for (a notebook, JSON, the streams of
 cells), and on a terminal the cursor movements of rich's live display.
 """
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from nbrun.core.safe_text import without_commands, without_controls
+from nbrun.core.formats.safe_text import without_commands, without_controls
 
 _MOVEMENT = re.compile(r"(\r|\x1b\[\d*A|\x1b\[2K|\x1b\[\?25[lh])")
 """What rich's live display writes besides text."""

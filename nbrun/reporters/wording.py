@@ -3,8 +3,8 @@
 import textwrap
 from collections.abc import Mapping
 
-from nbrun.core.bundles import Output
-from nbrun.core.durations import spell_duration
+from nbrun.core.formats.durations import spell_duration
+from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 
 _SAID = {

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nbrun.core.effects import Effect, Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.events import Event
-from nbrun.core.execution import Execution
-from nbrun.core.messages import Channel, Message, Requests
-from nbrun.core.plan import Action, CellPlan, Plan
+from nbrun.core.execution.effects import Effect, Effects, InterruptKernel, ProbeKernel, Send
+from nbrun.core.execution.machine import Execution
+from nbrun.core.planning.plan import Action, CellPlan, Plan
+from nbrun.core.protocol.messages import Channel, Message, Requests
 from nbrun.core.results import CellOutcome, Outcome
 
 OURS = "our-session"

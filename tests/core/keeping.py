@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from nbrun.core import keeper
-from nbrun.core.messages import Channel, Message
+from nbrun.core.delivery import replay_buffer
+from nbrun.core.protocol.messages import Channel, Message
 from tests.core.conversation import KERNEL, OURS
 
 
@@ -25,7 +25,10 @@ class KeptKernel:
     """Numbers and keeps what it sends; `room`, `portion` and `last_replies` are the keeper's."""
 
     def __init__(
-        self, room: int = keeper.ROOM, portion: int = keeper.PORTION, last_replies: int = keeper.REPLIES
+        self,
+        room: int = replay_buffer.ROOM,
+        portion: int = replay_buffer.PORTION,
+        last_replies: int = replay_buffer.REPLIES,
     ) -> None:
         self.said: list[Message] = []
         """All of its output, in the order in which it was sent."""
@@ -42,7 +45,7 @@ class KeptKernel:
         self.iopub_thread = SimpleNamespace(_really_send=self._put, schedule=lambda work: work())
         self.control_handlers: dict[str, Any] = {}
         names = {"kernel": self, "room": room, "portion": portion, "last_replies": last_replies}
-        exec(keeper._SOURCE, names)
+        exec(replay_buffer._SOURCE, names)
 
     # What it does --------------------------------------------------------------------------------------------------
 

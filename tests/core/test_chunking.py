@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.codec import Subprotocol, decode, encode
-from nbrun.core.document import Document
+from nbrun.core.notebook.document import Document
+from nbrun.core.protocol.codec import Subprotocol, decode, encode
 from tests.core.properties import QUICK
 from tests.support.transcripts import Line, Played, Transcript, message_as_json, message_from_json
 

@@ -12,7 +12,7 @@ import pytest
 
 import nbrun
 from nbrun.core.events import CellStarted, Event, Journal
-from nbrun.core.job import Job
+from nbrun.core.planning.job import Job
 from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.retry import RECONNECT

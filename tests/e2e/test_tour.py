@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.core.messages import Channel, Message
+from nbrun.core.protocol.messages import Channel, Message
 from nbrun.errors import AccessDenied, NotFound, ServerUnreachable
 from nbrun.jupyter.retry import ONCE
 from tests.support.servers import jupyter_server

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from nbrun.core.literals import writer_for
-from nbrun.core.literals_base import LiteralWriter, NoLiteral, recordable
+from nbrun.core.parameters.literals.base import LiteralWriter, NoLiteral, recordable
+from nbrun.core.parameters.literals.registry import writer_for
 from nbrun.errors import ExitCode
 from tests.e2e.test_kernels import in_language
 from tests.support.kernelspecs import KERNELS, jupyter_path

@@ -9,7 +9,7 @@ from typing import Any
 import nbformat
 
 import nbrun
-from nbrun.core.widgets import STATE_MIME, VIEW_MIME
+from nbrun.core.outputs.widgets import STATE_MIME, VIEW_MIME
 from tests.support.notebooks import notebook, outputs_of, read_notebook, write_notebook
 
 SLIDER = "import ipywidgets as w\nslider = w.IntSlider(value=7, max=9)\nslider.value = 8\nslider"

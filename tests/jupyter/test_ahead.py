@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from nbrun.core import guard
-from nbrun.core.introduction import KernelInfo
-from nbrun.core.messages import Message
-from nbrun.core.plan import Action, CellPlan, Plan
+from nbrun.core.execution import guard
+from nbrun.core.planning.plan import Action, CellPlan, Plan
+from nbrun.core.protocol.handshake import KernelInfo
+from nbrun.core.protocol.messages import Message
 from nbrun.jupyter import ahead
 from nbrun.jupyter.ahead import FAR_DEPTH, find_depth
 from nbrun.jupyter.client import Client

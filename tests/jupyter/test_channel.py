@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.codec import Subprotocol
-from nbrun.core.messages import Message, Requests
+from nbrun.core.protocol.codec import Subprotocol
+from nbrun.core.protocol.messages import Message, Requests
 from nbrun.errors import (
     AccessDenied,
     KernelStartFailed,

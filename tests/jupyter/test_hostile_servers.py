@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 import nbrun
-from nbrun.core.sizes import MAX_FRAME, parse_size
+from nbrun.core.formats.sizes import MAX_FRAME, parse_size
 from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, RequestRefused, ResponseTooLarge, ServerUnreachable
 from nbrun.jupyter.channel import Lost, open_channel
 from nbrun.jupyter.endpoint import Endpoint

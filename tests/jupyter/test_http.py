@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.notebook_body import NotebookBody
+from nbrun.core.notebook.encoder import NotebookBody
 from nbrun.errors import (
     AccessDenied,
     NbrunError,

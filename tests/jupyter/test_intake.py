@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from nbrun.core import keeper, unsent
-from nbrun.core.introduction import KernelInfo
-from nbrun.core.keeper import RESEND_REPLY
-from nbrun.core.masking import Mask, MaskedMessages
-from nbrun.core.messages import Channel, Message, Requests
-from nbrun.core.resending import ANSWER_LIMIT, CUT_LIMIT, ResentMessages
+from nbrun.core.delivery import replay_buffer, unsent
+from nbrun.core.delivery.replay_buffer import RESEND_REPLY
+from nbrun.core.delivery.retransmission import ANSWER_LIMIT, CUT_LIMIT, ResentMessages
+from nbrun.core.outputs.masking import Mask, MaskedMessages
+from nbrun.core.protocol.handshake import KernelInfo
+from nbrun.core.protocol.messages import Channel, Message, Requests
 from nbrun.errors import ServerUnreachable
 from nbrun.jupyter.channel import Cut, Lost, Restored
 from nbrun.jupyter.intake import DRAIN_DELAY, Intake
@@ -52,7 +52,7 @@ def test_without_anything_to_do_everything_passes() -> None:
 @pytest.mark.parametrize(
     ("implementation", "session", "resends", "remembers", "asked"),
     [
-        ("ipython", KERNEL, True, False, keeper.INSTALL),
+        ("ipython", KERNEL, True, False, replay_buffer.INSTALL),
         ("ipython", None, True, False, unsent.install(Requests(OURS)).content["code"]),
         ("ipython", KERNEL, False, False, unsent.install(Requests(OURS)).content["code"]),
         ("ipython", KERNEL, False, True, None),

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 import psutil
 import pytest
 
-from nbrun.core.codec import Subprotocol
 from nbrun.core.events import CellStarted, Event, OutputArrived
-from nbrun.core.execution import Execution
-from nbrun.core.plan import Action, CellPlan, Plan
+from nbrun.core.execution.machine import Execution
+from nbrun.core.planning.plan import Action, CellPlan, Plan
+from nbrun.core.protocol.codec import Subprotocol
 from nbrun.core.results import CellOutcome, Outcome
 from nbrun.errors import KernelDied, KernelStartFailed, ServerUnreachable
 from nbrun.jupyter.client import Client
@@ -234,7 +234,9 @@ async def test_a_run_that_is_asked_to_stop_interrupts_its_cell(server: RunningSe
 async def test_a_cell_that_awaits_is_interrupted_too(
     server: RunningServer, shared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.core.execution.SIGNAL_GRACE", 20.0)  # also on a busy machine it shall obey, not be left
+    monkeypatch.setattr(
+        "nbrun.core.execution.machine.SIGNAL_GRACE", 20.0
+    )  # also on a busy machine it shall obey, not be left
     began = asyncio.get_running_loop().time()
     async with connected(server, shared) as kernel:
         source = "import asyncio; print('here', flush=True)\nawait asyncio.sleep(60)"
@@ -265,7 +267,7 @@ async def test_a_run_that_is_cancelled_leaves_no_task_behind(server: RunningServ
 async def test_a_probe_finds_a_kernel_that_was_deleted_without_a_word(
     server: RunningServer, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.core.execution.PROBE_EVERY", 0.2)
+    monkeypatch.setattr("nbrun.core.execution.machine.PROBE_EVERY", 0.2)
     async with connected(server, own) as kernel:
         process = await process_of(kernel)
         async with running(kernel, "print('here', flush=True)\nimport time; time.sleep(60)") as run:
@@ -279,7 +281,7 @@ async def test_a_probe_finds_a_kernel_that_was_deleted_without_a_word(
 async def test_probes_that_find_the_kernel_or_nobody_to_ask_change_nothing(
     server: RunningServer, shared: str, wire: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.core.execution.PROBE_EVERY", 0.05)
+    monkeypatch.setattr("nbrun.core.execution.machine.PROBE_EVERY", 0.05)
     async with connected(server, shared, wire.url) as kernel:
         path = f"GET /api/kernels/{shared}"
         wire.answer(403, "GET", f"kernels/{shared}", times=2)

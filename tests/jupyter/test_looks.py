@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from nbrun.core.document import Document
+from nbrun.core.notebook.document import Document
 from nbrun.jupyter.contents import ContentsModel
 from nbrun.jupyter.looks import bears_mark_of, differ, digest, is_of, undone, written_since
 from tests.support.notebooks import code, notebook, stdout

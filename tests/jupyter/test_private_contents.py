@@ -8,7 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from nbrun.core.images import LARGE_TEXT
+from nbrun.core.notebook.images import LARGE_TEXT
 from nbrun.jupyter.private_contents import write_notebook
 
 IMAGE = base64.b64encode(os.urandom(LARGE_TEXT)).decode()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from nbrun.core.events import BatchFinished, BatchStarted, Event
+from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import BatchResult, CellError, CellOutcome, CellResult, Outcome
-from nbrun.core.tracebacks import plain
 from nbrun.reporters.batch_console import HEARTBEAT
 from nbrun.reporters.console import Console
 from nbrun.reporters.safe_console import SafeConsole

@@ -17,8 +17,8 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
+from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
-from nbrun.core.tracebacks import plain
 from nbrun.reporters.batch_console import HEARTBEAT
 from nbrun.reporters.console import Console
 from nbrun.reporters.safe_console import SafeConsole

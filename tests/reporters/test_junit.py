@@ -6,8 +6,8 @@ from pathlib import Path
 
 import xmlschema
 
+from nbrun.core.delivery.loss_detection import Cause, Incomplete
 from nbrun.core.events import Event, RunFinished
-from nbrun.core.integrity import Cause, Incomplete
 from nbrun.core.results import Attempt, CellError, CellOutcome, CellResult, Outcome, Problem
 from nbrun.errors import ExitCode
 from nbrun.reporters import junit as module

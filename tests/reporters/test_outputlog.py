@@ -1,6 +1,6 @@
 """The outputs of cells as lines of a log."""
 
-from nbrun.core.bundles import Output
+from nbrun.core.outputs.mimebundle import Output
 from nbrun.reporters.outputlog import OutputLog
 
 

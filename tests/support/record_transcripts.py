@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nbrun.core.effects import Effects, InterruptKernel, ProbeKernel, Send
-from nbrun.core.execution import Execution
-from nbrun.core.messages import Message
-from nbrun.core.plan import Action, CellPlan, Plan
+from nbrun.core.execution.effects import Effects, InterruptKernel, ProbeKernel, Send
+from nbrun.core.execution.machine import Execution
+from nbrun.core.planning.plan import Action, CellPlan, Plan
+from nbrun.core.protocol.messages import Message
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.kernel import Kernel
 from tests.support.servers import jupyter_server

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nbrun.core.effects import Effect, Effects, InterruptKernel, ProbeKernel, Send
-from nbrun.core.execution import Execution
-from nbrun.core.messages import Message, Requests
-from nbrun.core.plan import Action, CellPlan, Plan
+from nbrun.core.execution.effects import Effect, Effects, InterruptKernel, ProbeKernel, Send
+from nbrun.core.execution.machine import Execution
+from nbrun.core.planning.plan import Action, CellPlan, Plan
+from nbrun.core.protocol.messages import Message, Requests
 
 TRANSCRIPTS = Path(__file__).parents[2] / "fixtures" / "transcripts"
 NEVER = 1000.0

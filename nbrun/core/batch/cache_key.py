@@ -1,0 +1,160 @@
+"""When the results of an earlier run still hold, and how they get into the notebook as it is now; pure.
+
+A run is known by what decides its outputs: the sources of the code cells and the tags that steer them, the
+parameters, the kernel, the files that the notebook declares (``nbrun.depends`` in its metadata), and nbrun's own major
+version. Text cells, titles and ids may change meanwhile: outputs are put back by the order of the code cells.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbrun.core.formats.json_text import as_object, dumps
+from nbrun.core.notebook.document import Cell, Document
+from nbrun.core.outputs.mimebundle import Output
+from nbrun.core.planning.job import Job
+from nbrun.core.planning.plan import RAISES_TAG, SKIP_TAG
+from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome
+
+FORMAT = 2
+"""Of the entries; another number makes all that was kept before unknown."""
+PARAMETERS_TAG = "parameters"
+INJECTED_TAG = "injected-parameters"
+_STEERING = (SKIP_TAG, RAISES_TAG, PARAMETERS_TAG)
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What decides a run's outputs, beside the notebook and the job; ``kernel`` describes it as far as is known.
+
+    ``inputs`` gives the hash of each declared file by its path; ``cwd`` is the kernel's working folder as it is seen
+    from the notebook's.
+    """
+
+    parameters: Mapping[str, Any]
+    kernel: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    version: str
+    cwd: str = "."
+
+
+def declared_inputs(document: Document) -> list[str]:
+    """Give the patterns of the files that a notebook says it reads, relative to its folder."""
+    declared = as_object(document.metadata.get("nbrun")).get("depends")
+    declared = [declared] if isinstance(declared, str) else declared
+    return [pattern for pattern in declared if isinstance(pattern, str)] if isinstance(declared, list) else []
+
+
+def run_hash(document: Document, job: Job, ingredients: Ingredients) -> str:
+    """Give the name under which a run's results are kept: 64 hexadecimal digits."""
+    known = {
+        "format": FORMAT,
+        "version": ingredients.version.split(".")[0],
+        "cells": [[cell["source"], sorted(set(_tags(cell)) & set(_STEERING))] for cell in _written_cells(document)],
+        "parameters": {name: repr(value) for name, value in sorted(ingredients.parameters.items())},
+        "kernel": ingredients.kernel,
+        "inputs": dict(sorted(ingredients.inputs.items())),
+        "options": [job.allow_errors, job.raw_streams, job.report_mode, job.language or "", ingredients.cwd],
+    }
+    return hashlib.sha256(dumps(known)).hexdigest()
+
+
+def kept_outputs(document: Document) -> dict[str, Any]:
+    """Give what is kept of an executed notebook."""
+    kept: list[dict[str, Any]] = []
+    for _, cell in document.code_cells():
+        entry: dict[str, Any] = {name: cell[name] for name in ("outputs", "execution_count")}
+        if _is_injected(cell):
+            entry["injected"] = {name: value for name, value in cell.items() if name != "id"}
+        kept.append(entry)
+    metadata = {
+        name: document.metadata[name]
+        for name in ("kernelspec", "language_info", "widgets")
+        if name in document.metadata
+    }
+    run = as_object(as_object(document.metadata.get("nbrun")).get("run"))
+    return {"format": FORMAT, "run": run, "metadata": metadata, "cells": kept}
+
+
+def kept_results(result: NotebookResult) -> dict[str, Any]:
+    """Give what is kept of what came of it."""
+    return {"kernel": result.kernel, "cells": [cell.as_dict() for cell in result.cells]}
+
+
+def is_worth_keeping(result: NotebookResult) -> bool:
+    """Tell whether the results may stand for later runs: all passed, nothing was lost."""
+    return result.outcome is Outcome.PASSED and not any(cell.incomplete for cell in result.cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came of the run whose outputs were put back: the cells' results, the kernel's name."""
+
+    kernel: str | None
+    cells: Sequence[CellResult] = field(default_factory=tuple)
+
+
+def restore(document: Document, outputs: Mapping[str, Any], results: Mapping[str, Any]) -> Restored | None:
+    """Put kept outputs into a notebook; None, and nothing is changed, where they do not fit."""
+    kept, came_of = outputs.get("cells"), results.get("cells")
+    if outputs.get("format") != FORMAT or not isinstance(kept, list) or not isinstance(came_of, list):
+        return None
+    written = [cell for cell in kept if "injected" not in cell]
+    if len(written) != len(_written_cells(document)) or len(kept) != len(came_of):
+        return None
+    _inject(document, kept)
+    found = []
+    for (index, cell), held, result in zip(document.code_cells(), kept, came_of, strict=True):
+        shown: list[Output] = held["outputs"]
+        cell["outputs"], cell["execution_count"] = shown, held["execution_count"]
+        found.append(_result(index, cell, result))
+        document.mark(index, found[-1].outcome)
+    document.metadata.update(outputs["metadata"])
+    document.mark_run(outputs["run"])
+    return Restored(results["kernel"], found)
+
+
+def _inject(document: Document, kept: Sequence[Mapping[str, Any]]) -> None:
+    """Let the injected cells be those of the kept run, each behind as many written ones as it was there."""
+    document.cells[:] = [cell for cell in document.cells if cell["cell_type"] != "code" or not _is_injected(cell)]
+    places = [index for index, _ in document.code_cells()]
+    before = 0
+    added = 0
+    for held in kept:
+        if "injected" not in held:
+            before += 1
+            continue
+        cell = {**held["injected"]}
+        if document.has_ids:
+            cell["id"] = f"injected-{added + 1}"
+        place = places[before - 1] + 1 if before else (places[0] if places else 0)
+        document.cells.insert(place + added, cell)
+        added += 1
+
+
+def _result(index: int, cell: Cell, held: Mapping[str, Any]) -> CellResult:
+    error = held["error"]
+    return CellResult(
+        index,
+        cell.get("id"),
+        CellOutcome(held["outcome"]),
+        held["execution_count"],
+        held["seconds"],
+        CellError.from_dict(error) if error else None,
+        number=held["number"],
+        allowed=held["allowed"],
+    )
+
+
+def _written_cells(document: Document) -> list[Cell]:
+    return [cell for _, cell in document.code_cells() if not _is_injected(cell)]
+
+
+def _is_injected(cell: Cell) -> bool:
+    return INJECTED_TAG in _tags(cell)
+
+
+def _tags(cell: Cell) -> list[str]:
+    tags = cell["metadata"].get("tags")
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []

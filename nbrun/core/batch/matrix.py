@@ -1,0 +1,66 @@
+"""A matrix of parameters: one run for each combination of values, and the names that tell the runs apart."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from nbrun.core.parameters.limits import read_number, shortened
+from nbrun.errors import UsageError
+
+_WORDS: Mapping[str, Any] = {"None": None, "none": None, "null": None, "True": True, "true": True} | {
+    "False": False,
+    "false": False,
+}
+LONGEST = 10_000
+"""Combinations. More is a slip of the pen."""
+
+
+def typed(text: str) -> Any:
+    """Return the value that a person means by `text`: a number, a truth value, nothing, else the text itself.
+
+    Raises ValueError for a number that would arrive as another one.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    number = read_number(text)
+    return text if number is None else number
+
+
+def read_axes(given: Iterable[str]) -> dict[str, Sequence[Any]]:
+    """Read ``region=EU,US``; raises :class:`UsageError` for what is none, and for a name that comes twice."""
+    axes: dict[str, Sequence[Any]] = {}
+    for text in given:
+        name, equals, values = text.partition("=")
+        name = name.strip()
+        if not equals or not name or not values.strip():
+            raise UsageError(f"--matrix {shortened(text)}: no name with values", hint="Write --matrix region=EU,US")
+        if name in axes:
+            raise UsageError(
+                f"--matrix {shortened(text)}: {name} was given before", hint=f"Put all values of {name} into one."
+            )
+        try:
+            axes[name] = [typed(value.strip()) for value in values.split(",")]
+        except ValueError as error:
+            raise UsageError(f"--matrix {shortened(name)}: {error}", hint="Give it with -r, or in a file.") from None
+    return axes
+
+
+def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Give each combination, the last name's values changing fastest; one that is empty where there are no axes.
+
+    Raises :class:`UsageError` for a name without values, and for more than `LONGEST`.
+    """
+    size = 1
+    for name, values in axes.items():
+        if not values:
+            raise UsageError(f"matrix: {name} has no values")
+        size *= len(values)
+    if size > LONGEST:
+        raise UsageError(f"the matrix makes {size} runs of each notebook; {LONGEST} are the most")
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def run_name(notebook: str, combination: Mapping[str, Any]) -> str:
+    """Give the name of a run: ``report.ipynb [region=EU, year=2025]``."""
+    told = ", ".join(f"{name}={value}" for name, value in combination.items())
+    return f"{notebook} [{told}]" if told else notebook

@@ -1,0 +1,118 @@
+"""How a batch is cut and ordered, when it ends early, and what is tried again; pure."""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from nbrun.core.batch.terms import Cause, Shard
+from nbrun.core.formats.json_text import as_object, dumps
+from nbrun.core.results import CellOutcome, NotebookResult, Outcome
+
+_CAUSES = {
+    Outcome.KERNEL_DIED: Cause.KERNEL,
+    Outcome.SERVER_FAILED: Cause.SERVER,
+    Outcome.FAILED: Cause.CELL,
+    Outcome.TIMED_OUT: Cause.TIMEOUT,
+}
+SERVER_WAIT = 120.0
+_OPEN = (CellOutcome.INTERRUPTED, CellOutcome.NOT_RUN)
+_NOT_EXECUTED = (Outcome.NOT_RUN, Outcome.PREPARED)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a batch goes on: how many at once, after how many failures no more, what is tried again and how often."""
+
+    jobs: int = 1
+    max_failures: int | None = None
+    retries: int = 0
+    retry_on: Collection[Cause] = (Cause.KERNEL, Cause.SERVER)
+    server_wait: float = SERVER_WAIT
+    """Seconds that a lost server is waited for before the next attempt."""
+
+    def tries_again(self, result: NotebookResult, attempt: int) -> bool:
+        """Return whether a run that has come to this in its `attempt`-th try, from 1, is tried again.
+
+        One that was executed to its end and only could not be saved is not: its result is in a rescue file.
+        """
+        if attempt > self.retries or _CAUSES.get(result.outcome) not in self.retry_on:
+            return False
+        return not (result.rescued and result.cells and all(cell.outcome not in _OPEN for cell in result.cells))
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long runs took when they last ran, in seconds, by :func:`run_key`."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """Read a result of ``nbrun run --json`` (of one notebook or of a batch) or what :meth:`as_dict` gives.
+
+        What is neither gives no durations; runs that were cached or not run have none.
+        """
+        content = as_object(value)
+        found = {
+            key: float(number)
+            for key, number in as_object(content.get("durations")).items()
+            if isinstance(number, (int, float)) and number > 0
+        }
+        runs = content.get("runs")
+        for run in map(as_object, runs if isinstance(runs, list) else [content]):
+            took, notebook = run.get("seconds"), run.get("notebook")
+            real = run.get("outcome") not in _NOT_EXECUTED and not run.get("cached")
+            if real and isinstance(notebook, str) and isinstance(took, (int, float)) and took > 0:
+                found[run_key(notebook, as_object(run.get("parameters")))] = float(took)
+        return cls(found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that stands in a file."""
+        return {"durations": {key: round(seconds, 3) for key, seconds in sorted(self.seconds.items())}}
+
+    def updated(self, results: Sequence[NotebookResult]) -> "Durations":
+        """Give the durations with those of `results` that were really run."""
+        taken = {
+            run_key(result.notebook, result.parameters): result.seconds
+            for result in results
+            if result.outcome not in _NOT_EXECUTED and not result.cached and result.seconds > 0
+        }
+        return Durations({**self.seconds, **taken})
+
+
+def run_key(notebook: str, parameters: Mapping[str, Any]) -> str:
+    """Give what tells a run from all others of a project, from one day to the next."""
+    if not parameters:
+        return notebook
+    return f"{notebook} {dumps({name: str(parameters[name]) for name in sorted(parameters)}).decode()}"
+
+
+def slowest_first(keys: Sequence[str], durations: Durations) -> list[int]:
+    """Give the positions in `keys`, the longest runs first; those of which nothing is known may be long, so before."""
+    return sorted(range(len(keys)), key=lambda place: -durations.seconds.get(keys[place], float("inf")))
+
+
+def in_shard(keys: Sequence[str], shard: Shard, durations: Durations) -> list[int]:
+    """Give the positions in `keys` that belong to a shard, in order.
+
+    Each key is in exactly one of all shards, as long as all know the same keys and durations. The longest runs are
+    dealt out first, each to the shard that has least to do; what took nobody knows how long counts as the median.
+    """
+    known = sorted(durations.seconds[key] for key in keys if key in durations.seconds)
+    usual = known[len(known) // 2] if known else 1.0
+    work = [0.0] * shard.total
+    places = sorted(
+        range(len(keys)), key=lambda place: (-durations.seconds.get(keys[place], usual), _hash(keys[place]))
+    )
+    mine = []
+    for place in places:
+        least = min(range(shard.total), key=lambda number: (work[number], number))
+        work[least] += durations.seconds.get(keys[place], usual)
+        if least == shard.number - 1:
+            mine.append(place)
+    return sorted(mine)
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "replace")).digest()

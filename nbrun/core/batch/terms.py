@@ -1,0 +1,57 @@
+"""The words in which a batch is asked for: causes, orders and shards; for the command line, they import little."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from nbrun.core.formats.sizes import parse_count
+from nbrun.errors import UsageError
+
+
+class Cause(StrEnum):
+    """Why a run did not pass, as far as trying again is concerned."""
+
+    KERNEL = "kernel"
+    SERVER = "server"
+    CELL = "cell"
+    TIMEOUT = "timeout"
+
+
+class Order(StrEnum):
+    """In which order notebooks are begun."""
+
+    AS_GIVEN = "as-given"
+    SLOWEST_FIRST = "slowest-first"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The `number`-th of `total` parts, from 1."""
+
+    number: int
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``2/3``; raises :class:`UsageError`."""
+        number, _, total = text.partition("/")
+        part, whole = parse_count(number), parse_count(total)
+        if part is None or whole is None or part > whole:
+            raise UsageError(f"--shard {text[:40]}: no part of a whole", hint="Write --shard 1/3, 2/3 and 3/3.")
+        return cls(part, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What differs for the notebooks that ``match`` names, as patterns of a .gitignore; later ones win.
+
+    The patterns begin at the folder below which the current one is at ``base``. ``options`` are keys of
+    :class:`nbrun.RunOptions`; with ``skip`` the notebooks are left out.
+    """
+
+    match: Sequence[str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    skip: bool = False
+    base: str = ""

@@ -1,0 +1,1 @@
+"""Detect lost kernel messages and request them again."""

@@ -1,0 +1,210 @@
+"""Was every message of a cell seen? Counts what the kernel numbered, and recognises what the server confesses.
+
+Servers drop output in silence: a rate limiter throws away what comes too fast, queues overflow while a server is busy,
+and the reply is ``ok`` all the same. Two things tell of it.
+
+*Numbers* (:mod:`.numbering`). Between the end of one cell and the end of the next every number must come, but for the
+replies to other people's requests, which go to them alone; each of those requests shows itself by its busy and idle on
+iopub, so they can be counted too. A number that is missing is a message that is lost::
+
+    ... 41 idle | 42 busy  43 execute_input  44 stream  (45 46 47 missing)  48 reply  49 idle | 50 busy ...
+
+Where others are unseen or half seen (a server asks a kernel questions of its own around every connection, and its
+asking can swallow an output), few missing numbers prove nothing, but those between a cell's own busy and idle do. The
+kernel was at work on the cell then; whoever asks meanwhile is answered by another thread, in three messages.
+
+A message may still be late, or early: threads number what they put out before they send it. Its stretch is then
+corrected, so what is missing is known at the end of the run and not before.
+
+*Notices.* The rate limiter puts a text of its own into the stderr of the cell when it begins to drop. It comes under
+the client's session, not the kernel's, and is no output of the cell.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from nbrun.core.delivery.sequence_numbers import Numbering
+from nbrun.core.protocol.messages import Channel, Message
+
+SLACK = 12
+"""Numbers that may be missing without meaning anything where others talked to the kernel, unseen or half seen."""
+_WORDS_OF_AN_ANSWER = 3
+"""Messages by which a kernel answers: busy, the reply, idle."""
+_NOTICES = ("IOPub message rate exceeded.", "IOPub data rate exceeded.")
+
+
+class Cause(StrEnum):
+    """Why outputs of a cell are known, or must be feared, to be missing."""
+
+    RATE_LIMIT = "rate-limit"
+    """The server said that it dropped output which came too fast."""
+    MISSING_MESSAGES = "missing-messages"
+    """The kernel sent messages that did not arrive."""
+    IDLE_LOST = "idle-lost"
+    """The message that ends a cell's outputs did not arrive, so others before it may not have, either."""
+    ERROR_LOST = "error-lost"
+    """The cell's error did not arrive as an output; it was put together from the reply."""
+
+
+_SPELT = {
+    Cause.RATE_LIMIT: "the server's rate limit dropped what came too fast",
+    Cause.MISSING_MESSAGES: "messages of the kernel did not arrive",
+    Cause.IDLE_LOST: "the message that ends the outputs did not arrive",
+    Cause.ERROR_LOST: "the error did not arrive as an output",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """What is missing of a cell: why, and how many outputs, None where nobody can know.
+
+    ``exact`` says that the number is the kernel's own count, with nobody else on the kernel to confuse it.
+    """
+
+    causes: Sequence[Cause]
+    lost: int | None = None
+    exact: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that stands in the JSON result and in the cell's metadata."""
+        return {"causes": [cause.value for cause in self.causes], "lost": self.lost, "exact": self.exact}
+
+    def __str__(self) -> str:
+        """Say it in one sentence."""
+        about = "" if self.exact else "about "
+        if self.lost is None:
+            what = "outputs may be missing"
+        else:
+            what = f"{about}{self.lost} {'output message is' if self.lost == 1 else 'output messages are'} missing"
+        told = [cause for cause in self.causes if cause is not Cause.MISSING_MESSAGES] or self.causes
+        return f"{what}: {'; '.join(_SPELT[cause] for cause in told)}"
+
+
+def is_rate_limit_notice(message: Message, own_session: str) -> bool:
+    """Tell whether a message is the server's word that it drops output."""
+    if message.session != own_session or message.type != "stream":
+        return False
+    text = message.content.get("text")
+    return isinstance(text, str) and text.startswith(_NOTICES)
+
+
+@dataclass(slots=True)
+class Stretch:
+    """The numbers from the end of one cell to the end of the next."""
+
+    first: int
+    """The first number that counts: behind the end of the cell before, or behind the cell's own busy."""
+    last: int
+    missing: int
+    alone: bool
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts the messages of one kernel process, stretch by stretch."""
+
+    session: str
+    """Our own, by which our requests are told from other people's."""
+    request: str = ""
+    """The request whose idle ends the stretch; a later reply may overtake that, over a socket of its own."""
+    _numbering: Numbering = field(default_factory=Numbering)
+    _base: int | None = None
+    _end: int | None = None
+    _first: int = 0
+    _last: int = 0
+    _received: int = 0
+    _replies: list[int] = field(default_factory=list)
+    _ahead: list[int] = field(default_factory=list)
+    _strangers: set[str] = field(default_factory=set)
+    _unsure: int = 0
+    _busy: int | None = None
+    _within: int = 0
+    _asked_within: Counter[str] = field(default_factory=Counter)
+    _closed: list[Stretch] = field(default_factory=list)
+
+    def take(self, message: Message) -> None:
+        """Count a message of the kernel."""
+        number = self._numbering.of(message)
+        if number is None:
+            return
+        if self._base is not None and number <= self._base:
+            self._closed[bisect_left(self._closed, number, key=lambda stretch: stretch.last)].missing -= 1
+            return
+        self._first = min(self._first, number) if self._received else number
+        self._last = max(self._last, number)
+        self._received += 1
+        if message.channel != Channel.IOPUB:
+            self._replies.append(number)
+            return
+        if self._end is not None and number > self._end:
+            self._ahead.append(number)
+        elif self._busy is not None and number > self._busy:
+            self._within += 1
+        if message.type == "status":
+            self._take_status(message, number)
+
+    def follow(self, request: str) -> None:
+        """Let the idle of `request` end the stretch, even where that of one which was refused seemed to have."""
+        self.request = request
+        self._busy, self._end, self._ahead = None, None, []
+        self._within, self._asked_within = 0, Counter()
+
+    def disturb(self) -> None:
+        """Say that the server may have talked to the kernel unseen, as it does when a connection comes back."""
+        self._unsure = 2
+
+    def close(self) -> Stretch | None:
+        """End the stretch of a cell; None for a kernel that does not number its messages.
+
+        Where others talked to the kernel, their replies may fall to either side of an end, so that few missing numbers
+        prove nothing; then only what is missing within the cell counts.
+        """
+        if not self._received:
+            return None
+        base = self._first - 1 if self._base is None else self._base
+        end = self._last if self._end is None else self._end
+        replies = [number for number in self._replies if number > end]
+        ahead = replies + self._ahead
+        missing = end - base - (self._received - len(ahead)) - len(self._strangers)
+        self._unsure = 2 if self._strangers else self._unsure
+        first = base + 1
+        if self._unsure and missing <= SLACK:
+            missing = self._missing_within()
+            first = first if self._busy is None else self._busy + 1
+        early = max(-missing, 0)  # a thread's, numbered after the idle and sent before it: the next stretch's
+        missing += early
+        stretch = Stretch(first, end, missing, alone=not self._unsure)
+        self._closed.append(stretch)
+        self._base, self._end, self._last = end, None, max([end, *ahead])
+        self._received, self._first = len(ahead) + early, min(ahead, default=0)
+        self._replies, self._ahead = replies, []
+        self._strangers, self._unsure = set(), max(self._unsure - 1, 0)
+        self._busy, self._within, self._asked_within = None, 0, Counter()
+        return stretch
+
+    def _missing_within(self) -> int:
+        """Count what is missing between busy and idle of the cell; 0 where one of the two is itself."""
+        if self._busy is None or self._end is None:
+            return 0
+        replies = sum(self._busy < number < self._end for number in self._replies)
+        unseen = sum(max(_WORDS_OF_AN_ANSWER - seen, 0) for seen in self._asked_within.values())
+        return max(self._end - self._busy - self._within - replies - unseen, 0)
+
+    def _take_status(self, message: Message, number: int) -> None:
+        if not self._is_ours(message.parent_id):
+            self._strangers.add(message.parent_id)
+            if self._busy is not None and self._end is None:
+                self._asked_within[message.parent_id] += 1
+        elif message.parent_id == self.request:
+            if message.content.get("execution_state") == "idle":
+                self._end = number
+            else:
+                self._busy = number
+
+    def _is_ours(self, request_id: str) -> bool:
+        """Tell our requests from others'; the server's probes bear our session, too, but other numbers."""
+        return not request_id or request_id.removeprefix(f"{self.session}_").isdecimal()

@@ -1,0 +1,398 @@
+"""Brings back what was lost on the way: what is missing in the kernel's numbers is asked for again, from the kernel.
+
+It stands between the connection and the state machine, and gives the kernel's messages on in the order in which they
+came, none of them twice, and each that was sent again before the first that is behind it. As long as none is missing
+that costs a comparison a message. Where one is missing, what comes behind it is *held* until the keeper in the kernel
+(:mod:`.keeper`) has answered, or has not within some seconds::
+
+    41 42 43 | 46 47              44 and 45 are missing: ask for them
+    given on | held               44 45 come: they are given on, and 46 47 behind them
+
+The numbers of replies, which come over another socket, are no gaps: one that is here already explains its number, one
+that is not is the single number missing before the idle of its request. Other people's replies explain themselves so,
+too. When a connection comes back, nothing may follow that would show a gap: then the kernel is asked how far it has
+counted. When a server says that it drops what comes too fast, the kernel is asked again and again for what is new,
+before it forgets; the server's word counts as a loss only if something could not be brought back.
+
+What does not come is left out, and counted by the ledger of :mod:`.integrity` as ever.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from nbrun.core.delivery import replay_buffer
+from nbrun.core.delivery.loss_detection import is_rate_limit_notice
+from nbrun.core.delivery.sequence_numbers import Numbering, woven
+from nbrun.core.protocol.messages import Channel, Message, Requests
+
+ANSWER_LIMIT = 30.0
+"""Seconds to wait for an answer: a kernel may be busy in native code, and the answer stand behind much output."""
+CUT_LIMIT = 10.0
+"""Seconds for which the end of a run waits for a connection that was cut behind the last cell."""
+RHYTHM = 0.2
+"""Seconds between two questions for what is new while a server drops output."""
+FAILURES = 2
+"""After so many questions without an answer in a row, no more is asked."""
+RANGES = 500
+"""Ranges of numbers in one question."""
+FEW = 10
+"""Messages so few that they may just be faster on this way than on their own; a server that drops is more at a time."""
+LARGEST_HOLD = 100_000
+"""Messages that are held at most."""
+REMEMBERED = 10_000
+"""Numbers left out that are remembered, in case they come late."""
+
+Range = tuple[int, int | None]
+
+
+class _Keeper(Enum):
+    """What is known of the keeper in the kernel."""
+
+    UNKNOWN = auto()
+    THERE = auto()
+    MISSING = auto()
+
+
+class _Look(Enum):
+    """Whether to ask for what shows no gap."""
+
+    NONE = auto()
+    HOW_FAR = auto()
+    """How far has the kernel counted?"""
+    WHAT_IS_NEW = auto()
+
+
+@dataclass(slots=True)
+class _Question:
+    """A question that is under way; times are seconds on the caller's clock."""
+
+    id: str
+    ranges: list[Range]
+    look: _Look
+    give_up_at: float
+
+    @property
+    def is_hello(self) -> bool:
+        """Tell whether it is the first one, which only shows that such questions get through."""
+        return not self.ranges and self.look is _Look.NONE
+
+
+class ResentMessages:
+    """The messages of one kernel, among them those that it had to send again."""
+
+    def __init__(self, requests: Requests, kernel_session: str) -> None:
+        self._requests = requests
+        self._kernel_session = kernel_session
+        self._numbering = Numbering()
+        install = requests.execute(replay_buffer.INSTALL, silent=True, stop_on_error=False)
+        self._install = install.id
+        self._unsent = [install]
+        self._keeper = _Keeper.UNKNOWN
+        self._next: int | None = None
+        """The number that is next in order; every lower one was given on or left out."""
+        self._held: dict[int, list[Message]] = {}
+        """What is held, by number; behind a message those that bear no number and came after it."""
+        self._order: dict[int, None] = {}
+        """The numbers of outputs that came by themselves, as they came. (A result is numbered before what its
+        representation puts out.)"""
+        self._early: set[int] = set()
+        """The numbers of replies that were given on before their turn."""
+        self._replied: set[str] = set()
+        """The requests whose replies came before their idle."""
+        self._left_out: dict[int, None] = {}
+        """Lower numbers that have not come, but may be late. Whatever bears another lower number is here twice."""
+        self._owed: dict[int, None] = {}
+        """Those of them that are replies on their way."""
+        self._gone: list[tuple[int, int]] = []
+        """Of these ranges the kernel has given all that it has."""
+        self._question: _Question | None = None
+        self._failures = 0
+        self._look = _Look.NONE
+        self._look_at: float | None = None
+        """When to ask what is new; None for at once."""
+        self._is_cut = False
+        self._cut_until: float | None = None
+        self._notices: list[Message] = []
+        """What the server said of dropping output, until it is known whether that was a loss."""
+        self._others = 0
+        """How many messages of the kernel's children came."""
+
+    # What the driver calls -----------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """Give the time at which :meth:`tick` wants to be called."""
+        give_up_at = self._question.give_up_at if self._question else None
+        times = (give_up_at, self._look_at, self._cut_until)
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether something may yet be brought back in a moment: the run should not end before."""
+        question = self._question
+        for_something = question is not None and (not question.is_hello or bool(self._held) or bool(self._notices))
+        return for_something or self._cut_until is not None
+
+    @property
+    def is_holding(self) -> bool:
+        """Tell whether what has come stands behind something that is asked for."""
+        return self._question is not None and bool(self._held)
+
+    def requests(self) -> list[Message]:
+        """Take out what is to be sent to the kernel; at the beginning, before its first cell, that is the keeper."""
+        unsent, self._unsent = self._unsent, []
+        return unsent
+
+    def take(self, message: Message, now: float) -> list[Message]:
+        """Give the messages that are to be taken in the place of this one."""
+        number = self._numbering.of(message)
+        if number is None:
+            return self._take_unnumbered(message, now)
+        if message.channel != Channel.IOPUB:
+            return self._take_reply(message, number, now)
+        if number == self._next and not self._held and not self._early:
+            self._next += 1
+            return [message]
+        return self._take_output(message, number, now)
+
+    def tick(self, now: float) -> list[Message]:
+        """Do what is due; give what is held no longer."""
+        if self._cut_until is not None and now >= self._cut_until:
+            self._cut_until = None
+        if self._look_at is not None and now >= self._look_at:
+            self._look_at = None
+            self._ask(now)
+        question = self._question
+        if question is None or now < question.give_up_at:
+            return []
+        self._question = None
+        if question.is_hello:
+            self._failures = FAILURES - 1  # there is somebody who lets such questions not through
+        return self._fail()
+
+    def cut(self, now: float) -> None:
+        """Say that the connection is gone, and with it what was under way."""
+        self._question = None
+        self._is_cut, self._cut_until = True, now + CUT_LIMIT
+
+    def reconnected(self, now: float) -> None:
+        """Ask how far the kernel has counted, now that the connection is back."""
+        self._is_cut, self._cut_until = False, None
+        if self._look is _Look.NONE:
+            self._look = _Look.HOW_FAR
+        self._ask(now)
+
+    def release(self) -> list[Message]:
+        """Give what is held, and leave out what is missing before it."""
+        released, self._notices = self._notices, []
+        self._look, self._look_at = _Look.NONE, None
+        for number in sorted(self._held):
+            if self._next is not None and number > self._next:
+                self._gone.append((self._next, number - 1))
+            released += self._advance()
+        return released
+
+    # What comes ----------------------------------------------------------------------------------------------------
+
+    def _take_unnumbered(self, message: Message, now: float) -> list[Message]:
+        if is_rate_limit_notice(message, self._requests.session):
+            if self._keeper is not _Keeper.THERE:
+                return [message]
+            self._notices.append(message)
+            self._look, self._look_at = _Look.WHAT_IS_NEW, None
+            self._ask(now)
+            return []
+        if message.session != self._kernel_session:
+            return [*self.release(), message]  # the server's word that the kernel died, say
+        self._others += message.channel == Channel.IOPUB
+        if self._held:
+            self._held[max(self._held)].append(message)
+            return []
+        return [message]
+
+    def _take_output(self, message: Message, number: int, now: float) -> list[Message]:
+        if self._next is None:
+            self._next = number
+            self._early = {each for each in self._early if each > number}
+        if number < self._next:
+            return self._take_late(message, number)
+        if number not in self._held:
+            self._held[number], self._order[number] = [message], None
+        return self._go_on(now)
+
+    def _take_reply(self, message: Message, number: int, now: float) -> list[Message]:
+        if message.parent_id == self._install and self._keeper is _Keeper.UNKNOWN:
+            self._keeper = _Keeper.THERE if message.content.get("status") == "ok" else _Keeper.MISSING
+            if self._keeper is _Keeper.THERE:
+                self._put(_Look.NONE, [], now)
+        if self._next is not None and number < self._next:
+            given = self._take_late(message, number)
+        elif number in self._early or number in self._held:
+            given = []
+        elif self._held and message.channel == Channel.SHELL:
+            self._held[number] = [message]
+            given = self._go_on(now)
+        else:
+            self._early.add(number)
+            self._replied.add(message.parent_id)
+            given = [message, *self._advance()]
+        if message.type == replay_buffer.RESEND_REPLY:
+            given += self._take_answer(message, now)
+        return given
+
+    def _take_late(self, message: Message, number: int) -> list[Message]:
+        """Give a message that was left out; nothing for one that is here already."""
+        if number not in self._left_out:
+            return []
+        del self._left_out[number]
+        self._owed.pop(number, None)
+        return [message]
+
+    def _take_answer(self, answer: Message, now: float) -> list[Message]:
+        """Put in their places what the kernel has sent again."""
+        given: list[Message] = []
+        self._keeper = _Keeper.THERE
+        found = 0
+        for message in replay_buffer.resent(answer):
+            number = self._numbering.of(message)
+            if number is None or self._next is None or self._is_of_others(message):
+                continue
+            if number < self._next:
+                given += self._take_late(message, number)
+            elif number not in self._early and number not in self._held:
+                found += 1
+                self._held[number] = [message]
+        question = self._question
+        if question is None or answer.parent_id != question.id:
+            return [*given, *self._go_on(now)]
+        self._question = None
+        until, newest, evicted, others = (_count(answer, name) for name in ("until", "newest", "evicted", "others"))
+        if any(first > until for first, _ in question.ranges[:1]):
+            return [*given, *self._fail()]  # it has learned nothing, and would ask for ever
+        self._gone += [(first, until if last is None else min(last, until)) for first, last in question.ranges]
+        self._failures = 0
+        given += self._advance()
+        self._look_on(question, found, is_all=until == newest, newest=newest, now=now)
+        if others != self._others or any(first <= evicted for first, _ in question.ranges):
+            given += self._notices
+            self._notices = []
+        elif self._look is _Look.NONE:
+            self._notices = []
+        return [*given, *self._go_on(now)]
+
+    def _is_of_others(self, message: Message) -> bool:
+        """Tell a reply that would never have come here."""
+        return message.channel != Channel.IOPUB and not message.parent_id.startswith(f"{self._requests.session}_")
+
+    def _look_on(self, question: _Question, found: int, *, is_all: bool, newest: int, now: float) -> None:
+        """Decide whether there is more to ask for than the gaps that show."""
+        behind = self._next is not None and newest > max(self._held, default=self._next - 1)
+        if (question.look is _Look.HOW_FAR and behind) or (question.look is _Look.WHAT_IS_NEW and not is_all):
+            self._look = _Look.WHAT_IS_NEW
+        elif question.look is _Look.WHAT_IS_NEW and found > FEW:
+            self._look, self._look_at = _Look.WHAT_IS_NEW, now + RHYTHM
+
+    # What goes on --------------------------------------------------------------------------------------------------
+
+    def _go_on(self, now: float) -> list[Message]:
+        """Give what is in order now, and ask for what is missing before the rest."""
+        given = self._advance()
+        if self._held and (self._keeper is not _Keeper.THERE or len(self._held) > LARGEST_HOLD):
+            return [*given, *self.release()]
+        if self._held or (self._look is not _Look.NONE and self._look_at is None):
+            self._ask(now)
+        return given
+
+    def _advance(self) -> list[Message]:
+        """Take out what is in order."""
+        given: dict[int, list[Message]] = {}
+        while self._next is not None:
+            if held := self._held.pop(self._next, None):
+                given[self._next] = held
+                self._note(held[0])
+            elif self._next in self._early:
+                self._early.discard(self._next)
+            elif self._is_reply_on_its_way(self._next):
+                self._leave_out(self._next)
+                self._owed[self._next] = None
+            elif any(first <= self._next <= last for first, last in self._gone):
+                self._leave_out(self._next)
+            else:
+                break
+            self._next += 1
+        self._gone = [each for each in self._gone if self._next is not None and each[1] >= self._next]
+        if not given:
+            return []
+        came = [number for number in self._order if number in given]
+        self._order = {number: None for number in self._order if number in self._held}
+        return [message for number in woven(given, came) for message in given[number]]
+
+    def _note(self, message: Message) -> None:
+        """Remember which requests were replied to, until their idle."""
+        if message.channel != Channel.IOPUB:
+            self._replied.add(message.parent_id)
+        elif _is_idle(message):
+            self._replied.discard(message.parent_id)
+
+    def _is_reply_on_its_way(self, number: int) -> bool:
+        """Tell whether a number must be a reply's: the one that is missing before the idle of its request."""
+        behind = self._held.get(number + 1)
+        if behind is None or not _is_idle(behind[0]) or behind[0].parent_id in self._replied:
+            return False
+        return not str(behind[0].parent.get("msg_type")).startswith("comm_")
+
+    def _leave_out(self, number: int) -> None:
+        self._left_out[number] = None
+        if len(self._left_out) > REMEMBERED:
+            self._left_out = dict.fromkeys(list(self._left_out)[-REMEMBERED // 2 :])
+            self._owed = {number: None for number in self._owed if number in self._left_out}
+
+    # Questions -----------------------------------------------------------------------------------------------------
+
+    def _ask(self, now: float) -> None:
+        """Ask for what is missing, unless that is under way or would be in vain."""
+        is_known = self._keeper is _Keeper.THERE or (self._keeper is _Keeper.UNKNOWN and self._look is _Look.HOW_FAR)
+        if self._question is not None or self._is_cut or not is_known:
+            return
+        ranges = self._gaps()
+        if self._look is _Look.HOW_FAR:
+            ranges = [*((number, number) for number in self._owed), *ranges][:RANGES]
+        elif self._look is _Look.WHAT_IS_NEW and self._next is not None and len(ranges) < RANGES:
+            ranges.append((max(self._held, default=self._next - 1) + 1, None))
+        if not ranges and self._look is not _Look.HOW_FAR:
+            return
+        self._put(self._look, ranges, now)
+        self._look, self._look_at = _Look.NONE, None
+
+    def _put(self, look: _Look, ranges: list[Range], now: float) -> None:
+        request = replay_buffer.resend(self._requests, ranges)
+        self._question = _Question(request.id, ranges, look, now + ANSWER_LIMIT)
+        self._unsent.append(request)
+
+    def _fail(self) -> list[Message]:
+        """Go on without an answer."""
+        self._failures += 1
+        if self._failures == FAILURES:
+            self._keeper = _Keeper.MISSING
+        return self.release()
+
+    def _gaps(self) -> list[Range]:
+        """Give what is missing before what is held."""
+        gaps: list[Range] = []
+        if self._next is None or not self._held:
+            return gaps
+        place, last = self._next, max(self._held)
+        for number in sorted({*self._held, *(each for each in self._early if each < last)}):
+            if number > place:
+                gaps.append((place, number - 1))
+            place = number + 1
+        return gaps[:RANGES]
+
+
+def _is_idle(message: Message) -> bool:
+    return message.type == "status" and message.content.get("execution_state") == "idle"
+
+
+def _count(answer: Message, name: str) -> int:
+    value = answer.content.get(name)
+    return value if isinstance(value, int) else -1

@@ -1,0 +1,1 @@
+"""JSON, durations, sizes, patterns and tracebacks as text."""

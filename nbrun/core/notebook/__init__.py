@@ -1,0 +1,1 @@
+"""A notebook as data, as text and as a request body."""

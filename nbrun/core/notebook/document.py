@@ -1,0 +1,221 @@
+"""The notebook as a document: plain nbformat 4 data, owned by one run.
+
+A run changes of it what it must: outputs, counts, the standard timing, the kernel it ran with, and the one metadata
+key ``nbrun``. Everything else, unknown keys included, goes back as it came, in the minor version it came in.
+
+Three things are repaired or taken out because the server's signature would not verify otherwise, and the executed
+notebook would open untrusted: missing or doubled cell ids (4.5 and later), ``trusted`` flags on cells that are no
+code, and the keys that the server adds when it upgrades an nbformat 3 file.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nbrun.core.delivery.loss_detection import Incomplete
+from nbrun.core.formats.json_text import as_object
+from nbrun.core.outputs.limit import Truncated
+from nbrun.core.outputs.mimebundle import Output
+from nbrun.core.outputs.widgets import merged_state
+from nbrun.core.results import CellOutcome
+from nbrun.errors import NotANotebook
+
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_FIRST_MINOR_WITH_IDS = 5
+_NOT_ON_DISK = ("orig_nbformat", "orig_nbformat_minor", "signature")
+
+Cell = dict[str, Any]
+
+RUNNING = "running"
+"""The outcome of a run, and of a cell, in a notebook that was saved before they had one."""
+
+
+class Document:
+    """One notebook while it runs."""
+
+    def __init__(self, content: Mapping[str, Any], *, name: str = "the notebook") -> None:
+        """Take over a notebook's content (the object is used, not copied); raises :class:`NotANotebook`."""
+        self._content, self.cells, self.metadata = _checked(content, name)
+        self.notes: list[str] = []
+        """What was repaired, as sentences for the user."""
+        self._tidy()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Give the whole notebook, as a server takes it."""
+        return self._content
+
+    @property
+    def has_ids(self) -> bool:
+        """Tell whether cells of this minor version have ids."""
+        return bool(self._content["nbformat_minor"] >= _FIRST_MINOR_WITH_IDS)
+
+    def code_cells(self) -> list[tuple[int, Cell]]:
+        """Give the code cells with their positions among all cells."""
+        return [(index, cell) for index, cell in enumerate(self.cells) if cell["cell_type"] == "code"]
+
+    def clear(self, index: int) -> None:
+        """Take the results of an earlier run out of a code cell; what is empty can be trusted."""
+        cell = self.cells[index]
+        cell["outputs"] = []
+        cell["execution_count"] = None
+        cell["metadata"].pop("execution", None)
+        cell["metadata"]["trusted"] = True
+        self.mark(index, None)
+
+    def hide_sources(self) -> None:
+        """Have the sources of all code cells folded away where the notebook is opened, as in a report."""
+        for _, cell in self.code_cells():
+            cell["metadata"]["jupyter"] = {**as_object(cell["metadata"].get("jupyter")), "source_hidden": True}
+
+    def record(
+        self, index: int, outputs: Sequence[Output], execution_count: int | None, timing: Mapping[str, str]
+    ) -> None:
+        """Put the results of this run into a code cell, as far as they have come."""
+        cell = self.cells[index]
+        cell["outputs"] = list(outputs)
+        cell["execution_count"] = execution_count
+        if timing:
+            cell["metadata"]["execution"] = dict(timing)
+
+    def mark(
+        self,
+        index: int,
+        outcome: CellOutcome | None,
+        incomplete: Incomplete | None = None,
+        truncated: Truncated | None = None,
+    ) -> None:
+        """Say in the cell's ``nbrun`` metadata what came of it; one that passed, and lost nothing, bears no mark."""
+        metadata = self.cells[index]["metadata"]
+        ours = as_object(metadata.get("nbrun"))
+        ours.pop("outcome", None)
+        ours.pop("incomplete", None)
+        ours.pop("truncated", None)
+        if incomplete is not None:
+            ours["incomplete"] = incomplete.as_dict()
+        if truncated is not None:
+            ours["truncated"] = truncated.as_dict()
+        if outcome not in (None, CellOutcome.PASSED, CellOutcome.SKIPPED):
+            ours["outcome"] = outcome.value
+        _put_or_drop(metadata, "nbrun", ours)
+
+    def mark_running(self, index: int) -> None:
+        """Say in the cell's ``nbrun`` metadata that it is not finished."""
+        metadata = self.cells[index]["metadata"]
+        metadata["nbrun"] = {**as_object(metadata.get("nbrun")), "outcome": RUNNING}
+
+    def mark_run(self, record: Mapping[str, Any]) -> None:
+        """Say in the notebook's ``nbrun`` metadata what came of the run."""
+        self.metadata["nbrun"] = {**as_object(self.metadata.get("nbrun")), "run": dict(record)}
+
+    def shown(self) -> list[Output]:
+        """Give the outputs of all code cells as they stand now."""
+        return [output for _, cell in self.code_cells() for output in cell["outputs"] if isinstance(output, dict)]
+
+    def size(self) -> int:
+        """Count the characters of what makes a notebook large: its sources, and the texts and pictures of outputs."""
+        return sum(len(cell["source"]) for cell in self.cells) + sum(map(_size, self.shown()))
+
+    def set_widgets(self, state: Mapping[str, Any] | None) -> None:
+        """Put the widgets' state into the notebook; of an earlier run, only what its outputs still show is kept."""
+        merged = merged_state(as_object(self.metadata.get("widgets")), state, self.shown())
+        if merged:
+            self.metadata["widgets"] = merged
+        else:
+            self.metadata.pop("widgets", None)
+
+    def set_kernel(self, kernelspec: Mapping[str, str], language_info: Mapping[str, Any]) -> None:
+        """Name the kernel that runs the notebook, as JupyterLab does when it connects one."""
+        self.metadata["kernelspec"] = dict(kernelspec)
+        if language_info:
+            self.metadata["language_info"] = dict(language_info)
+
+    def _tidy(self) -> None:
+        if self.metadata.get("orig_nbformat") not in (None, self._content["nbformat"]):
+            self.notes.append(
+                f"the file is nbformat {self.metadata['orig_nbformat']}; saving it writes nbformat "
+                f"4.{self._content['nbformat_minor']}"
+            )
+        for key in _NOT_ON_DISK:
+            self.metadata.pop(key, None)
+        for cell in self.cells:
+            if cell["cell_type"] == "code":
+                cell.setdefault("outputs", [])
+                cell.setdefault("execution_count", None)
+            else:
+                cell["metadata"].pop("trusted", None)
+        if self.has_ids:
+            self._repair_ids()
+        elif any("id" in cell for cell in self.cells):
+            self.notes.append(f"cells have ids, which nbformat 4.{self._content['nbformat_minor']} does not know")
+
+    def _repair_ids(self) -> None:
+        """Give every cell a valid id of its own; the first of two that share one keeps it."""
+        taken: set[str] = set()
+        used = {str(cell.get("id")) for cell in self.cells}
+        repaired = 0
+        for index, cell in enumerate(self.cells):
+            found = cell.get("id")
+            if not isinstance(found, str) or not _ID.fullmatch(found) or found in taken:
+                cell["id"] = _new_id(f"{index}:{cell['source']}", used)
+                used.add(cell["id"])
+                repaired += 1
+            taken.add(cell["id"])
+        if repaired:
+            cells = "cell" if repaired == 1 else "cells"
+            self.notes.append(f"{repaired} {cells} had no valid id of their own; saving the notebook writes new ones")
+
+
+def _new_id(seed: str, used: set[str]) -> str:
+    """Make an id out of what the cell is, so that the same file gets the same ids each time."""
+    while (made := hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()[:8]) in used:
+        seed += "'"
+    return made
+
+
+def _checked(content: Any, name: str) -> tuple[dict[str, Any], list[Cell], dict[str, Any]]:
+    hint = "Check that the file is a Jupyter notebook (.ipynb) and not cut off or half merged."
+    if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
+        raise NotANotebook(f"{name}: no notebook; it has no list of cells", hint=hint)
+    minor = content.setdefault("nbformat_minor", 0)
+    if content.get("nbformat") != 4 or not isinstance(minor, int):
+        shown = f"{content.get('nbformat')}.{minor}"
+        raise NotANotebook(f"{name}: nbformat {shown} is not one that nbrun knows; it runs nbformat 4", hint=hint)
+    for index, cell in enumerate(content["cells"]):
+        problem = _cell_problem(cell)
+        if problem:
+            raise NotANotebook(f"{name}: the cell at index {index}, counted from 0, {problem}", hint=hint)
+        cell["metadata"] = as_object(cell.get("metadata"))
+        if cell.get("source") is None:
+            cell["source"] = ""  # of a text cell: _cell_problem refuses a code cell without one
+        if isinstance(cell["source"], list):
+            cell["source"] = "".join(cell["source"])
+    content["metadata"] = as_object(content.get("metadata"))
+    return content, content["cells"], content["metadata"]
+
+
+def _cell_problem(cell: Any) -> str:
+    if not isinstance(cell, dict):
+        return "is no object"
+    if not isinstance(cell.get("cell_type"), str):
+        return "does not say of which type it is"
+    source = cell.get("source")
+    if source is None and cell["cell_type"] != "code":
+        return ""  # nbclient and papermill run such a notebook, too
+    lines = source if isinstance(source, list) else [source]
+    if not all(isinstance(line, str) for line in lines):
+        return "has a source that is no text"
+    return ""
+
+
+def _size(output: Output) -> int:
+    values = [output.get("text"), *as_object(output.get("data")).values()]
+    return sum(len(value) for value in values if isinstance(value, str))
+
+
+def _put_or_drop(metadata: dict[str, Any], key: str, value: dict[str, Any]) -> None:
+    if value:
+        metadata[key] = value
+    else:
+        metadata.pop(key, None)

@@ -1,0 +1,97 @@
+"""A notebook as the text of its file, to the byte as a Jupyter Server writes it; nbformat's front door.
+
+A run on a private server needs nbformat only where a save failed. So it is imported where it is first used.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from nbrun.core.formats.json_text import loads
+from nbrun.core.notebook.images import Images
+from nbrun.core.notebook.unreadable import why_unreadable
+from nbrun.errors import BadFrame, NotANotebook
+from nbrun.lean_imports import grammars_put_off
+
+_NO_CELLS = '\n "cells": []'
+"""What stands in no other place of a notebook without cells: within texts there are no line breaks."""
+_CELLS = '\n "cells": [\n'
+_END = "\n ]"
+
+
+@cache
+def _nbformat() -> ModuleType:
+    with grammars_put_off():
+        return import_module("nbformat")
+
+
+def notebook_content(data: bytes, name: str) -> dict[str, Any]:
+    """Give the content that a file holds, of an older format as nbformat 4; raises :class:`NotANotebook`."""
+    try:
+        content = loads(data)
+        if isinstance(content, dict) and content.get("nbformat") in (1, 2, 3):
+            content = _upgraded(data.decode())
+        if not isinstance(content, dict) or "nbformat" not in content:
+            raise ValueError("no notebook")
+    except (BadFrame, ValueError, TypeError, KeyError, AttributeError):
+        why, hint = why_unreadable(data)
+        raise NotANotebook(f"{name}: {why}", hint=hint) from None
+    found: dict[str, Any] = content
+    return found
+
+
+def _upgraded(text: str) -> Any:
+    try:
+        return read_notebook(text)
+    except _nbformat().ValidationError as error:
+        raise ValueError(str(error)) from None
+
+
+def notebook_text(content: Mapping[str, Any]) -> str:
+    """Give the file's text: nbformat's own serialisation, which splits long texts into lines and sorts keys.
+
+    ``trusted`` flags, which exist only between server and client, do not get into the file. `content` is not changed.
+    """
+    nbformat = _nbformat()
+    text: str = nbformat.writes(nbformat.from_dict(_without_trust(content)), version=nbformat.NO_CONVERT)
+    return text if text.endswith("\n") else text + "\n"
+
+
+def get_ready() -> None:
+    """Do beforehand what makes the first text take longer: to import nbformat, and what that imports."""
+    notebook_text({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+def notebook_pieces(content: Mapping[str, Any], mark: str) -> Iterator[bytes]:
+    """Give the same text in UTF-8, by pieces: it is never there as a whole, and its images are not looked through.
+
+    `mark` is a text of letters and digits that is nowhere in the notebook.
+    """
+    before, after = notebook_text({**content, "cells": []}).split(_NO_CELLS)
+    if not content["cells"]:
+        yield f"{before}{_NO_CELLS}{after}".encode("utf-8", "replace")
+        return
+    empty = {key: content[key] for key in ("nbformat", "nbformat_minor")} | {"cells": [], "metadata": {}}
+    start, end = (len(part) for part in notebook_text(empty).split(_NO_CELLS))
+    yield f"{before}{_CELLS}".encode("utf-8", "replace")
+    for number, cell in enumerate(content["cells"]):
+        images = Images(mark)
+        text = notebook_text({**empty, "cells": [images.taken_from(cell)]})
+        yield b",\n" * (number > 0)
+        yield from images.put_into(text[start + len(_CELLS) : -end - len(_END)])
+    yield f"{_END}{after}".encode("utf-8", "replace")
+
+
+def read_notebook(text: str) -> Any:
+    """Read a file's text as nbformat's own node, upgraded to nbformat 4; raises what nbformat raises."""
+    return _nbformat().reads(text, as_version=4)
+
+
+def _without_trust(content: Mapping[str, Any]) -> dict[str, Any]:
+    cells = []
+    for cell in content["cells"]:
+        metadata = {key: value for key, value in cell["metadata"].items() if key != "trusted"}
+        cells.append({**cell, "metadata": metadata})
+    return {**content, "cells": cells}

@@ -1,0 +1,1 @@
+"""Fold kernel messages into valid nbformat outputs."""

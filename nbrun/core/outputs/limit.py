@@ -1,0 +1,202 @@
+"""How large the outputs of one cell may become, and what is kept of those that become larger (``--max-output``).
+
+Sizes are characters, as they stand in the notebook; a picture counts with its base64. Of the text that a cell prints
+too much of, the beginning and the end are kept, and a note between them says how much is missing. Any other output is
+kept whole or not at all; a note stands where one was left out. Errors are kept in any case, long ones shortened::
+
+    | beginning: 7/8 of the limit | note: 1.2 GB were cut here | end: 1/8 of the limit | error |
+
+What a cell shows may still grow in place (``update_display_data``), so each :class:`Room` is known to what is in it.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from nbrun.core.formats.json_text import dumps
+from nbrun.core.formats.sizes import spell_size
+from nbrun.core.outputs.mimebundle import Output, stream_output
+from nbrun.core.outputs.stream import StreamText
+
+OVERHEAD = 100
+"""Characters that an output takes up in the notebook beside what is in it."""
+_BLOCK = 1 << 12
+"""Characters from which pieces of a tail are put together, so that a million short ones cost what their text costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """What a cell's outputs had to lose because of their limit.
+
+    ``characters`` counts all that was cut, ``outputs`` those that are missing as a whole.
+    """
+
+    characters: int
+    outputs: int
+    limit: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that stands in the JSON result and in the cell's metadata."""
+        return {"characters": self.characters, "outputs": self.outputs, "limit": self.limit}
+
+    def __str__(self) -> str:
+        """Say it in one sentence."""
+        return f"{_spell_cut(self.characters, self.outputs)} cut: a cell may put out {spell_size(self.limit)}"
+
+
+@dataclass(slots=True)
+class Room:
+    """The room that is left for a cell's outputs; without a `limit` there is always some."""
+
+    limit: int
+    used: int = 0
+    characters: int = 0
+    """How many characters were left out so far."""
+    outputs: int = 0
+    """How many outputs were."""
+
+    @property
+    def left_for_text(self) -> int:
+        """Give how much more text may come before only its end is kept."""
+        return self.limit - self.limit // 8 - self.used
+
+    def takes(self, size: int) -> bool:
+        """Tell whether an output, or the growth of one, still fits, and count it."""
+        if self.used + size > self.limit:
+            return False
+        self.used += size
+        return True
+
+    def leave_out(self, size: int) -> None:
+        """Count an output that is not kept."""
+        self.characters += size
+        self.outputs += 1
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """The place of outputs that were not kept, one after the other."""
+
+    limit: int
+    characters: int = 0
+    outputs: int = 0
+
+    def count(self, size: int) -> None:
+        """Count one more."""
+        self.characters += size
+        self.outputs += 1
+
+    def render(self) -> Output:
+        """Give the note that stands in their place."""
+        return note_of(self.characters, self.outputs, self.limit)
+
+
+@dataclass(slots=True)
+class _Block:
+    name: str
+    pieces: list[str] = field(default_factory=list)
+    size: int = 0
+
+
+class Tail:
+    """The end of what is too much: text by its last pieces, and errors."""
+
+    __slots__ = ("_blocks", "_dropped", "_errors", "_errors_held", "_held", "_limit", "_raw")
+
+    def __init__(self, limit: int, *, raw: bool) -> None:
+        self._limit = limit
+        self._raw = raw
+        self._blocks: deque[_Block] = deque()
+        self._held = 0
+        self._errors: deque[tuple[int, Output]] = deque()
+        self._errors_held = 0
+        self._dropped = 0
+
+    @property
+    def characters(self) -> int:
+        """Tell how many characters went through it and are not kept."""
+        return self._dropped + self._surplus
+
+    @property
+    def _surplus(self) -> int:
+        return max(self._held - self._limit, 0)
+
+    def write(self, name: str, text: str) -> None:
+        """Take text of a stream; as much of the oldest goes as is needed."""
+        kept = text[-self._limit :]
+        self._dropped += len(text) - len(kept)
+        for start in range(0, len(kept), _BLOCK):
+            self._write(name, kept[start : start + _BLOCK])
+        # Whole blocks go; what of the oldest is too much is left out when it is shown.
+        while self._held - self._blocks[0].size >= self._limit:
+            self._held -= (dropped := self._blocks.popleft().size)
+            self._dropped += dropped
+
+    def keep_error(self, error: Output) -> None:
+        """Take an error; the newest is kept in any case."""
+        error = _shortened(error, self._limit)
+        self._errors.append((size_of(error), error))
+        self._errors_held += size_of(error)
+        while len(self._errors) > 1 and self._errors_held > self._limit:
+            size, _ = self._errors.popleft()
+            self._errors_held -= size
+            self._dropped += size
+
+    def render(self) -> Iterator[Output]:
+        """Give what is kept as outputs."""
+        surplus = self._surplus
+        for name, blocks in groupby(self._blocks, lambda block: block.name):
+            text = StreamText(raw=self._raw)
+            for block in blocks:
+                text.feed("".join(block.pieces)[surplus:])
+                surplus = 0
+            yield stream_output(name, str(text))
+        yield from (error for _, error in self._errors)
+
+    def _write(self, name: str, text: str) -> None:
+        last = self._blocks[-1] if self._blocks else None
+        if last is None or last.name != name or last.size >= _BLOCK:
+            last = _Block(name)
+            self._blocks.append(last)
+        last.pieces.append(text)
+        last.size += len(text)
+        self._held += len(text)
+        if last.size >= _BLOCK:
+            last.pieces = ["".join(last.pieces)]
+
+
+def note_of(characters: int, outputs: int, limit: int) -> Output:
+    """Give the line that stands where something was cut."""
+    text = f"nbrun: {_spell_cut(characters, outputs)} cut here: a cell may put out {spell_size(limit)} (--max-output)\n"
+    return stream_output("stderr", text)
+
+
+def size_of(content: Mapping[str, Any]) -> int:
+    """Give the characters that an output, or a mime bundle, takes up in a notebook."""
+    return OVERHEAD + sum(len(value) if isinstance(value, str) else len(dumps(value)) for value in content.values())
+
+
+def _shortened(error: Output, limit: int) -> Output:
+    """Give an error that is not larger than about `limit`: the end of a traceback is what tells most."""
+    if size_of(error) <= limit:
+        return error
+    room, lines = limit // 2, []
+    for line in reversed(error["traceback"]):
+        if len(line) > room:
+            lines.append("[... cut by nbrun: --max-output ...]")
+            break
+        room -= len(line)
+        lines.append(line)
+    quarter = limit // 4
+    return error | {
+        "ename": error["ename"][:quarter],
+        "evalue": error["evalue"][:quarter],
+        "traceback": lines[::-1],
+    }
+
+
+def _spell_cut(characters: int, outputs: int) -> str:
+    whole = "" if not outputs else " (1 whole output)" if outputs == 1 else f" ({outputs} whole outputs)"
+    return f"{spell_size(characters)}{whole} of output {'was' if outputs < 2 else 'were'}"

@@ -1,0 +1,82 @@
+"""What kernels put into outputs, made valid nbformat.
+
+The notebook schema allows a mime bundle strings, lists of strings and, under JSON mime types only, any JSON. Kernels
+send numbers under ``text/plain`` and objects under types of their own; a server saves that with a complaint, other
+tools refuse to open it. Here it is coerced as little as possible: text stays as it is, values become their JSON text,
+null goes, and nothing that an output of its type may not carry (``transient``) comes through.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from nbrun.core.formats.json_text import as_object, dumps
+from nbrun.core.protocol.messages import Message, traceback_lines
+
+Output = dict[str, Any]
+"""One entry of a code cell's ``outputs``, in nbformat's shape."""
+
+_JSON_TYPE = re.compile(r"application/(.*\+)?json$")
+
+
+def mime_bundle(data: object) -> dict[str, Any]:
+    """Give a valid mime bundle of whatever a kernel sent as ``data``."""
+    return {mime: _mime_value(mime, value) for mime, value in as_object(data).items() if value is not None}
+
+
+def _mime_value(mime: str, value: Any) -> Any:
+    if isinstance(value, str) or _JSON_TYPE.match(mime):
+        return value
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return value
+    return dumps(value).decode()
+
+
+def text(value: object) -> str:
+    """Give text as it is, nothing as nothing, anything else as its JSON text."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else dumps(value).decode()
+
+
+def count(value: object) -> int | None:
+    """Give an execution count, or None for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def output_of(message: Message) -> Output | None:
+    """Give the output that a message carries by itself, as an observer is told of it, or None."""
+    content = message.content
+    match message.type:
+        case "stream":
+            return stream_output(text(content.get("name")) or "stdout", text(content.get("text")))
+        case "display_data":
+            return {**display_output(content.get("data")), "metadata": as_object(content.get("metadata"))}
+        case "execute_result":
+            data, metadata = mime_bundle(content.get("data")), as_object(content.get("metadata"))
+            executed = count(content.get("execution_count"))
+            return {"output_type": message.type, "data": data, "metadata": metadata, "execution_count": executed}
+        case "error":
+            return error_output(content)
+        case _:
+            return None
+
+
+def display_output(data: object) -> Output:
+    """Give a ``display_data`` output of a mime bundle."""
+    return {"output_type": "display_data", "data": mime_bundle(data), "metadata": {}}
+
+
+def error_output(content: Mapping[str, Any]) -> Output:
+    """Give an ``error`` output from an ``error`` message or from an ``execute_reply`` of status error."""
+    return {
+        "output_type": "error",
+        "ename": text(content.get("ename")),
+        "evalue": text(content.get("evalue")),
+        "traceback": traceback_lines(content.get("traceback")),
+    }
+
+
+def stream_output(name: str, written: str) -> Output:
+    """Give a ``stream`` output."""
+    return {"output_type": "stream", "name": name, "text": written}

@@ -1,0 +1,111 @@
+r"""The text of a stream output as JupyterLab's document would hold it, in time linear in what was written.
+
+Stream text is not what was written but what a simple terminal would show: ``\r`` sends the cursor to the start of
+its line, what follows overwrites, ``\b`` takes back a character (and, as in JupyterLab, the one under the cursor),
+``\n`` is appended at the end whatever the cursor says. It spans messages: ``"abc\r"`` then ``"X"`` is ``"Xbc"``.
+
+The cursor never leaves the last line, so only that line is ever edited. It is held as a gap buffer::
+
+    settled | before the cursor (chunks) | after the cursor (characters, nearest one last)
+
+Every character is put in, moved over the cursor and settled a bounded number of times, so a progress bar of a million
+steps and a line of a million backspaces both cost what their characters cost. Text with neither ``\r`` nor ``\b``
+takes the short way: the chunk is kept as it came and joined once. What is settled goes into a
+:class:`~nbrun.core.outputs.textbuffer.TextBuffer`.
+"""
+
+import re
+
+from nbrun.core.outputs.textbuffer import TextBuffer
+
+_CONTROLS = re.compile(r"([\n\b\r])")
+_CHARACTERS_KEPT = 1 << 14
+
+
+class StreamText:
+    """Accumulates the text of one stream output."""
+
+    __slots__ = (
+        "_after", "_before", "_length", "_limit", "_lines_unsettled", "_raw", "_rendered", "_settled", "_unsettled"
+    )  # fmt: skip
+
+    def __init__(self, *, raw: bool = False) -> None:
+        r"""Start empty; `raw` keeps ``\r`` and ``\b`` in the text as they were written."""
+        self._raw = raw
+        self._rendered = ""
+        self._settled = TextBuffer()
+        self._before: list[str] = []
+        self._after: list[str] = []
+        self._unsettled = 0
+        self._length = 0
+        self._limit = _CHARACTERS_KEPT
+        self._lines_unsettled = False
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __str__(self) -> str:
+        # What is put together stays so: a large text is in memory once, however often asked.
+        if self._lines_unsettled:
+            self._settle()
+        self._rendered += self._settled.take()
+        return "".join([self._rendered, *self._before, *reversed(self._after)])
+
+    def feed(self, text: str) -> None:
+        """Write `text` at the cursor."""
+        if not text:
+            return  # an empty chunk would be what the next backspace takes back
+        if self._raw or not (self._after or "\r" in text or "\b" in text):
+            self._before.append(text)
+            self._length += len(text)
+            self._lines_unsettled = self._lines_unsettled or "\n" in text
+            self._unsettled += len(text)
+            if self._unsettled > self._limit:
+                self._settle()
+            return
+        # Only when there are lines to put away: joining one long line again for each \r and \b costs its square.
+        if self._lines_unsettled:
+            self._settle()
+        for part in _CONTROLS.split(text):
+            if part == "\n":
+                self._newline()
+            elif part == "\r":
+                self._carriage_return()
+            elif part == "\b":
+                self._backspace()
+            elif part:
+                self._before.append(part)
+                self._length += max(len(part) - len(self._after), 0)
+                del self._after[-len(part) :]
+
+    def _settle(self) -> None:
+        """Put whole lines away, so that only the last line stands before the cursor."""
+        head, newline, tail = "".join(self._before).rpartition("\n")
+        if newline:
+            self._settled.write(head + newline)
+        self._before = [tail] if tail else []
+        self._lines_unsettled = False
+        self._unsettled = len(tail)
+        # A line that never ends must not be joined again and again at the same small number of characters.
+        self._limit = _CHARACTERS_KEPT if newline else 2 * self._limit
+
+    def _newline(self) -> None:
+        self._settled.write("".join([*self._before, *reversed(self._after), "\n"]))
+        self._length += 1
+        self._before.clear()
+        self._after.clear()
+
+    def _carriage_return(self) -> None:
+        self._after.extend(reversed("".join(self._before)))
+        self._before.clear()
+
+    def _backspace(self) -> None:
+        if not self._before:
+            return
+        if len(self._before[-1]) > 1:
+            self._before[-1:] = self._before[-1]  # a chunk becomes characters once, however many are taken back
+        self._before.pop()
+        self._length -= 1
+        if self._after:
+            self._after.pop()
+            self._length -= 1

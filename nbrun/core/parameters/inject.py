@@ -1,0 +1,186 @@
+"""Parameters of a notebook, as papermill has them: a cell tagged ``parameters`` declares, an injected one sets.
+
+The injected cell (tag ``injected-parameters``) stands directly after the declaring one, or first where there is none,
+and takes the place of the one that an earlier run put there. What the notebook declares is what may be given: an
+unknown name, or a value of another type, would have no effect or a late one, so it is an error before the run.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbrun.core.notebook.document import Cell, Document
+from nbrun.core.parameters.declarations import Declaration, declarations_in
+from nbrun.core.parameters.limits import check_values, shown_name, shown_value
+from nbrun.core.parameters.literals.base import LiteralWriter
+from nbrun.errors import UsageError
+
+PARAMETERS_TAG = "parameters"
+INJECTED_TAG = "injected-parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a notebook says of its parameters.
+
+    ``index`` is the position of the cell that declares them, None where there is none; ``readable`` tells whether the
+    declarations could be read in the notebook's language.
+    """
+
+    index: int | None
+    parameters: Sequence[Declaration] = ()
+    readable: bool = True
+
+    @property
+    def names(self) -> set[str]:
+        """Give the names of all parameters."""
+        return {each.name for each in self.parameters}
+
+    def named(self, name: str) -> Declaration | None:
+        """Give the declaration of that name, the last one if there are several."""
+        return next((each for each in reversed(self.parameters) if each.name == name), None)
+
+
+def declared(document: Document, language: str) -> Declared:
+    """Read what a notebook in that language declares."""
+    for index, cell in document.code_cells():
+        if has_tag(cell, PARAMETERS_TAG):
+            found = declarations_in(cell["source"], language)
+            return Declared(index, found or (), readable=found is not None)
+    return Declared(None)
+
+
+def checked(
+    given: Mapping[str, Any], known: Declared, where: str, *, allow_new: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Hold what is given against what is declared; give the values to inject, and warnings.
+
+    ISO 8601 text becomes a date where a date is declared. Raises :class:`UsageError`, telling of all that is wrong.
+    Where nothing is declared, nothing can be held against it: that is a warning, as it is in papermill.
+    """
+    if known.index is None:
+        return dict(given), [f"no cell is tagged {PARAMETERS_TAG!r}: the parameters stand at the top, unchecked"]
+    if not known.readable:
+        return dict(given), ["what the notebook declares in its parameters cell cannot be read; nothing was checked"]
+    if allow_new:
+        return dict(given), []
+    problems, hints, values = [], [], {}
+    for name, value in given.items():
+        declaration = known.named(name)
+        if declaration is None:
+            problems.append(f"there is no parameter {shown_name(name)}{_nearest(name, known)}")
+            continue
+        if declaration.constant:
+            problems.append(f"parameter {name!r} is declared with const, so that it cannot be set; let would do")
+        values[name] = declaration.type.adapt(value)
+        if not declaration.type.accepts(values[name]):
+            problems.append(
+                f"parameter {name!r} is declared as {declaration.type}, and {shown_value(value)} is {_kind(value)}"
+            )
+            hints += _hints_for_text(name, value, str(declaration.type)) if isinstance(value, str) else []
+            if "str" in str(declaration.type) and isinstance(value, (bool, int, float)):
+                hints.append(f"For text say -r {name} VALUE.")
+    if problems:
+        names = ", ".join(each.name for each in known.parameters) or "no parameters at all"
+        hints += [f"It declares {names}. --allow-new lets everything pass."]
+        raise UsageError(f"{where}: {'; '.join(problems)}", hint=" ".join(hints))
+    return values, []
+
+
+def set_parameters(
+    document: Document, given: Mapping[str, Any], writer: LiteralWriter, language: str, where: str, *, allow_new: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Check what is given and inject it; give the values that were injected, and warnings.
+
+    Raises :class:`UsageError`; the notebook is as it was then.
+    """
+    check_values(given, where)
+    known = declared(document, language)
+    values, warnings = checked(given, known, where, allow_new=allow_new)
+    try:
+        inject(document, values, writer, known)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}", hint=error.hint) from None
+    return values, warnings
+
+
+def inject(document: Document, parameters: Mapping[str, Any], writer: LiteralWriter, known: Declared) -> int:
+    """Put a cell that sets `parameters` into the notebook, and give its index; raises :class:`UsageError`."""
+    source = writer.cell(parameters, declared=known.names)
+    old = [index for index, cell in enumerate(document.cells) if has_tag(cell, INJECTED_TAG)]
+    cell: Cell = {
+        "cell_type": "code",
+        "execution_count": None,
+        "metadata": {"tags": [INJECTED_TAG]},
+        "outputs": [],
+        "source": source,
+    }
+    if document.has_ids:
+        kept = document.cells[old[0]]["id"] if old else None
+        cell["id"] = kept or _new_id({each["id"] for each in document.cells})
+    if old:
+        document.cells[old[0]] = cell
+        for index in reversed(old[1:]):  # one that is left over would bring its old values back
+            del document.cells[index]
+        return old[0]
+    declaring = [index for index, each in document.code_cells() if has_tag(each, PARAMETERS_TAG)]
+    place = declaring[0] + 1 if declaring else 0
+    document.cells.insert(place, cell)
+    return place
+
+
+def has_tag(cell: Cell, tag: str) -> bool:
+    """Tell whether a cell bears a tag."""
+    tags = cell["metadata"].get("tags")
+    return isinstance(tags, list) and tag in tags
+
+
+def _nearest(name: str, known: Declared) -> str:
+    near = difflib.get_close_matches(name, [each.name for each in known.parameters], n=3, cutoff=0.5)
+    by_case = {each.name.casefold(): each.name for each in known.parameters}
+    near = near or [by_case[alike] for alike in (name.casefold(),) if alike in by_case]
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+
+
+def _hints_for_text(name: str, text: str, declared_type: str) -> list[str]:
+    """Return what to type instead of ``-p NAME TEXT`` where the text looks like another value."""
+    shown = text.strip() if len(text) < 60 else "VALUE"
+    if text.lstrip().startswith(("[", "{")):
+        return [f"For a list or a mapping say -y '{name}: {shown}'."]
+    if "bool" in declared_type and text.casefold() in ("true", "yes", "on", "1"):
+        return [f"Say -p {name} True."]
+    if "bool" in declared_type and text.casefold() in ("false", "no", "off", "0"):
+        return [f"Say -p {name} False."]
+    if text.casefold() in ("null", "none", ""):
+        return [f"Say -p {name} None."] if "None" in declared_type or "Optional" in declared_type else []
+    return []
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "None"
+        case bool():
+            return "a truth value"
+        case int():
+            return "an integer"
+        case float():
+            return "a floating-point number"
+        case str():
+            return "text"
+        case Mapping():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+def _new_id(taken: set[str]) -> str:
+    """Make an id that is the same each time the same notebook gets its first injected cell."""
+    seed = INJECTED_TAG
+    while (made := hashlib.sha256(seed.encode()).hexdigest()[:8]) in taken:
+        seed += "'"
+    return made

@@ -1,0 +1,1 @@
+"""Values as source text of the kernel's language."""

@@ -1,0 +1,1 @@
+"""Which cells run, with which limits and parameters."""

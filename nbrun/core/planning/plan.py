@@ -1,0 +1,187 @@
+"""Which cells of a notebook run, and under which limits.
+
+Only code cells with code run. A cell tagged ``skip-execution`` keeps what it shows; one without code is emptied, as
+JupyterLab does. Errors may be expected of a cell (tag ``raises-exception``) or allowed throughout (``--allow-errors``,
+or the notebook's own ``execution.allow_errors``).
+
+A limit is looked for in the cell's own metadata (``nbrun.timeout``, ``nbrun.idle_timeout``), then in the call, then
+in the notebook's metadata (``nbrun.timeout``, ``nbrun.cell_timeout``, ``nbrun.idle_timeout``, or ``execution.timeout``,
+which nbmake and jupyter-cache read as the limit of a cell). Values are seconds, or text such as ``"5m"``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from nbrun.core.formats.durations import parse_duration
+from nbrun.core.formats.json_text import as_object
+from nbrun.core.notebook.document import Cell, Document
+from nbrun.core.planning.job import Job, Limits
+from nbrun.errors import NotANotebook
+
+SKIP_TAG = "skip-execution"
+RAISES_TAG = "raises-exception"
+LARGEST_SOURCE = 9_500_000
+"""Bytes. Servers close the socket on a message over 10 MiB."""
+
+
+class Action(Enum):
+    """What is done with a code cell."""
+
+    RUN = "run"
+    CLEAR = "clear"
+    """It has no code: its old outputs go, nothing is sent."""
+    KEEP = "keep"
+    """It is to be skipped: nothing of it is touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellPlan:
+    """What is to happen with one code cell; ``index`` is its position among all cells.
+
+    ``before`` is code that the kernel is to run in silence before it, leaving no trace in the notebook.
+    """
+
+    index: int
+    id: str | None
+    source: str
+    action: Action
+    expects_error: bool = False
+    allows_error: bool = False
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    before: Sequence[str] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen with a notebook's code cells, in order."""
+
+    cells: Sequence[CellPlan]
+    run_timeout: float | None = None
+
+    @property
+    def to_run(self) -> Sequence[CellPlan]:
+        """Give the cells that are sent to the kernel."""
+        return [cell for cell in self.cells if cell.action is Action.RUN]
+
+    @property
+    def numbers(self) -> Mapping[int, int]:
+        """Return the numbers that messages give cells, by their positions among all cells.
+
+        Cells are counted from 1, those that run and no others: so a fresh kernel counts them in the brackets, too.
+        """
+        return {cell.index: number for number, cell in enumerate(self.to_run, 1)}
+
+
+def make_plan(document: Document, job: Job) -> Plan:
+    """Plan a run; raises :class:`NotANotebook` for limits that are none and for cells too large to send."""
+    where = job.notebook
+    settings = as_object(document.metadata.get("nbrun"))
+    shared = as_object(document.metadata.get("execution"))
+    theirs = Limits(
+        run=_seconds(settings.get("timeout"), f"{where}: metadata nbrun.timeout"),
+        cell=_first(
+            _seconds(settings.get("cell_timeout"), f"{where}: metadata nbrun.cell_timeout"),
+            _seconds(shared.get("timeout"), f"{where}: metadata execution.timeout"),
+        ),
+        silence=_seconds(settings.get("idle_timeout"), f"{where}: metadata nbrun.idle_timeout"),
+    )
+    limits = replace(
+        job.limits,
+        run=_first(job.limits.run, theirs.run),
+        cell=_first(job.limits.cell, theirs.cell),
+        silence=_first(job.limits.silence, theirs.silence),
+    )
+    allow_errors = job.allow_errors or shared.get("allow_errors") is True
+    cells: list[CellPlan] = []
+    number = 0
+    for index, cell in document.code_cells():
+        runs = _action_of(cell) is Action.RUN
+        number += runs
+        named = f"cell {number}" if runs else f"the cell at index {index}"
+        cells.append(_plan_cell(index, cell, limits, f"{where}: {named}", allow_errors=allow_errors))
+    return Plan(cells, limits.run)
+
+
+def with_preparation(plan: Plan, first: str, again: str, after: int | None) -> Plan:
+    """Give the plan with silent code, `first` before its first cell, `again` behind the one at `after`."""
+    places = [cell.index for cell in plan.to_run]
+    behind = [index for index in places if after is not None and index > after]
+    wanted = [(first, places[:1]), (again, behind[:1])]
+    cells = [
+        replace(cell, before=[code for code, where in wanted if code and cell.index in where]) for cell in plan.cells
+    ]
+    return replace(plan, cells=cells)
+
+
+def with_traceback_reset(plan: Plan) -> Plan:
+    """Return the plan for an ipykernel of somebody else: before a first cell with ``await``, an attribute is set.
+
+    Such a cell, and no other kind, makes ipykernel read ``_last_traceback`` of its shell before anything has set it,
+    and where it raises an ExceptionGroup no reply is sent at all.
+    """
+    first = next(iter(plan.to_run), None)
+    if first is None or not any(word in first.source for word in ("await", "async")):
+        return plan
+    prepared = replace(first, before=[_SET_LAST_TRACEBACK, *first.before])
+    return replace(plan, cells=[prepared if cell is first else cell for cell in plan.cells])
+
+
+_SET_LAST_TRACEBACK = "get_ipython()._last_traceback = None"
+
+
+def _plan_cell(index: int, cell: Cell, limits: Limits, where: str, *, allow_errors: bool) -> CellPlan:
+    source, action = cell["source"], _action_of(cell)
+    own = as_object(cell["metadata"].get("nbrun"))
+    if action is Action.RUN:
+        _refuse_oversize(source, where)
+    cell_id = cell.get("id")
+    return CellPlan(
+        index,
+        cell_id if isinstance(cell_id, str) else None,
+        source,
+        action,
+        expects_error=RAISES_TAG in _tags(cell),
+        allows_error=allow_errors,
+        timeout=_first(_seconds(own.get("timeout"), f"{where}: metadata nbrun.timeout"), limits.cell),
+        idle_timeout=_first(_seconds(own.get("idle_timeout"), f"{where}: metadata nbrun.idle_timeout"), limits.silence),
+    )
+
+
+def _action_of(cell: Cell) -> Action:
+    if SKIP_TAG in _tags(cell):
+        return Action.KEEP
+    return Action.RUN if cell["source"].strip() else Action.CLEAR
+
+
+def _tags(cell: Cell) -> list[Any]:
+    tags = cell["metadata"].get("tags")
+    return tags if isinstance(tags, list) else []
+
+
+def _refuse_oversize(source: str, where: str) -> None:
+    size = len(source.encode("utf-8", "replace"))
+    if size > LARGEST_SOURCE:
+        raise NotANotebook(
+            f"{where}: its source is {size / 1e6:.1f} MB; Jupyter servers take messages up to 10 MB",
+            hint="Move the data that stands in the cell into a file, and read that.",
+        )
+
+
+def _seconds(value: Any, where: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        # nbmake and jupyter-cache write 0 or -1 for "no limit".
+        return float(value) if value > 0 else math.inf
+    try:
+        return parse_duration(value if isinstance(value, str) else repr(value))
+    except ValueError as error:
+        raise NotANotebook(f"{where}: {error}", hint="Mend the notebook's metadata, or take the key out.") from None
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,67 @@
+"""What is done to a notebook before its run: parameters go into a cell of it, secrets into the plan, never elsewhere.
+
+``nbrun plan`` and a run prepare a notebook in the same way, so that whatever a run would refuse is refused there, too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbrun.core.notebook.document import Document
+from nbrun.core.outputs.masking import UNHEARD, is_too_short
+from nbrun.core.parameters.inject import declared, set_parameters
+from nbrun.core.parameters.literals.base import LiteralWriter
+from nbrun.core.planning.job import Job
+from nbrun.core.planning.plan import Plan, make_plan, with_preparation
+from nbrun.errors import UsageError
+
+FindWriter = Callable[[str, str], LiteralWriter]
+"""Gives the writer of literals for a kernel and its language; raises :class:`UsageError` where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is to happen, the parameters that were injected, and what there is to be warned of."""
+
+    plan: Plan
+    parameters: Mapping[str, Any]
+    warnings: Sequence[str]
+
+
+def prepare(document: Document, job: Job, kernel: str, language: str, find_writer: FindWriter) -> Prepared:
+    """Put the job's parameters into `document`, and plan its run in which the secrets are set in silence.
+
+    A writer is looked for only where there is something to write. Raises :class:`UsageError`, and
+    :class:`NotANotebook` for what cannot be planned.
+    """
+    if twice := job.secrets.keys() & job.parameters.keys():
+        raise UsageError(f"{job.notebook}: {', '.join(sorted(twice))} is given as a parameter and as a secret")
+    written = job.language or language
+    parameters: Mapping[str, Any] = {}
+    warnings: list[str] = []
+    if job.parameters:
+        writer = find_writer(job.language or kernel, written)
+        parameters, warnings = set_parameters(
+            document, job.parameters, writer, written, job.notebook, allow_new=job.allow_new
+        )
+    if job.report_mode:
+        document.hide_sources()
+    plan = make_plan(document, job)
+    if job.secrets:
+        short = [name for name, value in job.secrets.items() if is_too_short(value)]
+        warnings += [f"the secret {name} is too short to be masked in the outputs" for name in short]
+        first, again, after = _secret_code(document, job.secrets, find_writer(job.language or kernel, written), written)
+        if language == "python":
+            first = f"{UNHEARD}\n{first}"
+        plan = with_preparation(plan, first, again, after)
+    return Prepared(plan, parameters, warnings)
+
+
+def _secret_code(
+    document: Document, secrets: Mapping[str, str], writer: LiteralWriter, language: str
+) -> tuple[str, str, int | None]:
+    """Give the code that sets the secrets first, the code that sets them again, and the cell behind which it does."""
+    known = declared(document, language)
+    # What the notebook declares comes behind its declaration only: there may be but one in some languages.
+    new = {name: value for name, value in secrets.items() if name not in known.names}
+    return writer.cell(new, comment=""), writer.cell(secrets, comment="", declared=secrets), known.index

@@ -1,0 +1,106 @@
+"""What a run would do, told before it is done: the parameters, the kernel, the cells with their limits."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbrun.core.notebook.document import Document
+from nbrun.core.parameters.declarations import Declaration
+from nbrun.core.parameters.inject import INJECTED_TAG, declared, has_tag
+from nbrun.core.parameters.literals.base import recordable
+from nbrun.core.parameters.types import UNKNOWN
+from nbrun.core.planning.job import Job
+from nbrun.core.planning.plan import Action, CellPlan, Plan
+from nbrun.core.planning.preparation import FindWriter, prepare
+
+SPELT = {Action.RUN: "run", Action.CLEAR: "empty", Action.KEEP: "skip"}
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would do.
+
+    ``kernel`` is None where the notebook names none that could be found; ``values`` are the parameters that were given,
+    ``secrets`` the names of those; ``injected`` is the index of the cell that would set the parameters.
+    """
+
+    notebook: str
+    kernel: str | None
+    language: str
+    declarations: Sequence[Declaration]
+    values: Mapping[str, Any]
+    secrets: Sequence[str]
+    cells: Sequence[CellPlan]
+    injected: int | None
+    run_timeout: float | None
+    warnings: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the object that ``nbrun plan --json`` writes."""
+        numbers = Plan(self.cells).numbers
+        return {
+            "notebook": self.notebook,
+            "kernel": self.kernel,
+            "language": self.language,
+            "parameters": [self._parameter(each) for each in self.parameters],
+            "secrets": list(self.secrets),
+            "run_timeout": seconds(self.run_timeout),
+            "cells": [self._cell(cell, numbers.get(cell.index)) for cell in self.cells],
+            "warnings": list(self.warnings),
+        }
+
+    @property
+    def parameters(self) -> Sequence[Declaration]:
+        """Give what is declared, and behind it what is given without having been declared."""
+        known = {each.name for each in self.declarations}
+        return [*self.declarations, *(Declaration(name, UNKNOWN) for name in self.values if name not in known)]
+
+    def _parameter(self, parameter: Declaration) -> dict[str, Any]:
+        given = {"value": recordable(self.values[parameter.name])} if parameter.name in self.values else {}
+        return {
+            "name": parameter.name,
+            "type": str(parameter.type) or None,
+            "default": parameter.default or None,
+            "comment": parameter.comment,
+            "declared": parameter in self.declarations,
+            "given": bool(given),
+            **given,
+        }
+
+    def _cell(self, cell: CellPlan, number: int | None) -> dict[str, Any]:
+        return {
+            "index": cell.index,
+            "number": number,
+            "id": cell.id,
+            "action": SPELT[cell.action],
+            "injected": cell.index == self.injected,
+            "source": cell.source,
+            "timeout": seconds(cell.timeout),
+            "idle_timeout": seconds(cell.idle_timeout),
+            "expects_error": cell.expects_error,
+            "allows_error": cell.allows_error,
+        }
+
+
+def make_preview(document: Document, job: Job, kernel: str | None, language: str, find_writer: FindWriter) -> Preview:
+    """Do to `document` all that a run does before it starts, and tell of it; raises what the run would raise."""
+    prepared = prepare(document, job, kernel or "", language, find_writer)
+    injected = next((index for index, cell in document.code_cells() if has_tag(cell, INJECTED_TAG)), None)
+    return Preview(
+        job.notebook,
+        kernel,
+        language,
+        declared(document, language).parameters,
+        prepared.parameters,
+        sorted(job.secrets),
+        prepared.plan.cells,
+        injected,
+        prepared.plan.run_timeout,
+        [*document.notes, *prepared.warnings],
+    )
+
+
+def seconds(limit: float | None) -> float | None:
+    """Give a limit as JSON has it: None for none."""
+    return limit if limit is not None and math.isfinite(limit) else None

@@ -1,0 +1,1 @@
+"""Kernel messages, their websocket frames, and the handshake."""

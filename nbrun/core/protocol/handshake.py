@@ -1,0 +1,99 @@
+"""The first words with a kernel: is it there, who is it, and can its session be trusted as a sign of life?
+
+::
+
+    ask kernel_info  ->  reply on shell + any status on iopub for that request  ->  introduced
+                     ->  reply, but nothing on iopub for a second: our subscription was not live yet; ask again
+                     ->  reply that does not know its language's version yet: the kernel still starts; ask again soon
+
+A websocket delivers shell and iopub from different sockets, so a reply alone does not show that outputs will arrive.
+ILua answers while the interpreter behind it still starts, with the version ``n/a``, and dies of a cell that it is sent
+before that is over; the wait for a better answer is bounded, for a kernel that never knows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbrun.core.formats.json_text import as_object
+from nbrun.core.protocol.messages import Channel, Message, Requests
+
+ASK_AGAIN = 1.0
+"""Seconds to wait for a sign on iopub before the question is put again."""
+ASK_SOON = 0.1
+"""The same, of a kernel that still starts."""
+START_LIMIT = 5.0
+"""Seconds after its first reply that a kernel may go on starting."""
+_UNKNOWN_YET = "n/a"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelInfo:
+    """Who the kernel says it is.
+
+    ``session`` names this very kernel process in the headers of its messages, so that a fresh kernel behind the same
+    address is told from it; None where the kernel's headers do not keep one session of its own.
+    """
+
+    language_info: Mapping[str, Any]
+    implementation: str
+    protocol_version: str
+    banner: str
+    session: str | None
+
+
+class Introduction:
+    """Asks until the kernel is known; feed it messages and the time."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+        self._asked: set[str] = set()
+        self._reply: Message | None = None
+        self._sessions: set[str] = set()
+        self._heard_iopub = False
+        self._started_by: float | None = None
+        self._starts = False
+        self.deadline: float | None = None
+        """When :meth:`tick` wants to be called, on the clock of `now`; None for never."""
+
+    @property
+    def kernel(self) -> KernelInfo | None:
+        """Give the kernel once it is known and its iopub channel is live."""
+        if self._reply is None or not self._heard_iopub or self._starts:
+            return None
+        content = self._reply.content
+        own = self._sessions == {self._reply.session} and self._reply.session not in ("", self._requests.session)
+        return KernelInfo(
+            as_object(content.get("language_info")),
+            str(content.get("implementation") or ""),
+            str(content.get("protocol_version") or ""),
+            str(content.get("banner") or ""),
+            self._reply.session if own else None,
+        )
+
+    def ask(self) -> Message:
+        """Give the question to send."""
+        question = self._requests.kernel_info()
+        self._asked.add(question.id)
+        return question
+
+    def receive(self, message: Message, now: float) -> None:
+        """Take one message."""
+        if message.parent_id not in self._asked:
+            return
+        self._sessions.add(message.session)
+        if message.channel == Channel.IOPUB:
+            self._heard_iopub = True
+        elif message.type == "kernel_info_reply":
+            self._reply = message
+            self._started_by = self._started_by or now + START_LIMIT
+            version = as_object(message.content.get("language_info")).get("version")
+            self._starts = version == _UNKNOWN_YET and now < self._started_by
+            self.deadline = now + (ASK_SOON if self._starts else ASK_AGAIN)
+
+    def tick(self, now: float) -> Sequence[Message]:
+        """Give what to send once the deadline is past."""
+        if self.deadline is None or now < self.deadline:
+            return ()
+        self.deadline = now + ASK_AGAIN
+        return (self.ask(),)

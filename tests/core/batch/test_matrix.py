@@ -1,0 +1,58 @@
+"""A matrix makes one run for each combination of values, each with a name of its own."""
+
+import pytest
+
+from nbrun.core.batch.matrix import LONGEST, combinations, read_axes, run_name, typed
+from nbrun.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("EU", "EU"), ("2025", 2025), ("-1.5", -1.5), ("1e3", 1000.0), ("true", True), ("False", False), ("None", None)],
+)
+def test_a_value_is_what_a_person_means_by_it(text: str, value: object) -> None:
+    found = typed(text)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_axes_are_read_in_order() -> None:
+    assert read_axes(["region=EU, US", "year=2025"]) == {"region": ["EU", "US"], "year": [2025]}
+
+
+@pytest.mark.parametrize("text", ["region", "=EU", "region=", "region= "])
+def test_what_is_no_axis_is_told(text: str) -> None:
+    with pytest.raises(UsageError, match="no name with values"):
+        read_axes([text])
+
+
+def test_an_axis_that_comes_twice_is_told() -> None:
+    with pytest.raises(UsageError, match="given before"):
+        read_axes(["a=1", "a=2"])
+
+
+def test_every_combination_comes_once_the_last_axis_fastest() -> None:
+    assert combinations({"a": [1, 2], "b": ["x", "y"]}) == [
+        {"a": 1, "b": "x"},
+        {"a": 1, "b": "y"},
+        {"a": 2, "b": "x"},
+        {"a": 2, "b": "y"},
+    ]
+    assert combinations({}) == [{}]
+
+
+def test_an_axis_without_values_and_a_matrix_without_end_are_told() -> None:
+    with pytest.raises(UsageError, match="a has no values"):
+        combinations({"a": []})
+    with pytest.raises(UsageError, match="the most"):
+        combinations({"a": range(LONGEST), "b": [1, 2]})
+
+
+def test_a_run_is_named_after_its_combination() -> None:
+    assert run_name("report.ipynb", {"region": "EU", "year": 2025}) == "report.ipynb [region=EU, year=2025]"
+    assert run_name("report.ipynb", {}) == "report.ipynb"
+
+
+@pytest.mark.parametrize("text", ["x=" + "9" * 20_000, "x=1,1e400"])
+def test_a_number_that_would_arrive_as_another_one_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--matrix x: "):
+        read_axes([text])

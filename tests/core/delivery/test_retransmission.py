@@ -1,0 +1,490 @@
+"""Lost messages are asked for by their numbers, and everything goes on in order and once."""
+
+from collections import deque
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbrun.core.delivery import replay_buffer, retransmission
+from nbrun.core.delivery.retransmission import ANSWER_LIMIT, CUT_LIMIT, FEW, RHYTHM, ResentMessages
+from nbrun.core.protocol.messages import Channel, Message, Requests
+from tests.core.conversation import KERNEL, OURS, STRANGER, message
+from tests.core.keeping import KeptKernel
+from tests.core.properties import QUICK
+
+NOTICE = message("stream", {"name": "stderr", "text": "IOPub message rate exceeded.\n"}, session=OURS)
+DEAD = message("status", {"execution_state": "dead"}, session=OURS)
+
+
+class Line:
+    """A kernel with the replay_buffer, the way from it, and what comes out at the end; time is a number."""
+
+    def __init__(self, *, installed: bool = True, **kept: Any) -> None:
+        self.now = 0.0
+        self.kernel = KeptKernel(**kept)
+        self.client = ResentMessages(Requests(OURS), KERNEL)
+        self.given: list[Message] = []
+        self.asked: list[Message] = []
+        [self.install] = self.client.requests()
+        if installed:
+            self.kernel.answer(self.install)
+            self.deliver_all()
+            self.answer()  # whether such questions get through
+            self.deliver_all()
+            self.given.clear()
+            self.kernel.said.clear()
+
+    def take(self, what: Message) -> None:
+        """Let a message arrive."""
+        self.given += self.client.take(what, self.now)
+        self.asked += self.client.requests()
+
+    def output(self, *, lost: bool = False) -> None:
+        """Let the next output message arrive, or get lost."""
+        what = self.kernel.iopub.popleft()
+        if not lost:
+            self.take(what)
+
+    def reply(self) -> None:
+        """Let the next reply arrive."""
+        self.take(self.kernel.replies.popleft())
+
+    def deliver_all(self, lose: int = 0) -> None:
+        """Let arrive what is on its way, but for the first outputs."""
+        for _ in range(lose):
+            self.output(lost=True)
+        while self.kernel.iopub:
+            self.output()
+        while self.kernel.replies:
+            self.reply()
+
+    def answer(self) -> None:
+        """Let the kernel handle what it was asked, and the answers arrive before all else."""
+        asked, self.asked = self.asked, []
+        for request in asked:
+            self.kernel.answer(request)
+        while self.kernel.replies:
+            self.reply()
+
+    def until(self, now: float) -> None:
+        """Let time pass."""
+        while (deadline := self.client.deadline) is not None and deadline <= now:
+            self.now = deadline
+            self.given += self.client.tick(deadline)
+            self.asked += self.client.requests()
+        self.now = now
+
+    def reconnect(self) -> None:
+        """Let the connection break and come back at once."""
+        self.client.cut(self.now)
+        self.client.reconnected(self.now)
+        self.asked += self.client.requests()
+
+    def settle(self) -> None:
+        """Go on until nothing is on its way any more, and no clock runs."""
+        while self.asked or self.kernel.iopub or self.kernel.replies or self.client.deadline is not None:
+            self.answer()
+            self.deliver_all()
+            if not self.asked and (deadline := self.client.deadline) is not None:
+                self.until(deadline)
+
+    def waits(self) -> bool:
+        """Tell whether the end of the run would wait."""
+        return self.client.is_waiting
+
+    def texts(self) -> list[str]:
+        """Give what was printed, as it came out."""
+        return [str(each.content["text"]) for each in self.given if each.type == "stream"]
+
+    def kinds(self) -> list[str]:
+        """Give what came out, each message by its type, or its state if it is a status."""
+        return [str(each.content.get("execution_state", each.type)) for each in self.given]
+
+    def ranges(self) -> list[Any]:
+        """Give the questions that were not answered yet, each as what it asks for, counted from the first output."""
+        return [request.content["numbers"] for request in self.asked]
+
+
+def number_of(what: Message) -> int:
+    return int(what.id.rpartition("_")[2])
+
+
+# The way as it is, with nothing lost ---------------------------------------------------------------------------------
+
+
+@QUICK
+@given(st.randoms(use_true_random=False))
+def test_as_long_as_nothing_is_lost_nothing_is_asked_and_nothing_is_held(random: Random) -> None:
+    line = Line()
+    for _ in range(4):
+        stranger = random.random() < 0.3
+        line.kernel.run_cell(random.randrange(3), f"{STRANGER}_1" if stranger else "")
+        line.kernel.run_cell(0, f"{OURS}_comm", "comm_msg")
+        if stranger:
+            line.kernel.replies.pop()
+            line.kernel.answered.pop()
+    outputs = len(line.kernel.said)
+    while line.kernel.iopub or line.kernel.replies:
+        if line.kernel.iopub and (not line.kernel.replies or random.random() < 0.5):
+            line.output()
+        else:
+            line.reply()
+        assert line.asked == []
+    assert [each for each in line.given if each.channel == Channel.IOPUB] == line.kernel.said
+    assert len(line.given) == outputs + len(line.kernel.answered) - 2  # the two of the installation came before
+
+
+def test_the_first_message_is_where_the_numbers_begin_a_reply_before_it_too() -> None:
+    line = Line(installed=False)
+    line.kernel.run_cell(1)
+    line.kernel.run_cell(1)
+    line.kernel.iopub.popleft()
+    line.reply()
+    line.reply()
+    line.deliver_all()
+    assert len(line.given) == 7
+    assert line.asked == []
+
+
+# What is lost --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_missing_is_asked_for_and_what_comes_behind_it_waits() -> None:
+    line = Line()
+    line.kernel.run_cell(5)
+    for lost in (False, False, False, True, True, False):
+        line.output(lost=lost)
+    first = number_of(line.kernel.said[3])
+    assert line.ranges() == [[(first, first + 1)]]
+    assert line.texts() == ["2:0", "2:1"]
+    line.reply()
+    line.output()
+    assert len(line.asked) == 1  # one question at a time
+    assert line.waits()
+    line.answer()
+    assert not line.waits()
+    assert line.texts() == [f"2:{number}" for number in range(5)]
+    assert line.kinds()[-2:] == ["execute_reply", "idle"]
+
+
+def test_what_is_missing_before_the_idle_is_found_with_and_without_the_reply() -> None:
+    for reply_first in (True, False):
+        line = Line()
+        line.kernel.run_cell(2)
+        if reply_first:
+            line.reply()
+        for lost in (False, False, True, False):
+            line.output(lost=lost)
+        assert "idle" not in line.kinds()
+        line.settle()
+        assert line.texts() == ["2:0", "2:1"]
+        assert line.kinds().count("execute_reply") == 1
+
+
+@QUICK
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+def test_whatever_is_lost_all_goes_on_in_order_and_once(seed: int, share: float) -> None:
+    random = Random(seed)
+    line = Line(portion=random.choice([2500, 5000, 100_000]))
+    own, busy = [], 0
+    while busy < 6 or line.kernel.iopub or line.kernel.replies or line.asked:
+        match random.randrange(6):
+            case 0 if busy < 6:
+                busy += 1
+                line.kernel.run_cell(random.randrange(4), random.choice(["", f"{STRANGER}_{busy}"]))
+                if line.kernel.answered[-1].parent_id.startswith(STRANGER):
+                    line.kernel.replies.pop()
+                else:
+                    own.append(line.kernel.answered[-1])
+            case 1 | 2 if line.kernel.iopub:
+                line.output(lost=random.random() < share)
+            case 3 if line.kernel.replies:
+                if line.kernel.replies[0].type == "execute_reply" and random.random() < share:
+                    line.kernel.replies.popleft()
+                else:
+                    line.reply()
+            case 4 if line.asked:
+                line.kernel.answer(line.asked.pop(0))
+            case 5 if line.given and random.random() < 0.3:
+                twice = random.choice(line.given)
+                if twice.type != replay_buffer.RESEND_REPLY:
+                    line.take(twice)
+    line.reconnect()
+    line.settle()
+    line.reconnect()
+    line.settle()
+    numbers = [number_of(each) for each in line.given if each.channel == Channel.IOPUB]
+    assert numbers == sorted(set(numbers))
+    assert numbers == [number_of(each) for each in line.kernel.said]
+    replies = [number_of(each) for each in line.given if each.type == "execute_reply"]
+    assert sorted(replies) == [number_of(each) for each in own]
+
+
+def test_after_a_cut_the_tail_is_found_though_nothing_follows_it() -> None:
+    line = Line()
+    line.kernel.run_cell(3)
+    line.output()
+    line.kernel.iopub.clear()
+    line.kernel.replies.clear()
+    line.reconnect()
+    assert line.ranges() == [[]]
+    line.settle()
+    assert line.texts() == ["2:0", "2:1", "2:2"]
+    assert "execute_reply" in line.kinds()
+
+
+def test_a_reply_that_is_lost_behind_its_idle_comes_after_a_cut() -> None:
+    line = Line()
+    line.kernel.run_cell(1)
+    line.kernel.replies.clear()
+    line.deliver_all()
+    assert line.kinds()[-1] == "idle"
+    line.reconnect()
+    line.settle()
+    assert line.kinds().count("execute_reply") == 1
+    assert len(line.kernel.said) == sum(each.channel == Channel.IOPUB for each in line.given)
+
+
+def test_what_a_thread_numbers_early_and_sends_late_is_given_on_when_it_comes() -> None:
+    line = Line()
+    line.kernel.run_cell(3)
+    line.output()
+    late = line.kernel.iopub[0]
+    line.output(lost=True)
+    line.output()
+    assert line.texts() == []
+    line.take(late)  # before the answer
+    assert line.texts() == ["2:1", "2:0"]
+    line.answer()
+    line.take(late)
+    assert line.texts() == ["2:1", "2:0"]
+
+
+def test_a_result_that_was_numbered_before_what_its_representation_put_out_stays_behind_it() -> None:
+    line = Line()
+    line.kernel.run_cell(3)
+    first, result, shown, *rest = (line.kernel.iopub.popleft() for _ in range(5))
+    for each in (first, shown, result, *rest):
+        line.take(each)
+    assert line.texts() == ["2:1", "2:0", "2:2"]
+    line.kernel.run_cell(4)
+    busy, _lost, result, shown, *rest = (line.kernel.iopub.popleft() for _ in range(6))
+    for each in (busy, shown, shown, result, *rest):
+        line.take(each)
+    assert line.client.is_holding
+    line.settle()
+    assert line.texts()[3:] == ["3:0", "3:2", "3:1", "3:3"]
+
+
+# Who does not answer -------------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_that_goes_on_and_does_not_answer_is_not_waited_for_long_nor_asked_for_ever() -> None:
+    line = Line()
+    for cells, asks in enumerate((1, 2, 2), start=1):
+        line.kernel.run_cell(3)
+        line.output()
+        line.output(lost=True)
+        line.output()
+        line.until(line.now + ANSWER_LIMIT - 1)
+        line.deliver_all()
+        line.until(line.now + 1)
+        assert line.kinds().count("idle") == cells
+        assert len(line.asked) == asks
+    assert not line.waits()
+    assert line.texts() == ["2:1", "2:2", "3:1", "3:2", "4:1", "4:2"]
+
+
+def test_where_such_questions_do_not_get_through_one_loss_waits_for_an_answer_and_no_other() -> None:
+    line = Line(installed=False)
+    line.kernel.answer(line.install)
+    line.deliver_all()
+    [hello] = line.ranges()
+    assert hello == []
+    assert not line.waits()
+    for cell, held in ((2, True), (3, False)):
+        line.kernel.run_cell(2)
+        line.output()
+        line.output(lost=True)
+        line.deliver_all()
+        assert (f"{cell}:1" not in line.texts()) == held
+        assert line.waits() == held
+        line.until(ANSWER_LIMIT)
+    assert line.texts() == ["2:1", "3:1"]
+    assert line.client.deadline is None
+
+
+@pytest.mark.parametrize("status", ["error", None], ids=["failed", "not yet in"])
+def test_without_a_keeper_everything_goes_on_as_it_comes(status: str | None) -> None:
+    line = Line(installed=False)
+    if status:
+        line.take(message("execute_reply", {"status": status}, parent=line.install.id, channel=Channel.SHELL))
+        failed = message("execute_reply", {"status": status}, parent=line.install.id, channel=Channel.SHELL)
+        failed.header["msg_id"] = f"{KERNEL}_{line.kernel.pid}_0"  # type: ignore[index]
+        line.take(failed)
+    line.kernel.run_cell(3)
+    line.output()
+    line.deliver_all(lose=1)
+    line.take(NOTICE)
+    assert line.texts() == ["1:1", "1:2", "IOPub message rate exceeded.\n"]
+    line.client.cut(line.now)
+    line.client.reconnected(line.now)
+    line.asked += line.client.requests()
+    assert len(line.asked) == (0 if status else 1)  # whether the keeper is there may have been lost with the connection
+    line.settle()
+    line.kernel.run_cell(2)
+    line.output()
+    line.deliver_all(lose=1)
+    line.settle()
+    assert line.texts()[3:] == (["2:1"] if status else ["2:0", "2:1"])
+
+
+def test_a_cut_takes_the_question_along_and_holds_the_end_of_the_run_for_a_while() -> None:
+    line = Line()
+    line.kernel.run_cell(2)
+    line.output()
+    line.output(lost=True)
+    line.output()
+    line.client.cut(line.now)
+    assert line.waits()
+    assert line.client.deadline == CUT_LIMIT
+    line.until(CUT_LIMIT)
+    assert not line.waits()
+    line.take(NOTICE)
+    assert len(line.asked) == 1  # nothing new: there is no connection
+    line.client.reconnected(line.now)
+    line.asked += line.client.requests()
+    line.settle()
+    assert line.texts() == ["2:0", "2:1"]
+
+
+# What bears no number ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_forked_child_says_keeps_its_place_and_the_kernels_death_waits_for_nothing() -> None:
+    line = Line()
+    child = message("stream", {"text": "child"})
+    line.take(child)
+    line.kernel.run_cell(3)
+    line.output()
+    line.output(lost=True)
+    line.output()
+    line.take(child)
+    line.output()
+    assert line.texts() == ["child"]
+    line.take(DEAD)
+    assert line.texts() == ["child", "2:1", "child", "2:2"]
+    assert line.kinds()[-1] == "dead"
+
+
+def test_a_server_that_drops_is_overtaken_and_its_word_is_no_loss() -> None:
+    line = Line()
+    line.kernel.run_cell(FEW + 20)
+    for _ in range(3):
+        line.output()
+    line.kernel.iopub.clear()
+    line.take(NOTICE)
+    line.take(NOTICE)
+    assert [len(ranges) for ranges in line.ranges()] == [1]
+    line.answer()
+    assert len(line.texts()) == FEW + 20
+    assert line.asked == []
+    line.kernel.iopub.clear()
+    line.kernel.publish("stream", {"text": "late"}, {})
+    line.kernel.iopub.clear()
+    line.until(RHYTHM)
+    line.answer()
+    assert line.texts()[-1] == "late"
+    line.settle()
+    assert "IOPub message rate exceeded.\n" not in line.texts()
+    assert line.client.deadline is None
+
+
+def test_the_servers_word_is_given_on_where_the_kernel_has_forgotten() -> None:
+    line = Line(room=5000)
+    line.kernel.run_cell(100)
+    line.output()
+    line.kernel.iopub.clear()
+    line.take(NOTICE)
+    line.settle()
+    assert 0 < len([text for text in line.texts() if text[0].isdigit()]) < 100
+    assert "IOPub message rate exceeded.\n" in line.texts()
+
+
+def test_the_servers_word_is_given_on_where_what_bears_no_number_may_be_lost() -> None:
+    line = Line()
+    line.kernel.run_cell(2)
+    line.kernel.pid += 1
+    line.kernel.publish("stream", {"text": "child"}, {})
+    line.kernel.pid -= 1
+    line.output()
+    line.kernel.iopub.clear()
+    line.take(NOTICE)
+    line.settle()
+    assert sorted(line.texts()) == ["2:0", "2:1", "IOPub message rate exceeded.\n"]
+
+
+def test_the_servers_word_before_anything_else_asks_for_nothing() -> None:
+    line = Line(installed=False)
+    line.kernel.answer(line.install)
+    line.reply()
+    line.take(NOTICE)
+    assert line.ranges() == [[]]
+    assert line.waits()
+    line.settle()
+    assert line.texts() == []
+
+
+# Bounds --------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_held_and_what_is_remembered_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retransmission, "LARGEST_HOLD", 5)
+    monkeypatch.setattr(retransmission, "REMEMBERED", 4)
+    line = Line()
+    line.kernel.run_cell(20)
+    line.output()
+    lost = deque(line.kernel.iopub.popleft() for _ in range(10))
+    for _ in range(6):
+        line.output()
+    assert line.texts() == [f"2:{number}" for number in range(10, 16)]
+    for each in lost:
+        line.take(each)  # so late, only the last are known to be new
+    assert line.texts()[6:] == ["2:6", "2:7", "2:8", "2:9"]
+
+
+def test_more_gaps_than_one_question_asks_for_are_asked_for_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retransmission, "RANGES", 2)
+    line = Line()
+    line.kernel.run_cell(12)
+    line.output()
+    for place in range(12):
+        line.output(lost=place % 2 == 0)
+    line.take(NOTICE)
+    line.settle()
+    assert line.texts() == [f"2:{number}" for number in range(12)]
+
+
+def test_an_answer_that_says_nothing_is_none() -> None:
+    line = Line()
+    line.kernel.run_cell(4)
+    for lost in (False, True, False):
+        line.output(lost=lost)
+    for number, text in enumerate(("{}", '{"header": {"msg_id": "x"}}')):
+        [question] = line.asked
+        line.asked.clear()
+        answer = message(
+            replay_buffer.RESEND_REPLY, {"messages": [text], "until": None}, parent=question.id, channel=Channel.CONTROL
+        )
+        answer.header["msg_id"] = f"{KERNEL}_{line.kernel.pid}_{900 + number}"  # type: ignore[index]
+        line.take(answer)
+        line.output(lost=True)
+        if line.kernel.iopub:
+            line.output()
+    assert line.texts() == ["2:1", "2:3"]
+    assert line.asked == []

@@ -1,0 +1,132 @@
+"""Nobody is waited for where the kernel says that nobody is there; everybody else gets a moment of quiet."""
+
+from typing import Any
+
+import pytest
+
+from nbrun.core.delivery.unsent import question as unsent_question
+from nbrun.core.execution.drain import Farewell
+from nbrun.core.execution.effects import DRAIN_QUIET
+from nbrun.core.protocol.messages import Channel, Requests
+from nbrun.core.results import Outcome
+from tests.core.conversation import OURS, Conversation, message
+
+NOBODY = {"nbrun": {"status": "ok", "data": {"text/plain": "'nobody'"}, "metadata": {}}}
+SOMEBODY = {"nbrun": {"status": "ok", "data": {"text/plain": "'somebody'"}, "metadata": {}}}
+BROKEN = {"nbrun": {"status": "error", "ename": "NameError", "evalue": "x", "traceback": []}}
+
+
+def ended(talk: Conversation, expressions: dict[str, Any], *, last: str = "idle") -> None:
+    """Let the kernel answer the last question."""
+    question = talk.request
+    talk.status("busy", question)
+    if last == "idle":
+        talk.reply(user_expressions=expressions, parent=question)
+    talk.status("idle", question)
+    if last == "reply":
+        talk.reply(user_expressions=expressions, parent=question)
+
+
+def at_the_end() -> Conversation:
+    talk = Conversation("one", ask_for_writers=True)
+    talk.complete()
+    return talk
+
+
+def test_the_question_is_silent_and_has_no_code() -> None:
+    request = Farewell(asks=True).ask(Requests(OURS))
+    assert (request.type, request.content["code"], request.content["silent"]) == ("execute_request", "", True)
+    assert request.content["store_history"] is False
+    assert Farewell(asks=False).ask(Requests(OURS)).type == "kernel_info_request"
+
+
+def test_what_it_evaluates_is_one_expression_of_python() -> None:
+    request = Farewell(asks=True).ask(Requests(OURS))
+    compile(request.content["user_expressions"]["nbrun"], "question", "eval")
+
+
+@pytest.mark.parametrize("last", ["idle", "reply"])
+def test_where_nobody_is_there_the_run_ends_at_once(last: str) -> None:
+    talk = at_the_end()
+    ended(talk, NOBODY, last=last)
+    assert talk.outcome() is Outcome.PASSED
+
+
+def test_what_the_question_brings_along_belongs_to_the_last_cell() -> None:
+    talk = at_the_end()
+    talk.stream("from a child", parent=talk.request)
+    ended(talk, NOBODY)
+    assert talk.outputs()[0]["text"] == "from a child"
+
+
+@pytest.mark.parametrize("answer", [SOMEBODY, BROKEN, {}], ids=["somebody", "an error", "nothing"])
+def test_where_somebody_may_be_there_a_moment_passes_and_the_question_is_put_again(answer: dict[str, Any]) -> None:
+    talk = at_the_end()
+    ended(talk, answer)
+    assert talk.outcome() is None
+    first = talk.request
+    talk.until(DRAIN_QUIET)
+    assert talk.request != first
+    talk.stream("late", parent=talk.request)
+    ended(talk, answer)
+    assert talk.outcome() is Outcome.PASSED
+    assert talk.outputs()[0]["text"] == "late"
+
+
+def test_a_second_question_without_an_answer_is_not_waited_for() -> None:
+    talk = at_the_end()
+    ended(talk, SOMEBODY)
+    talk.until(DRAIN_QUIET)
+    talk.status("busy", talk.request)
+    talk.until(2 * DRAIN_QUIET)
+    assert talk.outcome() is Outcome.PASSED
+
+
+def test_an_answer_to_kernel_info_says_nothing_of_anybody() -> None:
+    farewell = Farewell(asks=False)
+    farewell.ask(Requests(OURS))
+    assert not farewell.ends(message("kernel_info_reply", {}, channel=Channel.SHELL))
+    assert not farewell.ends(message("status", {"execution_state": "idle"}))
+
+
+def one_message_short() -> Conversation:
+    """Give a run of one cell whose message number 3 has not come, at its end."""
+    talk = Conversation("one", ask_for_writers=True)
+    talk.numbered(1, "status", {"execution_state": "busy"})
+    talk.numbered(2, "execute_input", {"execution_count": 7})
+    talk.numbered(4, "display_data", {"data": {}})
+    talk.numbered(5, "execute_reply", {"status": "ok"}, channel=Channel.SHELL)
+    talk.numbered(6, "status", {"execution_state": "idle"})
+    return talk
+
+
+@pytest.mark.parametrize(("unsent", "lost"), [("'6:1'", 0), ("'6:0'", 1), ("''", 1), ("'5:1'", 1)], ids=str)
+def test_a_message_is_not_missing_where_the_kernel_took_a_number_and_sent_nothing_with_it(
+    unsent: str, lost: int
+) -> None:
+    talk = one_message_short()
+    [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]
+    assert question.content["user_expressions"]["nbrun_unsent"] == unsent_question([(1, 6)])
+    told = {"nbrun_unsent": {"status": "ok", "data": {"text/plain": unsent}, "metadata": {}}}
+    ended(talk, NOBODY | told)
+    incomplete = talk.run.results()[0].incomplete
+    assert (incomplete.lost if incomplete else 0) == lost
+
+
+@pytest.mark.parametrize(("told", "lost"), [([3], 0), ([], 1), ([7], 1)], ids=str)
+def test_a_kernel_that_was_told_to_exit_is_not_asked_but_heard(told: list[int], lost: int) -> None:
+    talk = Conversation("exit()", ask_for_writers=True)
+    talk.numbered(1, "status", {"execution_state": "busy"})
+    talk.numbered(2, "execute_input", {"execution_count": 7})
+    content = {"status": "ok", "payload": [{"source": "ask_exit", "keepkernel": False}]}
+    talk.numbered(4, "execute_reply", content, channel=Channel.SHELL, metadata={"nbrun_unsent": told})
+    talk.numbered(5, "status", {"execution_state": "idle"})
+    assert talk.run.ending is not None
+    incomplete = talk.run.results()[0].incomplete
+    assert (incomplete.lost if incomplete else 0) == lost
+
+
+def test_where_no_message_is_missing_nothing_is_asked_about_numbers() -> None:
+    talk = at_the_end()
+    [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]
+    assert [*question.content["user_expressions"]] == ["nbrun"]

@@ -1,0 +1,297 @@
+"""When reply or idle is missing, a fence shows whether it can still come."""
+
+import pytest
+
+from nbrun.core.execution.effects import DRAIN_LIMIT, FENCE_AFTER, FENCE_GRACE, FENCE_LIMIT, RESEND_AFTER
+from nbrun.core.protocol.messages import Channel
+from nbrun.core.results import CellOutcome, Outcome
+from tests.core.conversation import Conversation, cell
+
+PASSED, FAILED = CellOutcome.PASSED, CellOutcome.FAILED
+
+
+def fences(talk: Conversation) -> int:
+    return len(talk.requests("kernel_info_request"))
+
+
+# The idle is lost ------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_asked_while_a_cell_is_merely_silent() -> None:
+    talk = Conversation("one")
+    talk.status("busy")
+    talk.until(59.0)
+    assert fences(talk) == 0
+    assert talk.outcome() is None
+
+
+def test_a_fence_is_sent_when_only_one_of_reply_and_idle_came() -> None:
+    talk = Conversation("one")
+    talk.reply()
+    talk.until(FENCE_AFTER - 0.01)
+    assert fences(talk) == 0
+    talk.until(FENCE_AFTER)
+    assert fences(talk) == 1
+
+
+def test_the_fences_busy_shows_that_the_idle_will_not_come() -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    talk.until(FENCE_AFTER)
+    talk.status("busy", talk.fence)
+    assert talk.run.cells[0].outcome is PASSED
+    assert talk.sources == ["one", "two"]
+
+
+def test_the_fences_reply_leaves_the_idle_a_moment_more() -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    talk.until(FENCE_AFTER)
+    talk.fence_reply()
+    talk.until(FENCE_AFTER + FENCE_GRACE - 0.01)
+    assert talk.sources == ["one"]
+    talk.until(FENCE_AFTER + FENCE_GRACE)
+    assert talk.run.cells[0].outcome is PASSED
+    assert talk.sources == ["one", "two"]
+
+
+def test_an_idle_is_waited_for_while_outputs_from_before_the_reply_still_arrive() -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    for second in range(1, 30):
+        talk.until(second)
+        talk.stream("x", date="2026-01-02T03:04:04Z")
+    assert talk.sources == ["one"]
+    talk.until(29 + FENCE_AFTER)
+    talk.fence_reply()
+    talk.until(30 + FENCE_AFTER)
+    talk.stream("x", date="2026-01-02T03:04:04Z")
+    talk.until(31 + FENCE_AFTER)
+    talk.status("idle")
+    assert talk.run.results()[0].incomplete is None
+    assert talk.sources == ["one", "two"]
+
+
+@pytest.mark.parametrize("date", ["2026-01-02T03:04:06Z", ""], ids=["later", "undated"])
+def test_what_a_thread_puts_out_after_the_reply_does_not_hold_up_the_end(date: str) -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    for second in range(1, 5):
+        talk.until(second)
+        talk.stream("x", date=date)
+        if second == 3:
+            talk.fence_reply()
+    talk.until(3 + FENCE_GRACE)
+    assert talk.sources == ["one", "two"]
+
+
+def test_a_fence_that_nobody_answers_does_not_hold_up_a_cell_that_replied() -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    talk.until(FENCE_AFTER + FENCE_LIMIT)
+    assert talk.sources == ["one", "two"]
+
+
+def test_an_idle_that_comes_late_completes_the_cell_without_the_fence() -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    talk.until(FENCE_AFTER)
+    talk.status("idle")
+    assert talk.sources == ["one", "two"]
+
+
+def test_a_fence_that_was_not_needed_says_nothing_about_the_next_cell() -> None:
+    """Its answers arrive while the next cell runs, which they must not take for unanswered."""
+    talk = Conversation("one", "two")
+    talk.reply()
+    talk.until(FENCE_AFTER)
+    old = talk.fence
+    talk.status("idle")
+    talk.fence_reply(old)
+    talk.until(FENCE_AFTER + 60.0)
+    assert talk.run.cells[1].outcome is None
+    talk.reply()
+    talk.status("busy", old)
+    assert talk.run.cells[1].outcome is None
+    talk.status("idle")
+    assert talk.run.cells[1].outcome is PASSED
+
+
+def test_a_fence_of_an_aborted_attempt_says_nothing_about_the_next_attempt() -> None:
+    talk = Conversation("one")
+    talk.reply("aborted")
+    talk.until(FENCE_AFTER)
+    talk.status("busy", talk.fence)
+    talk.until(FENCE_AFTER + RESEND_AFTER)
+    assert talk.sources == ["one", "one"]
+    talk.status("idle")
+    talk.until(2 * FENCE_AFTER + RESEND_AFTER)
+    assert talk.run.cells[0].outcome is None
+    assert fences(talk) == 2
+
+
+# The reply is lost -----------------------------------------------------------------------------------------------
+
+
+def test_a_reply_that_the_fence_overtook_is_lost_and_the_cell_is_not_run_again() -> None:
+    talk = Conversation("one", "two")
+    talk.status("idle")
+    talk.until(FENCE_AFTER)
+    talk.fence_reply()
+    talk.until(FENCE_AFTER + FENCE_GRACE)
+    assert talk.sources == ["one"]
+    assert talk.outcome() is Outcome.SERVER_FAILED
+    assert talk.problem == "the kernel's reply was lost in cell 1 of 2"
+    assert talk.outcomes() == [FAILED, CellOutcome.NOT_RUN]
+    assert talk.outputs()[0]["ename"] == "ReplyLost"
+
+
+def test_the_fences_busy_says_nothing_of_the_reply_which_comes_over_another_socket() -> None:
+    talk = Conversation("one", "two")
+    talk.status("idle")
+    talk.until(FENCE_AFTER)
+    talk.status("busy", talk.fence)
+    assert talk.run.cells[0].outcome is None
+    talk.reply()
+    assert talk.run.cells[0].outcome is PASSED
+
+
+def test_while_a_fence_stands_behind_a_running_cell_the_server_is_asked_for_the_kernel() -> None:
+    talk = Conversation("one")
+    talk.status("idle")
+    talk.until(FENCE_AFTER + FENCE_LIMIT)
+    assert talk.probes == 1
+    talk.probed(alive=True)
+    talk.until(FENCE_AFTER + 3 * FENCE_LIMIT)
+    assert talk.probes == 3
+    talk.probed(alive=False)
+    assert talk.outcome() is Outcome.KERNEL_DIED
+
+
+# A new websocket -------------------------------------------------------------------------------------------------
+
+
+def test_over_a_new_websocket_nothing_is_sent_but_a_fence() -> None:
+    talk = Conversation("one")
+    talk.reconnected()
+    assert talk.sources == ["one"]
+    assert fences(talk) == 1
+
+
+def test_a_cell_that_still_runs_behind_a_new_websocket_is_waited_for() -> None:
+    talk = Conversation("one", "two")
+    talk.reconnected()
+    talk.until(45.0)
+    assert talk.run.cells[0].outcome is None
+    talk.complete()
+    assert talk.sources == ["one", "two"]
+
+
+def test_a_reply_that_was_lost_with_the_websocket_is_found_out() -> None:
+    talk = Conversation("one")
+    talk.status("busy")
+    talk.reconnected()
+    talk.fence_reply()
+    talk.status("busy", talk.fence)
+    talk.until(FENCE_GRACE)
+    assert (talk.outcome(), talk.outcomes()) == (Outcome.SERVER_FAILED, [FAILED])
+
+
+def test_each_new_websocket_gets_a_fence_and_any_ones_answer_counts() -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    talk.reconnected()
+    first = talk.fence
+    talk.reconnected()
+    assert fences(talk) == 2
+    talk.status("busy", first)
+    assert talk.sources == ["one", "two"]
+
+
+def test_a_websocket_that_comes_back_when_all_is_done_is_left_alone() -> None:
+    talk = Conversation("one")
+    talk.complete()
+    asked = fences(talk)
+    talk.reconnected()
+    talk.until(DRAIN_LIMIT)
+    talk.reconnected()
+    assert fences(talk) == asked
+    assert talk.outcome() is Outcome.PASSED
+
+
+def test_a_fences_other_states_mean_nothing() -> None:
+    talk = Conversation(cell("one"))
+    talk.reply()
+    talk.until(FENCE_AFTER)
+    talk.status("idle", talk.fence)
+    assert talk.run.cells[0].outcome is None
+
+
+# Outputs are far behind ------------------------------------------------------------------------------------------
+
+
+def test_a_reply_that_is_far_ahead_of_the_outputs_does_not_end_the_cell_before_they_are_in() -> None:
+    """A busy server hands on the reply at once and ten thousand outputs later."""
+    talk = Conversation("one", "two")
+    talk.reply()
+    for second in range(1, 60):
+        talk.until(float(second))
+        if second == 3:
+            talk.fence_reply()
+        talk.stream(".")
+    assert talk.sources == ["one"]
+    assert talk.outputs()[0]["text"] == "." * 59
+    talk.status("idle")
+    assert talk.sources == ["one", "two"]
+
+
+def test_outputs_that_never_end_do_not_hide_that_the_idle_is_lost() -> None:
+    talk = Conversation("one", "two")
+    talk.reply()
+    for second in range(1, 20):
+        talk.until(float(second))
+        talk.stream(".")
+    talk.status("busy", talk.fence)
+    assert talk.sources == ["one", "two"]
+
+
+def test_at_the_end_outputs_that_are_still_on_their_way_are_waited_for() -> None:
+    talk = Conversation("one")
+    talk.complete()
+    for second in range(1, 30):
+        talk.until(float(second))
+        talk.stream(".")
+    assert talk.outcome() is None
+    talk.status("idle", talk.fence)
+    talk.until(30.0)
+    assert talk.outcome() is Outcome.PASSED
+    assert talk.outputs()[0]["text"] == "." * 29
+
+
+def test_a_gap_beside_a_reconnection_counts_and_exactly_where_the_server_had_no_reason_to_talk_to_the_kernel() -> None:
+    for nudged in (False, True):
+        talk = Conversation("one")
+        talk.numbered(1, "status", {"execution_state": "busy"})
+        talk.numbered(2, "execute_input", {"execution_count": 1})
+        talk.reconnected(nudged=nudged)
+        talk.numbered(5, "stream", {"name": "stdout", "text": "3 and 4 are missing"})
+        talk.numbered(6, "execute_reply", {"status": "ok"}, channel=Channel.SHELL)
+        talk.numbered(7, "status", {"execution_state": "idle"})
+        incomplete = talk.run.results()[0].incomplete
+        assert incomplete is not None
+        assert (incomplete.lost, incomplete.exact) == (2, not nudged)
+
+
+def test_behind_the_last_cell_a_run_only_waits_for_what_may_still_come() -> None:
+    talk = Conversation("1")
+    assert [talk.run.is_draining] == [False]
+    talk.complete()
+    assert [talk.run.is_draining] == [True]
+    assert not talk.run.is_stopping
+
+
+def test_a_run_knows_that_it_stops_its_cell() -> None:
+    talk = Conversation("1")
+    assert [talk.run.is_stopping] == [False]
+    talk.interrupt()
+    assert [talk.run.is_stopping] == [True]
