@@ -1,6 +1,6 @@
 """Run the command line: ``python -m nbrun`` is ``nbrun``."""
 
-from nbrun.import_path import standard_library_first
+from nbrun._import_path import standard_library_first
 
 standard_library_first()  # before anything that a token.py in PYTHONPATH would break
 

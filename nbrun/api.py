@@ -18,13 +18,13 @@ from nbrun.core.planning.job import STARTUP_LIMIT, Job, Limits
 from nbrun.core.results import NotebookResult
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import connect
-from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.server import Server
 from nbrun.jupyter.undo import Undo
 from nbrun.opening import Access, Place, check_local, existing_host, path_on_server, private_host
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.places import Deliver, local_folder, output_file
 from nbrun.preparing import host_to_prepare_on, prepare_unless_stopped
+from nbrun.private_server.launcher import EmbeddedServer
 from nbrun.stopping import StopSwitch
 
 T = TypeVar("T")

@@ -16,12 +16,12 @@ from nbrun.core.protocol.codec import Subprotocol
 from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, NotFound, ServerUnreachable
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.contents import NO_FILES_HINT, ContentsModel
-from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http import HttpOptions
 from nbrun.jupyter.installed_kernelspecs import defects
 from nbrun.jupyter.server import Server
 from nbrun.left_sessions import SECONDS_BETWEEN_LOOKS, Cleaned, LeftSession, end_left, find_left, is_upload
+from nbrun.private_server.launcher import EmbeddedServer
 
 RATE_LIMIT_HINT = (
     "A stock server drops output beyond 1000 messages or 1 MB of text a second, and does not tell the kernel. Its "

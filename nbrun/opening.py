@@ -16,7 +16,6 @@ from nbrun.core.notebook.file_format import get_ready
 from nbrun.errors import UsageError
 from nbrun.handed import HandedNotebook
 from nbrun.jupyter.client import Client, connect
-from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.jupyter.http import UNBOUNDED, HttpOptions
 from nbrun.jupyter.saving import ServerNotebook
@@ -34,6 +33,7 @@ from nbrun.places import (
     root_for,
     shown,
 )
+from nbrun.private_server.launcher import EmbeddedServer
 
 _NOWHERE = ""
 """The output of a notebook that is delivered instead: no file's path."""

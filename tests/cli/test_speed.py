@@ -32,7 +32,7 @@ def test_the_server_is_started_before_anything_that_takes_time_is_imported() -> 
     script = """
 import sys
 import nbrun.cli.app, nbrun.cli.run
-from nbrun.jupyter.embedded import EmbeddedServer
+from nbrun.private_server.launcher import EmbeddedServer
 import nbrun.places
 print(sorted({"httpx", "websockets", "nbformat", "rich", "tenacity", "msgspec", "jupyter_server"} & set(sys.modules)))
 """

@@ -20,11 +20,11 @@ from nbrun.errors import (
     TooLarge,
     UsageError,
 )
-from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.exchange import Patience
 from nbrun.jupyter.http import Http, HttpOptions, json_bytes
 from nbrun.jupyter.retry import PATIENT_GET, SAVE
+from nbrun.private_server.launcher import EmbeddedServer
 from tests.jupyter.doubles import CUT, Heard, Reply, double, json_reply, moved, page
 from tests.support.notebooks import notebook
 from tests.support.servers import RunningServer, free_port

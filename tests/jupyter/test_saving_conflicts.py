@@ -14,9 +14,9 @@ import pytest
 
 from nbrun.errors import SaveFailed, ServerUnreachable, UsageError
 from nbrun.jupyter.client import Client
-from nbrun.jupyter.embedded import EmbeddedServer
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.undo import Undo
+from nbrun.private_server.launcher import EmbeddedServer
 from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.environments import missing
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook

@@ -1,7 +1,7 @@
 """The first moments of the private server's process: take the settings, move the pipes away, fork the zygote, serve.
 
 Its one idea: all of this comes before the imports that cost time, so that the zygote is forked from a process that has
-one thread and nothing in it that a kernel would not have; see :mod:`nbrun.jupyter.zygote`.
+one thread and nothing in it that a kernel would not have; see :mod:`nbrun.private_server.process.zygote`.
 """
 
 import gc
@@ -12,18 +12,18 @@ import sys
 from importlib import import_module
 from types import CodeType
 
-from nbrun.import_path import shadows_standard_library
-from nbrun.jupyter.lifeline import Lifeline, ServerSettings, read_line
-from nbrun.jupyter.zygote import IN_COMMON, Order, become_kernel, become_zygote, can_fork, threads_beside
+from nbrun._import_path import shadows_standard_library
+from nbrun.private_server.control_pipe import Lifeline, ServerSettings, read_line
+from nbrun.private_server.process.zygote import IN_COMMON, Order, become_kernel, become_zygote, can_fork, threads_beside
 
 _COMMAND = """\
 import sys
 if sys.path[:1] == [""]:
     del sys.path[0]
 path = [*sys.path]
-from nbrun.import_path import standard_library_first
+from nbrun._import_path import standard_library_first
 standard_library_first(ARGUMENTS)
-from nbrun.jupyter.private_boot import main
+from nbrun.private_server.process.boot import main
 launch = main(path)
 del main, path, standard_library_first
 if launch is not None:
@@ -66,7 +66,7 @@ def main(path: list[str]) -> CodeType | None:
     token = read_line(source).decode()  # only now: no kernel is to have it in its memory
     lifeline = Lifeline(settings, source, sink)
     import_module("nbrun.lean_imports").put_off_imports()  # not before: kernels that are forked import what they like
-    import_module("nbrun.jupyter.private_server").serve(settings, token, lifeline, zygote)
+    import_module("nbrun.private_server.process.app").serve(settings, token, lifeline, zygote)
     return None
 
 

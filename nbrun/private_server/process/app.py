@@ -1,12 +1,14 @@
-"""The private Jupyter server, started by `EmbeddedServer` in a process of its own; see `nbrun.jupyter.private_boot`.
+"""The private Jupyter server, started by `EmbeddedServer` in a process of its own; see
+`nbrun.private_server.process.boot`.
 
 Its one idea: it is the stock server, configured in code and from nowhere else. It reads none of the user's Jupyter
 configuration and leaves nothing in the user's folders, but finds the user's kernels, gives them the environment that
-nbrun was called with, without its tokens and passwords (:mod:`nbrun.jupyter.kernel_environment`), and signs notebooks
+nbrun was called with, without its tokens and passwords (:mod:`nbrun.private_server.process.kernel_environment`), and
+signs notebooks
 with the user's own key, so that they open trusted in the user's JupyterLab. What a shared server must be careful about,
 and a private one need not, is off: rate limits, size limits, culling, restarts, trash, unasked checkpoints, pings.
 
-How it ends, and how its kernels do, is told in :mod:`nbrun.jupyter.lifeline`.
+How it ends, and how its kernels do, is told in :mod:`nbrun.private_server.control_pipe`.
 """
 
 import ctypes
@@ -38,10 +40,10 @@ from zmq.asyncio import Context
 from zmq.constants import SocketOption
 
 from nbrun.core.delivery.unsent import REMEMBER
-from nbrun.jupyter.forked_kernels import ForkingProvisioner, Zygote, may_be_forked
-from nbrun.jupyter.lifeline import Lifeline, Ready, ServerSettings
-from nbrun.jupyter.private_channels import PrivateConnection
-from nbrun.jupyter.private_contents import PrivateContents
+from nbrun.private_server.control_pipe import Lifeline, Ready, ServerSettings
+from nbrun.private_server.process.contents import PrivateContents
+from nbrun.private_server.process.provisioner import ForkingProvisioner, Zygote, may_be_forked
+from nbrun.private_server.process.websocket import PrivateConnection
 
 DEATH_POLL = 0.5
 """Seconds between two looks whether a kernel's process still lives."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nbrun.import_path import shadows_standard_library, standard_library_first
+from nbrun._import_path import shadows_standard_library, standard_library_first
 
 
 def test_the_standard_library_goes_first_and_the_rest_keeps_its_order(

@@ -11,7 +11,8 @@ The one between ends at once, and Linux then gives the kernel to the server, whi
 (PR_SET_CHILD_SUBREAPER in prctl(2)): so it is the server's child as any other kernel is, to be waited for, signalled
 and told from others that had its pid before.
 
-What runs here runs in the zygote and in the new kernel; the server's side is :mod:`nbrun.jupyter.forked_kernels`.
+What runs here runs in the zygote and in the new kernel; the server's side is
+:mod:`nbrun.private_server.process.provisioner`.
 Imports the standard library only: whatever is imported here is in the user's kernel.
 """
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
 
-from nbrun.jupyter.zygote import Order, adopt_orphans
+from nbrun.private_server.process.zygote import Order, adopt_orphans
 
 ANSWER_LIMIT = 60.0
 """Seconds that the zygote may take, with all of its imports, before kernels are started without it."""

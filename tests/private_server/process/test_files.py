@@ -13,9 +13,9 @@ import pytest
 from tornado.web import HTTPError
 from traitlets.config import Configurable
 
-from nbrun.jupyter.private_contents import PrivateContents
-from nbrun.jupyter.private_files import copy_whole, original_of, rewriting
 from nbrun.local_files import mode_of
+from nbrun.private_server.process.contents import PrivateContents
+from nbrun.private_server.process.files import copy_whole, original_of, rewriting
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and limits of POSIX")
@@ -24,7 +24,7 @@ OLD = b"x" * 2000
 PROGRAM = """
 import resource, signal, sys
 from pathlib import Path
-from nbrun.jupyter.private_files import copy_whole, rewriting
+from nbrun.private_server.process.files import copy_whole, rewriting
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

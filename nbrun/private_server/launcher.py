@@ -3,7 +3,8 @@
 Its one idea: the server belongs to nbrun as a limb does. It listens where nobody else can knock (a Unix socket in a
 folder of mode 0700, or loopback where there are none), takes its settings and its secret through a pipe, and its life
 hangs on that pipe: when nbrun ends, even by SIGKILL, server and kernels end and the folder goes. Both pipes and what
-is said on them are :mod:`nbrun.jupyter.lifeline`; the other side is :mod:`nbrun.jupyter.private_server`, which is
+is said on them are :mod:`nbrun.private_server.control_pipe`; the other side is
+:mod:`nbrun.private_server.process.app`, which is
 never imported here, because ``jupyter_server`` is an optional dependency and takes a second to import.
 """
 
@@ -26,9 +27,9 @@ from typing import Self
 
 from nbrun.errors import NbrunError, PrivateServerEnded, ServerError, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.kernel_environment import kernel_environment, withheld_from_server
-from nbrun.jupyter.lifeline import LiveKernels, Ready, ServerSettings, kill_groups, read_news
-from nbrun.jupyter.private_boot import command
+from nbrun.private_server.control_pipe import LiveKernels, Ready, ServerSettings, kill_groups, read_news
+from nbrun.private_server.process.boot import command
+from nbrun.private_server.process.kernel_environment import kernel_environment, withheld_from_server
 
 STARTS = 3
 """How often the server's process is started before nbrun gives up, where it ends before it answers."""
@@ -82,7 +83,7 @@ class EmbeddedServer:
     `root` is an existing folder; contents paths are relative to it. `start_limit` is in seconds. With `tcp` it listens
     on a free loopback port, and so do its kernels, as where there are no Unix sockets. With `zygote` (None: unless the
     environment has NBRUN_ZYGOTE=0) kernels are forked from a process that has imported ipykernel and the modules named
-    in `preload`, where the platform and the kernelspec allow it (:mod:`nbrun.jupyter.zygote`).
+    in `preload`, where the platform and the kernelspec allow it (:mod:`nbrun.private_server.process.zygote`).
 
     A server that ends while it starts is started again, up to `STARTS` times in all, and then prefers the installed
     packages to those in PYTHONPATH. Raises :class:`UsageError` when the server or the Python kernel is not installed or

@@ -1,0 +1,1 @@
+"""The Jupyter server that lives as long as a run."""

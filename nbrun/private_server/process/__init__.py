@@ -1,0 +1,1 @@
+"""What runs in the private server's own process."""
