@@ -19,13 +19,13 @@ from nbrun.core.results import NotebookResult
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.server import Server
-from nbrun.jupyter.undo import Undo
 from nbrun.opening import Access, Place, check_local, existing_host, path_on_server, private_host
 from nbrun.pipeline import Notebook, run_notebook
-from nbrun.places import Deliver, local_folder, output_file
 from nbrun.preparing import host_to_prepare_on, prepare_unless_stopped
 from nbrun.private_server.launcher import EmbeddedServer
 from nbrun.stopping import StopSwitch
+from nbrun.storage.checkpoint import Undo
+from nbrun.storage.paths import Deliver, local_folder, output_file
 
 T = TypeVar("T")
 __all__ = ["RunOptions", "connect", "run", "run_async"]
@@ -181,7 +181,7 @@ async def run_beside_start(
 ) -> NotebookResult:
     """Run as :func:`run_async` does, on a private server that may have been started already, to save time.
 
-    It has been started for the root that :func:`~nbrun.places.root_for` names, and is stopped after the run.
+    It has been started for the root that :func:`~nbrun.storage.paths.root_for` names, and is stopped after the run.
     """
     name = os.fspath(notebook)
     place = place_of(name, options)

@@ -37,12 +37,12 @@ from nbrun.errors import BadFrame, NbrunError, UsageError
 from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs, kernel_identity
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.retry import RetryPolicy
-from nbrun.local_files import read_text, write_notebook
 from nbrun.opening import Place
 from nbrun.pipeline import Notebook
-from nbrun.places import absolute
+from nbrun.storage.on_disk import read_text, write_notebook
+from nbrun.storage.paths import absolute
+from nbrun.storage.writable import check_folder
 from nbrun.version import __version__
-from nbrun.writable import check_folder
 
 DURATIONS = "durations.json"
 

@@ -17,7 +17,7 @@ from nbrun.core.formats.globs import Patterns
 from nbrun.core.formats.json_text import loads
 from nbrun.core.notebook.document import Document
 from nbrun.errors import BadFrame, NbrunError, UsageError
-from nbrun.local_files import read_text
+from nbrun.storage.on_disk import read_text
 
 GIT_LIMIT = 120.0
 """Seconds that git may take for one question."""

@@ -22,7 +22,7 @@ from nbrun.jupyter.client import Client
 from nbrun.jupyter.kernels import SessionModel
 from nbrun.jupyter.owner_mark import OwnerMark, may_be_unmarked
 from nbrun.jupyter.retry import ONCE
-from nbrun.jupyter.upload import UPLOAD_FOLDER, remove_upload
+from nbrun.storage.uploaded import UPLOAD_FOLDER, remove_upload
 
 SECONDS_BETWEEN_LOOKS = 30.0
 ANSWER_LIMIT = 5.0

@@ -38,10 +38,10 @@ from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.opening import Access, Place, check_local, existing_host, private_host
-from nbrun.places import OWN_PLACE, absolute, names_folder
 from nbrun.preparing import host_to_prepare_on, not_prepared, prepare_unless_stopped
 from nbrun.selection import Found, local_notebooks, notebooks_on_server
 from nbrun.stopping import StopSwitch
+from nbrun.storage.paths import OWN_PLACE, absolute, names_folder
 from nbrun.version import __version__
 
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from nbrun.core.formats.sizes import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.notebook.file_format import get_ready
 from nbrun.errors import UsageError
-from nbrun.handed import HandedNotebook
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.jupyter.http import UNBOUNDED, HttpOptions
-from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
-from nbrun.jupyter.undo import Undo
-from nbrun.jupyter.upload import UploadedNotebook
 from nbrun.pipeline import Notebook
-from nbrun.places import (
+from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.storage.checkpoint import Undo
+from nbrun.storage.in_memory import HandedNotebook
+from nbrun.storage.on_server import ServerNotebook
+from nbrun.storage.paths import (
     Deliver,
     absolute,
     check_pair,
@@ -33,7 +33,7 @@ from nbrun.places import (
     root_for,
     shown,
 )
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.storage.uploaded import UploadedNotebook
 
 _NOWHERE = ""
 """The output of a notebook that is delivered instead: no file's path."""

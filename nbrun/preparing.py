@@ -22,14 +22,14 @@ from nbrun.core.planning.job import Job
 from nbrun.core.planning.plan import Action
 from nbrun.core.results import NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode, NoSuchKernel, UsageError
-from nbrun.handed import hand_over
 from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs
 from nbrun.jupyter.kernelspecs import KernelSpecs
-from nbrun.local_files import read_bytes, write_notebook
 from nbrun.opening import Access, Host, Place, existing_host
-from nbrun.places import absolute, local_notebook, local_output
 from nbrun.plugins import literal_writer
 from nbrun.stopping import Stopped, StopSwitch
+from nbrun.storage.in_memory import hand_over
+from nbrun.storage.on_disk import read_bytes, write_notebook
+from nbrun.storage.paths import absolute, local_notebook, local_output
 from nbrun.version import __version__
 
 

@@ -17,11 +17,11 @@ from nbrun.jupyter.endpoint import Destination
 from nbrun.jupyter.exchange import Fields
 from nbrun.jupyter.http import HttpOptions
 from nbrun.jupyter.kernelspecs import KernelSpecs
-from nbrun.local_files import read_bytes
 from nbrun.opening import path_on_server
-from nbrun.places import hint_for_missing_on_server, local_notebook, refuse_other_kinds
 from nbrun.plugins import literal_writer
 from nbrun.preparing import kernel_of
+from nbrun.storage.on_disk import read_bytes
+from nbrun.storage.paths import hint_for_missing_on_server, local_notebook, refuse_other_kinds
 
 try:
     from jupyter_client.kernelspec import KernelSpecManager

@@ -20,10 +20,10 @@ from nbrun.core.results import NotebookResult
 from nbrun.errors import NbrunError, UsageError
 from nbrun.notebook_server import NotebookServer
 from nbrun.opening import existing_host, private_host
-from nbrun.places import local_folder, root_for
 from nbrun.reporters import wording
 from nbrun.reporters.record import Record, fault_of
 from nbrun.reporters.safe_stream import is_on_runner
+from nbrun.storage.paths import local_folder, root_for
 
 _OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")
 """What both command lines have, with ``--nbrun-`` before it in pytest's."""

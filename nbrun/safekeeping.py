@@ -33,7 +33,7 @@ from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, SaveFailed
 from nbrun.jupyter.exchange import LONG
 from nbrun.jupyter.retry import RetryPolicy
-from nbrun.local_files import rescue
+from nbrun.storage.on_disk import rescue
 
 HURRIED = 5.0
 """Seconds within which a save is tried again after a signal or the loss of the server."""

@@ -16,8 +16,8 @@ from nbrun.errors import NoSuchNotebook, NotFound, UsageError
 from nbrun.jupyter.contents import Contents, ContentsModel
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.opening import path_on_server
-from nbrun.places import absolute, hint_for_missing, hint_for_missing_on_server
-from nbrun.writable import is_file, is_folder, is_there, require
+from nbrun.storage.paths import absolute, hint_for_missing, hint_for_missing_on_server
+from nbrun.storage.writable import is_file, is_folder, is_there, require
 
 _FOREIGN = ("node_modules", "__pycache__", "site-packages")
 _SUFFIX = ".ipynb"

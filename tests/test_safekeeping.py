@@ -18,9 +18,9 @@ from nbrun.core.results import NotebookResult, Outcome
 from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.exchange import Patience
 from nbrun.jupyter.retry import SAVE
-from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
 from nbrun.stopping import StopSwitch
+from nbrun.storage.on_server import ServerNotebook
 from tests.support.live_runs import live_run, outcomes, text_in, text_of
 from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
 from tests.support.proxy import Proxy
@@ -97,7 +97,7 @@ async def test_whatever_keeps_the_result_from_being_saved_it_is_rescued(
     async def refuse(*_: object, **__: object) -> str:
         raise UsageError("the notebook holds what JSON cannot")
 
-    monkeypatch.setattr("nbrun.jupyter.saving.ServerNotebook.save", refuse)
+    monkeypatch.setattr("nbrun.storage.on_server.ServerNotebook.save", refuse)
     result = await nbrun.run_async("nb.ipynb", **options)
     assert (result.outcome, result.rescued) == (Outcome.SERVER_FAILED, True)
     [rescued] = here.glob("*.rescued-*.ipynb")

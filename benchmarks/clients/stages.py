@@ -22,7 +22,7 @@ marks.append((now(), "click imported"))
 import nbrun.api
 import nbrun.reporters.console
 from nbrun.core.events import CellFinished, CellStarted, RunFinished, StageEntered
-from nbrun.jupyter.saving import ServerNotebook
+from nbrun.storage.on_server import ServerNotebook
 
 marks.append((now(), "nbrun imported"))
 _save = ServerNotebook.save

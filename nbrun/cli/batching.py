@@ -11,7 +11,7 @@ from nbrun.core.batch.matrix import read_axes
 from nbrun.core.batch.terms import Cause, Order, Shard
 from nbrun.core.formats.sizes import parse_count
 from nbrun.errors import UsageError
-from nbrun.writable import is_folder, is_there
+from nbrun.storage.writable import is_folder, is_there
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 AUTO = "auto"

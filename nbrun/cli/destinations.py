@@ -86,7 +86,7 @@ class Paths:
             self._settle_output(notebook)
 
     def _settle_output(self, notebook: str) -> None:
-        from nbrun.places import names_folder, output_file
+        from nbrun.storage.paths import names_folder, output_file
 
         output = self._given["output"]
         if is_template(output):
@@ -114,7 +114,7 @@ class Paths:
 
     def _filled(self, option: str, path: str, parameters: Mapping[str, Any], *, late: str = "") -> str | None:
         from nbrun.core.batch.output_paths import Fields, Template, template_of_all
-        from nbrun.places import tree_path
+        from nbrun.storage.paths import tree_path
 
         if self._notebook is None:
             return template_of_all(option, path, self._now())

@@ -38,6 +38,6 @@ def prepared_as(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def working_folders(given: Mapping[str, Any]) -> list[Path]:
     """Give the folder of this machine that the kernel is to work in, if one was named; raises :class:`UsageError`."""
-    from nbrun.places import local_folder
+    from nbrun.storage.paths import local_folder
 
     return [local_folder(given["cwd"])] if given["cwd"] else []

@@ -177,8 +177,8 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
 
 async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
     """Start the private server before anything that takes time is imported: they need each other only later."""
-    from nbrun.places import check_pair, root_for
     from nbrun.private_server.launcher import EmbeddedServer
+    from nbrun.storage.paths import check_pair, root_for
 
     is_given, is_delivered = "content" in given, "deliver" in given
     save = not given["no_save"]

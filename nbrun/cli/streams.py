@@ -13,7 +13,7 @@ from nbrun.cli.standard_streams import closed, read_whole, write_whole
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import is_on_runner
-from nbrun.writable import is_file, is_folder, is_there
+from nbrun.storage.writable import is_file, is_folder, is_there
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 STANDARD_ERROR = "/dev/stderr"

@@ -33,7 +33,7 @@ def test_the_server_is_started_before_anything_that_takes_time_is_imported() -> 
 import sys
 import nbrun.cli.app, nbrun.cli.run
 from nbrun.private_server.launcher import EmbeddedServer
-import nbrun.places
+import nbrun.storage.paths
 print(sorted({"httpx", "websockets", "nbformat", "rich", "tenacity", "msgspec", "jupyter_server"} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

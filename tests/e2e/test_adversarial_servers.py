@@ -16,9 +16,9 @@ from nbrun.core.planning.job import Job
 from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.retry import RECONNECT
-from nbrun.jupyter.saving import ServerNotebook
 from nbrun.jupyter.server import Server
 from nbrun.pipeline import Notebook, run_notebook
+from nbrun.storage.on_server import ServerNotebook
 from tests.support.live_runs import Place, Watch, outcomes, place_on, text_of
 from tests.support.notebooks import notebook, read_notebook
 from tests.support.permissions import read_only

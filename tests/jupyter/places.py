@@ -5,8 +5,8 @@ from typing import Any
 
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.retry import RetryPolicy
-from nbrun.jupyter.saving import ServerNotebook
-from nbrun.jupyter.undo import Undo
+from nbrun.storage.checkpoint import Undo
+from nbrun.storage.on_server import ServerNotebook
 from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
 
 BRISK = RetryPolicy(tries=5, total=10.0, first=0.02, longest=0.1)

@@ -37,11 +37,11 @@ from nbrun.errors import (
     UsageError,
 )
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, ContentsModel, Saved, kernel_path
-from nbrun.jupyter.looks import differ, is_of
 from nbrun.jupyter.retry import ONCE, RetryPolicy
-from nbrun.jupyter.undo import Undo, UndoPoint
-from nbrun.jupyter.watched import SETTLE, Fate, WatchedFile
-from nbrun.places import hint_for_missing_on_server
+from nbrun.storage.checkpoint import Undo, UndoPoint
+from nbrun.storage.file_version import differ, is_of
+from nbrun.storage.guarded_file import SETTLE, Fate, WatchedFile
+from nbrun.storage.paths import hint_for_missing_on_server
 
 ROUNDS = 3
 _DRIVE = re.compile(r"^[A-Za-z][\w-]*:")

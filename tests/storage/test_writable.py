@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nbrun.errors import NoSuchNotebook, UsageError
-from nbrun.writable import check_file, check_folder, check_readable, is_file, is_folder, is_there, require
+from nbrun.storage.writable import check_file, check_folder, check_readable, is_file, is_folder, is_there, require
 from tests.support.permissions import read_only
 
 

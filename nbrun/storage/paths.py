@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from nbrun.errors import NotANotebook, UsageError
-from nbrun.writable import check_file, check_readable, is_file, is_folder, is_there, require
+from nbrun.storage.writable import check_file, check_readable, is_file, is_folder, is_there, require
 
 OWN_PLACE = "Leave out -o to write in place (for several notebooks with --in-place), or name another folder."
 BACKUP = ".~"

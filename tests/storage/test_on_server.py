@@ -17,7 +17,7 @@ from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.retry import SAVE
-from nbrun.jupyter.saving import ServerNotebook
+from nbrun.storage.on_server import ServerNotebook
 from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.notebooks import code, notebook, stdout, write_notebook
 from tests.support.other_servers import other_server

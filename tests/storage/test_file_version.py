@@ -7,7 +7,7 @@ from typing import Any
 
 from nbrun.core.notebook.document import Document
 from nbrun.jupyter.contents import ContentsModel
-from nbrun.jupyter.looks import bears_mark_of, differ, digest, is_of, undone, written_since
+from nbrun.storage.file_version import bears_mark_of, differ, digest, is_of, undone, written_since
 from tests.support.notebooks import code, notebook, stdout
 from tests.support.servers import RunningServer
 

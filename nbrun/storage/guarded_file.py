@@ -14,8 +14,8 @@ from nbrun.core.formats import json_text
 from nbrun.core.notebook.merge import fingerprints
 from nbrun.errors import BadFrame, NbrunError, NotFound, RequestRefused, ServerUnreachable
 from nbrun.jupyter.contents import Contents, ContentsModel, Saved
-from nbrun.jupyter.looks import bears_mark_of, differ, digest, undone, written_since
 from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
+from nbrun.storage.file_version import bears_mark_of, differ, digest, undone, written_since
 
 SETTLE = 1.0
 """Seconds until a second look: somebody else's save in progress, or a reader who polls the file, may be over then."""

@@ -16,7 +16,7 @@ from nbrun.errors import SaveFailed
 from nbrun.jupyter.contents import Contents
 from nbrun.jupyter.retry import RetryPolicy
 from nbrun.pipeline import Notebook
-from nbrun.places import Deliver
+from nbrun.storage.paths import Deliver
 
 
 class HandedNotebook:

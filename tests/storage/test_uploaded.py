@@ -10,7 +10,7 @@ from nbrun.errors import NoSuchNotebook, NotANotebook, NotFound, SaveFailed
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.retry import SAVE
-from nbrun.jupyter.upload import UploadedNotebook
+from nbrun.storage.uploaded import UploadedNotebook
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
 from tests.support.other_servers import kernel_gateway
 from tests.support.proxy import Proxy
@@ -196,7 +196,7 @@ async def test_an_edit_in_the_moment_of_a_save_is_not_written_over(
         monkeypatch.undo()
         write_notebook(local, edited)
 
-    monkeypatch.setattr("nbrun.local_files.os.fsync", edit)
+    monkeypatch.setattr("nbrun.storage.on_disk.os.fsync", edit)
     if meanwhile:
         assert not await there.save_meanwhile(EXECUTED)
     assert await there.save(EXECUTED, SAVE) == str(local)

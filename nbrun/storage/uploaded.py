@@ -17,7 +17,7 @@ from nbrun.core.notebook.merge import Merged, fingerprints, merge
 from nbrun.errors import BadFrame, NbrunError, NotANotebook, NotFound, UsageError
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, kernel_path
 from nbrun.jupyter.retry import RetryPolicy
-from nbrun.local_files import free_name_beside, mode_of, read_text, write_notebook
+from nbrun.storage.on_disk import free_name_beside, mode_of, read_text, write_notebook
 
 UPLOAD_FOLDER = re.compile(r"nbrun-[0-9a-f]{12}")
 """The name of the folder, at the server's root, of one upload."""

@@ -15,8 +15,8 @@ import pytest
 from nbrun.errors import SaveFailed, ServerUnreachable, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.undo import Undo
 from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.storage.checkpoint import Undo
 from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.environments import missing
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
