@@ -18,7 +18,7 @@ from nbrun.core.planning.job import STARTUP_LIMIT, Job, Limits
 from nbrun.core.results import NotebookResult
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import connect
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.kernel_session import Server
 from nbrun.opening import Access, Place, check_local, existing_host, path_on_server, private_host
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.preparing import host_to_prepare_on, prepare_unless_stopped

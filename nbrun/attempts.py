@@ -10,7 +10,7 @@ from typing import Any
 
 from nbrun.core.events import CellFinished, Event, RunFinished
 from nbrun.core.results import Attempt, NotebookResult, is_verdict
-from nbrun.jupyter.retry import RetryPolicy
+from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.pipeline import Notebook
 
 

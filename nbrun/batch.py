@@ -32,8 +32,8 @@ from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
 from nbrun.errors import ExitCode, NbrunError, ServerError
-from nbrun.jupyter.retry import pause_after
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.http.retry import pause_after
+from nbrun.jupyter.kernel_session import Server
 from nbrun.opening import Host, Place
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.private_server.launcher import NEWS_LIMIT

@@ -34,9 +34,9 @@ from nbrun.core.notebook.file_format import notebook_text
 from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult
 from nbrun.errors import BadFrame, NbrunError, UsageError
-from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs, kernel_identity
+from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.jupyter.kernelspecs import KernelSpecs
-from nbrun.jupyter.retry import RetryPolicy
+from nbrun.jupyter.local_kernelspecs import installed_kernelspecs, kernel_identity
 from nbrun.opening import Place
 from nbrun.pipeline import Notebook
 from nbrun.storage.on_disk import read_text, write_notebook

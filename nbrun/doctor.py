@@ -17,9 +17,9 @@ from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, NotFound, Serv
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.contents import NO_FILES_HINT, ContentsModel
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.http import HttpOptions
-from nbrun.jupyter.installed_kernelspecs import defects
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.http.client import HttpOptions
+from nbrun.jupyter.kernel_session import Server
+from nbrun.jupyter.local_kernelspecs import defects
 from nbrun.left_sessions import SECONDS_BETWEEN_LOOKS, Cleaned, LeftSession, end_left, find_left, is_upload
 from nbrun.private_server.launcher import EmbeddedServer
 

@@ -19,9 +19,9 @@ from datetime import datetime
 
 from nbrun.errors import NbrunError
 from nbrun.jupyter.client import Client
-from nbrun.jupyter.kernels import SessionModel
+from nbrun.jupyter.http.retry import ONCE
 from nbrun.jupyter.owner_mark import OwnerMark, may_be_unmarked
-from nbrun.jupyter.retry import ONCE
+from nbrun.jupyter.sessions import SessionModel
 from nbrun.storage.uploaded import UPLOAD_FOLDER, remove_upload
 
 SECONDS_BETWEEN_LOOKS = 30.0

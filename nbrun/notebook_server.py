@@ -15,7 +15,7 @@ from nbrun.core.events import Journal, Observer
 from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult
 from nbrun.errors import ExitCode
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.kernel_session import Server
 from nbrun.opening import Host, Place
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.stopping import StopSwitch

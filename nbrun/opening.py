@@ -16,8 +16,8 @@ from nbrun.core.notebook.file_format import get_ready
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
-from nbrun.jupyter.http import UNBOUNDED, HttpOptions
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.http.client import UNBOUNDED, HttpOptions
+from nbrun.jupyter.kernel_session import Server
 from nbrun.pipeline import Notebook
 from nbrun.private_server.launcher import EmbeddedServer
 from nbrun.storage.checkpoint import Undo

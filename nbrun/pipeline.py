@@ -29,9 +29,9 @@ from nbrun.core.planning.preparation import prepare
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, NoSuchKernel
 from nbrun.jupyter.ahead import find_depth
-from nbrun.jupyter.intake import Intake
+from nbrun.jupyter.kernel.inbound import Intake
+from nbrun.jupyter.kernel_session import RunningKernel, Server
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
-from nbrun.jupyter.server import RunningKernel, Server
 from nbrun.plugins import literal_writer
 from nbrun.safekeeping import Destination, Safekeeping, Sink
 from nbrun.stopping import Stopped, StopSwitch

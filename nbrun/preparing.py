@@ -22,8 +22,8 @@ from nbrun.core.planning.job import Job
 from nbrun.core.planning.plan import Action
 from nbrun.core.results import NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode, NoSuchKernel, UsageError
-from nbrun.jupyter.installed_kernelspecs import installed_kernelspecs
 from nbrun.jupyter.kernelspecs import KernelSpecs
+from nbrun.jupyter.local_kernelspecs import installed_kernelspecs
 from nbrun.opening import Access, Host, Place, existing_host
 from nbrun.plugins import literal_writer
 from nbrun.stopping import Stopped, StopSwitch

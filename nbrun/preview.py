@@ -14,8 +14,8 @@ from nbrun.core.planning.preview import Preview, make_preview
 from nbrun.errors import NoSuchNotebook, NotFound
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Destination
-from nbrun.jupyter.exchange import Fields
-from nbrun.jupyter.http import HttpOptions
+from nbrun.jupyter.http.client import HttpOptions
+from nbrun.jupyter.http.messages import Fields
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.opening import path_on_server
 from nbrun.plugins import literal_writer

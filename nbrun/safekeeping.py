@@ -31,8 +31,8 @@ from nbrun.core.formats.durations import spell_duration
 from nbrun.core.planning.job import Job
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, SaveFailed
-from nbrun.jupyter.exchange import LONG
-from nbrun.jupyter.retry import RetryPolicy
+from nbrun.jupyter.http.messages import LONG
+from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.storage.on_disk import rescue
 
 HURRIED = 5.0

@@ -10,7 +10,7 @@ import pytest
 import nbrun.pipeline
 from nbrun.core.planning.plan import Plan
 from nbrun.jupyter.ahead import find_depth
-from nbrun.jupyter.server import RunningKernel
+from nbrun.jupyter.kernel_session import RunningKernel
 from tests.support.processes import FORCED_DEPTH
 from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server

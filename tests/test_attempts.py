@@ -13,8 +13,8 @@ from nbrun.core.events import CellFinished, Event, Warned
 from nbrun.errors import ExitCode
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.retry import RECONNECT
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.http.retry import RECONNECT
+from nbrun.jupyter.kernel_session import Server
 from nbrun.stopping import StopSwitch
 from tests.support.live_runs import text_of
 from tests.support.notebooks import notebook, read_notebook, write_notebook

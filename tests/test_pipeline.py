@@ -16,8 +16,8 @@ from nbrun.core.protocol.codec import Subprotocol, decode
 from nbrun.core.protocol.messages import Message
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable
-from nbrun.jupyter.retry import SAVE
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.http.retry import SAVE
+from nbrun.jupyter.kernel_session import Server
 from nbrun.stopping import StopSwitch
 from tests.support.live_runs import live_run, outcomes, text_in
 from tests.support.notebooks import FIXTURES, code, notebook, read_notebook, stdout, write_notebook
@@ -182,8 +182,8 @@ async def test_a_server_that_goes_away_during_the_run_leaves_a_rescue_file(
     file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient = SAVE.within(0.5)
-    monkeypatch.setattr("nbrun.jupyter.kernels.TEARDOWN", impatient)
-    monkeypatch.setattr("nbrun.jupyter.http.PATIENT_GET", impatient)
+    monkeypatch.setattr("nbrun.jupyter.sessions.TEARDOWN", impatient)
+    monkeypatch.setattr("nbrun.jupyter.http.client.PATIENT_GET", impatient)
     monkeypatch.setattr("nbrun.opening.Server", lambda client: Server(client, reconnect=impatient))
     write_notebook(file, SLOW)
     async with live_run("nb.ipynb", **options) as run:
@@ -232,7 +232,7 @@ async def test_a_bug_in_the_reading_ends_the_run_instead_of_letting_it_wait_for_
             raise ZeroDivisionError("a bug")
         return message
 
-    monkeypatch.setattr("nbrun.jupyter.channel.decode", decode_until_the_cell_runs)
+    monkeypatch.setattr("nbrun.jupyter.kernel.websocket.decode", decode_until_the_cell_runs)
     result = await asyncio.wait_for(nbrun.run_async("nb.ipynb", **options), LIMIT)
     assert (result.outcome, outcomes(result)) == (Outcome.SERVER_FAILED, ["interrupted"])
     assert result.problem is not None

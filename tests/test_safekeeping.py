@@ -16,9 +16,9 @@ from nbrun.core.execution.write_back import Recording
 from nbrun.core.outputs.area import OutputArea
 from nbrun.core.results import NotebookResult, Outcome
 from nbrun.errors import ExitCode, UsageError
-from nbrun.jupyter.exchange import Patience
-from nbrun.jupyter.retry import SAVE
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.http.messages import Patience
+from nbrun.jupyter.http.retry import SAVE
+from nbrun.jupyter.kernel_session import Server
 from nbrun.stopping import StopSwitch
 from nbrun.storage.on_server import ServerNotebook
 from tests.support.live_runs import live_run, outcomes, text_in, text_of

@@ -39,7 +39,7 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, *, 
     from rich.text import Text
 
     from nbrun.doctor import Finding, examine
-    from nbrun.jupyter.http import HttpOptions
+    from nbrun.jupyter.http.client import HttpOptions
     from nbrun.reporters.safe_console import SafeConsole
 
     console = SafeConsole(file=sys.stdout)

@@ -52,7 +52,7 @@ def _preview(notebook: str, given: dict[str, Any]) -> Any:
     put_off_imports()
     from nbrun.core.planning.job import Job, Limits
     from nbrun.jupyter.endpoint import Endpoint
-    from nbrun.jupyter.http import HttpOptions
+    from nbrun.jupyter.http.client import HttpOptions
     from nbrun.preview import preview_local, preview_on_server
 
     job = Job(

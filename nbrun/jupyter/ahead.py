@@ -8,7 +8,7 @@ gets them, so that what runs, and what does not, is the same as when each reply 
 from collections.abc import Callable
 
 from nbrun.core.planning.plan import Plan
-from nbrun.jupyter.server import RunningKernel
+from nbrun.jupyter.kernel_session import RunningKernel
 
 NEAR = 0.01
 """Seconds there and back within which a server is near: what cells ahead could hide is less than what they cost."""

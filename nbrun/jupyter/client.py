@@ -25,11 +25,11 @@ from urllib.parse import quote
 from nbrun.errors import AccessDenied, NotAJupyterServer, NotFound
 from nbrun.jupyter.contents import Contents
 from nbrun.jupyter.endpoint import Destination, Endpoint, api_path
-from nbrun.jupyter.http import Explain, Http, HttpOptions
-from nbrun.jupyter.kernel import Kernel, connect_kernel
-from nbrun.jupyter.kernels import Kernels, Sessions
+from nbrun.jupyter.http.client import Explain, Http, HttpOptions
+from nbrun.jupyter.http.retry import PROBE, RECONNECT, RetryPolicy
+from nbrun.jupyter.kernel.driver import Kernel, connect_kernel
 from nbrun.jupyter.kernelspecs import KernelSpecs
-from nbrun.jupyter.retry import PROBE, RECONNECT, RetryPolicy
+from nbrun.jupyter.sessions import Kernels, Sessions
 
 NOTICE_AFTER = 3.0
 """Seconds without a server's first answer until that is logged: it may take half a minute until it is given up."""

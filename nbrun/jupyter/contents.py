@@ -15,9 +15,9 @@ from typing import Any, Self
 from nbrun.core.notebook.encoder import NotebookBody
 from nbrun.errors import NotAJupyterServer, NotANotebook, NotFound, RequestRefused, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import api_path, contents_path
-from nbrun.jupyter.exchange import LONG, Body, Fields, rows_of
-from nbrun.jupyter.http import Http, json_bytes
-from nbrun.jupyter.retry import ONCE, PATIENT_GET, SAVE, RetryPolicy
+from nbrun.jupyter.http.client import Http, json_bytes
+from nbrun.jupyter.http.messages import LONG, Body, Fields, rows_of
+from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, SAVE, RetryPolicy
 
 NO_FILES_HINT = (
     "It serves kernels only, as a kernel gateway does. Pipe the notebook through: "

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any, Self
 
 from nbrun.errors import NoSuchKernel
-from nbrun.jupyter.exchange import Fields
+from nbrun.jupyter.http.messages import Fields
 
 NATIVE = "python3"
 """The kernelspec that jupyter_client calls native."""

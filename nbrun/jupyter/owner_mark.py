@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from nbrun.errors import NbrunError, ServerUnreachable
-from nbrun.jupyter.kernels import SessionModel, Sessions
+from nbrun.jupyter.sessions import SessionModel, Sessions
 
 LIFETIME = timedelta(minutes=10)
 """A run that lost its server gives up after two minutes, long before its mark expires."""

@@ -14,7 +14,7 @@ from nbrun.core.formats import json_text
 from nbrun.core.notebook.merge import fingerprints
 from nbrun.errors import BadFrame, NbrunError, NotFound, RequestRefused, ServerUnreachable
 from nbrun.jupyter.contents import Contents, ContentsModel, Saved
-from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
+from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, RetryPolicy
 from nbrun.storage.file_version import bears_mark_of, differ, digest, undone, written_since
 
 SETTLE = 1.0

@@ -14,7 +14,7 @@ from nbrun.core.notebook.file_format import notebook_content, notebook_text
 from nbrun.core.results import DELIVERED
 from nbrun.errors import SaveFailed
 from nbrun.jupyter.contents import Contents
-from nbrun.jupyter.retry import RetryPolicy
+from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.pipeline import Notebook
 from nbrun.storage.paths import Deliver
 

@@ -37,7 +37,7 @@ from nbrun.errors import (
     UsageError,
 )
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, ContentsModel, Saved, kernel_path
-from nbrun.jupyter.retry import ONCE, RetryPolicy
+from nbrun.jupyter.http.retry import ONCE, RetryPolicy
 from nbrun.storage.checkpoint import Undo, UndoPoint
 from nbrun.storage.file_version import differ, is_of
 from nbrun.storage.guarded_file import SETTLE, Fate, WatchedFile

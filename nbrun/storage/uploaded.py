@@ -16,7 +16,7 @@ from nbrun.core.notebook.document import Document
 from nbrun.core.notebook.merge import Merged, fingerprints, merge
 from nbrun.errors import BadFrame, NbrunError, NotANotebook, NotFound, UsageError
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, kernel_path
-from nbrun.jupyter.retry import RetryPolicy
+from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.storage.on_disk import free_name_beside, mode_of, read_text, write_notebook
 
 UPLOAD_FOLDER = re.compile(r"nbrun-[0-9a-f]{12}")

@@ -15,8 +15,8 @@ from nbrun.core.events import CellStarted, Event, Journal
 from nbrun.core.planning.job import Job
 from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.client import connect
-from nbrun.jupyter.retry import RECONNECT
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.http.retry import RECONNECT
+from nbrun.jupyter.kernel_session import Server
 from nbrun.pipeline import Notebook, run_notebook
 from nbrun.storage.on_server import ServerNotebook
 from tests.support.live_runs import Place, Watch, outcomes, place_on, text_of

@@ -8,7 +8,7 @@ import pytest
 
 import nbrun
 from nbrun.core.delivery.loss_detection import Cause
-from nbrun.jupyter import channel
+from nbrun.jupyter.kernel import websocket
 from tests.support.live_runs import Place, live_run, printed, text_of
 from tests.support.notebooks import notebook
 from tests.support.proxy import Proxy, proxy
@@ -117,7 +117,7 @@ async def test_a_cut_run_saves_what_an_undisturbed_one_does(on_stock: Place, pip
 async def test_what_a_deaf_connection_swallowed_comes_again(on_stock: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every last word of the kernel: the reply, the idle, and what follows no more."""
     for name, seconds in {"PING_EVERY": 0.6, "PONG_WITHIN": 0.6, "PONG_GRACE": 0.2}.items():
-        monkeypatch.setattr(channel, name, seconds)
+        monkeypatch.setattr(websocket, name, seconds)
     assert on_stock.server is not None
     path = on_stock.write(notebook(COUNTING.format(100, 0.005), "print('after')"))
     async with proxy(on_stock.server) as wire, live_run(path, **{**on_stock.options, "server": wire.url}) as live:
@@ -146,7 +146,7 @@ async def test_a_connection_that_died_without_a_word_is_found_and_what_it_swallo
     on_stock: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, seconds in {"PING_EVERY": 0.6, "PONG_WITHIN": 0.6, "PONG_GRACE": 0.2}.items():
-        monkeypatch.setattr(channel, name, seconds)
+        monkeypatch.setattr(websocket, name, seconds)
     assert on_stock.server is not None
     path = on_stock.write(notebook("1", "2", COUNTING.format(300, 0.02), "print('after')"))
     options = {**on_stock.options, "resend": False}
@@ -171,7 +171,7 @@ async def test_a_connection_is_not_given_up_as_long_as_its_server_answers_nobody
     on_stock: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, seconds in {"PING_EVERY": 0.3, "PONG_WITHIN": 0.3, "PONG_GRACE": 0.2}.items():
-        monkeypatch.setattr(channel, name, seconds)
+        monkeypatch.setattr(websocket, name, seconds)
     assert on_stock.server is not None
     path = on_stock.write(notebook(COUNTING.format(2, 0.3)))
     async with proxy(on_stock.server) as wire, live_run(path, **{**on_stock.options, "server": wire.url}) as live:

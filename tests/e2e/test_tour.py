@@ -9,7 +9,7 @@ import pytest
 import nbrun
 from nbrun.core.protocol.messages import Channel, Message
 from nbrun.errors import AccessDenied, NotFound, ServerUnreachable
-from nbrun.jupyter.retry import ONCE
+from nbrun.jupyter.http.retry import ONCE
 from tests.support.servers import jupyter_server
 
 

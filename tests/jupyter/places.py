@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from nbrun.jupyter.client import Client
-from nbrun.jupyter.retry import RetryPolicy
+from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.storage.checkpoint import Undo
 from nbrun.storage.on_server import ServerNotebook
 from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook

@@ -14,9 +14,9 @@ from nbrun.jupyter import ahead
 from nbrun.jupyter.ahead import FAR_DEPTH, find_depth
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.kernel import Kernel
+from nbrun.jupyter.kernel.driver import Kernel
+from nbrun.jupyter.kernel_session import RunningKernel
 from nbrun.jupyter.kernelspecs import KernelSpec
-from nbrun.jupyter.server import RunningKernel
 from tests.support.servers import RunningServer, jupyter_server
 
 TWO = Plan([CellPlan(index, None, "1", Action.RUN) for index in range(2)])

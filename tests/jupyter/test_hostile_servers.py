@@ -14,11 +14,11 @@ from websockets.asyncio.server import ServerConnection, serve
 import nbrun
 from nbrun.core.formats.sizes import MAX_FRAME, parse_size
 from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, RequestRefused, ResponseTooLarge, ServerUnreachable
-from nbrun.jupyter.channel import Lost, open_channel
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.exchange import Patience
-from nbrun.jupyter.http import SMALL_LIMIT, Http, HttpOptions
-from nbrun.jupyter.retry import ONCE
+from nbrun.jupyter.http.client import SMALL_LIMIT, Http, HttpOptions
+from nbrun.jupyter.http.messages import Patience
+from nbrun.jupyter.http.retry import ONCE
+from nbrun.jupyter.kernel.websocket import Lost, open_channel
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 from tests.support.servers import RunningServer
 

@@ -9,9 +9,9 @@ import pytest
 
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.kernels import SessionModel
+from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.owner_mark import LIFETIME, MARGIN, OwnerMark, marked, may_be_unmarked
-from nbrun.jupyter.server import Server
+from nbrun.jupyter.sessions import SessionModel
 from tests.support.other_servers import kernel_gateway
 from tests.support.proxy import FOR_EVER, Proxy
 from tests.support.servers import RunningServer

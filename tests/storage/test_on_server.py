@@ -16,7 +16,7 @@ import pytest
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.retry import SAVE
+from nbrun.jupyter.http.retry import SAVE
 from nbrun.storage.on_server import ServerNotebook
 from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.notebooks import code, notebook, stdout, write_notebook

@@ -9,7 +9,7 @@ import pytest
 from nbrun.errors import NoSuchNotebook, NotANotebook, NotFound, SaveFailed
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.retry import SAVE
+from nbrun.jupyter.http.retry import SAVE
 from nbrun.storage.uploaded import UploadedNotebook
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
 from tests.support.other_servers import kernel_gateway

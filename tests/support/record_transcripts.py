@@ -20,7 +20,7 @@ from nbrun.core.execution.machine import Execution
 from nbrun.core.planning.plan import Action, CellPlan, Plan
 from nbrun.core.protocol.messages import Message
 from nbrun.jupyter.client import Client, connect
-from nbrun.jupyter.kernel import Kernel
+from nbrun.jupyter.kernel.driver import Kernel
 from tests.support.servers import jupyter_server
 from tests.support.transcripts import TRANSCRIPTS, message_as_json
 

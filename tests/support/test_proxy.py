@@ -10,7 +10,7 @@ import pytest
 from nbrun.errors import ServerUnreachable, TooLarge
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.retry import ONCE
+from nbrun.jupyter.http.retry import ONCE
 from tests.support.frames import MessageEnds, websocket_frame
 from tests.support.live_runs import live_run, text_of
 from tests.support.notebooks import notebook, read_notebook, write_notebook

@@ -17,9 +17,9 @@ from typing import Any, Self
 
 from nbrun.errors import KernelNotLaunched, KernelStartFailed, NoSuchKernel, NotFound, RequestRefused, ServerError
 from nbrun.jupyter.endpoint import api_path, contents_path
-from nbrun.jupyter.exchange import LONG, Fields
-from nbrun.jupyter.http import Http
-from nbrun.jupyter.retry import ONCE, PATIENT_GET, START, TEARDOWN, RetryPolicy
+from nbrun.jupyter.http.client import Http
+from nbrun.jupyter.http.messages import LONG, Fields
+from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, START, TEARDOWN, RetryPolicy
 
 _NOT_LAUNCHED = re.compile(r"\[Errno \d+\] (?P<why>[^\n]+?): '(?P<path>[^'\n]+)'")
 """How the server tells that the operating system would not run a kernel's program."""

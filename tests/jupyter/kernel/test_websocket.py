@@ -24,11 +24,11 @@ from nbrun.errors import (
     NotFound,
     ServerUnreachable,
 )
-from nbrun.jupyter.channel import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.http import Http, HttpOptions
-from nbrun.jupyter.retry import ONCE, RetryPolicy
+from nbrun.jupyter.http.client import Http, HttpOptions
+from nbrun.jupyter.http.retry import ONCE, RetryPolicy
+from nbrun.jupyter.kernel.websocket import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
 from tests.support.frames import TEXT, websocket_frame
 from tests.support.other_servers import other_server
 from tests.support.proxy import Proxy, proxy
@@ -305,7 +305,7 @@ async def test_a_handshake_that_is_no_http_is_not_a_jupyter_server(
 async def test_a_handshake_without_an_answer_ends(
     wire: Proxy, server: RunningServer, kernel_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.jupyter.channel.HANDSHAKE_LIMIT", 0.3)
+    monkeypatch.setattr("nbrun.jupyter.kernel.websocket.HANDSHAKE_LIMIT", 0.3)
     wire.black_hole = True
     with pytest.raises(ServerUnreachable, match="no answer within"):
         await opened(server, kernel_id, wire.url)
@@ -440,10 +440,10 @@ async def test_a_connection_that_came_back_while_its_predecessor_was_examined_is
     async def is_dead(channel: KernelChannel, socket: Any) -> bool:
         examined.set()
         await found_dead.wait()
-        monkeypatch.setattr("nbrun.jupyter.channel.PING_EVERY", 60.0)
+        monkeypatch.setattr("nbrun.jupyter.kernel.websocket.PING_EVERY", 60.0)
         return True
 
-    monkeypatch.setattr("nbrun.jupyter.channel.PING_EVERY", 0.1)
+    monkeypatch.setattr("nbrun.jupyter.kernel.websocket.PING_EVERY", 0.1)
     monkeypatch.setattr(KernelChannel, "_is_dead", is_dead)
     async with conversation(server, kernel_id, at=wire.url) as kernel:
         await asyncio.wait_for(examined.wait(), LIMIT)

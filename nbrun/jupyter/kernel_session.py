@@ -18,12 +18,12 @@ from nbrun.errors import (
 )
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import api_path
-from nbrun.jupyter.exchange import Patience
-from nbrun.jupyter.kernel import Kernel, connect_kernel
-from nbrun.jupyter.kernels import SessionModel
+from nbrun.jupyter.http.messages import Patience
+from nbrun.jupyter.http.retry import ONCE, RECONNECT, RETURN, SAVE, TEARDOWN, RetryPolicy
+from nbrun.jupyter.kernel.driver import Kernel, connect_kernel
 from nbrun.jupyter.kernelspecs import KernelSpec
 from nbrun.jupyter.owner_mark import marked
-from nbrun.jupyter.retry import ONCE, RECONNECT, RETURN, SAVE, TEARDOWN, RetryPolicy
+from nbrun.jupyter.sessions import SessionModel
 
 CALL_OFF_LIMIT = 5.0
 """Seconds to wait for the name of a session that is not wanted any more."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from nbrun.errors import NotAJupyterServer
-from nbrun.jupyter.exchange import Answer, Fields
+from nbrun.jupyter.http.messages import Answer, Fields
 
 
 def answer(body: bytes, **headers: str) -> Answer:

@@ -12,7 +12,7 @@ from jupyter_core.paths import jupyter_path
 
 from nbrun.core.formats.json_text import loads
 from nbrun.errors import BadFrame
-from nbrun.jupyter.exchange import Fields
+from nbrun.jupyter.http.messages import Fields
 from nbrun.jupyter.kernelspecs import NATIVE, KernelSpec, KernelSpecs
 
 

@@ -11,8 +11,8 @@ from nbrun.core.outputs.masking import Mask, MaskedMessages
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.core.protocol.messages import Channel, Message, Requests
 from nbrun.errors import ServerUnreachable
-from nbrun.jupyter.channel import Cut, Lost, Restored
-from nbrun.jupyter.intake import DRAIN_DELAY, Intake
+from nbrun.jupyter.kernel.inbound import DRAIN_DELAY, Intake
+from nbrun.jupyter.kernel.websocket import Cut, Lost, Restored
 from tests.core.conversation import KERNEL, OURS, message
 
 LOST = Lost(ServerUnreachable("gone"))

@@ -6,8 +6,8 @@ import pytest
 
 from nbrun.errors import AccessDenied, Throttled
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.exchange import Answer
-from nbrun.jupyter.failures import failure_of, retry_after, why_not_connected
+from nbrun.jupyter.http.errors import failure_of, retry_after, why_not_connected
+from nbrun.jupyter.http.messages import Answer
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HERE = Endpoint("http://h/", token="5ecre7t0ken")

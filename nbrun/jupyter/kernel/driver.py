@@ -20,12 +20,12 @@ from nbrun.core.protocol.codec import Subprotocol
 from nbrun.core.protocol.handshake import Introduction, KernelInfo
 from nbrun.core.protocol.messages import Message, Requests
 from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerRestarted, ServerUnreachable
-from nbrun.jupyter.channel import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
-from nbrun.jupyter.http import Http
-from nbrun.jupyter.intake import Intake
-from nbrun.jupyter.kernels import Kernels
-from nbrun.jupyter.retry import ONCE, RECONNECT, RetryPolicy
-from nbrun.jupyter.server_process import ServerProcess
+from nbrun.jupyter.http.client import Http
+from nbrun.jupyter.http.retry import ONCE, RECONNECT, RetryPolicy
+from nbrun.jupyter.kernel.inbound import Intake
+from nbrun.jupyter.kernel.server_process import ServerProcess
+from nbrun.jupyter.kernel.websocket import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
+from nbrun.jupyter.sessions import Kernels
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from nbrun.errors import AccessDenied, NotAJupyterServer
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.exchange import Answer, Request
+from nbrun.jupyter.http.messages import Answer, Request
 
 Send = Callable[[Request], Awaitable[Answer]]
 """Carries one request as it is, without redirects, and gives whatever is answered."""

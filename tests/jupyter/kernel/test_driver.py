@@ -15,8 +15,8 @@ from nbrun.core.results import CellOutcome, Outcome
 from nbrun.errors import KernelDied, KernelStartFailed, ServerUnreachable
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.kernel import Kernel, connect_kernel
-from nbrun.jupyter.retry import ONCE, RetryPolicy
+from nbrun.jupyter.http.retry import ONCE, RetryPolicy
+from nbrun.jupyter.kernel.driver import Kernel, connect_kernel
 from tests.support.frames import websocket_frame
 from tests.support.proxy import Proxy
 from tests.support.servers import RunningServer, jupyter_server

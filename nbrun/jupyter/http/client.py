@@ -1,9 +1,10 @@
 """Requests to a Jupyter server over HTTP; the only module that imports httpx.
 
 Its one idea: a caller gets a successful answer of the API or one of our errors, and nothing in between. What lies in
-between is here: logging in, a second chance after a refused write, redirects (:mod:`~nbrun.jupyter.redirects`), the
-meaning of unwelcome answers (:mod:`~nbrun.jupyter.failures`), trying again (:mod:`~nbrun.jupyter.retry`), and the one
-place where httpx's exceptions become ours. Cookies are kept by :mod:`~nbrun.jupyter.auth`, never by httpx.
+between is here: logging in, a second chance after a refused write, redirects (:mod:`~nbrun.jupyter.http.redirects`),
+the
+meaning of unwelcome answers (:mod:`~nbrun.jupyter.http.errors`), trying again (:mod:`~nbrun.jupyter.http.retry`), and
+the one place where httpx's exceptions become ours. Cookies are kept by :mod:`~nbrun.jupyter.http.auth`, never by httpx.
 """
 
 import asyncio
@@ -26,12 +27,12 @@ import httpx
 from nbrun.core.formats import json_text
 from nbrun.core.formats.sizes import MAX_FRAME, MAX_RESPONSE, spell_size
 from nbrun.errors import NbrunError, NotAJupyterServer, ResponseTooLarge, ServerUnreachable, TooLarge, UsageError
-from nbrun.jupyter.auth import Auth
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.exchange import QUICK, Answer, Body, Patience, Request
-from nbrun.jupyter.failures import HINT_HTTPS, access_refused, failure_of, why_not_connected
-from nbrun.jupyter.redirects import MOST_REDIRECTS, may_follow, moved_base, target_of
-from nbrun.jupyter.retry import ONCE, PATIENT_GET, RetryPolicy
+from nbrun.jupyter.http.auth import Auth
+from nbrun.jupyter.http.errors import HINT_HTTPS, access_refused, failure_of, why_not_connected
+from nbrun.jupyter.http.messages import QUICK, Answer, Body, Patience, Request
+from nbrun.jupyter.http.redirects import MOST_REDIRECTS, may_follow, moved_base, target_of
+from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, RetryPolicy
 
 CONNECT_LIMIT = 10.0
 LARGE_BODY = 1_000_000

@@ -11,7 +11,7 @@ from nbrun.core.delivery.retransmission import ResentMessages
 from nbrun.core.outputs.masking import MaskedMessages
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.core.protocol.messages import Message, Requests
-from nbrun.jupyter.channel import Cut, Lost, Restored
+from nbrun.jupyter.kernel.websocket import Cut, Lost, Restored
 
 DRAIN_DELAY = 60.0
 """Seconds for which the end of a run waits for what is asked for again, however much a thread goes on to put out."""

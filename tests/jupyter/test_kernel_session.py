@@ -11,9 +11,9 @@ import pytest
 from nbrun.errors import KernelNotLaunched, KernelStartFailed, RequestRefused
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.http.retry import ONCE
+from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.kernelspecs import KernelSpec
-from nbrun.jupyter.retry import ONCE
-from nbrun.jupyter.server import Server
 from tests.support.proxy import Proxy
 from tests.support.servers import RunningServer, jupyter_server
 
@@ -155,7 +155,7 @@ async def test_a_start_that_takes_too_long_leaves_no_session(there: Server, wire
 async def test_a_session_whose_request_is_never_answered_is_looked_for_and_told_of(
     there: Server, wire: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.jupyter.server.CALL_OFF_LIMIT", 0.2)
+    monkeypatch.setattr("nbrun.jupyter.kernel_session.CALL_OFF_LIMIT", 0.2)
     warnings: list[str] = []
     python = await spec(there)
     hold = wire.hold("POST", "api/sessions")

@@ -22,7 +22,7 @@ from nbrun.errors import (
     TooLarge,
 )
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.exchange import Answer
+from nbrun.jupyter.http.messages import Answer
 
 _TOKEN_REFUSED = re.compile(r"_xsrf|^Forbidden$|XSRF", re.IGNORECASE)
 _LONGEST_PLACE = 300

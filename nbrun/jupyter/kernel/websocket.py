@@ -39,8 +39,8 @@ from nbrun.errors import (
     ResponseTooLarge,
     ServerUnreachable,
 )
-from nbrun.jupyter.http import Http
-from nbrun.jupyter.retry import RECONNECT, RetryPolicy
+from nbrun.jupyter.http.client import Http
+from nbrun.jupyter.http.retry import RECONNECT, RetryPolicy
 
 HANDSHAKE_LIMIT = 130.0
 """Seconds. The server holds the handshake for the kernel: up to 60 s for its process, up to 60 s for its word."""

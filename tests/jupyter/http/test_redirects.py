@@ -2,7 +2,7 @@
 
 import pytest
 
-from nbrun.jupyter.redirects import may_follow, moved_base, target_of
+from nbrun.jupyter.http.redirects import may_follow, moved_base, target_of
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from nbrun.errors import AccessDenied, RequestRefused, ServerUnreachable, Throttled
-from nbrun.jupyter.retry import ONCE, PATIENT_GET, PROBE, RECONNECT, SAVE, START, TEARDOWN, RetryPolicy, pause_after
+from nbrun.jupyter.http.retry import (
+    ONCE,
+    PATIENT_GET,
+    PROBE,
+    RECONNECT,
+    SAVE,
+    START,
+    TEARDOWN,
+    RetryPolicy,
+    pause_after,
+)
 
 SWIFT = RetryPolicy(tries=4, total=5.0, first=0.001, longest=0.002)
 

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from nbrun.errors import NbrunError
 from nbrun.jupyter.endpoint import api_path
-from nbrun.jupyter.http import Http
-from nbrun.jupyter.retry import ONCE
+from nbrun.jupyter.http.client import Http
+from nbrun.jupyter.http.retry import ONCE
 
 
 class ServerProcess:

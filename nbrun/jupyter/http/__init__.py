@@ -1,0 +1,1 @@
+"""Requests to a Jupyter server: authentication, redirects, retries, errors."""
