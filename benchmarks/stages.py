@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.environment import variables
 
 PROCESSES = {
-    "nbrun": "import nbrun.cli.run, nbrun.api, nbrun.reporters.console",
+    "nbrun": "import nbrun.cli.run, nbrun.api, nbrun.reporters.console.single",
     "its server": "import nbrun.private_server.process.app",
     "the kernel": "import ipykernel.kernelapp",
 }

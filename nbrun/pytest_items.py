@@ -20,8 +20,8 @@ from nbrun.core.results import NotebookResult
 from nbrun.errors import NbrunError, UsageError
 from nbrun.notebook_server import NotebookServer
 from nbrun.opening import existing_host, private_host
-from nbrun.reporters import wording
-from nbrun.reporters.record import Record, fault_of
+from nbrun.reporters import phrases
+from nbrun.reporters.run_log import Record, fault_of
 from nbrun.reporters.safe_stream import is_on_runner
 from nbrun.storage.paths import local_folder, root_for
 
@@ -138,7 +138,7 @@ class NotebookItem(pytest.Item):
 
 def told(record: Record, name: str, result: NotebookResult) -> str:
     """Say why a notebook did not pass: the sentence, the cell with its failing line, the traceback."""
-    lines = [line.removeprefix(f"{name}: ") for line in wording.problem(result)]
+    lines = [line.removeprefix(f"{name}: ") for line in phrases.problem(result)]
     fault = fault_of(record.runs[name], result) if name in record.runs else None
     if fault is not None:
         lines += ["", f"{fault.run.title(fault.cell)}"]

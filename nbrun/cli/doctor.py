@@ -40,7 +40,7 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, *, 
 
     from nbrun.doctor import Finding, examine
     from nbrun.jupyter.http.client import HttpOptions
-    from nbrun.reporters.safe_console import SafeConsole
+    from nbrun.reporters.console.safe_console import SafeConsole
 
     console = SafeConsole(file=sys.stdout)
     signs = {True: ("ok  ", "green"), False: ("bad ", "bold red"), None: ("note", "yellow")}

@@ -101,8 +101,8 @@ class Reports:
             return
         self._is_open, given = True, self._given
         from nbrun.core.events import BatchFinished, BatchStarted
-        from nbrun.reporters.console import Console
-        from nbrun.reporters.fanout import Fanout, Listener
+        from nbrun.reporters.composite import Fanout, Listener
+        from nbrun.reporters.console.single import Console
 
         quiet, log_output = given["quiet"], given["log_output"]
         progress, mask, runner = given["progress_bar"], _mask_of(given), self._github or is_on_runner()
@@ -121,17 +121,17 @@ class Reports:
 
             files.append(JUnit(Path(given["junit_file"])))
         if given["stdout_file"] or given["stderr_file"]:
-            from nbrun.reporters.streamfile import stream_files
+            from nbrun.reporters.stream_files import stream_files
 
             files += stream_files(given["stdout_file"], given["stderr_file"])
         if given["html_folder"]:
-            from nbrun.reporters.html import Html
+            from nbrun.reporters.html.reporter import Html
 
             local = not given.get("server") or bool(given.get("upload"))
             files.append(Html(Path(given["html_folder"]), local=local, scripts=given["html_scripts"]))
         self._asked = tuple(files)
         if self._github:
-            from nbrun.reporters.github import GitHub
+            from nbrun.reporters.github.reporter import GitHub
 
             # Before the console: its group ends before the console says what went wrong.
             places = {"results-json": given["json_file"], "html-dir": given["html_folder"]}

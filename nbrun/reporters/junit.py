@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from nbrun.core.events import BatchStarted, CellFinished, CellStarted, Event, OutputArrived, RunFinished
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
-from nbrun.reporters.outputlog import OutputLog
-from nbrun.reporters.record import Record, RunRecord, fails, is_fault
+from nbrun.reporters.console.output_log import OutputLog
+from nbrun.reporters.run_log import Record, RunRecord, fails, is_fault
 
 LONGEST_OUTPUT = 16_000
 """Characters of a cell's text that are kept: the last ones."""

@@ -74,7 +74,7 @@ def test_a_dash_is_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
 
 READER_GONE = """
 import sys
-from nbrun.reporters.fanout import Fanout
+from nbrun.reporters.composite import Fanout
 from nbrun.reporters.jsonlines import Events
 from tests.reporters.streams import batch
 fanout = Fanout([Events("-")])

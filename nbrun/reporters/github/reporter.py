@@ -24,11 +24,11 @@ from nbrun.core.events import (
 )
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import NotebookResult, Outcome, with_lost_reports
-from nbrun.core.source_places import CellPlace, cell_places, file_line
-from nbrun.reporters import wording
-from nbrun.reporters.github_commands import assignments, command
-from nbrun.reporters.github_summary import LIMIT, summary
-from nbrun.reporters.record import Record, RunRecord, fault_of, is_fault
+from nbrun.reporters import phrases
+from nbrun.reporters.github.commands import assignments, command
+from nbrun.reporters.github.source_places import CellPlace, cell_places, file_line
+from nbrun.reporters.github.summary import LIMIT, summary
+from nbrun.reporters.run_log import Record, RunRecord, fault_of, is_fault
 from nbrun.reporters.safe_stream import SafeStream
 
 ANNOTATIONS = 10
@@ -69,7 +69,7 @@ class GitHub:
                 self._begin(notebook)
             case CellFinished(notebook, cell) if self._record.is_batch:
                 run = self._record.runs[notebook]
-                line = wording.cell_line(cell, run.numbers.get(cell.index, 0), run.total)
+                line = phrases.cell_line(cell, run.numbers.get(cell.index, 0), run.total)
                 self._lines.setdefault(notebook, []).append(line)
             case Warned(notebook, text):
                 self._annotate("warning", text, file=self._file(notebook), title=notebook)
@@ -96,7 +96,7 @@ class GitHub:
     def _finish(self, run: RunRecord, result: NotebookResult) -> None:
         lines = self._lines.pop(run.name, [])
         if self._record.is_batch:
-            self._say(command("group", f"{run.name}: {wording.summary(result)}"))
+            self._say(command("group", f"{run.name}: {phrases.summary(result)}"))
             for line in lines:
                 self._stream.write(f"{line}\n")
         if self._record.is_batch or self._open:
@@ -108,7 +108,7 @@ class GitHub:
 
     def _point_at_fault(self, run: RunRecord, result: NotebookResult, places: list[CellPlace]) -> None:
         fault = fault_of(run, result)
-        message = result.problem.message if result.problem else wording.outcome(result)
+        message = result.problem.message if result.problem else phrases.outcome(result)
         line = None
         if fault is not None:
             cell = fault.cell
@@ -116,7 +116,7 @@ class GitHub:
             if lines := fault.traceback(20):
                 message = "\n".join([message, "", *lines])
         file = self._file(run.name)
-        title = f"{run.name}: {wording.outcome(result)}"
+        title = f"{run.name}: {phrases.outcome(result)}"
         self._annotate("error", plain(message), file=file, line=(line or 1) if file else None, title=plain(title))
 
     def _annotate(self, kind: str, message: str, **properties: object) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from nbrun.core.events import BatchStarted, Event, RunFinished, StageEntered, Warned
 from nbrun.core.results import CellResult, Outcome, Problem
-from nbrun.reporters import github_summary
-from nbrun.reporters.github import ANNOTATIONS, GitHub
-from nbrun.reporters.github_commands import assignments, command
+from nbrun.reporters.github import summary
+from nbrun.reporters.github.commands import assignments, command
+from nbrun.reporters.github.reporter import ANNOTATIONS, GitHub
 from tests.reporters.streams import BAD, FAILED, FAILING, PASSED, Speaker, batch, result, write_notebooks
 from tests.support.notebooks import notebook, write_notebook
 
@@ -155,7 +155,7 @@ def test_a_summary_never_grows_over_the_limit(runner: Runner) -> None:
     runner.summary_file.write_text("x" * 200_000)
     runner.told([BatchStarted(names), *over])
     size = runner.summary_file.stat().st_size
-    assert 700_000 < size <= github_summary.LIMIT
+    assert 700_000 < size <= summary.LIMIT
     assert "more.\n" in runner.summary_file.read_text()
 
 

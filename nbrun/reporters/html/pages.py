@@ -4,15 +4,15 @@ nbconvert makes the cells into HTML; the page around them is our own, because nb
 weighs half a megabyte and is either light or dark.
 
 Two things keep a page from loading anything, from running what a notebook brought, and from leaving for another page:
-:mod:`nbrun.reporters.html_cleaning`, through which all that nbconvert made passes, and the page's
+:mod:`nbrun.reporters.html.cleaning`, through which all that nbconvert made passes, and the page's
 Content-Security-Policy, which a browser keeps to whatever the HTML looks like. A policy alone does not do: it forbids
 neither a ``<meta http-equiv=refresh>`` nor a connection for a ``<link>``.
 
 With `scripts`, the outputs that bring some are in one sandboxed frame, a document of its own that can neither reach the
 page nor navigate it. It inherits the page's policy. The page's ``frame-src`` keeps the frame from navigating itself.
 
-This is a process of its own, which :mod:`nbrun.reporters.html` starts: nbconvert takes a second to import and works
-long on large notebooks, while others run.
+This is a process of its own, which :mod:`nbrun.reporters.html.reporter` starts: nbconvert takes a second to import and
+works long on large notebooks, while others run.
 """
 
 import html
@@ -38,8 +38,8 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from nbrun.core.notebook.file_format import read_notebook
-from nbrun.reporters.html_cleaning import clean
-from nbrun.reporters.html_scripts import Live, take_scripts
+from nbrun.reporters.html.cleaning import clean
+from nbrun.reporters.html.scripts import Live, take_scripts
 from nbrun.reporters.safe_stream import binary, protect_standard_streams
 
 _NO_SCRIPTS = (
@@ -105,7 +105,7 @@ def failure_page(facts: Mapping[str, Any], reason: str) -> str:
 
 @cache
 def _templates() -> Environment:
-    loader = PackageLoader("nbrun.reporters")
+    loader = PackageLoader("nbrun.reporters.html")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 

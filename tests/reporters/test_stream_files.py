@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nbrun.core.events import Event, OutputArrived, Stage, StageEntered
-from nbrun.reporters.streamfile import stream_files
+from nbrun.reporters.stream_files import stream_files
 
 OUTPUTS = (
     {"output_type": "stream", "name": "stdout", "text": "one\r"},

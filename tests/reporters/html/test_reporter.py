@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from nbrun.core.events import BatchFinished, BatchStarted, Event
 from nbrun.core.results import BatchResult, Outcome
-from nbrun.reporters.html import Html
+from nbrun.reporters.html.reporter import Html
 from tests.reporters.streams import BATCH, STARTED, Speaker, batch, result, write_notebooks
 from tests.support.browsers import chromium
 from tests.support.notebooks import code, markdown, notebook
@@ -259,6 +259,6 @@ def test_a_page_at_which_the_process_died_or_stays_costs_no_other_page(
     pages.close()
     assert "jp-Cell" in (tmp_path / "html" / "second.html").read_text()
 
-    monkeypatch.setattr("nbrun.reporters.html.PAGE_LIMIT", 0.001)
+    monkeypatch.setattr("nbrun.reporters.html.reporter.PAGE_LIMIT", 0.001)
     with pytest.raises(RuntimeError, match=r"first\.ipynb: given up after"):
         written([first.is_over(result("first.ipynb", Outcome.PASSED), notebook("1"))], tmp_path / "html")

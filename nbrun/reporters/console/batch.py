@@ -32,10 +32,10 @@ from nbrun.core.events import (
 )
 from nbrun.core.formats.durations import spell_duration
 from nbrun.core.results import BatchResult, NotebookResult, Outcome
-from nbrun.reporters import wording
-from nbrun.reporters.outputlog import OutputLog
-from nbrun.reporters.record import RunRecord, fault_of, is_fault
-from nbrun.reporters.safe_console import SafeConsole
+from nbrun.reporters import phrases
+from nbrun.reporters.console.output_log import OutputLog
+from nbrun.reporters.console.safe_console import SafeConsole
+from nbrun.reporters.run_log import RunRecord, fault_of, is_fault
 
 HEARTBEAT = 30.0
 """Seconds between two signs of life in a log."""
@@ -154,10 +154,10 @@ class BatchConsole:
         if not is_fault(result):
             # Of those whose turn never came nothing is said: it would bury what failed.
             if result.attempts and not self._quiet and self._screen is None:
-                self._say(f"{self._counted()} {notebook}: {wording.summary(result)}")
+                self._say(f"{self._counted()} {notebook}: {phrases.summary(result)}")
             return
         style = STYLES.get(result.outcome, "bold red")
-        self._say(f"{self._counted()} {notebook}: {wording.summary(result)}", style)
+        self._say(f"{self._counted()} {notebook}: {phrases.summary(result)}", style)
         if result.problem is not None:
             for line in filter(None, (result.problem.message, result.problem.hint)):
                 self._say(f"  {line}")
@@ -176,8 +176,8 @@ class BatchConsole:
             self._console.print(table, soft_wrap=False)
         else:
             for run in failed:
-                self._say(f"{run.notebook}: {wording.outcome(run)}")
-        self._say(wording.batch_summary(batch), "bold red" if failed else "bold green")
+                self._say(f"{run.notebook}: {phrases.outcome(run)}")
+        self._say(phrases.batch_summary(batch), "bold red" if failed else "bold green")
 
     def _counted(self) -> str:
         width = len(str(self._all))
@@ -248,8 +248,8 @@ def _grid(width: int, *, names: bool) -> Table:
 
 def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table | None:
     """Return the table of what came of runs, in which no word is broken; None where the terminal is too narrow."""
-    told = [wording.outcome(run) + (" (cached)" if run.cached else "") for run in runs]
-    tallies = [wording.tally(run) for run in runs]
+    told = [phrases.outcome(run) + (" (cached)" if run.cached else "") for run in runs]
+    tallies = [phrases.tally(run) for run in runs]
     times = [spell_duration(run.seconds) for run in runs]
     fixed = max(map(len, ["outcome", *told])) + max(map(len, ["time", *times])) + 6  # blanks between columns
     names = [console.clean(run.notebook) for run in runs]

@@ -15,8 +15,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from nbrun.core.formats.safe_text import without_controls
+from nbrun.reporters.phrases import wrapped
 from nbrun.reporters.safe_stream import SafeStream
-from nbrun.reporters.wording import wrapped
 
 
 class SafeConsole(Console):

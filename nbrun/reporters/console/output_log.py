@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.outputs.stream import StreamText
-from nbrun.reporters.wording import output_text
+from nbrun.reporters.phrases import output_text
 
 
 class OutputLog:

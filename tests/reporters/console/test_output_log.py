@@ -1,7 +1,7 @@
 """The outputs of cells as lines of a log."""
 
 from nbrun.core.outputs.mimebundle import Output
-from nbrun.reporters.outputlog import OutputLog
+from nbrun.reporters.console.output_log import OutputLog
 
 
 def logged(*outputs: Output, finish: bool = True) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.source_places import CellPlace, cell_places, file_line
+from nbrun.reporters.github.source_places import CellPlace, cell_places, file_line
 from tests.core.properties import QUICK
 
 

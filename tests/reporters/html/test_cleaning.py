@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from nbrun.reporters.html_cleaning import clean, clean_css
+from nbrun.reporters.html.cleaning import clean, clean_css
 
 GOOD = [
     '<p class="x" id="y">a <b>b</b> &amp; <code>c</code></p>',
@@ -88,7 +88,7 @@ def test_a_style_sheet_loads_nothing(text: str, left: str) -> None:
 
 
 def test_what_a_parser_would_read_in_another_way_each_time_becomes_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    import nbrun.reporters.html_cleaning as module
+    import nbrun.reporters.html.cleaning as module
 
     monkeypatch.setattr(module, "_PASSES", 1)
     assert clean("<p><i>a") == "<pre>&lt;p&gt;&lt;i&gt;a&lt;/i&gt;&lt;/p&gt;</pre>"

@@ -1,7 +1,7 @@
 """Several reporters listen at once, and one that breaks breaks nothing else."""
 
 from nbrun.core.events import Event, Warned
-from nbrun.reporters.fanout import Fanout
+from nbrun.reporters.composite import Fanout
 from tests.reporters.streams import batch
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from nbrun.core.results import Attempt, CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode
-from nbrun.reporters import wording
+from nbrun.reporters import phrases
 
 
 def result(*outcomes: CellOutcome, **given: object) -> NotebookResult:
@@ -37,17 +37,17 @@ def result(*outcomes: CellOutcome, **given: object) -> NotebookResult:
     ],
 )
 def test_the_summary_says_how_it_went_how_long_it_took_and_where_it_is(run: NotebookResult, said: str) -> None:
-    assert wording.summary(run) == said
+    assert phrases.summary(run) == said
 
 
 def test_a_problem_is_a_sentence_and_below_it_what_to_do() -> None:
-    assert wording.problem(result()) == []
-    assert wording.problem(result(problem=Problem("it broke"))) == ["nb.ipynb: it broke"]
-    assert wording.problem(result(problem=Problem("it broke", "mend it"))) == ["nb.ipynb: it broke", "  mend it"]
+    assert phrases.problem(result()) == []
+    assert phrases.problem(result(problem=Problem("it broke"))) == ["nb.ipynb: it broke"]
+    assert phrases.problem(result(problem=Problem("it broke", "mend it"))) == ["nb.ipynb: it broke", "  mend it"]
 
 
 def test_a_cell_is_named_by_its_number() -> None:
-    assert wording.cell_line(CellResult(7, None, CellOutcome.TIMED_OUT, 1, 61.2), 3, 12) == (
+    assert phrases.cell_line(CellResult(7, None, CellOutcome.TIMED_OUT, 1, 61.2), 3, 12) == (
         "cell 3 of 12 timed out in 1 min 1 s"
     )
 
@@ -62,7 +62,7 @@ def test_a_cell_is_named_by_its_number() -> None:
     ],
 )
 def test_an_output_is_told_by_its_plain_form(output: dict[str, object], said: str) -> None:
-    assert wording.output_text(output) == said
+    assert phrases.output_text(output) == said
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,16 @@ def test_an_output_is_told_by_its_plain_form(output: dict[str, object], said: st
 def test_no_word_of_a_tally_repeats_the_outcome_beside_it(
     outcome: Outcome, cells: list[CellOutcome], told: str
 ) -> None:
-    assert wording.tally(result(*cells, outcome=outcome)) == told
-    assert outcome is Outcome.PASSED or wording.outcome(result(outcome=outcome)) not in told.rpartition(" passed")[-1]
+    assert phrases.tally(result(*cells, outcome=outcome)) == told
+    assert outcome is Outcome.PASSED or phrases.outcome(result(outcome=outcome)) not in told.rpartition(" passed")[-1]
 
 
 @pytest.mark.parametrize(("allowed", "told"), [(1, "1 with an allowed error"), (2, "2 with allowed errors")])
 def test_errors_that_are_allowed_are_counted_as_such(allowed: int, told: str) -> None:
     cells = [CellResult(index, None, CellOutcome.FAILED, allowed=True) for index in range(allowed)]
     run = replace(result(CellOutcome.PASSED), cells=[CellResult(9, None, CellOutcome.PASSED), *cells])
-    assert wording.summary(run) == f"passed: {1 + allowed} cells, {told}, in 3.4 s, saved in out.ipynb"
-    assert wording.cell_line(cells[0], 1, 2) == "cell 1 of 2 failed, which is allowed"
+    assert phrases.summary(run) == f"passed: {1 + allowed} cells, {told}, in 3.4 s, saved in out.ipynb"
+    assert phrases.cell_line(cells[0], 1, 2) == "cell 1 of 2 failed, which is allowed"
 
 
 def test_the_summary_of_a_run_that_was_repeated_names_the_attempt_that_was_kept() -> None:
@@ -97,5 +97,5 @@ def test_the_summary_of_a_run_that_was_repeated_names_the_attempt_that_was_kept(
         Attempt(Outcome.KERNEL_DIED, ExitCode.KERNEL, "", 1.0, 2, kept=True),
         Attempt(Outcome.SERVER_FAILED, ExitCode.SERVER, "", 1.0, 0),
     ]
-    assert wording.summary(result(attempts=2, tries=tries)).endswith(", attempt 1 of 2")
-    assert "attempt" not in wording.summary(result())
+    assert phrases.summary(result(attempts=2, tries=tries)).endswith(", attempt 1 of 2")
+    assert "attempt" not in phrases.summary(result())

@@ -2,7 +2,7 @@
 
 In a log, a cell that is silent for long gets a heartbeat, so that nobody takes a long run for a hanging one. Colours,
 width and what counts as a terminal are rich's business, NO_COLOR and FORCE_COLOR with it. All goes to standard error:
-standard output is for data. A batch of many runs is told by :mod:`nbrun.reporters.batch_console`.
+standard output is for data. A batch of many runs is told by :mod:`nbrun.reporters.console.batch`.
 """
 
 import sys
@@ -27,11 +27,11 @@ from nbrun.core.events import (
 )
 from nbrun.core.formats.durations import spell_duration
 from nbrun.core.results import CellResult, NotebookResult
-from nbrun.reporters import wording
-from nbrun.reporters.batch_console import HEARTBEAT, STYLES, TRACEBACK, BatchConsole
-from nbrun.reporters.outputlog import OutputLog
-from nbrun.reporters.record import Record, RunRecord, fault_of
-from nbrun.reporters.safe_console import SafeConsole
+from nbrun.reporters import phrases
+from nbrun.reporters.console.batch import HEARTBEAT, STYLES, TRACEBACK, BatchConsole
+from nbrun.reporters.console.output_log import OutputLog
+from nbrun.reporters.console.safe_console import SafeConsole
+from nbrun.reporters.run_log import Record, RunRecord, fault_of
 
 
 class Console:
@@ -157,7 +157,7 @@ class Console:
         if self._log is not None:
             self._log.finish(result.index, self._label(notebook, result.index))
         if not self._live and not self._quiet:
-            line = wording.cell_line(result, *self._numbers.pop((notebook, result.index)))
+            line = phrases.cell_line(result, *self._numbers.pop((notebook, result.index)))
             self._say(f"{notebook}: {line}", "red" if result.is_fault else "")
         self._current = None
 
@@ -167,10 +167,10 @@ class Console:
         for line, shade, on_one_line in fault.told(TRACEBACK) if fault is not None else ():
             self._say(line, shade, on_one_line=on_one_line)
         style = STYLES.get(result.outcome, "bold red")
-        for line in wording.problem(result):
+        for line in phrases.problem(result):
             self._say(line, style if not line.startswith("  ") else "")
         if not self._quiet or not result.went_well:
-            self._say(f"{result.notebook}: {wording.summary(result)}", style)
+            self._say(f"{result.notebook}: {phrases.summary(result)}", style)
 
     def _say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
         self._last_said = time.monotonic()

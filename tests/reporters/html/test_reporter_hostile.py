@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Frame, sync_playwright
 
 from nbrun.core.events import Event
 from nbrun.core.results import Outcome
-from nbrun.reporters.html import Html
+from nbrun.reporters.html.reporter import Html
 from tests.reporters.streams import Speaker, result
 from tests.support.browsers import chromium
 from tests.support.hostile import Listener, hostile_notebooks, listener

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from nbrun.core.formats.durations import spell_duration
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, NotebookResult, Outcome
-from nbrun.reporters import wording
-from nbrun.reporters.record import Fault, Record, RunRecord, fault_of, is_fault
+from nbrun.reporters import phrases
+from nbrun.reporters.run_log import Fault, Record, RunRecord, fault_of, is_fault
 
 LIMIT = 1024 * 1024 - 4096
 """Bytes of the file, what other steps of an action wrote into it included."""
@@ -63,11 +63,11 @@ def _table(runs: Sequence[tuple[RunRecord, NotebookResult]], room: int) -> Itera
     ordered = sorted(runs, key=lambda pair: pair[1].went_well)
     for number, (run, result) in enumerate(ordered):
         sign = _SIGNS.get(result.outcome, "❌")
-        said = wording.outcome(result) + (" (cached)" if result.cached else "")
+        said = phrases.outcome(result) + (" (cached)" if result.cached else "")
         if result.attempts > 1:
             said += f", {result.attempts} attempts"
         time = spell_duration(result.seconds)
-        row = f"| {sign} | {_text(run.name)} | {said} | {wording.tally(result)} | {time} |\n"
+        row = f"| {sign} | {_text(run.name)} | {said} | {phrases.tally(result)} | {time} |\n"
         room -= len(row.encode("utf-8", "replace"))
         if room < 0:
             yield f"\n… and {len(runs) - number} more.\n"

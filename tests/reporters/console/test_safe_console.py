@@ -9,7 +9,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from nbrun.reporters.safe_console import SafeConsole
+from nbrun.reporters.console.safe_console import SafeConsole
 from tests.support.ci_runners import commands_in
 
 HOSTILE = "S1\x1b]52;c;cHduZWQ=\x07 S2\x1b]8;;http://evil/\x1b\\link\x1b]8;;\x1b\\"

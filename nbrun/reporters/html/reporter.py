@@ -23,8 +23,8 @@ from nbrun.core.formats.durations import spell_duration
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import DELIVERED, NotebookResult, Outcome
-from nbrun.reporters import wording
-from nbrun.reporters.record import Record, RunRecord, fault_of
+from nbrun.reporters import phrases
+from nbrun.reporters.run_log import Record, RunRecord, fault_of
 
 PAGE_LIMIT = 300.0
 """Seconds that one page may take before the rest is given up."""
@@ -129,7 +129,7 @@ class _Maker:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "nbrun.reporters.html_pages"],
+            [sys.executable, "-P", "-m", "nbrun.reporters.html.pages"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -207,8 +207,8 @@ def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
         "name": plain(run.name),
         "outcome": result.outcome.value,
         "well": result.went_well,
-        "said": wording.outcome(result),
-        "tally": wording.tally(result),
+        "said": phrases.outcome(result),
+        "tally": phrases.tally(result),
         "seconds": result.seconds,
         "took": spell_duration(result.seconds),
         "started": result.started,

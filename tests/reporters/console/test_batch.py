@@ -9,9 +9,9 @@ import pytest
 from nbrun.core.events import BatchFinished, BatchStarted, Event
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import BatchResult, CellError, CellOutcome, CellResult, Outcome
-from nbrun.reporters.batch_console import HEARTBEAT
-from nbrun.reporters.console import Console
-from nbrun.reporters.safe_console import SafeConsole
+from nbrun.reporters.console.batch import HEARTBEAT
+from nbrun.reporters.console.safe_console import SafeConsole
+from nbrun.reporters.console.single import Console
 from tests.reporters.streams import BATCH, GOOD, RESULTS, Speaker, batch, result
 
 

@@ -1,0 +1,1 @@
+"""Write progress and results for people."""

@@ -1,0 +1,1 @@
+"""Write workflow commands, the job's summary and outputs for GitHub Actions."""

@@ -1,0 +1,1 @@
+"""Write executed notebooks as web pages."""
