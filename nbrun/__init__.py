@@ -16,7 +16,7 @@ from importlib import import_module
 _HOMES = {
     "nbrun.api": ("RunOptions", "connect", "run", "run_async"),
     "nbrun.core.batch.terms": ("Override",),
-    "nbrun.many": ("BatchOptions", "run_many", "run_many_async"),
+    "nbrun.runner.batch.plan": ("BatchOptions", "run_many", "run_many_async"),
     "nbrun.core.results": (
         "Attempt",
         "BatchResult",
@@ -28,7 +28,7 @@ _HOMES = {
         "Problem",
     ),
     "nbrun.errors": ("ExitCode", "NbrunError"),
-    "nbrun.stopping": ("StopSwitch",),
+    "nbrun.runner.stop": ("StopSwitch",),
     "nbrun.version": ("__version__",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

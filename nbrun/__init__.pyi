@@ -13,10 +13,10 @@ from nbrun.core.results import Outcome as Outcome
 from nbrun.core.results import Problem as Problem
 from nbrun.errors import ExitCode as ExitCode
 from nbrun.errors import NbrunError as NbrunError
-from nbrun.many import BatchOptions as BatchOptions
-from nbrun.many import run_many as run_many
-from nbrun.many import run_many_async as run_many_async
-from nbrun.stopping import StopSwitch as StopSwitch
+from nbrun.runner.batch.plan import BatchOptions as BatchOptions
+from nbrun.runner.batch.plan import run_many as run_many
+from nbrun.runner.batch.plan import run_many_async as run_many_async
+from nbrun.runner.stop import StopSwitch as StopSwitch
 from nbrun.version import __version__ as __version__
 
 __all__ = [

@@ -19,11 +19,11 @@ from nbrun.core.results import NotebookResult
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.kernel_session import Server
-from nbrun.opening import Access, Place, check_local, existing_host, path_on_server, private_host
-from nbrun.pipeline import Notebook, run_notebook
-from nbrun.preparing import host_to_prepare_on, prepare_unless_stopped
 from nbrun.private_server.launcher import EmbeddedServer
-from nbrun.stopping import StopSwitch
+from nbrun.runner.prepare_only import host_to_prepare_on, prepare_unless_stopped
+from nbrun.runner.run import Notebook, run_notebook
+from nbrun.runner.servers import Access, Place, check_local, existing_host, path_on_server, private_host
+from nbrun.runner.stop import StopSwitch
 from nbrun.storage.checkpoint import Undo
 from nbrun.storage.paths import Deliver, local_folder, output_file
 

@@ -18,11 +18,11 @@ from nbrun.core.formats.durations import parse_duration
 from nbrun.core.formats.safe_text import safe_text
 from nbrun.core.results import NotebookResult
 from nbrun.errors import NbrunError, UsageError
-from nbrun.notebook_server import NotebookServer
-from nbrun.opening import existing_host, private_host
 from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Record, fault_of
 from nbrun.reporters.safe_stream import is_on_runner
+from nbrun.runner.server_thread import NotebookServer
+from nbrun.runner.servers import existing_host, private_host
 from nbrun.storage.paths import local_folder, root_for
 
 _OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-import nbrun.pipeline
+import nbrun.runner.run
 from nbrun.core.planning.plan import Plan
-from nbrun.jupyter.ahead import find_depth
 from nbrun.jupyter.kernel_session import RunningKernel
+from nbrun.runner.pipelining import find_depth
 from tests.support.processes import FORCED_DEPTH
 from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server
@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     ) -> int:
         return await find_depth(running, plan, wanted or depth, (lambda _: None) if wanted is None else warn, near=near)
 
-    setattr(nbrun.pipeline, "find_depth", forced)  # noqa: B010  (it is no name that the module gives away)
+    setattr(nbrun.runner.run, "find_depth", forced)  # noqa: B010  (it is no name that the module gives away)
 
 
 @pytest.fixture(scope="module")

@@ -180,8 +180,8 @@ def test_the_command_starts_the_private_server_before_it_imports_what_a_run_need
         "rich",
         "msgspec",
         "nbrun.api",
-        "nbrun.many",
-        "nbrun.pipeline",
+        "nbrun.runner.batch.plan",
+        "nbrun.runner.run",
     )
     assert loaded.isdisjoint(late), loaded.intersection(late)
 

@@ -38,9 +38,9 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, *, 
     put_off_imports()
     from rich.text import Text
 
-    from nbrun.doctor import Finding, examine
     from nbrun.jupyter.http.client import HttpOptions
     from nbrun.reporters.console.safe_console import SafeConsole
+    from nbrun.runner.doctor import Finding, examine
 
     console = SafeConsole(file=sys.stdout)
     signs = {True: ("ok  ", "green"), False: ("bad ", "bold red"), None: ("note", "yellow")}

@@ -119,7 +119,7 @@ def _paths(options: dict[str, Any], notebook: str | None, output: str | None) ->
 
 def _read(options: dict[str, Any]) -> dict[str, Any]:
     # Imported here: a run without parameters needs no YAML.
-    from nbrun import parameter_files
+    from nbrun.runner import parameter_files
 
     found: dict[str, Any] = {}
     for text in options["parameters_base64"]:
@@ -132,7 +132,7 @@ def _read(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _secrets(options: dict[str, Any]) -> dict[str, str]:
-    from nbrun import parameter_files
+    from nbrun.runner import parameter_files
 
     found = {}
     for text in options["secret"]:

@@ -53,7 +53,7 @@ def _preview(notebook: str, given: dict[str, Any]) -> Any:
     from nbrun.core.planning.job import Job, Limits
     from nbrun.jupyter.endpoint import Endpoint
     from nbrun.jupyter.http.client import HttpOptions
-    from nbrun.preview import preview_local, preview_on_server
+    from nbrun.runner.preview import preview_local, preview_on_server
 
     job = Job(
         notebook,

@@ -13,7 +13,7 @@ from nbrun.cli.settings import current_project, overrides_for
 from nbrun.core.batch.terms import Override
 from nbrun.core.formats.globs import Patterns
 from nbrun.errors import UsageError
-from nbrun.many import options_of_one
+from nbrun.runner.batch.plan import options_of_one
 
 
 @dataclass(frozen=True, slots=True)

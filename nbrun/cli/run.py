@@ -156,7 +156,7 @@ def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> Any:
-    from nbrun.stopping import StopSwitch
+    from nbrun.runner.stop import StopSwitch
 
     stop = StopSwitch()
     async with signals(stop):
@@ -190,8 +190,8 @@ async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
 
 async def _run_many(notebooks: list[str], given: Mapping[str, Any], reports: Reports, batch: Mapping[str, Any]) -> Any:
     put_off_imports()
-    from nbrun.many import run_many_async
-    from nbrun.stopping import StopSwitch
+    from nbrun.runner.batch.plan import run_many_async
+    from nbrun.runner.stop import StopSwitch
 
     stop = StopSwitch()
     reports.open()

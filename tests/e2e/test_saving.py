@@ -17,7 +17,7 @@ from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.owner_mark import OwnerMark
-from nbrun.left_sessions import end_left, find_left
+from nbrun.runner.left_sessions import end_left, find_left
 from tests.support.hub import Hub, hub
 from tests.support.live_runs import Place, live_run, outcomes, place_on, text_of
 from tests.support.notebooks import markdown, notebook, read_notebook, write_notebook

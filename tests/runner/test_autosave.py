@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from nbrun.autosave import Autosave
 from nbrun.core.events import OutputArrived
-from nbrun.core.pacing import Pacing
 from nbrun.errors import NbrunError, RequestRefused, ServerUnreachable
+from nbrun.runner.autosave import Autosave
+from nbrun.runner.pacing import Pacing
 
 LIMIT = 10.0
 
@@ -16,8 +16,8 @@ LIMIT = 10.0
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save at once and look often."""
-    monkeypatch.setattr("nbrun.autosave.TICK", 0.01)
-    monkeypatch.setattr("nbrun.autosave.Pacing", lambda began, every: Pacing(began, every, cost=0.0))
+    monkeypatch.setattr("nbrun.runner.autosave.TICK", 0.01)
+    monkeypatch.setattr("nbrun.runner.autosave.Pacing", lambda began, every: Pacing(began, every, cost=0.0))
 
 
 class Scene:
@@ -143,8 +143,8 @@ async def test_its_failures_are_no_failures_of_the_run(error: Exception, warns: 
 
 
 async def test_much_output_brings_the_next_save_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nbrun.core.pacing.SOON", 0.01)
-    monkeypatch.setattr("nbrun.core.pacing.MUCH", 1000)
+    monkeypatch.setattr("nbrun.runner.pacing.SOON", 0.01)
+    monkeypatch.setattr("nbrun.runner.pacing.MUCH", 1000)
     scene = Scene()
     async with scene.autosave:
         scene.autosave.start(lambda: scene_saved(scene), lambda: scene.news, None)

@@ -22,7 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from nbrun.autosave import LIMIT, Autosave
 from nbrun.core.events import Event, Journal, Stage
 from nbrun.core.execution.machine import Execution
 from nbrun.core.execution.outcomes import Ending, ending_with_losses, kept_elsewhere
@@ -33,6 +32,7 @@ from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, SaveFailed
 from nbrun.jupyter.http.messages import LONG
 from nbrun.jupyter.http.retry import RetryPolicy
+from nbrun.runner.autosave import LIMIT, Autosave
 from nbrun.storage.on_disk import rescue
 
 HURRIED = 5.0

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nbrun.errors import ExitCode
-from nbrun.stopping import Stopped, StopSwitch
+from nbrun.runner.stop import Stopped, StopSwitch
 
 
 def test_a_switch_that_was_not_pulled_has_no_reason() -> None:

@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from nbrun.api import RunOptions, access_of, check_choice, job_of, place_of, run_beside
-from nbrun.batch import Errand, run_errands
-from nbrun.cache import Cache, read_durations
-from nbrun.changes import changed_only
 from nbrun.core.batch.matrix import combinations, run_name
 from nbrun.core.batch.output_paths import (
     Destination,
@@ -37,10 +34,13 @@ from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
 from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
-from nbrun.opening import Access, Place, check_local, existing_host, private_host
-from nbrun.preparing import host_to_prepare_on, not_prepared, prepare_unless_stopped
-from nbrun.selection import Found, local_notebooks, notebooks_on_server
-from nbrun.stopping import StopSwitch
+from nbrun.runner.batch.cache import Cache, read_durations
+from nbrun.runner.batch.discovery import Found, local_notebooks, notebooks_on_server
+from nbrun.runner.batch.git_changes import changed_only
+from nbrun.runner.batch.run import Errand, run_errands
+from nbrun.runner.prepare_only import host_to_prepare_on, not_prepared, prepare_unless_stopped
+from nbrun.runner.servers import Access, Place, check_local, existing_host, private_host
+from nbrun.runner.stop import StopSwitch
 from nbrun.storage.paths import OWN_PLACE, absolute, names_folder
 from nbrun.version import __version__
 

@@ -17,7 +17,7 @@ from nbrun.core.planning.job import Job
 from nbrun.core.planning.plan import Plan, make_plan
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NbrunError, UsageError
-from nbrun.stopping import StopSwitch
+from nbrun.runner.stop import StopSwitch
 from tests.support.live_runs import text_of
 from tests.support.notebooks import code, notebook, read_notebook, write_notebook
 from tests.support.servers import jupyter_server
@@ -109,7 +109,7 @@ def test_a_second_run_with_a_cache_executes_nothing(here: Path, monkeypatch: pyt
     (here / "out" / "nb" / "a.ipynb").unlink()
 
     with monkeypatch.context() as patch:
-        patch.setattr("nbrun.many.private_host", lambda _: pytest.fail("a server was started"))
+        patch.setattr("nbrun.runner.batch.plan.private_host", lambda _: pytest.fail("a server was started"))
         second = nbrun.run_many(["nb/a.ipynb", "nb/b.ipynb"], output="out", cache="kept")
         assert [(run.outcome, run.cached, run.kernel) for run in second.runs] == [(Outcome.PASSED, True, "python3")] * 2
         assert [cell.execution_count for run in second.runs for cell in run.cells] == [1, 1]

@@ -20,8 +20,8 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.client import HttpOptions
 from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.local_kernelspecs import defects
-from nbrun.left_sessions import SECONDS_BETWEEN_LOOKS, Cleaned, LeftSession, end_left, find_left, is_upload
 from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.runner.left_sessions import SECONDS_BETWEEN_LOOKS, Cleaned, LeftSession, end_left, find_left, is_upload
 
 RATE_LIMIT_HINT = (
     "A stock server drops output beyond 1000 messages or 1 MB of text a second, and does not tell the kernel. Its "

@@ -12,8 +12,8 @@ from typing import Self
 
 from nbrun.core.events import Event, OutputArrived
 from nbrun.core.outputs.mimebundle import Output
-from nbrun.core.pacing import Pacing
 from nbrun.errors import NbrunError, ServerUnreachable
+from nbrun.runner.pacing import Pacing
 
 TICK = 1.0
 """Seconds between two looks whether there is something to save."""

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.doctor import Finding, examine_left
 from nbrun.errors import ExitCode
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.owner_mark import OwnerMark
 from nbrun.jupyter.sessions import KernelModel, SessionModel
-from nbrun.left_sessions import SECONDS_BETWEEN_LOOKS, sessions_of_nbrun
+from nbrun.runner.doctor import Finding, examine_left
+from nbrun.runner.left_sessions import SECONDS_BETWEEN_LOOKS, sessions_of_nbrun
 from tests.support.live_runs import live_run
 from tests.support.notebooks import notebook, write_notebook
 from tests.support.proxy import Proxy

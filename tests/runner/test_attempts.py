@@ -15,7 +15,7 @@ from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.retry import RECONNECT
 from nbrun.jupyter.kernel_session import Server
-from nbrun.stopping import StopSwitch
+from nbrun.runner.stop import StopSwitch
 from tests.support.live_runs import text_of
 from tests.support.notebooks import notebook, read_notebook, write_notebook
 from tests.support.servers import free_port, jupyter_server
@@ -76,7 +76,7 @@ def test_a_better_attempt_replaces_both(here: Path) -> None:
 def test_a_run_that_is_stopped_between_two_attempts_keeps_what_it_has(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.batch.pause_after", lambda _: 60.0)
+    monkeypatch.setattr("nbrun.runner.batch.run.pause_after", lambda _: 60.0)
     path = write_notebook(here / "nb.ipynb", notebook("print(1)", f"import os, signal\n{KILL}"))
     stop = StopSwitch()
 
@@ -93,7 +93,7 @@ def test_a_run_that_is_stopped_between_two_attempts_keeps_what_it_has(
 def test_a_lost_server_is_waited_for_and_what_it_had_computed_is_kept(
     comes_back: bool, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.opening.Server", functools.partial(Server, reconnect=RECONNECT.within(0.2)))
+    monkeypatch.setattr("nbrun.runner.servers.Server", functools.partial(Server, reconnect=RECONNECT.within(0.2)))
     root = here / "root"
     root.mkdir()
     path = write_notebook(

@@ -15,7 +15,7 @@ from nbrun.core.formats.globs import Patterns, is_glob
 from nbrun.errors import NoSuchNotebook, NotFound, UsageError
 from nbrun.jupyter.contents import Contents, ContentsModel
 from nbrun.jupyter.endpoint import contents_path
-from nbrun.opening import path_on_server
+from nbrun.runner.servers import path_on_server
 from nbrun.storage.paths import absolute, hint_for_missing, hint_for_missing_on_server
 from nbrun.storage.writable import is_file, is_folder, is_there, require
 

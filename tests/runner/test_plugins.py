@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from nbrun import plugins
 from nbrun.core.parameters.literals.base import LiteralWriter
 from nbrun.errors import UsageError
+from nbrun.runner import plugins
 
 
 class Cobol(LiteralWriter):

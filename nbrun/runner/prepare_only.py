@@ -24,9 +24,9 @@ from nbrun.core.results import NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode, NoSuchKernel, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.local_kernelspecs import installed_kernelspecs
-from nbrun.opening import Access, Host, Place, existing_host
-from nbrun.plugins import literal_writer
-from nbrun.stopping import Stopped, StopSwitch
+from nbrun.runner.plugins import literal_writer
+from nbrun.runner.servers import Access, Host, Place, existing_host
+from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.in_memory import hand_over
 from nbrun.storage.on_disk import read_bytes, write_notebook
 from nbrun.storage.paths import absolute, local_notebook, local_output

@@ -10,13 +10,13 @@ from nbrun.core.execution import guard
 from nbrun.core.planning.plan import Action, CellPlan, Plan
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.core.protocol.messages import Message
-from nbrun.jupyter import ahead
-from nbrun.jupyter.ahead import FAR_DEPTH, find_depth
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernel.driver import Kernel
 from nbrun.jupyter.kernel_session import RunningKernel
 from nbrun.jupyter.kernelspecs import KernelSpec
+from nbrun.runner import pipelining
+from nbrun.runner.pipelining import FAR_DEPTH, find_depth
 from tests.support.servers import RunningServer, jupyter_server
 
 TWO = Plan([CellPlan(index, None, "1", Action.RUN) for index in range(2)])
@@ -138,8 +138,8 @@ async def test_a_kernel_with_the_guard_gets_the_depth_that_is_wanted(running: Ru
 async def test_cells_go_ahead_by_themselves_where_the_way_to_the_server_is_long(
     running: RunningKernel, monkeypatch: pytest.MonkeyPatch, near: float, near_with_guard: float, depth: int
 ) -> None:
-    monkeypatch.setattr(ahead, "NEAR", near)
-    monkeypatch.setattr(ahead, "NEAR_WITH_GUARD", near_with_guard)
+    monkeypatch.setattr(pipelining, "NEAR", near)
+    monkeypatch.setattr(pipelining, "NEAR_WITH_GUARD", near_with_guard)
     assert await find_depth(running, TWO, None, lambda _: None) == depth
 
 

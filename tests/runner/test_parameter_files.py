@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nbrun import parameter_files
 from nbrun.errors import UsageError
+from nbrun.runner import parameter_files
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nbrun.doctor import Finding, examine
 from nbrun.errors import ExitCode
+from nbrun.runner.doctor import Finding, examine
 from tests.support.other_servers import kernel_gateway, other_server
 from tests.support.servers import free_port, jupyter_server
 

@@ -4,7 +4,7 @@ A *cell's* failure is a value in the result. The *world's* failures are exceptio
 they pass through, since nothing was changed; after it they are recorded in the result, which is saved all the same.
 
 Every way out of the execution (the end, an error, a clock, a dead kernel, a signal, cancellation, a bug) leads to
-:meth:`nbrun.safekeeping.Safekeeping.conclude`, which saves what was computed: in its place, else in a rescue file.
+:meth:`nbrun.runner.saving.Safekeeping.conclude`, which saves what was computed: in its place, else in a rescue file.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from nbrun.core.planning.plan import Action, Plan, with_traceback_reset
 from nbrun.core.planning.preparation import prepare
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, NoSuchKernel
-from nbrun.jupyter.ahead import find_depth
 from nbrun.jupyter.kernel.inbound import Intake
 from nbrun.jupyter.kernel_session import RunningKernel, Server
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
-from nbrun.plugins import literal_writer
-from nbrun.safekeeping import Destination, Safekeeping, Sink
-from nbrun.stopping import Stopped, StopSwitch
+from nbrun.runner.pipelining import find_depth
+from nbrun.runner.plugins import literal_writer
+from nbrun.runner.saving import Destination, Safekeeping, Sink
+from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.version import __version__
 
 

@@ -5,8 +5,8 @@ the next one; what stays is its result, which has no outputs. There is one worke
 it starts the next kernel and loads the next notebook, whose cells then wait for their turn. Turns are given in the
 order of the errands.
 
-A run that is repeated keeps the attempt that came furthest (:mod:`nbrun.attempts`). Before the next one nbrun waits: a
-little longer each time, and until a lost server answers.
+A run that is repeated keeps the attempt that came furthest (:mod:`nbrun.runner.attempts`). Before the next one nbrun
+waits: a little longer each time, and until a lost server answers.
 
 What goes wrong in one run, a bug in nbrun included, is that run's result and nobody else's. A private server that ends
 takes with it the runs that were executing; those that had not begun to, and all later ones, get a new server.
@@ -23,8 +23,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from nbrun.attempts import Attempts, LaterAttempt
-from nbrun.cache import Cache, KeptNotebook
 from nbrun.core.batch.scheduling import Policy
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.formats.durations import spell_duration
@@ -34,10 +32,12 @@ from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
 from nbrun.errors import ExitCode, NbrunError, ServerError
 from nbrun.jupyter.http.retry import pause_after
 from nbrun.jupyter.kernel_session import Server
-from nbrun.opening import Host, Place
-from nbrun.pipeline import Notebook, run_notebook
 from nbrun.private_server.launcher import NEWS_LIMIT
-from nbrun.stopping import Stopped, StopSwitch
+from nbrun.runner.attempts import Attempts, LaterAttempt
+from nbrun.runner.batch.cache import Cache, KeptNotebook
+from nbrun.runner.run import Notebook, run_notebook
+from nbrun.runner.servers import Host, Place
+from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.version import __version__
 
 RESTARTS = 3

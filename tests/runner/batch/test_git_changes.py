@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nbrun.changes import changed_only
 from nbrun.errors import UsageError
+from nbrun.runner.batch.git_changes import changed_only
 from tests.support.notebooks import notebook, write_notebook
 
 NAMES = ("same.ipynb", "sub/commited.ipynb", "sub/edited.ipynb", "depends.ipynb", "sub/upwards.ipynb")

@@ -17,9 +17,9 @@ from nbrun.jupyter.endpoint import Destination
 from nbrun.jupyter.http.client import HttpOptions
 from nbrun.jupyter.http.messages import Fields
 from nbrun.jupyter.kernelspecs import KernelSpecs
-from nbrun.opening import path_on_server
-from nbrun.plugins import literal_writer
-from nbrun.preparing import kernel_of
+from nbrun.runner.plugins import literal_writer
+from nbrun.runner.prepare_only import kernel_of
+from nbrun.runner.servers import path_on_server
 from nbrun.storage.on_disk import read_bytes
 from nbrun.storage.paths import hint_for_missing_on_server, local_notebook, refuse_other_kinds
 

@@ -18,7 +18,7 @@ from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable
 from nbrun.jupyter.http.retry import SAVE
 from nbrun.jupyter.kernel_session import Server
-from nbrun.stopping import StopSwitch
+from nbrun.runner.stop import StopSwitch
 from tests.support.live_runs import live_run, outcomes, text_in
 from tests.support.notebooks import FIXTURES, code, notebook, read_notebook, stdout, write_notebook
 from tests.support.processes import of_cells_behind
@@ -184,7 +184,7 @@ async def test_a_server_that_goes_away_during_the_run_leaves_a_rescue_file(
     impatient = SAVE.within(0.5)
     monkeypatch.setattr("nbrun.jupyter.sessions.TEARDOWN", impatient)
     monkeypatch.setattr("nbrun.jupyter.http.client.PATIENT_GET", impatient)
-    monkeypatch.setattr("nbrun.opening.Server", lambda client: Server(client, reconnect=impatient))
+    monkeypatch.setattr("nbrun.runner.servers.Server", lambda client: Server(client, reconnect=impatient))
     write_notebook(file, SLOW)
     async with live_run("nb.ipynb", **options) as run:
         await run.watch.printed("here")

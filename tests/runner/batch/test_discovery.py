@@ -6,7 +6,7 @@ import pytest
 
 from nbrun.errors import NoSuchNotebook
 from nbrun.jupyter.client import connect
-from nbrun.selection import Found, is_folder_on_server, local_notebooks, notebooks_on_server
+from nbrun.runner.batch.discovery import Found, is_folder_on_server, local_notebooks, notebooks_on_server
 from tests.support.notebooks import notebook, write_notebook
 from tests.support.servers import jupyter_server
 

@@ -19,7 +19,7 @@ from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.http.messages import Patience
 from nbrun.jupyter.http.retry import SAVE
 from nbrun.jupyter.kernel_session import Server
-from nbrun.stopping import StopSwitch
+from nbrun.runner.stop import StopSwitch
 from nbrun.storage.on_server import ServerNotebook
 from tests.support.live_runs import live_run, outcomes, text_in, text_of
 from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
@@ -82,7 +82,7 @@ async def test_that_nothing_could_be_rescued_is_told_too(
 ) -> None:
     write_notebook(file, notebook("1"))
     wire.answer(403, "PUT", times=9)
-    monkeypatch.setattr("nbrun.safekeeping.rescue", lambda *_: None)
+    monkeypatch.setattr("nbrun.runner.saving.rescue", lambda *_: None)
     result = await nbrun.run_async("nb.ipynb", **options)
     assert (result.output, result.rescued) == (None, False)
     assert result.problem is not None
@@ -110,7 +110,7 @@ async def test_whatever_keeps_the_result_from_being_saved_it_is_rescued(
 async def test_an_interrupted_run_whose_server_swallows_the_save_is_rescued_soon(
     file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.safekeeping.HURRIED_LIMIT", 0.5)
+    monkeypatch.setattr("nbrun.runner.saving.HURRIED_LIMIT", 0.5)
     write_notebook(file, SLOW)
     stop = StopSwitch()
     async with live_run("nb.ipynb", stop=stop, **options) as run:
@@ -130,8 +130,8 @@ async def test_an_interrupted_run_whose_server_swallows_the_save_is_rescued_soon
 @pytest.fixture
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a save two seconds in all, of which any request that it makes may take more."""
-    monkeypatch.setattr("nbrun.opening.Server", lambda client: Server(client, save=SAVE.within(0.5)))
-    monkeypatch.setattr("nbrun.safekeeping.LONG", Patience(read=1.5, total=1.5))
+    monkeypatch.setattr("nbrun.runner.servers.Server", lambda client: Server(client, save=SAVE.within(0.5)))
+    monkeypatch.setattr("nbrun.runner.saving.LONG", Patience(read=1.5, total=1.5))
 
 
 @pytest.mark.parametrize("way", ["never answers", "takes it at a trickle"])
@@ -178,7 +178,7 @@ async def test_a_large_result_has_more_time(
 async def test_a_signal_during_the_save_makes_it_hurry(
     arrives: bool, file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.safekeeping.HURRIED_LIMIT", 20.0 if arrives else 0.3)
+    monkeypatch.setattr("nbrun.runner.saving.HURRIED_LIMIT", 20.0 if arrives else 0.3)
     write_notebook(file, RAN)
     hold, stop = wire.hold("PUT", "nb.ipynb"), StopSwitch()
     async with live_run("nb.ipynb", stop=stop, **options) as run:
@@ -196,7 +196,7 @@ async def test_a_signal_during_the_save_makes_it_hurry(
 async def test_a_signal_while_a_save_meanwhile_is_under_way_makes_it_hurry(
     file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.safekeeping.HURRIED_LIMIT", 3.0)
+    monkeypatch.setattr("nbrun.runner.saving.HURRIED_LIMIT", 3.0)
     write_notebook(file, notebook("print('ran', flush=True)\nimport time; time.sleep(2)"))
     hold, stop = wire.hold("PUT", "nb.ipynb"), StopSwitch()
     async with live_run("nb.ipynb", stop=stop, save_every=0.1, **options) as run:
@@ -211,7 +211,7 @@ async def test_a_signal_while_a_save_meanwhile_is_under_way_makes_it_hurry(
 async def test_a_run_that_is_cancelled_while_the_server_swallows_the_save_names_its_rescue_file(
     file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.safekeeping.HURRIED_LIMIT", 0.3)
+    monkeypatch.setattr("nbrun.runner.saving.HURRIED_LIMIT", 0.3)
     write_notebook(file, RAN)
     hold = wire.hold("PUT", "nb.ipynb")
     async with live_run("nb.ipynb", **options) as run:
@@ -265,8 +265,8 @@ async def test_a_bug_in_the_save_leaves_a_rescue_file(
 
 STEPS = {
     "giving the results": "nbrun.core.execution.machine.Execution.results",
-    "weighing the losses": "nbrun.safekeeping.ending_with_losses",
-    "making the result": "nbrun.pipeline.recordable",
+    "weighing the losses": "nbrun.runner.saving.ending_with_losses",
+    "making the result": "nbrun.runner.run.recordable",
     "recording": "nbrun.core.execution.write_back.Recording.finish",
     "marking cells": "nbrun.core.notebook.document.Document.mark",
     "keeping widgets": "nbrun.core.notebook.document.Document.set_widgets",
