@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-from nbrun.cli.app import cli
+from nbrun.cli.config.files import options_of
+from nbrun.cli.config.schema import schema
+from nbrun.cli.main import cli
 from nbrun.cli.run import command as run
-from nbrun.cli.settings import options_of
-from nbrun.core.settings import schema
 from nbrun.errors import ExitCode
 
 PAGE = Path(__file__).with_name("cli.md")

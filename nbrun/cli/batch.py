@@ -2,8 +2,8 @@
 
 import click
 
+from nbrun.cli.config.files import JOB
 from nbrun.cli.run import command as run
-from nbrun.cli.settings import JOB
 from nbrun.errors import UsageError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from nbrun.cli.parameters import find_password, find_token, server_options
+from nbrun.cli.options.server import find_password, find_token, server_options
 from nbrun.errors import ExitCode, UsageError
 from nbrun.lean_imports import put_off_imports
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from nbrun.cli.notebook_parameters import parameter_options, read_parameters
-from nbrun.cli.parameters import Duration, find_password, find_token, server_options
+from nbrun.cli.options.parameters import parameter_options, read_parameters
+from nbrun.cli.options.server import Duration, find_password, find_token, server_options
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.core.planning.destinations import refuse_unreachable, require_choice
 from nbrun.lean_imports import put_off_imports

@@ -7,19 +7,19 @@ from typing import Any
 
 import click
 
-from nbrun.cli.batching import batch_options, is_plain, is_single, read_batch_options
+from nbrun.cli.config.files import current_project, overrides_for, settings_options
 from nbrun.cli.destinations import Paths, check_choice, check_paths, settle_choice
-from nbrun.cli.notebook_parameters import parameter_options, read_parameters
-from nbrun.cli.outputs import output_options, output_settings
-from nbrun.cli.parameters import Duration, find_password, find_token, server_options
+from nbrun.cli.options.batch import batch_options, is_plain, is_single, read_batch_options
+from nbrun.cli.options.outputs import output_options, output_settings
+from nbrun.cli.options.parameters import parameter_options, read_parameters
+from nbrun.cli.options.performance import read_speed, speed_options
+from nbrun.cli.options.preparation import prepared_as, preparing_options, working_folders
+from nbrun.cli.options.reports import Reports, reporting_options
+from nbrun.cli.options.saving import saving_of, saving_options
+from nbrun.cli.options.server import Duration, find_password, find_token, server_options
 from nbrun.cli.plan import show_plan
-from nbrun.cli.preparing import prepared_as, preparing_options, working_folders
-from nbrun.cli.reporting import Reports, reporting_options
-from nbrun.cli.saving import saving_of, saving_options
-from nbrun.cli.settings import current_project, overrides_for, settings_options
 from nbrun.cli.signals import signals
-from nbrun.cli.speed import read_speed, speed_options
-from nbrun.cli.streams import STREAMED, is_handed, read_streams
+from nbrun.cli.stdio import STREAMED, is_handed, read_streams
 from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.lean_imports import put_off_imports
 

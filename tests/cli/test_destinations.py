@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import nbrun
-from nbrun.cli.app import cli
+from nbrun.cli.main import cli
 from nbrun.errors import ExitCode, NbrunError, UsageError
 from tests.support.notebooks import notebook, read_notebook, run_nbrun, write_notebook
 from tests.support.permissions import obedient, read_only
@@ -345,7 +345,7 @@ def test_a_notebook_of_a_name_that_is_too_long_is_none(here: Path) -> None:
 UNPRIVILEGED = """
 import json, os, sys
 from click.testing import CliRunner
-from nbrun.cli.app import cli
+from nbrun.cli.main import cli
 for arguments in json.load(sys.stdin):
     found = CliRunner().invoke(cli, arguments, standalone_mode=False)
     error = found.exception

@@ -24,7 +24,7 @@ MEGABYTES = 500
 CHILD = """
 import contextlib, io, json, resource, sys, time
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-from nbrun.cli import app
+from nbrun.cli import main
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))
@@ -38,7 +38,7 @@ for line in sys.stdin:
     began = time.monotonic()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
         try:
-            code = int(app._exit_code())
+            code = int(main._exit_code())
         except BaseException as error:
             code = f"{type(error).__name__}: {error}"
         said.flush(); errors.flush()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nbrun.cli.app import _exit_code
+from nbrun.cli.main import _exit_code
 from nbrun.errors import ExitCode
 from nbrun.reporters.safe_stream import SafeStream
 from tests.support.ci_runners import foreign_commands_in, other_commands_in
@@ -157,7 +157,7 @@ def test_a_bug_is_told_in_text(said: Callable[..., tuple[int, str, str]], monkey
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(HOSTILE)
 
-    monkeypatch.setattr("nbrun.cli.app.cli.main", fail)
+    monkeypatch.setattr("nbrun.cli.main.cli.main", fail)
     exit_code, _, err = said("run", "nb.ipynb")
     assert exit_code == 70
     assert_is_text(err)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nbrun.cli import app, mistakes
+from nbrun.cli import main, mistakes
 from nbrun.cli.run import command as run
 from nbrun.errors import ExitCode
 from tests.support.notebooks import code, notebook, write_notebook
@@ -129,7 +129,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def say(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Call nbrun in this process; return the exit code and what it said."""
     monkeypatch.setattr(sys, "argv", ["nbrun", *line.split(" ")] if line else ["nbrun"])
-    ended = app._exit_code()
+    ended = main._exit_code()
     said = capsys.readouterr()
     return ended, said.out + said.err
 

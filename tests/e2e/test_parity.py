@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from nbclient.cli import NbClientApp
 
 import nbrun
-from nbrun.cli.app import cli
+from nbrun.cli.main import cli
 from nbrun.errors import ExitCode
 from tests.support.notebooks import (
     FIXTURES,

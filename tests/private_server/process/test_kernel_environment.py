@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nbrun.cli.parameters import PASSWORD_VARIABLE, TOKEN_VARIABLES
+from nbrun.cli.options.server import PASSWORD_VARIABLE, TOKEN_VARIABLES
 from nbrun.errors import ExitCode
 from nbrun.private_server.launcher import EmbeddedServer
 from nbrun.private_server.process.kernel_environment import SECRET_VARIABLES, kernel_environment, withheld_from_server

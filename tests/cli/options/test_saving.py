@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from nbrun.cli.saving import saving_of, saving_options
+from nbrun.cli.options.saving import saving_of, saving_options
 
 
 def given(*arguments: str) -> tuple[int, dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nbrun.cli.app import cli
+from nbrun.cli.main import cli
 from nbrun.errors import ExitCode
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_written_is_refused_before_anything_runs(
 
 
 def test_without_nbconvert_pages_are_refused_with_what_to_install(failing: Path, tmp_path: Path) -> None:
-    program = "import sys; sys.modules['nbconvert'] = None\nfrom nbrun.cli.app import main; main()"
+    program = "import sys; sys.modules['nbconvert'] = None\nfrom nbrun.cli.main import main; main()"
     found = subprocess.run(
         [sys.executable, "-c", program, "run", "failing.ipynb", "--html", "html"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, env={**os.environ},

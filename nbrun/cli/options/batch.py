@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.cli.parameters import Duration
+from nbrun.cli.options.server import Duration
 from nbrun.core.batch.matrix import read_axes
 from nbrun.core.batch.terms import Cause, Order, Shard
 from nbrun.core.formats.sizes import parse_count

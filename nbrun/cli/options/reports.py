@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from nbrun.cli.standard_streams import closed
-from nbrun.cli.streams import STANDARD_ERROR, STANDARD_OUTPUT
+from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
 from nbrun.storage.writable import check_file, check_folder, is_file, is_folder, is_there

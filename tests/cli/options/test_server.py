@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nbrun.cli.parameters import find_password, find_token
+from nbrun.cli.options.server import find_password, find_token
 from nbrun.errors import UsageError
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, TypedDict
 
 import click
 
-from nbrun.cli.parameters import Function
+from nbrun.cli.options.server import Function
 from nbrun.core.formats.sizes import parse_count
 from nbrun.errors import UsageError
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nbrun.cli.speed import read_speed
+from nbrun.cli.options.performance import read_speed
 from nbrun.errors import UsageError
 
 
@@ -31,7 +31,7 @@ def test_what_cannot_be_meant_is_told(given: dict[str, object], said: str) -> No
 def test_the_server_is_started_before_anything_that_takes_time_is_imported() -> None:
     script = """
 import sys
-import nbrun.cli.app, nbrun.cli.run
+import nbrun.cli.main, nbrun.cli.run
 from nbrun.private_server.launcher import EmbeddedServer
 import nbrun.storage.paths
 print(sorted({"httpx", "websockets", "nbformat", "rich", "tenacity", "msgspec", "jupyter_server"} & set(sys.modules)))

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from nbrun.cli.notebook_parameters import read_parameters
+from nbrun.cli.config.files import current_project, overrides_for
+from nbrun.cli.options.parameters import read_parameters
 from nbrun.cli.run import command, run_options
-from nbrun.cli.settings import current_project, overrides_for
 from nbrun.core.batch.terms import Override
 from nbrun.core.formats.globs import Patterns
 from nbrun.errors import UsageError

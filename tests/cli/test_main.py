@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 import pytest
 
-from nbrun.cli import app
+from nbrun.cli import main
 from nbrun.errors import AccessDenied, ExitCode, KernelDied, NbrunError, NoSuchNotebook, SaveFailed
 from nbrun.version import __version__
 from tests.support.notebooks import run_nbrun
@@ -38,9 +38,9 @@ def ending_in(error: BaseException) -> Callable[..., object]:
 def test_every_error_ends_in_its_exit_code(
     error: BaseException, code: ExitCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app.cli, "main", ending_in(error))
+    monkeypatch.setattr(main.cli, "main", ending_in(error))
     with pytest.raises(SystemExit) as exit_:
-        app.main()
+        main.main()
     assert exit_.value.code == code
 
 
@@ -48,19 +48,19 @@ def test_an_error_is_told_in_one_line_with_its_hint_below(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        app.cli, "main", ending_in(NoSuchNotebook("x.ipynb: there is no such file", hint="Look again."))
+        main.cli, "main", ending_in(NoSuchNotebook("x.ipynb: there is no such file", hint="Look again."))
     )
     with pytest.raises(SystemExit):
-        app.main()
+        main.main()
     assert capsys.readouterr().err == "nbrun: x.ipynb: there is no such file\n  Look again.\n"
 
 
 def test_a_bug_is_told_as_one_with_the_place_where_it_happened(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app.cli, "main", ending_in(ZeroDivisionError("of nbrun")))
+    monkeypatch.setattr(main.cli, "main", ending_in(ZeroDivisionError("of nbrun")))
     with pytest.raises(SystemExit):
-        app.main()
+        main.main()
     told = capsys.readouterr().err
     assert "ZeroDivisionError: of nbrun" in told
     assert "this is a bug in nbrun" in told
@@ -75,7 +75,7 @@ def test_an_unknown_command_is_a_wrong_call() -> None:
 def test_version_and_help_are_told_without_importing_what_a_run_needs() -> None:
     program = (
         "import sys\nfrom nbrun.cli import app\nsys.argv[1:] = ['--help']\n"
-        "try:\n    app.main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "try:\n    main.main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "print([name for name in ('httpx', 'websockets', 'nbformat', 'rich', 'asyncio') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from nbrun.cli.batching import Jobs
+from nbrun.cli.config.schema import JobSetting, Kind, Option, Settings, Wrong, line_of, read_settings
 from nbrun.cli.destinations import CHOICES
-from nbrun.cli.parameters import Duration, Size
-from nbrun.cli.speed import Depth
+from nbrun.cli.options.batch import Jobs
+from nbrun.cli.options.performance import Depth
+from nbrun.cli.options.server import Duration, Size
 from nbrun.core.batch.terms import Override
 from nbrun.core.parameters.limits import check_values, read_toml
-from nbrun.core.settings import JobSetting, Kind, Option, Settings, Wrong, line_of, read_settings
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.settings import (
+from nbrun.cli.config.schema import (
     JobSetting,
     Kind,
     Option,

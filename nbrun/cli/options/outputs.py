@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.cli.parameters import Size
+from nbrun.cli.options.server import Size
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -8,13 +8,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from nbrun.cli.app import cli
+from nbrun.cli.config.files import EACH, current_project, options_of, overrides_for
+from nbrun.cli.config.schema import Kind, Option, schema
+from nbrun.cli.main import cli
 from nbrun.cli.run import command
-from nbrun.cli.settings import EACH, current_project, options_of, overrides_for
-from nbrun.core.settings import Kind, Option, schema
 from nbrun.errors import NbrunError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.cli.parameters import Duration
+from nbrun.cli.options.server import Duration
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
