@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
+from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.options.server import find_password, find_token, server_options
 from nbrun.errors import ExitCode, UsageError
-from nbrun.lean_imports import put_off_imports
 
 
 @click.command("doctor", short_help="Check a server, or this machine, before a run.")

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.options.parameters import parameter_options, read_parameters
 from nbrun.cli.options.server import Duration, find_password, find_token, server_options
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.core.planning.destinations import refuse_unreachable, require_choice
-from nbrun.lean_imports import put_off_imports
 
 
 @click.command("plan", short_help="Show what a run would do: parameters, kernel, cells and limits.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.config.files import current_project, overrides_for, settings_options
 from nbrun.cli.destinations import Paths, check_choice, check_paths, settle_choice
 from nbrun.cli.options.batch import batch_options, is_plain, is_single, read_batch_options
@@ -21,7 +22,6 @@ from nbrun.cli.plan import show_plan
 from nbrun.cli.signals import signals
 from nbrun.cli.stdio import STREAMED, is_handed, read_streams
 from nbrun.errors import ExitCode, NbrunError, UsageError
-from nbrun.lean_imports import put_off_imports
 
 
 @click.command("run", short_help="Run notebooks and save them with their outputs.")

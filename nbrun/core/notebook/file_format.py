@@ -9,11 +9,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from nbrun._lazy_imports import grammars_put_off
 from nbrun.core.formats.json_text import loads
 from nbrun.core.notebook.images import Images
 from nbrun.core.notebook.unreadable import why_unreadable
 from nbrun.errors import BadFrame, NotANotebook
-from nbrun.lean_imports import grammars_put_off
 
 _NO_CELLS = '\n "cells": []'
 """What stands in no other place of a notebook without cells: within texts there are no line breaks."""

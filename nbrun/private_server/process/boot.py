@@ -65,7 +65,7 @@ def main(path: list[str]) -> CodeType | None:
         return become_kernel(zygote, path)
     token = read_line(source).decode()  # only now: no kernel is to have it in its memory
     lifeline = Lifeline(settings, source, sink)
-    import_module("nbrun.lean_imports").put_off_imports()  # not before: kernels that are forked import what they like
+    import_module("nbrun._lazy_imports").put_off_imports()  # not before: kernels that are forked import what they like
     import_module("nbrun.private_server.process.app").serve(settings, token, lifeline, zygote)
     return None
 

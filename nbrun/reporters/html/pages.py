@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nbrun.lean_imports import put_off_imports
+from nbrun._lazy_imports import put_off_imports
 
 if __name__ == "__main__":  # the process that makes pages
     put_off_imports()

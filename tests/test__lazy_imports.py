@@ -14,7 +14,7 @@ def run(script: str) -> str:
     return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
-PUT_OFF = "from nbrun.lean_imports import put_off_imports; put_off_imports()"
+PUT_OFF = "from nbrun._lazy_imports import put_off_imports; put_off_imports()"
 
 
 @pytest.mark.parametrize("library", ["nbformat", "jupyter_server.serverapp"])
@@ -71,7 +71,7 @@ def test_nothing_happens_where_the_libraries_are_absent() -> None:
 import sys
 sys.modules["rfc3987_syntax"] = None
 sys.modules["arrow"] = None
-from nbrun.lean_imports import put_off_imports
+from nbrun._lazy_imports import put_off_imports
 put_off_imports()
 import jsonschema
 print(jsonschema.FormatChecker().conforms("no iri", "iri"))

@@ -20,4 +20,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Let notebooks be collected, if that was asked for."""
     if config.getoption("--nbrun"):
-        config.pluginmanager.register(import_module("nbrun.pytest_items").Notebooks(config), "nbrun-notebooks")
+        config.pluginmanager.register(import_module("nbrun.pytest_plugin.items").Notebooks(config), "nbrun-notebooks")

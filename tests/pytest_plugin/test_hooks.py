@@ -119,12 +119,12 @@ def test_without_the_option_nothing_is_collected_and_nothing_of_a_run_imported(f
     found = run_pytest(folder)
     (folder / "conftest.py").unlink()
     assert "1 passed" in found.stdout
-    assert "imported ['nbrun', 'nbrun.pytest_plugin']" in found.stdout
+    assert "imported ['nbrun', 'nbrun.pytest_plugin.hooks']" in found.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
 def test_neither_names_nor_what_cells_say_command_a_ci_runner_or_a_terminal(tmp_path: Path) -> None:
-    hostile = (Path(__file__).parents[1] / "fixtures" / "hostile" / "github_commands.ipynb").read_bytes()
+    hostile = (Path(__file__).parents[2] / "fixtures" / "hostile" / "github_commands.ipynb").read_bytes()
     names = ["plain é.ipynb", "::error::x.ipynb", "x\n::error title=y::a \r::error::b##[error]\x1b]0;t\x07\u2028.ipynb"]
     for name in names:
         (tmp_path / name).write_bytes(hostile)
