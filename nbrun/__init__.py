@@ -14,8 +14,9 @@ package too, need few of them. ``__init__.pyi`` tells type checkers the same, an
 from importlib import import_module
 
 _HOMES = {
-    "nbrun.api": ("RunOptions", "connect", "run", "run_async"),
+    "nbrun.api": ("connect", "run", "run_async"),
     "nbrun.core.batch.terms": ("Override",),
+    "nbrun.runner.options": ("RunOptions",),
     "nbrun.runner.batch.plan": ("BatchOptions", "run_many", "run_many_async"),
     "nbrun.core.results": (
         "Attempt",

@@ -1,4 +1,3 @@
-from nbrun.api import RunOptions as RunOptions
 from nbrun.api import connect as connect
 from nbrun.api import run as run
 from nbrun.api import run_async as run_async
@@ -16,6 +15,7 @@ from nbrun.errors import NbrunError as NbrunError
 from nbrun.runner.batch.plan import BatchOptions as BatchOptions
 from nbrun.runner.batch.plan import run_many as run_many
 from nbrun.runner.batch.plan import run_many_async as run_many_async
+from nbrun.runner.options import RunOptions as RunOptions
 from nbrun.runner.stop import StopSwitch as StopSwitch
 from nbrun.version import __version__ as __version__
 

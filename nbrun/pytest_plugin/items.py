@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from nbrun.api import access_of, job_of, place_of
 from nbrun.cli.config.project import ProjectOptions, project_options
 from nbrun.core.formats.durations import parse_duration
 from nbrun.core.formats.safe_text import safe_text
@@ -21,6 +20,7 @@ from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Record, fault_of
 from nbrun.reporters.safe_stream import is_on_runner
+from nbrun.runner.options import access_of, job_of, place_of
 from nbrun.runner.server_thread import NotebookServer
 from nbrun.runner.servers import existing_host, private_host
 from nbrun.storage.paths import local_folder, root_for

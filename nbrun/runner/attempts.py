@@ -11,7 +11,7 @@ from typing import Any
 from nbrun.core.events import CellFinished, Event, RunFinished
 from nbrun.core.results import Attempt, NotebookResult, is_verdict
 from nbrun.jupyter.http.retry import RetryPolicy
-from nbrun.runner.run import Notebook
+from nbrun.storage.base import Notebook
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from nbrun.core.events import Event, Journal, RunFinished, Stage
 from nbrun.core.execution.machine import Execution
@@ -33,27 +33,10 @@ from nbrun.jupyter.kernel_session import RunningKernel, Server
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.runner.pipelining import find_depth
 from nbrun.runner.plugins import literal_writer
-from nbrun.runner.saving import Destination, Safekeeping, Sink
+from nbrun.runner.saving import Safekeeping, Sink
 from nbrun.runner.stop import Stopped, StopSwitch
+from nbrun.storage.base import Notebook
 from nbrun.version import __version__
-
-
-class Notebook(Destination, Protocol):
-    """Where a notebook comes from and where its result goes."""
-
-    path: str
-    """Where it is on the server."""
-
-    @property
-    def kernel_path(self) -> str:
-        """Where it is to its kernel, whose working directory is the folder of it."""
-
-    async def load(self) -> Mapping[str, Any]:
-        """Give the content, of nbformat 4."""
-
-    async def close(self) -> None:
-        """Clean up; raises nothing."""
-
 
 Opening = AbstractAsyncContextManager[tuple[Server, Notebook]]
 """Opens what a run needs: a server, and the notebook on it."""

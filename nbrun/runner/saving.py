@@ -15,12 +15,12 @@ import asyncio
 import contextlib
 import functools
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Self
 
 from nbrun.core.events import Event, Journal, Stage
 from nbrun.core.execution.machine import Execution
@@ -33,6 +33,7 @@ from nbrun.errors import NbrunError, SaveFailed
 from nbrun.jupyter.http.messages import LONG
 from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.runner.autosave import LIMIT, Autosave
+from nbrun.storage.base import SaveTarget
 from nbrun.storage.on_disk import rescue
 
 HURRIED = 5.0
@@ -46,21 +47,11 @@ are, and leaves time to look at the file and to send a notebook more than once."
 IN_A_HURRY = (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
 
 
-class Destination(Protocol):
-    """Where a run's notebook belongs."""
-
-    async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool) -> str:
-        """Save the executed content and give where it went; raises :class:`SaveFailed`."""
-
-    async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save what there is while the cells still run; False where it must not be tried again before the end."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sink:
     """Where a run's result goes, how long it is worth trying, and whether the server is there for this run only."""
 
-    destination: Destination
+    destination: SaveTarget
     patience: RetryPolicy
     is_private: bool
 

@@ -16,9 +16,10 @@ from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult
 from nbrun.errors import ExitCode
 from nbrun.jupyter.kernel_session import Server
-from nbrun.runner.run import Notebook, run_notebook
+from nbrun.runner.run import run_notebook
 from nbrun.runner.servers import Host, Place
 from nbrun.runner.stop import StopSwitch
+from nbrun.storage.base import Notebook
 
 _STOP_LIMIT = 60.0
 """Seconds that an interrupted run may take to save and to end."""

@@ -19,7 +19,7 @@ from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.jupyter.http.client import UNBOUNDED, HttpOptions
 from nbrun.jupyter.kernel_session import Server
 from nbrun.private_server.launcher import EmbeddedServer
-from nbrun.runner.run import Notebook
+from nbrun.storage.base import Notebook
 from nbrun.storage.checkpoint import Undo
 from nbrun.storage.in_memory import HandedNotebook
 from nbrun.storage.on_server import ServerNotebook

@@ -15,7 +15,7 @@ from nbrun.core.results import DELIVERED
 from nbrun.errors import SaveFailed
 from nbrun.jupyter.contents import Contents
 from nbrun.jupyter.http.retry import RetryPolicy
-from nbrun.runner.run import Notebook
+from nbrun.storage.base import Notebook
 from nbrun.storage.paths import Deliver
 
 

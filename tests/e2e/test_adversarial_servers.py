@@ -17,7 +17,8 @@ from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.http.retry import RECONNECT
 from nbrun.jupyter.kernel_session import Server
-from nbrun.runner.run import Notebook, run_notebook
+from nbrun.runner.run import run_notebook
+from nbrun.storage.base import Notebook
 from nbrun.storage.on_server import ServerNotebook
 from tests.support.live_runs import Place, Watch, outcomes, place_on, text_of
 from tests.support.notebooks import notebook, read_notebook

@@ -60,3 +60,17 @@ def test_the_tests_of_the_core_alone_take_every_branch_of_it(tmp_path: Path) -> 
 def test_no_module_is_too_long_to_be_read() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "nbrun").rglob("*.py")}
     assert {str(path): length for path, length in lengths.items() if length > 600} == {}
+
+
+def test_the_tests_of_a_module_stand_where_the_module_stands() -> None:
+    """``tests/core/outputs/test_area.py`` tests ``nbrun/core/outputs/area.py``; so does ``test_area_….py``."""
+    packages = [path.parent for path in (ROOT / "nbrun").rglob("__init__.py")]
+    misplaced = []
+    for package in packages:
+        folder = ROOT / "tests" / package.relative_to(ROOT / "nbrun")
+        modules = {path.stem.strip("_") for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+        for test in folder.glob("test_*.py") if package != ROOT / "nbrun" else ():
+            words = test.stem.removeprefix("test_").split("_")
+            if not any("_".join(words[:count]) in modules for count in range(1, len(words) + 1)):
+                misplaced.append(test.relative_to(ROOT).as_posix())
+    assert misplaced == []

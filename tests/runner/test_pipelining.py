@@ -9,7 +9,7 @@ import pytest
 from nbrun.core.execution import guard
 from nbrun.core.planning.plan import Action, CellPlan, Plan
 from nbrun.core.protocol.handshake import KernelInfo
-from nbrun.core.protocol.messages import Message
+from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Message
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernel.driver import Kernel
@@ -41,7 +41,7 @@ async def running(kernel_id: tuple[RunningServer, str]) -> AsyncIterator[Running
 async def ask(kernel: Kernel, code: str, after: str = "") -> tuple[str, str]:
     """Execute by the guard, and wait for the reply; gives the request's id and the reply's status."""
     metadata = {"nbrun_after": after} if after else {}
-    request = kernel.requests.execute(code, metadata=metadata, kind=guard.EXECUTE)
+    request = kernel.requests.execute(code, metadata=metadata, kind=CONDITIONAL_EXECUTE)
     await kernel._channel.send(request)
     return request.id, (await reply_to(kernel, request))["status"]
 
@@ -81,8 +81,8 @@ async def test_some_that_end_well_let_nothing_begin_behind_them(
     async with Client(Endpoint(server.url, server.token)) as client, client.kernel(own) as kernel:
         await kernel.introduce()
         assert await kernel.install_guard() is not None
-        await kernel._channel.send(first := kernel.requests.execute(code, kind=guard.EXECUTE))
-        behind = kernel.requests.execute("1", metadata={"nbrun_after": first.id}, kind=guard.EXECUTE)
+        await kernel._channel.send(first := kernel.requests.execute(code, kind=CONDITIONAL_EXECUTE))
+        behind = kernel.requests.execute("1", metadata={"nbrun_after": first.id}, kind=CONDITIONAL_EXECUTE)
         await kernel._channel.send(behind)
         assert (await reply_to(kernel, behind))["status"] == "aborted"
     server.call("DELETE", f"api/kernels/{own}")
@@ -100,12 +100,12 @@ async def test_a_recall_tells_how_far_a_cell_is_and_passes_the_queue(running: Ru
     assert await recall(ended) == "ended"
     assert await recall("of nobody") == "unknown"
     assert (await ask(kernel, "2", ended))[1] == "aborted"
-    await kernel._channel.send(slow := kernel.requests.execute("import time; time.sleep(1)", kind=guard.EXECUTE))
+    await kernel._channel.send(slow := kernel.requests.execute("import time; time.sleep(1)", kind=CONDITIONAL_EXECUTE))
     while True:
         match await kernel._channel.arrivals.get():
             case Message() as message if message.type == "execute_input" and message.parent_id == slow.id:
                 break
-    behind = kernel.requests.execute("3", metadata={"nbrun_after": slow.id}, kind=guard.EXECUTE)
+    behind = kernel.requests.execute("3", metadata={"nbrun_after": slow.id}, kind=CONDITIONAL_EXECUTE)
     await kernel._channel.send(behind)
     assert await recall(slow.id) == "running"
     assert (await reply_to(kernel, behind))["status"] == "aborted"

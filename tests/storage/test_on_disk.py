@@ -23,7 +23,8 @@ UNIX = pytest.mark.skipif(os.name != "posix", reason="modes, owners and limits o
 def python(source: str, *args: str | Path, cwd: Path) -> str:
     """Run a program of its own, whose limits are not ours; give what it prints."""
     head = "import json, os, sys\nfrom pathlib import Path\nfrom datetime import UTC, datetime\n"
-    head += "from nbrun.errors import SaveFailed\nfrom nbrun.storage.on_disk import free_name_beside, rescue, write_notebook\n"
+    head += "from nbrun.errors import SaveFailed\n"
+    head += "from nbrun.storage.on_disk import free_name_beside, rescue, write_notebook\n"
     head += "NEW = {'cells': [], 'metadata': {'x': 'y' * 100_000}, 'nbformat': 4, 'nbformat_minor': 5}\n"
     command = [sys.executable, "-c", head + source, *map(str, args)]
     return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout.strip()

@@ -12,15 +12,13 @@ from typing import Any
 
 from nbrun.core.formats.json_text import as_object, dumps
 from nbrun.core.notebook.document import Cell, Document
+from nbrun.core.notebook.tags import INJECTED_TAG, PARAMETERS_TAG, RAISES_TAG, SKIP_TAG, tags_of
 from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.planning.job import Job
-from nbrun.core.planning.plan import RAISES_TAG, SKIP_TAG
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome
 
 FORMAT = 2
 """Of the entries; another number makes all that was kept before unknown."""
-PARAMETERS_TAG = "parameters"
-INJECTED_TAG = "injected-parameters"
 _STEERING = (SKIP_TAG, RAISES_TAG, PARAMETERS_TAG)
 
 
@@ -51,7 +49,10 @@ def run_hash(document: Document, job: Job, ingredients: Ingredients) -> str:
     known = {
         "format": FORMAT,
         "version": ingredients.version.split(".")[0],
-        "cells": [[cell["source"], sorted(set(_tags(cell)) & set(_STEERING))] for cell in _written_cells(document)],
+        "cells": [
+            [cell["source"], [tag for tag in sorted(_STEERING) if tag in tags_of(cell)]]
+            for cell in _written_cells(document)
+        ],
         "parameters": {name: repr(value) for name, value in sorted(ingredients.parameters.items())},
         "kernel": ingredients.kernel,
         "inputs": dict(sorted(ingredients.inputs.items())),
@@ -152,9 +153,4 @@ def _written_cells(document: Document) -> list[Cell]:
 
 
 def _is_injected(cell: Cell) -> bool:
-    return INJECTED_TAG in _tags(cell)
-
-
-def _tags(cell: Cell) -> list[str]:
-    tags = cell["metadata"].get("tags")
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    return INJECTED_TAG in tags_of(cell)

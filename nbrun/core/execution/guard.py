@@ -20,7 +20,6 @@ its first line would take that along.
 
 from nbrun.core.protocol.messages import Channel, Message, Requests
 
-EXECUTE = "nbrun_execute_request"
 HELLO = "nbrun_hello_request"
 HELLO_REPLY = "nbrun_hello_reply"
 RECALL = "nbrun_recall_request"

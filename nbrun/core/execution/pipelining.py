@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 
 from nbrun.core.execution.cell import ABORTED, CellExecution
 from nbrun.core.execution.effects import Send
-from nbrun.core.execution.guard import EXECUTE
 from nbrun.core.planning.plan import CellPlan
-from nbrun.core.protocol.messages import Message, Requests
+from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Message, Requests
 
 LARGEST_FLIGHT = 2_000_000
 """Characters of code that may be on their way ahead of their turn."""
@@ -115,7 +114,7 @@ class Window:
             plan.source,
             stop_on_error=not (plan.expects_error or plan.allows_error),
             metadata=metadata,
-            kind=EXECUTE if self._depth > 1 else "execute_request",
+            kind=CONDITIONAL_EXECUTE if self._depth > 1 else "execute_request",
         )
         self._last = request.id
         return request

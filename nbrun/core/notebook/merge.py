@@ -13,9 +13,8 @@ from typing import Any
 
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.document import Cell, Document
-from nbrun.core.planning.plan import SKIP_TAG
+from nbrun.core.notebook.tags import INJECTED_TAG, SKIP_TAG, tags_of
 
-INJECTED_TAG = "injected-parameters"
 """The tag of the cell that a runner itself writes into the notebook, as papermill does."""
 
 _MARKS = ("outcome", "incomplete")
@@ -41,7 +40,7 @@ def merge(theirs: Document, ours: Mapping[str, Any], known: Container[int]) -> M
     results than that, they are theirs.
     """
     cells, pairs = ours["cells"], _pairs(ours["cells"], theirs.cells)
-    injected = [index for index, cell in enumerate(cells) if INJECTED_TAG in _tags(cell) and index not in pairs]
+    injected = [index for index, cell in enumerate(cells) if INJECTED_TAG in tags_of(cell) and index not in pairs]
     fitting, unplaced = [], []
     for index, cell in enumerate(cells):
         if cell["cell_type"] != "code" or index in injected:
@@ -117,7 +116,7 @@ def _takes(other: Cell, mine: Cell, known: Container[int]) -> bool:
 
 
 def _transplant(mine: Cell, other: Cell) -> None:
-    if SKIP_TAG in _tags(mine):
+    if SKIP_TAG in tags_of(mine):
         # It did not run. Its outputs are as trustworthy as they were, where they are the same ones.
         if fingerprint(mine) == fingerprint(other):
             _take_over(mine["metadata"], other["metadata"], "trusted")
@@ -141,7 +140,7 @@ def _take_over(mine: Mapping[str, Any], other: dict[str, Any], key: str) -> None
 
 def _inject(index: int, ours: Sequence[Cell], theirs: list[Cell], pairs: Mapping[int, int]) -> None:
     """Put a cell that the run itself wrote in the place of the one of an earlier run, or after what it stood after."""
-    earlier = [place for place, cell in enumerate(theirs) if INJECTED_TAG in _tags(cell)]
+    earlier = [place for place, cell in enumerate(theirs) if INJECTED_TAG in tags_of(cell)]
     if earlier:
         theirs[earlier[0]] = ours[index]
         return
@@ -165,12 +164,7 @@ def _has_results(cell: Cell) -> bool:
 
 
 def _was_run(cell: Cell) -> bool:
-    return _has_results(cell) and SKIP_TAG not in _tags(cell)
-
-
-def _tags(cell: Cell) -> Sequence[Any]:
-    tags = as_object(cell.get("metadata")).get("tags")
-    return tags if isinstance(tags, list) else ()
+    return _has_results(cell) and SKIP_TAG not in tags_of(cell)
 
 
 def _outputs(cell: Cell) -> list[Any]:

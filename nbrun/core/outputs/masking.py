@@ -25,15 +25,14 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from nbrun.core.execution.guard import EXECUTE
-from nbrun.core.protocol.messages import Channel, Message
+from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message
 
 SHORTEST = 4
 """Characters. A secret of fewer would be found in every other word."""
 SHORTEST_BASE64 = 8
 """Characters of a secret's base64 that its neighbours have no part in; of fewer, chance would make too many."""
 MASK = "***"
-_TURNS = ("execute_request", EXECUTE)
+_TURNS = ("execute_request", CONDITIONAL_EXECUTE)
 _CODE = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])"
 _TERMINAL_CODE = re.compile(_CODE)
 _CONTEXT = 32

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbrun.core.notebook.document import Cell, Document
+from nbrun.core.notebook.tags import INJECTED_TAG, PARAMETERS_TAG, tags_of
 from nbrun.core.parameters.declarations import Declaration, declarations_in
 from nbrun.core.parameters.limits import check_values, shown_name, shown_value
 from nbrun.core.parameters.literals.base import LiteralWriter
 from nbrun.errors import UsageError
-
-PARAMETERS_TAG = "parameters"
-INJECTED_TAG = "injected-parameters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Declared:
 def declared(document: Document, language: str) -> Declared:
     """Read what a notebook in that language declares."""
     for index, cell in document.code_cells():
-        if has_tag(cell, PARAMETERS_TAG):
+        if PARAMETERS_TAG in tags_of(cell):
             found = declarations_in(cell["source"], language)
             return Declared(index, found or (), readable=found is not None)
     return Declared(None)
@@ -109,7 +107,7 @@ def set_parameters(
 def inject(document: Document, parameters: Mapping[str, Any], writer: LiteralWriter, known: Declared) -> int:
     """Put a cell that sets `parameters` into the notebook, and give its index; raises :class:`UsageError`."""
     source = writer.cell(parameters, declared=known.names)
-    old = [index for index, cell in enumerate(document.cells) if has_tag(cell, INJECTED_TAG)]
+    old = [index for index, cell in enumerate(document.cells) if INJECTED_TAG in tags_of(cell)]
     cell: Cell = {
         "cell_type": "code",
         "execution_count": None,
@@ -125,16 +123,10 @@ def inject(document: Document, parameters: Mapping[str, Any], writer: LiteralWri
         for index in reversed(old[1:]):  # one that is left over would bring its old values back
             del document.cells[index]
         return old[0]
-    declaring = [index for index, each in document.code_cells() if has_tag(each, PARAMETERS_TAG)]
+    declaring = [index for index, each in document.code_cells() if PARAMETERS_TAG in tags_of(each)]
     place = declaring[0] + 1 if declaring else 0
     document.cells.insert(place, cell)
     return place
-
-
-def has_tag(cell: Cell, tag: str) -> bool:
-    """Tell whether a cell bears a tag."""
-    tags = cell["metadata"].get("tags")
-    return isinstance(tags, list) and tag in tags
 
 
 def _nearest(name: str, known: Declared) -> str:

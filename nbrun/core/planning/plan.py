@@ -18,11 +18,10 @@ from typing import Any
 from nbrun.core.formats.durations import parse_duration
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.document import Cell, Document
+from nbrun.core.notebook.tags import RAISES_TAG, SKIP_TAG, tags_of
 from nbrun.core.planning.job import Job, Limits
 from nbrun.errors import NotANotebook
 
-SKIP_TAG = "skip-execution"
-RAISES_TAG = "raises-exception"
 LARGEST_SOURCE = 9_500_000
 """Bytes. Servers close the socket on a message over 10 MiB."""
 
@@ -144,7 +143,7 @@ def _plan_cell(index: int, cell: Cell, limits: Limits, where: str, *, allow_erro
         cell_id if isinstance(cell_id, str) else None,
         source,
         action,
-        expects_error=RAISES_TAG in _tags(cell),
+        expects_error=RAISES_TAG in tags_of(cell),
         allows_error=allow_errors,
         timeout=_first(_seconds(own.get("timeout"), f"{where}: metadata nbrun.timeout"), limits.cell),
         idle_timeout=_first(_seconds(own.get("idle_timeout"), f"{where}: metadata nbrun.idle_timeout"), limits.silence),
@@ -152,14 +151,9 @@ def _plan_cell(index: int, cell: Cell, limits: Limits, where: str, *, allow_erro
 
 
 def _action_of(cell: Cell) -> Action:
-    if SKIP_TAG in _tags(cell):
+    if SKIP_TAG in tags_of(cell):
         return Action.KEEP
     return Action.RUN if cell["source"].strip() else Action.CLEAR
-
-
-def _tags(cell: Cell) -> list[Any]:
-    tags = cell["metadata"].get("tags")
-    return tags if isinstance(tags, list) else []
 
 
 def _refuse_oversize(source: str, where: str) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbrun.core.notebook.document import Document
+from nbrun.core.notebook.tags import INJECTED_TAG, tags_of
 from nbrun.core.parameters.declarations import Declaration
-from nbrun.core.parameters.inject import INJECTED_TAG, declared, has_tag
+from nbrun.core.parameters.inject import declared
 from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.parameters.types import UNKNOWN
 from nbrun.core.planning.job import Job
@@ -86,7 +87,7 @@ class Preview:
 def make_preview(document: Document, job: Job, kernel: str | None, language: str, find_writer: FindWriter) -> Preview:
     """Do to `document` all that a run does before it starts, and tell of it; raises what the run would raise."""
     prepared = prepare(document, job, kernel or "", language, find_writer)
-    injected = next((index for index, cell in document.code_cells() if has_tag(cell, INJECTED_TAG)), None)
+    injected = next((index for index, cell in document.code_cells() if INJECTED_TAG in tags_of(cell)), None)
     return Preview(
         job.notebook,
         kernel,

@@ -17,6 +17,9 @@ PROTOCOL_VERSION = "5.3"
 KERNEL_INFO = "kernel_info_request"
 """The type of the question that frontends, and servers for themselves, ask at any time."""
 
+CONDITIONAL_EXECUTE = "nbrun_execute_request"
+"""The type of an execution that a kernel refuses unless the one before it has passed."""
+
 Json = Mapping[str, Any]
 """A JSON object as it came; never changed in place."""
 

@@ -37,8 +37,8 @@ from nbrun.errors import BadFrame, NbrunError, UsageError
 from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.local_kernelspecs import installed_kernelspecs, kernel_identity
-from nbrun.runner.run import Notebook
 from nbrun.runner.servers import Place
+from nbrun.storage.base import Notebook
 from nbrun.storage.on_disk import read_text, write_notebook
 from nbrun.storage.paths import absolute
 from nbrun.storage.writable import check_folder

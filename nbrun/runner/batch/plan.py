@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
-from nbrun.api import RunOptions, access_of, check_choice, job_of, place_of, run_beside
 from nbrun.core.batch.matrix import combinations, run_name
 from nbrun.core.batch.output_paths import (
     Destination,
@@ -38,9 +37,11 @@ from nbrun.runner.batch.cache import Cache, read_durations
 from nbrun.runner.batch.discovery import Found, local_notebooks, notebooks_on_server
 from nbrun.runner.batch.git_changes import changed_only
 from nbrun.runner.batch.run import Errand, run_errands
+from nbrun.runner.options import RunOptions, access_of, check_choice, job_of, place_of
 from nbrun.runner.prepare_only import host_to_prepare_on, not_prepared, prepare_unless_stopped
 from nbrun.runner.servers import Access, Place, check_local, existing_host, private_host
 from nbrun.runner.stop import StopSwitch
+from nbrun.runner.synchronous import run_to_end
 from nbrun.storage.paths import OWN_PLACE, absolute, names_folder
 from nbrun.version import __version__
 
@@ -97,12 +98,7 @@ def run_many(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[Batc
     Notebooks that fail are no exception: look at the result. Raises :class:`~nbrun.errors.UsageError` when the call was
     wrong, and nothing was run then. May be called where an event loop is already running.
     """
-    work = run_many_async(notebooks, **options)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    return run_beside(work)
+    return run_to_end(run_many_async(notebooks, **options))
 
 
 async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[BatchOptions]) -> BatchResult:

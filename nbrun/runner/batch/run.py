@@ -35,9 +35,10 @@ from nbrun.jupyter.kernel_session import Server
 from nbrun.private_server.launcher import NEWS_LIMIT
 from nbrun.runner.attempts import Attempts, LaterAttempt
 from nbrun.runner.batch.cache import Cache, KeptNotebook
-from nbrun.runner.run import Notebook, run_notebook
+from nbrun.runner.run import run_notebook
 from nbrun.runner.servers import Host, Place
 from nbrun.runner.stop import Stopped, StopSwitch
+from nbrun.storage.base import Notebook
 from nbrun.version import __version__
 
 RESTARTS = 3

@@ -8,7 +8,6 @@ import pytest
 
 from nbrun.core.batch.cache_key import (
     FORMAT,
-    INJECTED_TAG,
     Ingredients,
     declared_inputs,
     is_worth_keeping,
@@ -19,6 +18,7 @@ from nbrun.core.batch.cache_key import (
 )
 from nbrun.core.delivery.loss_detection import Cause, Incomplete
 from nbrun.core.notebook.document import Document
+from nbrun.core.notebook.tags import INJECTED_TAG
 from nbrun.core.planning.job import Job
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome
 from tests.support.notebooks import code, markdown, notebook, stdout

@@ -18,7 +18,7 @@ from nbrun.core.execution.effects import (
     SIGNAL_GRACE,
 )
 from nbrun.core.planning.plan import Action
-from nbrun.core.protocol.messages import Channel, Message
+from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message
 from nbrun.core.results import CellOutcome, Outcome
 from nbrun.errors import ServerUnreachable
 from tests.core.conversation import KERNEL, OURS, Conversation, cell, message
@@ -43,11 +43,11 @@ class Ahead(Conversation):
 
     @property
     def ids(self) -> list[str]:
-        return [request.id for request in self.requests(guard.EXECUTE)]
+        return [request.id for request in self.requests(CONDITIONAL_EXECUTE)]
 
     @property
     def codes(self) -> list[str]:
-        return [str(request.content["code"]) for request in self.requests(guard.EXECUTE)]
+        return [str(request.content["code"]) for request in self.requests(CONDITIONAL_EXECUTE)]
 
     def begin(self, place: int) -> None:
         self.status("busy", self.ids[place])
@@ -168,7 +168,7 @@ def test_cells_behind_an_error_that_is_allowed_are_sent_again_when_they_were_ref
     talk.stream("of a thread", talk.ids[2])
     talk.end(1, "aborted")
     assert talk.codes == ["one", "two", "three", "four", "two", "three", "four"]
-    assert "nbrun_after" not in talk.requests(guard.EXECUTE)[4].metadata
+    assert "nbrun_after" not in talk.requests(CONDITIONAL_EXECUTE)[4].metadata
     assert [output["text"] for output in talk.outputs(1)] == ["of a thread"]
     for place in (2, 3):
         talk.refuse(place)
@@ -200,7 +200,7 @@ def test_where_there_are_widgets_cells_are_sent_one_by_one_and_told_first_what_w
     talk.refuse(1)
     assert talk.codes == ["one", "two", "three", "two"]
     kinds = [effect.message.type for effect in talk.wanted if hasattr(effect, "message")]
-    assert kinds[-2:] == ["comm_msg", guard.EXECUTE]
+    assert kinds[-2:] == ["comm_msg", CONDITIONAL_EXECUTE]
 
 
 # Signs that are lost ---------------------------------------------------------------------------------------------

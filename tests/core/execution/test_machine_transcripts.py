@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from nbrun.core.execution import guard
+from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE
 from nbrun.core.results import CellOutcome, Outcome
 from tests.support.transcripts import TRANSCRIPTS, Played, Transcript
 
@@ -22,7 +23,7 @@ DIED, INTERRUPTED, SKIPPED, NOT_RUN = (
     CellOutcome.NOT_RUN,
 )
 EXECUTE, FENCE = "execute_request", "kernel_info_request"
-AHEAD, RECALL = [guard.EXECUTE] * 4, guard.RECALL
+AHEAD, RECALL = [CONDITIONAL_EXECUTE] * 4, guard.RECALL
 
 
 @dataclass(frozen=True)

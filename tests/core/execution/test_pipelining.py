@@ -3,7 +3,7 @@
 from nbrun.core.execution import guard, pipelining
 from nbrun.core.execution.pipelining import Window
 from nbrun.core.planning.plan import Action, CellPlan
-from nbrun.core.protocol.messages import Channel, Message, Requests
+from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message, Requests
 from tests.core.conversation import OURS, message
 
 
@@ -27,7 +27,7 @@ def test_each_cell_that_is_sent_ahead_names_the_one_before_it() -> None:
         {"nbrun_after": leading.id},
         {"nbrun_after": sent[0].id},
     ]
-    assert {request.type for request in (leading, *sent)} == {guard.EXECUTE}
+    assert {request.type for request in (leading, *sent)} == {CONDITIONAL_EXECUTE}
     assert cells.fill() == []
 
 
