@@ -44,19 +44,19 @@ class Contender:
     """Rounds at most: one for those whom no target names."""
 
     def rounds(self, workload: Workload, given: int | None = None) -> int:
-        """Give how often it runs the workload; `given` is what the command line says."""
+        """Return how often it runs the workload; `given` is what the command line says."""
         return given or min(workload.slow_rounds if self.is_slow else workload.rounds, self.most_rounds)
 
 
 @cache
 def nbrun_knows(option: str) -> bool:
-    """Tell whether this checkout's ``nbrun run`` has an option."""
+    """Return whether this checkout's ``nbrun run`` has an option."""
     told = subprocess.run([str(_BIN / "nbrun"), "run", "--help"], capture_output=True, text=True, check=True)
     return option in told.stdout
 
 
 def needs_server(contender: str, workload: str) -> bool:
-    """Tell whether a running server belongs to this measurement."""
+    """Return whether a running server belongs to this measurement."""
     return workload == "W7" or contender == "nbrun on a server"
 
 

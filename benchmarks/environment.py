@@ -24,7 +24,7 @@ _MARK = _FOLDER / "made-from"
 
 
 def python() -> Path:
-    """Give the environment's interpreter, making or renewing the environment where it is not as it should be."""
+    """Return the environment's interpreter, making or renewing the environment where it is not as it should be."""
     interpreter = _BIN / ("python.exe" if os.name == "nt" else "python")
     wanted = _fingerprint()
     if not interpreter.exists() or not _MARK.exists() or _MARK.read_text(encoding="utf-8") != wanted:
@@ -34,12 +34,12 @@ def python() -> Path:
 
 
 def is_inside() -> bool:
-    """Tell whether this process runs in the environment."""
+    """Return whether this process runs in the environment."""
     return Path(sys.prefix).resolve() == _FOLDER.resolve()
 
 
 def variables(home: Path) -> dict[str, str]:
-    """Give the variables for a measured process: the user's Jupyter settings stay out, whatever they are."""
+    """Return the variables for a measured process: the user's Jupyter settings stay out, whatever they are."""
     own = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "JUPYTER_CONFIG_DIR": str(home / "config"),

@@ -57,7 +57,7 @@ def _point(workload: Workload, size: int, room: Path) -> dict[str, Any]:
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Give the slope of ``log(more value)`` over ``log(more size)`` than the first; 0 where hardly anything grows.
+    """Return the slope of ``log(more value)`` over ``log(more size)`` than the first; 0 where hardly anything grows.
 
     >>> round(exponent([1, 10, 100], [5.0, 5.9, 14.9]), 1)
     1.0

@@ -110,7 +110,7 @@ class _Sampler:
 
 
 def _highest(process: psutil.Process) -> int:
-    """Give the highest resident set that a process has had, or has now where the system keeps no record."""
+    """Return the highest resident set that a process has had, or has now where the system keeps no record."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
@@ -159,7 +159,7 @@ def _children_cpu() -> float:
 
 
 def _served_cpu(beside: Sequence[psutil.Process]) -> float:
-    """Give the CPU seconds of servers, their living children, and those that they have waited for."""
+    """Return the CPU seconds of servers, their living children, and those that they have waited for."""
     total = 0.0
     for process in _with_children(beside):
         with contextlib.suppress(psutil.Error):

@@ -16,7 +16,7 @@ _QUANTITIES = {"wall": "time", "runner_peak": "peak memory of the runner", "savi
 
 
 def page(runs: Sequence[Results]) -> str:
-    """Give the whole page, made out of one run or several."""
+    """Return the whole page, made out of one run or several."""
     table = summaries(runs)
     parts = {
         "machine": _machine(runs),

@@ -55,7 +55,7 @@ class Results:
         beside.replace(path)
 
     def has(self, workload: str, contender: str, number: int) -> bool:
-        """Tell whether a measurement was made."""
+        """Return whether a measurement was made."""
         return any((m.workload, m.contender, m.round) == (workload, contender, number) for m in self.measurements)
 
 
@@ -87,7 +87,7 @@ class Summary:
 
 
 def summaries(runs: Iterable[Results]) -> dict[tuple[str, str], Summary]:
-    """Give the summary of each workload and contender, over all rounds of all runs."""
+    """Return the summary of each workload and contender, over all rounds of all runs."""
     rows: dict[tuple[str, str], list[Measurement]] = {}
     for run in runs:
         for row in run.measurements:

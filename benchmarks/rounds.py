@@ -41,7 +41,7 @@ class Plan:
     """Rounds of every contender, instead of each workload's own number."""
 
     def turns(self) -> Iterator[tuple[Workload, Contender, int]]:
-        """Give who runs what when."""
+        """Return who runs what when."""
         for name in self.workloads:
             workload = WORKLOADS[name]
             most = self.rounds or workload.rounds

@@ -19,7 +19,7 @@ SHOWN = 8
 
 
 def importing(folder: Path) -> dict[str, Any]:
-    """Give for each process: all seconds, and the packages that took most, by ``-X importtime``."""
+    """Return for each process: all seconds, and the packages that took most, by ``-X importtime``."""
     told = {}
     for name, code in PROCESSES.items():
         command = [sys.executable, "-P", "-X", "importtime", "-c", code]

@@ -61,12 +61,12 @@ class Verdict:
 
     @property
     def is_met(self) -> bool:
-        """Tell whether it holds in every run, with every output there."""
+        """Return whether it holds in every run, with every output there."""
         return bool(self.ratios) and not self.failure and max(self.ratios) <= self.target.limit
 
 
 def ratio(ours: Summary, theirs: Summary, quantity: str) -> float:
-    """Give ours over theirs; infinity where theirs is nothing."""
+    """Return ours over theirs; infinity where theirs is nothing."""
     below = float(getattr(theirs, quantity))
     return float(getattr(ours, quantity)) / below if below else float("inf")
 
@@ -92,7 +92,7 @@ def verdicts(runs: Sequence[Results]) -> list[Verdict]:
 
 
 def saving_ratio(stages: dict[str, Any]) -> float | None:
-    """Give the save's seconds over the json module's, out of a record of clients/stages.py."""
+    """Return the save's seconds over the json module's, out of a record of clients/stages.py."""
     for _, what in stages.get("marks", []):
         if what.startswith("saved ("):
             seconds = float(what.removeprefix("saved (").removesuffix(" s)"))

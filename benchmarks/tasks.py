@@ -24,7 +24,7 @@ _QUICK = ("nbrun", "papermill", "bare ZeroMQ loop", "python -c")
 
 
 def carry_out(arguments: Namespace) -> int:
-    """Do the task and give the exit code; 2 for a call that makes no sense."""
+    """Do the task and return the exit code; 2 for a call that makes no sense."""
     if arguments.task == "report":
         return _report(arguments.runs)
     if arguments.runs:
@@ -74,7 +74,7 @@ def _profile(folder: Path) -> None:
 
 
 def _stages(name: str, folder: Path) -> dict[str, object]:
-    """Run a workload through clients/stages.py and give its record."""
+    """Run a workload through clients/stages.py and return its record."""
     folder = folder / "stages"
     (folder / "in").mkdir(parents=True, exist_ok=True)
     source, target, record = folder / "in" / "0.ipynb", folder / "out.ipynb", folder / "record.json"
@@ -90,7 +90,7 @@ def _stages(name: str, folder: Path) -> dict[str, object]:
 
 
 def _batch(folder: Path) -> dict[str, object]:
-    """Run W6 with a log of its events, and give how long its runs were in which stage."""
+    """Run W6 with a log of its events, and return how long its runs were in which stage."""
     workload = WORKLOADS["W6"]
     (folder / "in").mkdir(parents=True, exist_ok=True)
     names = [f"in/{number}.ipynb" for number in range(workload.copies)]
@@ -126,7 +126,7 @@ def _report(paths: list[Path]) -> int:
 
 
 def _chosen(given: str | None, known: list[str]) -> list[str]:
-    """Give the names that begin with one of those given; all where none is."""
+    """Return the names that begin with one of those given; all where none is."""
     if given is None:
         return known
     beginnings = tuple(name.strip() for name in given.split(",") if name.strip())

@@ -42,7 +42,7 @@ class Workload:
     """Rounds for contenders that take many seconds at it."""
 
     def notebook(self) -> dict[str, Any]:
-        """Give the notebook, unexecuted, in nbformat 4.5."""
+        """Return the notebook, unexecuted, in nbformat 4.5."""
         kernelspec = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
         return {
             "cells": [
@@ -62,7 +62,7 @@ class Workload:
         }
 
     def missing(self, path: Path) -> str:
-        """Give what is missing in the executed notebook at `path`."""
+        """Return what is missing in the executed notebook at `path`."""
         if not path.exists():
             return f"no {path.name}"
         try:
@@ -72,13 +72,13 @@ class Workload:
 
 
 def outputs(notebook: Mapping[str, Any], kind: str = "") -> list[Mapping[str, Any]]:
-    """Give the outputs of all cells, of one ``output_type`` if wanted."""
+    """Return the outputs of all cells, of one ``output_type`` if wanted."""
     every = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     return [output for output in every if kind in ("", output["output_type"])]
 
 
 def joined(text: str | Sequence[str]) -> str:
-    """Give a multi-line string as one, which a notebook may keep as a list of lines."""
+    """Return a multi-line string as one, which a notebook may keep as a list of lines."""
     return text if isinstance(text, str) else "".join(text)
 
 

@@ -43,21 +43,21 @@ with `?token=…` works, with a warning; the token is never printed.
 
 
 def page() -> str:
-    """Give the text of the page."""
+    """Return the text of the page."""
     rows = ["| code | means |", "|--:|---|", *(f"| {code.value} | {meaning(code)} |" for code in ExitCode)]
     commands = [f"## {path}\n\n```text\n{text}```\n" for path, text in helps()]
     return "\n".join([_HEAD, *rows, "", *commands])
 
 
 def meaning(code: ExitCode) -> str:
-    """Give what an exit code means: the text that stands below it in the code."""
+    """Return what an exit code means: the text that stands below it in the code."""
     lines = Path(str(ExitCode.__module__.replace(".", "/")) + ".py")
     source = (Path(__file__).parent.parent / lines).read_text(encoding="utf-8")
     return source.split(f"    {code.name} = {code.value}\n")[1].split('"""')[1].rstrip(".")
 
 
 def helps() -> list[tuple[str, str]]:
-    """Give every command with its ``--help``."""
+    """Return every command with its ``--help``."""
     runner = CliRunner()
     context = click.Context(cli)
     paths = [[], *([name] for name in cli.list_commands(context))]

@@ -25,7 +25,7 @@ __all__ = ["RunOptions", "connect", "run", "run_async"]
 
 
 def run(notebook: str | os.PathLike[str], **options: Unpack[RunOptions]) -> NotebookResult:
-    """Run a notebook and give what came of it; see :class:`RunOptions` for what may be said.
+    """Run a notebook and return what came of it; see :class:`RunOptions` for what may be said.
 
     A notebook that fails is no exception: look at the result's ``outcome``. Raises :class:`~nbrun.errors.NbrunError`
     when nothing could be run, and nothing was changed then. May be called where an event loop is already running (in

@@ -10,7 +10,7 @@ from tests.support.notebooks import notebook, write_notebook
 
 
 def run(script: str) -> str:
-    """Run in an interpreter of its own, which has imported nothing yet; give what it prints."""
+    """Run in an interpreter of its own, which has imported nothing yet; returns what it prints."""
     return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -40,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def printed(path: Path) -> str:
-    """Give what the cells of a saved notebook printed."""
+    """Return what the cells of a saved notebook printed."""
     return "".join(text_of(cell["outputs"]) for cell in read_notebook(path)["cells"])
 
 

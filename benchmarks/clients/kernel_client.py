@@ -22,7 +22,7 @@ NEVER = 86_400.0
 
 @contextlib.contextmanager
 def stock_server(root: Path) -> Iterator[tuple[str, str]]:
-    """Start a stock server on a free port; give its address and token."""
+    """Start a stock server on a free port; returns its address and token."""
     token, runtime = secrets.token_hex(16), root / "runtime"
     command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
     process = subprocess.Popen(

@@ -121,7 +121,7 @@ def _exit_code(result: Any, given: Mapping[str, Any], lost: Sequence[str]) -> in
 
 
 def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the options say of each run, as keys of :class:`nbrun.RunOptions`."""
+    """Return what the options say of each run, as keys of :class:`nbrun.RunOptions`."""
     return {
         "output": given["output"],
         **{name: given[name] for name in STREAMED if name in given},

@@ -25,12 +25,12 @@ STREAMED = ("content", "deliver")
 
 
 def is_handed(given: dict[str, Any]) -> bool:
-    """Tell whether the notebook comes or goes through a stream."""
+    """Return whether the notebook comes or goes through a stream."""
     return any(name in given for name in STREAMED)
 
 
 def read_streams(named: Sequence[str], given: dict[str, Any], *, many: bool) -> list[str]:
-    """Read what comes through a stream, and set in `given` what goes through one; gives the notebooks' names.
+    """Read what comes through a stream, and set in `given` what goes through one; returns the notebooks' names.
 
     A notebook that is read, and said to go nowhere, goes to standard output. Raises :class:`UsageError`, also where
     the settings have it run `many` times.

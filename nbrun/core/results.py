@@ -134,7 +134,7 @@ class CellResult:
         return self.outcome not in _NO_FAULT and not self.allowed
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the object that stands in the JSON result."""
+        """Return the object that stands in the JSON result."""
         return {
             "index": self.index,
             "number": self.number,
@@ -162,7 +162,7 @@ class Problem:
 
     @classmethod
     def of(cls, error: NbrunError) -> "Problem":
-        """Give the problem that an error tells of."""
+        """Return the problem that an error tells of."""
         return cls(str(error), error.hint)
 
     def as_dict(self) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class NotebookResult:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Give the exit code that this outcome ends in."""
+        """Return the exit code that this outcome ends in."""
         if self.outcome in (Outcome.INTERRUPTED, Outcome.NOT_RUN) and self.signal is not None:
             return self.signal
         if self.outcome is Outcome.NOT_RUN and not self.attempts:
@@ -254,7 +254,7 @@ class NotebookResult:
 
     @property
     def went_well(self) -> bool:
-        """Tell whether all was done that was asked for."""
+        """Return whether all was done that was asked for."""
         return self.outcome in (Outcome.PASSED, Outcome.PREPARED)
 
     @property
@@ -280,7 +280,7 @@ class NotebookResult:
         return {outcome: found.count(outcome) for outcome in CellOutcome if outcome in found}
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the object that ``--json`` writes."""
+        """Return the object that ``--json`` writes."""
         return {
             "version": self.version,
             "notebook": self.notebook,
@@ -344,7 +344,7 @@ class BatchResult:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Give the gravest exit code of all runs; that there was nothing to run is one, too."""
+        """Return the gravest exit code of all runs; that there was nothing to run is one, too."""
         if self.failure is not None:
             return self.failure
         codes = [run.exit_code for run in self.runs] or [ExitCode.OK if self.left_out else ExitCode.NOTHING_TO_RUN]
@@ -356,7 +356,7 @@ class BatchResult:
         return {outcome: found.count(outcome) for outcome in Outcome if outcome in found}
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the object that ``--json`` writes for a batch."""
+        """Return the object that ``--json`` writes for a batch."""
         return {
             "version": self.version,
             "started": self.started,
@@ -373,5 +373,5 @@ _NO_FAULT = (CellOutcome.PASSED, CellOutcome.SKIPPED, CellOutcome.NOT_RUN)
 
 
 def outcome_of(error: NbrunError) -> Outcome:
-    """Give the outcome of a run that `error` ended, the one whose exit code is the error's own."""
+    """Return the outcome of a run that `error` ended, the one whose exit code is the error's own."""
     return _OUTCOMES.get(error.exit_code, Outcome.SERVER_FAILED)

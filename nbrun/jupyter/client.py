@@ -68,7 +68,7 @@ class Client:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Give where the server is; the base URL may be a better one than the client was made with."""
+        """Return where the server is; the base URL may be a better one than the client was made with."""
         return self.http.endpoint
 
     async def __aenter__(self) -> Self:
@@ -88,23 +88,23 @@ class Client:
         return connect_kernel(self.http, self.kernels, kernel_id, patience=patience)
 
     async def version(self) -> str:
-        """Give the server's version; needs no authentication."""
+        """Return the server's version; needs no authentication."""
         answer = await self.http.request("GET", api_path())
         return answer.fields().text("version")
 
     async def status(self) -> ServerStatus:
-        """Give when the server was started, when it was last used, how many kernels and websockets it has."""
+        """Return when the server was started, when it was last used, how many kernels and websockets it has."""
         fields = (await self.http.request("GET", api_path("status"))).fields()
         started, active = fields.maybe_time("started"), fields.maybe_time("last_activity")
         return ServerStatus(started, active, fields.maybe_integer("kernels"), fields.maybe_integer("connections"))
 
     async def me(self) -> Identity:
-        """Give who we are to the server; :class:`NotAJupyterServer` on servers before 2.0."""
+        """Return who we are to the server; :class:`NotAJupyterServer` on servers before 2.0."""
         identity = (await self.http.request("GET", api_path("me"))).fields().child("identity")
         return Identity(identity.text("username"), identity.maybe_text("display_name"))
 
     async def kernelspecs(self) -> KernelSpecs:
-        """Give the kernels that the server can start."""
+        """Return the kernels that the server can start."""
         return KernelSpecs.read((await self.http.request("GET", api_path("kernelspecs"))).fields())
 
     async def shutdown(self) -> None:
@@ -112,7 +112,7 @@ class Client:
         await self.http.request("POST", api_path("shutdown"))
 
     async def probe(self, destination: Destination | None = None) -> str:
-        """Find the API and check that it lets us in; gives the server's version.
+        """Find the API and check that it lets us in; returns the server's version.
 
         Where the base URL answers 404, `destination`'s other candidates are tried, without `destination` each shorter
         prefix of the base URL. A hub's URL leads to the token's user's own server. :attr:`endpoint` has the result.
@@ -181,7 +181,7 @@ class Client:
 
 
 def _shorter(base_url: str) -> tuple[str, ...]:
-    """Give the base URLs above one, longest first."""
+    """Return the base URLs above one, longest first."""
     head, _, path = base_url.removesuffix("/").partition("://")
     host, *segments = path.split("/")
     return tuple(f"{head}://{'/'.join([host, *segments[:length]])}/" for length in range(len(segments) - 1, -1, -1))
@@ -195,7 +195,7 @@ async def connect(
     password: str | None = None,
     options: HttpOptions | None = None,
 ) -> AsyncIterator[Client]:
-    """Open a server by its address as people paste it (:meth:`Endpoint.parse`), probed; gives a :class:`Client`.
+    """Open a server by its address as people paste it (:meth:`Endpoint.parse`), probed; returns a :class:`Client`.
 
     `token` and `password` are for an address in text form. Raises as :meth:`Client.probe`, and :class:`UsageError` for
     what is no address.

@@ -94,7 +94,7 @@ class Checkpoint:
 
 
 def kernel_path(notebook: str, cwd: str | None) -> str:
-    """Give the path at which the kernel of a notebook is started, so that it works in `cwd`, or in its own folder."""
+    """Return the path at which the kernel of a notebook is started, so that it works in `cwd`, or in its own folder."""
     return notebook if cwd is None else str(PurePosixPath(cwd, PurePosixPath(notebook).name))
 
 
@@ -169,7 +169,7 @@ class Contents:
         return await self.get(path, content=False, with_hash=True, retry=retry)
 
     async def exists(self, path: str) -> bool:
-        """Tell whether there is a file or folder that is not hidden."""
+        """Return whether there is a file or folder that is not hidden."""
         try:
             await self.get(path, content=False)
         except NotFound:

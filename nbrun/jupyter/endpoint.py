@@ -31,7 +31,7 @@ _EXAMPLE = (
 
 
 def api_path(*parts: str) -> str:
-    """Join `parts` into a path under ``api/``, each segment quoted, and give it relative to the base URL.
+    """Join `parts` into a path under ``api/``, each segment quoted, and return it relative to the base URL.
 
     A part may be a contents path with slashes in it; leading, trailing and double slashes vanish, because servers
     answer them with a redirect or a 404 page. Unicode is left as it is: file names are bytes, not text to normalise.
@@ -45,7 +45,7 @@ def api_path(*parts: str) -> str:
 
 
 def contents_path(path: str) -> str:
-    """Give a contents path as the server names it: raw, no slash at the ends, no empty segment."""
+    """Return a contents path as the server names it: raw, no slash at the ends, no empty segment."""
     segments = [segment for segment in path.split("/") if segment]
     if "\0" in path or "." in segments or ".." in segments:
         raise UsageError(
@@ -108,29 +108,29 @@ class Endpoint:
         return Destination(cls(bases[0], token, password, socket), place.notebook, place.via_hub, bases[1:])
 
     def url(self, path: str) -> str:
-        """Give the URL of an already quoted `path` relative to the base URL."""
+        """Return the URL of an already quoted `path` relative to the base URL."""
         return self.base_url + path
 
     def api_url(self, *parts: str) -> str:
-        """Give the URL of a path under ``api/``; quoting and errors as in :func:`api_path`."""
+        """Return the URL of a path under ``api/``; quoting and errors as in :func:`api_path`."""
         return self.base_url + api_path(*parts)
 
     def websocket_url(self, kernel_id: str, session_id: str) -> str:
-        """Give the URL of a kernel's websocket: ``ws`` for ``http``, ``wss`` for ``https``; no token in it."""
+        """Return the URL of a kernel's websocket: ``ws`` for ``http``, ``wss`` for ``https``; no token in it."""
         path = api_path("kernels", kernel_id, "channels")
         return f"ws{self.base_url.removeprefix('http')}{path}?{urlencode({'session_id': session_id})}"
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the server is on this machine by its address: loopback or a Unix socket."""
+        """Return whether the server is on this machine by its address: loopback or a Unix socket."""
         return self.socket is not None or _is_loopback(urlsplit(self.base_url).hostname or "")
 
     def at(self, base_url: str) -> Self:
-        """Give the same server and secrets under another base URL."""
+        """Return the same server and secrets under another base URL."""
         return replace(self, base_url=base_url)
 
     def redacted(self, text: str) -> str:
-        """Give foreign `text` (a server's message, a Location) without this endpoint's secrets or any ``token=``."""
+        """Return foreign `text` (a server's message, a Location) without this endpoint's secrets or any ``token=``."""
         for secret in (self.token, self.password):
             if secret and len(secret) >= 4:
                 text = text.replace(secret, _REMOVED).replace(quote(secret, safe=""), _REMOVED)

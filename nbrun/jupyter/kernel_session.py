@@ -146,7 +146,7 @@ class Server:
             await asyncio.gather(met, died, return_exceptions=True)
 
     async def _death_of(self, kernel_id: str) -> str:
-        """Wait until the server says that the kernel is no more; give the reason, with a colon, if it has one."""
+        """Wait until the server says that the kernel is no more; returns the reason, with a colon, if it has one."""
         while True:
             await asyncio.sleep(LIFE_SIGN_EVERY)
             with contextlib.suppress(NbrunError):  # a server that cannot be asked says nothing about the kernel

@@ -29,7 +29,7 @@ class KernelSpec:
 
     @property
     def starts_ipykernel(self) -> bool:
-        """Tell whether it starts ipykernel without a wrapper, as a private server can take in hand."""
+        """Return whether it starts ipykernel without a wrapper, as a private server can take in hand."""
         python = self.argv[0].replace("\\", "/").rpartition("/")[2].lower() if self.argv else ""
         module = self.argv[self.argv.index("-m") + 1 :][:1] if "-m" in self.argv else ()
         return python.startswith(("python", "pypy")) and module in (("ipykernel_launcher",), ("ipykernel",))

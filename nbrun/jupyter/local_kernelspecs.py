@@ -17,7 +17,7 @@ from nbrun.jupyter.kernelspecs import NATIVE, KernelSpec, KernelSpecs
 
 
 def installed_kernelspecs() -> KernelSpecs:
-    """Give the kernels that a private server on this machine can start; the first folder with a name has it."""
+    """Return the kernels that a private server on this machine can start; the first folder with a name has it."""
     found: dict[str, KernelSpec] = {}
     for file in _files():
         with contextlib.suppress(OSError, BadFrame):
@@ -57,7 +57,7 @@ def _files() -> list[Path]:
 
 
 def kernel_identity(spec: KernelSpec) -> Mapping[str, Any]:
-    """Give what is known of a kernel without starting it: its spec, and the version of what it starts."""
+    """Return what is known of a kernel without starting it: its spec, and the version of what it starts."""
     program = spec.argv[0] if spec.argv else ""
     path = shutil.which(program)
     if PurePath(program).name in ("python", "python3") and program in ("python", "python3", sys.executable):

@@ -96,7 +96,7 @@ class Sessions:
         return SessionModel.read(answer.fields())
 
     async def start(self, notebook_path: str, kernel_name: str, *, kind: str = "console") -> SessionModel:
-        """Start a kernel of its own for a notebook, in the notebook's folder; gives its session.
+        """Start a kernel of its own for a notebook, in the notebook's folder; returns its session.
 
         The session's path is ``<folder>/nbrun-<uuid>``, its name the notebook's. `kind` ``console`` keeps a server that
         records documents itself from recording this one, and lets a user attach a console to watch. A request whose

@@ -47,7 +47,7 @@ class ServerSettings:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def line(self) -> bytes:
-        """Give the settings as the one line that goes down the pipe."""
+        """Return the settings as the one line that goes down the pipe."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
@@ -82,7 +82,7 @@ News = Ready | LiveKernels
 
 
 def news_line(news: News) -> bytes:
-    """Give the line that tells `news`."""
+    """Return the line that tells `news`."""
     match news:
         case Ready(port):
             return f"ready {port}\n".encode()

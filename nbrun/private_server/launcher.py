@@ -138,7 +138,7 @@ class EmbeddedServer:
 
     @property
     def has_ended(self) -> bool:
-        """Tell whether the server's process, once started, has ended by itself."""
+        """Return whether the server's process, once started, has ended by itself."""
         return self._listener is not None and self._listener.done()
 
     async def start(self) -> None:
@@ -196,7 +196,7 @@ class EmbeddedServer:
         self._process.stdin.write(settings.line() + self._token.encode() + b"\n")
 
     async def ready(self) -> Endpoint:
-        """Wait until the server answers; give where.
+        """Wait until the server answers; returns where.
 
         Raises :class:`ServerError` when it ends instead, each time, or is not there `start_limit` seconds after its
         start.
@@ -219,7 +219,7 @@ class EmbeddedServer:
         return self.endpoint
 
     async def ended(self) -> ServerError:
-        """Wait until the server's process ends by itself; give the error that says so, for the caller to raise."""
+        """Wait until the server's process ends by itself; returns the error that says so, for the caller to raise."""
         if self._listener is None or self._process is None:
             raise AssertionError("start comes first")
         await asyncio.wait([self._listener])
@@ -236,7 +236,7 @@ class EmbeddedServer:
         return self._failure(f"the private server {what}", ServerUnreachable)
 
     def log_tail(self, lines: int = LOG_LINES) -> str:
-        """Give the last `lines` of what the server and its kernels have written; empty when it is stopped."""
+        """Return the last `lines` of what the server and its kernels have written; empty when it is stopped."""
         return "\n".join(self._log_end()[-lines:])
 
     def kernels_log_tail(self, lines: int = LOG_LINES) -> str:
@@ -363,7 +363,7 @@ def _private_folder() -> Path:
 
 
 def _socket_in(folder: Path) -> str:
-    """Give the path for a Unix socket in `folder`; empty when the platform, or the folder's file system, has none."""
+    """Return the path for a Unix socket in `folder`; empty when the platform, or the folder's file system, has none."""
     path = str(folder / "server")
     if not hasattr(socket, "AF_UNIX") or len(os.fsencode(folder)) + _LONGEST_NAME > _LONGEST_SOCKET:
         return ""

@@ -93,7 +93,7 @@ class NotebookFile(pytest.File):
     notebooks: Notebooks
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Give the notebook as an item."""
+        """Return the notebook as an item."""
         item: NotebookItem = NotebookItem.from_parent(self, name="notebook")
         item.notebooks = self.notebooks
         yield item

@@ -18,7 +18,7 @@ class Listener(Protocol):
     """What it is to the user: ``the JUnit report out.xml``."""
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
 
     def close(self) -> None:
         """Finish what was begun; called once, when nothing more comes."""

@@ -32,7 +32,7 @@ from nbrun.version import __version__
 
 
 def line_of(event: Event, time: str) -> dict[str, Any]:
-    """Give the object that stands on the event's line; `time` is ISO 8601, UTC."""
+    """Return the object that stands on the event's line; `time` is ISO 8601, UTC."""
     match event:
         case BatchStarted(notebooks):
             return {"event": "batch-started", "time": time, "version": __version__, "notebooks": list(notebooks)}
@@ -69,7 +69,7 @@ class Events:
         self._file: BinaryIO | None = None
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
         if self._file is None:
             self._file = _open(self._target)
         line = dumps(line_of(event, self._clock().isoformat(timespec="milliseconds"))) + b"\n"
@@ -100,7 +100,7 @@ class Results:
         self._is_batch = False
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
         match event:
             case BatchStarted():
                 self._is_batch = True

@@ -33,7 +33,7 @@ class JUnit:
         self._speaking = ("", 0)
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
         self._record.observe(event)
         match event:
             case BatchStarted():
@@ -150,7 +150,7 @@ def _is_told_by_a_cell(result: NotebookResult) -> bool:
 
 
 def _case_of_run(run: RunRecord, result: NotebookResult) -> ET.Element:
-    """Give the case for what went wrong outside of the cells: no server, no kernel, no such notebook."""
+    """Return the case for what went wrong outside of the cells: no server, no kernel, no such notebook."""
     case = _case(run, "the run", result.seconds)
     assert result.problem is not None
     if not is_fault(result):

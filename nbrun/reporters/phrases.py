@@ -21,7 +21,7 @@ _SAID = {
 
 
 def summary(result: NotebookResult) -> str:
-    """Give the one line that says how a run ended: ``passed: 12 cells in 3.4 s, saved in out/report.ipynb``."""
+    """Return the one line that says how a run ended: ``passed: 12 cells in 3.4 s, saved in out/report.ipynb``."""
     told = tally(result)
     took = "" if result.outcome is Outcome.PREPARED else f" in {spell_duration(result.seconds)}"
     took = " from the cache" if result.cached else took
@@ -42,7 +42,7 @@ def summary(result: NotebookResult) -> str:
 
 
 def outcome(result: NotebookResult) -> str:
-    """Give the outcome in a word or two."""
+    """Return the outcome in a word or two."""
     return _SAID[result.outcome]
 
 
@@ -70,7 +70,7 @@ def _cells(number: int) -> str:
 
 
 def problem(result: NotebookResult) -> list[str]:
-    """Give what went wrong as lines: a sentence, then, indented, what to do about it."""
+    """Return what went wrong as lines: a sentence, then, indented, what to do about it."""
     if result.problem is None:
         return []
     lines = [f"{result.notebook}: {result.problem.message}"]
@@ -99,7 +99,7 @@ def wrapped(line: str, width: int) -> list[str]:
 
 
 def batch_summary(batch: BatchResult) -> str:
-    """Give the one line that says how a batch ended: ``40 notebooks in 3 min 2 s: 38 passed, 2 failed``."""
+    """Return the one line that says how a batch ended: ``40 notebooks in 3 min 2 s: 38 passed, 2 failed``."""
     notebooks = "1 notebook" if len(batch.runs) == 1 else f"{len(batch.runs)} notebooks"
     return f"{notebooks} in {spell_duration(batch.seconds)}: {counts(batch.tally())}"
 
@@ -110,7 +110,7 @@ def counts(tally: Mapping[Outcome, int]) -> str:
 
 
 def output_text(output: Output) -> str:
-    """Give an output that is no stream as text: its plain form, or what kinds of it there are."""
+    """Return an output that is no stream as text: its plain form, or what kinds of it there are."""
     if output["output_type"] == "error":
         return f"{output['ename']}: {output['evalue']}"
     data = output.get("data", {})

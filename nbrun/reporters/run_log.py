@@ -44,7 +44,7 @@ class Record:
         self.is_batch = False
 
     def observe(self, event: Event) -> None:
-        """Take an event; of a run that is tried again the last try counts."""
+        """Handle an event; of a run that is tried again the last try counts."""
         match event:
             case BatchStarted(notebooks):
                 self.is_batch = True
@@ -63,7 +63,7 @@ class Record:
         return self.runs.setdefault(name, RunRecord(name))
 
     def finished(self) -> Iterator[tuple[RunRecord, NotebookResult]]:
-        """Give the runs that came to a result."""
+        """Return the runs that came to a result."""
         for run in self.runs.values():
             if run.result is not None:
                 yield run, run.result
@@ -75,7 +75,7 @@ def fails(result: NotebookResult, cell: CellResult) -> bool:
 
 
 def is_fault(result: NotebookResult) -> bool:
-    """Tell whether a run is one to point at: it did not pass, and not because the batch ended before its turn."""
+    """Return whether a run is one to point at: it did not pass, and not because the batch ended before its turn."""
     return not result.went_well and result.attempts > 0
 
 
@@ -89,7 +89,7 @@ class Fault:
     line: int | None
 
     def excerpt(self) -> list[tuple[int, str, bool]]:
-        """Give the lines around the failing one: number, text, whether it is the one."""
+        """Return the lines around the failing one: number, text, whether it is the one."""
         return excerpt(self.source, self.line)
 
     def traceback(self, longest: int = LONGEST) -> list[str]:
@@ -105,7 +105,7 @@ class Fault:
 
 
 def fault_of(run: RunRecord, result: NotebookResult) -> Fault | None:
-    """Give the cell that made a run fail, or None where no cell did."""
+    """Return the cell that made a run fail, or None where no cell did."""
     cell = result.failing
     if cell is None or not fails(result, cell):
         return None

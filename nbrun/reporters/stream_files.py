@@ -15,7 +15,7 @@ from nbrun.reporters.safe_stream import SafeStream, binary, own_stream
 
 
 def stream_files(stdout: str | None, stderr: str | None) -> list["StreamFile"]:
-    """Give what writes to these files; it is one where both are the same."""
+    """Return what writes to these files; it is one where both are the same."""
     if stdout is not None and stderr is not None and is_same(stdout, stderr):
         return [StreamFile(stdout, ("stdout", "stderr"))]
     wanted = (("stdout", stdout), ("stderr", stderr))
@@ -23,7 +23,7 @@ def stream_files(stdout: str | None, stderr: str | None) -> list["StreamFile"]:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Tell whether two names are those of one file."""
+    """Return whether two names are those of one file."""
     return (own_stream(one) or os.path.realpath(one)) == (own_stream(other) or os.path.realpath(other))
 
 
@@ -38,7 +38,7 @@ class StreamFile:
         self._file: BinaryIO | None = None
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
         if self._write is None:
             self._write = self._open()
         match event:

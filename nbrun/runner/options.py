@@ -130,7 +130,7 @@ def check_choice(options: RunOptions) -> bool:
 
 
 def job_of(name: str, options: RunOptions) -> Job:
-    """Give the job that the options of a run describe."""
+    """Return the job that the options of a run describe."""
     return Job(
         name,
         kernel=options.get("kernel"),
@@ -160,7 +160,7 @@ def job_of(name: str, options: RunOptions) -> Job:
 
 
 def place_of(name: str, options: RunOptions) -> Place:
-    """Give where the notebook is, where its result goes and where its kernel works; raises :class:`UsageError`."""
+    """Return where the notebook is, where its result goes and where its kernel works; raises :class:`UsageError`."""
     output, cwd = options.get("output"), options.get("cwd")
     if options.get("content") is None:
         refuse_unreachable("", name, reads=True)
@@ -205,7 +205,7 @@ def _pipeline(wanted: int | Literal["auto"]) -> int | None:
 
 
 def access_of(options: RunOptions) -> Access:
-    """Give the server to run on."""
+    """Return the server to run on."""
     ca_file = options.get("ca_file")
     return Access(
         options.get("server"),

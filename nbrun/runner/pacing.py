@@ -32,7 +32,7 @@ class Pacing:
     last: float | None = None
 
     def due(self, unsaved: int) -> float:
-        """Give the time at which to save, with so many characters of output not saved yet."""
+        """Return the time at which to save, with so many characters of output not saved yet."""
         pause = self.every if self.every is not None else SOON if unsaved >= MUCH else EVERY
         expected = max(self.cost, unsaved / SPEED)
         since = self.began if self.last is None else self.last

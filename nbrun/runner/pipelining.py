@@ -21,7 +21,7 @@ _GUARDED = "ipython"
 async def find_depth(
     running: RunningKernel, plan: Plan, wanted: int | None, warn: Callable[[str], None], *, near: bool = False
 ) -> int:
-    """Give the depth for a run: the one that is wanted, or where that is None the one that suits the way; 1 for no
+    """Return the depth for a run: the one that is wanted, or where that is None the one that suits the way; 1 for no
     cells ahead. A wish that cannot be granted is told to `warn`; `near` says that there is no way to speak of.
     """
     if wanted == 1 or len(plan.to_run) < 2:

@@ -15,7 +15,7 @@ LITERALS = "nbrun.literals"
 
 
 def literal_writer(kernel: str, language: str) -> LiteralWriter:
-    """Give the writer of literals for a kernel; raises :class:`UsageError` where there is none, or a broken one."""
+    """Return the writer of literals for a kernel; raises :class:`UsageError` where there is none, or a broken one."""
     return writer_for(kernel, language, _plugins({kernel.casefold(), language.casefold()}))
 
 

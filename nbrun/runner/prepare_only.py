@@ -56,7 +56,7 @@ async def prepare_unless_stopped(
 def not_prepared(
     job: Job, journal: Journal, outcome: Outcome, problem: Problem, signal: ExitCode | None = None
 ) -> NotebookResult:
-    """Tell that a notebook was not prepared, and give that as what came of it."""
+    """Tell that a notebook was not prepared, and return that as what came of it."""
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     result = NotebookResult(__version__, job.notebook, None, None, outcome, started, 0.0, problem=problem)
     result = replace(result, signal=signal, warnings=tuple(journal.warnings))
@@ -65,7 +65,7 @@ def not_prepared(
 
 
 async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -> NotebookResult:
-    """Put the parameters into a notebook, save it, and give what came of it; raises :class:`NbrunError`.
+    """Put the parameters into a notebook, save it, and return what came of it; raises :class:`NbrunError`.
 
     Outputs of an earlier run are taken out: they would be shown as those of the new parameters.
     """
@@ -106,7 +106,7 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
 
 
 def _prepared(document: Document, job: Job, kernels: KernelSpecs, journal: Journal, began: datetime) -> NotebookResult:
-    """Change the notebook to what is to be saved, and give what came of it but for where it went."""
+    """Change the notebook to what is to be saved, and return what came of it but for where it went."""
     kernel, language, warning = kernel_of(document, job, kernels)
     prepared = preparation.prepare(document, job, kernel, language, literal_writer)
     for said in (*document.notes, *([warning] if warning else []), *prepared.warnings):
@@ -133,7 +133,7 @@ def _prepared(document: Document, job: Job, kernels: KernelSpecs, journal: Journ
 
 
 def kernel_of(document: Document, job: Job, kernels: KernelSpecs | None) -> tuple[str, str, str]:
-    """Give a notebook's kernel and its language as far as they are known, and a warning or ""."""
+    """Return a notebook's kernel and its language as far as they are known, and a warning or ""."""
     named = as_object(document.metadata.get("kernelspec"))
     language = str(as_object(document.metadata.get("language_info")).get("name") or named.get("language") or "")
     name, warning = job.kernel or str(named.get("name") or ""), ""

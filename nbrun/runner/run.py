@@ -47,7 +47,7 @@ Turn = AbstractAsyncContextManager[object]
 async def run_notebook(
     job: Job, opening: Opening, *, journal: Journal, stop: StopSwitch, turn: Turn | None = None
 ) -> NotebookResult:
-    """Run one notebook on a server and give what came of it.
+    """Run one notebook on a server and return what came of it.
 
     `journal` is told of everything on the way, `stop` ends the run early; with a `turn`, its cells wait until it is
     given, and that time is not the run's. Raises :class:`NbrunError` when nothing
@@ -170,7 +170,7 @@ class _Run:
     async def _saved(
         self, saving: asyncio.Task[NotebookResult], keeping: Safekeeping, ended_by: BaseException | None
     ) -> NotebookResult:
-        """Wait for the save and give its result, or raise what ended the run otherwise."""
+        """Wait for the save and return its result, or raise what ended the run otherwise."""
         if not isinstance(ended_by, asyncio.CancelledError):
             try:
                 await asyncio.wait({saving})
@@ -249,7 +249,7 @@ class _Run:
         )
 
     async def _execute(self, execution: Execution, running: RunningKernel, server: Server) -> BaseException | None:
-        """Run the cells; gives what must pass on once all is saved: that the run was cancelled, or a bug of ours."""
+        """Run the cells; returns what must pass on once all is saved: that the run was cancelled, or a bug of ours."""
         kernel = running.kernel
         self._journal.enter(Stage.RUNNING)
         self._stop.listen(kernel.stop)

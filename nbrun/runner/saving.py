@@ -90,7 +90,7 @@ class Safekeeping:
             self._autosave.start(save, news, self._job.save_every)
 
     def hurry(self, reason: str) -> None:  # noqa: ARG002 - a listener of a switch
-        """Give up soon what takes long: the run is to end."""
+        """Return up soon what takes long: the run is to end."""
         self._is_hurried = True
         if self._clock is not None and not self._clock.expired():
             soon = asyncio.get_running_loop().time() + HURRIED_LIMIT
@@ -99,7 +99,7 @@ class Safekeeping:
     async def conclude(
         self, execution: Execution, result_of: Callable[[Ending, Sequence[CellResult]], NotebookResult]
     ) -> NotebookResult:
-        """Record the execution that has ended, save it, and give the result, as `result_of` makes it.
+        """Record the execution that has ended, save it, and return the result, as `result_of` makes it.
 
         Raises nothing but cancellation and bugs, and these when what there is has been written to a rescue file.
         """
@@ -192,7 +192,7 @@ class Safekeeping:
             self._journal.warn(f"the save was {how}; {where}")
 
     def _write_rescue_file(self, execution: Execution) -> Path | None:
-        """Write a rescue file of what can be written; gives its path. Raises nothing."""
+        """Write a rescue file of what can be written; returns its path. Raises nothing."""
         content, now = self._recording.document.content, datetime.now(UTC)
         if self._is_recorded:
             with contextlib.suppress(Exception):

@@ -84,7 +84,7 @@ class Place:
 
     @property
     def is_handed(self) -> bool:
-        """Tell whether the notebook comes or goes as text."""
+        """Return whether the notebook comes or goes as text."""
         return self.content is not None or self.deliver is not None
 
 
@@ -189,7 +189,7 @@ def check_local(place: Place, probed: set[Path] | None = None) -> None:
 
 
 def _handed(notebook: Notebook, client: Client, place: Place, cwd: str | None) -> Notebook:
-    """Give the notebook as its place says, where it comes or goes as text."""
+    """Return the notebook as its place says, where it comes or goes as text."""
     if not place.is_handed:
         return notebook
     return HandedNotebook(
@@ -198,5 +198,5 @@ def _handed(notebook: Notebook, client: Client, place: Place, cwd: str | None) -
 
 
 def _below(root: Path, folder: Path) -> str:
-    """Give a folder's path on a server with that root, whose own path is empty."""
+    """Return a folder's path on a server with that root, whose own path is empty."""
     return "" if folder == root else folder.relative_to(root).as_posix()

@@ -10,7 +10,7 @@ class SaveTarget(Protocol):
     """Where a run's notebook belongs."""
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool) -> str:
-        """Save the executed content and give where it went; raises :class:`SaveFailed`."""
+        """Save the executed content and return where it went; raises :class:`SaveFailed`."""
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
         """Save what there is while the cells still run; False where it must not be tried again before the end."""
@@ -27,7 +27,7 @@ class Notebook(SaveTarget, Protocol):
         """Where it is to its kernel, whose working directory is the folder of it."""
 
     async def load(self) -> Mapping[str, Any]:
-        """Give the content, of nbformat 4."""
+        """Return the content, of nbformat 4."""
 
     async def close(self) -> None:
         """Clean up; raises nothing."""

@@ -44,7 +44,7 @@ class UndoPoint:
             self._checkpoint = (await self._contents.create_checkpoint(path)).id
 
     async def restore(self, path: str) -> str:
-        """Bring the file back to what it was before the first write; gives what went wrong, if something did."""
+        """Bring the file back to what it was before the first write; returns what went wrong, if something did."""
         if not self._checkpoint:
             return ""  # nothing was written
         try:

@@ -19,7 +19,7 @@ _MTIME_MARGIN = timedelta(milliseconds=500)
 
 
 def differ(seen: ContentsModel, now: ContentsModel | None) -> bool:
-    """Tell whether a file is another than the one that was seen; by hash, on old servers by its date."""
+    """Return whether a file is another than the one that was seen; by hash, on old servers by its date."""
     if now is None:
         return True
     if seen.hash and now.hash:
@@ -30,7 +30,7 @@ def differ(seen: ContentsModel, now: ContentsModel | None) -> bool:
 
 
 def undone(before: ContentsModel | None, after: ContentsModel) -> bool:
-    """Tell whether a save of something else than `before` left no trace: the old file is there, or an empty one."""
+    """Return whether a save of something else than `before` left no trace: the old file is there, or an empty one."""
     if before is None:
         return after.size == 0
     if before.hash and after.hash:
@@ -39,12 +39,12 @@ def undone(before: ContentsModel | None, after: ContentsModel) -> bool:
 
 
 def written_since(saved: ContentsModel, now: ContentsModel) -> bool:
-    """Tell whether a file was written again after the server had said that it was `saved`."""
+    """Return whether a file was written again after the server had said that it was `saved`."""
     return None not in (saved.last_modified, now.last_modified) and saved.last_modified != now.last_modified
 
 
 def digest(content: Mapping[str, Any] | str, algorithm: str | None) -> str:
-    """Give the hash that a server gives for the file of this notebook, or of this text; empty where that is unknown."""
+    """Return the hash that a server computes for the file of this notebook or text; empty where unknown."""
     try:
         found = hashlib.new(algorithm or "sha256")
     except ValueError:  # an algorithm that this Python does not know
@@ -58,12 +58,12 @@ def digest(content: Mapping[str, Any] | str, algorithm: str | None) -> str:
 
 
 def is_of(content: Mapping[str, Any] | str, model: ContentsModel) -> bool:
-    """Tell whether a file holds this notebook, or this text; where the server knows no hashes, take it for granted."""
+    """Return whether a file holds this notebook or text; True where the server knows no hashes."""
     return not model.hash or digest(content, model.hash_algorithm) == model.hash
 
 
 def bears_mark_of(content: Mapping[str, Any], found: Any) -> bool:
-    """Tell whether a notebook's file has the mark that a run left in `content`."""
+    """Return whether a notebook's file has the mark that a run left in `content`."""
     return bool(_mark(found)) and _mark(found) == _mark(content)
 
 

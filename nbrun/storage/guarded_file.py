@@ -49,7 +49,7 @@ class WatchedFile:
         """The hashes of what was sent and may have arrived."""
 
     async def look(self, retry: RetryPolicy = PATIENT_GET) -> ContentsModel | None:
-        """Give what there is now, without its content; None where nothing is."""
+        """Return what there is now, without its content; None where nothing is."""
         try:
             now = await self._contents.stat(self.path, retry=retry)
         except NotFound:
@@ -68,13 +68,13 @@ class WatchedFile:
         return now
 
     def is_foreign(self, now: ContentsModel | None) -> bool:
-        """Tell whether somebody else made it what it is now."""
+        """Return whether somebody else made it what it is now."""
         return self.seen is not None and not self._force and differ(self.seen, now)
 
     async def put(
         self, content: Mapping[str, Any], before: ContentsModel | None, retry: RetryPolicy
     ) -> tuple[Fate, Saved | None]:
-        """Save `content` where `before` is, and look what is there then; gives the server's answer, too, if there is.
+        """Save `content` where `before` is, and look what is there then; returns the server's answer, too, if there is.
 
         Raises what :meth:`Contents.save` does; a save of which nobody knows whether it arrived is known by its hash
         when it is seen later.
@@ -127,7 +127,7 @@ class WatchedFile:
         return sent
 
     async def _known_by_hash(self, saved: Saved, content: Mapping[str, Any], after: ContentsModel) -> ContentsModel:
-        """Give the server's answer with the hash of what was sent, which the stock server does not tell."""
+        """Return the server's answer with the hash of what was sent, which the stock server does not tell."""
         found = await asyncio.to_thread(digest, content, after.hash_algorithm)
         return replace(saved.model, hash=found or None, hash_algorithm=after.hash_algorithm)
 

@@ -48,7 +48,7 @@ class HandedNotebook:
         return self._inner.kernel_path
 
     async def load(self) -> Mapping[str, Any]:
-        """Give the content; raises :class:`NotANotebook`, and what the notebook's place raises if it is there."""
+        """Return the content; raises :class:`NotANotebook`, and what the notebook's place raises if it is there."""
         if self._content is None:
             return await self._inner.load()
         if self._cwd is not None:
@@ -56,7 +56,7 @@ class HandedNotebook:
         return notebook_content(self._content, self._name)
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:
-        """Deliver the result, or save it in its place; gives where it went. Raises :class:`SaveFailed`."""
+        """Deliver the result, or save it in its place; returns where it went. Raises :class:`SaveFailed`."""
         if self._deliver is None:
             return await self._inner.save(content, retry, passed=passed)
         return await hand_over(content, self._deliver)
@@ -72,7 +72,7 @@ class HandedNotebook:
 
 
 async def hand_over(content: Mapping[str, Any], deliver: Deliver) -> str:
-    """Deliver a notebook's text and give the word for where it went; raises :class:`SaveFailed`.
+    """Deliver a notebook's text and return the word for where it went; raises :class:`SaveFailed`.
 
     From a thread that nobody has to wait for: whoever takes the text may never end to take it.
     """

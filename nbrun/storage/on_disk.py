@@ -67,7 +67,7 @@ def write_notebook(
 
 
 def free_name_beside(path: Path) -> Path:
-    """Give a path beside `path` that does not exist: ``NAME-nbrun.ipynb``, or the same with a number."""
+    """Return a path beside `path` that does not exist: ``NAME-nbrun.ipynb``, or the same with a number."""
     names = (f"{path.stem}-nbrun{number or ''}{path.suffix}" for number in (None, *range(2, 1000)))
     for name in names:
         if not path.with_name(name).exists():

@@ -172,7 +172,7 @@ class ServerNotebook:
         return NotANotebook(f"{self._name(self.path)}: {what}", hint=hint)
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:
-        """Save to the output path, beside it what finds no place there; gives where the executed notebook is.
+        """Save to the output path, beside it what finds no place there; returns where the executed notebook is.
 
         A run that has not `passed` may have to leave its notebook as it was. Raises :class:`SaveFailed`.
         """
@@ -255,7 +255,7 @@ class ServerNotebook:
         return beside
 
     async def _save_merged(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
-        """Put our results into the notebook as they left it; gives where the executed one is, "" to try once more."""
+        """Put our results into the notebook as they left it; returns where the executed one is, "" to try once more."""
         name, changed = self._name(self._file.path), "was changed by somebody else"
         found = await self._read_theirs()
         if found is None:

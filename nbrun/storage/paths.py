@@ -19,7 +19,7 @@ Deliver = Callable[[str], None]
 
 
 def local_notebook(name: str) -> Path:
-    """Give a notebook's path; raises :class:`NoSuchNotebook`, or :class:`NotANotebook` for a folder."""
+    """Return a notebook's path; raises :class:`NoSuchNotebook`, or :class:`NotANotebook` for a folder."""
     path = absolute(name)
     if is_folder(path):
         raise NotANotebook(f"{name}: this is a folder", hint="Name the notebook in it.")
@@ -95,7 +95,7 @@ def hint_for_missing_on_server(name: str) -> str:
 
 
 def local_folder(name: str | os.PathLike[str]) -> Path:
-    """Give the path of a folder to work in; raises :class:`UsageError` where there is none."""
+    """Return the path of a folder to work in; raises :class:`UsageError` where there is none."""
     path = absolute(name)
     if not is_folder(path):
         raise UsageError(f"{name}: there is no such folder to work in")
@@ -103,7 +103,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path:
 
 
 def local_output(output: str | os.PathLike[str]) -> Path:
-    """Give where a result goes; raises :class:`UsageError` for what is there and is no file."""
+    """Return where a result goes; raises :class:`UsageError` for what is there and is no file."""
     path = absolute(output)
     if is_folder(path):
         raise UsageError(f"{output}: this is a folder", hint="Name the file in it.")
@@ -166,7 +166,7 @@ def output_file(notebook: str, output: str | os.PathLike[str], *, on_server: boo
 def local_pair(
     notebook: str, output: str | os.PathLike[str] | None, *, is_given: bool, is_delivered: bool
 ) -> tuple[Path, Path]:
-    """Give where a notebook is, or would be where its text is given, and where its result goes, if it is not delivered.
+    """Return the path of a notebook, existing or not, and the path of its result if it is not delivered.
 
     Raises what :func:`local_notebook` and :func:`local_output` do.
     """
@@ -175,13 +175,13 @@ def local_pair(
 
 
 def absolute(name: str | os.PathLike[str]) -> Path:
-    """Give the path from the root of the disk, without the ``..`` of which a server's paths know nothing."""
+    """Return the path from the root of the disk, without the ``..`` of which a server's paths know nothing."""
     path = Path(name).absolute()
     return path.parent.resolve() / path.name if ".." in path.parts else path
 
 
 def root_for(pairs: Sequence[tuple[Path, Path]], folders: Sequence[Path] = ()) -> Path:
-    """Give the folder that is the server's root: it holds the git root or folder of each notebook, and each output.
+    """Return the folder that is the server's root: it holds the git root or folder of each notebook, and each output.
 
     `pairs` are absolute paths of notebooks and outputs, `folders` are to be in it, too. Raises :class:`UsageError`
     where no folder can hold them all.
@@ -198,5 +198,5 @@ def root_for(pairs: Sequence[tuple[Path, Path]], folders: Sequence[Path] = ()) -
 
 
 def shown(path: Path, here: Path) -> str:
-    """Give a path as a person would write it from the folder `here`."""
+    """Return a path as a person would write it from the folder `here`."""
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

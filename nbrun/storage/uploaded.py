@@ -122,7 +122,7 @@ class UploadedNotebook:
         return text is not None
 
     def _is_ours(self) -> bool:
-        """Tell whether the file may be written over."""
+        """Return whether the file may be written over."""
         return self._force or self._text is None or self._text_now() == self._text
 
     def _take(self, merged: Merged, theirs: str | None) -> bool:

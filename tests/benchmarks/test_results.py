@@ -16,7 +16,7 @@ MACHINE = {"date": "2026-01-01 00:00 UTC", "python": "3.11"}
 
 
 def results(ours: float, *, failure: str = "") -> Results:
-    """Give a run of three rounds of W1, in which papermill took 2 s."""
+    """Return a run of three rounds of W1, in which papermill took 2 s."""
     walls = [("nbrun", ours), ("papermill", 2.0)]
     rows = [
         Measurement("W1", who, number, wall * factor, wall, 2_000_000, 1_000_000, failure if who == "nbrun" else "")

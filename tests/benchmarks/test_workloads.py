@@ -14,7 +14,7 @@ def stream(text: Any, name: str = "stdout") -> dict[str, Any]:
 
 
 def executed(workload: Workload, *outputs: dict[str, Any]) -> dict[str, Any]:
-    """Give the workload's notebook with these outputs in its first cell."""
+    """Return the workload's notebook with these outputs in its first cell."""
     notebook = workload.notebook()
     notebook["cells"][0]["outputs"] = list(outputs)
     return notebook

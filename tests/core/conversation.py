@@ -30,13 +30,13 @@ def message(
     metadata: dict[str, Any] | None = None,
     date: str = "2026-01-02T03:04:05Z",
 ) -> Message:
-    """Give a message as a kernel sends it."""
+    """Return a message as a kernel sends it."""
     header = {"msg_id": "x", "msg_type": kind, "session": session, "date": date}
     return Message(channel, header, {"msg_id": parent} if parent else {}, content or {}, metadata or {})
 
 
 def cell(source: str = "pass", **options: Any) -> dict[str, Any]:
-    """Give one cell of a plan, without its position."""
+    """Return one cell of a plan, without its position."""
     return {"source": source, "action": Action.RUN, **options}
 
 
@@ -67,22 +67,22 @@ class Conversation:
     # What the run did ----------------------------------------------------------------------------------------------
 
     def requests(self, kind: str) -> list[Message]:
-        """Give the requests of a type that were sent so far."""
+        """Return the requests of a type that were sent so far."""
         return [e.message for e in self.wanted if isinstance(e, Send) and e.message.type == kind]
 
     @property
     def request(self) -> str:
-        """Give the id of the execute_request that was sent last."""
+        """Return the id of the execute_request that was sent last."""
         return self.requests("execute_request")[-1].id
 
     @property
     def fence(self) -> str:
-        """Give the id of the kernel_info_request that was sent last."""
+        """Return the id of the kernel_info_request that was sent last."""
         return self.requests("kernel_info_request")[-1].id
 
     @property
     def sources(self) -> list[str]:
-        """Give the code that was sent so far."""
+        """Return the code that was sent so far."""
         return [str(request.content["code"]) for request in self.requests("execute_request")]
 
     @property
@@ -96,21 +96,21 @@ class Conversation:
         return sum(isinstance(effect, ProbeKernel) for effect in self.wanted)
 
     def outcome(self) -> Outcome | None:
-        """Give the outcome of the run, None while it goes on."""
+        """Return the outcome of the run, None while it goes on."""
         return self.run.ending.outcome if self.run.ending else None
 
     @property
     def problem(self) -> str:
-        """Give what the ended run complains of."""
+        """Return what the ended run complains of."""
         assert self.run.ending is not None
         return self.run.ending.problem.message if self.run.ending.problem else ""
 
     def outcomes(self) -> list[CellOutcome]:
-        """Give the outcome of each cell."""
+        """Return the outcome of each cell."""
         return [result.outcome for result in self.run.results()]
 
     def outputs(self, index: int = 0) -> list[dict[str, Any]]:
-        """Give the outputs of a cell."""
+        """Return the outputs of a cell."""
         return self.run.cells[index].area.render()
 
     # What happens --------------------------------------------------------------------------------------------------

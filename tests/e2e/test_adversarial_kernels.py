@@ -10,7 +10,7 @@ from tests.support.notebooks import code
 
 
 def enames(outputs: list[dict[str, Any]]) -> list[str]:
-    """Give the names of the errors among outputs."""
+    """Return the names of the errors among outputs."""
     return [output["ename"] for output in outputs if output["output_type"] == "error"]
 
 

@@ -14,12 +14,12 @@ SHOW = "from IPython.display import display\n"
 
 
 def datas(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the mime bundles of outputs."""
+    """Return the mime bundles of outputs."""
     return [output["data"] for output in outputs if "data" in output]
 
 
 async def run(place: Place, *cells: str, **options: Any) -> list[list[dict[str, Any]]]:
-    """Run cells that are all to pass; give the saved outputs, of a file that is valid JSON."""
+    """Run cells that are all to pass; returns the saved outputs, of a file that is valid JSON."""
     result = await place.run(*cells, **options)
     assert result.exit_code == ExitCode.OK, result.problem
     (place.folder / "notebook.ipynb").read_bytes().decode("utf-8")

@@ -82,7 +82,7 @@ async def opening(server: RunningServer, path: str, journal: Journal) -> AsyncIt
 
 
 async def run_impatiently(server: RunningServer, path: str, watch: Watch) -> nbrun.NotebookResult:
-    """Run a notebook on a server, and give it up soon when it is gone."""
+    """Run a notebook on a server, and return it up soon when it is gone."""
     journal = Journal(path, watch.observe)
     return await run_notebook(Job(path), opening(server, path, journal), journal=journal, stop=nbrun.StopSwitch())
 

@@ -31,7 +31,7 @@ async def client_of(server: RunningServer) -> AsyncIterator[Client]:
 
 
 async def evaluate(client: Client, kernel_id: str, code: str) -> str:
-    """Run code in a kernel as somebody else; give what it printed."""
+    """Run code in a kernel as somebody else; returns what it printed."""
     async with client.kernel(kernel_id) as kernel:
         messages = [message async for message in kernel.execute(code, limit=30)]
     return "".join(str(message.content["text"]) for message in messages if message.type == "stream")

@@ -30,7 +30,7 @@ ENDLESS = pytest.mark.parametrize(
 
 
 def errors(outputs: list[dict[str, object]]) -> list[object]:
-    """Give the names of the errors among outputs."""
+    """Return the names of the errors among outputs."""
     return [output["ename"] for output in outputs if output["output_type"] == "error"]
 
 

@@ -87,7 +87,7 @@ def check_batch(folder: Path, size: int) -> None:
 
 
 def annotated(log: str, folder: Path) -> Iterator[str]:
-    """Give what each annotation is of; it stands at the line of the notebook's file where the failing code is."""
+    """Return what each annotation is of; it stands at the line of the notebook's file where the failing code is."""
     for path, line in re.findall(r"^::error file=([^,]+),line=(\d+),", log, re.MULTILINE):
         text = (folder / path).read_text().splitlines()[int(line) - 1]
         assert "# fails here" in text, (path, line, text)
@@ -124,7 +124,7 @@ def test_two_hundred_notebooks_need_no_more_memory_than_twenty(tmp_path: Path) -
 
 
 def peaks_of_nbrun(folder: Path) -> list[int]:
-    """Run the folder ``nb`` and give, for each notebook that has finished, the most memory nbrun has had, in bytes.
+    """Run the folder ``nb`` and return, for each notebook that has finished, the most memory nbrun has had, in bytes.
 
     The system keeps that number (``VmHWM``); the reports that a build asks for are written, too.
     """

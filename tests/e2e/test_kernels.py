@@ -107,7 +107,7 @@ class Run:
         return [cell["outcome"] for cell in self.report["cells"]]
 
     def outputs(self, cell: int) -> list[Output]:
-        """Give the saved outputs of one cell."""
+        """Return the saved outputs of one cell."""
         outputs: list[Output] = self.saved["cells"][cell]["outputs"]
         return outputs
 
@@ -138,7 +138,7 @@ def in_language(kernel: str, *cells: str | Cell) -> Notebook:
 
 
 def plain(outputs: list[Output]) -> str:
-    """Give what a reader sees, in plain text."""
+    """Return what a reader sees, in plain text."""
     return "".join(output["text"] if "text" in output else output["data"]["text/plain"] for output in outputs)
 
 
@@ -220,7 +220,7 @@ UNSTOPPABLE = {
 
 
 def limited(source: str) -> Cell:
-    """Give a cell that may take two seconds; those beside it may take their time on a busy machine."""
+    """Return a cell that may take two seconds; those beside it may take their time on a busy machine."""
     cell = code(source)
     cell["metadata"]["nbrun"] = {"timeout": "2s"}
     return cell

@@ -28,7 +28,7 @@ def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
 
 
 def run_on(server: RunningServer, document: dict[str, Any], *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run a notebook on a server; gives the JSON result and the notebook as it was saved."""
+    """Run a notebook on a server; returns the JSON result and the notebook as it was saved."""
     path = write_notebook(server.root / "flood.ipynb", document)
     found = run_nbrun(
         "run", path.name, "--server", server.url, "--json", "-", *options, env={"NBRUN_TOKEN": server.token}
@@ -39,7 +39,7 @@ def run_on(server: RunningServer, document: dict[str, Any], *options: str) -> tu
 
 
 def lines(outputs: list[dict[str, Any]]) -> list[str]:
-    """Give the lines that a cell printed."""
+    """Return the lines that a cell printed."""
     return "".join(joined(output["text"]) for output in outputs if output.get("name") == "stdout").split()
 
 

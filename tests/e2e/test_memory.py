@@ -23,7 +23,7 @@ PICTURE = "from IPython.display import display\ndisplay({{'image/png': 'A' * {}}
 
 
 def peak_of_run(path: Path, *options: str) -> int:
-    """Run a notebook on a private server; give the most memory that nbrun's own process had, in bytes."""
+    """Run a notebook on a private server; returns the most memory that nbrun's own process had, in bytes."""
     command = [sys.executable, "-c", MEASURED, "run", str(path), "-q", *options]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=270)
     assert ran.returncode == 0, ran.stderr

@@ -95,7 +95,7 @@ class _Silent(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def listening(*, tls: bool) -> Iterator[int]:
-    """Serve nothing but errors on a port of localhost, with or without TLS; gives the port."""
+    """Serve nothing but errors on a port of localhost, with or without TLS; returns the port."""
     served = http.server.ThreadingHTTPServer(("localhost", 0), _Silent)
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

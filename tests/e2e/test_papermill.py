@@ -58,7 +58,7 @@ def by_nbrun(folder: Path, *arguments: str, source: str = "in.ipynb") -> Noteboo
 
 
 def assignments(source: str) -> dict[str, Any]:
-    """Give what a cell assigns, whatever its spelling."""
+    """Return what a cell assigns, whatever its spelling."""
     statements = [each for each in ast.parse(source).body if isinstance(each, ast.Assign)]
     return {ast.unparse(each.targets[0]): ast.literal_eval(each.value) for each in statements}
 

@@ -57,7 +57,7 @@ def fresh_ids(theirs: Notebook, ours: Notebook) -> None:
 
 
 def pages_are_kept(theirs: Notebook, ours: Notebook) -> None:
-    """Check that nbrun shows the page, and give it to nbclient."""
+    """Check that nbrun shows the page, and return it to nbclient."""
     [page] = ours["cells"][2]["outputs"]
     assert page["output_type"] == "display_data"
     assert "Give the number back." in page["data"]["text/plain"]

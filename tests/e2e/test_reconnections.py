@@ -27,7 +27,7 @@ LIMIT = 240.0
 
 
 def counted(outputs: list[dict[str, Any]]) -> list[int]:
-    """Give the numbers that a cell printed."""
+    """Return the numbers that a cell printed."""
     return [int(line) for line in text_of(outputs).split()]
 
 
@@ -56,7 +56,7 @@ async def run_and_cut(
 
 
 async def cut_many(place: Place, cells: list[str], moments: list[float], outage: float, **options: Any) -> int:
-    """Run as many notebooks side by side, each cut at its moment; give how many of them lost nothing.
+    """Run as many notebooks side by side, each cut at its moment; returns how many of them lost nothing.
 
     What a server has written to a connection that is cut before it arrived is gone: where the kernel does not send it
     again, the run has to say so, to the last message.

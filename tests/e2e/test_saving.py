@@ -159,7 +159,7 @@ class SlowFiles(AsyncLargeFileManager):
 
 
 def slow_server(root: Path, modules: Path, seconds: float) -> object:
-    """Give a server on which a save takes so many seconds."""
+    """Return a server on which a save takes so many seconds."""
     root.mkdir()
     modules.mkdir()
     (modules / "slow_files.py").write_text(SLOW_FILES)

@@ -48,7 +48,7 @@ LEAKS = (
 
 
 def forms(secret: str) -> list[bytes]:
-    """Give what must not be found: the secret and the spellings that the cells above put out."""
+    """Return what must not be found: the secret and the spellings that the cells above put out."""
     lines = [secret, *secret.splitlines()]
     return [form for line in lines for form in (line.encode(), line.encode().hex().encode(), json.dumps(line).encode())]
 

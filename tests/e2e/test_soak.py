@@ -19,7 +19,7 @@ def descriptors() -> int:
 
 
 def memory() -> int:
-    """Give the resident memory of this process in bytes."""
+    """Return the resident memory of this process in bytes."""
     gc.collect()
     rss: int = psutil.Process().memory_info().rss
     return rss
@@ -32,7 +32,7 @@ async def run_many(place: Place, path: str, times: int) -> None:
 
 
 async def soak(place: Place, *, warm_up: int, times: int) -> dict[str, int]:
-    """Run a notebook often; give by how much this process has grown since it was warm."""
+    """Run a notebook often; returns by how much this process has grown since it was warm."""
     assert place.server is not None
     path = place.write(notebook(*CELLS))
     server = psutil.Process(place.server.process.pid)

@@ -28,7 +28,7 @@ def essence(message: Message) -> str:
 
 
 def number_of(message: Message) -> int:
-    """Give the place of a message among all that the kernel sent: ipykernel ends its ids in a count."""
+    """Return the place of a message among all that the kernel sent: ipykernel ends its ids in a count."""
     return int(message.id.rpartition("_")[2])
 
 

@@ -53,7 +53,7 @@ def opened(server: RunningServer, place: Place, name: str = "notebook.ipynb") ->
 
 
 def trusted(server: RunningServer, place: Place, name: str = "notebook.ipynb") -> list[bool]:
-    """Give the server's word on each code cell."""
+    """Return the server's word on each code cell."""
     cells = opened(server, place, name)["cells"]
     return [cell["metadata"]["trusted"] for cell in cells if cell["cell_type"] == "code"]
 

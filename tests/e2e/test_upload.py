@@ -17,12 +17,12 @@ from tests.support.servers import RunningServer
 
 
 def scratch(server: RunningServer) -> list[Path]:
-    """Give what runs with an upload have left on the server."""
+    """Return what runs with an upload have left on the server."""
     return sorted(server.root.glob("nbrun-*"))
 
 
 def options(server: RunningServer, **more: Any) -> dict[str, Any]:
-    """Give the options of an upload to the server."""
+    """Return the options of an upload to the server."""
     return {"server": server.url, "token": server.token, "upload": True, **more}
 
 

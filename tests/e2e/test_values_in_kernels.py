@@ -68,7 +68,7 @@ def drawn() -> list[Any]:
 
 
 def held_by(writer: LiteralWriter) -> list[Any]:
-    """Give the values that a language has literals for; what it has none for is refused."""
+    """Return the values that a language has literals for; what it has none for is refused."""
     found = []
     for value in drawn():
         with suppress(NoLiteral):
@@ -91,7 +91,7 @@ def day_as_text(value: date) -> str:
 
 
 def dump(value: Any, language: "Language") -> str:
-    """Give a value as a kernel of that language is to dump it."""
+    """Return a value as a kernel of that language is to dump it."""
     match value:
         case None:
             return "n"
@@ -263,7 +263,7 @@ end
 
 
 def instant(value: date) -> str:
-    """Give what a Date holds: milliseconds; a day begins in UTC, and so does the tests' local time."""
+    """Return what a Date holds: milliseconds; a day begins in UTC, and so does the tests' local time."""
     moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)  # noqa: DTZ001
     return f"D{round(moment.replace(tzinfo=UTC).timestamp() * 1000)}"
 

@@ -31,7 +31,7 @@ def saved_models(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(outputs: list[dict[str, Any]], models: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give the models that a cell shows."""
+    """Return the models that a cell shows."""
     views = [output["data"][VIEW_MIME]["model_id"] for output in outputs if VIEW_MIME in output.get("data", {})]
     return [models[model_id] for model_id in views]
 

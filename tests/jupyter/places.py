@@ -24,12 +24,12 @@ class Place:
         self.file = write_notebook(folder / "nb.ipynb", ORIGINAL)
 
     def opened(self, output: str = "nb.ipynb", *, force: bool = False, undo: Undo = Undo.NONE) -> ServerNotebook:
-        """Give the notebook before it is loaded."""
+        """Return the notebook before it is loaded."""
         path, target = f"{self.folder.name}/nb.ipynb", f"{self.folder.name}/{output}"
         return ServerNotebook(self.client.contents, path, target, warn=self.warnings.append, force=force, undo=undo)
 
     async def loaded(self, output: str = "nb.ipynb", *, force: bool = False, undo: Undo = Undo.NONE) -> ServerNotebook:
-        """Give the notebook as a run has it."""
+        """Return the notebook as a run has it."""
         opened = self.opened(output, force=force, undo=undo)
         await opened.load()
         return opened
@@ -39,15 +39,15 @@ class Place:
         write_notebook(self.file, document)
 
     def names(self) -> list[str]:
-        """Give the names of all files in the folder, hidden ones too."""
+        """Return the names of all files in the folder, hidden ones too."""
         return sorted(path.name for path in self.folder.iterdir())
 
     def text_of(self, cell: int) -> str:
-        """Give what a cell of the notebook has put out first."""
+        """Return what a cell of the notebook has put out first."""
         text: str = read_notebook(self.file)["cells"][cell]["outputs"][0]["text"]
         return text
 
     def text(self, name: str = "nb.ipynb") -> str:
-        """Give what the only cell of a saved notebook has put out."""
+        """Return what the only cell of a saved notebook has put out."""
         text: str = read_notebook(self.folder / name)["cells"][0]["outputs"][0]["text"]
         return text

@@ -69,7 +69,7 @@ async def session(client: Client) -> AsyncIterator[SessionModel]:
 
 
 async def path_when(client: Client, session: SessionModel, wire: Proxy, patches: int) -> str:
-    """Give the session's path when so many PATCHes have come and the last one has been answered."""
+    """Return the session's path when so many PATCHes have come and the last one has been answered."""
     async with asyncio.timeout(LIMIT):
         while len(wire.lines("PATCH")) < patches:
             await asyncio.sleep(0.01)

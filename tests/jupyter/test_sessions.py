@@ -38,7 +38,7 @@ async def nothing_is_left_running(client: Client) -> AsyncIterator[None]:
 
 
 def processes_of(server: RunningServer) -> list[psutil.Process]:
-    """Give the kernels that run as the server's children."""
+    """Return the kernels that run as the server's children."""
     return psutil.Process(server.process.pid).children()
 
 

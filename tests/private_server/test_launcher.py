@@ -68,7 +68,7 @@ def assert_gone(processes: list[psutil.Process], seconds: float = GONE_WITHIN) -
 
 @pytest.fixture
 def stubborn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install the stubborn kernel; give the file in which it reports."""
+    """Install the stubborn kernel; returns the file in which it reports."""
     report = tmp_path / "report.json"
     install_stubborn_kernel(tmp_path / "share", report)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))

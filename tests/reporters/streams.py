@@ -78,7 +78,7 @@ BATCH = BatchResult("0.1.0", STARTED, 3.0, list(RESULTS.values()))
 
 
 def batch() -> list[Event]:
-    """Give the events of four runs: one passed, one failed, one lost its kernel, one could not begin."""
+    """Return the events of four runs: one passed, one failed, one lost its kernel, one could not begin."""
     good, bad, dead, never = (Speaker(name) for name in RESULTS)
     return [
         BatchStarted(list(RESULTS)),

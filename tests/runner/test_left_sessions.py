@@ -147,7 +147,7 @@ def expire(server: RunningServer) -> None:
 
 
 def leave(server: RunningServer, folder: Path, *args: str, cell: str = "") -> dict[str, Any]:
-    """Kill an nbrun in its notebook's only cell, which then ends; give the session that it left."""
+    """Kill an nbrun in its notebook's only cell, which then ends; returns the session that it left."""
     path = write_notebook(folder / "weekly.ipynb", notebook(f"{cell}\n{WAITING}"))
     name = str(path) if args else f"{folder.name}/weekly.ipynb"
     process = subprocess.Popen(

@@ -39,7 +39,7 @@ async def running(kernel_id: tuple[RunningServer, str]) -> AsyncIterator[Running
 
 
 async def ask(kernel: Kernel, code: str, after: str = "") -> tuple[str, str]:
-    """Execute by the guard, and wait for the reply; gives the request's id and the reply's status."""
+    """Execute by the guard, and wait for the reply; returns the request's id and the reply's status."""
     metadata = {"nbrun_after": after} if after else {}
     request = kernel.requests.execute(code, metadata=metadata, kind=CONDITIONAL_EXECUTE)
     await kernel._channel.send(request)

@@ -129,7 +129,7 @@ async def test_an_interrupted_run_whose_server_swallows_the_save_is_rescued_soon
 
 @pytest.fixture
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a save two seconds in all, of which any request that it makes may take more."""
+    """Return a save two seconds in all, of which any request that it makes may take more."""
     monkeypatch.setattr("nbrun.runner.servers.Server", lambda client: Server(client, save=SAVE.within(0.5)))
     monkeypatch.setattr("nbrun.runner.saving.LONG", Patience(read=1.5, total=1.5))
 

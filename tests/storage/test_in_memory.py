@@ -22,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 def on(server: RunningServer) -> dict[str, Any]:
-    """Give the options of a run there."""
+    """Return the options of a run there."""
     return {"server": server.url, "token": server.token}
 
 
 def printed(text: str) -> list[str]:
-    """Give what each cell of a notebook's text printed."""
+    """Return what each cell of a notebook's text printed."""
     return ["".join(output["text"][0] for output in outputs) for outputs in outputs_of(json.loads(text))]
 
 

@@ -21,7 +21,7 @@ UNIX = pytest.mark.skipif(os.name != "posix", reason="modes, owners and limits o
 
 
 def python(source: str, *args: str | Path, cwd: Path) -> str:
-    """Run a program of its own, whose limits are not ours; give what it prints."""
+    """Run a program of its own, whose limits are not ours; returns what it prints."""
     head = "import json, os, sys\nfrom pathlib import Path\nfrom datetime import UTC, datetime\n"
     head += "from nbrun.errors import SaveFailed\n"
     head += "from nbrun.storage.on_disk import free_name_beside, rescue, write_notebook\n"

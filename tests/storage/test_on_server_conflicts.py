@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("quickly")
 
 
 def with_text(document: Notebook) -> Notebook:
-    """Give the notebook as somebody left it who put a text at its top."""
+    """Return the notebook as somebody left it who put a text at its top."""
     edited = copy.deepcopy(document)
     edited["cells"].insert(0, markdown("Read this first.") | {"id": "theirs"})
     return edited
@@ -256,7 +256,7 @@ def hooked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 def marked(document: Notebook, **mark: Any) -> Notebook:
-    """Give the notebook with the mark of a run, as each run saves it."""
+    """Return the notebook with the mark of a run, as each run saves it."""
     return {**document, "metadata": {"nbrun": {"run": mark}}}
 
 

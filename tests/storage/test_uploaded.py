@@ -40,7 +40,7 @@ def local(tmp_path: Path) -> Path:
 
 
 def visible(folder: Path) -> list[Path]:
-    """Give what is in a folder, but for what the server keeps there of its own (.ipynb_checkpoints)."""
+    """Return what is in a folder, but for what the server keeps there of its own (.ipynb_checkpoints)."""
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 

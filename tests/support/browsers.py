@@ -21,7 +21,7 @@ OPTIONS = [
 
 
 def browser() -> str:
-    """Give the path of the browser; skip the test where there is none."""
+    """Return the path of the browser; skip the test where there is none."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     return found or missing("a browser", install="chromium, from the system's packages")
 

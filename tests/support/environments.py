@@ -112,7 +112,7 @@ def missing(what: str, *, install: str) -> NoReturn:
 
 
 def environment(name: str) -> Environment:
-    """Give the environment of that name, made now if need be; skip or fail the test when that is impossible."""
+    """Return the environment of that name, made now if need be; skip or fail the test when that is impossible."""
     made = _attempt(name)
     if isinstance(made, EnvironmentNotMade):
         missing(f"the environment {name!r}", install=f"mend its making, which ended with:\n{made}")
@@ -129,7 +129,7 @@ def _attempt(name: str) -> Environment | EnvironmentNotMade:
 
 
 def make(name: str) -> Environment:
-    """Give the environment of that name, made now if it is not there.
+    """Return the environment of that name, made now if it is not there.
 
     Raises EnvironmentNotMade when a step fails or takes too long, or a program it needs is missing.
     """

@@ -17,12 +17,12 @@ class Heard:
 
     @property
     def line(self) -> str:
-        """Give the method and the path without query."""
+        """Return the method and the path without query."""
         return f"{self.method} {self.target.partition('?')[0]}"
 
     @property
     def upgrades(self) -> bool:
-        """Tell whether it asks for a websocket."""
+        """Return whether it asks for a websocket."""
         return self.headers.get("upgrade", "").lower() == "websocket"
 
 
@@ -37,7 +37,7 @@ class Fault:
     forward: bool = False
 
     def takes(self, heard: Heard) -> bool:
-        """Tell whether this request is meant, and count it."""
+        """Return whether this request is meant, and count it."""
         meant = self.times > 0 and self.method in ("", heard.method) and self.words in heard.target
         self.times -= meant
         return meant
@@ -74,9 +74,9 @@ class Line:
 
     @property
     def piece(self) -> int:
-        """Give how many bytes are carried at a time: at a slow rate, those of a twentieth of a second."""
+        """Return how many bytes are carried at a time: at a slow rate, those of a twentieth of a second."""
         return 1 << 16 if self.rate is None else max(1, int(self.rate / 20))
 
     def seconds(self, size: int) -> float:
-        """Give how long it takes to carry so many bytes."""
+        """Return how long it takes to carry so many bytes."""
         return 0.0 if self.rate is None else size / self.rate

@@ -29,7 +29,7 @@ class MessageEnds:
         self._counts = False
 
     def feed(self, data: bytes) -> list[int]:
-        """Give the positions in `data` just behind the last byte of each message that ends in it."""
+        """Return the positions in `data` just behind the last byte of each message that ends in it."""
         ends: list[int] = []
         place = 0
         if self._answer is not None:
@@ -54,7 +54,7 @@ class MessageEnds:
         return ends
 
     def _begins(self) -> bool:
-        """Tell whether the head of a frame is whole, and note what follows it."""
+        """Return whether the head of a frame is whole, and note what follows it."""
         head = self._head
         if len(head) < 2:
             return False

@@ -48,11 +48,11 @@ class Hub:
 
     @property
     def server_url(self) -> str:
-        """Give the address of the user's server."""
+        """Return the address of the user's server."""
         return f"{self.url}user/{USER}/"
 
     def call(self, method: str, path: str) -> Any:
-        """Send a request to the hub's API; give the JSON, or None for an empty answer."""
+        """Send a request to the hub's API; returns the JSON, or None for an empty answer."""
         request = urllib.request.Request(
             f"{self.url}hub/api/{path}", method=method, headers={"Authorization": f"token {self.token}"}
         )

@@ -53,7 +53,7 @@ KERNELS: Mapping[str, Kernel] = {
 
 
 def jupyter_path(name: str) -> str:
-    """Give the JUPYTER_PATH with which a server finds the kernel of that name; empty when it needs none.
+    """Return the JUPYTER_PATH with which a server finds the kernel of that name; empty when it needs none.
 
     Skips the test, or fails it where everything must be there, when the kernel or its program is missing.
     """
@@ -89,7 +89,7 @@ def offer_kernels(made: Environment) -> None:
 
 
 def absolute_program(made: Environment, program: str) -> str:
-    """Give the path of a kernel's program inside its environment; one that is not in there is left as it is."""
+    """Return the path of a kernel's program inside its environment; one that is not in there is left as it is."""
     if _PYTHON.fullmatch(program):
         return str(made.python)
     inside = [folder / program for folder in (made.python.parent, made.node_programs)]

@@ -29,7 +29,7 @@ class Watch:
     _waiting: list[tuple[Callable[[Event], bool], asyncio.Future[Event]]] = field(default_factory=list)
 
     def observe(self, event: Event) -> None:
-        """Take an event of the run."""
+        """Handle an event of the run."""
         self.events.append(event)
         for wanted, found in self._waiting:
             if not found.done() and wanted(event):
@@ -37,7 +37,7 @@ class Watch:
 
     @property
     def warnings(self) -> list[str]:
-        """Give what the run warned of so far."""
+        """Return what the run warned of so far."""
         return [event.text for event in self.events if isinstance(event, Warned)]
 
     async def event(self, wanted: Callable[[Event], bool]) -> Event:
@@ -54,7 +54,7 @@ class Watch:
         await self.event(lambda event: isinstance(event, StageEntered) and event.stage is stage)
 
     async def printed(self, pattern: str) -> str:
-        """Wait until a cell has printed what matches, in one piece; give the match's first group, or all of it."""
+        """Wait until a cell has printed what matches, in one piece; returns the match's first group, or all of it."""
         event = await self.event(lambda event: re.search(pattern, printed(event)) is not None)
         match = re.search(pattern, printed(event))
         assert match is not None
@@ -62,7 +62,7 @@ class Watch:
 
 
 def printed(event: Event) -> str:
-    """Give the text that a cell printed in this event."""
+    """Return the text that a cell printed in this event."""
     return str(event.output.get("text", "")) if isinstance(event, OutputArrived) else ""
 
 
@@ -91,7 +91,7 @@ async def live_run(notebook: str | Path, **options: Any) -> AsyncIterator[LiveRu
 
 
 def outcomes(result: nbrun.NotebookResult) -> list[str]:
-    """Give what came of each cell."""
+    """Return what came of each cell."""
     return [cell.outcome.value for cell in result.cells]
 
 
@@ -105,15 +105,15 @@ class Place:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Give the options of a run here."""
+        """Return the options of a run here."""
         return {} if self.server is None else {"server": self.server.url, "token": self.server.token}
 
     def name(self, name: str = "notebook.ipynb") -> str:
-        """Give the path of a notebook as a run here knows it."""
+        """Return the path of a notebook as a run here knows it."""
         return str(self.folder / name) if self.server is None else f"{self.prefix}{name}"
 
     def write(self, document: Notebook, name: str = "notebook.ipynb") -> str:
-        """Write a notebook; give its path as a run knows it."""
+        """Write a notebook; returns its path as a run knows it."""
         write_notebook(self.folder / name, document)
         return self.name(name)
 
@@ -122,7 +122,7 @@ class Place:
         return read_notebook(self.folder / name)
 
     def outputs(self, name: str = "notebook.ipynb") -> list[list[dict[str, Any]]]:
-        """Give the saved outputs of all code cells."""
+        """Return the saved outputs of all code cells."""
         return [cell["outputs"] for cell in self.read(name)["cells"] if cell["cell_type"] == "code"]
 
     async def run(self, *cells: Any, **options: Any) -> nbrun.NotebookResult:
@@ -134,7 +134,7 @@ class Place:
         return live_run(self.write(notebook(*cells)), **self.options, **options)
 
     def nothing_is_left(self) -> bool:
-        """Tell whether the server has neither a session nor a kernel."""
+        """Return whether the server has neither a session nor a kernel."""
         return self.server is None or (self.server.sessions() == [] and self.server.get("api/kernels") == [])
 
 
@@ -150,10 +150,10 @@ def place_on(server: RunningServer | None, tmp_path: Path) -> Place:
 
 
 def text_of(outputs: list[dict[str, Any]]) -> str:
-    """Give the text of all streams among outputs."""
+    """Return the text of all streams among outputs."""
     return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
 
 
 def text_in(path: Path) -> str:
-    """Give the text of all streams in a notebook's file."""
+    """Return the text of all streams in a notebook's file."""
     return "".join(text_of(cell["outputs"]) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code")

@@ -79,7 +79,7 @@ def notebook(*cells: str | Cell, minor: int = 5, kernel: str = "python3", **meta
 
 
 def write_notebook(path: Path, document: Notebook) -> Path:
-    """Write a notebook as Jupyter does (indent 1, sorted keys, a newline at the end); give the path back."""
+    """Write a notebook as Jupyter does (indent 1, sorted keys, a newline at the end); returns the path back."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
@@ -106,7 +106,7 @@ def joined(value: Any) -> Any:
 
 
 def outputs_of(document: Notebook) -> list[list[Output]]:
-    """Give the outputs of all code cells, in order."""
+    """Return the outputs of all code cells, in order."""
     return [cell["outputs"] for cell in document["cells"] if cell["cell_type"] == "code"]
 
 
@@ -153,7 +153,7 @@ def assert_exit(process: subprocess.CompletedProcess[str], expected: ExitCode) -
 
 
 def normalised(outputs: Iterable[Output], *, folder: Path | None = None) -> list[Output]:
-    """Give `outputs` as a reader sees them.
+    """Return `outputs` as a reader sees them.
 
     Between two outputs that are no streams, the text of each stream is put together, stdout first, and shown as a
     terminal would show it. What changes from run to run is replaced by a word, and so is the path of `folder`.
@@ -173,18 +173,18 @@ def normalised(outputs: Iterable[Output], *, folder: Path | None = None) -> list
 
 
 def rendered(streams: Mapping[str, str]) -> list[Output]:
-    """Give one stream output for each name with any text, stdout before stderr."""
+    """Return one stream output for each name with any text, stdout before stderr."""
     shown = {name: as_on_a_terminal(streams[name]) for name in sorted(streams, reverse=True)}
     return [{"output_type": "stream", "name": name, "text": text} for name, text in shown.items() if text]
 
 
 def as_on_a_terminal(text: str) -> str:
-    r"""Give what stays on a wide terminal: ``\r`` goes to the line's start, ``\b`` one back, neither erases."""
+    r"""Return what stays on a wide terminal: ``\r`` goes to the line's start, ``\b`` one back, neither erases."""
     return "\n".join(map(line_on_a_terminal, text.split("\n")))
 
 
 def line_on_a_terminal(line: str) -> str:
-    """Give what stays of one line."""
+    """Return what stays of one line."""
     shown: list[str] = []
     column = 0
     for character in line:
@@ -216,7 +216,7 @@ def steadied(value: Any, folder: Path | None = None) -> Any:
 
 
 def comparable(document: Notebook, *, folder: Path | None = None) -> Notebook:
-    """Give a copy of `document` without what is not the notebook's own: see the two ``IGNORED`` tables above."""
+    """Return a copy of `document` without what is not the notebook's own: see the two ``IGNORED`` tables above."""
     document = copy.deepcopy(document)
     document["metadata"] = without(document["metadata"], IGNORED_NOTEBOOK_METADATA)
     for cell in document["cells"]:
@@ -227,5 +227,5 @@ def comparable(document: Notebook, *, folder: Path | None = None) -> Notebook:
 
 
 def without(mapping: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    """Give `mapping` without `names`."""
+    """Return `mapping` without `names`."""
     return {name: value for name, value in mapping.items() if name not in names}

@@ -31,23 +31,23 @@ FORCED_DEPTH = "NBRUN_TESTS_PIPELINE"
 
 
 def of_cells_behind(unknown: str) -> str:
-    """Give the outcome of cells behind the one with which contact was lost: `unknown` if they are on their way."""
+    """Return the outcome of cells behind the one with which contact was lost: `unknown` if they are on their way."""
     return unknown if FORCED_DEPTH in os.environ else "not-run"
 
 
 def forced_options() -> list[str]:
-    """Give the options with which the suite wants every ``nbrun run`` to be called."""
+    """Return the options with which the suite wants every ``nbrun run`` to be called."""
     depth = os.environ.get(FORCED_DEPTH)
     return ["--pipeline", depth] if depth else []
 
 
 def new_mark() -> str:
-    """Give a value for :data:`MARK` that no other run has."""
+    """Return a value for :data:`MARK` that no other run has."""
     return secrets.token_hex(8)
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
-    """Give the live processes with that mark; one that has ended and is only not yet reaped does not count."""
+    """Return the live processes with that mark; one that has ended and is only not yet reaped does not count."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -57,7 +57,7 @@ def processes_of(mark: str) -> list[psutil.Process]:
 
 
 def named(processes: list[psutil.Process]) -> list[str]:
-    """Give the command lines of processes, for a failing test to show."""
+    """Return the command lines of processes, for a failing test to show."""
     lines = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -92,11 +92,11 @@ class LiveNbrun:
     json_file: Path
 
     def others(self) -> list[psutil.Process]:
-        """Give the processes that it has started, and those that they have."""
+        """Return the processes that it has started, and those that they have."""
         return [process for process in processes_of(self.mark) if process.pid != self.process.pid]
 
     def await_file(self, path: Path, within: float = 60.0, *, words: str = "") -> str:
-        """Wait until something has written a file with `words` in it, and give its text; fail when nbrun ends first."""
+        """Wait until a file holds `words`, and return its text; fail when nbrun ends first."""
         deadline = time.monotonic() + within
         while not path.exists() or words not in path.read_text():
             assert self.process.poll() is None, f"nbrun ended first: {self.said()}"
@@ -121,22 +121,22 @@ class LiveNbrun:
         os.killpg(self.process.pid, number)
 
     def end(self, within: float = 60.0) -> int:
-        """Wait until it has ended, and give its exit code."""
+        """Wait until it has ended, and return its exit code."""
         self.process.wait(within)
         return self.process.returncode
 
     def said(self) -> str:
-        """Give all that it said until it ended."""
+        """Return all that it said until it ended."""
         assert self.process.stderr is not None
         return self.process.stderr.read()
 
     def report(self) -> dict[str, Any]:
-        """Give the JSON result that it has written."""
+        """Return the JSON result that it has written."""
         report: dict[str, Any] = json.loads(self.json_file.read_text())
         return report
 
     def outcomes(self) -> list[str]:
-        """Give what came of each cell."""
+        """Return what came of each cell."""
         return [cell["outcome"] for cell in self.report()["cells"]]
 
 

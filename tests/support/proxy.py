@@ -65,11 +65,11 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Give the server's address as it is behind the proxy."""
+        """Return the server's address as it is behind the proxy."""
         return f"http://127.0.0.1:{self.port}{urlsplit(self.server.url).path}"
 
     def lines(self, method: str = "") -> list[str]:
-        """Give method and path of what came so far, of one method or of all."""
+        """Return method and path of what came so far, of one method or of all."""
         return [heard.line for heard in self.heard if method in ("", heard.method)]
 
     def answer(

@@ -221,7 +221,7 @@ SCENARIOS = {
 
 
 async def record(scenario: Scenario, client: Client) -> list[dict[str, Any]]:
-    """Run a scenario once; gives the transcript's lines."""
+    """Run a scenario once; returns the transcript's lines."""
     cells = [{"source": cell} if isinstance(cell, str) else dict(cell) for cell in scenario.cells]
     plan = Plan(
         [CellPlan(index, f"cell-{index}", action=Action.RUN, **cell) for index, cell in enumerate(cells)],
@@ -293,7 +293,7 @@ _SCRUBS = (
 
 
 def scrubbed(line: dict[str, Any]) -> str:
-    """Give a line of a transcript without what it tells of the machine."""
+    """Return a line of a transcript without what it tells of the machine."""
     text = json.dumps(line, ensure_ascii=False)
     for pattern, better in _SCRUBS:
         text = pattern.sub(better, text)
@@ -301,7 +301,7 @@ def scrubbed(line: dict[str, Any]) -> str:
 
 
 def by_server(names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Give the scenarios that share a server."""
+    """Return the scenarios that share a server."""
     for args in dict.fromkeys(SCENARIOS[name].server for name in names):
         yield args, [name for name in names if SCENARIOS[name].server == args]
 

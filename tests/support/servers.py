@@ -37,15 +37,15 @@ class RunningServer:
 
     @property
     def port(self) -> int:
-        """Give the TCP port it listens on."""
+        """Return the TCP port it listens on."""
         return int(urlsplit(self.url).port or 0)
 
     def get(self, path: str) -> Any:
-        """GET an API path with the token and give the JSON; for checks made beside nbrun's own client."""
+        """GET an API path with the token and return the JSON; for checks made beside nbrun's own client."""
         return self.call("GET", path)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Send one API request with the token; give the JSON, or None for an empty answer."""
+        """Send one API request with the token; returns the JSON, or None for an empty answer."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"token {self.token}", "Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
@@ -54,7 +54,7 @@ class RunningServer:
         return json.loads(text) if text else None
 
     def sessions(self) -> list[dict[str, Any]]:
-        """Give the server's live sessions."""
+        """Return the server's live sessions."""
         sessions: list[dict[str, Any]] = self.get("api/sessions")
         return sessions
 
@@ -65,7 +65,7 @@ class RunningServer:
 
 
 def free_port() -> int:
-    """Give a loopback port that is free now."""
+    """Return a loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

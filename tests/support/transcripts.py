@@ -28,7 +28,7 @@ Line = dict[str, Any]
 
 
 def message_as_json(message: Message) -> Line:
-    """Give a message as it stands in a transcript; comm buffers are left out."""
+    """Return a message as it stands in a transcript; comm buffers are left out."""
     return {
         "channel": message.channel,
         "header": dict(message.header),
@@ -39,7 +39,7 @@ def message_as_json(message: Message) -> Line:
 
 
 def message_from_json(line: Mapping[str, Any]) -> Message:
-    """Give the message that stands in a transcript."""
+    """Return the message that stands in a transcript."""
     return Message(line["channel"], line["header"], line["parent_header"], line["content"], line["metadata"])
 
 
@@ -51,23 +51,23 @@ class Played:
     wanted: list[tuple[float, Effect]] = field(default_factory=list)
 
     def requests(self, kind: str) -> list[Message]:
-        """Give the messages of a type that were sent, in order."""
+        """Return the messages of a type that were sent, in order."""
         return [e.message for _, e in self.wanted if isinstance(e, Send) and e.message.type == kind]
 
     def sent(self) -> list[str]:
-        """Give the types of the messages that were sent, in order."""
+        """Return the types of the messages that were sent, in order."""
         return [effect.message.type for _, effect in self.wanted if isinstance(effect, Send)]
 
     def interrupts(self) -> list[float]:
-        """Give the seconds at which the kernel was to be interrupted."""
+        """Return the seconds at which the kernel was to be interrupted."""
         return [at for at, effect in self.wanted if isinstance(effect, InterruptKernel)]
 
     def probes(self) -> list[float]:
-        """Give the seconds at which the server was to be asked for the kernel."""
+        """Return the seconds at which the server was to be asked for the kernel."""
         return [at for at, effect in self.wanted if isinstance(effect, ProbeKernel)]
 
     def outputs(self, index: int) -> list[dict[str, Any]]:
-        """Give the outputs of a cell."""
+        """Return the outputs of a cell."""
         return self.execution.cells[index].area.render()
 
 
@@ -85,7 +85,7 @@ class Transcript:
         return cls(setting, lines)
 
     def plan(self) -> Plan:
-        """Give the plan that was run."""
+        """Return the plan that was run."""
         cells = [
             CellPlan(index, f"cell-{index}", action=Action.RUN, **cell)
             for index, cell in enumerate(self.setting["cells"])
@@ -93,7 +93,7 @@ class Transcript:
         return Plan(cells, self.setting["run_timeout"])
 
     def received(self) -> list[Message]:
-        """Give what the kernel and the server sent."""
+        """Return what the kernel and the server sent."""
         return [message_from_json(line["received"]) for line in self.lines if "received" in line]
 
     def play(self, **options: Any) -> Played:
@@ -152,7 +152,7 @@ class _Player:
         return self.machine.reconnected(at)
 
     def _translated(self, message: Message, at: float) -> tuple[Message, float]:
-        """Give an answer under today's id of its request, and when: a kernel answers nothing before it was asked."""
+        """Return an answer under today's id of its request, and when: a kernel answers nothing before it was asked."""
         kind, number = self._ids.get(message.parent_id, ("", 0))
         if not kind:
             return message, at

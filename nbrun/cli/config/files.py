@@ -71,16 +71,16 @@ class Project:
 
     @property
     def matrix(self) -> Mapping[str, Sequence[Any]]:
-        """Give the matrix of the job, if one was named."""
+        """Return the matrix of the job, if one was named."""
         return self.job.matrix if self.job else {}
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Give the parameters of all notebooks, the job's before the project's."""
+        """Return the parameters of all notebooks, the job's before the project's."""
         return {**self.settings.parameters, **(self.job.parameters if self.job else {})}
 
     def notebooks(self, *, on_server: bool) -> list[str]:
-        """Give what the job runs; paths of this machine from the current folder."""
+        """Return what the job runs; paths of this machine from the current folder."""
         named = self.job.notebooks if self.job else ()
         return [name if on_server else from_here(self.folder, name) for name in named]
 
@@ -103,18 +103,18 @@ def settings_options(function: Function) -> Function:
 
 
 def current_project() -> Project:
-    """Give the settings that the running command was called with."""
+    """Return the settings that the running command was called with."""
     project = click.get_current_context().meta.get(_META)
     return project if isinstance(project, Project) else Project()
 
 
 def _name(parameter: click.Parameter) -> str:
-    """Give an option's name in a file of settings: the first of its long ones, without the dashes."""
+    """Return an option's name in a file of settings: the first of its long ones, without the dashes."""
     return next((name for name in parameter.opts if name.startswith("--")), "").removeprefix("--")
 
 
 def options_of(command: click.Command) -> list[Option]:
-    """Give a command's options as settings."""
+    """Return a command's options as settings."""
     found = []
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.nargs == 1:
@@ -145,7 +145,7 @@ def _kind(option: click.Option) -> tuple[Kind, Sequence[str]]:
 
 
 def overrides_for(context: click.Context, project: Project, typed: Mapping[str, Any]) -> list[Any]:
-    """Give the settings of single notebooks, less what was typed: options, and the parameters in `typed`."""
+    """Return the settings of single notebooks, less what was typed: options, and the parameters in `typed`."""
     base = _below(project.folder)
     excluded = [
         *project.settings.options.get("exclude", ()),
@@ -198,7 +198,7 @@ def _together(project: Project) -> dict[str, Any]:
 
 
 def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Give options of the file as click's defaults; exclusions go by the file's folder, and are made overrides."""
+    """Return options of the file as click's defaults; exclusions go by the file's folder, and are made overrides."""
     found: dict[str, Any] = {}
     for parameter in command.params:
         name = _name(parameter)
@@ -216,12 +216,12 @@ def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) 
 
 
 def _is_on_server(name: str, options: Mapping[str, Any]) -> bool:
-    """Tell whether the path that an option names is a server's."""
+    """Return whether the path that an option names is a server's."""
     return bool(options.get("server")) and (name == "cwd" or (name == "output" and not options.get("upload")))
 
 
 def from_here(folder: Path, path: str) -> str:
-    """Give a path that is relative to `folder` as it is seen from the current folder."""
+    """Return a path that is relative to `folder` as it is seen from the current folder."""
     if path == "-" or os.path.isabs(path) or folder == Path.cwd():  # noqa: PTH117  (a pattern, perhaps, and no path)
         return path
     seen = os.path.relpath(folder / path)
@@ -234,7 +234,7 @@ def _named_from_here(folder: Path, text: str) -> str:
 
 
 def _below(folder: Path) -> str:
-    """Give the way from `folder` to the current folder; empty where that is not below it."""
+    """Return the way from `folder` to the current folder; empty where that is not below it."""
     here = Path.cwd()
     return (
         posixpath.normpath(here.relative_to(folder).as_posix())

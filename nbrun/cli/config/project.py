@@ -25,7 +25,7 @@ class ProjectOptions:
     overrides: Sequence[Override]
 
     def of(self, notebook: Path) -> dict[str, Any] | None:
-        """Give the options of one notebook's run, as keys of :class:`nbrun.RunOptions`; None where it is left out."""
+        """Return the options of one notebook's run, as keys of :class:`nbrun.RunOptions`; None where it is left out."""
         if not notebook.is_relative_to(self.folder):
             return dict(self.options)
         name = notebook.relative_to(self.folder).as_posix()

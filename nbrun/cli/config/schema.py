@@ -185,7 +185,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def schema(options: Sequence[Option]) -> dict[str, Any]:
-    """Give the JSON schema of the table, for editors."""
+    """Return the JSON schema of the table, for editors."""
     every = {option.name: _schema_of(option) for option in options}
     each = {option.name: _schema_of(option) for option in options if option.each}
     in_job = {name: one for name, one in every.items() if name != "matrix"}
@@ -226,7 +226,7 @@ def _schema_of(option: Option) -> dict[str, Any]:
 
 
 def line_of(text: str, where: Path, root: Sequence[str] = ()) -> int | None:
-    """Give the line, from 1, of what stands at `where` in a TOML text below the table `root`; None if it hides.
+    """Return the line, from 1, of what stands at `where` in a TOML text below the table `root`; None if it hides.
 
     The innermost key or table header that can be found counts. It looks at headers and at the beginnings of lines,
     which is where people write keys; of inline tables it gives the line on which they begin.

@@ -23,7 +23,7 @@ class Jobs(click.ParamType[str]):
     name = "jobs"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Give the text."""
+        """Return the text."""
         text = str(value)
         if text != AUTO and parse_count(text) is None:
             self.fail(f"{text!r} is neither a number from 1 nor {AUTO}", param, ctx)
@@ -36,7 +36,7 @@ class Causes(click.ParamType[list[str]]):
     name = "causes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Give the causes as a list."""
+        """Return the causes as a list."""
         causes = [cause.strip() for cause in value.split(",")] if isinstance(value, str) else list(value)
         for cause in causes:
             if cause not in list(Cause):
@@ -107,7 +107,7 @@ def batch_options(function: Function) -> Function:
 
 
 def read_batch_options(given: Mapping[str, Any], matrix: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Give what the options say, as keys of :class:`nbrun.BatchOptions`; `matrix` is the settings'."""
+    """Return what the options say, as keys of :class:`nbrun.BatchOptions`; `matrix` is the settings'."""
     if given["no_cache_read"] and not given["cache"]:
         raise UsageError("--no-cache-read needs --cache")
     if given["shard"]:
@@ -130,7 +130,7 @@ def read_batch_options(given: Mapping[str, Any], matrix: Mapping[str, Sequence[A
 
 
 def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
-    """Tell whether the call names one notebook, to be run once."""
+    """Return whether the call names one notebook, to be run once."""
     from nbrun.core.formats.globs import is_glob
 
     if len(notebooks) != 1 or given["matrix"]:
@@ -144,7 +144,7 @@ def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
 
 
 def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
-    """Tell whether the one run needs nothing that only a batch has."""
+    """Return whether the one run needs nothing that only a batch has."""
     from nbrun.core.batch.output_paths import is_template
 
     special = ("cache", "shard", "changed_since", "retries", "exclude", "no_cache_read", "prepare_only")

@@ -45,7 +45,7 @@ def output_options(function: Function) -> Function:
 
 
 def output_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the options said, as a run is told."""
+    """Return what the options said, as a run is told."""
     return {
         "raw_streams": given["raw_streams"],
         "max_output": given["max_output"],

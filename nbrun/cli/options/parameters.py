@@ -89,7 +89,7 @@ def _names_and_values(
 
 
 def read_parameters(given: dict[str, Any], notebook: str | None, output: str | None) -> dict[str, Any]:
-    """Take the options out of `given` and give those of a run: ``parameters``, ``allow_new`` and ``secrets``.
+    """Take the options out of `given` and return those of a run: ``parameters``, ``allow_new`` and ``secrets``.
 
     What stands in this list later wins, as in papermill: paths, base64, files, YAML, ``-p``, ``-r``. Of many notebooks,
     `notebook` is None. Raises :class:`UsageError`. On GitHub the secrets are announced, so that its log masks them as

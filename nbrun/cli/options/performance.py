@@ -23,7 +23,7 @@ class Depth(click.ParamType[int | str]):
     name = "depth"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
-        """Give the number, or ``auto``."""
+        """Return the number, or ``auto``."""
         if value == "auto":
             return "auto"
         return parse_count(str(value)) or self.fail(

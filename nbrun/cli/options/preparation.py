@@ -32,12 +32,12 @@ def preparing_options(function: Function) -> Function:
 
 
 def prepared_as(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the options say, as a run takes it."""
+    """Return what the options say, as a run takes it."""
     return {name: given[name] for name in ("cwd", "prepare_only", "report_mode")}
 
 
 def working_folders(given: Mapping[str, Any]) -> list[Path]:
-    """Give the folder of this machine that the kernel is to work in, if one was named; raises :class:`UsageError`."""
+    """Return the folder of this machine that the kernel is to work in, if one was named; raises :class:`UsageError`."""
     from nbrun.storage.paths import local_folder
 
     return [local_folder(given["cwd"])] if given["cwd"] else []

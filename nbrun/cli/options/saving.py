@@ -14,7 +14,7 @@ class Pause(Duration):
     """Seconds between two saves; ``0`` is papermill's word for never."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Give seconds; infinity for ``never``."""
+        """Return seconds; infinity for ``never``."""
         return super().convert("never" if str(value) == "0" else value, param, ctx)
 
 
@@ -47,5 +47,5 @@ def saving_options(function: Function) -> Function:
 
 
 def saving_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the options say, as a run takes it."""
+    """Return what the options say, as a run takes it."""
     return {name: given[name] for name in ("save_every", "checkpoint", "restore_on_failure")}

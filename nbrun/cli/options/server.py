@@ -24,7 +24,7 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Give seconds; infinity for ``none``."""
+        """Return seconds; infinity for ``none``."""
         if isinstance(value, float):
             return value
         try:
@@ -106,7 +106,7 @@ def server_options(function: Function) -> Function:
 
 
 def find_token(token_file: Path | None) -> str | None:
-    """Give the token from the file or the environment; never from the command line, which everybody can read."""
+    """Return the token from the file or the environment; never from the command line, which everybody can read."""
     if token_file is not None:
         try:
             return token_file.read_text(encoding="utf-8").strip()
@@ -116,5 +116,5 @@ def find_token(token_file: Path | None) -> str | None:
 
 
 def find_password() -> str | None:
-    """Give the password from the environment."""
+    """Return the password from the environment."""
     return os.environ.get(PASSWORD_VARIABLE) or None

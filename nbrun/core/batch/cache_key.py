@@ -38,14 +38,14 @@ class Ingredients:
 
 
 def declared_inputs(document: Document) -> list[str]:
-    """Give the patterns of the files that a notebook says it reads, relative to its folder."""
+    """Return the patterns of the files that a notebook says it reads, relative to its folder."""
     declared = as_object(document.metadata.get("nbrun")).get("depends")
     declared = [declared] if isinstance(declared, str) else declared
     return [pattern for pattern in declared if isinstance(pattern, str)] if isinstance(declared, list) else []
 
 
 def run_hash(document: Document, job: Job, ingredients: Ingredients) -> str:
-    """Give the name under which a run's results are kept: 64 hexadecimal digits."""
+    """Return the name under which a run's results are kept: 64 hexadecimal digits."""
     known = {
         "format": FORMAT,
         "version": ingredients.version.split(".")[0],
@@ -62,7 +62,7 @@ def run_hash(document: Document, job: Job, ingredients: Ingredients) -> str:
 
 
 def kept_outputs(document: Document) -> dict[str, Any]:
-    """Give what is kept of an executed notebook."""
+    """Return what is kept of an executed notebook."""
     kept: list[dict[str, Any]] = []
     for _, cell in document.code_cells():
         entry: dict[str, Any] = {name: cell[name] for name in ("outputs", "execution_count")}
@@ -79,12 +79,12 @@ def kept_outputs(document: Document) -> dict[str, Any]:
 
 
 def kept_results(result: NotebookResult) -> dict[str, Any]:
-    """Give what is kept of what came of it."""
+    """Return what is kept of what came of it."""
     return {"kernel": result.kernel, "cells": [cell.as_dict() for cell in result.cells]}
 
 
 def is_worth_keeping(result: NotebookResult) -> bool:
-    """Tell whether the results may stand for later runs: all passed, nothing was lost."""
+    """Return whether the results may stand for later runs: all passed, nothing was lost."""
     return result.outcome is Outcome.PASSED and not any(cell.incomplete for cell in result.cells)
 
 

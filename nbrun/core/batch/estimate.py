@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def time_left(finished: Sequence[float], running: Sequence[float], waiting: int) -> float | None:
-    """Give the seconds until a batch ends, or None before its first run has finished.
+    """Return the seconds until a batch ends, or None before its first run has finished.
 
     `finished` are the seconds that runs took, `running` the seconds since those now running began. Every run is taken
     for an average one, and as many run at once as do now.

@@ -46,7 +46,7 @@ def read_axes(given: Iterable[str]) -> dict[str, Sequence[Any]]:
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Give each combination, the last name's values changing fastest; one that is empty where there are no axes.
+    """Return each combination, the last name's values changing fastest; one that is empty where there are no axes.
 
     Raises :class:`UsageError` for a name without values, and for more than `LONGEST`.
     """
@@ -61,6 +61,6 @@ def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def run_name(notebook: str, combination: Mapping[str, Any]) -> str:
-    """Give the name of a run: ``report.ipynb [region=EU, year=2025]``."""
+    """Return the name of a run: ``report.ipynb [region=EU, year=2025]``."""
     told = ", ".join(f"{name}={value}" for name, value in combination.items())
     return f"{notebook} [{told}]" if told else notebook

@@ -37,7 +37,7 @@ class Fields:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def value(self, name: str) -> Any:
-        """Give the value of a field that was checked to exist; KeyError for a parameter that the run has not."""
+        """Return the value of a field that was checked to exist; KeyError for a parameter that the run has not."""
         if name.startswith(_PARAMETER):
             return self.parameters[name.removeprefix(_PARAMETER)]
         folder, _, file = self.path.rpartition("/")
@@ -99,12 +99,12 @@ class Template:
 
     @property
     def top(self) -> str:
-        """Give the folder below which everything lands whatever is filled in; empty where that is not known."""
+        """Return the folder below which everything lands whatever is filled in; empty where that is not known."""
         before = self._parts[0][0] if self._parts else ""
         return before.rpartition("/")[0]
 
     def fill(self, fields: Fields) -> str:
-        """Give the path for one run; raises :class:`UsageError` where a value is missing or cannot be formatted."""
+        """Return the path for one run; raises :class:`UsageError` where a value is missing or cannot be formatted."""
         filled = []
         for before, name, spec, _ in self._parts:
             filled.append(before)
@@ -149,12 +149,12 @@ def template_of_all(option: str, path: str, stamp: Stamp) -> str:
 
 
 def is_template(text: str) -> bool:
-    """Tell whether a path has fields in it."""
+    """Return whether a path has fields in it."""
     return "{" in text or "}" in text
 
 
 def template_for(output: str) -> Template:
-    """Give the template that `output` means in a batch: itself, or a folder in which the tree is mirrored."""
+    """Return the template that `output` means in a batch: itself, or a folder in which the tree is mirrored."""
     if is_template(output):
         return Template(output)
     if output.endswith(".ipynb"):

@@ -68,11 +68,11 @@ class Durations:
         return cls(found)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the object that stands in a file."""
+        """Return the object that stands in a file."""
         return {"durations": {key: round(seconds, 3) for key, seconds in sorted(self.seconds.items())}}
 
     def updated(self, results: Sequence[NotebookResult]) -> "Durations":
-        """Give the durations with those of `results` that were really run."""
+        """Return the durations with those of `results` that were really run."""
         taken = {
             run_key(result.notebook, result.parameters): result.seconds
             for result in results
@@ -82,19 +82,19 @@ class Durations:
 
 
 def run_key(notebook: str, parameters: Mapping[str, Any]) -> str:
-    """Give what tells a run from all others of a project, from one day to the next."""
+    """Return what tells a run from all others of a project, from one day to the next."""
     if not parameters:
         return notebook
     return f"{notebook} {dumps({name: str(parameters[name]) for name in sorted(parameters)}).decode()}"
 
 
 def slowest_first(keys: Sequence[str], durations: Durations) -> list[int]:
-    """Give the positions in `keys`, the longest runs first; those of which nothing is known may be long, so before."""
+    """Return the positions in `keys`: unknown durations first, because they may be long, then the longest."""
     return sorted(range(len(keys)), key=lambda place: -durations.seconds.get(keys[place], float("inf")))
 
 
 def in_shard(keys: Sequence[str], shard: Shard, durations: Durations) -> list[int]:
-    """Give the positions in `keys` that belong to a shard, in order.
+    """Return the positions in `keys` that belong to a shard, in order.
 
     Each key is in exactly one of all shards, as long as all know the same keys and durations. The longest runs are
     dealt out first, each to the shard that has least to do; what took nobody knows how long counts as the median.

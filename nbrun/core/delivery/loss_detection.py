@@ -70,7 +70,7 @@ class Incomplete:
     exact: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the object that stands in the JSON result and in the cell's metadata."""
+        """Return the object that stands in the JSON result and in the cell's metadata."""
         return {"causes": [cause.value for cause in self.causes], "lost": self.lost, "exact": self.exact}
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class Incomplete:
 
 
 def is_rate_limit_notice(message: Message, own_session: str) -> bool:
-    """Tell whether a message is the server's word that it drops output."""
+    """Return whether a message is the server's word that it drops output."""
     if message.session != own_session or message.type != "stream":
         return False
     text = message.content.get("text")

@@ -133,7 +133,7 @@ def resend(requests: Requests, numbers: Sequence[tuple[int, int | None]]) -> Mes
 
 
 def resent(answer: Message) -> list[Message]:
-    """Give the messages that an answer brings; what is none is left out."""
+    """Return the messages that an answer brings; what is none is left out."""
     texts, buffers, given = answer.content.get("messages"), list(answer.buffers), []
     for text in texts if isinstance(texts, list) else ():
         body = _body(text)

@@ -73,7 +73,7 @@ class _Question:
 
     @property
     def is_hello(self) -> bool:
-        """Tell whether it is the first one, which only shows that such questions get through."""
+        """Return whether it is the first one, which only shows that such questions get through."""
         return not self.ranges and self.look is _Look.NONE
 
 
@@ -121,30 +121,30 @@ class ResentMessages:
 
     @property
     def deadline(self) -> float | None:
-        """Give the time at which :meth:`tick` wants to be called."""
+        """Return the time at which :meth:`tick` wants to be called."""
         give_up_at = self._question.give_up_at if self._question else None
         times = (give_up_at, self._look_at, self._cut_until)
         return min((time for time in times if time is not None), default=None)
 
     @property
     def is_waiting(self) -> bool:
-        """Tell whether something may yet be brought back in a moment: the run should not end before."""
+        """Return whether something may yet be brought back in a moment: the run should not end before."""
         question = self._question
         for_something = question is not None and (not question.is_hello or bool(self._held) or bool(self._notices))
         return for_something or self._cut_until is not None
 
     @property
     def is_holding(self) -> bool:
-        """Tell whether what has come stands behind something that is asked for."""
+        """Return whether what has come stands behind something that is asked for."""
         return self._question is not None and bool(self._held)
 
     def requests(self) -> list[Message]:
-        """Take out what is to be sent to the kernel; at the beginning, before its first cell, that is the keeper."""
+        """Remove and return what is to be sent to the kernel; before its first cell, the replay buffer."""
         unsent, self._unsent = self._unsent, []
         return unsent
 
     def take(self, message: Message, now: float) -> list[Message]:
-        """Give the messages that are to be taken in the place of this one."""
+        """Return the messages that are to be taken in the place of this one."""
         number = self._numbering.of(message)
         if number is None:
             return self._take_unnumbered(message, now)
@@ -156,7 +156,7 @@ class ResentMessages:
         return self._take_output(message, number, now)
 
     def tick(self, now: float) -> list[Message]:
-        """Do what is due; give what is held no longer."""
+        """Do what is due; returns what is held no longer."""
         if self._cut_until is not None and now >= self._cut_until:
             self._cut_until = None
         if self._look_at is not None and now >= self._look_at:
@@ -183,7 +183,7 @@ class ResentMessages:
         self._ask(now)
 
     def release(self) -> list[Message]:
-        """Give what is held, and leave out what is missing before it."""
+        """Return what is held, and leave out what is missing before it."""
         released, self._notices = self._notices, []
         self._look, self._look_at = _Look.NONE, None
         for number in sorted(self._held):
@@ -241,7 +241,7 @@ class ResentMessages:
         return given
 
     def _take_late(self, message: Message, number: int) -> list[Message]:
-        """Give a message that was left out; nothing for one that is here already."""
+        """Return a message that was left out; nothing for one that is here already."""
         if number not in self._left_out:
             return []
         del self._left_out[number]
@@ -295,7 +295,7 @@ class ResentMessages:
     # What goes on --------------------------------------------------------------------------------------------------
 
     def _go_on(self, now: float) -> list[Message]:
-        """Give what is in order now, and ask for what is missing before the rest."""
+        """Return what is in order now, and ask for what is missing before the rest."""
         given = self._advance()
         if self._held and (self._keeper is not _Keeper.THERE or len(self._held) > LARGEST_HOLD):
             return [*given, *self.release()]
@@ -304,7 +304,7 @@ class ResentMessages:
         return given
 
     def _advance(self) -> list[Message]:
-        """Take out what is in order."""
+        """Remove and return what is in order."""
         given: dict[int, list[Message]] = {}
         while self._next is not None:
             if held := self._held.pop(self._next, None):
@@ -335,7 +335,7 @@ class ResentMessages:
             self._replied.discard(message.parent_id)
 
     def _is_reply_on_its_way(self, number: int) -> bool:
-        """Tell whether a number must be a reply's: the one that is missing before the idle of its request."""
+        """Return whether a number must be a reply's: the one that is missing before the idle of its request."""
         behind = self._held.get(number + 1)
         if behind is None or not _is_idle(behind[0]) or behind[0].parent_id in self._replied:
             return False
@@ -377,7 +377,7 @@ class ResentMessages:
         return self.release()
 
     def _gaps(self) -> list[Range]:
-        """Give what is missing before what is held."""
+        """Return what is missing before what is held."""
         gaps: list[Range] = []
         if self._next is None or not self._held:
             return gaps

@@ -22,7 +22,7 @@ class Numbering:
     _prefix: str = ""
 
     def of(self, message: Message) -> int | None:
-        """Give the number of a message of this kernel process; None for any other, a forked child's too."""
+        """Return the number of a message of this kernel process; None for any other, a forked child's too."""
         prefix, _, digits = message.id.rpartition("_")
         if prefix != self._prefix or not prefix:
             session = message.session
@@ -35,7 +35,7 @@ class Numbering:
 
 
 def woven(numbers: Collection[int], came: Sequence[int]) -> list[int]:
-    """Give `numbers` with those of outputs that `came` by themselves in the order in which they came.
+    """Return `numbers` with those of outputs that `came` by themselves in the order in which they came.
 
     Each of the others, of a reply or of what was sent again, goes before the first output that is behind it.
     """

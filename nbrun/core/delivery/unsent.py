@@ -72,7 +72,7 @@ def install(requests: Requests) -> Message:
 
 
 def question(stretches: Iterable[tuple[int, int]]) -> str:
-    """Give the expression of Python to evaluate in the kernel, about the numbers from each first to each last one."""
+    """Return the expression of Python to evaluate in the kernel, about the numbers from each first to each last one."""
     return _QUESTION.format(stretches=[*stretches]).strip()
 
 

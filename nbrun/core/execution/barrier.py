@@ -20,15 +20,15 @@ class Fence:
 
     @property
     def is_asked(self) -> bool:
-        """Tell whether the question is on its way."""
+        """Return whether the question is on its way."""
         return bool(self._ids)
 
     def ask(self, requests: Requests) -> Message:
-        """Give the question to send."""
+        """Return the question to send."""
         question = requests.kernel_info()
         self._ids.add(question.id)
         return question
 
     def is_answered_by(self, message: Message) -> bool:
-        """Tell whether a message, a reply or a status, is about this question."""
+        """Return whether a message, a reply or a status, is about this question."""
         return message.parent_id in self._ids

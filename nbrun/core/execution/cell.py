@@ -141,12 +141,12 @@ class CellExecution:
 
     @property
     def aborted(self) -> bool:
-        """Tell whether the kernel broke the cell off, or never began it, because an earlier request had failed."""
+        """Return whether the kernel broke the cell off, or never began it, because an earlier request had failed."""
         return self.reply is not None and self.reply.content.get("status") in ABORTED
 
     @property
     def never_ran(self) -> bool:
-        """Tell whether the kernel never began the cell: it said so, echoed no code and put nothing out.
+        """Return whether the kernel never began the cell: it said so, echoed no code and put nothing out.
 
         What came for a cell that was sent ahead is of a thread of the cell before.
         """
@@ -154,12 +154,12 @@ class CellExecution:
 
     @property
     def asks_exit(self) -> bool:
-        """Tell whether the cell called ``exit()``: the kernel says ok and ends a moment later."""
+        """Return whether the cell called ``exit()``: the kernel says ok and ends a moment later."""
         return any(not payload.get("keepkernel") for payload in self._payloads("ask_exit"))
 
     @property
     def asks_new_input(self) -> bool:
-        """Tell whether the cell wants to write into the notebook, as ``%load`` does."""
+        """Return whether the cell wants to write into the notebook, as ``%load`` does."""
         return bool(self._payloads("set_next_input"))
 
     def _payloads(self, source: str) -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ class CellExecution:
 
     @property
     def exited_well(self) -> bool:
-        """Tell whether the cell ended the notebook early on purpose, by ``sys.exit()`` or ``sys.exit(0)``."""
+        """Return whether the cell ended the notebook early on purpose, by ``sys.exit()`` or ``sys.exit(0)``."""
         error = self._reply_error()
         return error is not None and _is_success(error.ename, error.evalue)
 
@@ -191,7 +191,7 @@ class CellExecution:
         self.seen.clear()
 
     def stopped(self) -> tuple[CellOutcome, CellError]:
-        """Give outcome and error of a cell that nbrun interrupted."""
+        """Return outcome and error of a cell that nbrun interrupted."""
         assert self.stop is not None
         error = self._reply_error()
         return _STOPPED[self.stop], CellError(self.stop.value, self.stop_reason, error.traceback if error else ())
@@ -219,7 +219,7 @@ class CellExecution:
             self.area.append(error_output(self.error.as_dict()))
 
     def incomplete(self) -> Incomplete | None:
-        """Give what is missing of the cell's outputs; None where nothing is, as far as anybody can know.
+        """Return what is missing of the cell's outputs; None where nothing is, as far as anybody can know.
 
         Only of a cell that came to its end: of one that did not, its outcome says enough.
         """
@@ -242,7 +242,7 @@ class CellExecution:
         return max(self.stretch.missing - len(_FRAME - self.seen) - self.unsent, 0)
 
     def result(self) -> CellResult:
-        """Give what came of the cell; of one that is still running, that it was interrupted."""
+        """Return what came of the cell; of one that is still running, that it was interrupted."""
         seconds = None if self.ended_at is None else self.ended_at - self.sent_at
         outcome = self.outcome or CellOutcome.INTERRUPTED
         return CellResult(

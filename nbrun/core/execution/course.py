@@ -84,7 +84,7 @@ class Course(ABC):
 
     @abstractmethod
     def receive(self, message: Message, now: float) -> Effects:
-        """Take one message of the kernel or of the server."""
+        """Handle one message of the kernel or of the server."""
 
     @abstractmethod
     def _stop_cell(self, now: float, stop: Stop, reason: str) -> Effects:
@@ -256,7 +256,7 @@ class Course(ABC):
         return (self._aside(self._farewell.ask(self._requests, self._doubtful())),)
 
     def _doubtful(self) -> list[tuple[int, int]]:
-        """Give the first and the last number of each stretch where messages seem to be missing."""
+        """Return the first and the last number of each stretch where messages seem to be missing."""
         stretches = [cell.stretch for cell in self.cells.values() if cell.stretch]
         return [(stretch.first, stretch.last) for stretch in stretches if stretch.missing]
 

@@ -91,11 +91,11 @@ class Farewell(Fence):
 
     @property
     def asks_again(self) -> bool:
-        """Tell whether a second answer, after a moment of quiet, would bring what was written meanwhile."""
+        """Return whether a second answer, after a moment of quiet, would bring what was written meanwhile."""
         return self._asks and self._asked == 1
 
     def ask(self, requests: Requests, doubtful: Iterable[tuple[int, int]] = ()) -> Message:
-        """Give the question to send; `doubtful` are the first and last numbers where messages seem to be missing."""
+        """Return the question to send; `doubtful` are the first and last numbers where messages seem to be missing."""
         self._asked += 1
         self._idle = False
         if not self._asks:
@@ -122,6 +122,6 @@ class Farewell(Fence):
 
 
 def _answer(message: Message, key: str) -> str:
-    """Give what Python shows of an expression's value; "" where it has none."""
+    """Return what Python shows of an expression's value; "" where it has none."""
     answer = as_object(as_object(message.content.get("user_expressions")).get(key))
     return text(as_object(answer.get("data")).get("text/plain"))

@@ -86,7 +86,7 @@ class Timers:
 
     @property
     def next(self) -> float | None:
-        """Give the earliest point in time, None where no clock runs."""
+        """Return the earliest point in time, None where no clock runs."""
         return min(self._at.values()) if self._at else None
 
     def set(self, timer: Timer, now: float, seconds: float | None) -> None:
@@ -102,7 +102,7 @@ class Timers:
             self._at.pop(timer, None)
 
     def strike(self, now: float) -> Timer | None:
-        """Take out and give a clock that has struck by `now`, the most pressing first."""
+        """Remove and return and return a clock that has struck by `now`, the most pressing first."""
         struck = [timer for timer, at in self._at.items() if at <= now]
         if not struck:
             return None

@@ -56,17 +56,17 @@ class Execution(Course):
 
     @property
     def deadline(self) -> float | None:
-        """Give the time at which :meth:`tick` wants to be called."""
+        """Return the time at which :meth:`tick` wants to be called."""
         return self._timers.next
 
     @property
     def is_draining(self) -> bool:
-        """Tell whether the cells are over, and only what may still come is waited for."""
+        """Return whether the cells are over, and only what may still come is waited for."""
         return self._draining is not None
 
     @property
     def is_stopping(self) -> bool:
-        """Tell whether the cell that runs is being interrupted."""
+        """Return whether the cell that runs is being interrupted."""
         return self._current is not None and self._current.stop is not None
 
     def start(self, now: float) -> Effects:
@@ -76,7 +76,7 @@ class Execution(Course):
         return self._send_next(now)
 
     def receive(self, message: Message, now: float) -> Effects:
-        """Take one message of the kernel or of the server."""
+        """Handle one message of the kernel or of the server."""
         if self.ending:
             return ()
         if outcomes.is_of_another_kernel(message, self._kernel_session, self._requests.session):
@@ -134,11 +134,11 @@ class Execution(Course):
         self._give_up(now, CellOutcome.INTERRUPTED, "Interrupted", Ending(Outcome.INTERRUPTED, Problem(reason)))
 
     def widgets(self, shown: Iterable[Output]) -> dict[str, Any] | None:
-        """Give the state of the widgets as a notebook keeps it, where its outputs are those `shown`."""
+        """Return the state of the widgets as a notebook keeps it, where its outputs are those `shown`."""
         return self._widgets.saved(shown)
 
     def results(self) -> list[CellResult]:
-        """Give what came of every code cell of the plan, in order."""
+        """Return what came of every code cell of the plan, in order."""
         return outcomes.results_of(self._plan, self.cells, self.ending)
 
     # Messages ------------------------------------------------------------------------------------------------------

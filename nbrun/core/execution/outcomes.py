@@ -66,7 +66,7 @@ def limit_reached(stop: Stop, run_timeout: float | None, cell: CellPlan | None) 
 
 
 def ending_after(cell: CellExecution, total: int) -> Ending | None:
-    """Give the ending that a finished cell brings, or None when the next cell may run.
+    """Return the ending that a finished cell brings, or None when the next cell may run.
 
     An error that the cell or the call allows ends nothing. A time-out under ``--allow-errors`` ends nothing either, as
     long as the kernel obeyed the interrupt; the limit of the whole run always ends it. Neither does an error that the
@@ -113,7 +113,7 @@ def ending_of_all(ending: Ending, cells: Iterable[CellExecution], total: int) ->
 
 
 def ending_with_losses(ending: Ending, results: Sequence[CellResult], *, private: bool) -> Ending:
-    """Give the ending of a run that lost output: where nothing else went wrong, that is what it has to say.
+    """Return the ending of a run that lost output: where nothing else went wrong, that is what it has to say.
 
     A server that is `private` to the run has no limits that anybody could lift.
     """
@@ -133,7 +133,7 @@ def ending_with_losses(ending: Ending, results: Sequence[CellResult], *, private
 def kept_elsewhere(
     result: NotebookResult, failure: Problem, path: str | None, *, under_way: bool = False
 ) -> NotebookResult:
-    """Give the result of a run whose notebook could not be saved, but is in the rescue file at `path`, if anywhere.
+    """Return the result of a run whose notebook could not be saved, but is in the rescue file at `path`, if anywhere.
 
     That is now what the run has to say first, unless it lost its server, of which this only follows. A save that was
     still `under_way` when it was given up may have its effect all the same.
@@ -151,7 +151,7 @@ def kept_elsewhere(
 
 
 def results_of(plan: Plan, cells: Mapping[int, CellExecution], ending: Ending | None) -> list[CellResult]:
-    """Give what came of every code cell of a plan, of which `cells` were sent; the key is the place in the notebook."""
+    """Return the result of every code cell of a plan; `cells` are those sent, by index in the notebook."""
     ended_early = ending is not None and any(cell.is_over and cell.exited_well for cell in cells.values())
     unsent = CellOutcome.SKIPPED if ended_early else CellOutcome.NOT_RUN
     return [cells[each.index].result() if each.index in cells else each for each in unrun(plan, unsent)]
@@ -172,7 +172,7 @@ def unrun(plan: Plan, outcome: CellOutcome = CellOutcome.NOT_RUN) -> list[CellRe
 
 
 def cut_off(ending: Ending) -> tuple[CellOutcome, CellError]:
-    """Give outcome and error of a cell that was still running behind the one with which the run ended."""
+    """Return outcome and error of a cell that was still running behind the one with which the run ended."""
     died = ending.outcome is Outcome.KERNEL_DIED
     text = ending.problem.message if ending.problem else "the run ended"
     if died:
@@ -181,7 +181,7 @@ def cut_off(ending: Ending) -> tuple[CellOutcome, CellError]:
 
 
 def ending_of_stopped(cell: CellExecution, total: int, hint: str) -> Ending:
-    """Give the ending of a run with whose cell the kernel was lost, too, when nbrun interrupted it."""
+    """Return the ending of a run with whose cell the kernel was lost, too, when nbrun interrupted it."""
     problem = problem_in(cell, total, cell.stop_reason, hint)
     match cell.outcome:
         case CellOutcome.INTERRUPTED:
@@ -205,7 +205,7 @@ def _first_line(text: str) -> str:
 
 
 def is_of_another_kernel(message: Message, kernel_session: str | None, own_session: str) -> bool:
-    """Tell whether a fresh kernel speaks where ours should; never where its session is not known (None).
+    """Return whether a fresh kernel speaks where ours should; never where its session is not known (None).
 
     Servers, and gateways behind servers, put in streams and death notices under sessions of their own.
     """
@@ -220,7 +220,7 @@ def ended_by_rest(message: Message) -> str:
 
 
 def kernel_lost(how: str, cell: CellExecution | None, total: int, now: float) -> Ending:
-    """Give the ending of a run whose kernel is no more; `how` completes the sentence "the kernel ..."."""
+    """Return the ending of a run whose kernel is no more; `how` completes the sentence "the kernel ..."."""
     if cell is None:
         return Ending(Outcome.KERNEL_DIED, Problem(f"the kernel {how}", DEATH_HINT))
     after = spell_duration(now - cell.sent_at)

@@ -55,20 +55,20 @@ class Window:
 
     @property
     def has_ahead(self) -> bool:
-        """Tell whether any cell was sent ahead."""
+        """Return whether any cell was sent ahead."""
         return bool(self._ahead)
 
     @property
     def next_began(self) -> bool:
-        """Tell whether the kernel has begun the cell after the one that has its turn."""
+        """Return whether the kernel has begun the cell after the one that has its turn."""
         return any(turn.began_at is not None for turn in self._ahead.values())
 
     def next_waiting(self) -> CellPlan | None:
-        """Take out the next cell that has not been sent."""
+        """Remove and return the next cell that has not been sent."""
         return self._waiting.popleft() if self._waiting else None
 
     def next_ahead(self) -> Turn | None:
-        """Take out the next cell that was sent ahead."""
+        """Remove and return the next cell that was sent ahead."""
         if not self._ahead:
             return None
         turn = self._ahead.pop(next(iter(self._ahead)))
@@ -76,7 +76,7 @@ class Window:
         return turn
 
     def ask(self, plan: CellPlan) -> Message:
-        """Give the request for a cell that is sent when it has its turn."""
+        """Return the request for a cell that is sent when it has its turn."""
         return self._request(plan, "")
 
     def fill(self) -> list[Send]:
@@ -91,7 +91,7 @@ class Window:
         return sent
 
     def call_back(self) -> list[Turn]:
-        """Let the cells that were sent ahead wait again, and give what came for them: the kernel will not run them."""
+        """Let the cells that were sent ahead wait again, and return what came for them; the kernel refuses them."""
         turns = list(self._ahead.values())
         self._waiting.extendleft(turn.plan for turn in reversed(turns))
         self._ahead.clear()
@@ -149,15 +149,15 @@ class Window:
         self._asides[request] = cell
 
     def cell_of(self, message: Message) -> CellExecution | None:
-        """Give the cell whose execution a message is about."""
+        """Return the cell whose execution a message is about."""
         return self._asked_for.get(message.parent_id)
 
     def owner_of(self, message: Message) -> CellExecution | None:
-        """Give the cell whose output a message would be."""
+        """Return the cell whose output a message would be."""
         return self._asked_for.get(message.parent_id) or self._asides.get(message.parent_id)
 
     def ends_cell(self, message: Message) -> bool:
-        """Tell whether an idle that names a question as its parent is that of the cell which runs.
+        """Return whether an idle that names a question as its parent is that of the cell which runs.
 
         Some kernels (ILua) know one parent only, that of the request that came last: a question of the server's that
         meets a cell has the idle of its own, and then the cell's.

@@ -60,7 +60,7 @@ class Recording:
         self.document.mark_run({"version": self._version, "outcome": result.outcome.value, **times, **given})
 
     def salvage(self, execution: Execution) -> list[int]:
-        """Record what can be, where a bug keeps :meth:`finish` from its end; gives the cells whose outputs are not in.
+        """Record what can be recorded after a bug in :meth:`finish`; return the cells whose outputs are not in.
 
         Such a cell keeps what was recorded of it before, and says that the rest is missing.
         """

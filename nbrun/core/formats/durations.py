@@ -9,7 +9,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(d|h|ms|m|s)")
 
 
 def parse_duration(text: str) -> float:
-    """Give the seconds that `text` names, infinity for ``none``; raises ValueError with what would be right."""
+    """Return the seconds that `text` names, infinity for ``none``; raises ValueError with what would be right."""
     bare = text.strip().lower().replace(" ", "")
     if bare in ("none", "never"):
         return math.inf
@@ -27,7 +27,7 @@ def parse_duration(text: str) -> float:
 
 
 def spell_duration(seconds: float) -> str:
-    """Give a duration as a person reads it: ``0.4 s``, ``41 s``, ``5 min 3 s``, ``1 h 30 min``."""
+    """Return a duration as a person reads it: ``0.4 s``, ``41 s``, ``5 min 3 s``, ``1 h 30 min``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

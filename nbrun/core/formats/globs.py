@@ -29,10 +29,10 @@ class Patterns:
         return cls(f"/{line.removeprefix('./').lstrip('/')}" for line in lines)
 
     def name(self, path: str) -> bool:
-        """Tell whether `path`, with ``/`` between segments, is named."""
+        """Return whether `path`, with ``/`` between segments, is named."""
         return bool(self.lines) and self._spec.match_file(path)
 
 
 def is_glob(text: str) -> bool:
-    """Tell whether a person who wrote this meant a pattern."""
+    """Return whether a person who wrote this meant a pattern."""
     return any(character in text for character in "*?[")

@@ -84,12 +84,12 @@ def dump_into(buffer: bytearray, value: Any) -> None:
 
 
 def as_object(value: Any) -> dict[str, Any]:
-    """Give a JSON object as it is, and an empty one for whatever is none."""
+    """Return a JSON object as it is, and an empty one for whatever is none."""
     return value if isinstance(value, dict) else {}
 
 
 def without_surrogates(value: Any) -> Any:
-    """Give `value` with every lone surrogate in its strings and keys replaced by U+FFFD."""
+    """Return `value` with every lone surrogate in its strings and keys replaced by U+FFFD."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):

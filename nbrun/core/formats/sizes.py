@@ -13,7 +13,7 @@ _SHAPE = re.compile(r"(\d+(?:\.\d+)?)(k|m|g|ki|mi|gi)?b?")
 
 
 def parse_size(text: str) -> int | None:
-    """Give the number that `text` names, None for ``none``; raises ValueError with what would be right."""
+    """Return the number that `text` names, None for ``none``; raises ValueError with what would be right."""
     bare = text.strip().lower().replace(" ", "").replace("_", "")
     if bare == "none":
         return None
@@ -33,7 +33,7 @@ def parse_count(text: str) -> int | None:
 
 
 def spell_size(size: int) -> str:
-    """Give a size as a person reads it: ``812 B``, ``4.2 kB``, ``50 MB``, ``1.3 GB``."""
+    """Return a size as a person reads it: ``812 B``, ``4.2 kB``, ``50 MB``, ``1.3 GB``."""
     if size < 1000:
         return f"{size} B"
     value, unit = float(size), "B"

@@ -46,7 +46,7 @@ def plain(text: str) -> str:
 
 
 def failing_line(traceback: Sequence[str], source: str, execution_count: int | None) -> int | None:
-    """Give the line of `source`, from 1, at which it failed, or None where the traceback does not tell.
+    """Return the line of `source`, from 1, at which it failed, or None where the traceback does not tell.
 
     Of the frames that lie in this very cell the innermost counts: there stands the ``raise``.
     """
@@ -69,7 +69,7 @@ def _final_cause(entries: list[str]) -> list[str]:
 
 
 def _lines_of_cell(entry: str, execution_count: int | None) -> Iterator[int]:
-    """Give the lines that the frames of the cell name; an entry may hold several frames."""
+    """Return the lines that the frames of the cell name; an entry may hold several frames."""
     lines = entry.splitlines()
     starts = [number for number, line in enumerate(lines) if _FRAME.match(line) or _CELL_FRAME.match(line)]
     for start, end in pairwise([*starts, len(lines)]):
@@ -88,7 +88,7 @@ def _lines_of_cell(entry: str, execution_count: int | None) -> Iterator[int]:
 
 
 def trimmed(traceback: Sequence[str], *, longest: int = LONGEST) -> list[str]:
-    """Give a traceback as plain lines: of each frame where it is and its failing line.
+    """Return a traceback as plain lines: of each frame where it is and its failing line.
 
     Frames inside of installed libraries are cut down to where they are, without the folder that holds all libraries. Of
     many such in a row the first and the last stay. More than `longest` lines are cut in the middle: what stands at the
@@ -108,7 +108,7 @@ def trimmed(traceback: Sequence[str], *, longest: int = LONGEST) -> list[str]:
 
 
 def _blocks(traceback: Sequence[str]) -> Iterator[list[str]]:
-    """Give the frames, and what stands between them, as lists of lines; rules drawn for a terminal are left out."""
+    """Return the frames, and what stands between them, as lists of lines; rules drawn for a terminal are left out."""
     for entry in _without_native_libraries(traceback):
         block: list[str] = []
         for line in plain(entry).splitlines():
@@ -148,7 +148,7 @@ def _without_context(block: list[str]) -> list[str]:
 
 
 def _ends_frame(line: str) -> bool:
-    """Tell whether a line stands outside of the frame above: neither source nor blank."""
+    """Return whether a line stands outside of the frame above: neither source nor blank."""
     return bool(line.strip()) and not line.startswith((" ", "-"))
 
 
@@ -175,7 +175,7 @@ def _without_middle(lines: list[str], longest: int) -> list[str]:
 
 
 def excerpt(source: str, line: int | None, *, around: int = 3) -> list[tuple[int, str, bool]]:
-    """Give lines of a cell's source as (number from 1, text, whether it is the failing one).
+    """Return lines of a cell's source as (number from 1, text, whether it is the failing one).
 
     Those within `around` lines of the failing one; without one, the first lines.
     """

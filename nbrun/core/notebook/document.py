@@ -43,16 +43,16 @@ class Document:
 
     @property
     def content(self) -> dict[str, Any]:
-        """Give the whole notebook, as a server takes it."""
+        """Return the whole notebook, as a server takes it."""
         return self._content
 
     @property
     def has_ids(self) -> bool:
-        """Tell whether cells of this minor version have ids."""
+        """Return whether cells of this minor version have ids."""
         return bool(self._content["nbformat_minor"] >= _FIRST_MINOR_WITH_IDS)
 
     def code_cells(self) -> list[tuple[int, Cell]]:
-        """Give the code cells with their positions among all cells."""
+        """Return the code cells with their positions among all cells."""
         return [(index, cell) for index, cell in enumerate(self.cells) if cell["cell_type"] == "code"]
 
     def clear(self, index: int) -> None:
@@ -110,7 +110,7 @@ class Document:
         self.metadata["nbrun"] = {**as_object(self.metadata.get("nbrun")), "run": dict(record)}
 
     def shown(self) -> list[Output]:
-        """Give the outputs of all code cells as they stand now."""
+        """Return the outputs of all code cells as they stand now."""
         return [output for _, cell in self.code_cells() for output in cell["outputs"] if isinstance(output, dict)]
 
     def size(self) -> int:
@@ -151,7 +151,7 @@ class Document:
             self.notes.append(f"cells have ids, which nbformat 4.{self._content['nbformat_minor']} does not know")
 
     def _repair_ids(self) -> None:
-        """Give every cell a valid id of its own; the first of two that share one keeps it."""
+        """Return every cell a valid id of its own; the first of two that share one keeps it."""
         taken: set[str] = set()
         used = {str(cell.get("id")) for cell in self.cells}
         repaired = 0

@@ -63,7 +63,7 @@ def _is_large(value: Any) -> bool:
 
 
 def _mapped(output: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
-    """Give an output with `function` of its values in their place, and of those of its mime bundle."""
+    """Return an output with `function` of its values in their place, and of those of its mime bundle."""
     return {
         key: {mime: function(data) for mime, data in value.items()}
         if key == "data" and isinstance(value, dict)
@@ -73,7 +73,7 @@ def _mapped(output: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[s
 
 
 def _large_of(cell: Mapping[str, Any]) -> list[str]:
-    """Give the large texts of a cell's outputs, in the order in which they are encoded."""
+    """Return the large texts of a cell's outputs, in the order in which they are encoded."""
     return [
         text
         for output in cell.get("outputs") or ()
@@ -88,7 +88,7 @@ def _marked(mark: str, value: Any) -> Any:
 
 
 def _around(cell: Mapping[str, Any], large: int) -> list[bytes]:
-    """Encode a cell without its large texts, whose number is given; gives what stands before, between and after."""
+    """Encode a cell without its large texts, whose number is given; returns what stands before, between and after."""
     mark, parts = "\0", [b""]
     while len(parts) != large + 1:
         mark += "\0"  # until nothing else in the cell is the same

@@ -28,7 +28,7 @@ def _nbformat() -> ModuleType:
 
 
 def notebook_content(data: bytes, name: str) -> dict[str, Any]:
-    """Give the content that a file holds, of an older format as nbformat 4; raises :class:`NotANotebook`."""
+    """Return the content that a file holds, of an older format as nbformat 4; raises :class:`NotANotebook`."""
     try:
         content = loads(data)
         if isinstance(content, dict) and content.get("nbformat") in (1, 2, 3):
@@ -50,7 +50,7 @@ def _upgraded(text: str) -> Any:
 
 
 def notebook_text(content: Mapping[str, Any]) -> str:
-    """Give the file's text: nbformat's own serialisation, which splits long texts into lines and sorts keys.
+    """Return the file's text: nbformat's own serialisation, which splits long texts into lines and sorts keys.
 
     ``trusted`` flags, which exist only between server and client, do not get into the file. `content` is not changed.
     """
@@ -65,7 +65,7 @@ def get_ready() -> None:
 
 
 def notebook_pieces(content: Mapping[str, Any], mark: str) -> Iterator[bytes]:
-    """Give the same text in UTF-8, by pieces: it is never there as a whole, and its images are not looked through.
+    """Return the same text in UTF-8, by pieces: it is never there as a whole, and its images are not looked through.
 
     `mark` is a text of letters and digits that is nowhere in the notebook.
     """

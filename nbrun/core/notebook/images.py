@@ -24,7 +24,7 @@ class Images:
         return len(self._images)
 
     def taken_from(self, cell: Any) -> Any:
-        """Give the cell with marks in the place of its images; it is not changed itself."""
+        """Return the cell with marks in the place of its images; it is not changed itself."""
         outputs = [
             {**output, "data": {kind: self._marked(value) for kind, value in output["data"].items()}}
             if isinstance(output.get("data"), dict)
@@ -34,7 +34,7 @@ class Images:
         return {**cell, "outputs": outputs} if outputs else cell
 
     def put_into(self, text: str) -> Iterator[bytes]:
-        """Give the text that was made of the cells by pieces, in UTF-8, with the images in it."""
+        """Return the text that was made of the cells by pieces, in UTF-8, with the images in it."""
         first, *pieces = text.split(self._mark)  # a mark stands before and after the number of each image
         yield first.encode("utf-8", "replace")
         for number, piece in zip(pieces[::2], pieces[1::2], strict=True):
@@ -42,7 +42,7 @@ class Images:
             yield piece.encode("utf-8", "replace")
 
     def _marked(self, value: Any) -> Any:
-        """Give what stands for a value of a MIME bundle; a last line break stays: it decides how it is written."""
+        """Return what stands for a value of a MIME bundle; a last line break stays: it decides how it is written."""
         if not isinstance(value, str) or len(value) < LARGE_TEXT or not value.isascii():
             return value
         end = "\n" if value[-1] == "\n" else ""

@@ -63,7 +63,7 @@ def merge(theirs: Document, ours: Mapping[str, Any], known: Container[int]) -> M
 
 
 def fingerprint(cell: Cell) -> int:
-    """Give a number for a code cell's source and results, which another run of it changes; good in this process only.
+    """Return a number for a code cell's source and results, which another run of it changes; good in this process only.
 
     Strings remember their hash, so that asking again costs next to nothing.
     """
@@ -71,7 +71,7 @@ def fingerprint(cell: Cell) -> int:
 
 
 def fingerprints(content: Mapping[str, Any]) -> frozenset[int]:
-    """Give the fingerprints of all code cells of a notebook; none for what is no notebook."""
+    """Return the fingerprints of all code cells of a notebook; none for what is no notebook."""
     try:
         return frozenset(fingerprint(cell) for cell in content["cells"] if cell["cell_type"] == "code")
     except (TypeError, KeyError):  # what is wrong with it, Document says in words
@@ -79,7 +79,7 @@ def fingerprints(content: Mapping[str, Any]) -> frozenset[int]:
 
 
 def _pairs(ours: Sequence[Cell], theirs: Sequence[Cell]) -> dict[int, int]:
-    """Give, for positions in `ours`, the positions in `theirs` of the same cells."""
+    """Return, for positions in `ours`, the positions in `theirs` of the same cells."""
     my_ids, their_ids = ({_id(cell): index for index, cell in enumerate(cells)} for cells in (ours, theirs))
     pairs = {
         index: their_ids[_id(cell)]
@@ -94,7 +94,7 @@ def _pairs(ours: Sequence[Cell], theirs: Sequence[Cell]) -> dict[int, int]:
 
 
 def _by_source(cells: Sequence[Cell], others: Container[str]) -> defaultdict[tuple[str, str], list[int]]:
-    """Give the positions of the cells that cannot be told by an id that the other notebook has, too."""
+    """Return the positions of the cells that cannot be told by an id that the other notebook has, too."""
     found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for index, cell in enumerate(cells):
         if not _id(cell) or _id(cell) not in others:
@@ -111,7 +111,7 @@ def _same(mine: Cell, other: Cell) -> bool:
 
 
 def _takes(other: Cell, mine: Cell, known: Container[int]) -> bool:
-    """Tell whether their cell may have its results replaced."""
+    """Return whether their cell may have its results replaced."""
     return not _has_results(other) or fingerprint(other) in known or fingerprint(other) == fingerprint(mine)
 
 
@@ -168,7 +168,7 @@ def _was_run(cell: Cell) -> bool:
 
 
 def _outputs(cell: Cell) -> list[Any]:
-    """Give the outputs with each text in one piece, as servers give them and files do not."""
+    """Return the outputs with each text in one piece, as servers give them and files do not."""
     return [_in_one_piece(as_object(output)) for output in cell.get("outputs") or ()]
 
 

@@ -15,7 +15,7 @@ _HINT = (
 
 
 def why_unreadable(data: bytes) -> tuple[str, str]:
-    """Give what is wrong with a file that is no readable notebook, and what to do about it."""
+    """Return what is wrong with a file that is no readable notebook, and what to do about it."""
     if not data.strip():
         return "the file is empty", _HINT
     if data.startswith(_BYTE_ORDER_MARKS):

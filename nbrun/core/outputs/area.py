@@ -90,7 +90,7 @@ class Displays:
         self._shown: weakref.WeakValueDictionary[str, Shown] = weakref.WeakValueDictionary()
 
     def show(self, content: Mapping[str, Any]) -> Shown:
-        """Give what a display message shows; a known ``display_id`` changes where it was shown before, too."""
+        """Return what a display message shows; a known ``display_id`` changes where it was shown before, too."""
         display_id = _display_id(content)
         shown = self.update(content) or Shown(mime_bundle(content.get("data")), as_object(content.get("metadata")))
         if display_id:
@@ -131,7 +131,7 @@ class OutputArea:
         """How many ``error`` messages came, whether or not they were cleared since."""
 
     def render(self) -> list[Output]:
-        """Give the outputs as they stand now, in nbformat's shape."""
+        """Return the outputs as they stand now, in nbformat's shape."""
         outputs = [entry.render() for entry in self._entries]
         if self._tail is None or (room := self._room) is None:
             return outputs
@@ -155,7 +155,7 @@ class OutputArea:
 
     @property
     def truncated(self) -> Truncated | None:
-        """Give what the outputs had to lose because of their limit; None where that is nothing."""
+        """Return what the outputs had to lose because of their limit; None where that is nothing."""
         room, tail = self._room, self._tail
         if room is None:
             return None
@@ -203,7 +203,7 @@ class OutputArea:
             self._entries.append(entry)
 
     def _makes_room(self, room: Room, entry: _Display | _Plain) -> bool:
-        """Tell whether there is room for an entry; what there is none for is counted, and an error kept elsewhere."""
+        """Return whether there is room for an entry; what there is none for is counted, and an error kept elsewhere."""
         size = size_of(entry.shown.data if isinstance(entry, _Display) else entry.output)
         if self._tail is None and room.takes(size):
             if isinstance(entry, _Display):

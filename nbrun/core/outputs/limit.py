@@ -38,7 +38,7 @@ class Truncated:
     limit: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the object that stands in the JSON result and in the cell's metadata."""
+        """Return the object that stands in the JSON result and in the cell's metadata."""
         return {"characters": self.characters, "outputs": self.outputs, "limit": self.limit}
 
     def __str__(self) -> str:
@@ -59,11 +59,11 @@ class Room:
 
     @property
     def left_for_text(self) -> int:
-        """Give how much more text may come before only its end is kept."""
+        """Return how much more text may come before only its end is kept."""
         return self.limit - self.limit // 8 - self.used
 
     def takes(self, size: int) -> bool:
-        """Tell whether an output, or the growth of one, still fits, and count it."""
+        """Return whether an output, or the growth of one, still fits, and count it."""
         if self.used + size > self.limit:
             return False
         self.used += size
@@ -89,7 +89,7 @@ class LeftOut:
         self.outputs += 1
 
     def render(self) -> Output:
-        """Give the note that stands in their place."""
+        """Return the note that stands in their place."""
         return note_of(self.characters, self.outputs, self.limit)
 
 
@@ -145,7 +145,7 @@ class Tail:
             self._dropped += size
 
     def render(self) -> Iterator[Output]:
-        """Give what is kept as outputs."""
+        """Return what is kept as outputs."""
         surplus = self._surplus
         for name, blocks in groupby(self._blocks, lambda block: block.name):
             text = StreamText(raw=self._raw)
@@ -168,18 +168,18 @@ class Tail:
 
 
 def note_of(characters: int, outputs: int, limit: int) -> Output:
-    """Give the line that stands where something was cut."""
+    """Return the line that stands where something was cut."""
     text = f"nbrun: {_spell_cut(characters, outputs)} cut here: a cell may put out {spell_size(limit)} (--max-output)\n"
     return stream_output("stderr", text)
 
 
 def size_of(content: Mapping[str, Any]) -> int:
-    """Give the characters that an output, or a mime bundle, takes up in a notebook."""
+    """Return the characters that an output, or a mime bundle, takes up in a notebook."""
     return OVERHEAD + sum(len(value) if isinstance(value, str) else len(dumps(value)) for value in content.values())
 
 
 def _shortened(error: Output, limit: int) -> Output:
-    """Give an error that is not larger than about `limit`: the end of a traceback is what tells most."""
+    """Return an error that is not larger than about `limit`: the end of a traceback is what tells most."""
     if size_of(error) <= limit:
         return error
     room, lines = limit // 2, []

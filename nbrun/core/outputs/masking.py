@@ -84,7 +84,7 @@ class Mask:
         self._bytes = [form.encode("utf-8", "surrogatepass") for form in self._forms]
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to mask."""
+        """Return whether there is anything to mask."""
         return bool(self._forms)
 
     def text(self, text: str, before: str = "") -> str:
@@ -101,7 +101,7 @@ class Mask:
         return self._pattern.sub(MASK, text) if self._is_in(text) else text
 
     def value(self, value: Any) -> Any:
-        """Give a JSON value masked, keys and numbers too; the same object where nothing is masked."""
+        """Return a JSON value masked, keys and numbers too; the same object where nothing is masked."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -119,7 +119,7 @@ class Mask:
         return value
 
     def data(self, data: bytes) -> bytes:
-        """Give binary data masked, of the same length: what reads it may count on that."""
+        """Return binary data masked, of the same length: what reads it may count on that."""
         for form in self._bytes:
             if form in data:
                 data = bytes(data).replace(form, b"*" * len(form))
@@ -225,7 +225,7 @@ class _View:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Give every text that is to be masked for a secret."""
+    """Return every text that is to be masked for a secret."""
     parts = {secret, secret.strip(), *(line.strip() for line in secret.splitlines())}
     for part in parts:
         if len(part) >= SHORTEST:
@@ -296,7 +296,7 @@ class MaskedMessages:
         """The requests that the kernel is done with; only its threads write for them now."""
 
     def take(self, message: Message) -> list[Message]:
-        """Give the messages that are to be taken in the place of this one."""
+        """Return the messages that are to be taken in the place of this one."""
         if message.channel != Channel.IOPUB:
             return [self._masked(message)]
         if message.type == "stream" and isinstance(message.content.get("text"), str):
@@ -312,11 +312,11 @@ class MaskedMessages:
         return [*released, self._masked(message)]
 
     def release(self) -> list[Message]:
-        """Give what is held back: no more of it will come."""
+        """Return what is held back: no more of it will come."""
         return [message for parent in list(self._held) for message in self._release_of(parent)]
 
     def release_late(self) -> list[Message]:
-        """Give what is held back of requests that are done: the run may be about to end."""
+        """Return what is held back of requests that are done: the run may be about to end."""
         return [message for parent in self._idle & self._held.keys() for message in self._release_of(parent)]
 
     def _release_of(self, parent: str) -> list[Message]:
@@ -351,10 +351,10 @@ def _with_text(message: Message, text: str) -> Message:
 
 
 def lines_to_mask(secret: str) -> list[str]:
-    """Give the lines of a secret, each of which GitHub wants to be told of by itself."""
+    """Return the lines of a secret, each of which GitHub wants to be told of by itself."""
     return [line for line in secret.splitlines() if line.strip()]
 
 
 def is_too_short(secret: str) -> bool:
-    """Tell whether a secret is too short to be masked."""
+    """Return whether a secret is too short to be masked."""
     return len(secret.strip()) < SHORTEST

@@ -20,7 +20,7 @@ _JSON_TYPE = re.compile(r"application/(.*\+)?json$")
 
 
 def mime_bundle(data: object) -> dict[str, Any]:
-    """Give a valid mime bundle of whatever a kernel sent as ``data``."""
+    """Return a valid mime bundle of whatever a kernel sent as ``data``."""
     return {mime: _mime_value(mime, value) for mime, value in as_object(data).items() if value is not None}
 
 
@@ -33,19 +33,19 @@ def _mime_value(mime: str, value: Any) -> Any:
 
 
 def text(value: object) -> str:
-    """Give text as it is, nothing as nothing, anything else as its JSON text."""
+    """Return text as it is, nothing as nothing, anything else as its JSON text."""
     if isinstance(value, str):
         return value
     return "" if value is None else dumps(value).decode()
 
 
 def count(value: object) -> int | None:
-    """Give an execution count, or None for what is none."""
+    """Return an execution count, or None for what is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def output_of(message: Message) -> Output | None:
-    """Give the output that a message carries by itself, as an observer is told of it, or None."""
+    """Return the output that a message carries by itself, as an observer is told of it, or None."""
     content = message.content
     match message.type:
         case "stream":
@@ -63,12 +63,12 @@ def output_of(message: Message) -> Output | None:
 
 
 def display_output(data: object) -> Output:
-    """Give a ``display_data`` output of a mime bundle."""
+    """Return a ``display_data`` output of a mime bundle."""
     return {"output_type": "display_data", "data": mime_bundle(data), "metadata": {}}
 
 
 def error_output(content: Mapping[str, Any]) -> Output:
-    """Give an ``error`` output from an ``error`` message or from an ``execute_reply`` of status error."""
+    """Return an ``error`` output from an ``error`` message or from an ``execute_reply`` of status error."""
     return {
         "output_type": "error",
         "ename": text(content.get("ename")),
@@ -78,5 +78,5 @@ def error_output(content: Mapping[str, Any]) -> Output:
 
 
 def stream_output(name: str, written: str) -> Output:
-    """Give a ``stream`` output."""
+    """Return a ``stream`` output."""
     return {"output_type": "stream", "name": name, "text": written}

@@ -30,7 +30,7 @@ class TextBuffer:
             self._put_away()
 
     def take(self) -> str:
-        """Give all that was written since it was last taken, and forget it."""
+        """Return all that was written since it was last taken, and forget it."""
         if self._mapping is None:
             text = "".join(self._pieces)
             self._pieces, self._size = [], 0
@@ -49,7 +49,7 @@ class TextBuffer:
 
 
 def _with_room(mapping: mmap.mmap | None, needed: int) -> mmap.mmap:
-    """Give a mapping with room for `needed` bytes more: the same one, or a larger one with the same content."""
+    """Return a mapping with room for `needed` bytes more: the same one, or a larger one with the same content."""
     if mapping is None:
         return mmap.mmap(-1, 4 * needed)
     if mapping.tell() + needed <= len(mapping):

@@ -50,7 +50,7 @@ class Model:
                 self.state.pop(str(path[0]), None)
 
     def saved(self) -> dict[str, Any]:
-        """Give the model as it stands in the notebook."""
+        """Return the model as it stands in the notebook."""
         state = dict(self.state)
         if self.area is not None:
             state |= {"outputs": self.area.render(), "msg_id": ""}
@@ -79,7 +79,7 @@ class Widgets:
 
     @property
     def are_used(self) -> bool:
-        """Tell whether there was any widget so far."""
+        """Return whether there was any widget so far."""
         return bool(self._models)
 
     def take(self, message: Message) -> bool:
@@ -114,7 +114,7 @@ class Widgets:
         return True
 
     def unsaid(self) -> list[tuple[str, list[Output]]]:
-        """Give what Output widgets captured since the kernel was last told, by comm id; it counts as told then."""
+        """Return what Output widgets captured since the kernel was last told, by comm id; it counts as told then."""
         said = []
         for comm_id, model in self._models.items():
             if model.dirty and model.area is not None and not model.closed:
@@ -123,7 +123,7 @@ class Widgets:
         return said
 
     def saved(self, shown: Iterable[Output]) -> dict[str, Any] | None:
-        """Give the value for ``metadata.widgets``, None where there are no widgets.
+        """Return the value for ``metadata.widgets``, None where there are no widgets.
 
         A widget that was closed is left out, unless it stands in one of the outputs `shown`, or in one that does.
         """
@@ -156,7 +156,7 @@ class Widgets:
 def merged_state(
     old: Mapping[str, Any], new: Mapping[str, Any] | None, shown: Iterable[Output]
 ) -> dict[str, Any] | None:
-    """Give a new ``metadata.widgets``, with those models of the old one that the outputs `shown` still need."""
+    """Return a new ``metadata.widgets``, with those models of the old one that the outputs `shown` still need."""
     before, now = (as_object(as_object(as_object(state).get(STATE_MIME)).get("state")) for state in (old, new))
     needed = _reached(before, [model_id for model_id in map(_model_shown, shown) if model_id not in now])
     return _state_of({**needed, **now})
@@ -167,7 +167,7 @@ def _state_of(records: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _reached(records: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
-    """Give the models that are wanted, and those that they refer to, in the order of `records`."""
+    """Return the models that are wanted, and those that they refer to, in the order of `records`."""
     found: set[str] = set()
     left = [model_id for model_id in wanted if model_id in records]
     while left:
@@ -188,7 +188,7 @@ def _model_shown(output: Output) -> str:
 
 
 def _references(value: Any) -> list[str]:
-    """Give the ids of the models that a state refers to, however deep."""
+    """Return the ids of the models that a state refers to, however deep."""
     if isinstance(value, str):
         return [value.removeprefix(_REFERENCE)] if value.startswith(_REFERENCE) else []
     if isinstance(value, dict):

@@ -84,7 +84,7 @@ def _segment(lines: Sequence[bytes], node: ast.expr) -> str:
 
 
 def _inferred(value: ast.expr, comment: str) -> tuple[DeclaredType, str]:
-    """Give the type of an assignment without an annotation, and its comment without what says the type."""
+    """Return the type of an assignment without an annotation, and its comment without what says the type."""
     if told := _TYPE_COMMENT.fullmatch(comment):
         try:
             annotation = ast.parse(told["type"], mode="eval").body
@@ -102,7 +102,7 @@ def _inferred(value: ast.expr, comment: str) -> tuple[DeclaredType, str]:
 
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
-    """Give the comments that stand behind code, by the number of their line."""
+    """Return the comments that stand behind code, by the number of their line."""
     with contextlib.suppress(tokenize.TokenError, SyntaxError):  # it is stricter than the parser about a file's end
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type == tokenize.COMMENT and token.line[: token.start[1]].strip():

@@ -33,11 +33,11 @@ class Declared:
 
     @property
     def names(self) -> set[str]:
-        """Give the names of all parameters."""
+        """Return the names of all parameters."""
         return {each.name for each in self.parameters}
 
     def named(self, name: str) -> Declaration | None:
-        """Give the declaration of that name, the last one if there are several."""
+        """Return the declaration of that name, the last one if there are several."""
         return next((each for each in reversed(self.parameters) if each.name == name), None)
 
 
@@ -53,7 +53,7 @@ def declared(document: Document, language: str) -> Declared:
 def checked(
     given: Mapping[str, Any], known: Declared, where: str, *, allow_new: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Hold what is given against what is declared; give the values to inject, and warnings.
+    """Hold what is given against what is declared; returns the values to inject, and warnings.
 
     ISO 8601 text becomes a date where a date is declared. Raises :class:`UsageError`, telling of all that is wrong.
     Where nothing is declared, nothing can be held against it: that is a warning, as it is in papermill.
@@ -90,7 +90,7 @@ def checked(
 def set_parameters(
     document: Document, given: Mapping[str, Any], writer: LiteralWriter, language: str, where: str, *, allow_new: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Check what is given and inject it; give the values that were injected, and warnings.
+    """Check what is given and inject it; returns the values that were injected, and warnings.
 
     Raises :class:`UsageError`; the notebook is as it was then.
     """
@@ -105,7 +105,7 @@ def set_parameters(
 
 
 def inject(document: Document, parameters: Mapping[str, Any], writer: LiteralWriter, known: Declared) -> int:
-    """Put a cell that sets `parameters` into the notebook, and give its index; raises :class:`UsageError`."""
+    """Put a cell that sets `parameters` into the notebook, and return its index; raises :class:`UsageError`."""
     source = writer.cell(parameters, declared=known.names)
     old = [index for index, cell in enumerate(document.cells) if INJECTED_TAG in tags_of(cell)]
     cell: Cell = {

@@ -20,15 +20,15 @@ class DeclaredType:
     takes: Accepts | None = None
 
     def __str__(self) -> str:
-        """Give its name."""
+        """Return its name."""
         return self.name
 
     def accepts(self, value: Any) -> bool:
-        """Tell whether a value is of this type."""
+        """Return whether a value is of this type."""
         return self.takes is None or self.takes(value)
 
     def adapt(self, value: Any) -> Any:
-        """Give ISO 8601 text as the date it stands for, where this type takes a date and no text."""
+        """Return ISO 8601 text as the date it stands for, where this type takes a date and no text."""
         if not isinstance(value, str) or self.accepts(value):
             return value
         for read in (date.fromisoformat, datetime.fromisoformat, time.fromisoformat):
@@ -55,7 +55,7 @@ def of_annotation(node: ast.expr) -> DeclaredType:
 
 
 def of_value(value: Any) -> DeclaredType:
-    """Give the type of a default; of None, which says nothing, the unknown one."""
+    """Return the type of a default; of None, which says nothing, the unknown one."""
     if value is None:
         return UNKNOWN
     for name, takes in _SIMPLE.items():
@@ -117,7 +117,7 @@ def _spelt(node: ast.expr) -> str:
 
 
 def _reader(node: ast.expr) -> Accepts | None:
-    """Give what an annotation takes; None where it takes everything, as far as is known here."""
+    """Return what an annotation takes; None where it takes everything, as far as is known here."""
     match node:
         case ast.Constant(None):
             return lambda value: value is None

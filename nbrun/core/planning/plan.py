@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def to_run(self) -> Sequence[CellPlan]:
-        """Give the cells that are sent to the kernel."""
+        """Return the cells that are sent to the kernel."""
         return [cell for cell in self.cells if cell.action is Action.RUN]
 
     @property
@@ -106,7 +106,7 @@ def make_plan(document: Document, job: Job) -> Plan:
 
 
 def with_preparation(plan: Plan, first: str, again: str, after: int | None) -> Plan:
-    """Give the plan with silent code, `first` before its first cell, `again` behind the one at `after`."""
+    """Return the plan with silent code, `first` before its first cell, `again` behind the one at `after`."""
     places = [cell.index for cell in plan.to_run]
     behind = [index for index in places if after is not None and index > after]
     wanted = [(first, places[:1]), (again, behind[:1])]

@@ -60,7 +60,7 @@ def prepare(document: Document, job: Job, kernel: str, language: str, find_write
 def _secret_code(
     document: Document, secrets: Mapping[str, str], writer: LiteralWriter, language: str
 ) -> tuple[str, str, int | None]:
-    """Give the code that sets the secrets first, the code that sets them again, and the cell behind which it does."""
+    """Return the code that sets the secrets first, the code that sets them again, and the cell behind which it does."""
     known = declared(document, language)
     # What the notebook declares comes behind its declaration only: there may be but one in some languages.
     new = {name: value for name, value in secrets.items() if name not in known.names}

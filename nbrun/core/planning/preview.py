@@ -38,7 +38,7 @@ class Preview:
     warnings: Sequence[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the object that ``nbrun plan --json`` writes."""
+        """Return the object that ``nbrun plan --json`` writes."""
         numbers = Plan(self.cells).numbers
         return {
             "notebook": self.notebook,
@@ -53,7 +53,7 @@ class Preview:
 
     @property
     def parameters(self) -> Sequence[Declaration]:
-        """Give what is declared, and behind it what is given without having been declared."""
+        """Return what is declared, and behind it what is given without having been declared."""
         known = {each.name for each in self.declarations}
         return [*self.declarations, *(Declaration(name, UNKNOWN) for name in self.values if name not in known)]
 
@@ -103,5 +103,5 @@ def make_preview(document: Document, job: Job, kernel: str | None, language: str
 
 
 def seconds(limit: float | None) -> float | None:
-    """Give a limit as JSON has it: None for none."""
+    """Return a limit as JSON has it: None for none."""
     return limit if limit is not None and math.isfinite(limit) else None

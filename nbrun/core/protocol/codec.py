@@ -35,7 +35,7 @@ class Subprotocol(Enum):
 
 
 def encode(message: Message, subprotocol: Subprotocol, *, date: str) -> str | bytes:
-    """Give the frame that carries `message`; `date` (ISO 8601) becomes the header's time stamp."""
+    """Return the frame that carries `message`; `date` (ISO 8601) becomes the header's time stamp."""
     header = {**message.header, "date": date}
     if subprotocol is Subprotocol.V1:
         return _encode_v1(message, header)

@@ -58,7 +58,7 @@ class Introduction:
 
     @property
     def kernel(self) -> KernelInfo | None:
-        """Give the kernel once it is known and its iopub channel is live."""
+        """Return the kernel once it is known and its iopub channel is live."""
         if self._reply is None or not self._heard_iopub or self._starts:
             return None
         content = self._reply.content
@@ -72,13 +72,13 @@ class Introduction:
         )
 
     def ask(self) -> Message:
-        """Give the question to send."""
+        """Return the question to send."""
         question = self._requests.kernel_info()
         self._asked.add(question.id)
         return question
 
     def receive(self, message: Message, now: float) -> None:
-        """Take one message."""
+        """Handle one message."""
         if message.parent_id not in self._asked:
             return
         self._sessions.add(message.session)
@@ -92,7 +92,7 @@ class Introduction:
             self.deadline = now + (ASK_SOON if self._starts else ASK_AGAIN)
 
     def tick(self, now: float) -> Sequence[Message]:
-        """Give what to send once the deadline is past."""
+        """Return what to send once the deadline is past."""
         if self.deadline is None or now < self.deadline:
             return ()
         self.deadline = now + ASK_AGAIN

@@ -50,32 +50,32 @@ class Message:
 
     @property
     def type(self) -> str:
-        """Give the ``msg_type``; empty where the sender gave none."""
+        """Return the ``msg_type``; empty where the sender gave none."""
         return _text(self.header.get("msg_type"))
 
     @property
     def id(self) -> str:
-        """Give the message's own ``msg_id``."""
+        """Return the message's own ``msg_id``."""
         return _text(self.header.get("msg_id"))
 
     @property
     def session(self) -> str:
-        """Give the session of the *sender*: the kernel's, or our own on messages that the server makes up."""
+        """Return the session of the *sender*: the kernel's, or our own on messages that the server makes up."""
         return _text(self.header.get("session"))
 
     @property
     def date(self) -> str:
-        """Give the sender's time stamp (ISO 8601, the kernel's clock); empty where there is none."""
+        """Return the sender's time stamp (ISO 8601, the kernel's clock); empty where there is none."""
         return _text(self.header.get("date"))
 
     @property
     def parent_id(self) -> str:
-        """Give the ``msg_id`` of the request that this message answers; empty where it answers none."""
+        """Return the ``msg_id`` of the request that this message answers; empty where it answers none."""
         return _text(self.parent.get("msg_id"))
 
     @property
     def parent_type(self) -> str:
-        """Give the ``msg_type`` of that request; empty where it is not told."""
+        """Return the ``msg_type`` of that request; empty where it is not told."""
         return _text(self.parent.get("msg_type"))
 
 
@@ -164,7 +164,7 @@ class Requests:
 
 
 def traceback_lines(value: object) -> list[str]:
-    """Give a traceback as nbformat wants it, a list of strings, from whatever a kernel sent."""
+    """Return a traceback as nbformat wants it, a list of strings, from whatever a kernel sent."""
     if isinstance(value, str):
         return value.split("\n")
     if isinstance(value, Sequence):

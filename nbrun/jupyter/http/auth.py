@@ -36,7 +36,7 @@ class Auth:
         return f"<Auth by {way}>"
 
     def headers(self, method: str) -> dict[str, str]:
-        """Give the headers that a request of this method carries."""
+        """Return the headers that a request of this method carries."""
         if self._endpoint.token:
             return {"Authorization": f"token {self._endpoint.token}"}
         headers = (
@@ -47,7 +47,7 @@ class Auth:
         return headers
 
     def websocket_headers(self) -> dict[str, str]:
-        """Give the headers for the handshake of a kernel's websocket: Authorization, or Cookie, or nothing."""
+        """Return the headers for the handshake of a kernel's websocket: Authorization, or Cookie, or nothing."""
         return self.headers("GET")
 
     async def prepare(self, send: Send) -> None:

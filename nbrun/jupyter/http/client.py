@@ -144,7 +144,7 @@ class Http:
         patience: Patience = QUICK,
         retry: RetryPolicy | None = None,
     ) -> Answer:
-        """Send a request and give its answer, which is a 2xx of the API.
+        """Send a request and return its answer, which is a 2xx of the API.
 
         `path` is relative to the base URL and quoted (:func:`~nbrun.jupyter.endpoint.api_path`). The body is `json`,
         or `content`, which is JSON already. Without `retry`, a GET is repeated as ``PATIENT_GET`` and nothing else is.
@@ -159,7 +159,7 @@ class Http:
         return await policy.call(lambda: self._attempt(request))
 
     async def websocket_headers(self) -> dict[str, str]:
-        """Give the headers for a kernel's websocket handshake, logging in first where that is needed."""
+        """Return the headers for a kernel's websocket handshake, logging in first where that is needed."""
         await self._auth.prepare(self._send)
         return {**self.options.headers, **self._auth.websocket_headers()}
 
@@ -267,7 +267,7 @@ class Http:
         return False
 
     async def _send(self, request: Request, *, url: str | None = None, anonymous: bool = False) -> Answer:
-        """Carry one request, as it is, and give whatever is answered."""
+        """Carry one request, as it is, and return whatever is answered."""
         if self._client is None:
             raise RuntimeError("the HTTP client is used outside its block")
         patience = request.patience

@@ -47,7 +47,7 @@ class Rule:
 
 
 def access_refused(answer: Answer) -> bool:
-    """Tell whether the answer says that nobody is logged in: 401, or the two forms of Jupyter Server's 403."""
+    """Return whether the answer says that nobody is logged in: 401, or the two forms of Jupyter Server's 403."""
     if answer.status == 401:
         return True
     return answer.status == 403 and not answer.is_html and bool(_TOKEN_REFUSED.search(answer.quotation))
@@ -88,7 +88,7 @@ def why_not_connected(reason: str, scheme: str) -> tuple[str, str]:
 
 
 def _leads_to_login(answer: Answer) -> bool:
-    """Tell whether this is a login page or the way to one; a file may be called ``login`` too."""
+    """Return whether this is a login page or the way to one; a file may be called ``login`` too."""
     moved = 300 <= answer.status < 400
     place = answer.headers.get("location", "") if moved else answer.url
     return (moved or (answer.status < 300 and answer.is_html)) and bool(_LOGIN.search(place.partition("?")[0]))
@@ -160,7 +160,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def failure_of(answer: Answer, endpoint: Endpoint) -> NbrunError | None:
-    """Give the error that `answer` amounts to, free of the endpoint's secrets; None where it is a success."""
+    """Return the error that `answer` amounts to, free of the endpoint's secrets; None where it is a success."""
     for rule in RULES:
         if rule.applies(answer):
             said = f": {answer.quotation}" if answer.quotation else ""

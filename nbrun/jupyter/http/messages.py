@@ -54,12 +54,12 @@ class Request:
 
     @property
     def target(self) -> str:
-        """Give the path with its query."""
+        """Return the path with its query."""
         return f"{self.path}?{urlencode(self.params)}" if self.params else self.path
 
     @property
     def size(self) -> int | None:
-        """Give the bytes of the body; None where they are not known."""
+        """Return the bytes of the body; None where they are not known."""
         return sum(map(len, self.body)) if isinstance(self.body, Sequence) else self.length
 
 
@@ -82,14 +82,14 @@ class Answer:
 
     @property
     def is_html(self) -> bool:
-        """Tell whether this is a web page; a body is looked at where the content type is wrong or missing."""
+        """Return whether this is a web page; a body is looked at where the content type is wrong or missing."""
         if "html" in self.headers.get("content-type", "").lower():
             return True
         return self.body[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
     @property
     def quotation(self) -> str:
-        """Give what the server says of itself, shortened: a page's title, JSON's ``message``, or plain text."""
+        """Return what the server says of itself, shortened: a page's title, JSON's ``message``, or plain text."""
         if self.is_html:
             title = _TITLE.search(self.body[:100_000])
             return _shortened(html.unescape(title[1].decode("utf-8", "replace"))) if title else ""
@@ -102,18 +102,18 @@ class Answer:
         return _shortened(str(value or ""))
 
     def json(self) -> Any:
-        """Give the body as JSON, NaN and infinities turned to null; raises :class:`NotAJupyterServer`."""
+        """Return the body as JSON, NaN and infinities turned to null; raises :class:`NotAJupyterServer`."""
         try:
             return json_text.loads(self.body)
         except BadFrame as error:
             raise NotAJupyterServer(f"{self.where}: the answer of {len(self.body)} bytes is {error}") from None
 
     def fields(self) -> "Fields":
-        """Give the body as a JSON object to be read field by field; raises :class:`NotAJupyterServer`."""
+        """Return the body as a JSON object to be read field by field; raises :class:`NotAJupyterServer`."""
         return Fields(self.json(), self.where)
 
     def rows(self) -> tuple["Fields", ...]:
-        """Give the body as a JSON array of objects; raises :class:`NotAJupyterServer`."""
+        """Return the body as a JSON array of objects; raises :class:`NotAJupyterServer`."""
         return rows_of(self.json(), self.where)
 
 
@@ -132,11 +132,11 @@ class Fields:
         return key in self._value
 
     def raw(self, key: str) -> Any:
-        """Give the value as it came; None where there is none."""
+        """Return the value as it came; None where there is none."""
         return self._value.get(key)
 
     def text(self, key: str) -> str:
-        """Give a string that has to be there."""
+        """Return a string that has to be there."""
         value = self._value.get(key)
         if not isinstance(value, str):
             raise NotAJupyterServer(f"{self.where}: expected a string as {key!r}, got {kind_of(value)}")
@@ -154,17 +154,17 @@ class Fields:
         return _shortened(self.maybe_text(key) or "")
 
     def maybe_text(self, key: str) -> str | None:
-        """Give a string; None for anything else, as for all fields that a frontend can do without."""
+        """Return a string; None for anything else, as for all fields that a frontend can do without."""
         value = self._value.get(key)
         return value if isinstance(value, str) else None
 
     def maybe_integer(self, key: str) -> int | None:
-        """Give an integer; None for anything else."""
+        """Return an integer; None for anything else."""
         value = self._value.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def maybe_time(self, key: str) -> datetime | None:
-        """Give an ISO 8601 time, in UTC where it names no zone; None for anything else."""
+        """Return an ISO 8601 time, in UTC where it names no zone; None for anything else."""
         try:
             moment = datetime.fromisoformat(self._value.get(key) or "")
         except (ValueError, TypeError):
@@ -172,17 +172,17 @@ class Fields:
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def mapping(self, key: str) -> Mapping[str, Any]:
-        """Give an object as it came; empty for anything else."""
+        """Return an object as it came; empty for anything else."""
         value = self._value.get(key)
         return value if isinstance(value, dict) else {}
 
     def child(self, key: str) -> "Fields":
-        """Give an object that has to be there."""
+        """Return an object that has to be there."""
         return Fields(self._value.get(key), f"{self.where}, {key!r}")
 
 
 def rows_of(value: Any, where: str) -> tuple[Fields, ...]:
-    """Give a JSON array of objects; raises :class:`NotAJupyterServer` for any other shape."""
+    """Return a JSON array of objects; raises :class:`NotAJupyterServer` for any other shape."""
     if not isinstance(value, list):
         raise NotAJupyterServer(f"{where}: expected a JSON array, got {kind_of(value)}")
     return tuple(Fields(row, where) for row in value)

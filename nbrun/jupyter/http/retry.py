@@ -42,17 +42,17 @@ class RetryPolicy:
     statuses: frozenset[int] = frozenset()
 
     def within(self, total: float) -> Self:
-        """Give the same policy with another bound in seconds."""
+        """Return the same policy with another bound in seconds."""
         return replace(self, total=total)
 
     def retries(self, error: BaseException) -> bool:
-        """Tell whether an attempt that ended in `error` is worth another."""
+        """Return whether an attempt that ended in `error` is worth another."""
         if isinstance(error, RequestRefused):
             return error.status in self.statuses
         return isinstance(error, ServerUnreachable) and not isinstance(error, PrivateServerEnded)
 
     def attempts(self) -> AsyncIterable[AbstractContextManager[object]]:
-        """Give the attempts, to be entered one by one; a block that ends without an error ends the loop."""
+        """Return the attempts, to be entered one by one; a block that ends without an error ends the loop."""
         return tenacity.AsyncRetrying(
             sleep=asyncio.sleep,
             stop=tenacity.stop_after_attempt(self.tries) | tenacity.stop_before_delay(self.total),

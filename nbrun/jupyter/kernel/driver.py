@@ -113,7 +113,7 @@ class Kernel:
         return await self._channel.round_trip(limit)
 
     async def install_guard(self, limit: float = 10.0) -> float | None:
-        """Leave the guard of :mod:`nbrun.core.execution.guard` in the kernel; gives the seconds that this took, there
+        """Leave the guard of :mod:`nbrun.core.execution.guard` in the kernel; returns the seconds that this took, there
         and back.
 
         None where the kernel has no use for it, where a server lets its requests not through, or where that is not
@@ -182,7 +182,7 @@ class Kernel:
     async def execute(
         self, code: str, *, silent: bool = False, stop_on_error: bool = True, limit: float | None = None
     ) -> AsyncGenerator[Message, None]:
-        """Execute `code` and give its messages as they come, until reply and idle are both in."""
+        """Execute `code` and return its messages as they come, until reply and idle are both in."""
         request = self.requests.execute(code, silent=silent, stop_on_error=stop_on_error)
         async with contextlib.aclosing(self._conversation(request, "execute_reply", limit)) as messages:
             async for message in messages:
@@ -197,14 +197,14 @@ class Kernel:
         return status == "ok"
 
     async def complete(self, code: str, cursor_pos: int | None = None, *, limit: float = 30.0) -> dict[str, Any]:
-        """Give completions at `cursor_pos` (code points, the end where None): the content of the complete_reply."""
+        """Return completions at `cursor_pos` (code points, the end where None): the content of the complete_reply."""
         position = len(code) if cursor_pos is None else cursor_pos
         return await self._ask(self.requests.complete(code, position), "complete_reply", limit)
 
     async def inspect(
         self, code: str, cursor_pos: int | None = None, *, detail_level: int = 0, limit: float = 30.0
     ) -> dict[str, Any]:
-        """Give what is known of the name at `cursor_pos`: the content of the inspect_reply."""
+        """Return what is known of the name at `cursor_pos`: the content of the inspect_reply."""
         position = len(code) if cursor_pos is None else cursor_pos
         return await self._ask(self.requests.inspect(code, position, detail_level), "inspect_reply", limit)
 
@@ -218,7 +218,7 @@ class Kernel:
     async def _conversation(
         self, request: Message, reply_type: str, limit: float | None
     ) -> AsyncGenerator[Message, None]:
-        """Send a request and give every message that answers it; ends when its reply and its idle are in."""
+        """Send a request and return every message that answers it; ends when its reply and its idle are in."""
         await self._channel.send(request)
         give_up_at = None if limit is None else _now() + limit
         replied = idle = False
@@ -249,7 +249,7 @@ class Kernel:
                     pass  # somebody else's message, or a connection that was cut and is being restored
 
     async def _next(self, deadline: float | None) -> Arrival | Probed | StopAsked | None:
-        """Give the next arrival, None when `deadline` (on the loop's clock) comes first."""
+        """Return the next arrival, None when `deadline` (on the loop's clock) comes first."""
         arrivals = self._channel.arrivals
         try:
             return cast("Arrival | Probed | StopAsked", arrivals.get_nowait())

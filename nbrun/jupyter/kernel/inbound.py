@@ -47,7 +47,7 @@ class Intake:
         remembers: bool,
         masked: MaskedMessages | None = None,
     ) -> Self:
-        """Give the way of what a kernel says that introduced itself so.
+        """Return the way of what a kernel says that introduced itself so.
 
         Of ipykernel what is lost is asked for again where `resends`; unless it `remembers` by itself which numbers it
         took and sent nothing with, it is asked to.
@@ -59,7 +59,7 @@ class Intake:
         return cls(masked=masked, first=[unsent.install(requests)])
 
     def take(self, arrival: Any, now: float) -> list[Any]:
-        """Give what is to be fed in the place of an arrival; None for an arrival says that time has passed."""
+        """Return what is to be fed in the place of an arrival; None for an arrival says that time has passed."""
         if self._resent is None:
             return self._mask(arrival)
         arrivals: list[Any]
@@ -83,17 +83,17 @@ class Intake:
         return [masked for each in arrivals for masked in self._mask(each)]
 
     def requests(self) -> list[Message]:
-        """Take out what is to be sent to the kernel."""
+        """Remove and return what is to be sent to the kernel."""
         first, self._first = self._first, []
         return first if self._resent is None else [*first, *self._resent.requests()]
 
     def deadline(self, wanted: float | None, *, delays: bool) -> float | None:
-        """Give the time at which None is to be taken, where the state machine wants to be called at `wanted`."""
+        """Return the time at which None is to be taken, where the state machine wants to be called at `wanted`."""
         own = None if self._resent is None else self._resent.deadline
         return wanted if own is None or (wanted is not None and wanted < own and not delays) else own
 
     def delays(self, now: float, *, is_draining: bool, is_stopping: bool) -> bool:
-        """Tell whether the state machine's clocks must wait: they would strike while something is on its way.
+        """Return whether the state machine's clocks must wait: they would strike while something is on its way.
 
         Not where a cell is being stopped, and at the end of a run for :data:`DRAIN_DELAY` seconds at most.
         """
@@ -105,7 +105,7 @@ class Intake:
         return self._resent.is_waiting and now < self._draining_since + DRAIN_DELAY
 
     def release(self) -> Iterable[Message]:
-        """Give whatever is held back: no more will come."""
+        """Return whatever is held back: no more will come."""
         held = [] if self._resent is None else self._resent.release()
         return [*held] if self._masked is None else [*self._mask_all(held), *self._masked.release()]
 

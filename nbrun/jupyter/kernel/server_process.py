@@ -33,7 +33,7 @@ class ServerProcess:
             await asyncio.gather(asking, return_exceptions=True)
 
     async def is_another(self) -> bool:
-        """Tell whether it is known to have been started again since."""
+        """Return whether it is known to have been started again since."""
         known, now = self._started, await self._ask()
         return None not in (known, now) and known != now
 

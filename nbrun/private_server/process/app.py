@@ -151,7 +151,7 @@ class PrivateKernel(ServerKernelManager):
 
     @property
     def _is_ipykernel(self) -> bool:
-        """Tell whether the kernelspec starts ipykernel itself on this machine, and not through a wrapper."""
+        """Return whether the kernelspec starts ipykernel itself on this machine, and not through a wrapper."""
         argv = self.kernel_spec.argv
         is_python = bool(argv) and PurePath(argv[0]).name.lower().startswith(("python", "pypy"))
         module = argv[argv.index("-m") + 1 :][:1] if "-m" in argv else []
@@ -260,7 +260,7 @@ class PrivateServer(ServerApp):
                 signal.signal(number, lambda *_: None)
 
     def listen(self, path: str) -> int:
-        """Answer on the Unix socket, or on a free loopback port when `path` is empty; give the port or 0."""
+        """Answer on the Unix socket, or on a free loopback port when `path` is empty; returns the port or 0."""
         server = HTTPServer(self.web_app, max_body_size=self.max_body_size, max_buffer_size=self.max_buffer_size)
         self._http_server = server
         if path and sys.platform != "win32":
@@ -278,7 +278,7 @@ if sys.platform != "win32":
 
 
 def dying_with(server: int) -> Callable[[], None]:
-    """Give what a new kernel's process does first: ask the kernel of Linux to kill it when the server's process ends.
+    """Return what a new kernel's process does first: ask the kernel of Linux to kill it when the server's process ends.
 
     The signal follows the *thread* that forked (prctl(2)). Kernels are started by the event loop, in the main thread,
     which lives as long as the process. It runs between fork and exec, where only little is safe: no imports, no locks.
@@ -294,7 +294,7 @@ def dying_with(server: int) -> Callable[[], None]:
 
 
 def signing_folder(private: Path) -> Path:
-    """Give the folder with the key and the signatures that notebooks are trusted by: the user's if it can be written.
+    """Return the folder with the key and the signatures that notebooks are trusted by: the user's if it can be written.
 
     Otherwise (no home, a read-only one, somebody else's files in it) `private`, and trust lasts as long as the server.
     """
@@ -310,7 +310,7 @@ def signing_folder(private: Path) -> Path:
 
 
 def configuration(settings: ServerSettings, token: str, data: Path) -> Config:
-    """Give all of the server's configuration; nothing is added to it from files or from the environment."""
+    """Return all of the server's configuration; nothing is added to it from files or from the environment."""
     return Config(
         ServerApp={
             "root_dir": settings.root,

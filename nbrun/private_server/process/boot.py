@@ -83,7 +83,7 @@ def _accept_signals() -> None:
 
 
 def _fork_zygote(settings: ServerSettings, pipes: tuple[int, ...]) -> socket.socket | Order | None:
-    """Give the server's end of the line to the zygote; in a kernel that was forked from it, the order for it.
+    """Return the server's end of the line to the zygote; in a kernel that was forked from it, the order for it.
 
     None where something (a sitecustomize, say) has started a thread in this process already.
     """

@@ -33,7 +33,7 @@ class PrivateNotary(NotebookNotary):
     """Signs notebooks; a locked or broken signature database costs the trust, never the notebook."""
 
     def check_signature(self, nb: Any) -> bool:
-        """Tell whether the notebook was signed; False when the database cannot say."""
+        """Return whether the notebook was signed; False when the database cannot say."""
         try:
             return bool(super().check_signature(nb))
         except sqlite3.Error as error:
@@ -52,11 +52,11 @@ class AskedForCheckpoints(AsyncFileCheckpoints):
     """Copies beside the user's notebooks, in the usual place, where they are asked for and never by the way."""
 
     async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Give none, which makes no folder: each save, rename and deletion asks for them."""
+        """Return none, which makes no folder: each save, rename and deletion asks for them."""
         return []
 
     async def kept(self, path: str) -> list[dict[str, Any]]:
-        """Give those that there are."""
+        """Return those that there are."""
         kept: list[dict[str, Any]] = await super().list_checkpoints(path)
         return kept
 
@@ -71,7 +71,7 @@ State = tuple[int, int, int]
 
 
 def state_of(os_path: str | int) -> State | None:
-    """Give the state of a file, or of an open one, now; None where there is none."""
+    """Return the state of a file, or of an open one, now; None where there is none."""
     try:
         found = os.stat(os_path)  # noqa: PTH116 - open files have no path
     except OSError:
@@ -101,7 +101,7 @@ class PrivateContents(AsyncLargeFileManager):
         return PrivateNotary(parent=self)
 
     async def get(self, path: str, *args: Any, **options: Any) -> Any:
-        """Give what the stock file manager gives, and remember when that was."""
+        """Return what the stock file manager gives, and remember when that was."""
         os_path = self._get_os_path(path.strip("/"))
         self._looked[os_path] = state_of(os_path)  # before it is read: what comes later is no part of the answer
         if (mode := mode_of(Path(os_path))) is not None:
@@ -121,7 +121,7 @@ class PrivateContents(AsyncLargeFileManager):
         return saved
 
     async def _notebook_model(self, path: str, content: bool = True, require_hash: bool = False) -> Any:
-        """Give what the stock manager gives; what was written here and not touched since need not be read again."""
+        """Return what the stock manager gives; what was written here and not touched since need not be read again."""
         os_path = self._get_os_path(path)
         state, found = self._written.get(os_path, (None, ""))
         if content or not require_hash or state is None or state != state_of(os_path):
@@ -132,7 +132,7 @@ class PrivateContents(AsyncLargeFileManager):
         return {"hash": found, "hash_algorithm": self.hash_algorithm}
 
     async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:
-        """Give the checkpoints to whoever asks for them."""
+        """Return the checkpoints to whoever asks for them."""
         kept: list[dict[str, Any]] = await self.checkpoints.kept(path)
         return kept
 

@@ -99,7 +99,7 @@ def _copy(source: str, target: str) -> None:
 
 
 def _give(path: str, like: str) -> None:
-    """Give a file to the owner of another one, as far as that is allowed."""
+    """Return a file to the owner of another one, as far as that is allowed."""
     if hasattr(os, "chown"):
         found = os.stat(like)  # noqa: PTH116
         with contextlib.suppress(OSError):

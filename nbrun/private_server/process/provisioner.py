@@ -37,7 +37,7 @@ class Zygote:
         self._turn = asyncio.Lock()
 
     async def fork(self, order: Order) -> int:
-        """Give the pid of a new kernel, a child of this process; raises :class:`ForkRefused`."""
+        """Return the pid of a new kernel, a child of this process; raises :class:`ForkRefused`."""
         asking = asyncio.create_task(self._ask(order))
         try:
             return await asyncio.shield(asking)
@@ -88,11 +88,11 @@ class ForkedProcess:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Give the exit status as Popen has it, negative for a signal; None while the process lives."""
+        """Return the exit status as Popen has it, negative for a signal; None while the process lives."""
         return self._reap(os.WNOHANG)
 
     def wait(self) -> int | None:
-        """Wait for the end; give the exit status."""
+        """Wait for the end; returns the exit status."""
         return self._reap(0)
 
     def send_signal(self, number: int) -> None:
@@ -126,7 +126,7 @@ class ForkingProvisioner(LocalProvisioner):
     zygote: Zygote | None = None
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        """Launch the kernel; give its connection info."""
+        """Launch the kernel; returns its connection info."""
         env: dict[str, str] = kwargs.get("env") or dict(os.environ)
         cwd = os.fspath(kwargs.get("cwd") or Path.cwd())
         if self.zygote is None or not _is_folder(cwd):
@@ -144,7 +144,7 @@ class ForkingProvisioner(LocalProvisioner):
 
 
 def may_be_forked(spec: Any) -> bool:
-    """Tell whether a kernelspec starts this interpreter's ipykernel and asks for nothing that a fork could not give."""
+    """Return whether a kernelspec starts this interpreter's ipykernel in a way that a fork can replace."""
     program, *words = spec.argv or [""]
     while words[:1] and words[0] in _HONOURED:
         del words[0]
@@ -158,7 +158,7 @@ def may_be_forked(spec: Any) -> bool:
 
 
 def _is_this_interpreter(program: str) -> bool:
-    """Tell whether `program` is the interpreter of this environment: jupyter_client reads ``python`` as that one."""
+    """Return whether `program` is the interpreter of this environment: jupyter_client reads ``python`` as that one."""
     major, minor = sys.version_info[:2]
     if program in ("python", f"python{major}", f"python{major}.{minor}"):
         return True
@@ -169,7 +169,7 @@ def _is_this_interpreter(program: str) -> bool:
 
 
 def _is_folder(path: str) -> bool:
-    """Tell whether a kernel can work there; the usual start says best why not."""
+    """Return whether a kernel can work there; the usual start says best why not."""
     return Path(path).is_dir()
 
 

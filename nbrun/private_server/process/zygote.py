@@ -72,7 +72,7 @@ class Order:
     env: dict[str, str]
 
     def line(self) -> bytes:
-        """Give the order as the one line that goes to the zygote."""
+        """Return the order as the one line that goes to the zygote."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
@@ -82,7 +82,7 @@ class Order:
 
 
 def can_fork() -> bool:
-    """Tell whether this platform forks safely and can give kernels to the server, and ``sys.path`` would be theirs.
+    """Return whether this platform forks safely and can give kernels to the server, and ``sys.path`` would be theirs.
 
     A relative folder in PYTHONPATH means another one in each working folder.
     """
@@ -162,7 +162,7 @@ def become_kernel(order: Order, path: list[str]) -> CodeType:
 
 
 def _import_all(preload: Sequence[str]) -> int:
-    """Import what kernels need and what the user named; give the number of threads that are known to survive a fork."""
+    """Import what kernels need and what the user named; return the number of threads that survive a fork."""
     sys.modules["debugpy"] = None  # type: ignore[assignment]  # the kernel's own code does the same, and says why
     with contextlib.suppress(ImportError):
         import_module("ipykernel.debugger")
@@ -201,7 +201,7 @@ def _native_threads() -> int:
 
 
 def _fork_kernel() -> int:
-    """Fork twice, so that the new process is nobody's child here; give its pid, or 0 in it."""
+    """Fork twice, so that the new process is nobody's child here; returns its pid, or 0 in it."""
     reading, writing = os.pipe()
     between = os.fork()
     if between == 0:
@@ -230,7 +230,7 @@ def _wait_for_adoption(server: int) -> None:
 
 
 def _reseed() -> None:
-    """Give the kernel chance of its own; :mod:`random` sees to that itself, others draw from the system each time."""
+    """Return the kernel chance of its own; :mod:`random` sees to that itself, others draw from the system each time."""
     if (processes := sys.modules.get("multiprocessing.process")) is not None:
         processes.current_process().authkey = os.urandom(32)
     for name in ("numpy.random", "torch"):

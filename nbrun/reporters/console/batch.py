@@ -96,7 +96,7 @@ class BatchConsole:
             self._say(f"{'1 notebook' if len(notebooks) == 1 else f'{len(notebooks)} notebooks'} to run")
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
         match event:
             case StageEntered(notebook, stage):
                 self._row(notebook).stage = stage
@@ -232,7 +232,7 @@ def _doing(row: _Row, now: float) -> str:
 
 
 def _shortened(name: str, width: int) -> str:
-    """Give a path that fits by leaving out its beginning: the end tells more."""
+    """Return a path that fits by leaving out its beginning: the end tells more."""
     return name if len(name) <= width else "…" + name[-(width - 1) :]
 
 

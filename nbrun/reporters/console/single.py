@@ -79,7 +79,7 @@ class Console:
         """Seconds between two calls of :meth:`tick`."""
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
         if self._batch is not None:
             self._batch.observe(event)
             return

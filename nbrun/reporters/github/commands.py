@@ -10,7 +10,7 @@ from nbrun.core.formats.safe_text import safe_text
 
 
 def command(name: str, message: str = "", /, **properties: object) -> str:
-    """Give a workflow command as a line; properties that are None are left out, ``end_line`` becomes ``endLine``."""
+    """Return a workflow command as a line; properties that are None are left out, ``end_line`` becomes ``endLine``."""
     given = ",".join(f"{key}={_property(str(value))}" for key, value in properties.items() if value is not None)
     return f"::{name}{' ' if given else ''}{given}::{_message(message)}"
 
@@ -24,6 +24,6 @@ def _property(text: str) -> str:
 
 
 def assignments(values: Mapping[str, str]) -> str:
-    """Give the lines for GITHUB_OUTPUT that set `values`: delimited by what no value can guess."""
+    """Return the lines for GITHUB_OUTPUT that set `values`: delimited by what no value can guess."""
     delimiter = f"nbrun-{secrets.token_hex(16)}"
     return "".join(f"{name}<<{delimiter}\n{value}\n{delimiter}\n" for name, value in values.items())

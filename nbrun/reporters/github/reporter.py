@@ -62,7 +62,7 @@ class GitHub:
         self._open = False
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
         self._record.observe(event)
         match event:
             case StageEntered(notebook) if notebook not in self._cells:
@@ -129,7 +129,7 @@ class GitHub:
         self._shown[kind] += 1
 
     def _file(self, notebook: str) -> str | None:
-        """Give the notebook's path in the repository as it is checked out, or None for what is not in it."""
+        """Return the notebook's path in the repository as it is checked out, or None for what is not in it."""
         path = _path_in(notebook)
         if path is None:
             return None
@@ -178,21 +178,21 @@ class GitHub:
 
 
 def exit_code_of(record: Record) -> int:
-    """Give the exit code of the batch, or of the one run."""
+    """Return the exit code of the batch, or of the one run."""
     if record.batch is not None:
         return int(record.batch.exit_code)
     return max((int(result.exit_code) for _, result in record.finished()), default=3)
 
 
 def outcome_of_all(record: Record) -> str:
-    """Give ``passed`` where every run did, else the outcome of the run that decided the exit code."""
+    """Return ``passed`` where every run did, else the outcome of the run that decided the exit code."""
     results = [result for _, result in record.finished()]
     code = exit_code_of(record)
     return next((result.outcome.value for result in results if int(result.exit_code) == code), "not-run")
 
 
 def _path_in(notebook: str) -> Path | None:
-    """Give the file that a run's name begins with: a batch adds to the path what tells its runs apart."""
+    """Return the file that a run's name begins with: a batch adds to the path what tells its runs apart."""
     end = len(notebook)
     while end > 0:
         path = Path(notebook[:end])

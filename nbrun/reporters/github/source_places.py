@@ -53,7 +53,7 @@ def _place(found: dict[str, list[tuple[str, int]]]) -> CellPlace:
 
 
 def _strings(text: str) -> Iterator[tuple[tuple[str | int, ...], str, int]]:
-    """Give every string that is an id or a source, with its path and line; and at the end of each cell an empty one."""
+    """Return every id and source, with its path and line, and an empty string at the end of each cell."""
     path: list[str | int] = []
     opened: list[str] = []
     key_next = False
@@ -94,7 +94,7 @@ def _value(token: str) -> str:
 def file_line(
     places: Sequence[CellPlace], *, index: int, cell_id: str | None, source: str, line: int | None
 ) -> int | None:
-    """Give the line of the file where line `line` (from 1) of a cell's source stands, or None where the cell is not.
+    """Return the line of the file where line `line` (from 1) of a cell's source stands, or None where the cell is not.
 
     Without `line` it is the cell's first. `index` is the cell's position where neither id nor source decide.
     """

@@ -26,7 +26,7 @@ _MARKUP = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>|#~&"})
 
 
 def summary(record: Record, room: int = LIMIT) -> str:
-    """Give the summary as Markdown of at most `room` bytes."""
+    """Return the summary as Markdown of at most `room` bytes."""
     runs = list(record.finished())
     parts = [_heading(runs, record.batch), *_table(runs, room * 3 // 4)]
     slowest = _slowest(runs)
@@ -116,12 +116,12 @@ def _slowest(runs: Sequence[tuple[RunRecord, NotebookResult]]) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Give foreign text so that it is shown as it is, on one line."""
+    """Return foreign text so that it is shown as it is, on one line."""
     return " ".join(plain(text).split()).translate(_MARKUP)
 
 
 def _fenced(text: str, language: str) -> str:
-    """Give text as a block of code, whatever fences stand in it, cut to what a person would read."""
+    """Return text as a block of code, whatever fences stand in it, cut to what a person would read."""
     text = plain(text)[:20_000]
     fence = "`" * max(3, *(len(run) + 1 for run in _backticks(text)), 3)
     return f"{fence}{language}\n{text}\n{fence}\n\n"

@@ -54,7 +54,7 @@ class Html:
         self._spool = tempfile.TemporaryDirectory(prefix="nbrun-html-", ignore_cleanup_errors=True)
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
         self._record.observe(event)
         match event:
             case StageEntered() if self._maker is None:
@@ -77,7 +77,7 @@ class Html:
         self._made[run.name] = maker.order(self._folder / page, source, facts, scripts=self._scripts)
 
     def _source(self, result: NotebookResult, content: Mapping[str, Any] | None) -> Path | None:
-        """Give the file of the executed notebook: its own, or one written now, for what is on a server or nowhere."""
+        """Return the file of the executed notebook: its own, or one written now, for what is on a server or nowhere."""
         if result.output and result.output != DELIVERED and (self._local or result.rescued):
             return self._here / result.output
         if content is None:
@@ -87,7 +87,7 @@ class Html:
         return path
 
     def _free_name(self, name: str) -> str:
-        """Give the page's path in the folder: like the notebook's, but with no part that leads out of it."""
+        """Return the page's path in the folder: like the notebook's, but with no part that leads out of it."""
         path = PurePath(name)
         parts = [_ODD.sub("-", part).strip("-.") for part in path.parts if part not in ("..", ".", path.anchor)]
         stem = "/".join(part for part in parts if part).removesuffix(".ipynb") or "notebook"
@@ -201,7 +201,7 @@ class _Maker:
 
 
 def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
-    """Give what the head of a page, and a row of the index, say of a run."""
+    """Return what the head of a page, and a row of the index, say of a run."""
     fault = fault_of(run, result)
     return {
         "name": plain(run.name),
@@ -231,7 +231,7 @@ def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
 
 
 def index_facts(record: Record, pages: Mapping[str, str]) -> dict[str, Any]:
-    """Give what the index page says."""
+    """Return what the index page says."""
     runs = list(record.finished())
     began = {run.name: _moment(result.started) for run, result in runs}
     first = min(began.values(), default=0.0)

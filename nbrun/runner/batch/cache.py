@@ -98,11 +98,11 @@ class Cache:
         return Kept(restored, output, document.content)
 
     def keeping(self, inner: Notebook, job: Job, place: Place, parameters: Mapping[str, Any]) -> "KeptNotebook":
-        """Give `inner` so that what is saved to it is held for this cache, too."""
+        """Return `inner` so that what is saved to it is held for this cache, too."""
         return KeptNotebook(inner, self, job, place, parameters)
 
     def hash_now(self, job: Job, place: Place, parameters: Mapping[str, Any]) -> str:
-        """Give the run's hash as things stand on the disk; empty where the notebook cannot be read there."""
+        """Return the run's hash as things stand on the disk; empty where the notebook cannot be read there."""
         try:
             document = Document(loads(read_text(absolute(place.notebook))), name=place.notebook)
             return self._hash(document, job, place, parameters)
@@ -135,7 +135,7 @@ class Cache:
                 held.unlink(missing_ok=True)
 
     def durations(self) -> Durations:
-        """Give how long runs took."""
+        """Return how long runs took."""
         return read_durations(self._folder / DURATIONS) if (self._folder / DURATIONS).exists() else Durations()
 
     def remember(self, results: Sequence[NotebookResult]) -> None:
@@ -167,7 +167,7 @@ class Cache:
         return run_hash(document, job, Ingredients(parameters, kernel_identity(spec), inputs, __version__, cwd))
 
     def _inputs(self, folder: Path, pattern: str) -> list[tuple[str, str]]:
-        """Give the files that a pattern names with their hashes, and the pattern itself, even if it names none."""
+        """Return the files that a pattern names with their hashes, and the pattern itself, even if it names none."""
         found = [(pattern, "")]
         for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True)):  # noqa: PTH207
             path = folder / name

@@ -56,7 +56,7 @@ def local_notebooks(named: Sequence[str], exclude: Sequence[str] = (), outputs: 
 
 
 def _local(name: str, written: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Give the notebooks that one word names, each with the folder that the word was about."""
+    """Return the notebooks that one word names, each with the folder that the word was about."""
     path = absolute(name)
     if is_folder(path):
         yield from ((file, path.parent) for file in _below(path, written))
@@ -150,7 +150,7 @@ def _is_followed(entry: ContentsModel, written: str | None) -> bool:
 
 
 async def is_folder_on_server(contents: Contents, name: str) -> bool:
-    """Tell whether a server has a folder of that name."""
+    """Return whether a server has a folder of that name."""
     try:
         return (await contents.get(contents_path(name), content=False)).type == "directory"
     except (NotFound, UsageError):

@@ -32,7 +32,7 @@ class Changes:
         self._changed: dict[Path, frozenset[str]] = {}
 
     def concern(self, notebook: Path) -> bool:
-        """Tell whether a notebook, by its absolute path, or what it depends on, has changed.
+        """Return whether a notebook, by its absolute path, or what it depends on, has changed.
 
         Raises :class:`UsageError` outside of a repository, for a commit that is none, and without git.
         """
@@ -82,7 +82,7 @@ def _names(listed: bytes) -> set[str]:
 
 
 def _declared(notebook: Path) -> Iterable[str]:
-    """Give the patterns that a notebook declares; none for one that cannot be read, which its run will say."""
+    """Return the patterns that a notebook declares; none for one that cannot be read, which its run will say."""
     try:
         return declared_inputs(Document(loads(read_text(notebook)), name=str(notebook)))
     except (NbrunError, BadFrame):

@@ -147,7 +147,7 @@ async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options:
 async def prepare_errands(
     errands: Sequence[Errand], access: Access, *, observe: Observer, stop: StopSwitch
 ) -> list[NotebookResult]:
-    """Prepare all errands, one after the other, and give what came of each; what goes wrong in one is its own."""
+    """Prepare all errands, one after the other, and return what came of each; what goes wrong in one is its own."""
     results: list[NotebookResult] = []
     async with host_to_prepare_on(access) as host:
         for errand in errands:
@@ -178,7 +178,7 @@ def _policy(options: BatchOptions) -> Policy:
 
 
 def processors() -> int:
-    """Give how many processors this process may use."""
+    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
@@ -201,7 +201,7 @@ def _cache(options: BatchOptions) -> Cache | None:
 async def _plan(
     named: Sequence[str], options: BatchOptions, began: datetime, cache: Cache | None, *, chosen: bool
 ) -> tuple[list[Errand], int]:
-    """Give what is to be run, in order, and how many runs were found but left out on purpose."""
+    """Return what is to be run, in order, and how many runs were found but left out on purpose."""
     output = options.get("output")
     template = _template(output, on_server=on_server(options)) if output else None
     found = await _find(named, options, template.top if template else "")
@@ -255,7 +255,7 @@ def _seen(one: Found, override: Override) -> str:
 
 
 def on_server(options: RunOptions) -> bool:
-    """Tell whether the notebooks are a server's, and not on this machine."""
+    """Return whether the notebooks are a server's, and not on this machine."""
     return bool(options.get("server")) and not options.get("upload")
 
 
@@ -270,7 +270,7 @@ async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> li
 
 
 def options_of_one(options: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any] | None:
-    """Give the options of one notebook's runs, None for one that is left out."""
+    """Return the options of one notebook's runs, None for one that is left out."""
     its: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_BATCH}
     parameters = dict(its.pop(_CARRIED, None) or {})
     skip = False
@@ -322,7 +322,7 @@ def _comparable(path: str) -> str:
 
 
 def _cut_and_order(errands: Sequence[Errand], options: BatchOptions, cache: Cache | None) -> list[int]:
-    """Give the positions of the errands that are run here, in the order in which they begin.
+    """Return the positions of the errands that are run here, in the order in which they begin.
 
     A shard goes by the named durations alone: each shard's own cache knows others, and runs would fall between them.
     """

@@ -69,7 +69,7 @@ async def run_errands(
     cache: Cache | None = None,
     replaceable: bool = True,
 ) -> list[NotebookResult]:
-    """Run all errands and give what came of each, in their order.
+    """Run all errands and return what came of each, in their order.
 
     `open_host` opens the server that they share, when the first of them needs it; a `replaceable` one is opened again
     when it ended by itself. `stop` ends the runs that are executing in good order, and no other is begun. Each errand
@@ -98,7 +98,7 @@ class _SharedHost:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether it need not be waited for."""
+        """Return whether it need not be waited for."""
         return self._host is not None and not self._host.gone()
 
     @property
@@ -107,7 +107,7 @@ class _SharedHost:
         return Stage.STARTING_SERVER if self._replaceable else Stage.CONNECTING
 
     async def get(self) -> Host:
-        """Give the server, opened; raises what opening one raises."""
+        """Return the server, opened; raises what opening one raises."""
         async with self._opening:
             if self.failure is not None:
                 raise self.failure
@@ -131,7 +131,7 @@ class _SharedHost:
         return self._host
 
     async def may_be_replaced(self, host: Host) -> bool:
-        """Tell whether `host`, which has just failed somebody, has ended and another one can be had."""
+        """Return whether `host`, which has just failed somebody, has ended and another one can be had."""
         if not self._replaceable or host.ended is None:
             return False
         with contextlib.suppress(TimeoutError):

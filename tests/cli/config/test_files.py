@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def given(*arguments: str, meta: dict[str, str] | None = None) -> tuple[dict[str, Any], list[Any]]:
-    """Give the options that the command would have, and the overrides of single notebooks."""
+    """Return the options that the command would have, and the overrides of single notebooks."""
     parent = click.Context(cli)
     parent.meta.update(meta or {})
     context = command.make_context("run", [*arguments], parent=parent)

@@ -11,7 +11,7 @@ from nbrun.cli.options.saving import saving_of, saving_options
 
 
 def given(*arguments: str) -> tuple[int, dict[str, Any]]:
-    """Give the exit code of a call with these arguments, and what a run would be told."""
+    """Return the exit code of a call with these arguments, and what a run would be told."""
     told: dict[str, Any] = {}
 
     @click.command()

@@ -82,7 +82,7 @@ def test_odd_tags_are_no_tags() -> None:
 
 
 def executed() -> tuple[Document, NotebookResult]:
-    """Give a notebook as it is after a run that injected a cell, and what came of it."""
+    """Return a notebook as it is after a run that injected a cell, and what came of it."""
     cells = [*copy.deepcopy(SOURCE["cells"]), code("a = 1", tags=[INJECTED_TAG])]
     cells = [cells[0], cells[1], cells[3], cells[2]]
     done = document(notebook(*cells))

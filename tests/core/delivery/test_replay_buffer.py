@@ -11,7 +11,7 @@ PARENT = {"msg_id": f"{OURS}_1", "msg_type": "execute_request"}
 
 
 def ask(kernel: KeptKernel, *numbers: tuple[int, int | None]) -> Message:
-    """Ask a kernel for numbers; give its answer."""
+    """Ask a kernel for numbers; returns its answer."""
     kernel.replies.clear()
     kernel.answer(replay_buffer.resend(Requests(OURS), numbers))
     return kernel.replies.pop()

@@ -92,19 +92,19 @@ class Line:
                 self.until(deadline)
 
     def waits(self) -> bool:
-        """Tell whether the end of the run would wait."""
+        """Return whether the end of the run would wait."""
         return self.client.is_waiting
 
     def texts(self) -> list[str]:
-        """Give what was printed, as it came out."""
+        """Return what was printed, as it came out."""
         return [str(each.content["text"]) for each in self.given if each.type == "stream"]
 
     def kinds(self) -> list[str]:
-        """Give what came out, each message by its type, or its state if it is a status."""
+        """Return what came out, each message by its type, or its state if it is a status."""
         return [str(each.content.get("execution_state", each.type)) for each in self.given]
 
     def ranges(self) -> list[Any]:
-        """Give the questions that were not answered yet, each as what it asks for, counted from the first output."""
+        """Return the questions that were not answered yet, each as what it asks for, counted from the first output."""
         return [request.content["numbers"] for request in self.asked]
 
 

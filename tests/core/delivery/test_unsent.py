@@ -24,7 +24,7 @@ def session() -> Session:
 
 
 def asked_of(session: Session, ask: Callable[[dict[str, Any]], Any]) -> Any:
-    """Give what is answered where ``get_ipython()`` is the shell of a kernel with this session."""
+    """Return what is answered where ``get_ipython()`` is the shell of a kernel with this session."""
     shell = SimpleNamespace(kernel=SimpleNamespace(session=session))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("IPython.get_ipython", lambda: shell)
@@ -32,7 +32,7 @@ def asked_of(session: Session, ask: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 def unsent(session: Session) -> list[int]:
-    """Give what the session remembers."""
+    """Return what the session remembers."""
     return [*vars(session)["nbrun_unsent"]]
 
 

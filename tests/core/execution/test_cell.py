@@ -336,7 +336,7 @@ def test_a_cell_that_was_not_run_shows_no_count() -> None:
 
 
 def framed(*messages: Message, stretch: Stretch | None = None, notices: int = 0) -> CellExecution:
-    """Give a cell that has ended after these messages."""
+    """Return a cell that has ended after these messages."""
     cell = sent()
     for each in messages:
         {"status": cell.on_status, "execute_input": cell.on_execute_input, "execute_reply": cell.on_reply}[each.type](

@@ -90,7 +90,7 @@ def test_an_answer_to_kernel_info_says_nothing_of_anybody() -> None:
 
 
 def one_message_short() -> Conversation:
-    """Give a run of one cell whose message number 3 has not come, at its end."""
+    """Return a run of one cell whose message number 3 has not come, at its end."""
     talk = Conversation("one", ask_for_writers=True)
     talk.numbered(1, "status", {"execution_state": "busy"})
     talk.numbered(2, "execute_input", {"execution_count": 7})

@@ -42,7 +42,7 @@ def cell(
     error: CellError | None = None,
     **plan: Any,
 ) -> CellExecution:
-    """Give a cell that has ended."""
+    """Return a cell that has ended."""
     made = CellExecution(CellPlan(index, "a", "1", Action.RUN, **plan), OutputArea(Displays()), number, sent_at=10.0)
     made.outcome, made.error, made.stop, made.stop_reason = outcome, error, stop, "too long" if stop else ""
     made.reply = message("execute_reply", {"status": "ok", **(content or {})}) if replied else None
@@ -225,7 +225,7 @@ def test_cells_that_were_never_sent_were_skipped_where_the_notebook_ended_early_
 
 
 def results(*lost: int) -> list[CellResult]:
-    """Give passed cells that lost so many outputs each."""
+    """Return passed cells that lost so many outputs each."""
     return [
         CellResult(
             index,

@@ -19,7 +19,7 @@ STARTED = "2026-01-02T03:04:05.678+00:00"
 
 
 def document_of(cells: int) -> Document:
-    """Give a notebook of empty code cells."""
+    """Return a notebook of empty code cells."""
     empty: dict[str, Any] = {
         "cell_type": "code",
         "source": "pass",
@@ -32,22 +32,22 @@ def document_of(cells: int) -> Document:
 
 
 def recording_of(cells: int, **job: Any) -> Recording:
-    """Give a record of a run of so many cells."""
+    """Return a record of a run of so many cells."""
     return Recording(document_of(cells), Job("nb", **job), Mask(job.get("secrets", {}).values()), "1.2.3")
 
 
 def result_of(talk: Conversation, outcome: Outcome = Outcome.PASSED, **more: Any) -> NotebookResult:
-    """Give the result of a run that is over."""
+    """Return the result of a run that is over."""
     return NotebookResult("1.2.3", "nb", None, None, outcome, STARTED, 1.23456, talk.run.results(), **more)
 
 
 def texts(recording: Recording) -> list[str]:
-    """Give the text of each cell."""
+    """Return the text of each cell."""
     return ["".join(output.get("text", "") for output in cell["outputs"]) for cell in recording.document.cells]
 
 
 def marks(recording: Recording) -> list[Any]:
-    """Give what each cell says of itself."""
+    """Return what each cell says of itself."""
     return [cell["metadata"].get("nbrun", {}).get("outcome") for cell in recording.document.cells]
 
 
@@ -56,7 +56,7 @@ def run_mark(recording: Recording) -> Any:
 
 
 def printing(*cells: str, more: int = 0) -> Conversation:
-    """Give a run whose cells have printed a word each; the last of them still runs, and so many more are to come."""
+    """Return a run whose cells have printed a word each; the last of them still runs, and so many more are to come."""
     talk = Conversation(*cells, *["pass"] * more)
     for number, text in enumerate(cells, start=1):
         talk.status("busy")

@@ -35,7 +35,7 @@ def merged(theirs: Notebook, ours: Notebook, known: Container[int] = ()) -> Merg
 
 
 def shown(result: Merged) -> list[str]:
-    """Give what each code cell of the result has put out; "-" for nothing."""
+    """Return what each code cell of the result has put out; "-" for nothing."""
     cells = [cell for cell in result.content["cells"] if cell["cell_type"] == "code"]
     return ["".join(output["text"] for output in cell["outputs"]) or "-" for cell in cells]
 

@@ -53,7 +53,7 @@ def area(*messages: Message, displays: Displays | None = None, raw: bool = False
 
 
 def texts(made: OutputArea) -> list[str]:
-    """Give what each output shows, briefly."""
+    """Return what each output shows, briefly."""
     return [output.get("text") or output.get("ename") or output["data"]["text/plain"] for output in made.render()]
 
 

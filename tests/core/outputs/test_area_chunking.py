@@ -31,7 +31,7 @@ def pieces_of(text: str, places: list[float]) -> list[str]:
 
 
 def rechunked(line: Line, places: list[float], subprotocol: Subprotocol) -> list[Line]:
-    """Give a line of a transcript as the lines that say the same in other pieces."""
+    """Return a line of a transcript as the lines that say the same in other pieces."""
     message = line.get("received")
     if message is None:
         return [line]
@@ -46,7 +46,7 @@ def rechunked(line: Line, places: list[float], subprotocol: Subprotocol) -> list
 
 
 def notebook_of(played: Played) -> list[Any]:
-    """Give what the run puts into a notebook, and what it says of its cells."""
+    """Return what the run puts into a notebook, and what it says of its cells."""
     cells: list[dict[str, Any]] = [
         {"cell_type": "code", "id": f"c{index}", "source": "", "metadata": {}, "outputs": [], "execution_count": None}
         for index in played.execution.cells

@@ -20,7 +20,7 @@ async def write_and_read(client: Client, path: str) -> None:
 
 
 async def open_websocket(client: Client) -> str:
-    """Start a kernel and shake hands with its websocket; give the subprotocol agreed upon."""
+    """Start a kernel and shake hands with its websocket; returns the subprotocol agreed upon."""
     session = await client.sessions.start("x.ipynb", "python3")
     assert session.kernel
     try:

@@ -36,7 +36,7 @@ SWIFT_SAVE = replace(SAVE, first=0.001, longest=0.01)
 
 
 def script(*replies: Reply | None) -> Callable[[Heard], Reply | None]:
-    """Give the replies one after another, the last one for ever."""
+    """Return the replies one after another, the last one for ever."""
     left = list(replies)
     return lambda heard: left.pop(0) if len(left) > 1 else left[0]
 
@@ -44,7 +44,7 @@ def script(*replies: Reply | None) -> Callable[[Heard], Reply | None]:
 async def failure(
     answer: Callable[[Heard], Reply | None], method: str = "GET", path: str = "api/contents/x"
 ) -> NbrunError:
-    """Make one request of a double, without trying again, and give the error it ends in."""
+    """Make one request of a double, without trying again, and return the error it ends in."""
     async with double(answer) as server, Http(Endpoint(server.url, token=SECRET)) as http:
         with pytest.raises(NbrunError) as caught:
             await http.request(method, path, retry=SWIFT_GET if method == "GET" else None)

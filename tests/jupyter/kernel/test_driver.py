@@ -118,7 +118,7 @@ async def running(kernel: Kernel, *sources: str, timeout: float | None = None) -
 
 
 def at_work() -> list[str]:
-    """Give what a run's driver still does in this loop."""
+    """Return what a run's driver still does in this loop."""
     names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
     return [name for name in names if name.startswith("Kernel.")]
 
@@ -315,7 +315,7 @@ async def test_a_run_ends_when_the_server_is_lost_for_good(server: RunningServer
 
 
 async def process_of(kernel: Kernel) -> psutil.Process:
-    """Give the kernel's process."""
+    """Return the kernel's process."""
     async for message in kernel.execute("import os; print(os.getpid())", limit=LIMIT):
         if message.type == "stream":
             return psutil.Process(int(message.content["text"]))

@@ -19,13 +19,13 @@ LOST = Lost(ServerUnreachable("gone"))
 
 
 def said(number: int, text: str) -> Message:
-    """Give a message of the kernel with a number and a text."""
+    """Return a message of the kernel with a number and a text."""
     printed = message("stream", {"name": "stdout", "text": text}, parent="cell")
     return replace(printed, header={**printed.header, "msg_id": f"{KERNEL}_77_{number}"})
 
 
 def with_keeper(masked: MaskedMessages | None = None) -> Intake:
-    """Give an intake that knows of a keeper in its kernel."""
+    """Return an intake that knows of a keeper in its kernel."""
     intake = Intake(resent=ResentMessages(Requests(OURS), KERNEL), masked=masked)
     [install] = intake.requests()
     done = message("execute_reply", {"status": "ok"}, parent=install.id, channel=Channel.SHELL)

@@ -66,25 +66,25 @@ class Conversation:
         self.requests = requests
 
     async def ask(self, code: str) -> Message:
-        """Send a cell; give the request."""
+        """Send a cell; returns the request."""
         request = self.requests.execute(code)
         await self.channel.send(request)
         return request
 
     async def next(self) -> Arrival:
-        """Give the next arrival."""
+        """Return the next arrival."""
         arrival: Arrival = await asyncio.wait_for(self.channel.arrivals.get(), LIMIT)
         return arrival
 
     async def until(self, wanted: Callable[[Arrival], bool]) -> list[Arrival]:
-        """Give the arrivals up to the first one that is wanted."""
+        """Return the arrivals up to the first one that is wanted."""
         arrivals = [await self.next()]
         while not wanted(arrivals[-1]):
             arrivals.append(await self.next())
         return arrivals
 
     async def answers(self, request: Message) -> list[Arrival]:
-        """Give what came until reply and idle for a request are in."""
+        """Return what came until reply and idle for a request are in."""
         missing = {"execute_reply", "idle"}
 
         def complete(arrival: Arrival) -> bool:

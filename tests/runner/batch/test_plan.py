@@ -72,7 +72,7 @@ def test_one_batch_tells_every_kind_of_failure_and_passes_the_others(here: Path)
 
 
 def contents_told(events: list[Event]) -> dict[str, list[str]]:
-    """Give what each run's notebook shows, as the event that ends the run has it."""
+    """Return what each run's notebook shows, as the event that ends the run has it."""
     finished = [event for event in events if isinstance(event, RunFinished)]
     return {
         event.notebook: [text_of(cell["outputs"]) for cell in (event.content or {"cells": []})["cells"]]

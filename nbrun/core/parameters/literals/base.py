@@ -93,19 +93,19 @@ class LiteralWriter(ABC):
         return bool(re.fullmatch(self.name_pattern, name)) and re.sub(r"[$.]", "_", name).isidentifier()
 
     def comment(self, text: str) -> str:
-        """Give a line that is a comment."""
+        """Return a line that is a comment."""
         return f"{self.comment_sign} {text}"
 
     def assign(self, name: str, value: Any) -> str:
-        """Give a statement that makes `name` mean `value`."""
+        """Return a statement that makes `name` mean `value`."""
         return f"{name} = {self.literal(value)}"
 
     def reassign(self, name: str, value: Any) -> str:
-        """Give a statement that makes a `name` which means something already mean `value`."""
+        """Return a statement that makes a `name` which means something already mean `value`."""
         return self.assign(name, value)
 
     def literal(self, value: Any) -> str:  # noqa: PLR0911  (one return for each kind of value)
-        """Give `value` as a literal; raises :class:`NoLiteral`."""
+        """Return `value` as a literal; raises :class:`NoLiteral`."""
         match value:
             case None:
                 return self.none
@@ -140,11 +140,11 @@ class LiteralWriter(ABC):
                 )
 
     def integer(self, value: int) -> str:
-        """Give an integer."""
+        """Return an integer."""
         return str(value)
 
     def real(self, value: float) -> str:
-        """Give a floating-point number."""
+        """Return a floating-point number."""
         if value != value:
             return self.nan
         if value in (float("inf"), float("-inf")):
@@ -152,49 +152,49 @@ class LiteralWriter(ABC):
         return self.finite(value)
 
     def finite(self, value: float) -> str:
-        """Give a floating-point number that is neither NaN nor infinite."""
+        """Return a floating-point number that is neither NaN nor infinite."""
         return repr(value)
 
     @abstractmethod
     def text(self, value: str) -> str:
-        """Give text."""
+        """Return text."""
 
     def day(self, value: date) -> str:
-        """Give a day; as ISO 8601 text where a language has nothing of its own for it."""
+        """Return a day; as ISO 8601 text where a language has nothing of its own for it."""
         return self.text(value.isoformat())
 
     def moment(self, value: datetime) -> str:
-        """Give a point in time, with the offset from UTC where it has one."""
+        """Return a point in time, with the offset from UTC where it has one."""
         return self.text(value.isoformat())
 
     def time_of_day(self, value: time) -> str:
-        """Give a time of day."""
+        """Return a time of day."""
         return self.text(value.isoformat())
 
     @abstractmethod
     def sequence(self, values: Sequence[Any]) -> str:
-        """Give a list."""
+        """Return a list."""
 
     @abstractmethod
     def mapping(self, values: Mapping[str, Any]) -> str:
-        """Give a mapping from text to values."""
+        """Return a mapping from text to values."""
 
     def listed(self, values: Iterable[Any], separator: str = ", ") -> str:
-        """Give literals one after the other."""
+        """Return literals one after the other."""
         return separator.join(self.literal(value) for value in values)
 
     def refuse(self, what: str, hint: str = "Give it as text, with -r NAME VALUE.") -> NoLiteral:
-        """Give the error that says what the language has no literal for."""
+        """Return the error that says what the language has no literal for."""
         return NoLiteral(f"{self.language} has no {what}", hint=hint)
 
 
 def key_text(key: Any) -> str:
-    """Give a mapping's key as text, as papermill does."""
+    """Return a mapping's key as text, as papermill does."""
     return key if isinstance(key, str) else str(key)
 
 
 def recordable(value: Any) -> Any:
-    """Give a value as JSON can record it: dates as ISO 8601 text, NaN and the infinities by their names."""
+    """Return a value as JSON can record it: dates as ISO 8601 text, NaN and the infinities by their names."""
     if isinstance(value, Mapping):
         return {key_text(key): recordable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -207,34 +207,34 @@ def recordable(value: Any) -> Any:
 
 
 def escaped(value: str, table: Mapping[str, str], code: Callable[[str], str]) -> str:
-    """Give text with the characters in `table` replaced, and those that cannot be seen written by `code`."""
+    """Return text with the characters in `table` replaced, and those that cannot be seen written by `code`."""
     return "".join(table.get(each) or (each if each.isprintable() else code(each)) for each in value)
 
 
 def utf16_units(character: str) -> str:
-    r"""Give a character as ``\uXXXX``, two of them beyond the basic plane: what Java and its likes read."""
+    r"""Return a character as ``\uXXXX``, two of them beyond the basic plane: what Java and its likes read."""
     data = character.encode("utf-16-be")
     return "".join(f"\\u{data[place]:02x}{data[place + 1]:02x}" for place in range(0, len(data), 2))
 
 
 def long_code(character: str) -> str:
-    r"""Give a character as ``\UXXXXXXXX``."""
+    r"""Return a character as ``\UXXXXXXXX``."""
     return f"\\U{ord(character):08x}"
 
 
 def with_point(value: float) -> str:
-    """Give a finite number that no reader takes for an integer: ``1e16`` as ``1.0e16``."""
+    """Return a finite number that no reader takes for an integer: ``1e16`` as ``1.0e16``."""
     written = repr(value)
     return written if "." in written else written.replace("e", ".0e")
 
 
 def in_utc(value: datetime) -> datetime:
-    """Give a point in time in UTC; one that knows no offset stays as it is."""
+    """Return a point in time in UTC; one that knows no offset stays as it is."""
     return value if value.tzinfo is None else value.astimezone(UTC)
 
 
 def of_one_kind(values: Iterable[Any]) -> bool:
-    """Tell whether all values are scalars of the same type, so that a typed list can hold them as they are."""
+    """Return whether all values are scalars of the same type, so that a typed list can hold them as they are."""
     kinds = {type(value) for value in values}
     return len(kinds) <= 1 and not kinds & {list, tuple, dict, type(None)}
 

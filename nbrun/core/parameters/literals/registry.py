@@ -46,7 +46,7 @@ NO_PLUGINS: Mapping[str, LiteralWriter] = MappingProxyType({})
 
 
 def writer_for(kernel: str, language: str, plugins: Mapping[str, LiteralWriter] = NO_PLUGINS) -> LiteralWriter:
-    """Give the writer for a kernel, `plugins` before our own; raises :class:`UsageError` where there is none."""
+    """Return the writer for a kernel, `plugins` before our own; raises :class:`UsageError` where there is none."""
     for name in (kernel.casefold(), language.casefold()):
         found = plugins.get(name) or _WRITERS.get(name)
         if found is not None:

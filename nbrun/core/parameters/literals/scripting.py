@@ -62,7 +62,7 @@ class RWriter(LiteralWriter):
     infinity, minus_infinity = "Inf", "-Inf"
 
     def assign(self, name: str, value: Any) -> str:
-        """Give an assignment; names lose the underscores at their front, which R does not allow (papermill's rule)."""
+        """Return an assignment; leading underscores, which R does not allow, are removed as in papermill."""
         return f"{self.variable(name)} = {self.literal(value)}"
 
     def variable(self, name: str) -> str:  # noqa: D102
@@ -76,7 +76,7 @@ class RWriter(LiteralWriter):
         return self.finite(float(value))
 
     def finite(self, value: float) -> str:
-        """Give a number in decimal where R's own reader, which rounds twice, reads it right, else in hexadecimal."""
+        """Return a number in decimal where R's own reader, which rounds twice, reads it right, else in hexadecimal."""
         written = repr(value)
         return written if _survives_rounding_twice(written, value) else value.hex()
 
@@ -89,7 +89,7 @@ class RWriter(LiteralWriter):
         return f'as.Date("{value.isoformat()}")'
 
     def moment(self, value: datetime) -> str:
-        """Give a ``POSIXct``, in UTC; R has no point in time without a zone."""
+        """Return a ``POSIXct``, in UTC; R has no point in time without a zone."""
         at = in_utc(value).replace(tzinfo=None)
         return f'as.POSIXct("{at.isoformat(" ")}", format = "%Y-%m-%d %H:%M:%OS", tz = "UTC")'
 
@@ -129,7 +129,7 @@ class JuliaWriter(LiteralWriter):
         return f"Dates.Time({', '.join(map(str, parts))}, {whole // 1000}, {whole % 1000})"
 
     def sequence(self, values: Sequence[Any]) -> str:
-        """Give a vector, of type ``Any`` where Julia would make its values into one another."""
+        """Return a vector, of type ``Any`` where Julia would make its values into one another."""
         return f"{'' if of_one_kind(values) else 'Any'}[{self.listed(values)}]"
 
     def mapping(self, values: Mapping[str, Any]) -> str:  # noqa: D102
@@ -264,7 +264,7 @@ class MatlabWriter(LiteralWriter):
         return f"containers.Map({{{keys}}}, {{{items}}}, 'UniformValues', false)"
 
     def key(self, key: str) -> str:
-        """Give a key: an array of characters, where text is a string."""
+        """Return a key: an array of characters, where text is a string."""
         written = escaped(key, {"'": "''"}, lambda each: f"' char({_utf16(each)}) '")
         return f"'{written}'" if key.isprintable() else f"['{written}']"
 
@@ -306,7 +306,7 @@ def _utf16(character: str) -> str:
 
 
 def _survives_rounding_twice(written: str, value: float) -> bool:
-    """Tell whether a decimal is read right by way of 64 bits, the x87's long double, on its way to 53."""
+    """Return whether a decimal is read right by way of 64 bits, the x87's long double, on its way to 53."""
     if not 1e-5 <= abs(value) < 1e15:
         return value == 0
     exact = abs(Fraction(written))

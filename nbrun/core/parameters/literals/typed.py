@@ -75,7 +75,7 @@ class JavaScriptWriter(LiteralWriter):
         return f"var {name} = {self.literal(value)};"
 
     def reassign(self, name: str, value: Any) -> str:
-        """Give an assignment alone: what ``let`` has declared cannot be declared again."""
+        """Return an assignment alone: what ``let`` has declared cannot be declared again."""
         return f"{name} = {self.literal(value)};"
 
     def integer(self, value: int) -> str:  # noqa: D102
@@ -85,11 +85,11 @@ class JavaScriptWriter(LiteralWriter):
         return f'"{escaped(value, _BACKSLASHED, utf16_units)}"'
 
     def day(self, value: date) -> str:
-        """Give a Date, at midnight in UTC as ECMAScript reads a day."""
+        """Return a Date, at midnight in UTC as ECMAScript reads a day."""
         return f'new Date("{value.isoformat()}")'
 
     def moment(self, value: datetime) -> str:
-        """Give a Date; without an offset it is in the kernel's local time."""
+        """Return a Date; without an offset it is in the kernel's local time."""
         if value.microsecond % 1000:
             raise self.refuse(f"Date finer than a millisecond, as {value} is")
         at = in_utc(value)
@@ -243,7 +243,7 @@ class GoWriter(_TypedWriter):
         return f"time.Date({value.year}, {value.month}, {value.day}, 0, 0, 0, 0, time.UTC)"
 
     def moment(self, value: datetime) -> str:
-        """Give a ``time.Time``, in UTC; without an offset it is in the kernel's local time."""
+        """Return a ``time.Time``, in UTC; without an offset it is in the kernel's local time."""
         zone, at = "time.Local" if value.tzinfo is None else "time.UTC", in_utc(value)
         parts = (at.year, at.month, at.day, at.hour, at.minute, at.second)
         return f"time.Date({', '.join(map(str, parts))}, {at.microsecond * 1000}, {zone})"
