@@ -155,7 +155,7 @@ print(type(nbformat).__name__, type(httpx.main).__module__, rfc3987_syntax.parse
 STARTING = """
 import runpy, sys
 def look(event, args):
-    if event == "subprocess.Popen" and "private_boot" in str(args[1]):
+    if event == "subprocess.Popen" and "process.boot" in str(args[1]):
         print("started with", *sys.modules)
 sys.addaudithook(look)
 sys.argv = ["nbrun", *sys.argv[1:]]

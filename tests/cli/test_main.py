@@ -74,7 +74,7 @@ def test_an_unknown_command_is_a_wrong_call() -> None:
 
 def test_version_and_help_are_told_without_importing_what_a_run_needs() -> None:
     program = (
-        "import sys\nfrom nbrun.cli import app\nsys.argv[1:] = ['--help']\n"
+        "import sys\nfrom nbrun.cli import main\nsys.argv[1:] = ['--help']\n"
         "try:\n    main.main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "print([name for name in ('httpx', 'websockets', 'nbformat', 'rich', 'asyncio') if name in sys.modules])"
     )

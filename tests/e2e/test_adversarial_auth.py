@@ -157,5 +157,5 @@ async def test_a_private_server_is_open_to_its_run_only(tmp_path: Path) -> None:
 
     assert result.exit_code == ExitCode.OK
     said = text_of(place.outputs()[0])
-    assert "private_boot" in said
+    assert "process.boot" in said
     assert "token" not in said.casefold()

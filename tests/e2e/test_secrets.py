@@ -136,7 +136,7 @@ def test_no_byte_that_was_written_has_the_secret_in_it(
     assert len(written) == 5
     written |= {"standard output": process.stdout.encode(), "standard error": process.stderr.encode()}
     written |= {f"process or server log {number}": text for number, text in enumerate(seen)}
-    assert any(b"private_boot" in text for text in seen)
+    assert any(b"process.boot" in text for text in seen)
     assert any(text.startswith(b"log: ") for text in seen)
     found = {(name, form) for name, text in written.items() for form in FORBIDDEN if form in text}
     assert found == set()

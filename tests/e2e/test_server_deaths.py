@@ -29,7 +29,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def kill_the_server() -> None:
     for child in psutil.Process().children():
-        if "private_boot" in " ".join(child.cmdline()):
+        if "process.boot" in " ".join(child.cmdline()):
             child.kill()
 
 
@@ -106,7 +106,7 @@ def test_in_a_batch_the_others_run_on_a_server_that_is_started_again(tmp_path: P
 
 FIRST_START_FAILS = """
 import os, sys
-if any("private_boot" in word for word in sys.orig_argv) and not os.path.exists({mark!r}):
+if any("process.boot" in word for word in sys.orig_argv) and not os.path.exists({mark!r}):
     open({mark!r}, "w").close()
     os.kill(os.getpid(), 9)
 """
@@ -128,7 +128,7 @@ def test_a_server_that_dies_whenever_it_starts_is_reported_with_what_it_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif any('private_boot' in word for word in sys.orig_argv):\n"
+        "import os, sys\nif any('process.boot' in word for word in sys.orig_argv):\n"
         "    os.write(2, b'the disk of this machine is on fire')\n    os._exit(3)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)

@@ -319,7 +319,7 @@ async def test_a_server_that_does_not_come_up_in_time_is_reported_and_removed(tm
 
 COUNTED_STARTS = """
 import os, sys
-if "-c" in sys.orig_argv and any("private_boot" in word for word in sys.orig_argv):
+if "-c" in sys.orig_argv and any("process.boot" in word for word in sys.orig_argv):
     with open({starts!r}, "a") as file:
         file.write(".")
     if os.path.getsize({starts!r}) <= {failures}:

@@ -18,7 +18,7 @@ from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.retry import SAVE
 from nbrun.storage.on_server import ServerNotebook
-from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
+from tests.storage.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.notebooks import code, notebook, stdout, write_notebook
 from tests.support.other_servers import other_server
 from tests.support.proxy import Proxy

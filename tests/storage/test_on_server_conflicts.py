@@ -17,7 +17,7 @@ from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.private_server.launcher import EmbeddedServer
 from nbrun.storage.checkpoint import Undo
-from tests.jupyter.places import BRISK, EXECUTED, ORIGINAL, Place
+from tests.storage.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.environments import missing
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
 from tests.support.proxy import FOR_EVER, Proxy

@@ -20,7 +20,7 @@ from typing import NoReturn
 import pytest
 from filelock import FileLock
 
-FOLDER = Path(__file__).resolve().parents[2] / ".test-environments"
+FOLDER = (Path(__file__).resolve().parents[2] / ".test-environments").resolve()
 STEP_LIMIT = 240.0
 """Seconds that one step of making an environment may take: a download, most of the time."""
 LOCK_LIMIT = 4 * STEP_LIMIT

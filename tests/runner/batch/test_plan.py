@@ -47,7 +47,7 @@ def outcomes(result: nbrun.BatchResult) -> dict[str, str]:
 
 
 def servers_below_us() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "private_boot" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "process.boot" in " ".join(child.cmdline())]
 
 
 def test_one_batch_tells_every_kind_of_failure_and_passes_the_others(here: Path) -> None:
