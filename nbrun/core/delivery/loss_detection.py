@@ -1,23 +1,25 @@
-"""Was every message of a cell seen? Counts what the kernel numbered, and recognises what the server confesses.
+"""Loss detection: counts the sequence numbers of a kernel's messages, and recognises a server's rate limit notices.
 
-Servers drop output in silence: a rate limiter throws away what comes too fast, queues overflow while a server is busy,
-and the reply is ``ok`` all the same. Two things tell of it.
+Servers drop output silently: a rate limiter discards what comes too fast, queues overflow while a server is busy, and
+the reply is ``ok`` all the same. Two things show it.
 
-*Numbers* (:mod:`.numbering`). Between the end of one cell and the end of the next every number must come, but for the
-replies to other people's requests, which go to them alone; each of those requests shows itself by its busy and idle on
-iopub, so they can be counted too. A number that is missing is a message that is lost::
+*Sequence numbers.* Kernels built on jupyter_client's ``Session`` (ipykernel among them) name their messages
+``<session>_<pid>_<n>``, with one counter for all channels. A forked child of the kernel counts too, under a pid of its
+own, from wherever it was forked. Between the end of one cell and the end of the next every number must come, except
+the replies to other clients' requests, which go to those clients only. Each of those requests shows itself by its busy
+and idle on iopub, so they can be counted too. A number that is missing is a message that is lost::
 
     ... 41 idle | 42 busy  43 execute_input  44 stream  (45 46 47 missing)  48 reply  49 idle | 50 busy ...
 
-Where others are unseen or half seen (a server asks a kernel questions of its own around every connection, and its
-asking can swallow an output), few missing numbers prove nothing, but those between a cell's own busy and idle do. The
-kernel was at work on the cell then; whoever asks meanwhile is answered by another thread, in three messages.
+Where other clients are unseen or half seen (a server sends requests of its own around every connection, and these can
+swallow an output), a few missing numbers prove nothing, but those between a cell's own busy and idle do. The kernel was
+executing the cell then; another thread answers whoever asks meanwhile, in three messages.
 
-A message may still be late, or early: threads number what they put out before they send it. Its stretch is then
-corrected, so what is missing is known at the end of the run and not before.
+A message may still be late, or early: threads number a message before they send it. Its stretch is then corrected, so
+what is missing is known at the end of the run and not before.
 
-*Notices.* The rate limiter puts a text of its own into the stderr of the cell when it begins to drop. It comes under
-the client's session, not the kernel's, and is no output of the cell.
+*Notices.* The rate limiter writes a text of its own into the stderr of the cell when it begins to drop. It comes under
+the client's session, not the kernel's, and is not an output of the cell.
 """
 
 from bisect import bisect_left
@@ -27,13 +29,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from nbrun.core.delivery.sequence_numbers import Numbering
 from nbrun.core.protocol.messages import Channel, Message
 
 SLACK = 12
 """Numbers that may be missing without meaning anything where others talked to the kernel, unseen or half seen."""
-_WORDS_OF_AN_ANSWER = 3
-"""Messages by which a kernel answers: busy, the reply, idle."""
+_MESSAGES_PER_REQUEST = 3
+"""Messages with which a kernel answers a request: busy, the reply, idle."""
+_MOST_DIGITS = 18
+"""An id that ends in more digits does not end in a counter."""
 _NOTICES = ("IOPub message rate exceeded.", "IOPub data rate exceeded.")
 
 
@@ -85,11 +88,30 @@ class Incomplete:
 
 
 def is_rate_limit_notice(message: Message, own_session: str) -> bool:
-    """Return whether a message is the server's word that it drops output."""
+    """Return whether a message is the server's notice that it drops output."""
     if message.session != own_session or message.type != "stream":
         return False
     text = message.content.get("text")
     return isinstance(text, str) and text.startswith(_NOTICES)
+
+
+@dataclass(slots=True)
+class SequenceNumbers:
+    """Reads the numbers of one kernel process: the process whose message comes first."""
+
+    _prefix: str = ""
+
+    def of(self, message: Message) -> int | None:
+        """Return the number of a message of this kernel process; None for any other, also of a forked child."""
+        prefix, _, digits = message.id.rpartition("_")
+        if prefix != self._prefix or not prefix:
+            session = message.session
+            if self._prefix or not session or not prefix.startswith(session):
+                return None
+        if not digits.isdecimal() or len(digits) > _MOST_DIGITS:
+            return None
+        self._prefix = prefix
+        return int(digits)
 
 
 @dataclass(slots=True)
@@ -111,7 +133,7 @@ class Ledger:
     """Our own, by which our requests are told from other people's."""
     request: str = ""
     """The request whose idle ends the stretch; a later reply may overtake that, over a socket of its own."""
-    _numbering: Numbering = field(default_factory=Numbering)
+    _numbers: SequenceNumbers = field(default_factory=SequenceNumbers)
     _base: int | None = None
     _end: int | None = None
     _first: int = 0
@@ -128,7 +150,7 @@ class Ledger:
 
     def take(self, message: Message) -> None:
         """Count a message of the kernel."""
-        number = self._numbering.of(message)
+        number = self._numbers.of(message)
         if number is None:
             return
         if self._base is not None and number <= self._base:
@@ -191,7 +213,7 @@ class Ledger:
         if self._busy is None or self._end is None:
             return 0
         replies = sum(self._busy < number < self._end for number in self._replies)
-        unseen = sum(max(_WORDS_OF_AN_ANSWER - seen, 0) for seen in self._asked_within.values())
+        unseen = sum(max(_MESSAGES_PER_REQUEST - seen, 0) for seen in self._asked_within.values())
         return max(self._end - self._busy - self._within - replies - unseen, 0)
 
     def _take_status(self, message: Message, number: int) -> None:

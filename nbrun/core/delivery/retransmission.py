@@ -14,15 +14,17 @@ too. When a connection comes back, nothing may follow that would show a gap: the
 counted. When a server says that it drops what comes too fast, the kernel is asked again and again for what is new,
 before it forgets; the server's word counts as a loss only if something could not be brought back.
 
-What does not come is left out, and counted by the ledger of :mod:`.integrity` as ever.
+What does not come is left out, and counted by the ledger of :mod:`.loss_detection` as ever.
 """
 
+from bisect import bisect
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import accumulate
 
 from nbrun.core.delivery import replay_buffer
-from nbrun.core.delivery.loss_detection import is_rate_limit_notice
-from nbrun.core.delivery.sequence_numbers import Numbering, woven
+from nbrun.core.delivery.loss_detection import SequenceNumbers, is_rate_limit_notice
 from nbrun.core.protocol.messages import Channel, Message, Requests
 
 ANSWER_LIMIT = 30.0
@@ -83,7 +85,7 @@ class ResentMessages:
     def __init__(self, requests: Requests, kernel_session: str) -> None:
         self._requests = requests
         self._kernel_session = kernel_session
-        self._numbering = Numbering()
+        self._numbers = SequenceNumbers()
         install = requests.execute(replay_buffer.INSTALL, silent=True, stop_on_error=False)
         self._install = install.id
         self._unsent = [install]
@@ -145,7 +147,7 @@ class ResentMessages:
 
     def take(self, message: Message, now: float) -> list[Message]:
         """Return the messages that are to be taken in the place of this one."""
-        number = self._numbering.of(message)
+        number = self._numbers.of(message)
         if number is None:
             return self._take_unnumbered(message, now)
         if message.channel != Channel.IOPUB:
@@ -254,7 +256,7 @@ class ResentMessages:
         self._keeper = _Keeper.THERE
         found = 0
         for message in replay_buffer.resent(answer):
-            number = self._numbering.of(message)
+            number = self._numbers.of(message)
             if number is None or self._next is None or self._is_of_others(message):
                 continue
             if number < self._next:
@@ -325,7 +327,7 @@ class ResentMessages:
             return []
         came = [number for number in self._order if number in given]
         self._order = {number: None for number in self._order if number in self._held}
-        return [message for number in woven(given, came) for message in given[number]]
+        return [message for number in in_order(given, came) for message in given[number]]
 
     def _note(self, message: Message) -> None:
         """Remember which requests were replied to, until their idle."""
@@ -387,6 +389,17 @@ class ResentMessages:
                 gaps.append((place, number - 1))
             place = number + 1
         return gaps[:RANGES]
+
+
+def in_order(numbers: Collection[int], came: Sequence[int]) -> list[int]:
+    """Return `numbers` in order; outputs that `came` by themselves keep theirs.
+
+    Each of the others, of a reply or of a retransmitted message, goes before the first output that is behind it.
+    """
+    highest = [*accumulate(came, max)]
+    places = [(place, True, number) for place, number in enumerate(came)]
+    places += [(bisect(highest, number), False, number) for number in {*numbers}.difference(came)]
+    return [number for *_, number in sorted(places)]
 
 
 def _is_idle(message: Message) -> bool:

@@ -11,15 +11,16 @@ The cursor never leaves the last line, so only that line is ever edited. It is h
 Every character is put in, moved over the cursor and settled a bounded number of times, so a progress bar of a million
 steps and a line of a million backspaces both cost what their characters cost. Text with neither ``\r`` nor ``\b``
 takes the short way: the chunk is kept as it came and joined once. What is settled goes into a
-:class:`~nbrun.core.outputs.textbuffer.TextBuffer`.
+:class:`TextBuffer`.
 """
 
+import mmap
 import re
-
-from nbrun.core.outputs.textbuffer import TextBuffer
 
 _CONTROLS = re.compile(r"([\n\b\r])")
 _CHARACTERS_KEPT = 1 << 14
+_PIECES_KEPT = 1 << 20
+_ENCODING = ("utf-8", "surrogatepass")
 
 
 class StreamText:
@@ -109,3 +110,58 @@ class StreamText:
         if self._after:
             self._after.pop()
             self._length -= 1
+
+
+class TextBuffer:
+    """Accumulates text of any size, and leaves no memory behind when it is taken out.
+
+    A hundred megabytes put together from small pieces stay with the process when the pieces are freed, because the
+    allocator keeps what lies between other objects. While the notebook is encoded for its save, that would be the text
+    a third time. So only the newest pieces are ordinary strings. Older text lies, in UTF-8, in a memory mapping of its
+    own, which doubles as it fills and returns to the system as a whole. Text below a megabyte (of characters) costs no
+    more than a list of strings.
+    """
+
+    __slots__ = ("_mapping", "_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._size = 0
+        self._mapping: mmap.mmap | None = None
+
+    def write(self, text: str) -> None:
+        """Append `text`."""
+        self._pieces.append(text)
+        self._size += len(text)
+        if self._size > _PIECES_KEPT:
+            self._move_to_mapping()
+
+    def take(self) -> str:
+        """Return all that was written since the last call, and forget it."""
+        if self._mapping is None:
+            text = "".join(self._pieces)
+            self._pieces, self._size = [], 0
+            return text
+        self._move_to_mapping()
+        with self._mapping as mapping, memoryview(mapping) as whole, whole[: mapping.tell()] as written:
+            text = str(written, *_ENCODING)
+        self._mapping = None
+        return text
+
+    def _move_to_mapping(self) -> None:
+        data = "".join(self._pieces).encode(*_ENCODING)
+        self._pieces, self._size = [], 0
+        self._mapping = _with_room(self._mapping, len(data))
+        self._mapping.write(data)
+
+
+def _with_room(mapping: mmap.mmap | None, needed: int) -> mmap.mmap:
+    """Return a mapping with room for `needed` bytes more: the same one, or a larger one with the same content."""
+    if mapping is None:
+        return mmap.mmap(-1, 4 * needed)
+    if mapping.tell() + needed <= len(mapping):
+        return mapping
+    larger = mmap.mmap(-1, 2 * (mapping.tell() + needed))
+    with mapping, memoryview(mapping) as whole, whole[: mapping.tell()] as written:
+        larger.write(written)
+    return larger

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.delivery.loss_detection import SLACK, Cause, Incomplete, Ledger, is_rate_limit_notice
+from nbrun.core.delivery.loss_detection import (
+    SLACK,
+    Cause,
+    Incomplete,
+    Ledger,
+    SequenceNumbers,
+    is_rate_limit_notice,
+)
 from nbrun.core.protocol.messages import Channel, Message
 
 OURS = "our-session"
@@ -316,3 +323,15 @@ def test_what_is_missing_is_said_in_one_sentence(incomplete: Incomplete, said: s
 def test_what_is_missing_is_told_as_data() -> None:
     told = Incomplete((Cause.RATE_LIMIT,), 3, exact=True).as_dict()
     assert told == {"causes": ["rate-limit"], "lost": 3, "exact": True}
+
+
+def named(name: str, session: str = "s") -> Message:
+    return Message("iopub", {"msg_id": name, "session": session}, {}, {})
+
+
+def test_the_first_process_whose_message_comes_is_the_one_that_counts() -> None:
+    numbers = SequenceNumbers()
+    names = ["s_7_1", "s_7_12", "s_8_13", "x", "", "s_7_x", f"s_7_{'9' * 19}"]
+    assert [numbers.of(named(name)) for name in names] == [1, 12, None, None, None, None, None]
+    assert SequenceNumbers().of(named("t_7_1")) is None
+    assert SequenceNumbers().of(named("s_7_1", "")) is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbrun.core.delivery import replay_buffer, retransmission
-from nbrun.core.delivery.retransmission import ANSWER_LIMIT, CUT_LIMIT, FEW, RHYTHM, ResentMessages
+from nbrun.core.delivery.retransmission import ANSWER_LIMIT, CUT_LIMIT, FEW, RHYTHM, ResentMessages, in_order
 from nbrun.core.protocol.messages import Channel, Message, Requests
 from tests.core.conversation import KERNEL, OURS, STRANGER, message
 from tests.core.keeping import KeptKernel
@@ -488,3 +488,20 @@ def test_an_answer_that_says_nothing_is_none() -> None:
             line.output()
     assert line.texts() == ["2:1", "2:3"]
     assert line.asked == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "came", "order"),
+    [
+        ([1, 2, 3], [1, 2, 3], [1, 2, 3]),
+        ([1, 2, 3], [], [1, 2, 3]),
+        ([1, 2, 3], [2, 3, 1], [2, 3, 1]),
+        ([1, 2, 3, 4], [1, 4, 3], [1, 2, 4, 3]),
+        ([1, 2, 3, 4], [2, 1], [2, 1, 3, 4]),
+    ],
+    ids=["in order", "none came", "a result behind its own output", "one sent again before what is behind", "the end"],
+)
+def test_what_came_keeps_its_order_and_the_rest_finds_its_place(
+    numbers: list[int], came: list[int], order: list[int]
+) -> None:
+    assert in_order(numbers, came) == order

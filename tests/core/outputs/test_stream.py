@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nbrun.core.outputs.stream import _CHARACTERS_KEPT, StreamText
+from nbrun.core.outputs import stream
+from nbrun.core.outputs.stream import _CHARACTERS_KEPT, StreamText, TextBuffer
 
 
 class NaiveCursor:
@@ -148,3 +149,27 @@ def test_a_spinner_in_messages_of_their_own_turns_many_times() -> None:
 def test_a_progress_bar_of_many_steps_over_many_lines() -> None:
     steps = [f"\r{step:06}" for step in range(100_000)] + ["\n"]
     assert written(*steps, *steps) == "099999\n099999\n"
+
+
+any_text = st.text(st.characters(exclude_categories=()))
+
+
+@given(st.lists(st.lists(any_text)))
+def test_a_buffer_returns_once_what_was_written(takes: list[list[str]]) -> None:
+    buffer = TextBuffer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "_PIECES_KEPT", 3)  # so that short texts take all its branches
+        for texts in takes:
+            for text in texts:
+                buffer.write(text)
+            assert buffer.take() == "".join(texts)
+
+
+@pytest.mark.large
+def test_a_buffer_keeps_many_megabytes_of_many_widths() -> None:
+    buffer = TextBuffer()
+    pieces = [f"{number} é € 😀 \ud800\n" * 10_000 for number in range(100)]
+    for piece in pieces:
+        buffer.write(piece)
+    assert buffer.take() == "".join(pieces)
+    assert buffer.take() == ""
