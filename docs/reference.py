@@ -1,6 +1,6 @@
-"""Write what follows from the command line itself (``python docs/reference.py``); tests hold them together.
+"""Generate ``docs/cli.md`` and ``docs/nbrun.schema.json`` from the command line (``python docs/reference.py``).
 
-These are ``docs/cli.md``, and ``docs/nbrun.schema.json``, by which editors complete a project's settings.
+Editors use the schema to complete and check a project's settings. Tests compare both files with the code.
 """
 
 import json
@@ -21,22 +21,22 @@ SCHEMA = Path(__file__).with_name("nbrun.schema.json")
 _HEAD = """\
 # Command line
 
-This page is written by `python docs/reference.py` out of the command itself; do not edit it.
+This page is generated from the command's help by `python docs/reference.py`. Do not edit it.
 
-`nbrun`, `jupyter nbrun` and `python -m nbrun` are the same command. What it says to people goes to standard error;
-standard output carries data only (`--json -`).
+`nbrun`, `jupyter nbrun` and `python -m nbrun` are the same command. Messages go to standard error. Standard output
+carries only data that you asked for (`--json -`).
 
 ## Environment
 
-| variable | what it is |
+| variable | meaning |
 |---|---|
-| `NBRUN_TOKEN`, `JUPYTER_TOKEN` | the token of `--server`; the first that is set counts, `--token-file` before both |
-| `NBRUN_PASSWORD` | the password of `--server`, where it has one instead of a token |
-| `NO_COLOR`, `FORCE_COLOR` | no colours; colours also where the output is no terminal |
-| `JUPYTER_PATH` | where the private server looks for further kernelspecs |
+| `NBRUN_TOKEN`, `JUPYTER_TOKEN` | the token of `--server`; the first one set is used; `--token-file` takes precedence |
+| `NBRUN_PASSWORD` | the password of `--server`, if it uses a password instead of a token |
+| `NO_COLOR`, `FORCE_COLOR` | turn colours off; turn colours on even if the output is not a terminal |
+| `JUPYTER_PATH` | additional directories in which the private server looks for kernelspecs |
 
-No option takes a token: everybody on a machine can read the command lines of all processes. An address that is pasted
-with `?token=…` works, with a warning; the token is never printed.
+There is no option for a token, because every user of a machine can read the command lines of all processes. A URL with
+`?token=…` works, with a warning. The token is never printed.
 
 ## Exit codes
 """
@@ -44,7 +44,7 @@ with `?token=…` works, with a warning; the token is never printed.
 
 def page() -> str:
     """Return the text of the page."""
-    rows = ["| code | means |", "|--:|---|", *(f"| {code.value} | {meaning(code)} |" for code in ExitCode)]
+    rows = ["| code | meaning |", "|--:|---|", *(f"| {code.value} | {meaning(code)} |" for code in ExitCode)]
     commands = [f"## {path}\n\n```text\n{text}```\n" for path, text in helps()]
     return "\n".join([_HEAD, *rows, "", *commands])
 

@@ -1,40 +1,41 @@
-"""Every way a run can fail, with the exit code it ends in and a hint of what to do next.
+"""The errors that nbrun raises, each with its exit code and a hint for the user.
 
-Errors carry plain values and import nothing of nbrun, so that any room may raise them. A *cell's* failure is no
-exception: it is a value in :mod:`nbrun.core.results`. The exceptions here are the *world's*: a wrong call, a server
-or a kernel that failed us. ``str(error)`` is one sentence of what and where; ``error.hint`` says what to do about it.
+This module imports nothing of nbrun, so that every layer can raise these errors. The failure of a *cell* is not an
+exception but a value in :mod:`nbrun.core.results`. The exceptions here are failures of the environment: wrong usage, a
+failed server or a failed kernel. ``str(error)`` is one sentence with what failed and where; ``error.hint`` is what the
+user can do about it.
 """
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How the process ends. The table in ``docs/cli.md`` is tested to agree with this one."""
+    """The exit codes of the command. A test compares them with the table in ``docs/cli.md``."""
 
     OK = 0
-    """Everything that ran passed."""
+    """Every notebook that ran passed."""
     NOTEBOOK_FAILED = 1
-    """A cell raised or timed out."""
+    """A cell raised an error or timed out."""
     USAGE = 2
-    """The call was wrong: usage, no such notebook, not a notebook, no such kernel, a place that cannot be written."""
+    """Wrong usage: bad option, no such notebook, not a notebook, no such kernel, or an unwritable output."""
     NOTHING_TO_RUN = 3
     """The patterns matched no notebook."""
     SERVER = 4
-    """The server failed us: unreachable, refused the token, went away, would not save; or a report was not written."""
+    """The server failed: unreachable, token refused, gone, or save refused; or a report could not be written."""
     KERNEL = 5
-    """The kernel failed us: did not start, died, was restarted by someone else."""
+    """The kernel failed: it did not start, died, or was restarted by another client."""
     INCOMPLETE = 6
-    """No cell failed that was not allowed to, but output is known to be lost."""
+    """No cell failed unless it was allowed to, but output is known to be lost."""
     BUG = 70
     """A bug in nbrun."""
     INTERRUPTED = 130
-    """Ctrl-C; results so far are saved."""
+    """Stopped by Ctrl-C; results so far are saved."""
     TERMINATED = 143
-    """SIGTERM or SIGHUP; results so far are saved."""
+    """Stopped by SIGTERM or SIGHUP; results so far are saved."""
 
 
 class NbrunError(Exception):
-    """The base of all errors that nbrun raises on purpose."""
+    """Base class of the errors that nbrun raises."""
 
     exit_code: ExitCode = ExitCode.BUG
 
@@ -44,7 +45,7 @@ class NbrunError(Exception):
 
 
 class UsageError(NbrunError):
-    """The call cannot be carried out as it was made; nothing was run and nothing was changed."""
+    """Wrong usage; nothing was run or changed."""
 
     exit_code = ExitCode.USAGE
 
@@ -54,33 +55,33 @@ class NoSuchNotebook(UsageError):
 
 
 class NotANotebook(UsageError):
-    """The file is there, but it does not hold a notebook that can be run."""
+    """The file exists but does not contain a notebook that can be run."""
 
 
 class NoSuchKernel(UsageError):
-    """The server has no kernelspec of the wanted name."""
+    """The server has no kernelspec with the requested name."""
 
 
 class ServerError(NbrunError):
-    """The server failed us."""
+    """The server failed."""
 
     exit_code = ExitCode.SERVER
 
 
 class ServerUnreachable(ServerError):
-    """No connection, or none that lasted: refused, reset, timed out, or a gateway error from a proxy."""
+    """The server could not be reached: connection refused, reset or timed out, or a gateway error from a proxy."""
 
 
 class PrivateServerEnded(ServerUnreachable):
-    """The private server's process has ended by itself: to ask it again is of no use."""
+    """The private server's process has exited; a retry cannot succeed."""
 
 
 class ServerRestarted(ServerError):
-    """The server is there, but it is not the process that it was: it has forgotten its sessions and kernels."""
+    """The server was restarted during the run and has lost its sessions and kernels."""
 
 
 class Throttled(ServerUnreachable):
-    """The server, or a proxy in front of it, says when to come back; ``retry_after`` is that in seconds from now."""
+    """The server or its proxy asked the client to wait; ``retry_after`` is the time in seconds."""
 
     def __init__(self, message: str, *, retry_after: float, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -92,15 +93,15 @@ class AccessDenied(ServerError):
 
 
 class NotFound(ServerError):
-    """The server says that there is no such file, session or kernel."""
+    """The server has no such file, session or kernel."""
 
 
 class NotAJupyterServer(ServerError):
-    """Something answered, but with a web page or a shape that is not the Jupyter Server API."""
+    """The response is a web page or not of the Jupyter Server API."""
 
 
 class RequestRefused(ServerError):
-    """The server understood and refused.
+    """The server refused the request.
 
     ``status`` is the HTTP status; the message quotes the server's own.
     """
@@ -111,34 +112,34 @@ class RequestRefused(ServerError):
 
 
 class TooLarge(RequestRefused):
-    """The body is larger than the server, or a proxy in front of it, takes."""
+    """The request body is larger than the server or its proxy accepts."""
 
 
 class ResponseTooLarge(ServerError):
-    """The server sent more than nbrun reads: a response body or a message of a kernel beyond its limit."""
+    """A response body or a kernel message is larger than nbrun's limit."""
 
 
 class SaveFailed(ServerError):
-    """The executed notebook could not be saved where it was asked for."""
+    """The executed notebook could not be saved to its output path."""
 
 
 class BadFrame(ServerError):
-    """A websocket frame that is no kernel message in either subprotocol."""
+    """A websocket frame is not a kernel message in either subprotocol."""
 
 
 class KernelError(NbrunError):
-    """The kernel failed us."""
+    """The kernel failed."""
 
     exit_code = ExitCode.KERNEL
 
 
 class KernelStartFailed(KernelError):
-    """The kernel did not come up, or not in time."""
+    """The kernel did not start, or not in time."""
 
 
 class KernelNotLaunched(KernelStartFailed):
-    """The program that the kernelspec names cannot be run at all."""
+    """The kernelspec's program cannot be run."""
 
 
 class KernelDied(KernelError):
-    """The kernel is no more, or is no longer the one this run was talking to."""
+    """The kernel has died or was replaced by another client."""

@@ -9,7 +9,7 @@ from nbrun.errors import UsageError
 
 @click.command(
     "batch",
-    short_help="Run a named job of the project's settings.",
+    short_help="Run a named job from the project's settings.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     options_metavar="",
 )
@@ -17,13 +17,13 @@ from nbrun.errors import UsageError
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS]")
 @click.pass_context
 def command(context: click.Context, name: str, options: tuple[str, ...]) -> int:
-    """Run the job NAME of the project's settings.
+    """Run the job NAME from the project's settings.
 
-    A job stands in [tool.nbrun.batch.NAME] of pyproject.toml, or in [batch.NAME] of nbrun.toml: notebooks, a matrix,
-    parameters, and any option of nbrun run. OPTIONS are those of nbrun run; they count before the job's.
+    A job is defined in [tool.nbrun.batch.NAME] of pyproject.toml or in [batch.NAME] of nbrun.toml. It contains
+    notebooks, a matrix, parameters, and any option of nbrun run. OPTIONS are those of nbrun run and override the job's.
     """
     if name.startswith("-"):
-        raise UsageError(f"{name}: the job's name comes first", hint="Say nbrun batch NAME [OPTIONS].")
+        raise UsageError(f"{name}: the job's name comes first", hint="Use nbrun batch NAME [OPTIONS].")
     context.meta[JOB] = name
     with run.make_context(f"batch {name}", list(options), parent=context) as inner:
         code: int = run.invoke(inner)

@@ -16,20 +16,22 @@ from nbrun.cli.options.server import find_password, find_token, server_options
 from nbrun.errors import ExitCode, UsageError
 
 
-@click.command("doctor", short_help="Check a server, or this machine, before a run.")
+@click.command("doctor", short_help="Check whether notebooks can be run on a server or this machine.")
 @server_options
-@click.option("-k", "--kernel", metavar="NAME", help="Try this kernel; the server's default otherwise.")
+@click.option("-k", "--kernel", metavar="NAME", help="Check this kernel. The default is the server's default kernel.")
 @click.option(
     "--clean",
     is_flag=True,
-    help="End the sessions that killed nbruns left on --server: their owner mark has expired, nobody is connected at "
-    "two looks 30 s apart, and the kernel is idle.",
+    help="End sessions on --server that killed nbrun processes left: expired owner mark, idle "
+    "kernel, and no connection at two checks 30 s apart.",
 )
 def command(server: str | None, kernel: str | None, token_file: Path | None, *, clean: bool, **connection: Any) -> int:
-    """Check a server, or without --server this machine, before a run.
+    """Check whether notebooks can be run on a server, or on this machine without --server.
 
-    Starts a kernel and ends it again; touches no file. On a server it lists the sessions that killed nbruns left.
-    Exit code 0 when a notebook can be run and --clean has ended all that it may end, else 2, 4 or 5.
+    Starts a kernel and shuts it down again. No file is written. With --server, also lists sessions that killed nbrun
+    processes left there.
+
+    The exit code is 0 when a notebook can be run and --clean ended every such session; otherwise 2, 4 or 5.
     """
     if clean and not server:
         raise UsageError(

@@ -19,9 +19,9 @@ from nbrun.version import __version__
 
 _COMMANDS = {
     "run": ("nbrun.cli.run", "Run notebooks and save them with their outputs."),
-    "batch": ("nbrun.cli.batch", "Run a named job of the project's settings."),
+    "batch": ("nbrun.cli.batch", "Run a named job from the project's settings."),
     "plan": ("nbrun.cli.plan", "Show what a run would do: parameters, kernel, cells and limits."),
-    "doctor": ("nbrun.cli.doctor", "Check a server, or this machine, before a run."),
+    "doctor": ("nbrun.cli.doctor", "Check whether notebooks can be run on a server or this machine."),
 }
 
 
@@ -83,15 +83,15 @@ class _LazyCommands(click.Group):
 @click.group(cls=_LazyCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="nbrun")
 def cli() -> None:
-    """Run Jupyter notebooks headless on a Jupyter server, private or existing.
+    """Run Jupyter notebooks headless, on a private or an existing Jupyter server.
 
     \b
     Exit codes:
-      0  everything that ran passed          4  the server failed us
-      1  a cell raised or timed out          5  the kernel failed us
-      2  the call was wrong                  6  cells passed, but output is known to be lost
-      3  nothing to run                     70  a bug in nbrun
-      130 / 143  stopped by Ctrl-C / SIGTERM or SIGHUP, results so far are saved
+      0  every cell passed                   4  the server failed
+      1  a cell failed or timed out          5  the kernel failed
+      2  wrong usage                         6  cells passed, but output was lost
+      3  no notebook found                  70  a bug in nbrun
+      130 / 143  stopped by Ctrl-C / SIGTERM or SIGHUP; results so far are saved
     """  # noqa: D301  (click reads the backspace)
 
 

@@ -18,16 +18,20 @@ from nbrun.core.planning.destinations import refuse_unreachable, require_choice
 @click.argument("notebooks", nargs=-1, required=True, metavar="NOTEBOOK")
 @server_options
 @parameter_options
-@click.option("-k", "--kernel", metavar="NAME", help="Plan for this kernelspec instead of the notebook's own.")
-@click.option("--timeout", type=Duration(), help="Limit of the whole run.")
-@click.option("--cell-timeout", "--execution-timeout", type=Duration(), help="Limit of each cell.")
-@click.option("--idle-timeout", type=Duration(), help="Limit of a running cell's silence.")
-@click.option("--allow-errors", is_flag=True, help="Go on after a cell that raises.")
+@click.option("-k", "--kernel", metavar="NAME", help="Plan for this kernelspec instead of the notebook's.")
+@click.option("--timeout", type=Duration(), help="Time limit of the whole run.")
+@click.option("--cell-timeout", "--execution-timeout", type=Duration(), help="Time limit of each cell.")
+@click.option("--idle-timeout", type=Duration(), help="Time limit of a running cell without output.")
+@click.option(
+    "--allow-errors",
+    is_flag=True,
+    help="Continue after a cell that raises an error, and do not fail the run because of it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write the plan as JSON.")
 def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     """Show what a run of NOTEBOOK would do: its parameters, its kernel, its cells and their limits.
 
-    Starts nothing and changes nothing. What a run would refuse, wrong parameters above all, is refused here, too.
+    Nothing is started or changed. Errors that a run would report, such as wrong parameters, are reported here too.
     """
     if len(notebooks) > 1:
         require_choice(notebooks, message=f"nbrun plan shows one notebook, not {len(notebooks)}")

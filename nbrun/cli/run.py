@@ -30,20 +30,30 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
     "-o",
     "--output",
     metavar="PATH",
-    help="Write the executed notebook here, not in place; of many, a folder, or 'out/{folder}/{stem}.ipynb'; - for "
-    "standard output.",
+    help="Write the executed notebook here. For several notebooks: a folder, or a template "
+    "such as 'out/{folder}/{stem}.ipynb'. - is standard output.",
 )
-@click.option("--in-place", is_flag=True, help="Overwrite each notebook. One notebook named by itself needs no word.")
+@click.option(
+    "--in-place",
+    is_flag=True,
+    help="Overwrite the notebooks with their results. This is the default for a single notebook.",
+)
 @batch_options
 @settings_options
 @server_options
-@click.option("--upload", is_flag=True, help="PATH is on this machine: upload it to --server, bring the result back.")
+@click.option(
+    "--upload",
+    is_flag=True,
+    help="PATH is on this machine: upload it to --server, run it there and download the result.",
+)
 @parameter_options
-@click.option("-k", "--kernel", metavar="NAME", help="Run with this kernelspec instead of the notebook's own.")
+@click.option("-k", "--kernel", metavar="NAME", help="Use this kernelspec instead of the notebook's.")
 @preparing_options
-@click.option("--timeout", type=Duration(), help="Limit of the whole run, from its first cell: 90, 90s, 5m, 1h30m.")
-@click.option("--cell-timeout", "--execution-timeout", type=Duration(), help="Limit of each cell.")
-@click.option("--idle-timeout", type=Duration(), help="Limit of a running cell's silence.")
+@click.option(
+    "--timeout", type=Duration(), help="Time limit of the whole run, from the first cell: 90, 90s, 5m, 1h30m."
+)
+@click.option("--cell-timeout", "--execution-timeout", type=Duration(), help="Time limit of each cell.")
+@click.option("--idle-timeout", type=Duration(), help="Time limit of a running cell without output.")
 @click.option(
     "--startup-timeout",
     "--start-timeout",
@@ -51,25 +61,32 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
     type=Duration(),
     default="60s",
     show_default=True,
-    help="Limit of the kernel's start.",
+    help="Time limit of the kernel's start.",
 )
 @speed_options
-@click.option("--allow-errors", is_flag=True, help="Go on after a cell that raised; an error then fails nothing.")
+@click.option(
+    "--allow-errors",
+    is_flag=True,
+    help="Continue after a cell that raises an error, and do not fail the run because of it.",
+)
 @click.option("--no-save", is_flag=True, help="Do not write the executed notebook.")
-@click.option("--force", is_flag=True, help="Overwrite the notebook even if somebody changed it during the run.")
+@click.option("--force", is_flag=True, help="Overwrite the notebook even if another client changed it during the run.")
 @saving_options
 @output_options
-@click.option("--no-timing", is_flag=True, help="Write no times into the notebook, so that reruns differ less.")
-@click.option("--help-notebook", is_flag=True, help="Run nothing, but show what would be run, as nbrun plan does.")
+@click.option("--no-timing", is_flag=True, help="Do not write execution times into the notebook.")
+@click.option("--help-notebook", is_flag=True, help="Show what would be run, as nbrun plan does, and run nothing.")
 @reporting_options
 def command(notebooks: tuple[str, ...], **given: Any) -> int:
     """Run notebooks and save them with their outputs.
 
-    PATH is a notebook, a folder that is searched for notebooks, or a pattern ('reports/**/*.ipynb'). Without --server,
-    it is on this machine, and a private Jupyter server is started for the length of the run. With --server, it is on
-    that server. One notebook is written in place; more than one PATH, a folder, a pattern or --matrix needs -o,
-    --no-save or --in-place. Everything that is said goes to standard error. As a PATH, - is a notebook from standard
-    input; its result goes to standard output unless -o says otherwise.
+    PATH is a notebook, a folder to search for notebooks, or a glob pattern ('reports/**/*.ipynb'). Use - to read a
+    notebook from standard input; the result is written to standard output unless -o is given.
+
+    Without --server, PATH is on this machine and nbrun starts a private Jupyter server for the run. With --server, PATH
+    is on that server.
+
+    A single notebook is overwritten with its result. Several PATHs, a folder, a pattern or --matrix need -o, --no-save
+    or --in-place. All messages go to standard error.
     """
     project = current_project()
     on_server = bool(given["server"]) and not given["upload"]

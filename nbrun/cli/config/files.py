@@ -94,10 +94,15 @@ def settings_options(function: Function) -> Function:
         is_eager=True,
         expose_value=False,
         callback=_read,
-        help="Read settings from this file, not from the nearest nbrun.toml or pyproject.toml.",
+        help="Read settings from this file instead of the nearest nbrun.toml or pyproject.toml.",
     )
     no_config = click.option(
-        "--no-config", is_flag=True, is_eager=True, expose_value=False, callback=_skip, help="Read no settings."
+        "--no-config",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_skip,
+        help="Ignore all settings files.",
     )
     return no_config(config(function))
 

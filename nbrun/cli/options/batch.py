@@ -45,19 +45,33 @@ class Causes(click.ParamType[list[str]]):
 
 
 _OPTIONS = (
-    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these out; patterns as in a .gitignore file."),
-    click.option("--allow-empty", is_flag=True, help="It is no failure if no notebook is found."),
     click.option(
-        "-j", "--jobs", type=Jobs(), default="1", metavar="N|auto", show_default=True, help="Run so many at once."
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Skip notebooks that match this pattern (.gitignore syntax). May be repeated.",
     ),
-    click.option("--fail-fast", is_flag=True, help="Begin no other notebook after the first that failed."),
-    click.option("--max-failures", type=click.IntRange(1), metavar="N", help="Begin no other after so many failures."),
+    click.option("--allow-empty", is_flag=True, help="Exit with code 0 if no notebook is found."),
+    click.option(
+        "-j",
+        "--jobs",
+        type=Jobs(),
+        default="1",
+        metavar="N|auto",
+        show_default=True,
+        help="Run up to N notebooks at the same time; auto is the number of processors.",
+    ),
+    click.option("--fail-fast", is_flag=True, help="Start no further notebook after the first failure."),
+    click.option(
+        "--max-failures", type=click.IntRange(1), metavar="N", help="Start no further notebook after N failures."
+    ),
     click.option(
         "--retries",
         type=click.IntRange(0),
         default=0,
         metavar="N",
-        help="Retry a failed notebook up to N times, each time on a fresh kernel; keep the attempt that came furthest.",
+        help="Retry a failed notebook up to N times, each time on a fresh kernel. The attempt that"
+        " got furthest is kept.",
     ),
     click.option(
         "--retry-on",
@@ -65,37 +79,51 @@ _OPTIONS = (
         default="kernel,server",
         metavar="CAUSES",
         show_default=True,
-        help="After which failures: kernel, server, cell, timeout, with commas between.",
+        help="Failures to retry, separated by commas: kernel, server, cell, timeout.",
     ),
     click.option(
         "--server-wait",
         type=Duration(),
         default="120s",
         show_default=True,
-        help="Before a retry, wait up to this time for a lost server to answer.",
+        help="Before a retry, wait up to this long for an unreachable server.",
     ),
     click.option(
-        "--order", type=click.Choice([order.value for order in Order]), default="as-given", help="Which to begin first."
+        "--order",
+        type=click.Choice([order.value for order in Order]),
+        default="as-given",
+        help="Order in which notebooks are started.",
     ),
-    click.option("--shard", metavar="K/N", help="Run only the K-th of N parts; each notebook is in exactly one."),
+    click.option(
+        "--shard",
+        metavar="K/N",
+        help="Split the notebooks into N parts and run only part K. Each notebook is in exactly one part.",
+    ),
     click.option(
         "--durations",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="An earlier --json result, to balance --shard and to order by; all shards need the same.",
+        help="JSON result of an earlier run; its durations balance --shard and sort by --order. "
+        "Use the same file for all shards.",
     ),
     click.option(
-        "--changed-since", metavar="REF", help="Run only what has changed since this commit, or whose inputs have."
+        "--changed-since",
+        metavar="REF",
+        help="Run only notebooks that changed, or whose inputs changed, since this commit.",
     ),
     click.option(
-        "--matrix", multiple=True, metavar="NAME=V,V", help="Run once for each value, and each combination of values."
+        "--matrix",
+        multiple=True,
+        metavar="NAME=V,V",
+        help="Run each notebook once per value; several --matrix options run every combination.",
     ),
     click.option(
         "--cache",
         type=click.Path(file_okay=False),
         metavar="DIR",
-        help="Keep results here; do not execute what has not changed, put its outputs back.",
+        help="Cache results in this folder. Unchanged notebooks are not executed again; their "
+        "outputs come from the cache.",
     ),
-    click.option("--no-cache-read", is_flag=True, help="Execute everything, and keep the results in --cache anew."),
+    click.option("--no-cache-read", is_flag=True, help="Execute every notebook and replace its result in --cache."),
 )
 
 

@@ -15,28 +15,30 @@ def output_options(function: Function) -> Function:
     for decorate in reversed(
         (
             click.option(
-                "--raw-streams", is_flag=True, help="Keep carriage returns and backspaces in text as they were written."
+                "--raw-streams", is_flag=True, help="Keep carriage returns and backspaces in text output unprocessed."
             ),
             click.option(
                 "--max-output",
                 type=Size(),
-                help="Cut what a cell puts out beyond this, in characters (50MB), with a note; else nothing is cut.",
+                help="Truncate a cell's outputs beyond this number of characters (example: 50MB) and add a"
+                " note. The default is no limit.",
             ),
             click.option(
                 "--lift-limits",
                 is_flag=True,
-                help="Let ipykernel on --server queue any amount of output, which it drops beyond 1000 messages.",
+                help="Remove ipykernel's output queue limit on --server. By default it drops output when "
+                "1000 messages are waiting.",
             ),
             click.option(
                 "--no-resend",
                 is_flag=True,
-                help="Do not let ipykernel on --server keep its output and send again what was lost on the way.",
+                help="Do not use a replay buffer in the kernel on --server; output lost in transit stays lost.",
             ),
-            click.option("--tolerate-loss", is_flag=True, help="Let a run pass although output is known to be lost."),
+            click.option("--tolerate-loss", is_flag=True, help="Exit with code 0 even if output is known to be lost."),
             click.option(
                 "--no-loss-note",
                 is_flag=True,
-                help="Do not say at the end of a cell's outputs that some are missing.",
+                help="Do not add a note to a cell's outputs when some are missing.",
             ),
         )
     ):

@@ -33,7 +33,8 @@ def parameter_options(function: Function) -> Function:
         (
             click.option(
                 "-p", "--parameters", nargs=2, multiple=True, metavar="NAME VALUE", callback=_names_and_values,
-                help="Set a parameter; VALUE is read as an integer, a float, True, False or None if it looks like one.",
+                help="Set a parameter. VALUE becomes an integer, a float, True, False or None if it looks "
+"like one.",
             ),
             click.option(
                 "-r", "--parameters_raw", "--parameters-raw", nargs=2, multiple=True, metavar="NAME VALUE",
@@ -42,33 +43,43 @@ def parameter_options(function: Function) -> Function:
             ),
             click.option(
                 "-f", "--parameters_file", "--parameters-file", multiple=True, metavar="FILE",
-                help="Set the parameters in this file: YAML, or TOML or JSON if it is named so.",
+                help="Set parameters from a YAML file, or from a TOML or JSON file with that suffix.",
             ),
             click.option(
                 "-y", "--parameters_yaml", "--parameters-yaml", multiple=True, metavar="YAML",
-                help="Set the parameters in this YAML text.",
+                help="Set parameters from YAML text.",
             ),
             click.option(
                 "-b", "--parameters_base64", "--parameters-base64", multiple=True, metavar="BASE64",
-                help="Set the parameters in this YAML text in base64.",
+                help="Set parameters from base64-encoded YAML text.",
             ),
-            click.option("--inject-input-path", is_flag=True, help="Set PAPERMILL_INPUT_PATH to the notebook's path."),
-            click.option("--inject-output-path", is_flag=True, help="Set PAPERMILL_OUTPUT_PATH to the output's path."),
-            click.option("--inject-paths", is_flag=True, help="Set both."),
+            click.option(
+                "--inject-input-path", is_flag=True,
+                help="Set the parameter PAPERMILL_INPUT_PATH to the notebook's path.",
+            ),
+            click.option(
+                "--inject-output-path", is_flag=True,
+                help="Set the parameter PAPERMILL_OUTPUT_PATH to the output's path.",
+            ),
+            click.option(
+                "--inject-paths", is_flag=True, help="Set both PAPERMILL_INPUT_PATH and PAPERMILL_OUTPUT_PATH.",
+            ),
             click.option(
                 "--allow-new", is_flag=True,
-                help="Take parameters that the notebook does not declare, or declares with another type.",
+                help="Accept parameters that the notebook does not declare or declares with another type.",
             ),
             click.option(
                 "-l", "--language", metavar="NAME",
-                help="Write the parameters in this language, whatever the kernelspec says of its own.",
+                help="Write parameters in this language instead of the kernelspec's.",
             ),
             click.option(
                 "--secret", multiple=True, metavar="NAME[=ENVVAR]",
-                help="Set NAME in the kernel to the value of an environment variable, unseen, and mask it everywhere.",
+                help="Set NAME in the kernel from an environment variable. The value is not shown and is "
+"masked in all outputs.",
             ),
             click.option(
-                "--secret-file", multiple=True, metavar="NAME=PATH", help="The same with the text of a file."
+                "--secret-file", multiple=True, metavar="NAME=PATH",
+                help="Set NAME in the kernel from a file; masked like --secret.",
             ),
         )
     ):  # fmt: skip

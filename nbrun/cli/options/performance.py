@@ -41,17 +41,19 @@ def speed_options(function: Function) -> Function:
                 metavar="N|auto",
                 default="auto",
                 show_default=True,
-                help="Send up to N cells before the first of them has ended; auto: as many as the way to the server "
-                "makes worth it, on a near one each by itself, as 1 does anywhere.",
+                help="Send up to N cells to the kernel before the first one ends. auto chooses N from the "
+                "server's latency; 1 sends one cell at a time.",
             ),
             click.option(
                 "--zygote/--no-zygote",
                 default=None,
-                help="Fork the private server's Python kernels from a process that has imported ipykernel, or start "
-                "each by itself. If left out: forked where that is safe (Linux), unless NBRUN_ZYGOTE is 0.",
+                help="Fork Python kernels of the private server from a process that has already imported "
+                "ipykernel. The default is on where that is safe (Linux), unless NBRUN_ZYGOTE is 0.",
             ),
             click.option(
-                "--preload", metavar="MODULES", help="Import these in that process too, as in pandas,matplotlib."
+                "--preload",
+                metavar="MODULES",
+                help="Import these modules before kernels are forked (example: pandas,matplotlib).",
             ),
         )
     ):

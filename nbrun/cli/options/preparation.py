@@ -16,14 +16,15 @@ def preparing_options(function: Function) -> Function:
             click.option(
                 "--cwd",
                 metavar="DIR",
-                help="Let the kernel work in this folder, not in the notebook's; with --server, in one of the server.",
+                help="Working directory of the kernel; with --server, a directory of the server. The "
+                "default is the notebook's.",
             ),
             click.option(
                 "--prepare-only/--prepare-execute",
-                help="Execute nothing: write the notebook with its parameters in it, and without outputs.",
+                help="Write the notebook with its parameters and without outputs; execute nothing.",
             ),
             click.option(
-                "--report-mode/--no-report-mode", help="Hide the code of all cells where the notebook is opened."
+                "--report-mode/--no-report-mode", help="Hide the code of all cells when the notebook is opened."
             ),
         )
     ):

@@ -15,36 +15,45 @@ from nbrun.storage.writable import check_file, check_folder, is_file, is_folder,
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = (
-    click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - for standard output."),
-    click.option("--junit", "junit_file", metavar="FILE", help="Write a JUnit report: a case for each code cell."),
+    click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."),
     click.option(
-        "--events", "events_file", metavar="FILE", help="Write each event as a line of JSON as it happens; - as above."
+        "--junit", "junit_file", metavar="FILE", help="Write a JUnit XML report with one test case per code cell."
+    ),
+    click.option(
+        "--events",
+        "events_file",
+        metavar="FILE",
+        help="Write each event as one line of JSON when it happens; - is standard output.",
     ),
     click.option(
         "--html",
         "html_folder",
         metavar="DIR|FILE.html",
-        help="Write each executed notebook as a page here, and an index of all; of one notebook, FILE.html is it.",
+        help="Write each executed notebook as an HTML page into this folder, with an index. For a "
+        "single notebook, FILE.html names the page.",
     ),
-    click.option(
-        "--html-scripts", is_flag=True, help="Let scripts in outputs run in those pages, as interactive plots need."
-    ),
+    click.option("--html-scripts", is_flag=True, help="Run scripts of outputs in HTML pages, for interactive plots."),
     click.option(
         "--github/--no-github",
         default=None,
-        help="Tell GitHub: groups, annotations, the job's summary, outputs. On by itself in a job on GitHub.",
+        help="Write groups, annotations, the job summary and step outputs for GitHub Actions. The "
+        "default is on in a job of GitHub Actions.",
     ),
-    click.option("--log-output/--no-log-output", help="Show the outputs of cells as they come."),
+    click.option("--log-output/--no-log-output", help="Show the outputs of cells while they run."),
     click.option(
-        "--stdout-file", metavar="FILE", help="Write here what cells write to standard output, as it comes; - as above."
+        "--stdout-file", metavar="FILE", help="Write the standard output of cells to this file; - is standard output."
     ),
-    click.option("--stderr-file", metavar="FILE", help="The same of standard error; it may be the same file."),
+    click.option(
+        "--stderr-file",
+        metavar="FILE",
+        help="Write the standard error of cells to this file, which may be the same as --stdout-file.",
+    ),
     click.option(
         "--progress-bar/--no-progress-bar",
         default=True,
-        help="Show live lines on a terminal (the default), or write a log there, too.",
+        help="Show live progress on a terminal, or write plain log lines instead. The default is live progress.",
     ),
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong."),
+    click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
 )
 NAMES = (
     "json_file", "junit_file", "events_file", "html_folder", "html_scripts", "github", "log_output",

@@ -26,19 +26,19 @@ def saving_options(function: Function) -> Function:
                 "--save-every",
                 "--autosave-cell-every",
                 type=Pause(),
-                help="Save so often while it runs, but never for more than 5 % of the time; or never. By default nbrun "
-                "chooses, by time and size.",
+                help="Save the notebook at this interval during the run, within 5 % of the run's time; "
+                "never disables it. By default nbrun chooses the interval.",
             ),
             click.option(
                 "--checkpoint",
                 is_flag=True,
-                help="Keep the notebook as it was as its checkpoint, to which JupyterLab reverts.",
+                help="Keep the original notebook as a checkpoint that JupyterLab can restore.",
             ),
             click.option(
                 "--restore-on-failure",
                 is_flag=True,
-                help="If the run does not pass, bring the notebook back from a checkpoint; the executed one goes "
-                "beside it.",
+                help="If the run fails, restore the original notebook from a checkpoint; the executed "
+                "notebook is written next to it.",
             ),
         )
     ):

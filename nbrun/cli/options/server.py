@@ -72,32 +72,33 @@ def server_options(function: Function) -> Function:
                 "--server",
                 metavar="URL",
                 callback=_warn_of_token,
-                help="Use this running server; a private one is started otherwise.",
+                help="Run on this Jupyter server. By default a private server is started.",
             ),
             click.option(
                 "--token-file",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                help="Read the server's token from this file. Else it is taken from NBRUN_TOKEN or JUPYTER_TOKEN.",
+                help="Read the server's token from this file. The default is the variable NBRUN_TOKEN or "
+                "JUPYTER_TOKEN.",
             ),
             click.option(
                 "--ca-file",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                help="Trust the certificates in this file.",
+                help="Trust the certificate authorities in this PEM file.",
             ),
-            click.option("--insecure", is_flag=True, help="Do not check the server's certificate."),
+            click.option("--insecure", is_flag=True, help="Do not verify the server's TLS certificate."),
             click.option(
                 "--max-response",
                 type=Size(),
                 default="2GiB",
                 show_default=True,
-                help="Read at most this much of an answer of --server, decompressed; none for no limit.",
+                help="Maximum size of a decompressed response of --server; none disables the limit.",
             ),
             click.option(
                 "--max-frame",
                 type=Size(),
                 default="1GiB",
                 show_default=True,
-                help="Take at most this much as one message of a kernel on --server; none for no limit.",
+                help="Maximum size of one kernel message from --server; none disables the limit.",
             ),
         )
     ):
