@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from nbrun.core.batch.output_paths import is_template
 from nbrun.core.planning.destinations import MATRIX, SETTINGS, refuse_contradiction, refuse_unreachable, require_choice
 from nbrun.errors import UsageError
+from nbrun.storage.writable import is_folder, is_there
 
 CHOICES = {"output": "--output", "no_save": "--no-save", "in_place": "--in-place"}
 """The parameters that say where executed notebooks go; only one of them can count."""
@@ -23,6 +24,28 @@ REPORTS = {
 }
 """The parameters that say where reports go."""
 _READ = {"parameters_file": "-f", "durations": "--durations", "token_file": "--token-file", "ca_file": "--ca-file"}
+
+
+def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
+    """Return whether the call names one notebook, to be run once."""
+    from nbrun.core.formats.globs import is_glob
+
+    if len(notebooks) != 1 or given["matrix"]:
+        return False
+    (name,) = notebooks
+    if name == "-":  # standard input, wherever it is run
+        return True
+    if given["server"] and not given["upload"]:
+        return name.endswith(".ipynb") and not is_glob(name)
+    return not is_folder(name) and (is_there(name) or not is_glob(name))
+
+
+def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
+    """Return whether the one run needs nothing that only a batch has."""
+    from nbrun.core.batch.output_paths import is_template
+
+    special = ("cache", "shard", "changed_since", "retries", "exclude", "no_cache_read", "prepare_only")
+    return not (overrides or is_template(given["output"] or "") or any(given[name] for name in special))
 
 
 def settle_choice(context: click.Context, given: dict[str, Any]) -> None:

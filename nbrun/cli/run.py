@@ -9,8 +9,8 @@ import click
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.config.files import current_project, overrides_for, settings_options
-from nbrun.cli.destinations import Paths, check_choice, check_paths, settle_choice
-from nbrun.cli.options.batch import batch_options, is_plain, is_single, read_batch_options
+from nbrun.cli.destinations import Paths, check_choice, check_paths, is_plain, is_single, settle_choice
+from nbrun.cli.options.batch import batch_options, read_batch_options
 from nbrun.cli.options.outputs import output_options, output_settings
 from nbrun.cli.options.parameters import parameter_options, read_parameters
 from nbrun.cli.options.performance import read_speed, speed_options

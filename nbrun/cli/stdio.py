@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nbrun.cli.options.batch import is_plain, is_single
+from nbrun.cli.destinations import is_plain, is_single
 from nbrun.cli.standard_streams import closed, read_whole, write_whole
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.errors import UsageError

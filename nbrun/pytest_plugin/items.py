@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nbrun.cli.config.project import ProjectOptions, project_options
+from nbrun.cli.project import ProjectOptions, project_options
 from nbrun.core.formats.durations import parse_duration
 from nbrun.core.formats.safe_text import safe_text
 from nbrun.core.results import NotebookResult

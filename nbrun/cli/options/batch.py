@@ -11,7 +11,6 @@ from nbrun.core.batch.matrix import read_axes
 from nbrun.core.batch.terms import Cause, Order, Shard
 from nbrun.core.formats.sizes import parse_count
 from nbrun.errors import UsageError
-from nbrun.storage.writable import is_folder, is_there
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 AUTO = "auto"
@@ -155,25 +154,3 @@ def read_batch_options(given: Mapping[str, Any], matrix: Mapping[str, Sequence[A
         "cache": given["cache"],
         "refresh": given["no_cache_read"],
     }
-
-
-def is_single(notebooks: Sequence[str], given: Mapping[str, Any]) -> bool:
-    """Return whether the call names one notebook, to be run once."""
-    from nbrun.core.formats.globs import is_glob
-
-    if len(notebooks) != 1 or given["matrix"]:
-        return False
-    (name,) = notebooks
-    if name == "-":  # standard input, wherever it is run
-        return True
-    if given["server"] and not given["upload"]:
-        return name.endswith(".ipynb") and not is_glob(name)
-    return not is_folder(name) and (is_there(name) or not is_glob(name))
-
-
-def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
-    """Return whether the one run needs nothing that only a batch has."""
-    from nbrun.core.batch.output_paths import is_template
-
-    special = ("cache", "shard", "changed_since", "retries", "exclude", "no_cache_read", "prepare_only")
-    return not (overrides or is_template(given["output"] or "") or any(given[name] for name in special))

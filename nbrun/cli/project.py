@@ -1,4 +1,4 @@
-"""What ``nbrun run`` would make of a project's settings, for a caller that is no command line: the pytest plug-in."""
+"""Options of one notebook's run by the project's settings, for the pytest plug-in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
