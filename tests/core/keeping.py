@@ -70,13 +70,14 @@ class KeptKernel:
         if request.type == "execute_request":
             self.run_cell(0, request.id)
             return
-        self.publish("status", {"execution_state": "busy"}, request.header)
+        asked = {"header": request.header}
+        self.session.send("iopub", "status", {"execution_state": "busy"}, parent=asked)
         handling = self.control_handlers[request.type](
             None, b"", {"header": request.header, "content": request.content}
         )
         with contextlib.suppress(StopIteration):
             handling.send(None)
-        self.publish("status", {"execution_state": "idle"}, request.header)
+        self.session.send("iopub", "status", {"execution_state": "idle"}, parent=asked)
 
     # How it does it ------------------------------------------------------------------------------------------------
 

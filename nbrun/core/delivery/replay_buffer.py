@@ -10,7 +10,8 @@ one type of request, on the control channel, which a kernel answers while it run
     newest 80  evicted 12            how far the kernel has counted, and up to where the ring has forgotten
     others 0                         how many messages bore none of its numbers: those of forked children
 
-The answer goes to nobody else: other frontends see nothing twice, and no server's limit on output applies to it.
+The answer goes to nobody else: other frontends see nothing twice, and no server's limit on output applies to it. No
+status is published for the question, because a server would take its idle for that of the cell that runs.
 """
 
 from collections.abc import Sequence
@@ -68,8 +69,14 @@ def send_output(message, *args, **kwargs):
         pass
     return really_send(message, *args, **kwargs)
 
+def is_question(parent):
+    # Servers that watch a kernel's activity would take the idle for the end of the cell that runs meanwhile.
+    return isinstance(parent, dict) and parent.get("header", {}).get("msg_type") == "nbrun_resend_request"
+
 def send(stream, msg_or_type, *args, **kwargs):
     global newest
+    if msg_or_type == "status" and is_question(kwargs.get("parent")):
+        return None
     sent = session_send(stream, msg_or_type, *args, **kwargs)
     if isinstance(msg_or_type, str) and msg_or_type.endswith("_reply"):
         try:

@@ -52,11 +52,11 @@ def test_only_what_was_asked_for_comes_as_far_as_the_kernel_has_counted() -> Non
     kernel = KeptKernel()
     print_all(kernel, 6)
     answer = ask(kernel, (2, 3), (5, 90))
-    assert texts(answer) == ["2", "3", "5", "6", "None"]  # and the busy of the question
+    assert texts(answer) == ["2", "3", "5", "6"]
     assert {name: value for name, value in answer.content.items() if name != "messages"} == {
         "status": "ok",
-        "until": 7,
-        "newest": 7,
+        "until": 6,
+        "newest": 6,
         "evicted": -1,
         "others": 0,
     }
@@ -82,7 +82,7 @@ def test_the_ring_forgets_what_is_oldest_and_says_so() -> None:
     answer = ask(kernel, (1, None))
     assert answer.content["evicted"] > 10
     given = [int(each.id.rpartition("_")[2]) for each in replay_buffer.resent(answer)]
-    assert given == [2, 3, *range(answer.content["evicted"] + 1, 25)]  # of the replies, the last two
+    assert given == [2, 3, *range(answer.content["evicted"] + 1, 24)]  # of the replies, the last two
 
 
 def test_what_bears_no_number_of_the_kernels_own_is_counted_only() -> None:
@@ -92,7 +92,7 @@ def test_what_bears_no_number_of_the_kernels_own_is_counted_only() -> None:
     kernel.pid -= 1
     kernel.iopub_thread._really_send([b"<IDS|MSG>", b"", b'{"msg_id":"other"}', b"{}", b"{}", b"{}", b"{}"][:7])
     answer = ask(kernel, (1, None))
-    assert texts(answer) == ["None"]
+    assert texts(answer) == []
     assert answer.content["others"] == 3
 
 
@@ -101,7 +101,14 @@ def test_what_cannot_be_kept_is_sent_all_the_same() -> None:
     kernel.iopub_thread._really_send([b"topic", b"no delimiter", b"", b"{}", b"{}", b"{}", b"{}"])
     sent = kernel.session.send("shell", "execute_reply", {"not JSON": {1}}, {"header": PARENT})
     assert (len(kernel.said), sent["content"]) == (1, {"not JSON": {1}})
-    assert texts(ask(kernel, (1, None))) == ["None"]
+    assert texts(ask(kernel, (1, None))) == []
+
+
+def test_no_status_is_published_for_a_question() -> None:
+    kernel = KeptKernel()
+    kernel.run_cell(0)
+    ask(kernel, (1, None))
+    assert [each.content.get("execution_state") for each in kernel.said] == ["busy", "idle"]
 
 
 def test_an_answer_may_hold_anything() -> None:
