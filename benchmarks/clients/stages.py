@@ -20,7 +20,7 @@ import click  # noqa: F401
 marks.append((now(), "click imported"))
 
 import nbrun.api
-import nbrun.reporters.console.single
+import nbrun.reporters.console.reporter
 from nbrun.core.events import CellFinished, CellStarted, RunFinished, StageEntered
 from nbrun.storage.on_server import ServerNotebook
 

@@ -82,7 +82,7 @@ def _preview(notebook: str, given: dict[str, Any]) -> Any:
 
 
 def _lines(preview: Any) -> Iterator[str]:
-    from nbrun.core.formats.durations import spell_duration
+    from nbrun.core.formats.units import spell_duration
 
     yield f"notebook    {preview.notebook}"
     yield f"kernel      {preview.kernel or 'none that is named'} ({preview.language or 'language not known'})"
@@ -112,7 +112,7 @@ def _parameter_line(parameter: dict[str, Any]) -> str:
 
 
 def _cell_line(cell: dict[str, Any]) -> str:
-    from nbrun.core.formats.durations import spell_duration
+    from nbrun.core.formats.units import spell_duration
 
     lines = [line for line in cell["source"].splitlines() if line.strip()]
     notes = ["sets the parameters"] if cell["injected"] else []

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from nbrun.cli.project import ProjectOptions, project_options
-from nbrun.core.formats.durations import parse_duration
 from nbrun.core.formats.safe_text import safe_text
+from nbrun.core.formats.units import parse_duration
 from nbrun.core.results import NotebookResult
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters import phrases

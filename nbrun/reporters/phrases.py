@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 
-from nbrun.core.formats.durations import spell_duration
+from nbrun.core.formats.units import spell_duration
 from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from nbrun.core.events import Observer
-from nbrun.core.formats.sizes import MAX_FRAME, MAX_RESPONSE
+from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.planning.destinations import refuse_contradiction, refuse_unreachable
 from nbrun.core.planning.job import STARTUP_LIMIT, Job, Limits
 from nbrun.errors import UsageError

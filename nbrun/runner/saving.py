@@ -26,7 +26,7 @@ from nbrun.core.events import Event, Journal, Stage
 from nbrun.core.execution.machine import Execution
 from nbrun.core.execution.outcomes import Ending, ending_with_losses, kept_elsewhere
 from nbrun.core.execution.write_back import Recording
-from nbrun.core.formats.durations import spell_duration
+from nbrun.core.formats.units import spell_duration
 from nbrun.core.planning.job import Job
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, SaveFailed

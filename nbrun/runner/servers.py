@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbrun.core.formats.sizes import MAX_FRAME, MAX_RESPONSE
+from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.notebook.file_format import get_ready
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import Client, connect

@@ -23,9 +23,8 @@ from typing import Any
 
 from nbrun.core.formats import json_text
 from nbrun.core.notebook.document import Document
+from nbrun.core.notebook.file_format import complaint_of, why_unreadable
 from nbrun.core.notebook.merge import fingerprints, merge
-from nbrun.core.notebook.unreadable import why_unreadable
-from nbrun.core.notebook.validation import complaint_of
 from nbrun.errors import (
     NbrunError,
     NoSuchNotebook,

@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 import nbrun
-from nbrun.core.formats.sizes import MAX_FRAME, parse_size
+from nbrun.core.formats.units import MAX_FRAME, parse_size
 from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, RequestRefused, ResponseTooLarge, ServerUnreachable
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.client import SMALL_LIMIT, Http, HttpOptions

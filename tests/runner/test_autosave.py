@@ -7,8 +7,7 @@ import pytest
 
 from nbrun.core.events import OutputArrived
 from nbrun.errors import NbrunError, RequestRefused, ServerUnreachable
-from nbrun.runner.autosave import Autosave
-from nbrun.runner.pacing import Pacing
+from nbrun.runner.autosave import Autosave, Pacing
 
 LIMIT = 10.0
 
@@ -143,8 +142,8 @@ async def test_its_failures_are_no_failures_of_the_run(error: Exception, warns: 
 
 
 async def test_much_output_brings_the_next_save_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nbrun.runner.pacing.SOON", 0.01)
-    monkeypatch.setattr("nbrun.runner.pacing.MUCH", 1000)
+    monkeypatch.setattr("nbrun.runner.autosave.SOON", 0.01)
+    monkeypatch.setattr("nbrun.runner.autosave.MUCH", 1000)
     scene = Scene()
     async with scene.autosave:
         scene.autosave.start(lambda: scene_saved(scene), lambda: scene.news, None)

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
-from nbrun.core.formats.durations import parse_duration
+from nbrun.core.formats.units import parse_duration
 from nbrun.core.parameters.limits import shown_value
 
 LARGEST_INTEGER = 10**9

@@ -9,7 +9,7 @@ import click
 from nbrun.cli.options.server import Duration
 from nbrun.core.batch.matrix import read_axes
 from nbrun.core.batch.terms import Cause, Order, Shard
-from nbrun.core.formats.sizes import parse_count
+from nbrun.core.formats.units import parse_count
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypedDict
 import click
 
 from nbrun.cli.options.server import Function
-from nbrun.core.formats.sizes import parse_count
+from nbrun.core.formats.units import parse_count
 from nbrun.errors import UsageError
 
 

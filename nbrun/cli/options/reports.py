@@ -111,7 +111,7 @@ class Reports:
         self._is_open, given = True, self._given
         from nbrun.core.events import BatchFinished, BatchStarted
         from nbrun.reporters.composite import Fanout, Listener
-        from nbrun.reporters.console.single import Console
+        from nbrun.reporters.console.reporter import Console
 
         quiet, log_output = given["quiet"], given["log_output"]
         progress, mask, runner = given["progress_bar"], _mask_of(given), self._github or is_on_runner()

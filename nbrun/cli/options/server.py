@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from nbrun.core.formats.durations import parse_duration
-from nbrun.core.formats.sizes import parse_size
+from nbrun.core.formats.units import parse_duration, parse_size
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from nbrun.core.formats.sizes import parse_count
+from nbrun.core.formats.units import parse_count
 from nbrun.errors import UsageError
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from nbrun.core.execution.cell import CellExecution, Stop
-from nbrun.core.formats.durations import spell_duration
+from nbrun.core.formats.units import spell_duration
 from nbrun.core.planning.plan import CellPlan, Plan
 from nbrun.core.protocol.messages import Message
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem

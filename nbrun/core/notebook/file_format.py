@@ -3,6 +3,8 @@
 A run on a private server needs nbformat only where a save failed. So it is imported where it is first used.
 """
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -12,13 +14,22 @@ from typing import Any
 from nbrun._lazy_imports import grammars_put_off
 from nbrun.core.formats.json_text import loads
 from nbrun.core.notebook.images import Images
-from nbrun.core.notebook.unreadable import why_unreadable
 from nbrun.errors import BadFrame, NotANotebook
 
 _NO_CELLS = '\n "cells": []'
 """What stands in no other place of a notebook without cells: within texts there are no line breaks."""
 _CELLS = '\n "cells": [\n'
 _END = "\n ]"
+_MERGE_MARKER = re.compile(rb"^(<{7} .*|={7}|>{7} .*)$", re.MULTILINE)
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_HINT = (
+    "Check that this is a Jupyter notebook (.ipynb), and get it from version control or a checkpoint if it once was."
+)
+LONGEST = 300
+"""Characters of what is said to be wrong; an error may quote the value that is."""
+_INVALID = "Notebook validation failed: "
+_PLACE = re.compile(r"^On instance((?:\[[^\n]*\])?):$", re.MULTILINE)
+_STEP = re.compile(r"\['([^']*)'\]|\[(\d+)\]")
 
 
 @cache
@@ -95,3 +106,51 @@ def _without_trust(content: Mapping[str, Any]) -> dict[str, Any]:
         metadata = {key: value for key, value in cell["metadata"].items() if key != "trusted"}
         cells.append({**cell, "metadata": metadata})
     return {**content, "cells": cells}
+
+
+def why_unreadable(data: bytes) -> tuple[str, str]:
+    """Return what is wrong with a file that is no readable notebook, and what to do about it."""
+    if not data.strip():
+        return "the file is empty", _HINT
+    if data.startswith(_BYTE_ORDER_MARKS):
+        return "the file begins with a byte order mark", "Save it as UTF-8 without one."
+    if _MERGE_MARKER.search(data):
+        return "the file has merge conflict markers in it", "Settle the conflict first; nbdime merges notebooks."
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"the file is not UTF-8 (byte {error.start})", "Save it as UTF-8."
+    return _why_no_notebook(text)
+
+
+def _why_no_notebook(text: str) -> tuple[str, str]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        begins = text.lstrip()[:1] in ("{", "[")
+        hint = _HINT if begins else "jupytext --to ipynb FILE makes a notebook of a script or of Markdown."
+        return f"the file is not JSON: {error.msg} in line {error.lineno}, column {error.colno}", hint
+    except (ValueError, RecursionError):
+        return "the file is JSON that no program can read", _HINT
+    if not isinstance(content, dict) or "nbformat" not in content:
+        hint = f"{_HINT} Parameters in a JSON file are given with -f FILE."
+        return "the file is JSON, but no notebook", hint
+    major = content["nbformat"]
+    if not isinstance(major, int) or major > 4:
+        return f"the notebook is of nbformat {major}, which is not known here", "Save it as nbformat 4."
+    if not isinstance(content.get("cells"), list):
+        return "the notebook has no list of cells", _HINT
+    return "the notebook is malformed", "`jupyter nbconvert --to notebook --stdout FILE` says more."
+
+
+def complaint_of(message: str) -> str:
+    """Return what a contents model's ``message`` says, as one line: what is wrong, and where in the notebook."""
+    what = next((line for line in message.removeprefix(_INVALID).splitlines() if line.strip()), "")
+    what = " ".join(what.split()).removesuffix(":")
+    if len(what) > LONGEST:
+        what = f"{what[: LONGEST // 2]} … {what[-LONGEST // 2 :]}"
+    if not message.startswith(_INVALID):
+        return what
+    found = _PLACE.search(message)
+    place = "".join(f".{name}" if name else f"[{index}]" for name, index in _STEP.findall(found[1] if found else ""))
+    return f"it is not valid{f' at {place[1:]}' if place else ''}: {what}"

@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Any
 
 from nbrun.core.formats.json_text import dumps
-from nbrun.core.formats.sizes import spell_size
+from nbrun.core.formats.units import spell_size
 from nbrun.core.outputs.mimebundle import Output, stream_output
 from nbrun.core.outputs.stream import StreamText
 

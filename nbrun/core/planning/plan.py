@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from nbrun.core.formats.durations import parse_duration
 from nbrun.core.formats.json_text import as_object
+from nbrun.core.formats.units import parse_duration
 from nbrun.core.notebook.document import Cell, Document
 from nbrun.core.notebook.tags import RAISES_TAG, SKIP_TAG, tags_of
 from nbrun.core.planning.job import Job, Limits

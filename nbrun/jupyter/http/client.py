@@ -25,7 +25,7 @@ from typing import Any, Self
 import httpx
 
 from nbrun.core.formats import json_text
-from nbrun.core.formats.sizes import MAX_FRAME, MAX_RESPONSE, spell_size
+from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE, spell_size
 from nbrun.errors import NbrunError, NotAJupyterServer, ResponseTooLarge, ServerUnreachable, TooLarge, UsageError
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.auth import Auth

@@ -26,7 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
-from nbrun.core.formats.sizes import spell_size
+from nbrun.core.formats.units import spell_size
 from nbrun.core.protocol.codec import V1_SUBPROTOCOL, Subprotocol, decode, encode
 from nbrun.core.protocol.messages import Message
 from nbrun.errors import (

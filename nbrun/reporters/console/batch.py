@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from nbrun.core.batch.estimate import time_left
+from nbrun.core.batch.scheduling import time_left
 from nbrun.core.events import (
     BatchFinished,
     BatchStarted,
@@ -30,7 +30,7 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
-from nbrun.core.formats.durations import spell_duration
+from nbrun.core.formats.units import spell_duration
 from nbrun.core.results import BatchResult, NotebookResult, Outcome
 from nbrun.reporters import phrases
 from nbrun.reporters.console.output_log import OutputLog

@@ -8,6 +8,7 @@ Commands go to standard error like all that is said; the runner reads both strea
 """
 
 import os
+import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +23,10 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
+from nbrun.core.formats.safe_text import safe_text
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import NotebookResult, Outcome, with_lost_reports
 from nbrun.reporters import phrases
-from nbrun.reporters.github.commands import assignments, command
 from nbrun.reporters.github.source_places import CellPlace, cell_places, file_line
 from nbrun.reporters.github.summary import LIMIT, summary
 from nbrun.reporters.run_log import Record, RunRecord, fault_of, is_fault
@@ -175,6 +176,26 @@ class GitHub:
 
     def _say(self, line: str) -> None:
         self._stream.write_command(line)
+
+
+def command(name: str, message: str = "", /, **properties: object) -> str:
+    """Return a workflow command as a line; properties that are None are left out, ``end_line`` becomes ``endLine``."""
+    given = ",".join(f"{key}={_property(str(value))}" for key, value in properties.items() if value is not None)
+    return f"::{name}{' ' if given else ''}{given}::{_message(message)}"
+
+
+def _message(text: str) -> str:
+    return safe_text(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _message(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def assignments(values: Mapping[str, str]) -> str:
+    """Return the lines for GITHUB_OUTPUT that set `values`: delimited by what no value can guess."""
+    delimiter = f"nbrun-{secrets.token_hex(16)}"
+    return "".join(f"{name}<<{delimiter}\n{value}\n{delimiter}\n" for name, value in values.items())
 
 
 def exit_code_of(record: Record) -> int:

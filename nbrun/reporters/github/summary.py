@@ -6,8 +6,8 @@ first, then failures as long as there is room, then the slowest cells; what had 
 
 from collections.abc import Iterator, Sequence
 
-from nbrun.core.formats.durations import spell_duration
 from nbrun.core.formats.tracebacks import plain
+from nbrun.core.formats.units import spell_duration
 from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, NotebookResult, Outcome
 from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Fault, Record, RunRecord, fault_of, is_fault

@@ -19,9 +19,9 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from nbrun.core.events import CellFinished, Event, RunFinished, StageEntered, Warned
-from nbrun.core.formats.durations import spell_duration
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.tracebacks import plain
+from nbrun.core.formats.units import spell_duration
 from nbrun.core.results import DELIVERED, NotebookResult, Outcome
 from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Record, RunRecord, fault_of

@@ -25,7 +25,7 @@ from typing import Any
 
 from nbrun.core.batch.scheduling import Policy
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
-from nbrun.core.formats.durations import spell_duration
+from nbrun.core.formats.units import spell_duration
 from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.batch.scheduling import Durations, Policy, in_shard, run_key, slowest_first
+from nbrun.core.batch.scheduling import Durations, Policy, in_shard, run_key, slowest_first, time_left
 from nbrun.core.batch.terms import Cause, Shard
 from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.errors import UsageError
@@ -118,3 +118,12 @@ def test_what_was_only_prepared_took_no_time_of_its_own() -> None:
 def test_a_runs_key_is_the_same_however_its_parameters_are_ordered() -> None:
     assert run_key("a.ipynb", {}) == "a.ipynb"
     assert run_key("a.ipynb", {"x": 1, "y": 2}) == run_key("a.ipynb", {"y": 2, "x": 1}) != run_key("a.ipynb", {"x": 1})
+
+
+def test_nothing_is_known_before_the_first_run_has_finished() -> None:
+    assert time_left([], [3.0], 4) is None
+
+
+def test_what_waits_and_what_runs_is_taken_for_average_and_shared_by_those_that_run_at_once() -> None:
+    assert time_left([10.0, 20.0], [5.0, 100.0], 4) == (10.0 + 0.0 + 60.0) / 2
+    assert time_left([10.0], [], 0) == 0.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.formats.sizes import spell_size
+from nbrun.core.formats.units import spell_size
 from nbrun.core.outputs.area import Displays, OutputArea
 from nbrun.core.outputs.limit import OVERHEAD, Truncated
 from nbrun.core.protocol.messages import Channel, Message

@@ -10,8 +10,8 @@ from nbrun.core.events import BatchFinished, BatchStarted, Event
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import BatchResult, CellError, CellOutcome, CellResult, Outcome
 from nbrun.reporters.console.batch import HEARTBEAT
+from nbrun.reporters.console.reporter import Console
 from nbrun.reporters.console.safe_console import SafeConsole
-from nbrun.reporters.console.single import Console
 from tests.reporters.streams import BATCH, GOOD, RESULTS, Speaker, batch, result
 
 

@@ -9,8 +9,7 @@ import pytest
 from nbrun.core.events import BatchStarted, Event, RunFinished, StageEntered, Warned
 from nbrun.core.results import CellResult, Outcome, Problem
 from nbrun.reporters.github import summary
-from nbrun.reporters.github.commands import assignments, command
-from nbrun.reporters.github.reporter import ANNOTATIONS, GitHub
+from nbrun.reporters.github.reporter import ANNOTATIONS, GitHub, assignments, command
 from tests.reporters.streams import BAD, FAILED, FAILING, PASSED, Speaker, batch, result, write_notebooks
 from tests.support.notebooks import notebook, write_notebook
 

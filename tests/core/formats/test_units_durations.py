@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.formats.durations import parse_duration, spell_duration
+from nbrun.core.formats.units import parse_duration, spell_duration
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from nbrun.core.events import (
     StageEntered,
     Warned,
 )
-from nbrun.core.formats.durations import spell_duration
+from nbrun.core.formats.units import spell_duration
 from nbrun.core.results import CellResult, NotebookResult
 from nbrun.reporters import phrases
 from nbrun.reporters.console.batch import HEARTBEAT, STYLES, TRACEBACK, BatchConsole

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.formats.sizes import parse_count, parse_size, spell_size
+from nbrun.core.formats.units import parse_count, parse_size, spell_size
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from nbrun.core.events import (
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.reporters.console.batch import HEARTBEAT
+from nbrun.reporters.console.reporter import Console
 from nbrun.reporters.console.safe_console import SafeConsole
-from nbrun.reporters.console.single import Console
 
 NAME = "nb.ipynb"
 TRACEBACK = [

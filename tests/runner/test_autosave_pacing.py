@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.runner.pacing import EVERY, MUCH, SHARE, SOON, SPEED, Pacing
+from nbrun.runner.autosave import EVERY, MUCH, SHARE, SOON, SPEED, Pacing
 
 
 def test_the_first_save_is_due_after_the_usual_pause() -> None:
