@@ -63,9 +63,15 @@ class NoSuchKernel(UsageError):
 
 
 class ServerError(NbrunError):
-    """The server failed."""
+    """The server failed; ``request`` is the request or the server that the message begins with, if any."""
 
     exit_code = ExitCode.SERVER
+    request: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Return the message without the address of the request, for readers who know a file and not the API."""
+        return str(self).removeprefix(f"{self.request}: ")
 
 
 class ServerUnreachable(ServerError):

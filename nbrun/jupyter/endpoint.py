@@ -111,6 +111,11 @@ class Endpoint:
         """Return the URL of an already quoted `path` relative to the base URL."""
         return self.base_url + path
 
+    def named(self, method: str, url: str) -> str:
+        """Return a request as messages name it: without its query, and on a Unix socket without the made-up host."""
+        url = url.partition("?")[0]
+        return f"{method} {url.removeprefix(self.base_url) if self.socket else url}"
+
     def api_url(self, *parts: str) -> str:
         """Return the URL of a path under ``api/``; quoting and errors as in :func:`api_path`."""
         return self.base_url + api_path(*parts)

@@ -148,7 +148,7 @@ class Sessions:
         except RequestRefused as error:
             if error.status == 501:
                 raise NoSuchKernel(
-                    str(error), hint="`jupyter kernelspec list` on the server shows what it can start."
+                    error.reason, hint="`jupyter kernelspec list` on the server shows what it can start."
                 ) from None
             if error.status == 500 and (found := _NOT_LAUNCHED.search(str(error))):
                 raise KernelNotLaunched(
@@ -157,7 +157,8 @@ class Sessions:
                     "another with --kernel.",
                 ) from None
             if error.status == 500:
-                raise KernelStartFailed(str(error), hint="The server's log says more.") from None
+                what = f"kernel {body['kernel'].get('name', '')}: not started: {error.reason}"
+                raise KernelStartFailed(what, hint="The server's log says more.") from None
             raise
         session = SessionModel.read(answer.fields())
         if session.path.strip("/") != body["path"]:
@@ -227,7 +228,8 @@ class Kernels:
         except RequestRefused as error:
             if error.status == 500:
                 raise KernelStartFailed(
-                    str(error), hint="Is there a kernel of that name? The server's log says more."
+                    f"kernel {name}: not started: {error.reason}",
+                    hint="Is there a kernel of that name? The server's log says more.",
                 ) from None
             raise
         return KernelModel.read(answer.fields())

@@ -6,7 +6,7 @@ then before the first write of the run and never again during it.
 
 from enum import Enum
 
-from nbrun.errors import NbrunError, NotFound, RequestRefused, UsageError
+from nbrun.errors import NotFound, RequestRefused, ServerError, UsageError
 from nbrun.jupyter.contents import Contents
 
 
@@ -36,7 +36,7 @@ class UndoPoint:
             await self._contents.checkpoints(path)
         except (NotFound, RequestRefused) as error:
             hint = "Run without --checkpoint and --restore-on-failure."
-            raise UsageError(f"{path}: this server keeps no checkpoint of it: {error}", hint=hint) from None
+            raise UsageError(f"{path}: this server keeps no checkpoint of it: {error.reason}", hint=hint) from None
 
     async def set(self, path: str) -> None:
         """Make the checkpoint, unless it was made before."""
@@ -49,6 +49,6 @@ class UndoPoint:
             return ""  # nothing was written
         try:
             await self._contents.restore_checkpoint(path, self._checkpoint)
-        except NbrunError as error:
-            return str(error)
+        except ServerError as error:
+            return error.reason
         return ""

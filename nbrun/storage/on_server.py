@@ -189,13 +189,13 @@ class ServerNotebook:
     async def _why_refused(self, error: ServerError) -> tuple[str, str]:
         """Return why a save failed, without the address of the request, and what to do."""
         if not isinstance(error, RequestRefused):
-            return str(error), error.hint
+            return error.reason, error.hint
         with contextlib.suppress(NbrunError):
             now = await self._contents.get(self._file.path, content=False, retry=ONCE)
             if now.type == "directory":
                 return "a folder of that name took its place during the run", "Rename the folder, and save elsewhere."
         hint = "Its server could not write it: is the disk full there?" if error.status == 500 else ""
-        return re.sub(r"^[A-Z]+ \S+://\S+: refused", "the server refused", str(error)), error.hint or hint
+        return error.reason, error.hint or hint
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
         """Save once, without patience, while the notebook is still running; raises :class:`ServerError`.
@@ -375,7 +375,7 @@ class ServerNotebook:
                 return False
             if now.hash and is_of(content, now):
                 file.seen = now
-                self._warn(f"{self._name(file.path)} is saved, but the server said: {error}")
+                self._warn(f"{self._name(file.path)} is saved, but {error.reason}")
                 return True
             if before is None:
                 await self._contents.delete(file.path)

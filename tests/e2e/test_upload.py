@@ -146,15 +146,18 @@ async def test_a_kernel_that_the_server_has_not_is_refused_and_leaves_nothing(
 async def test_when_the_result_cannot_be_written_here_it_is_rescued(
     stock_server: RunningServer, tmp_path: Path, here: Path
 ) -> None:
-    path = write_notebook(tmp_path / "local.ipynb", notebook("6 * 7"))
-    (tmp_path / "file").write_text("no folder")
+    """The folder is replaced while the notebook runs: what cannot be written before the run is refused then."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    replace = f"import os\nos.rmdir({str(folder)!r})\nopen({str(folder)!r}, 'x').close()"
+    path = write_notebook(tmp_path / "local.ipynb", notebook(replace, "6 * 7"))
 
-    result = await nbrun.run_async(path, output=tmp_path / "file" / "out.ipynb", **options(stock_server))
+    result = await nbrun.run_async(path, output=folder / "out.ipynb", **options(stock_server))
 
     assert result.rescued
     assert result.output is not None
     assert Path(result.output).parent == here
-    assert read_notebook(Path(result.output))["cells"][0]["outputs"][0]["data"]["text/plain"] == "42"
+    assert read_notebook(Path(result.output))["cells"][1]["outputs"][0]["data"]["text/plain"] == "42"
     assert scratch(stock_server) == []
 
 

@@ -2,7 +2,6 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from nbrun.core.notebook.document import Document
@@ -59,13 +58,13 @@ def test_a_later_date_than_that_of_the_answer_means_another_save() -> None:
     assert not written_since(model(last_modified=NOW), model(last_modified=NOW))
 
 
-def test_the_hash_is_that_of_the_file(token_server: RunningServer, root: Path) -> None:
+def test_the_hash_is_that_of_the_file(server: RunningServer) -> None:
     put = {"type": "notebook", "format": "json", "content": EXECUTED}
-    token_server.call("PUT", "api/contents/hashed.ipynb", put)
-    seen = token_server.get("api/contents/hashed.ipynb?content=0&hash=1")
+    server.call("PUT", "api/contents/hashed.ipynb", put)
+    seen = server.get("api/contents/hashed.ipynb?content=0&hash=1")
     described = model(hash=seen["hash"], hash_algorithm=seen["hash_algorithm"])
     assert is_of(Document(json.loads(json.dumps(EXECUTED))).content, described)
-    assert is_of((root / "hashed.ipynb").read_text(encoding="utf-8"), described)
+    assert is_of((server.root / "hashed.ipynb").read_text(encoding="utf-8"), described)
 
 
 def marked(**mark: Any) -> dict[str, Any]:

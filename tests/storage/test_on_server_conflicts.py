@@ -312,7 +312,7 @@ async def test_a_save_meanwhile_that_arrived_with_a_complaint_is_not_the_last_on
     assert await opened.save(EXECUTED, BRISK) == f"{place.folder.name}/nb.ipynb"
     assert place.text() == "42"
     [warning] = place.warnings
-    assert "is saved, but the server said" in warning
+    assert "is saved, but the server refused with 500" in warning
 
 
 async def test_a_save_whose_answer_is_lost_is_known_again_whatever_comes_after(place: Place, wire: Proxy) -> None:
@@ -510,5 +510,5 @@ async def test_a_save_that_arrived_with_a_complaint_has_arrived(place: Place, wi
     await opened.save(EXECUTED, BRISK)
     assert place.text("out.ipynb") == "42"
     [warning] = place.warnings
-    assert "is saved, but the server said" in warning
+    assert "is saved, but the server refused with 500" in warning
     assert "a hook failed" in warning

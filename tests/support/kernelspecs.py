@@ -90,9 +90,10 @@ def offer_kernels(made: Environment) -> None:
 
 def absolute_program(made: Environment, program: str) -> str:
     """Return the path of a kernel's program inside its environment; one that is not in there is left as it is."""
-    if _PYTHON.fullmatch(program):
+    name = Path(program).name  # an absolute path may be that of a folder from which the environment was moved
+    if _PYTHON.fullmatch(name):
         return str(made.python)
-    inside = [folder / program for folder in (made.python.parent, made.node_programs)]
+    inside = [folder / name for folder in (made.python.parent, made.node_programs)]
     return next((str(path) for path in inside if path.exists()), program)
 
 

@@ -274,7 +274,7 @@ class Http:
         headers = {**request.headers, **({} if anonymous else self._auth.headers(request.method))}
         if request.size:
             headers["Content-Length"] = str(request.size)
-        where = f"{request.method} {url or self.endpoint.url(request.path)}".partition("?")[0]
+        where = self.endpoint.named(request.method, url or self.endpoint.url(request.path))
         server = url.partition("/api")[0] if url else str(self.endpoint)
         try:
             with foreign_errors(where, "" if self.endpoint.socket else server, first=request.path == "api"):

@@ -13,10 +13,10 @@ from email.utils import parsedate_to_datetime
 
 from nbrun.errors import (
     AccessDenied,
-    NbrunError,
     NotAJupyterServer,
     NotFound,
     RequestRefused,
+    ServerError,
     ServerUnreachable,
     Throttled,
     TooLarge,
@@ -40,10 +40,13 @@ _HINT_STOPPED = "Start it in the hub's control panel, then run again."
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row: which answers it is for, and the error to raise, given the answer and what the server said."""
+    """One row: which answers it is for, and the error to raise, given the answer and what the server said.
+
+    The message names no address: that of the request is added to every error in one place.
+    """
 
     applies: Callable[[Answer], bool]
-    error: Callable[[Answer, str], NbrunError]
+    error: Callable[[Answer, str], ServerError]
 
 
 def access_refused(answer: Answer) -> bool:
@@ -97,14 +100,14 @@ def _leads_to_login(answer: Answer) -> bool:
 def _not_followed(answer: Answer, said: str) -> RequestRefused:
     place = answer.headers.get("location", "nowhere")[:_LONGEST_PLACE]
     return RequestRefused(
-        f"{answer.where}: redirected to {place} ({answer.status}{said}), which was not followed",
+        f"the server redirected to {place} ({answer.status}{said}), which was not followed",
         status=answer.status,
         hint="If that is the server's address, give it instead; a token is not carried to another host unasked.",
     )
 
 
 def _unavailable(answer: Answer, said: str) -> ServerUnreachable:
-    message = f"{answer.where}: answered {answer.status}{said}"
+    message = f"the server answered {answer.status}{said}"
     wait = retry_after(answer.headers.get("retry-after", ""), datetime.now(UTC))
     if wait is not None:
         return Throttled(message, retry_after=wait, hint="The server asks to come back later.")
@@ -115,8 +118,8 @@ RULES: tuple[Rule, ...] = (
     Rule(lambda a: a.status in {429, 502, 503, 504}, _unavailable),
     Rule(
         lambda a: a.status == 424,
-        lambda a, said: RequestRefused(
-            f"{a.where}: the hub says that this server is not running{said}", status=424, hint=_HINT_STOPPED
+        lambda _, said: RequestRefused(
+            f"the hub says that this server is not running{said}", status=424, hint=_HINT_STOPPED
         ),
     ),
     Rule(
@@ -125,41 +128,39 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         lambda a: a.status == 403 and a.is_html,
-        lambda a, said: AccessDenied(
-            f"{a.where}: refused with a web page (403{said})",
+        lambda _, said: AccessDenied(
+            f"refused with a web page (403{said})",
             hint="A proxy or a hub refuses the token, or the server behind it is not running.",
         ),
     ),
     Rule(
         lambda a: a.status == 413,
-        lambda a, said: TooLarge(
-            f"{a.where}: the body is too large for the server or a proxy before it (413{said})", status=413
-        ),
+        lambda _, said: TooLarge(f"the body is too large for the server or a proxy before it (413{said})", status=413),
     ),
     Rule(
         lambda a: a.status == 403,
-        lambda a, said: RequestRefused(f"{a.where}: forbidden (403{said})", status=403, hint=_hint_of_403(said)),
+        lambda _, said: RequestRefused(f"the server refused with 403{said}", status=403, hint=_hint_of_403(said)),
     ),
     Rule(
         lambda a: a.status == 400 and "HTTPS port" in a.quotation,
-        lambda a, said: NotAJupyterServer(f"{a.where}: answered 400{said}", hint=HINT_HTTPS),
+        lambda _, said: NotAJupyterServer(f"the server answered 400{said}", hint=HINT_HTTPS),
     ),
     Rule(lambda a: 300 <= a.status < 400, _not_followed),
     Rule(
         lambda a: a.is_html and bool(a.body.strip()) and (a.status < 400 or a.status in {404, 405}),
         lambda a, said: NotAJupyterServer(
-            f"{a.where}: answered {a.status} with a web page{said}, not with the API", hint=_HINT_PAGE
+            f"a web page was the answer ({a.status}{said}), not the API's JSON", hint=_HINT_PAGE
         ),
     ),
-    Rule(lambda a: a.status == 404, lambda a, said: NotFound(f"{a.where}: not found{said}")),
+    Rule(lambda a: a.status == 404, lambda _, said: NotFound(f"not found{said}")),
     Rule(
         lambda a: a.status >= 400 or a.status < 200,
-        lambda a, said: RequestRefused(f"{a.where}: refused with {a.status}{said}", status=a.status),
+        lambda a, said: RequestRefused(f"the server refused with {a.status}{said}", status=a.status),
     ),
 )
 
 
-def failure_of(answer: Answer, endpoint: Endpoint) -> NbrunError | None:
+def failure_of(answer: Answer, endpoint: Endpoint) -> ServerError | None:
     """Return the error that `answer` amounts to, free of the endpoint's secrets; None where it is a success."""
     for rule in RULES:
         if rule.applies(answer):
@@ -168,8 +169,11 @@ def failure_of(answer: Answer, endpoint: Endpoint) -> NbrunError | None:
             if isinstance(error, _NotLetIn):
                 given = "the server wants a token or password, and none was given"
                 message = str(error) if endpoint.token or endpoint.password else given
-                error = AccessDenied(f"{endpoint}: {message}", hint=_HINT_ACCESS)
-            error.args = (endpoint.redacted(str(error)),)
+                error = AccessDenied(message, hint=_HINT_ACCESS)
+                error.request = str(endpoint)
+            else:
+                error.request = endpoint.named(answer.method, answer.url)
+            error.args = (endpoint.redacted(f"{error.request}: {error}"),)
             return error
     return None
 
