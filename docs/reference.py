@@ -1,10 +1,14 @@
-"""Generate ``docs/cli.md`` and ``docs/nbrun.schema.json`` from the command line (``python docs/reference.py``).
+"""Generate the parts of the documentation that follow from the code (``python docs/reference.py``).
 
-Editors use the schema to complete and check a project's settings. Tests compare both files with the code.
+These are ``docs/cli.md``, ``docs/nbrun.schema.json`` and the module list of ``docs/architecture.md``. Editors use the
+schema to complete and check a project's settings. Tests compare the files with the code.
 """
 
+import ast
 import json
+import re
 from pathlib import Path
+from textwrap import shorten
 
 import click
 from click.testing import CliRunner
@@ -16,6 +20,7 @@ from nbrun.cli.run import command as run
 from nbrun.errors import ExitCode
 
 PAGE = Path(__file__).with_name("cli.md")
+ARCHITECTURE = Path(__file__).with_name("architecture.md")
 SCHEMA = Path(__file__).with_name("nbrun.schema.json")
 
 _HEAD = """\
@@ -70,6 +75,34 @@ def helps() -> list[tuple[str, str]]:
     ]
 
 
+def modules(folder: Path, indent: int = 1) -> list[str]:
+    """Return a line for each module and package in `folder`, with the first sentence of its docstring."""
+    lines = []
+    files = sorted(file for file in folder.glob("*.py") if file.name != "__init__.py")
+    packages = sorted(file.parent for file in folder.glob("*/__init__.py"))
+    for path in [*files, *packages]:
+        name = f"{'  ' * indent}{path.name}{'/' if path.is_dir() else ''}"
+        lines.append(f"{name:28} {summary(path / '__init__.py' if path.is_dir() else path)}")
+        if path.is_dir():
+            lines += modules(path, indent + 1)
+    return lines
+
+
+def summary(module: Path) -> str:
+    """Return the first sentence of a module's docstring, or as much of it as fits into a line."""
+    text = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    sentence = re.split(r"\.(?:\s|$)", text.split("\n\n")[0], maxsplit=1)[0].replace("\n", " ")
+    return shorten(sentence, 90, placeholder=" …")
+
+
+def architecture() -> str:
+    """Return the text of ``docs/architecture.md`` with a current list of modules."""
+    before, rest = ARCHITECTURE.read_text(encoding="utf-8").split("```text\n", 1)
+    tree = "\n".join(["nbrun/", *modules(Path(__file__).parents[1] / "nbrun")])
+    return f"{before}```text\n{tree}\n```{rest.split('```', 1)[1]}"
+
+
 if __name__ == "__main__":
+    ARCHITECTURE.write_text(architecture(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     SCHEMA.write_text(json.dumps(schema(options_of(run)), indent=1) + "\n", encoding="utf-8")

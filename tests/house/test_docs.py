@@ -1,4 +1,4 @@
-"""The documentation says what the code does."""
+"""The documentation agrees with the code."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from nbrun.errors import ExitCode
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_command_line_page_is_what_the_command_says_of_itself() -> None:
+def test_the_command_line_page_is_generated_from_the_current_help() -> None:
     # In a process of its own: click remembers the help option with which a command was first looked at.
     script = "import runpy, sys; sys.stdout.write(runpy.run_path('docs/reference.py')['page']())"
     page = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True).stdout.decode()
@@ -41,32 +41,32 @@ def test_the_json_page_names_every_outcome() -> None:
     assert [outcome for outcome in (*Outcome, *CellOutcome) if f"`{outcome.value}`" not in page] == []
 
 
-def test_links_between_the_pages_lead_somewhere() -> None:
+def test_links_between_pages_exist() -> None:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
     assert links
     assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
 
 
-def test_the_face_of_the_package_and_its_stub_name_the_same_things() -> None:
+def test_the_package_and_its_stub_export_the_same_names() -> None:
     stub = (ROOT / "nbrun" / "__init__.pyi").read_text()
     assert sorted(re.findall(r"import (\w+) as \1", stub)) == sorted(nbrun.__all__)
     assert all(getattr(nbrun, name) is not None for name in nbrun.__all__)
 
 
-def test_the_plan_of_the_house_names_every_room() -> None:
-    page = (ROOT / "docs" / "how-it-works.md").read_text()
-    rooms = {path.name for path in (ROOT / "nbrun").rglob("*.py")} - {"__init__.py"}
-    assert sorted(room for room in rooms if room not in page) == []
+def test_the_architecture_page_names_every_module_and_no_other() -> None:
+    tree = (ROOT / "docs" / "architecture.md").read_text().split("```text\n")[1].split("```")[0]
+    modules = [path.name for path in (ROOT / "nbrun").rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(re.findall(r"^ +(\w+\.py) ", tree, re.MULTILINE)) == sorted(modules), "run python docs/reference.py"
 
 
-def test_nobody_is_told_to_install_the_other_nbrun() -> None:
+def test_no_page_installs_the_other_distribution_named_nbrun() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "nbrun").rglob("*.py")]
     assert [page.name for page in pages if re.search(r"pip install\s+['\"]?nbrun\b", page.read_text())] == []
 
 
-def test_the_times_that_an_interrupted_cell_has_are_those_of_the_code() -> None:
-    page = " ".join((ROOT / "docs" / "how-it-works.md").read_text().split())
-    assert f"interrupted cell has {INTERRUPT_GRACE:g} s to end, is interrupted again, and {INTERRUPT_GRACE:g} s" in page
-    assert f"After a signal it has {SIGNAL_GRACE:g} s, once" in page
+def test_the_documented_times_of_an_interrupted_cell_are_those_of_the_code() -> None:
+    page = " ".join((ROOT / "docs" / "execution.md").read_text().split())
+    grace = f"{INTERRUPT_GRACE:g} s"
+    assert f"has {grace} to end. It is then interrupted again. If it has not ended {grace} later" in page
     assert f"the running cell, which then has {SIGNAL_GRACE:g} s to end" in page
