@@ -11,11 +11,11 @@ from typing import Any, Literal, TypedDict
 from nbrun.core.events import Observer
 from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.planning.destinations import refuse_contradiction, refuse_unreachable
-from nbrun.core.planning.job import STARTUP_LIMIT, Job, Limits
+from nbrun.core.planning.job import STARTUP_LIMIT, Job, Limits, OnConflict
 from nbrun.errors import UsageError
 from nbrun.runner.servers import Access, Place, path_on_server
 from nbrun.runner.stop import StopSwitch
-from nbrun.storage.checkpoint import Undo
+from nbrun.storage.checkpoint import CheckpointUse
 from nbrun.storage.paths import Deliver, local_folder, output_file
 
 
@@ -176,8 +176,8 @@ def place_of(name: str, options: RunOptions) -> Place:
         name,
         output or None,
         upload=options.get("upload", False),
-        force=options.get("force", False),
-        undo=undo_of(options),
+        on_conflict=OnConflict.OVERWRITE if options.get("force") else OnConflict.MERGE,
+        checkpoint=checkpoint_of(options),
         cwd=os.fspath(cwd) if cwd else None,
         content=content.encode() if isinstance(content, str) else content,
         deliver=options.get("deliver"),
@@ -185,17 +185,17 @@ def place_of(name: str, options: RunOptions) -> Place:
     )
 
 
-def undo_of(options: RunOptions) -> Undo:
-    """Read what is to be done about the notebook as it was; raises :class:`UsageError` for what cannot be."""
-    undo = Undo.CHECKPOINT if options.get("checkpoint") else Undo.NONE
-    undo = Undo.RESTORE if options.get("restore_on_failure") else undo
-    if undo is not Undo.NONE and options.get("upload"):
+def checkpoint_of(options: RunOptions) -> CheckpointUse:
+    """Return whether a checkpoint is made; raises :class:`UsageError` where there can be none."""
+    use = CheckpointUse.KEEP if options.get("checkpoint") else CheckpointUse.NONE
+    use = CheckpointUse.RESTORE if options.get("restore_on_failure") else use
+    if use is not CheckpointUse.NONE and options.get("upload"):
         raise UsageError("an uploaded notebook has no checkpoint", hint="With --output the local file stays as it is.")
-    if undo is not Undo.NONE and (options.get("content") is not None or options.get("deliver")):
+    if use is not CheckpointUse.NONE and (options.get("content") is not None or options.get("deliver")):
         raise UsageError("a notebook that comes or goes as text has no checkpoint")
-    if undo is not Undo.NONE and not options.get("save", True):
+    if use is not CheckpointUse.NONE and not options.get("save", True):
         raise UsageError("a notebook that is not saved needs no checkpoint")
-    return undo
+    return use
 
 
 def _pipeline(wanted: int | Literal["auto"]) -> int | None:

@@ -20,14 +20,14 @@ from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning import preparation
 from nbrun.core.planning.job import Job
 from nbrun.core.planning.plan import Action
-from nbrun.core.results import NotebookResult, Outcome, Problem
+from nbrun.core.results import DELIVERED, NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode, NoSuchKernel, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.local_kernelspecs import installed_kernelspecs
 from nbrun.runner.plugins import literal_writer
 from nbrun.runner.servers import Access, Host, Place, existing_host
 from nbrun.runner.stop import Stopped, StopSwitch
-from nbrun.storage.in_memory import hand_over
+from nbrun.storage.in_memory import MemoryFile
 from nbrun.storage.on_disk import read_bytes, write_notebook
 from nbrun.storage.paths import absolute, local_notebook, local_output
 from nbrun.version import __version__
@@ -85,7 +85,8 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
         result = _prepared(document, job, installed_kernelspecs(), journal, began)
         journal.enter(Stage.SAVING)
         if place.deliver:
-            output = await hand_over(document.content, place.deliver)
+            output = DELIVERED
+            await MemoryFile(output, deliver=place.deliver).write(document.content, None)
         else:
             output = str(target)
             write_notebook(absolute(target), document.content)

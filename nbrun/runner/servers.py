@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.notebook.file_format import get_ready
+from nbrun.core.planning.job import OnConflict
 from nbrun.errors import UsageError
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
@@ -20,8 +21,8 @@ from nbrun.jupyter.http.client import UNBOUNDED, HttpOptions
 from nbrun.jupyter.kernel_session import Server
 from nbrun.private_server.launcher import EmbeddedServer
 from nbrun.storage.base import Notebook
-from nbrun.storage.checkpoint import Undo
-from nbrun.storage.in_memory import HandedNotebook
+from nbrun.storage.checkpoint import CheckpointUse
+from nbrun.storage.in_memory import InMemoryNotebook
 from nbrun.storage.on_server import ServerNotebook
 from nbrun.storage.paths import (
     Deliver,
@@ -66,17 +67,17 @@ class Access:
 class Place:
     """Where a notebook is and where its result goes, as the user named them; without an ``output``, in place.
 
-    With ``upload`` both are on this machine although the server is not. ``force`` overwrites what somebody else has
-    changed during the run, ``undo`` says what becomes of the notebook as it was. The kernel works in ``cwd``, a folder
-    where the server is, if not in the notebook's. With a ``content`` there need be no notebook of that name: this is
-    its text. What ``deliver`` takes is saved nowhere. Without ``save`` nothing is written.
+    With ``upload`` both are on this machine although the server is not. ``on_conflict`` says what happens to a notebook
+    that somebody else changed during the run, ``checkpoint`` whether it is kept as it was. The kernel works in ``cwd``,
+    a folder where the server is, if not in the notebook's. With a ``content`` there need be no notebook of that name:
+    this is its text. What ``deliver`` takes is saved nowhere. Without ``save`` nothing is written.
     """
 
     notebook: str
     output: str | None = None
     upload: bool = False
-    force: bool = False
-    undo: Undo = Undo.NONE
+    on_conflict: OnConflict = OnConflict.MERGE
+    checkpoint: CheckpointUse = CheckpointUse.NONE
     cwd: str | None = None
     content: bytes | None = None
     deliver: Deliver | None = None
@@ -116,15 +117,23 @@ async def existing_host(access: Access, starting: Callable[[], None] = lambda: N
             if place.upload:
                 local, _ = _local_pair(place)
                 output = Path(place.output or local)
-                notebook = UploadedNotebook(client.contents, local, output, warn=warn, force=place.force, cwd=cwd)
+                notebook = UploadedNotebook(
+                    client.contents, local, output, warn=warn, on_conflict=place.on_conflict, cwd=cwd
+                )
             else:
                 path = path_on_server(place.notebook)
                 target = _NOWHERE if place.deliver else contents_path(place.output) if place.output else path
                 notebook = remote = ServerNotebook(
-                    client.contents, path, target, warn=warn, force=place.force, undo=place.undo, cwd=cwd
+                    client.contents,
+                    path,
+                    target,
+                    warn=warn,
+                    on_conflict=place.on_conflict,
+                    checkpoint=place.checkpoint,
+                    cwd=cwd,
                 )
                 remote.check_output = place.save and not place.deliver
-            return _handed(notebook, client, place, cwd)
+            return _in_memory(notebook, client, place, warn, cwd)
 
         yield Host(Server(client), find)
 
@@ -156,12 +165,12 @@ async def private_host(
                 local.relative_to(root).as_posix(),
                 _NOWHERE if place.deliver else output.relative_to(root).as_posix(),
                 warn=warn,
-                force=place.force,
-                undo=place.undo,
+                on_conflict=place.on_conflict,
+                checkpoint=place.checkpoint,
                 name_for_user=lambda path: shown(root / path, here),
                 cwd=cwd,
             )
-            return _handed(notebook, client, place, cwd)
+            return _in_memory(notebook, client, place, warn, cwd)
 
         yield Host(Server.private(client, embedded.kernels_log_tail), find, lambda: embedded.has_ended, embedded.ended)
 
@@ -188,12 +197,14 @@ def check_local(place: Place, probed: set[Path] | None = None) -> None:
     )
 
 
-def _handed(notebook: Notebook, client: Client, place: Place, cwd: str | None) -> Notebook:
-    """Return the notebook as its place says, where it comes or goes as text."""
+def _in_memory(
+    notebook: Notebook, client: Client, place: Place, warn: Callable[[str], None], cwd: str | None
+) -> Notebook:
+    """Return the notebook with its text taken from memory, or delivered, where its place says so."""
     if not place.is_handed:
         return notebook
-    return HandedNotebook(
-        notebook, client.contents, place.notebook, content=place.content, deliver=place.deliver, cwd=cwd
+    return InMemoryNotebook(
+        notebook, client.contents, place.notebook, warn=warn, content=place.content, deliver=place.deliver, cwd=cwd
     )
 
 

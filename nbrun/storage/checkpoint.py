@@ -1,7 +1,7 @@
-"""The way back to the notebook as it was before a run: the server's own checkpoint, which JupyterLab reverts to.
+"""The checkpoint of a notebook as it was before the run, which is also what JupyterLab reverts to.
 
-A server keeps one checkpoint of a file, and that is the user's undo point: it is moved only when that is asked for, and
-then before the first write of the run and never again during it.
+A server keeps one checkpoint of a file, and it belongs to the user. nbrun replaces it only where the user asks for
+that: once, before the first write of the run.
 """
 
 from enum import Enum
@@ -10,27 +10,28 @@ from nbrun.errors import NotFound, RequestRefused, ServerError, UsageError
 from nbrun.jupyter.contents import Contents
 
 
-class Undo(Enum):
-    """What is done about the notebook's earlier state."""
+class CheckpointUse(Enum):
+    """Whether a checkpoint is made, and what it is for."""
 
     NONE = "none"
-    CHECKPOINT = "checkpoint"
-    """It is kept as the file's checkpoint."""
+    KEEP = "keep"
+    """The notebook as it was is kept as its checkpoint."""
     RESTORE = "restore"
-    """It is kept, and brought back when the run does not pass."""
+    """It is kept, and restored where the run does not pass."""
 
 
-class UndoPoint:
-    """The checkpoint of one file, made at most once."""
+class RunCheckpoint:
+    """The checkpoint of one file, made once at most."""
 
-    def __init__(self, contents: Contents, wanted: Undo) -> None:
-        self.wanted = wanted
+    def __init__(self, contents: Contents, use: CheckpointUse) -> None:
+        """Make a checkpoint on this server, as `use` says."""
+        self.use = use
         self._contents = contents
-        self._checkpoint = ""
+        self._id = ""
 
     async def check(self, path: str) -> None:
-        """Find out before the run whether the server keeps checkpoints at all; raises :class:`UsageError`."""
-        if self.wanted is Undo.NONE:
+        """Raise :class:`UsageError` where a checkpoint is wanted and the server keeps none."""
+        if self.use is CheckpointUse.NONE:
             return
         try:
             await self._contents.checkpoints(path)
@@ -38,17 +39,17 @@ class UndoPoint:
             hint = "Run without --checkpoint and --restore-on-failure."
             raise UsageError(f"{path}: this server keeps no checkpoint of it: {error.reason}", hint=hint) from None
 
-    async def set(self, path: str) -> None:
-        """Make the checkpoint, unless it was made before."""
-        if self.wanted is not Undo.NONE and not self._checkpoint:
-            self._checkpoint = (await self._contents.create_checkpoint(path)).id
+    async def make(self, path: str) -> None:
+        """Make the checkpoint, unless none is wanted or it is there already."""
+        if self.use is not CheckpointUse.NONE and not self._id:
+            self._id = (await self._contents.create_checkpoint(path)).id
 
     async def restore(self, path: str) -> str:
-        """Bring the file back to what it was before the first write; returns what went wrong, if something did."""
-        if not self._checkpoint:
+        """Restore the file from its checkpoint; return what went wrong, "" if nothing."""
+        if not self._id:
             return ""  # nothing was written
         try:
-            await self._contents.restore_checkpoint(path, self._checkpoint)
+            await self._contents.restore_checkpoint(path, self._id)
         except ServerError as error:
             return error.reason
         return ""

@@ -1,25 +1,44 @@
-"""What two looks at a file tell: whether it is another one, whether it is what was sent, whose it is after a save.
+"""Versions of a file: whether it changed between two looks, and whether it is what was sent.
 
-By hash where the server knows hashes (since 2.11), on older ones by date and size; where neither is known, nothing is
-held against anybody. Of a file that is neither what was sent nor what was there before, its own text tells more: a
-server whose hooks change what it saves leaves the mark of the run in it, which nobody else's notebook has.
+Versions are compared by hash. Jupyter servers report hashes since 2.11; on older ones the date and the size count.
+Where neither is known, a file counts as unchanged. A hook of a server can change what it saves: then neither hash nor
+date show whose the file is, and the mark that the run left in the notebook's metadata decides.
 """
 
 import hashlib
 import secrets
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.file_format import notebook_pieces
-from nbrun.jupyter.contents import ContentsModel
 
 _MTIME_MARGIN = timedelta(milliseconds=500)
 
 
-def differ(seen: ContentsModel, now: ContentsModel | None) -> bool:
-    """Return whether a file is another than the one that was seen; by hash, on old servers by its date."""
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """What a storage knows of one version of a file; what it does not know is None.
+
+    ``hash`` is hexadecimal, of the bytes of the file, or any other text that changes whenever the file does (an ETag).
+    ``hash_algorithm`` is the name under which :mod:`hashlib` knows the algorithm; another name is allowed.
+    """
+
+    hash: str | None = None
+    hash_algorithm: str | None = None
+    last_modified: datetime | None = None
+    size: int | None = None
+
+
+def version_of(data: bytes) -> FileVersion:
+    """Return the version of a file with this content."""
+    return FileVersion(hashlib.sha256(data).hexdigest(), "sha256", size=len(data))
+
+
+def differ(seen: FileVersion, now: FileVersion | None) -> bool:
+    """Return whether a file has changed since it was seen; a deleted one has."""
     if now is None:
         return True
     if seen.hash and now.hash:
@@ -29,8 +48,13 @@ def differ(seen: ContentsModel, now: ContentsModel | None) -> bool:
     return False
 
 
-def undone(before: ContentsModel | None, after: ContentsModel) -> bool:
-    """Return whether a save of something else than `before` left no trace: the old file is there, or an empty one."""
+def is_same(before: FileVersion | None, now: FileVersion | None) -> bool:
+    """Return whether a file is still what it was; None stands for no file."""
+    return now is None if before is None else not differ(before, now)
+
+
+def was_reverted(before: FileVersion | None, after: FileVersion) -> bool:
+    """Return whether a save left no trace: the file that was there `before` is there again, or an empty one."""
     if before is None:
         return after.size == 0
     if before.hash and after.hash:
@@ -38,32 +62,32 @@ def undone(before: ContentsModel | None, after: ContentsModel) -> bool:
     return before.last_modified is not None and before.last_modified == after.last_modified
 
 
-def written_since(saved: ContentsModel, now: ContentsModel) -> bool:
-    """Return whether a file was written again after the server had said that it was `saved`."""
+def written_since(saved: FileVersion, now: FileVersion) -> bool:
+    """Return whether a file was written again after the storage had confirmed that it was `saved`."""
     return None not in (saved.last_modified, now.last_modified) and saved.last_modified != now.last_modified
 
 
-def digest(content: Mapping[str, Any] | str, algorithm: str | None) -> str:
-    """Return the hash that a server computes for the file of this notebook or text; empty where unknown."""
+def digest(content: Mapping[str, Any] | bytes, algorithm: str | None) -> str:
+    """Return the hash of the file of a notebook, or of a file's bytes; empty for an algorithm unknown to Python."""
     try:
         found = hashlib.new(algorithm or "sha256")
-    except ValueError:  # an algorithm that this Python does not know
+    except ValueError:
         return ""
-    if isinstance(content, str):
-        found.update(content.encode("utf-8", "replace"))
+    if isinstance(content, bytes):
+        found.update(content)
         return found.hexdigest()
     for piece in notebook_pieces(content, secrets.token_hex(16)):
         found.update(piece)
     return found.hexdigest()
 
 
-def is_of(content: Mapping[str, Any] | str, model: ContentsModel) -> bool:
-    """Return whether a file holds this notebook or text; True where the server knows no hashes."""
-    return not model.hash or digest(content, model.hash_algorithm) == model.hash
+def is_of(content: Mapping[str, Any] | bytes, version: FileVersion) -> bool:
+    """Return whether this notebook or file has this version; True where the version has no hash."""
+    return not version.hash or digest(content, version.hash_algorithm) == version.hash
 
 
-def bears_mark_of(content: Mapping[str, Any], found: Any) -> bool:
-    """Return whether a notebook's file has the mark that a run left in `content`."""
+def has_mark_of(content: Mapping[str, Any], found: Any) -> bool:
+    """Return whether a notebook has the mark of a run, and the same one as `content`."""
     return bool(_mark(found)) and _mark(found) == _mark(content)
 
 

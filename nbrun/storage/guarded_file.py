@@ -1,7 +1,16 @@
-"""One file on a server, watched for other people's changes: each look at it, each save of it, and whose it is then.
+"""A file that others may change during the run: who wrote it last, and whether a save arrived.
 
-No look fetches a notebook's content as such, which would do to somebody else's save what the looks guard against. What
-the file was when it was last known to be ours (or as it was loaded) is remembered; whatever else it becomes is foreign.
+This is optimistic concurrency control. The version that was last ours is remembered; any other version is somebody
+else's. A save is proved by a look afterwards, because an answer of 200 proves nothing: a reader whose request falls
+into a save makes a stock Jupyter server restore the old file, and the server confirms the save all the same.
+
+::
+
+    stat (still the version that was ours?) -> write, unless changed since -> stat again: what is there now?
+        what was sent               ARRIVED
+        sent, changed by a hook     CHANGED
+        the old file                REVERTED
+        anything else, or nothing   OVERTAKEN
 """
 
 import asyncio
@@ -12,138 +21,134 @@ from typing import Any
 
 from nbrun.core.formats import json_text
 from nbrun.core.notebook.merge import fingerprints
-from nbrun.errors import BadFrame, NbrunError, NotFound, RequestRefused, ServerUnreachable
-from nbrun.jupyter.contents import Contents, ContentsModel, Saved
+from nbrun.errors import NbrunError, ServerUnreachable
 from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, RetryPolicy
-from nbrun.storage.file_version import bears_mark_of, differ, digest, undone, written_since
+from nbrun.storage.base import Storage, Written
+from nbrun.storage.file_version import FileVersion, differ, digest, has_mark_of, was_reverted, written_since
 
 SETTLE = 1.0
-"""Seconds until a second look: somebody else's save in progress, or a reader who polls the file, may be over then."""
-CHANGED_MEANWHILE = 412
-"""What the private server says to a save of a file that is another than at the last look."""
+"""Seconds until a second look: another client's save, or a reader who polls the file, may have finished by then."""
 
 
-class Fate(Enum):
-    """What became of a save."""
+class SaveOutcome(Enum):
+    """The result of a save."""
 
     ARRIVED = "arrived"
     CHANGED = "changed"
-    """It arrived, and a hook of the server has left other sources or outputs than were sent."""
-    UNDONE = "undone"
-    """The old file is there again: somebody's reading has brought it back."""
+    """It arrived, and a hook of the server changed sources or outputs."""
+    REVERTED = "reverted"
+    """The old file is there again: a reader made the server restore it."""
     OVERTAKEN = "overtaken"
-    """Somebody else's is there, or nothing."""
+    """Another client's version is there, or no file."""
 
 
-class WatchedFile:
-    """The file at one path, which need not be there yet."""
+class GuardedFile:
+    """A file with the version that was last ours; the file need not exist yet."""
 
-    def __init__(self, contents: Contents, path: str, *, force: bool = False) -> None:
-        """Watch `path`; with `force`, nobody's changes count."""
-        self.path = path
-        self.seen: ContentsModel | None = None
-        """What it was when it was last ours; None where anything may be overwritten."""
-        self._contents = contents
-        self._force = force
+    def __init__(self, file: Storage, *, overwrite: bool = False) -> None:
+        """Guard `file`; with `overwrite`, changes by others do not count."""
+        self.file = file
+        self.seen: FileVersion | None = None
+        """The version that was last ours; None where any version may be overwritten."""
+        self.was_reverted = False
+        """Whether a save was reverted by a reader."""
+        self._overwrite = overwrite
         self._in_doubt: set[str] = set()
-        """The hashes of what was sent and may have arrived."""
+        """The hashes of what was sent and may have arrived, now or later."""
 
-    async def look(self, retry: RetryPolicy = PATIENT_GET) -> ContentsModel | None:
-        """Return what there is now, without its content; None where nothing is."""
-        try:
-            now = await self._contents.stat(self.path, retry=retry)
-        except NotFound:
-            return None
-        if now.hash in self._in_doubt:
+    async def stat(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:
+        """Return the version of the file, None where there is none; recognise a save that arrived late."""
+        now = await self.file.stat(retry)
+        if now is not None and now.hash in self._in_doubt:
             self.seen = now
             self._in_doubt.clear()
         return now
 
-    async def settled(self, retry: RetryPolicy = PATIENT_GET) -> ContentsModel | None:
-        """Look; where it seems to be somebody else's, once more: a save in progress shows what it is not to remain."""
-        now = await self.look(retry)
+    async def settled(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:
+        """Return the version; where it is somebody else's, look a second time, after their save may have finished."""
+        now = await self.stat(retry)
         if self.is_foreign(now):
             await asyncio.sleep(SETTLE)
-            now = await self.look(retry)
+            now = await self.stat(retry)
         return now
 
-    def is_foreign(self, now: ContentsModel | None) -> bool:
-        """Return whether somebody else made it what it is now."""
-        return self.seen is not None and not self._force and differ(self.seen, now)
+    def is_foreign(self, now: FileVersion | None) -> bool:
+        """Return whether another client wrote this version, or deleted the file."""
+        return self.seen is not None and not self._overwrite and differ(self.seen, now)
 
-    async def put(
-        self, content: Mapping[str, Any], before: ContentsModel | None, retry: RetryPolicy
-    ) -> tuple[Fate, Saved | None]:
-        """Save `content` where `before` is, and look what is there then; returns the server's answer, too, if there is.
+    async def has_version(self, version: FileVersion) -> bool:
+        """Return whether the file still has this version, with a look of its own."""
+        return not differ(version, await self.stat())
 
-        Raises what :meth:`Contents.save` does; a save of which nobody knows whether it arrived is known by its hash
-        when it is seen later.
+    async def write(
+        self, content: Mapping[str, Any], before: FileVersion | None, retry: RetryPolicy
+    ) -> tuple[SaveOutcome, Written | None]:
+        """Save `content` over the version `before`, and look what is there then; return the storage's answer too.
+
+        Raises what :meth:`Storage.write` does. A save that ends without an answer is recognised by its hash later.
         """
+        sent = await self._send(content, before, retry)
+        if isinstance(sent, SaveOutcome):
+            return sent, None
         try:
-            saved = await self._send(content, before, retry)
-        except RequestRefused as error:
-            if error.status == CHANGED_MEANWHILE:
-                return Fate.OVERTAKEN, None
-            raise
-        if isinstance(saved, Fate):
-            return saved, None
-        try:
-            after = await self.look(retry)
+            after = await self.stat(retry)
         except BaseException:
             self._doubt(content, before)
             raise
         if after is None:
-            self.seen = self.seen or saved.model
-            return Fate.OVERTAKEN, saved
-        ours = saved.model if saved.model.hash or not after.hash else await self._known_by_hash(saved, content, after)
-        fate = await self._fate(content, before, ours, after)
-        if fate in (Fate.ARRIVED, Fate.CHANGED):
+            self.seen = self.seen or sent.version
+            return SaveOutcome.OVERTAKEN, sent
+        ours = sent.version
+        if not ours.hash and after.hash:  # the stock server does not tell the hash of what it saved
+            found = await asyncio.to_thread(digest, content, after.hash_algorithm)
+            ours = replace(ours, hash=found or None, hash_algorithm=after.hash_algorithm)
+        outcome = await self._outcome(content, before, ours, after)
+        if outcome in (SaveOutcome.ARRIVED, SaveOutcome.CHANGED):
             self.seen = after
-        elif fate is Fate.OVERTAKEN:
+        elif outcome is SaveOutcome.REVERTED:
+            self.was_reverted = True
+        else:
             self.seen = ours if ours.hash or self.seen is None else self.seen
-        return fate, saved
+        return outcome, sent
 
-    async def _send(self, content: Mapping[str, Any], before: ContentsModel | None, retry: RetryPolicy) -> Saved | Fate:
-        """Save until there is an answer; what an attempt without one, or somebody else, has left is looked at first."""
+    async def _send(
+        self, content: Mapping[str, Any], before: FileVersion | None, retry: RetryPolicy
+    ) -> Written | SaveOutcome:
+        """Write until there is an answer; a repetition looks first, at what an earlier attempt or others have left."""
         sent = ""
         async for attempt in retry.attempts():
             with attempt:
-                now = await self.look(ONCE) if sent else before
+                now = await self.stat(ONCE) if sent else before
                 if now is not None and now.hash and now.hash == sent:
-                    return Fate.ARRIVED
+                    return SaveOutcome.ARRIVED
                 if sent and (differ(before, now) if before is not None else now is not None and now.hash is not None):
-                    return Fate.OVERTAKEN
+                    return SaveOutcome.OVERTAKEN
                 try:
-                    return await self._contents.save_notebook(self.path, content, retry=ONCE)
+                    return await self.file.write(content, now) or SaveOutcome.OVERTAKEN
                 except (ServerUnreachable, asyncio.CancelledError):
                     sent = sent or self._doubt(content, before)
                     raise
         raise AssertionError("the attempts end in a value or in an error")
 
-    def _doubt(self, content: Mapping[str, Any], before: ContentsModel | None) -> str:
-        """Remember by its hash what may have arrived."""
+    def _doubt(self, content: Mapping[str, Any], before: FileVersion | None) -> str:
+        """Remember the hash of what may have arrived."""
         sent = digest(content, before.hash_algorithm if before else None)
         self._in_doubt.add(sent)
         return sent
 
-    async def _known_by_hash(self, saved: Saved, content: Mapping[str, Any], after: ContentsModel) -> ContentsModel:
-        """Return the server's answer with the hash of what was sent, which the stock server does not tell."""
-        found = await asyncio.to_thread(digest, content, after.hash_algorithm)
-        return replace(saved.model, hash=found or None, hash_algorithm=after.hash_algorithm)
-
-    async def _fate(
-        self, content: Mapping[str, Any], before: ContentsModel | None, ours: ContentsModel, after: ContentsModel
-    ) -> Fate:
+    async def _outcome(
+        self, content: Mapping[str, Any], before: FileVersion | None, ours: FileVersion, after: FileVersion
+    ) -> SaveOutcome:
         if ours.hash is not None and ours.hash == after.hash:
-            return Fate.ARRIVED
-        if undone(before, after):
-            return Fate.UNDONE
+            return SaveOutcome.ARRIVED
+        if was_reverted(before, after):
+            return SaveOutcome.REVERTED
         try:
-            found = json_text.loads(await self._contents.text(self.path)) if ours.hash else None
-        except (NbrunError, BadFrame):
+            found = json_text.loads((await self.file.read())[0]) if ours.hash else None
+        except NbrunError:
             found = None
-        if found is None:  # no notebook as JSON, as which servers can keep them, too
-            return Fate.OVERTAKEN if written_since(ours, after) else Fate.ARRIVED
-        if not bears_mark_of(content, found):
-            return Fate.OVERTAKEN
-        return Fate.ARRIVED if fingerprints(found) == fingerprints(content) else Fate.CHANGED
+        if found is None:  # a storage may keep notebooks in another form than JSON files
+            return SaveOutcome.OVERTAKEN if written_since(ours, after) else SaveOutcome.ARRIVED
+        if not has_mark_of(content, found):
+            return SaveOutcome.OVERTAKEN
+        return SaveOutcome.ARRIVED if fingerprints(found) == fingerprints(content) else SaveOutcome.CHANGED

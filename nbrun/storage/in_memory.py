@@ -1,26 +1,78 @@
-"""A notebook that is handed over as text: it comes as one, it goes as one, or both; no file of it is needed.
+"""Notebooks as text in memory: one that is given as text, and a result that is delivered as text.
 
-What is not handed over is left to the notebook's place, as of any other run. Where the text comes from memory, the
-server's files are not asked for: this way a notebook runs on a server that serves kernels alone.
+Where the text is given, the server's files are not needed: a notebook also runs on a server that serves only kernels.
 """
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from pathlib import PurePosixPath
 from typing import Any
 
 from nbrun.core.notebook.file_format import notebook_content, notebook_text
+from nbrun.core.planning.job import OnConflict
 from nbrun.core.results import DELIVERED
-from nbrun.errors import SaveFailed
+from nbrun.errors import NoSuchNotebook, SaveFailed
 from nbrun.jupyter.contents import Contents
-from nbrun.jupyter.http.retry import RetryPolicy
-from nbrun.storage.base import Notebook
+from nbrun.jupyter.http.retry import PATIENT_GET, RetryPolicy
+from nbrun.storage.base import Notebook, SaveTarget, Written
+from nbrun.storage.conflicts import GuardedTarget
+from nbrun.storage.file_version import FileVersion, is_same, version_of
 from nbrun.storage.paths import Deliver
 
 
-class HandedNotebook:
-    """A notebook whose content is given, or whose result is delivered; the rest is `inner`'s."""
+class MemoryFile:
+    """One notebook in memory: a :class:`~nbrun.storage.base.Storage`.
+
+    With ``deliver`` it is written by calling that function with the text, and the text is not kept.
+    """
+
+    def __init__(self, name: str, content: bytes | None = None, *, deliver: Deliver | None = None) -> None:
+        """Hold `content`, None for no notebook yet, under a `name` for messages."""
+        self.name = name
+        self.content = content
+        self._deliver = deliver
+        self._delivered: FileVersion | None = None
+        self._siblings: dict[str, MemoryFile] = {}
+
+    def beside(self, suffix: str) -> "MemoryFile":
+        """Return the notebook ``NAME{suffix}``, the same one for the same suffix."""
+        path = PurePosixPath(self.name)
+        name = f"{path.stem}{suffix}{path.suffix}"
+        return self._siblings.setdefault(suffix, MemoryFile(name, deliver=self._deliver))
+
+    async def exists(self) -> bool:
+        """Return whether there is a notebook."""
+        return await self.stat() is not None
+
+    async def stat(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:  # noqa: ARG002
+        """Return the version of the notebook; None where there is none."""
+        return self._delivered if self.content is None else version_of(self.content)
+
+    async def read(self) -> tuple[bytes, FileVersion]:
+        """Return the text and its version; raises :class:`NoSuchNotebook` where there is none."""
+        if self.content is None:
+            raise NoSuchNotebook(f"{self.name}: there is no text of it")
+        return self.content, version_of(self.content)
+
+    async def write(self, content: Mapping[str, Any], unless_changed_since: FileVersion | None) -> Written | None:
+        """Keep or deliver the text of a notebook; return None where there is another version.
+
+        Raises :class:`SaveFailed` where it cannot be delivered.
+        """
+        if not is_same(unless_changed_since, await self.stat()):
+            return None
+        if self._deliver is not None:
+            await _hand_over(content, self._deliver)
+            self._delivered = FileVersion()
+            return Written(self._delivered)
+        self.content = notebook_text(content).encode("utf-8", "replace")
+        return Written(version_of(self.content))
+
+
+class InMemoryNotebook:
+    """A notebook whose content is given, or whose result is delivered, as text; `inner` does the rest."""
 
     def __init__(
         self,
@@ -28,53 +80,56 @@ class HandedNotebook:
         contents: Contents,
         name: str,
         *,
+        warn: Callable[[str], None],
         content: bytes | None,
         deliver: Deliver | None,
         cwd: str | None,
     ) -> None:
-        """Prepare for a notebook of this `name`; its kernel works in `cwd`, a folder on the server, if given."""
+        """Use a notebook of this `name`; its kernel works in `cwd`, a folder on the server, if given."""
         self._inner = inner
         self._contents = contents
-        self._name = name
-        self._content = content
-        self._deliver = deliver
+        self._source = None if content is None else MemoryFile(name, content)
+        self._is_delivered = deliver is not None
+        self._target: SaveTarget = inner
+        if deliver is not None:
+            delivered = MemoryFile(DELIVERED, deliver=deliver)
+            self._target = GuardedTarget(delivered, warn=warn, on_conflict=OnConflict.OVERWRITE)
         self._cwd = cwd
         self.path = inner.path
-        """Where it would be on the server."""
+        """The path that the notebook would have on the server."""
 
     @property
     def kernel_path(self) -> str:
-        """Where it is to its kernel, whose working directory is the folder of it."""
+        """The path with which the session is created: the kernel works in its folder."""
         return self._inner.kernel_path
 
     async def load(self) -> Mapping[str, Any]:
-        """Return the content; raises :class:`NotANotebook`, and what the notebook's place raises if it is there."""
-        if self._content is None:
+        """Return the content; raises :class:`NotANotebook`, and what `inner` raises where it is loaded from there."""
+        if self._source is None:
             return await self._inner.load()
         if self._cwd is not None:
             await self._contents.require_folder(self._cwd)
-        return notebook_content(self._content, self._name)
+        data, _ = await self._source.read()
+        return notebook_content(data, self._source.name)
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:
-        """Deliver the result, or save it in its place; returns where it went. Raises :class:`SaveFailed`."""
-        if self._deliver is None:
-            return await self._inner.save(content, retry, passed=passed)
-        return await hand_over(content, self._deliver)
+        """Deliver or save the result; return the name of the place. Raises :class:`SaveFailed`."""
+        return await self._target.save(content, retry, passed=passed)
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save what there is in its place; what is delivered is delivered once, at the end."""
-        return self._deliver is None and await self._inner.save_meanwhile(content)
+        """Save while the cells still run; return False for a result that is delivered, once and at the end."""
+        return not self._is_delivered and await self._target.save_meanwhile(content)
 
     async def close(self) -> None:
-        """Clean up what loading left, if it did; raises nothing."""
-        if self._content is None:
+        """Remove what loading left on the server; raises nothing."""
+        if self._source is None:
             await self._inner.close()
 
 
-async def hand_over(content: Mapping[str, Any], deliver: Deliver) -> str:
-    """Deliver a notebook's text and return the word for where it went; raises :class:`SaveFailed`.
+async def _hand_over(content: Mapping[str, Any], deliver: Deliver) -> None:
+    """Call `deliver` with the text of a notebook; raises :class:`SaveFailed` for an OSError.
 
-    From a thread that nobody has to wait for: whoever takes the text may never end to take it.
+    This happens in a daemon thread, which nobody has to wait for: the function may never return.
     """
     handed = Future[None]()
 
@@ -83,7 +138,7 @@ async def hand_over(content: Mapping[str, Any], deliver: Deliver) -> str:
         try:
             deliver(notebook_text(content))
             handed.set_result(None)
-        except BaseException as error:  # noqa: BLE001 - it is the run's, which waits for it
+        except BaseException as error:  # noqa: BLE001 - it belongs to the run, which waits for it
             handed.set_exception(error)
 
     threading.Thread(target=work, name="nbrun-deliver", daemon=True).start()
@@ -91,4 +146,3 @@ async def hand_over(content: Mapping[str, Any], deliver: Deliver) -> str:
         await asyncio.wrap_future(handed)
     except OSError as error:
         raise SaveFailed(f"the executed notebook could not be delivered: {error.strerror or error}") from None
-    return DELIVERED

@@ -1,15 +1,24 @@
-"""Notebooks on this machine's disk: read, written whole or not at all, rescued when a server will not take them."""
+"""Notebooks on this machine's disk: the storage of one file, and rescue files.
+
+A file is written under another name in the same folder and then renamed, so that it is at every moment the old one or
+the new one.
+"""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nbrun.core.notebook.file_format import notebook_text
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
+from nbrun.jupyter.http.retry import PATIENT_GET, RetryPolicy
+from nbrun.storage.base import Written
+from nbrun.storage.file_version import FileVersion, is_same, version_of
+from nbrun.storage.writable import mode_of
 
 LONGEST_STEM = 200
 """Bytes of a notebook's name that a rescue file's name begins with; most file systems end names at 255."""
@@ -30,56 +39,98 @@ def read_bytes(path: Path) -> bytes:
 
 def read_text(path: Path) -> str:
     """Read a notebook's text; raises :class:`NoSuchNotebook` or :class:`NotANotebook`."""
+    return decoded(path, read_bytes(path))
+
+
+def decoded(path: Path, data: bytes) -> str:
+    """Return the text of a notebook's bytes with plain line breaks; raises :class:`NotANotebook`."""
     try:
-        return read_bytes(path).decode().replace("\r\n", "\n").replace("\r", "\n")
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise NotANotebook(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-def mode_of(path: Path) -> int | None:
-    """Return the permissions of a file, or None where there is none."""
-    try:
-        return path.stat().st_mode & 0o777
-    except OSError:
+class DiskFile:
+    """One file on this machine's disk: a :class:`~nbrun.storage.base.Storage`."""
+
+    def __init__(self, path: Path, *, mode: int | None = None) -> None:
+        """Use the file at `path`; where it has to be created, it gets the permissions it has now, or else `mode`."""
+        self.path = path
+        now = mode_of(path)
+        self._mode = mode if now is None else now
+
+    @property
+    def name(self) -> str:
+        """The path as the user knows it."""
+        return str(self.path)
+
+    def beside(self, suffix: str) -> "DiskFile":
+        """Return the file ``NAME{suffix}.ipynb`` in the same folder, with the same permissions if it is created."""
+        path = self.path.with_name(f"{self.path.stem}{suffix}{self.path.suffix}")
+        now = mode_of(self.path)
+        return DiskFile(path, mode=self._mode if now is None else now)
+
+    async def exists(self) -> bool:
+        """Return whether there is a file or folder."""
+        return self.path.exists()
+
+    async def stat(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:  # noqa: ARG002
+        """Return the version of the file; None where there is none that may be looked at."""
+        return self._version()
+
+    async def read(self) -> tuple[bytes, FileVersion]:
+        """Return the content and its version; raises :class:`NoSuchNotebook` or :class:`NotANotebook`."""
+        data = read_bytes(self.path)
+        return data, version_of(data)
+
+    async def write(self, content: Mapping[str, Any], unless_changed_since: FileVersion | None) -> Written | None:
+        """Write a notebook; return None where the file has changed at the last moment. Raises :class:`SaveFailed`."""
+        data = notebook_text(content).encode("utf-8", "replace")
+        if _replace(self.path, data, self._mode, lambda: is_same(unless_changed_since, self._version())):
+            return Written(version_of(data))
         return None
 
+    def _version(self) -> FileVersion | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        try:
+            with self.path.open("rb") as file:
+                return FileVersion(hashlib.file_digest(file, "sha256").hexdigest(), "sha256", size=found.st_size)
+        except OSError:  # a folder, or a file that may not be read
+            modified = datetime.fromtimestamp(found.st_mtime, UTC)
+            return FileVersion(f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}", "state", modified, found.st_size)
 
-def write_notebook(
-    path: Path, content: Mapping[str, Any], *, where: Callable[[], bool] | None = None, mode: int | None = None
-) -> str | None:
-    """Write a notebook so that the file is at every moment either the old one or the new one; return its text.
 
-    Parent folders are created. The old one stays, and None is returned, if `where` does not hold in the last moment.
-    An old file keeps its permissions; a new one has `mode`, or the usual ones. Raises :class:`SaveFailed`.
+def write_notebook(path: Path, content: Mapping[str, Any], *, mode: int | None = None) -> None:
+    """Write a notebook, whatever is there; raises :class:`SaveFailed`.
+
+    Parent folders are created. An old file keeps its permissions; a new one has `mode`, or the usual ones.
     """
-    data = notebook_text(content).encode("utf-8", "replace")
+    _replace(path, notebook_text(content).encode("utf-8", "replace"), mode, lambda: True)
+
+
+def _replace(path: Path, data: bytes, mode: int | None, where: Callable[[], bool]) -> bool:
+    """Write a file; return False, and leave the old one, if `where` does not hold at the last moment."""
     try:
-        path = path.resolve()  # a link stays a link: what it points to is replaced
+        path = path.resolve()  # a link stays a link: the file that it points to is replaced
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(path, where, mode) as handle:
             handle.write(data)
     except _NotReplaced:
-        return None
+        return False
     except (OSError, RuntimeError) as error:  # before Python 3.13 a link that leads to itself is a RuntimeError
         reason = error.strerror if isinstance(error, OSError) else "a link that leads to itself"
         raise SaveFailed(f"{path}: cannot be written: {reason}") from None
-    return data.decode()
-
-
-def free_name_beside(path: Path) -> Path:
-    """Return a path beside `path` that does not exist: ``NAME-nbrun.ipynb``, or the same with a number."""
-    names = (f"{path.stem}-nbrun{number or ''}{path.suffix}" for number in (None, *range(2, 1000)))
-    for name in names:
-        if not path.with_name(name).exists():
-            return path.with_name(name)
-    raise SaveFailed(f"{path}: there is no free name beside it")
+    return True
 
 
 def rescue(content: Mapping[str, Any], name: str, now: datetime) -> Path | None:
-    """Write an executed notebook where it can be found: the current folder, else the folder for temporary files.
+    """Write an executed notebook to the current folder, or else to the folder for temporary files.
 
     Return the path, which never existed before, or None where neither can be written. `name` is the notebook's path.
-    Only the user can read it: the notebook it should have become may have been as private, or on a server.
+    Only the user can read the file: the notebook itself may be private, or on a server.
     """
     stem = (Path(name).stem or "notebook").encode()[:LONGEST_STEM].decode(errors="ignore")
     for folder in (Path.cwd, tempfile.gettempdir):
@@ -92,12 +143,12 @@ def rescue(content: Mapping[str, Any], name: str, now: datetime) -> Path | None:
 
 
 class _NotReplaced(Exception):
-    """The old file is to stay."""
+    """The old file stays: it has changed."""
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, where: Callable[[], bool] | None, mode: int | None) -> Iterator[Any]:
-    """Open a binary file that takes the place of `path` when the block ends well and `where` holds."""
+def _replacing(path: Path, where: Callable[[], bool], mode: int | None) -> Iterator[Any]:
+    """Open a binary file that replaces `path` when the block ends without an error and `where` holds."""
     old = path.stat() if path.exists() else None
     descriptor, temporary = tempfile.mkstemp(prefix=".nbrun-", dir=path.parent)
     try:
@@ -110,7 +161,7 @@ def _replacing(path: Path, where: Callable[[], bool] | None, mode: int | None) -
                 os.chown(temporary, old.st_uid, old.st_gid)
         usual = _usual_mode() if mode is None else mode
         Path(temporary).chmod(usual if old is None else old.st_mode & 0o777)
-        if where is not None and not where():
+        if not where():
             raise _NotReplaced
         Path(temporary).replace(path)
     except BaseException:

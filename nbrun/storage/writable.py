@@ -39,6 +39,14 @@ def is_file(path: str | os.PathLike[str]) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
+def mode_of(path: Path) -> int | None:
+    """Return the permissions of a file, or None where there is none."""
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        return None
+
+
 def require(name: str, path: Path, missing: str, hint: str) -> None:
     """Raise :class:`NoSuchNotebook` where nothing is at a path, and :class:`UsageError` where nobody can say so."""
     try:

@@ -31,5 +31,5 @@ async def place(wire: Proxy, server: RunningServer, tmp_path: Path) -> AsyncIter
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait a second for a reader who is the test itself."""
-    monkeypatch.setattr("nbrun.storage.on_server.SETTLE", 0.05)
+    monkeypatch.setattr("nbrun.storage.conflicts.SETTLE", 0.05)
     monkeypatch.setattr("nbrun.storage.guarded_file.SETTLE", 0.05)

@@ -5,7 +5,6 @@ from typing import Any
 
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.http.retry import RetryPolicy
-from nbrun.storage.checkpoint import Undo
 from nbrun.storage.on_server import ServerNotebook
 from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
 
@@ -23,14 +22,14 @@ class Place:
         self.warnings: list[str] = []
         self.file = write_notebook(folder / "nb.ipynb", ORIGINAL)
 
-    def opened(self, output: str = "nb.ipynb", *, force: bool = False, undo: Undo = Undo.NONE) -> ServerNotebook:
+    def opened(self, output: str = "nb.ipynb", **options: Any) -> ServerNotebook:
         """Return the notebook before it is loaded."""
         path, target = f"{self.folder.name}/nb.ipynb", f"{self.folder.name}/{output}"
-        return ServerNotebook(self.client.contents, path, target, warn=self.warnings.append, force=force, undo=undo)
+        return ServerNotebook(self.client.contents, path, target, warn=self.warnings.append, **options)
 
-    async def loaded(self, output: str = "nb.ipynb", *, force: bool = False, undo: Undo = Undo.NONE) -> ServerNotebook:
+    async def loaded(self, output: str = "nb.ipynb", **options: Any) -> ServerNotebook:
         """Return the notebook as a run has it."""
-        opened = self.opened(output, force=force, undo=undo)
+        opened = self.opened(output, **options)
         await opened.load()
         return opened
 

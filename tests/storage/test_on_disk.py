@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
-from nbrun.storage.on_disk import free_name_beside, mode_of, read_text, rescue, write_notebook
+from nbrun.storage.on_disk import DiskFile, read_text, rescue, write_notebook
+from nbrun.storage.writable import mode_of
 from tests.support.notebooks import code, notebook, read_notebook, stdout
 
 OLD = b"the old file"
@@ -24,7 +25,7 @@ def python(source: str, *args: str | Path, cwd: Path) -> str:
     """Run a program of its own, whose limits are not ours; returns what it prints."""
     head = "import json, os, sys\nfrom pathlib import Path\nfrom datetime import UTC, datetime\n"
     head += "from nbrun.errors import SaveFailed\n"
-    head += "from nbrun.storage.on_disk import free_name_beside, rescue, write_notebook\n"
+    head += "from nbrun.storage.on_disk import rescue, write_notebook\n"
     head += "NEW = {'cells': [], 'metadata': {'x': 'y' * 100_000}, 'nbformat': 4, 'nbformat_minor': 5}\n"
     command = [sys.executable, "-c", head + source, *map(str, args)]
     return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout.strip()
@@ -81,13 +82,45 @@ def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
 
 
-def test_the_old_file_stays_where_it_must_not_be_replaced_any_more(tmp_path: Path) -> None:
+async def test_a_file_is_written_unless_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = DiskFile(tmp_path / "nb.ipynb")
+    file.path.write_bytes(OLD)
+    seen = await file.stat()
+
+    def edit(_: int) -> None:
+        file.path.write_bytes(b"an edit at the last moment")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nbrun.storage.on_disk.os.fsync", edit)
+        assert await file.write(NEW, seen) is None
+    assert file.path.read_bytes() == b"an edit at the last moment"
+    assert await file.write(NEW, None) is None, "there is a file"
+    assert list(tmp_path.iterdir()) == [file.path], "no temporary file is left"
+    written = await file.write(NEW, await file.stat())
+    assert written is not None
+    assert written.version == await file.stat() == (await file.read())[1]
+    assert read_notebook(file.path) == NEW
+
+
+async def test_what_cannot_be_read_has_a_version_too(tmp_path: Path) -> None:
+    file = DiskFile(tmp_path)
+    seen = await file.stat()
+    assert seen == await file.stat()
+    (tmp_path / "new").touch()
+    assert seen != await file.stat()
+    assert await DiskFile(tmp_path / "none.ipynb").stat() is None
+
+
+@UNIX
+async def test_a_file_beside_has_the_permissions_of_the_notebook_even_if_that_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "nb.ipynb"
     path.write_bytes(OLD)
-    assert write_notebook(path, NEW, where=lambda: path.read_bytes() != OLD) is None
-    assert path.read_bytes() == OLD
-    assert list(tmp_path.iterdir()) == [path], "no temporary file is left"
-    assert write_notebook(path, NEW, where=lambda: path.read_bytes() == OLD) == path.read_text(encoding="utf-8")
+    path.chmod(0o640)
+    file = DiskFile(path)
+    path.unlink()
+    await file.beside("-nbrun").write(NEW, None)
+    await file.write(NEW, None)
+    assert [mode_of(tmp_path / name) for name in ("nb-nbrun.ipynb", "nb.ipynb")] == [0o640, 0o640]
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -201,11 +234,3 @@ def test_a_rescue_that_nobody_takes_is_none(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
     assert rescue(NEW, "nb.ipynb", NOW) is None
-
-
-def test_a_name_beside_a_file_is_one_that_nobody_has(tmp_path: Path) -> None:
-    path = tmp_path / "nb.ipynb"
-    assert free_name_beside(path).name == "nb-nbrun.ipynb"
-    (tmp_path / "nb-nbrun.ipynb").touch()
-    (tmp_path / "nb-nbrun2.ipynb").touch()
-    assert free_name_beside(path).name == "nb-nbrun3.ipynb"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from nbrun.core.planning.job import OnConflict
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
@@ -102,7 +103,7 @@ async def test_a_notebook_that_somebody_edited_meanwhile_is_left_alone(taken: in
 
 
 async def test_with_force_an_edited_notebook_is_overwritten(place: Place) -> None:
-    opened = await place.loaded(force=True)
+    opened = await place.loaded(on_conflict=OnConflict.OVERWRITE)
     write_notebook(place.file, notebook("edited"))
     await opened.save(EXECUTED, BRISK)
     assert place.text() == "42"

@@ -16,7 +16,7 @@ from nbrun.errors import SaveFailed, ServerUnreachable, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.private_server.launcher import EmbeddedServer
-from nbrun.storage.checkpoint import Undo
+from nbrun.storage.checkpoint import CheckpointUse
 from tests.storage.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.environments import missing
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
@@ -381,7 +381,7 @@ def hash_of(file: Path) -> str:
 async def test_a_checkpoint_is_the_notebook_as_it_was_before_the_first_write(
     place: Place, server: RunningServer
 ) -> None:
-    opened = await place.loaded(undo=Undo.CHECKPOINT)
+    opened = await place.loaded(checkpoint=CheckpointUse.KEEP)
     before = place.file.read_bytes()
     await opened.save_meanwhile(HALF)
     await opened.save(EXECUTED, BRISK, passed=False)
@@ -391,7 +391,7 @@ async def test_a_checkpoint_is_the_notebook_as_it_was_before_the_first_write(
 
 @pytest.mark.parametrize("written", [True, False])
 async def test_a_run_that_does_not_pass_leaves_its_notebook_as_it_was(written: bool, place: Place) -> None:
-    opened = await place.loaded(undo=Undo.RESTORE)
+    opened = await place.loaded(checkpoint=CheckpointUse.RESTORE)
     before = place.file.read_bytes()
     if written:
         await opened.save_meanwhile(HALF)
@@ -403,19 +403,19 @@ async def test_a_run_that_does_not_pass_leaves_its_notebook_as_it_was(written: b
 
 
 async def test_a_run_that_passes_is_saved_in_place(place: Place) -> None:
-    opened = await place.loaded(undo=Undo.RESTORE)
+    opened = await place.loaded(checkpoint=CheckpointUse.RESTORE)
     assert await opened.save(EXECUTED, BRISK, passed=True) == f"{place.folder.name}/nb.ipynb"
     assert (place.text(), place.warnings) == ("42", [])
 
 
 async def test_with_an_output_elsewhere_there_is_nothing_to_bring_back(place: Place) -> None:
-    opened = await place.loaded("out.ipynb", undo=Undo.RESTORE)
+    opened = await place.loaded("out.ipynb", checkpoint=CheckpointUse.RESTORE)
     assert await opened.save(EXECUTED, BRISK, passed=False) == f"{place.folder.name}/out.ipynb"
     assert (place.text("out.ipynb"), place.text()) == ("42", "old")
 
 
 async def test_an_edit_is_not_lost_to_the_way_back(place: Place) -> None:
-    opened = await place.loaded(undo=Undo.RESTORE)
+    opened = await place.loaded(checkpoint=CheckpointUse.RESTORE)
     await opened.save_meanwhile(HALF)
     place.write(with_text(HALF))
     assert await opened.save(EXECUTED, BRISK, passed=False) == f"{place.folder.name}/nb-nbrun.ipynb"
@@ -425,7 +425,7 @@ async def test_an_edit_is_not_lost_to_the_way_back(place: Place) -> None:
 
 
 async def test_a_checkpoint_that_cannot_be_brought_back_is_told(place: Place, wire: Proxy) -> None:
-    opened = await place.loaded(undo=Undo.RESTORE)
+    opened = await place.loaded(checkpoint=CheckpointUse.RESTORE)
     await opened.save_meanwhile(HALF)
     wire.answer(500, "POST", "checkpoints")
     assert await opened.save(EXECUTED, BRISK, passed=False) == f"{place.folder.name}/nb-nbrun.ipynb"
@@ -436,7 +436,7 @@ async def test_a_checkpoint_that_cannot_be_brought_back_is_told(place: Place, wi
 async def test_a_server_without_checkpoints_is_told_of_before_the_run(place: Place, wire: Proxy) -> None:
     wire.answer(404, "GET", "checkpoints")
     with pytest.raises(UsageError, match="keeps no checkpoint"):
-        await place.loaded(undo=Undo.CHECKPOINT)
+        await place.loaded(checkpoint=CheckpointUse.KEEP)
 
 
 # A disk that is full -------------------------------------------------------------------------------------------------

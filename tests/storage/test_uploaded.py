@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nbrun.core.planning.job import OnConflict
 from nbrun.errors import NoSuchNotebook, NotANotebook, NotFound, SaveFailed
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
@@ -16,6 +17,7 @@ from tests.support.other_servers import kernel_gateway
 from tests.support.proxy import Proxy
 from tests.support.servers import RunningServer, jupyter_server
 
+pytestmark = pytest.mark.usefixtures("quickly")
 EXECUTED = notebook(code("6 * 7", outputs=[stdout("42")]))
 
 
@@ -180,7 +182,8 @@ async def test_a_notebook_that_was_edited_here_meanwhile_gets_the_results(client
     await there.close()
     text, cell = read_notebook(local)["cells"]
     assert (text["source"], cell["outputs"]) == ("Read this.", [stdout("later")])
-    [warning] = warnings
+    stopped, warning = warnings
+    assert "not saved again before the run has ended" in stopped
     assert "their changes are kept" in warning
 
 
@@ -219,11 +222,12 @@ async def test_results_that_find_no_place_in_a_notebook_that_was_edited_here_are
     assert saved_as == str(local.with_name(f"{local.stem}-nbrun.ipynb"))
     assert [cell["outputs"] for cell in read_notebook(Path(saved_as))["cells"]] == [[stdout("one")], [stdout("two")]]
     assert [cell["outputs"] for cell in read_notebook(local)["cells"]] == [[stdout("one")], []]
-    assert len(warnings) == 2
+    [warning] = warnings
+    assert "cells at index 1, which they changed, removed or ran" in warning
 
 
 async def test_a_notebook_that_was_changed_here_is_overwritten_if_that_is_wanted(client: Client, local: Path) -> None:
-    there = UploadedNotebook(client.contents, local, local, warn=print, force=True)
+    there = UploadedNotebook(client.contents, local, local, warn=print, on_conflict=OnConflict.OVERWRITE)
     await there.load()
     write_notebook(local, notebook("'edited'"))
     assert await there.save(EXECUTED, SAVE) == str(local)

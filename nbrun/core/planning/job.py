@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 STARTUP_LIMIT = 60.0
@@ -20,6 +21,17 @@ class Limits:
     cell: float | None = None
     silence: float | None = None
     startup: float = STARTUP_LIMIT
+
+
+class OnConflict(Enum):
+    """What happens to a notebook that somebody else changed during its run."""
+
+    MERGE = "merge"
+    """Their notebook gets the results; what finds no place in it is saved beside it."""
+    BESIDE = "beside"
+    """Their notebook stays as it is; the executed one is saved beside it."""
+    OVERWRITE = "overwrite"
+    """The executed notebook replaces theirs."""
 
 
 @dataclass(frozen=True, slots=True)

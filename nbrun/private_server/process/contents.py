@@ -23,7 +23,7 @@ from tornado.web import HTTPError
 
 from nbrun.core.notebook.images import Images
 from nbrun.private_server.process.files import copy_whole, original_of, rewriting
-from nbrun.storage.on_disk import mode_of
+from nbrun.storage.writable import mode_of
 
 _SAVING: ContextVar[bool] = ContextVar("saving", default=False)
 """Whether a notebook is being saved by whoever calls."""

@@ -18,7 +18,7 @@ from typing import IO
 
 from jupyter_server.services.contents.fileio import path_to_intermediate
 
-from nbrun.storage.on_disk import mode_of
+from nbrun.storage.writable import mode_of
 
 _BESIDE = re.compile(r"(.+)-nbrun\d*(\.[^.]+)")
 

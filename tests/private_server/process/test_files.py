@@ -15,7 +15,7 @@ from traitlets.config import Configurable
 
 from nbrun.private_server.process.contents import PrivateContents
 from nbrun.private_server.process.files import copy_whole, original_of, rewriting
-from nbrun.storage.on_disk import mode_of
+from nbrun.storage.writable import mode_of
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and limits of POSIX")

@@ -1,0 +1,195 @@
+"""The conflict rule: what happens to a notebook that somebody else changed during its run.
+
+One of three, for every storage:
+
+- *merge*: their notebook gets the results (core/notebook/merge.py). Where results find no place in it, the executed
+  notebook is saved beside it too.
+- *beside*: their notebook stays as it is, and the executed notebook is saved beside it.
+- *overwrite*: the executed notebook replaces theirs.
+
+Each save is a round::
+
+    stat (is the file still ours?) -> write -> stat again (is it what was sent?) -> done
+           |                                         | the old one: write again, three times at most
+           | no: somebody edited it: merge, or       | another one: they edited it right after
+           |     save beside it                <-----+
+           +--> they deleted it: save beside it
+
+While the cells still run, a foreign change ends the intermediate saves, and the last save applies the rule.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nbrun.core.formats import json_text
+from nbrun.core.notebook.document import Document
+from nbrun.core.notebook.merge import fingerprints, merge
+from nbrun.core.planning.job import OnConflict
+from nbrun.errors import NotANotebook, SaveFailed, ServerError
+from nbrun.jupyter.http.retry import ONCE, RetryPolicy
+from nbrun.storage.base import Storage, Written
+from nbrun.storage.file_version import FileVersion
+from nbrun.storage.guarded_file import SETTLE, GuardedFile, SaveOutcome
+
+ROUNDS = 3
+_BESIDE = "-nbrun"
+_CHANGED = "was changed by somebody else"
+
+
+class GuardedTarget:
+    """A save target that is one file, which others may change during the run."""
+
+    def __init__(self, file: Storage, *, warn: Callable[[str], None], on_conflict: OnConflict) -> None:
+        """Save to `file`; call `warn` with what the user should know."""
+        self.file = file
+        self._guarded = GuardedFile(file, overwrite=on_conflict is OnConflict.OVERWRITE)
+        self._warn = warn
+        self._on_conflict = on_conflict
+        self._known: frozenset[int] = frozenset()
+        """The fingerprints of the code cells as the file held them last: results of the user's own are others."""
+        self._complaints: set[str] = set()
+
+    @property
+    def was_reverted(self) -> bool:
+        """Whether a reader made the server restore the old file after a save."""
+        return self._guarded.was_reverted
+
+    def loaded(self, content: Mapping[str, Any], version: FileVersion | None) -> None:
+        """Remember what was loaded, and the version if it was loaded from this very file."""
+        self._known, self._guarded.seen = fingerprints(content), version
+
+    async def has_changed(self) -> bool:
+        """Return whether another client has changed or deleted the file, with a look of its own."""
+        return self._guarded.is_foreign(await self._guarded.stat())
+
+    async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:  # noqa: ARG002
+        """Save, and apply the conflict rule; return the name of the file that holds the executed notebook."""
+        for _ in range(ROUNDS):
+            before = await self._guarded.settled()
+            if not self._guarded.is_foreign(before):
+                if await self._write(self._guarded, content, before, retry):
+                    return self.file.name
+            elif before is None:
+                return await self._save_beside(content, retry, "was deleted or renamed")
+            elif self._on_conflict is OnConflict.BESIDE:
+                return await self._save_beside(content, retry, _CHANGED)
+            elif saved_as := await self._save_merged(content, retry):
+                return saved_as
+        return await self._save_beside(content, retry, "is being changed by somebody else over and over")
+
+    async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
+        """Save in one attempt while the cells still run; return False, and do nothing, where somebody changed the file.
+
+        Raises :class:`ServerError`.
+        """
+        before = await self._guarded.settled(ONCE)
+        if self._guarded.is_foreign(before):
+            return self._stop_saving(deleted=before is None)
+        self._known |= fingerprints(content)
+        outcome, _ = await self._guarded.write(content, before, ONCE)
+        if outcome is SaveOutcome.OVERTAKEN:
+            return self._stop_saving(deleted=False)
+        if outcome is not SaveOutcome.REVERTED:  # else the next save writes it
+            self._known = fingerprints(content)
+        return True
+
+    def _stop_saving(self, *, deleted: bool) -> bool:
+        what = "was deleted or renamed" if deleted else _CHANGED
+        self._warn(f"{self.file.name} {what}; it is not saved again before the run has ended")
+        return False
+
+    def tell_complaint(self, what: str, complaint: str) -> None:
+        """Warn of what the server finds invalid in a notebook, once for each complaint."""
+        if complaint and complaint not in self._complaints:
+            self._complaints.add(complaint)
+            self._warn(f"the server says of {what}: {complaint}")
+
+    async def create_beside(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
+        """Save under a free name beside the file, and return that name; raises :class:`SaveFailed` where none is."""
+        for number in range(1, 1000):
+            beside = self.file.beside(f"{_BESIDE}{'' if number == 1 else number}")
+            if not await beside.exists():
+                break
+        else:
+            raise SaveFailed(f"{self.file.name}: there is no free name beside it")
+        if not await self._write(GuardedFile(beside), content, None, retry):
+            raise ServerError(f"{beside.name}: somebody else wrote to it, too")
+        return beside.name
+
+    async def _save_beside(self, content: Mapping[str, Any], retry: RetryPolicy, why: str) -> str:
+        beside = await self.create_beside(content, retry)
+        self._warn(f"{self.file.name} {why} during the run; the executed notebook is {beside}")
+        return beside
+
+    async def _save_merged(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
+        """Put the results into their notebook; return the name of the executed one, "" to begin another round."""
+        found = await self._read_theirs()
+        if found is None:
+            return await self._save_beside(content, retry, _CHANGED)
+        theirs, version = found
+        merged = merge(theirs, content, self._known)
+        if merged.unplaced and not merged.placed:
+            return await self._save_beside(content, retry, _CHANGED)
+        name = self.file.name
+        if not merged.unplaced:
+            if not await self._write_unless_changed(merged.content, version, retry):
+                return ""
+            if merged.content != content:
+                self._warn(f"{name} {_CHANGED} during the run; their changes are kept, and the results are in it")
+            return name
+        beside = await self.create_beside(content, retry)
+        is_beside = f"the notebook as it was executed is {beside}"
+        if not await self._write_unless_changed(merged.content, version, retry):
+            self._warn(f"{name} {_CHANGED} during the run; {is_beside}")
+        else:
+            cells = ", ".join(map(str, merged.unplaced))
+            self._warn(
+                f"{name} {_CHANGED} during the run; their changes are kept, and the results are in it but for those of "
+                f"the cells at index {cells}, which they changed, removed or ran; {is_beside}"
+            )
+        return beside
+
+    async def _read_theirs(self) -> tuple[Document, FileVersion] | None:
+        """Return their notebook and its version; None where the file holds none."""
+        for round_ in range(ROUNDS):
+            if round_:
+                await asyncio.sleep(SETTLE)
+            try:
+                data, version = await self.file.read()
+                return Document(json_text.loads(data)), version
+            except (ServerError, NotANotebook):  # their save may be in progress, and half of it on disk
+                continue
+        return None
+
+    async def _write_unless_changed(self, content: Mapping[str, Any], version: FileVersion, retry: RetryPolicy) -> bool:
+        """Save where the file still has this version; return False where it has another one."""
+        return await self._guarded.has_version(version) and await self._write(self._guarded, content, version, retry)
+
+    async def _write(
+        self, file: GuardedFile, content: Mapping[str, Any], before: FileVersion | None, retry: RetryPolicy
+    ) -> bool:
+        """Save over the version `before`; return False where somebody else saved right after, and theirs is there."""
+        for round_ in range(ROUNDS):
+            if round_:
+                await asyncio.sleep(SETTLE)
+            outcome, written = await file.write(content, before, retry)
+            if outcome is SaveOutcome.REVERTED:
+                continue
+            if outcome is SaveOutcome.OVERTAKEN:
+                return False
+            if written is not None:
+                self._tell_of(file.file.name, written, before, outcome)
+            return True
+        raise ServerError(
+            "the server said three times that it saved the file, and each time the old one was there again",
+            hint="Somebody seems to be reading the notebook over and over; close it in the browser and run again.",
+        )
+
+    def _tell_of(self, name: str, written: Written, before: FileVersion | None, outcome: SaveOutcome) -> None:
+        """Warn of what was odd about a save that arrived."""
+        if before is not None and written.created:
+            self._warn(f"{name} was deleted or renamed just before it was saved; it is there again")
+        if outcome is SaveOutcome.CHANGED:
+            self._warn(f"{name} has not all sources and outputs that were saved: a hook of the server changes them")
+        self.tell_complaint("the saved notebook", written.complaint)
