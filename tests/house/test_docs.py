@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import nbrun
-from nbrun.core.execution.effects import INTERRUPT_GRACE, SIGNAL_GRACE
+from nbrun.core.execution.interruption import INTERRUPT_GRACE, SIGNAL_GRACE
 from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.errors import ExitCode
 

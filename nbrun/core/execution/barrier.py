@@ -1,34 +1,75 @@
-"""A question that shows what was lost on the way.
+"""The barrier behind a cell: a request that shows whether the missing one of reply and idle can still come.
 
-A kernel answers the requests of a channel in their order, and what it says on iopub arrives in the order in which it
-was said. So a ``kernel_info`` that is asked behind a cell tells of the cell: its *reply* can only come after the
-cell's reply, its *busy* only after the cell's idle. What has not come by then will not come.
+A kernel answers the requests of a channel in their order, and its messages on iopub arrive in the order in which they
+were sent. So a ``kernel_info_request`` that is sent behind a cell says something about the cell: its *reply* can only
+come after the cell's reply, its *busy* only after the cell's idle. What has not come by then will not come.
 
-A fence belongs to the cell it was sent for: the answer to one that is no longer needed says nothing about the next.
+The barrier belongs to one cell: an answer to the barrier of an earlier cell says nothing about this one.
 """
 
+from nbrun.core.execution.cell import CellExecution, State
+from nbrun.core.execution.effects import Effects, ProbeKernel, Timer, Timers
+from nbrun.core.execution.pipelining import Routes
 from nbrun.core.protocol.messages import Message, Requests
 
+BARRIER_AFTER = 2.0
+"""Seconds to wait for the second of reply and idle before a barrier is sent."""
+BARRIER_LIMIT = 10.0
+"""Seconds to wait for the barrier's answer before the server is asked whether the kernel still exists."""
+BARRIER_GRACE = 5.0
+"""Seconds of silence after which nothing is behind the barrier's reply any more; it comes over another socket."""
 
-class Fence:
-    """Not asked, asked, or answered; asked again, any answer counts."""
 
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self.answered = False
-        """Whether the kernel has reached it."""
+class Barrier:
+    """The barrier of the current cell: not sent, sent, or answered. Sent again, any answer counts."""
 
-    @property
-    def is_asked(self) -> bool:
-        """Return whether the question is on its way."""
-        return bool(self._ids)
+    def __init__(self, timers: Timers, requests: Requests, routes: Routes) -> None:
+        self._timers = timers
+        self._requests = requests
+        self._routes = routes
+        self._sent: set[str] = set()
+        self._is_answered = False
 
-    def ask(self, requests: Requests) -> Message:
-        """Return the question to send."""
-        question = requests.kernel_info()
-        self._ids.add(question.id)
-        return question
+    def reset(self) -> None:
+        """Forget the barrier: the cell has ended, or starts again."""
+        self._sent = set()
+        self._is_answered = False
+
+    def expect_other_sign(self, now: float) -> None:
+        """Let a barrier be due in a moment: one of reply and idle came, and the other has not."""
+        self._timers.set(Timer.BARRIER, now, BARRIER_AFTER)
+
+    def send(self, cell: CellExecution, now: float) -> Effects:
+        """Send the barrier behind `cell`."""
+        self._timers.set(Timer.BARRIER, now, BARRIER_LIMIT)
+        request = self._requests.kernel_info()
+        self._sent.add(request.id)
+        return (self._routes.send_aside(request, cell),)
 
     def is_answered_by(self, message: Message) -> bool:
-        """Return whether a message, a reply or a status, is about this question."""
-        return message.parent_id in self._ids
+        """Return whether a message, a reply or a status, answers the barrier."""
+        return message.parent_id in self._sent
+
+    def on_reply(self, now: float) -> None:
+        """Note the barrier's reply: the cell's own reply will not come any more, its idle may come in a moment."""
+        self._is_answered = True
+        self._timers.set(Timer.BARRIER, now, BARRIER_GRACE)
+
+    def on_overdue(self, cell: CellExecution, now: float, *, late_output_at: float, next_began: bool) -> Effects | None:
+        """Return what to do when the barrier, or its answer, is due; None where no further sign of `cell` will come.
+
+        `late_output_at` is when the last output came that is older than the cell's reply; `next_began` says that the
+        kernel has begun the cell after it.
+        """
+        is_replied = cell.state is State.REPLIED
+        if not self._sent:
+            return self.send(cell, now)
+        if is_replied and now - late_output_at < BARRIER_GRACE:
+            return self.send(
+                cell, now
+            )  # outputs still arrive, far behind the replies: the cell's idle comes after them
+        if self._is_answered or is_replied or next_began:
+            return None
+        # The barrier waits in the kernel's queue behind a cell that still runs. Or does the kernel not exist any more?
+        self._timers.set(Timer.BARRIER, now, BARRIER_LIMIT)
+        return (ProbeKernel(),)

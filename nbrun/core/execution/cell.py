@@ -8,11 +8,12 @@ REPLIED  --                           DONE
 IDLED    DONE                         --
 ======== ============================ ============================
 
-Reply and idle come over different sockets, in either order, and either can be lost for good; :mod:`.execution` then
-settles the cell by a fence and calls :meth:`CellExecution.settle`. The verdict is the reply's: that no ``error`` output
-came proves nothing, because it can be dropped on the way, and some kernels only print. One thing is added, papermill's
-rule: where the reply is ok and the cell's outputs show an ``error``, the cell failed. ``%run`` of a script that exits
-with 2, a nested ``run_cell`` and ``showtraceback()`` do that. A ``SystemExit`` of 0 is a success in outputs, too.
+Reply and idle come over different sockets, in either order, and either can be lost for good; a barrier
+(:mod:`.barrier`) then shows that, and :meth:`CellExecution.settle` ends the cell. The verdict is the reply's: that no
+``error`` output came proves nothing, because it can be dropped on the way, and some kernels only print. One rule
+of papermill's is added: where the reply is ok and the cell's outputs show an ``error``, the cell failed. ``%run`` of a
+script that exits with 2, a nested ``run_cell`` and ``showtraceback()`` do that. A ``SystemExit`` of 0 is a success in
+outputs, too.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -89,7 +90,7 @@ class CellExecution:
     ended_at: float | None = None
     attempts: int = 1
     ahead: bool = False
-    """It was sent before it had its turn, on the condition that the cell before it passes."""
+    """It was sent before it became current, on the condition that the cell before it passes."""
     stop: Stop | None = None
     stop_reason: str = ""
     interrupts: int = 0

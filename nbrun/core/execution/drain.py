@@ -1,11 +1,15 @@
-"""The last question to a kernel: can anything still put something out, now that the last cell has ended?
+"""The drain at the end of a run: wait for output that is still on its way, now that the last cell has ended.
 
-Threads, tasks, timers and child processes may, so their output is waited for, for a while. ipykernel can be asked
-whether there is any of them, which spares most runs the wait. The question is a silent request without code: it counts
-nothing, keeps nothing, and leaves the user's names alone. Before ipykernel answers it hands on what reached its file
-descriptors. Any answer but a plain "nobody", an error too, means that somebody may be there; after a moment of quiet it
-is asked once more, for what reached the descriptors meanwhile. Other kernels are asked for their ``kernel_info``, like
-any :class:`~nbrun.core.execution.barrier.Fence`, which says nothing of the kind.
+Threads, tasks, timers and child processes may still write, so their output is waited for, for a while. ipykernel is
+asked whether any of them exists, which spares most runs the wait. The question is a silent request without code: it
+counts nothing, keeps nothing, and leaves the user's names alone. Before ipykernel answers, it sends what reached its
+file descriptors. Any answer but a plain "nobody", an error too, means that a writer may exist; after a moment of quiet
+the question is asked once more, for what reached the descriptors meanwhile. Other kernels are asked for their
+``kernel_info``, which only shows that they have come to the end of the last cell::
+
+    start -> question -> reply and idle, no writers                                -> over
+                      -> status: output is complete up to here -> 0.25 s of quiet  -> second question -> answer -> over
+                      -> 2 s, and no output from before the last reply arrives     -> over
 
 Where messages of a cell seem to be missing, ipykernel is asked one thing more: whether there ever were any
 (:mod:`.unsent`).
@@ -15,10 +19,16 @@ from collections import Counter
 from collections.abc import Iterable
 
 from nbrun.core.delivery import unsent
-from nbrun.core.execution.barrier import Fence
+from nbrun.core.execution.effects import Timer, Timers
+from nbrun.core.execution.outcomes import Ending
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.outputs.mimebundle import text
 from nbrun.core.protocol.messages import Channel, Message, Requests
+
+DRAIN_QUIET = 0.25
+"""Seconds of quiet after the last cell: ipykernel sends what reached its file descriptors with up to 0.2 s delay."""
+DRAIN_LIMIT = 2.0
+"""Seconds after which a background thread that never falls silent is not waited for; the cells' own output is in."""
 
 _KEY = "nbrun"
 _NOBODY = "nobody"
@@ -76,49 +86,84 @@ _WRITERS = f"(lambda own: (__import__('builtins').exec({_SEARCH!r}, own), own['f
 _UNSENT_KEY = "nbrun_unsent"
 
 
-class Farewell(Fence):
-    """The fence behind the last cell, and what its answer says."""
+class Drain:
+    """The drain of a run, and what the kernel's answers say."""
 
-    def __init__(self, *, asks: bool) -> None:
-        """Prepare it; `asks` for a kernel that can be asked, which is ipykernel."""
-        super().__init__()
-        self._asks = asks
-        self._asked = 0
-        self._nobody = False
-        self._idle = False
+    def __init__(self, timers: Timers, requests: Requests, *, asks_writers: bool) -> None:
+        """Prepare it; `asks_writers` is for a kernel that can be asked for writers, which is ipykernel."""
+        self._timers = timers
+        self._requests = requests
+        self._asks_writers = asks_writers
+        self._sent: set[str] = set()
+        self._is_answered = False
+        self._has_no_writers = False
+        self._is_idle = False
+        self.ending: Ending | None = None
+        """The ending of the run, once it drains: its verdict stands."""
         self.unsent: Counter[int] = Counter()
         """How many numbers of the stretches asked about were not sent, by the last number of each."""
 
     @property
     def asks_again(self) -> bool:
         """Return whether a second answer, after a moment of quiet, would bring what was written meanwhile."""
-        return self._asks and self._asked == 1
+        return self._asks_writers and len(self._sent) == 1
 
-    def ask(self, requests: Requests, doubtful: Iterable[tuple[int, int]] = ()) -> Message:
+    def start(self, ending: Ending, now: float) -> None:
+        """Start the drain of a run that ends so."""
+        self.ending = ending
+        self._timers.drop(Timer.RUN_TIMEOUT, Timer.PROBE)
+        self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
+
+    def question(self, doubtful: Iterable[tuple[int, int]] = ()) -> Message:
         """Return the question to send; `doubtful` are the first and last numbers where messages seem to be missing."""
-        self._asked += 1
-        self._idle = False
-        if not self._asks:
-            return super().ask(requests)
-        expressions = {_KEY: _WRITERS}
-        if stretches := [*doubtful]:
-            expressions[_UNSENT_KEY] = unsent.question(stretches)
-        question = requests.execute("", silent=True, stop_on_error=False, expressions=expressions)
-        self._ids.add(question.id)
-        return question
+        self._is_idle = False
+        if not self._asks_writers:
+            request = self._requests.kernel_info()
+        else:
+            expressions = {_KEY: _WRITERS}
+            if stretches := [*doubtful]:
+                expressions[_UNSENT_KEY] = unsent.question(stretches)
+            request = self._requests.execute("", silent=True, stop_on_error=False, expressions=expressions)
+        self._sent.add(request.id)
+        return request
 
-    def hear(self, last_words: Message, doubtful: Iterable[tuple[int, int]]) -> None:
-        """Take what a kernel said of the doubtful as it was told to exit: it will not be there to be asked."""
-        self.unsent = unsent.amounts_told(last_words, doubtful)
+    def is_answered_by(self, message: Message) -> bool:
+        """Return whether a message, a reply or a status, answers the question."""
+        return message.parent_id in self._sent
 
-    def ends(self, message: Message) -> bool:
+    def on_answer(self, message: Message, now: float) -> bool:
         """Take a part of an answer; True once no output can come any more, or the second answer is in."""
         if message.channel == Channel.SHELL:
-            self._nobody = _answer(message, _KEY) == repr(_NOBODY)
+            self._has_no_writers = _answer(message, _KEY) == repr(_NOBODY)
             self.unsent = unsent.amounts_in(_answer(message, _UNSENT_KEY))
         elif message.content.get("execution_state") == "idle":
-            self._idle = True
-        return self._idle and (self._nobody or self._asked > 1)
+            self._is_idle = True
+        if self._is_idle and (self._has_no_writers or len(self._sent) > 1):
+            return True
+        if message.channel == Channel.IOPUB:
+            # Everything that the kernel sent before this is here; what its threads still hold comes in a moment.
+            self._is_answered = True
+            self.on_output(now)
+        return False
+
+    def on_output(self, now: float) -> None:
+        """Wait for a moment of quiet behind an output."""
+        if self._is_answered:
+            self._timers.set(Timer.QUIET, now, DRAIN_QUIET)
+
+    def on_limit(self, now: float, *, late_output_at: float) -> bool:
+        """Return whether the run may end at the drain's limit; else prolong it.
+
+        Outputs that are older than the reply of their cell are owed; the last one came at `late_output_at`.
+        """
+        if self._is_answered or now - late_output_at >= DRAIN_LIMIT:
+            return True
+        self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
+        return False
+
+    def on_exit(self, reply: Message, doubtful: Iterable[tuple[int, int]]) -> None:
+        """Take what the reply of a kernel that was told to exit says of the doubtful: it cannot be asked any more."""
+        self.unsent = unsent.amounts_told(reply, doubtful)
 
 
 def _answer(message: Message, key: str) -> str:

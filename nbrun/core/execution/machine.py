@@ -1,56 +1,111 @@
-"""The run's state machine: messages and time in, effects out.
+"""The state machine of a run: messages and time in, effects out.
 
-It knows no socket and no clock. Whoever drives it feeds it every message of the kernel and calls :meth:`Execution.tick`
-when :attr:`Execution.deadline` has come, carries out the effects that come back, and stops when :attr:`ending` is set::
+It knows no socket and no clock. Its driver feeds it every message of the kernel and calls :meth:`Execution.tick` when
+:attr:`Execution.deadline` has come, carries out the effects that it returns, and stops when :attr:`Execution.ending` is
+set::
 
-    start -> cell SENT -> ... -> DONE (the table in cells.py) -> next cell ... -> draining -> ending
+    start -> cell SENT -> ... -> DONE (the table in cell.py) -> next cell ... -> drain -> ending
                  |                  ^
-                 |  one of reply and idle is missing for 2 s: a *fence* (kernel_info) goes through the same queues
+                 |  one of reply and idle is missing for 2 s: a *barrier* (kernel_info) goes through the same queues
                  |                  |     its reply, and no execute_reply:  the reply is lost
                  |                  |     its busy on iopub, and no idle:   the idle is lost
-                 |  a clock strikes, a signal, input() : interrupt + nudge -> again -> give the kernel up
-                 +- the kernel dies, is restarted, or answers with another kernel's session -> ending at once
+                 |  a limit, a signal, input() : interrupt + nudge -> again -> give the kernel up
+                 +- the kernel dies, is restarted, or a message has another kernel's session -> ending at once
 
-Nothing is ever sent to a kernel that is not the one the run began with, and no cell is ever sent twice, unless the
-kernel itself said that it did not run it.
+=================== ========================================================
+part                module
+=================== ========================================================
+the current cell    :mod:`.cell`: from the request to the verdict
+the other cells     :mod:`.pipelining`: those that wait, those sent ahead
+missing signs       :mod:`.barrier`
+limits and signals  :mod:`.interruption`
+late output         :mod:`.drain`
+lost messages       :mod:`nbrun.core.delivery.loss_detection`
+the verdict         :mod:`.outcomes`
+=================== ========================================================
+
+Nothing is sent to a kernel other than the one the run began with, and no cell is sent twice, unless the kernel itself
+said that it did not run it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from nbrun.core.delivery.loss_detection import is_rate_limit_notice
-from nbrun.core.events import OutputArrived
+from nbrun.core.delivery.loss_detection import Ledger, is_rate_limit_notice
+from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived, Warned
 from nbrun.core.execution import guard, outcomes
+from nbrun.core.execution.barrier import Barrier
 from nbrun.core.execution.cell import RANK, CellExecution, State, Stop
-from nbrun.core.execution.course import Course
-from nbrun.core.execution.effects import (
-    DRAIN_LIMIT,
-    DRAIN_QUIET,
-    FENCE_AFTER,
-    FENCE_GRACE,
-    FENCE_LIMIT,
-    INTERRUPT_GRACE,
-    PROBE_EVERY,
-    RECALL_GRACE,
-    SIGNAL_GRACE,
-    Effect,
-    Effects,
-    InterruptKernel,
-    ProbeKernel,
-    Send,
-    Timer,
-)
-from nbrun.core.execution.outcomes import Ending
+from nbrun.core.execution.drain import Drain
+from nbrun.core.execution.effects import OF_A_CELL, Effect, Effects, ProbeKernel, Send, Timer, Timers
+from nbrun.core.execution.interruption import LIMITS, Interruption, Recalled
+from nbrun.core.execution.outcomes import Ending, place_of
+from nbrun.core.execution.pipelining import CellQueue, Routes, Slot
+from nbrun.core.outputs.area import Displays, OutputArea
 from nbrun.core.outputs.mimebundle import Output, output_of
-from nbrun.core.protocol.messages import KERNEL_INFO, Channel, Message
-from nbrun.core.results import CellOutcome, CellResult, Outcome, Problem
+from nbrun.core.outputs.widgets import Widgets
+from nbrun.core.planning.plan import CellPlan, Plan
+from nbrun.core.protocol.messages import KERNEL_INFO, Channel, Message, Requests
+from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
 from nbrun.errors import NbrunError
 
-_TIMEOUTS = {Timer.RUN: Stop.RUN_TIMEOUT, Timer.CELL: Stop.CELL_TIMEOUT, Timer.SILENCE: Stop.IDLE_TIMEOUT}
+RESEND_AFTER = 0.3
+"""Seconds before a cell is sent again that the kernel did not run; after an error tslab refuses all for 0.2 s."""
+ATTEMPTS = 3
+"""How often a cell is sent at most, when the kernel says each time that it did not run it."""
+PROBE_EVERY = 60.0
+"""Seconds between two looks at the kernel over REST; servers that cull idle kernels count them as activity."""
 
 
-class Execution(Course):
+class Execution:
     """The execution of a plan by one kernel."""
+
+    def __init__(  # noqa: PLR0913  (what one run is made of)
+        self,
+        plan: Plan,
+        requests: Requests,
+        *,
+        notebook: str = "",
+        kernel_session: str | None = None,
+        raw_streams: bool = False,
+        max_output: int | None = None,
+        ask_for_writers: bool = False,
+        depth: int = 1,
+        observe: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Prepare a run.
+
+        `kernel_session` is the kernel's own as its handshake gave it, None to accept messages of any; `max_output` is
+        what a cell may put out; `ask_for_writers` is for ipykernel (:mod:`.drain`); `depth` is how many cells may be
+        on their way at a time, over 1 only with a kernel that knows conditional execution (:mod:`.guard`); `observe`
+        is called with the events of cells and outputs under the name `notebook`.
+        """
+        self._plan = plan
+        self._requests = requests
+        self._notebook = notebook
+        self._kernel_session = kernel_session
+        self._observe = observe or (lambda _: None)
+        self._is_observed = observe is not None
+        self._displays = Displays()
+        self._new_area = partial(OutputArea, self._displays, raw_streams=raw_streams, limit=max_output)
+        self._widgets = Widgets(self._new_area)
+        self._ledger = Ledger(requests.session)
+        self._timers = Timers()
+        self._routes = Routes()
+        self._queue = CellQueue(plan.to_run, requests, depth)
+        self._total = self._queue.total
+        self._barrier = Barrier(self._timers, requests, self._routes)
+        self._interruption = Interruption(self._timers, requests, self._routes)
+        self._drain = Drain(self._timers, requests, asks_writers=ask_for_writers)
+        self._current: CellExecution | None = None
+        self._late_output_at = 0.0
+        """When the last output came that its kernel sent before the reply of its cell, which is in."""
+        self._tracebacks: set[tuple[str, ...]] = set()
+        self.cells: dict[int, CellExecution] = {}
+        """The cells that were sent, by their position in the notebook."""
+        self.ending: Ending | None = None
+        """How the run ended, once it has."""
 
     # What the driver calls -----------------------------------------------------------------------------------------
 
@@ -61,17 +116,17 @@ class Execution(Course):
 
     @property
     def is_draining(self) -> bool:
-        """Return whether the cells are over, and only what may still come is waited for."""
-        return self._draining is not None
+        """Return whether the cells are over, and only late output is waited for."""
+        return self._drain.ending is not None
 
     @property
     def is_stopping(self) -> bool:
-        """Return whether the cell that runs is being interrupted."""
+        """Return whether the current cell is being interrupted."""
         return self._current is not None and self._current.stop is not None
 
     def start(self, now: float) -> Effects:
         """Send the first cell."""
-        self._timers.set(Timer.RUN, now, self._plan.run_timeout)
+        self._timers.set(Timer.RUN_TIMEOUT, now, self._plan.run_timeout)
         self._timers.set(Timer.PROBE, now, PROBE_EVERY)
         return self._send_next(now)
 
@@ -81,56 +136,45 @@ class Execution(Course):
             return ()
         if outcomes.is_of_another_kernel(message, self._kernel_session, self._requests.session):
             return self._lose_kernel(now, "is not the one that the run began with: somebody restarted it")
-        if self._window.hold(message, now):
+        if self._queue.hold(message, now):
             return self._on_sign_of_next(message, now)
         self._ledger.take(message)
         if message.channel == Channel.IOPUB:
             return self._on_iopub(message, now)
-        if message.type == "input_request":
-            prompt = str(message.content.get("prompt") or "").strip()
-            return self._stop_cell(now, Stop.INPUT, f"the cell asked for input ({prompt!r}), and nobody is there")
-        if self._fence.is_answered_by(message):
-            return self._on_fence_reply(message, now)
-        if message.type == guard.RECALL_REPLY:
-            return self._on_recalled(message, now)
-        cell = self._window.cell_of(message)
-        if cell is not None and cell is self._current and message.type == "execute_reply":
-            self._timers.drop(Timer.CELL, Timer.SILENCE)
-            return self._finish_cell(now) if cell.on_reply(message) else self._await_other_sign(now)
-        return ()
+        return self._on_reply(message, now)
 
     def tick(self, now: float) -> Effects:
         """Do what is due."""
         effects: list[Effect] = []
-        while not self.ending and (timer := self._timers.strike(now)):
+        while not self.ending and (timer := self._timers.expired(now)):
             effects += self._on_timer(timer, now)
         return effects
 
     def interrupt(self, now: float, reason: str) -> Effects:
-        """End the run at the wish of whoever started it (Ctrl-C, SIGTERM)."""
+        """End the run because its user wants that (Ctrl-C, SIGTERM)."""
         if self._current is None:
-            return self._end(now, self._draining or Ending(Outcome.INTERRUPTED, Problem(reason)))
+            return self._end(now, Ending(Outcome.INTERRUPTED, Problem(reason)))
         return self._stop_cell(now, Stop.SIGNAL, reason)
 
     def probed(self, now: float, *, alive: bool) -> Effects:
-        """Take what the server said when it was asked for the kernel."""
+        """Handle what the server said when it was asked for the kernel."""
         return () if alive or self.ending else self._lose_kernel(now, "is gone: it died, or somebody shut it down")
 
     def reconnected(self, now: float, *, nudged: bool = True) -> Effects:
-        """Go on over a new websocket: nothing is sent again; a fence shows what was lost."""
+        """Go on over a new websocket: nothing is sent again; a barrier shows what was lost."""
         if nudged:
             self._ledger.disturb()
-        self._window.doubt()
-        return () if self.ending or self._current is None else self._send_fence(now)
+        self._queue.mark_doubtful()
+        return () if self.ending or self._current is None else self._barrier.send(self._current, now)
 
     def lose_server(self, now: float, error: NbrunError) -> None:
-        """End the run because the server is out of reach."""
+        """End the run because the server cannot be reached."""
         cell = self._current
         problem = outcomes.problem_in(cell, self._total, str(error), error.hint) if cell else Problem.of(error)
         self._give_up(now, CellOutcome.INTERRUPTED, "ServerLost", Ending(Outcome.SERVER_FAILED, problem))
 
     def abandon(self, now: float, reason: str) -> None:
-        """End the run at once, without another word to the kernel."""
+        """End the run at once, without another request to the kernel."""
         self._give_up(now, CellOutcome.INTERRUPTED, "Interrupted", Ending(Outcome.INTERRUPTED, Problem(reason)))
 
     def widgets(self, shown: Iterable[Output]) -> dict[str, Any] | None:
@@ -138,13 +182,153 @@ class Execution(Course):
         return self._widgets.saved(shown)
 
     def results(self) -> list[CellResult]:
-        """Return what came of every code cell of the plan, in order."""
+        """Return the result of every code cell of the plan, in order."""
         return outcomes.results_of(self._plan, self.cells, self.ending)
+
+    # From cell to cell ---------------------------------------------------------------------------------------------
+
+    def _send_next(self, now: float) -> Effects:
+        if slot := self._queue.pop_ahead():
+            return self._continue_with(slot, now)
+        plan = self._queue.pop_waiting()
+        if plan is None:
+            return self._start_drain(now, Ending(Outcome.PASSED))
+        told = self._update_widgets()
+        cell = self._begin(plan, now)
+        prepared = [
+            self._routes.send_aside(self._requests.execute(code, silent=True, stop_on_error=False), cell)
+            for code in plan.before
+        ]
+        return (*told, *prepared, *self._send_cell(cell, now))
+
+    def _begin(self, plan: CellPlan, began_at: float) -> CellExecution:
+        cell = self._current = CellExecution(
+            plan, self._new_area(), len(self.cells) + 1, began_at, stale=self._tracebacks
+        )
+        self.cells[plan.index] = cell
+        self._observe(CellStarted(self._notebook, plan.index, cell.number, self._total, plan.source))
+        return cell
+
+    def _send_cell(self, cell: CellExecution, now: float) -> Effects:
+        request = self._queue.request_for(cell.plan)
+        self._watch(cell, request.id, now)
+        return (Send(request), *self._send_ahead())
+
+    def _send_ahead(self) -> Effects:
+        # The kernel has to be told what an Output widget holds before the next cell runs.
+        return () if self._widgets.are_used else self._queue.send_ahead()
+
+    def _continue_with(self, slot: Slot, now: float) -> Effects:
+        """Make a cell current that was sent ahead, and handle the messages held for it."""
+        cell = self._begin(slot.plan, slot.began_at or now)
+        cell.ahead = True
+        self._watch(cell, slot.request, now)
+        effects = [*self._send_ahead(), *(self._barrier.send(cell, now) if slot.is_doubtful else ())]
+        if postponed := self._interruption.postponed():
+            effects += self._stop_cell(now, *postponed)
+        for message, _ in slot.held:
+            effects += self.receive(message, now)
+        return effects
+
+    def _watch(self, cell: CellExecution, request: str, now: float) -> None:
+        self._routes.add(request, cell)
+        self._ledger.follow(request)
+        self._timers.set(Timer.CELL_TIMEOUT, cell.sent_at, cell.plan.timeout)
+        self._timers.set(Timer.IDLE_TIMEOUT, now, cell.plan.idle_timeout)
+
+    def _update_widgets(self) -> Effects:
+        """Tell the kernel what its Output widgets hold."""
+        updates = [self._requests.comm_update(*captured) for captured in self._widgets.unsaid()]
+        return [self._routes.send_aside(update, self._newest) for update in updates]
+
+    @property
+    def _newest(self) -> CellExecution:
+        return next(reversed(self.cells.values()))
+
+    def _finish_cell(self, now: float) -> Effects:
+        cell = self._current
+        assert cell is not None
+        if cell.never_ran and cell.ahead and not cell.stop:
+            return self._send_unconditionally(cell, now)
+        if cell.never_ran and not cell.stop and cell.attempts < ATTEMPTS:
+            # A request before it failed, and the kernel discarded what was queued. Only then may a cell be sent again.
+            self._restart(cell)
+            self._timers.set(Timer.RESEND, now, RESEND_AFTER)
+            return ()
+        self._settle(now)
+        if cell.stop in RANK and cell.outcome is CellOutcome.PASSED and self._queue.has_ahead:
+            self._interruption.postpone(cell)  # the kernel may have begun the next one already
+        elif cell.stop is Stop.SIGNAL:
+            problem = outcomes.problem_in(cell, self._total, cell.stop_reason)
+            return self._end(now, Ending(Outcome.INTERRUPTED, problem))
+        ending = outcomes.ending_after(cell, self._total)
+        if ending is None:
+            return self._send_next(now)
+        if cell.reply is not None and not cell.asks_exit:
+            return self._start_drain(now, ending)
+        if cell.reply is not None:
+            self._drain.on_exit(cell.reply, self._doubtful())
+        return self._end(now, ending)
+
+    def _restart(self, cell: CellExecution) -> None:
+        cell.start_again()
+        self._timers.drop(*OF_A_CELL)
+        self._barrier.reset()
+
+    def _settle(self, now: float, outcome: CellOutcome | None = None, error: CellError | None = None) -> None:
+        cell, self._current = self._current, None
+        self._timers.drop(*OF_A_CELL)
+        self._barrier.reset()
+        if cell is not None:
+            cell.stretch = self._ledger.close()
+            cell.settle(now, outcome, error)
+            self._tracebacks.update(cell.tracebacks())
+            if cell.asks_new_input:
+                text = f"the code {place_of(cell, self._total)} wants to write a new cell, which nbrun does not do"
+                self._observe(Warned(self._notebook, text))
+            self._observe(CellFinished(self._notebook, cell.result()))
+
+    # Cells that were sent ahead in vain ----------------------------------------------------------------------------
+
+    def _send_unconditionally(self, cell: CellExecution, now: float) -> Effects:
+        """Send a cell again, without condition, that the kernel refused because the one before it did not pass.
+
+        What was sent behind it waits again: the kernel refuses that, too, and its late output is this cell's.
+        """
+        effects: list[Effect] = []
+        for slot in self._queue.take_back():
+            self._routes.add_aside(slot.request, cell)
+            for message, _ in slot.held:
+                effects += self.receive(message, now)
+        self._restart(cell)
+        cell.sent_at = now
+        return (*effects, *self._update_widgets(), *self._send_cell(cell, now))
+
+    def _settle_ahead(self, ending: Ending, now: float) -> None:
+        """Settle the cells that were sent ahead, now that the run ends: one that may have run counts as run."""
+        last = next(reversed(self.cells.values()), None)
+        is_unsure = ending.outcome is Outcome.SERVER_FAILED
+        for slot in self._queue.take_back():
+            began_at = now if is_unsure and slot.began_at is None else slot.began_at
+            cell = None if began_at is None else self._begin(slot.plan, began_at)
+            if cell is not None:
+                self._routes.add(slot.request, cell)
+                self._current, cell.state = None, State.DONE
+            else:
+                assert last is not None
+                self._routes.add_aside(slot.request, last)
+            for message, _ in slot.held:
+                self.receive(message, now)
+                if cell is not None and message.type == "execute_reply":
+                    cell.on_reply(message)
+            if cell is not None:
+                cell.settle(now, *(() if cell.reply else outcomes.cut_off(ending)))
+                self._observe(CellFinished(self._notebook, cell.result()))
 
     # Messages ------------------------------------------------------------------------------------------------------
 
     def _on_sign_of_next(self, message: Message, now: float) -> Effects:
-        """Take from what is held for the next cell that a sign of this one is lost: the kernel keeps their order."""
+        """End the current cell where a message held for the next shows that a sign is lost: the kernel keeps order."""
         cell = self._current
         assert cell is not None
         busy = message.channel == Channel.IOPUB and message.content.get("execution_state") == "busy"
@@ -154,21 +338,21 @@ class Execution(Course):
 
     def _on_iopub(self, message: Message, now: float) -> Effects:
         kind = message.type
-        cell, owner = self._window.cell_of(message), self._window.owner_of(message)
+        cell, owner = self._routes.cell_of(message), self._routes.owner_of(message)
         if owner is None and message.parent_type == KERNEL_INFO:
-            owner, cell = self._current, self._current if self._window.ends_cell(message) else None
+            owner, cell = self._current, self._current if self._routes.ends_cell(message) else None
         if owner is not None and owner.reply is not None and "" < message.date <= owner.reply.date:
-            self._heard_at = now  # sent before the reply, and only now here
-        if owner is not None and self._draining:
-            self._await_quiet(now)
+            self._late_output_at = now
+        if owner is not None and self._drain.ending:
+            self._drain.on_output(now)
         elif cell is not None and cell is self._current and cell.reply is None and cell.stop is None:
-            self._timers.set(Timer.SILENCE, now, cell.plan.idle_timeout)
+            self._timers.set(Timer.IDLE_TIMEOUT, now, cell.plan.idle_timeout)
         if owner is not None and is_rate_limit_notice(message, self._requests.session):
             owner.notices += 1
         elif self._widgets.captures(message):
             return ()
         elif owner is not None and owner.area.take(message):
-            self._tell_output(owner, message)
+            self._report_output(owner, message)
             return ()
         if kind == "status":
             return self._on_status(message, cell, now)
@@ -182,137 +366,106 @@ class Execution(Course):
             self._widgets.take(message)
         return ()
 
+    def _on_reply(self, message: Message, now: float) -> Effects:
+        """Handle a message of any channel but iopub."""
+        if message.type == "input_request":
+            prompt = str(message.content.get("prompt") or "").strip()
+            return self._stop_cell(now, Stop.INPUT, f"the cell asked for input ({prompt!r}), and nobody is there")
+        if self._barrier.is_answered_by(message):
+            self._barrier.on_reply(now)
+            return ()
+        if self._drain.is_answered_by(message):
+            return self._on_drain_answer(message, now)
+        if message.type == guard.RECALL_REPLY:
+            return self._on_recall_reply(message, now)
+        cell = self._routes.cell_of(message)
+        if cell is not None and cell is self._current and message.type == "execute_reply":
+            self._timers.drop(Timer.CELL_TIMEOUT, Timer.IDLE_TIMEOUT)
+            if cell.on_reply(message):
+                return self._finish_cell(now)
+            self._barrier.expect_other_sign(now)
+        return ()
+
     def _on_status(self, message: Message, cell: CellExecution | None, now: float) -> Effects:
         state = str(message.content.get("execution_state"))
         if state in outcomes.GONE:
             return self._lose_kernel(now, outcomes.GONE[state])
-        if self._fence.is_answered_by(message):
-            return self._on_fence_status(message, state, now)
-        if cell is None or not cell.on_status(message):
-            return self._await_other_sign(now) if cell and cell.state is State.IDLED else ()
+        if self._barrier.is_answered_by(message):
+            idle_is_lost = state == "busy" and self._current is not None and self._current.state is State.REPLIED
+            return self._finish_cell(now) if idle_is_lost else ()
+        if self._drain.is_answered_by(message):
+            return self._on_drain_answer(message, now)
+        if cell is None:
+            return ()
+        if not cell.on_status(message):
+            if cell.state is State.IDLED:
+                self._barrier.expect_other_sign(now)
+            return ()
         return self._finish_cell(now) if cell is self._current else ()
 
-    def _tell_output(self, cell: CellExecution, message: Message) -> None:
-        if self._tell_outputs and (output := output_of(message)) is not None:
+    def _report_output(self, cell: CellExecution, message: Message) -> None:
+        if self._is_observed and (output := output_of(message)) is not None:
             self._observe(OutputArrived(self._notebook, cell.plan.index, output))
 
-    # Fences --------------------------------------------------------------------------------------------------------
-
-    def _await_other_sign(self, now: float) -> Effects:
-        self._timers.set(Timer.FENCE, now, FENCE_AFTER)
-        return ()
-
-    def _on_fence_reply(self, message: Message, now: float) -> Effects:
-        if self._draining and self._farewell.ends(message):
-            return self._end(now, self._draining)
-        if self._current is not None:
-            self._fence.answered = True
-            self._timers.set(Timer.FENCE, now, FENCE_GRACE)
-        return ()
-
-    def _on_fence_status(self, message: Message, state: str, now: float) -> Effects:
-        if self._draining:
-            # Everything that the kernel sent before this is here; what its threads still hold comes in a moment.
-            if self._farewell.ends(message):
-                return self._end(now, self._draining)
-            self._fence.answered = True
-            self._await_quiet(now)
-        elif state == "busy" and self._current is not None and self._current.state is State.REPLIED:
-            return self._finish_cell(now)
-        return ()
-
-    def _on_overdue_fence(self, now: float) -> Effects:
-        assert self._current is not None
-        if not self._fence.is_asked:
-            return self._send_fence(now)
-        if self._current.state is State.REPLIED and now - self._heard_at < FENCE_GRACE:
-            return self._send_fence(now)  # outputs still stream in, far behind the replies: its idle comes after them
-        if self._fence.answered or self._current.state is State.REPLIED or self._window.next_began:
-            return self._finish_cell(now)
-        # The fence stands in the kernel's queue behind a cell that still runs. Is there a kernel at all?
-        self._timers.set(Timer.FENCE, now, FENCE_LIMIT)
-        return (ProbeKernel(),)
-
-    def _await_quiet(self, now: float) -> None:
-        if self._fence.answered:
-            self._timers.set(Timer.QUIET, now, DRAIN_QUIET)
-
-    # Clocks, interrupts and ends -----------------------------------------------------------------------------------
+    # Timers and interruption ---------------------------------------------------------------------------------------
 
     def _on_timer(self, timer: Timer, now: float) -> Effects:
         match timer:
-            case Timer.RUN | Timer.CELL | Timer.SILENCE:
-                stop = _TIMEOUTS[timer]
+            case Timer.RUN_TIMEOUT | Timer.CELL_TIMEOUT | Timer.IDLE_TIMEOUT:
+                stop = LIMITS[timer]
                 cell = self._current.plan if self._current else None
                 return self._stop_cell(now, stop, outcomes.limit_reached(stop, self._plan.run_timeout, cell))
             case Timer.ESCALATE:
                 return self._escalate(now)
-            case Timer.FENCE:
-                return self._on_overdue_fence(now)
-            case Timer.RESEND if self._current:
+            case Timer.BARRIER:
+                return self._on_overdue_barrier(now)
+            case Timer.RESEND:
+                assert self._current is not None
                 if self._current.stop:
                     return self._end_stopped(self._current, now, "")
                 return self._send_cell(self._current, now)
             case Timer.PROBE:
                 self._timers.set(Timer.PROBE, now, PROBE_EVERY)
                 return (ProbeKernel(),)
-            case Timer.QUIET if self._farewell.asks_again:
-                return self._ask_farewell()
-            case Timer.DRAIN if not self._fence.answered and now - self._heard_at < DRAIN_LIMIT:
-                self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
-                return ()  # outputs still stream in: those before the last cell's end are owed
-            case _:
-                return self._end(now, self._draining) if self._draining else ()
+            case Timer.QUIET:
+                return self._ask_writers() if self._drain.asks_again else self._end_drained(now)
+            case _:  # the limit of the drain
+                is_over = self._drain.on_limit(now, late_output_at=self._late_output_at)
+                return self._end_drained(now) if is_over else ()
+
+    def _on_overdue_barrier(self, now: float) -> Effects:
+        assert self._current is not None
+        effects = self._barrier.on_overdue(
+            self._current, now, late_output_at=self._late_output_at, next_began=self._queue.next_began
+        )
+        return self._finish_cell(now) if effects is None else effects
 
     def _stop_cell(self, now: float, stop: Stop, reason: str) -> Effects:
         cell = self._current
-        if cell is None or (cell.stop and RANK.get(stop, 0) <= RANK.get(cell.stop, 0)):
+        if cell is None or not self._interruption.applies(stop, cell):
             return ()
         if stop in RANK:
-            self._window.close()
-        first = cell.stop is None
-        cell.stop, cell.stop_reason = stop, reason
-        self._timers.drop(Timer.CELL, Timer.SILENCE)
-        if first or stop is Stop.SIGNAL:
-            self._timers.set(Timer.ESCALATE, now, SIGNAL_GRACE if stop is Stop.SIGNAL else INTERRUPT_GRACE)
-        if not first:
-            return ()
-        if self._window.has_ahead:
-            # What comes behind it must not begin when the interrupt ends it, and must not meet the interrupt.
-            self._timers.set(Timer.ESCALATE, now, RECALL_GRACE)
-            recall = guard.recall(self._requests, self._ledger.request)
-            self._recall = recall.id
-            return (Send(recall),)
-        return self._interrupt(cell)
+            self._queue.close()
+        recalling = self._ledger.request if self._queue.has_ahead else ""
+        return self._interruption.start(cell, stop, reason, now, recalling=recalling)
 
-    def _on_recalled(self, message: Message, now: float) -> Effects:
-        cell = self._current
-        if cell is None or cell.stop is None or cell.interrupts or message.parent_id != self._recall:
-            return ()  # an answer that came too late
-        if message.content.get("state") == "unknown":
-            return ()  # it will be refused
-        if message.content.get("state") == "ended":
-            # It had ended before that: its reply is on the way. What ends the run is for the next one.
-            self._carried = (cell.stop, cell.stop_reason) if cell.stop in RANK else None
-            cell.stop = None
-            self._timers.drop(Timer.ESCALATE)
-            return self._await_other_sign(now)
-        return self._escalate(now)
-
-    def _interrupt(self, cell: CellExecution) -> Effects:
-        """Interrupt and nudge: ipykernel notices an interrupt of a cell that awaits only at the next shell message."""
-        cell.interrupts += 1
-        return (InterruptKernel(), self._aside(self._requests.kernel_info()))
+    def _on_recall_reply(self, message: Message, now: float) -> Effects:
+        recalled = self._interruption.on_recall_reply(message, self._current)
+        if recalled is Recalled.ENDED:
+            self._barrier.expect_other_sign(now)
+        return self._escalate(now) if recalled is Recalled.RUNNING else ()
 
     def _escalate(self, now: float) -> Effects:
         cell = self._current
         assert cell is not None
         if cell.state is State.REPLIED:
             return self._finish_cell(now)  # it did react; only its idle is missing
-        if cell.interrupts < (1 if cell.stop is Stop.SIGNAL else 2):
-            self._timers.set(Timer.ESCALATE, now, SIGNAL_GRACE if cell.stop is Stop.SIGNAL else INTERRUPT_GRACE)
-            return self._interrupt(cell)
-        return self._end_stopped(cell, now, "The kernel did not react to interrupts, so it was shut down.")
+        effects = self._interruption.escalate(cell, now)
+        if effects is None:
+            return self._end_stopped(cell, now, "The kernel did not react to interrupts, so it was shut down.")
+        return effects
+
+    # The end -------------------------------------------------------------------------------------------------------
 
     def _end_stopped(self, cell: CellExecution, now: float, hint: str) -> Effects:
         outcome, error = cell.stopped()
@@ -320,12 +473,50 @@ class Execution(Course):
         return self._end(now, outcomes.ending_of_stopped(cell, self._total, hint))
 
     def _lose_kernel(self, now: float, how: str) -> Effects:
-        if self._draining:
-            return self._end(now, self._draining)
         if self._current is not None and self._current.stop:
-            # Why it was interrupted is what the user has to be told, not that the interrupt was too much for it.
+            # The user has to be told why it was interrupted, not that the kernel did not bear it.
             return self._end_stopped(self._current, now, "The kernel did not survive the interrupt.")
-        self._give_up(
-            now, CellOutcome.KERNEL_DIED, "KernelDied", outcomes.kernel_lost(how, self._current, self._total, now)
-        )
+        ending = outcomes.kernel_lost(how, self._current, self._total, now)
+        self._give_up(now, CellOutcome.KERNEL_DIED, "KernelDied", ending)
+        return ()
+
+    def _give_up(self, now: float, outcome: CellOutcome, ename: str, ending: Ending) -> None:
+        if not self.ending:
+            assert ending.problem is not None
+            self._settle(now, outcome, CellError(ename, ending.problem.message))
+            self._end(now, ending)
+
+    def _start_drain(self, now: float, ending: Ending) -> Effects:
+        """Wait a moment for output that is still on its way: the cells are over, and the verdict stands."""
+        if not self.cells:
+            return self._end(now, ending)
+        self._drain.start(ending, now)
+        self._settle_ahead(ending, now)
+        return self._ask_writers()
+
+    def _ask_writers(self) -> Effects:
+        """Ask whether more may come, and whether what seems to be missing of cells was sent at all."""
+        return (self._routes.send_aside(self._drain.question(self._doubtful()), self._newest),)
+
+    def _on_drain_answer(self, message: Message, now: float) -> Effects:
+        return self._end_drained(now) if self._drain.on_answer(message, now) else ()
+
+    def _end_drained(self, now: float) -> Effects:
+        assert self._drain.ending is not None
+        return self._end(now, self._drain.ending)
+
+    def _doubtful(self) -> list[tuple[int, int]]:
+        """Return the first and the last number of each stretch where messages seem to be missing."""
+        stretches = [cell.stretch for cell in self.cells.values() if cell.stretch]
+        return [(stretch.first, stretch.last) for stretch in stretches if stretch.missing]
+
+    def _end(self, now: float, ending: Ending) -> Effects:
+        """End the run; the verdict of a run that drains stands, whatever happens then."""
+        ending = self._drain.ending or ending
+        self._settle_ahead(ending, now)
+        for cell in self.cells.values():
+            cell.unsent = self._drain.unsent[cell.stretch.last] if cell.stretch else 0
+            cell.review()  # by the outputs as they are now: they are what is saved
+        self.ending = self.ending or outcomes.ending_of_all(ending, self.cells.values(), self._total)
+        self._timers.drop(*Timer)
         return ()

@@ -1,12 +1,12 @@
-"""Which cells wait, which are on their way to the kernel, and whose a message is.
+"""Pipelining: the queue of cells on their way to the kernel, and which cell a message belongs to.
 
-One cell has its turn: it is the one that the run's state machine looks after. With a depth of 1 that is the only one
-that was sent. With more, the next cells are sent *ahead*, each behind the one before it (:mod:`.guard`), and what
-comes for them is *held* until they have their turn, so that the machine sees every message in the order in which it
-would have come had the cells been sent one by one::
+One cell is *current*: it is the one that the state machine looks after. With a depth of 1 it is the only one that was
+sent. With more, the next cells are sent *ahead*, each on the condition that the one before it passes (:mod:`.guard`).
+Messages for a cell that was sent ahead are *held* in its slot until it becomes current, so that the state machine sees
+every message in the order in which it would have come had the cells been sent one by one::
 
-    waiting  7 8 9 ...  ->  ahead  4 5 6 (held: 4's busy, 4's output)  ->  turn  3  ->  done  0 1 2
-                        <-  called back: the kernel did not run them, because 3 failed
+    waiting  7 8 9 ...  ->  sent ahead  4 5 6 (held: 4's busy, 4's output)  ->  current  3  ->  done  0 1 2
+                        <-  taken back: the kernel did not run them, because 3 failed
 """
 
 from collections import deque
@@ -18,13 +18,13 @@ from nbrun.core.execution.effects import Send
 from nbrun.core.planning.plan import CellPlan
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Message, Requests
 
-LARGEST_FLIGHT = 2_000_000
-"""Characters of code that may be on their way ahead of their turn."""
+MOST_SENT_AHEAD = 2_000_000
+"""Characters of code that may be sent ahead at a time."""
 
 
 @dataclass(slots=True)
-class Turn:
-    """A cell that was sent ahead, and what has come for it; `held` gives each message with the time it came at."""
+class Slot:
+    """A cell that was sent ahead, and the messages held for it, each with the time at which it came."""
 
     plan: CellPlan
     request: str
@@ -32,26 +32,21 @@ class Turn:
     began_at: float | None = None
     """When the kernel said that it runs the cell."""
     is_doubtful: bool = False
-    """The connection was cut while it was on its way."""
+    """The connection was cut while the cell was on its way."""
 
 
-class Window:
-    """The cells of a run on their way through the kernel."""
+class CellQueue:
+    """The cells of a run: those that wait, and those that were sent ahead."""
 
     def __init__(self, plans: Iterable[CellPlan], requests: Requests, depth: int) -> None:
-        """Prepare for `plans`; a `depth` over 1 needs a kernel with the guard."""
+        """Prepare for `plans`; a `depth` over 1 needs a kernel that knows conditional execution."""
         self._requests = requests
         self._depth = depth
         self._waiting = deque(plans)
-        self._ahead: dict[str, Turn] = {}
-        self._last = ""
-        self._flying = 0
-        self._asked_for: dict[str, CellExecution] = {}
-        self._asides: dict[str, CellExecution] = {}
-        self._idled: set[str] = set()
+        self._ahead: dict[str, Slot] = {}
+        self._last_request = ""
+        self._characters_ahead = 0
         self.total = len(self._waiting)
-
-    # Cells ---------------------------------------------------------------------------------------------------------
 
     @property
     def has_ahead(self) -> bool:
@@ -60,51 +55,67 @@ class Window:
 
     @property
     def next_began(self) -> bool:
-        """Return whether the kernel has begun the cell after the one that has its turn."""
-        return any(turn.began_at is not None for turn in self._ahead.values())
+        """Return whether the kernel has begun the cell after the current one."""
+        return any(slot.began_at is not None for slot in self._ahead.values())
 
-    def next_waiting(self) -> CellPlan | None:
+    def pop_waiting(self) -> CellPlan | None:
         """Remove and return the next cell that has not been sent."""
         return self._waiting.popleft() if self._waiting else None
 
-    def next_ahead(self) -> Turn | None:
+    def pop_ahead(self) -> Slot | None:
         """Remove and return the next cell that was sent ahead."""
         if not self._ahead:
             return None
-        turn = self._ahead.pop(next(iter(self._ahead)))
-        self._flying -= len(turn.plan.source)
-        return turn
+        slot = self._ahead.pop(next(iter(self._ahead)))
+        self._characters_ahead -= len(slot.plan.source)
+        return slot
 
-    def ask(self, plan: CellPlan) -> Message:
-        """Return the request for a cell that is sent when it has its turn."""
+    def request_for(self, plan: CellPlan) -> Message:
+        """Return the request for a cell that becomes current as it is sent."""
         return self._request(plan, "")
 
-    def fill(self) -> list[Send]:
-        """Send cells ahead, as many as the depth allows; one that has to be prepared waits for its turn."""
+    def send_ahead(self) -> list[Send]:
+        """Send cells ahead, as many as the depth allows; a cell that has to be prepared is not sent ahead."""
         sent = []
         while self._waiting and len(self._ahead) < self._depth - 1 and self._fits(self._waiting[0]):
             plan = self._waiting.popleft()
-            request = self._request(plan, self._last)
-            self._ahead[request.id] = Turn(plan, request.id)
-            self._flying += len(plan.source)
+            request = self._request(plan, self._last_request)
+            self._ahead[request.id] = Slot(plan, request.id)
+            self._characters_ahead += len(plan.source)
             sent.append(Send(request))
         return sent
 
-    def call_back(self) -> list[Turn]:
-        """Let the cells that were sent ahead wait again, and return what came for them; the kernel refuses them."""
-        turns = list(self._ahead.values())
-        self._waiting.extendleft(turn.plan for turn in reversed(turns))
+    def take_back(self) -> list[Slot]:
+        """Let the cells that were sent ahead wait again, and return their slots; the kernel refuses to run them."""
+        slots = list(self._ahead.values())
+        self._waiting.extendleft(slot.plan for slot in reversed(slots))
         self._ahead.clear()
-        self._flying = 0
-        return turns
+        self._characters_ahead = 0
+        return slots
 
     def close(self) -> None:
         """Send nothing more."""
         self._waiting.clear()
         self._depth = 1
 
+    def hold(self, message: Message, now: float) -> bool:
+        """Hold a message for a cell that was sent ahead; False for any other message."""
+        slot = self._ahead.get(message.parent_id)
+        if slot is None:
+            return False
+        ran = message.type == "execute_reply" and message.content.get("status") not in ABORTED
+        if slot.began_at is None and (ran or message.type == "execute_input"):
+            slot.began_at = now
+        slot.held.append((message, now))
+        return True
+
+    def mark_doubtful(self) -> None:
+        """Note that the connection was cut: what was sent ahead, and its messages, may be lost."""
+        for slot in self._ahead.values():
+            slot.is_doubtful = True
+
     def _fits(self, plan: CellPlan) -> bool:
-        return not plan.before and self._flying + len(plan.source) <= LARGEST_FLIGHT
+        return not plan.before and self._characters_ahead + len(plan.source) <= MOST_SENT_AHEAD
 
     def _request(self, plan: CellPlan, after: str) -> Message:
         metadata = {"cellId": plan.id} if plan.id else {}
@@ -116,54 +127,50 @@ class Window:
             metadata=metadata,
             kind=CONDITIONAL_EXECUTE if self._depth > 1 else "execute_request",
         )
-        self._last = request.id
+        self._last_request = request.id
         return request
 
-    # Messages ------------------------------------------------------------------------------------------------------
 
-    def hold(self, message: Message, now: float) -> bool:
-        """Keep a message for a cell that was sent ahead; False for any other message."""
-        turn = self._ahead.get(message.parent_id)
-        if turn is None:
-            return False
-        ran = message.type == "execute_reply" and message.content.get("status") not in ABORTED
-        if turn.began_at is None and (ran or message.type == "execute_input"):
-            turn.began_at = now
-        turn.held.append((message, now))
-        return True
+class Routes:
+    """Which cell a message belongs to, by the request that it names as its parent."""
 
-    def doubt(self) -> None:
-        """Say that what is on its way may be lost."""
-        for turn in self._ahead.values():
-            turn.is_doubtful = True
+    def __init__(self) -> None:
+        self._executed: dict[str, CellExecution] = {}
+        self._asides: dict[str, CellExecution] = {}
+        self._idled: set[str] = set()
 
-    def expect(self, request: str, cell: CellExecution) -> None:
-        """Say that what names a request as its parent is for a cell."""
-        self._asked_for[request] = cell
+    def add(self, request: str, cell: CellExecution) -> None:
+        """Route the messages of a request that executes `cell`."""
+        self._executed[request] = cell
 
-    def expect_aside(self, request: str, cell: CellExecution) -> None:
-        """Say that output which names a request as its parent is a cell's, though the cell did not ask.
+    def add_aside(self, request: str, cell: CellExecution) -> None:
+        """Route the output of a request that does not execute a cell to `cell`, the newest when it was sent.
 
         ipykernel names the request that came last as the parent of what late writers of a cell put out.
         """
         self._asides[request] = cell
 
+    def send_aside(self, request: Message, cell: CellExecution) -> Send:
+        """Send a request that does not execute a cell, and route it."""
+        self.add_aside(request.id, cell)
+        return Send(request)
+
     def cell_of(self, message: Message) -> CellExecution | None:
         """Return the cell whose execution a message is about."""
-        return self._asked_for.get(message.parent_id)
+        return self._executed.get(message.parent_id)
 
     def owner_of(self, message: Message) -> CellExecution | None:
         """Return the cell whose output a message would be."""
-        return self._asked_for.get(message.parent_id) or self._asides.get(message.parent_id)
+        return self._executed.get(message.parent_id) or self._asides.get(message.parent_id)
 
     def ends_cell(self, message: Message) -> bool:
-        """Return whether an idle that names a question as its parent is that of the cell which runs.
+        """Return whether an idle that names an aside of the server as its parent is that of the current cell.
 
-        Some kernels (ILua) know one parent only, that of the request that came last: a question of the server's that
-        meets a cell has the idle of its own, and then the cell's.
+        Some kernels (ILua) know one parent only, that of the request that came last: a request of the server that
+        arrives while a cell runs has the idle of its own, and then the cell's.
         """
         if message.content.get("execution_state") != "idle":
             return False
-        known = message.parent_id in self._idled
+        is_known = message.parent_id in self._idled
         self._idled.add(message.parent_id)
-        return known
+        return is_known

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from nbrun.core.delivery.unsent import question as unsent_question
-from nbrun.core.execution.drain import Farewell
-from nbrun.core.execution.effects import DRAIN_QUIET
+from nbrun.core.execution.drain import DRAIN_LIMIT, DRAIN_QUIET, Drain
+from nbrun.core.execution.effects import Timer, Timers
+from nbrun.core.execution.outcomes import Ending
 from nbrun.core.protocol.messages import Channel, Requests
 from nbrun.core.results import Outcome
 from tests.core.conversation import OURS, Conversation, message
@@ -14,6 +15,10 @@ from tests.core.conversation import OURS, Conversation, message
 NOBODY = {"nbrun": {"status": "ok", "data": {"text/plain": "'nobody'"}, "metadata": {}}}
 SOMEBODY = {"nbrun": {"status": "ok", "data": {"text/plain": "'somebody'"}, "metadata": {}}}
 BROKEN = {"nbrun": {"status": "error", "ename": "NameError", "evalue": "x", "traceback": []}}
+
+
+def drain(*, asks_writers: bool) -> Drain:
+    return Drain(Timers(), Requests(OURS), asks_writers=asks_writers)
 
 
 def ended(talk: Conversation, expressions: dict[str, Any], *, last: str = "idle") -> None:
@@ -34,14 +39,14 @@ def at_the_end() -> Conversation:
 
 
 def test_the_question_is_silent_and_has_no_code() -> None:
-    request = Farewell(asks=True).ask(Requests(OURS))
+    request = drain(asks_writers=True).question()
     assert (request.type, request.content["code"], request.content["silent"]) == ("execute_request", "", True)
     assert request.content["store_history"] is False
-    assert Farewell(asks=False).ask(Requests(OURS)).type == "kernel_info_request"
+    assert drain(asks_writers=False).question().type == "kernel_info_request"
 
 
 def test_what_it_evaluates_is_one_expression_of_python() -> None:
-    request = Farewell(asks=True).ask(Requests(OURS))
+    request = drain(asks_writers=True).question()
     compile(request.content["user_expressions"]["nbrun"], "question", "eval")
 
 
@@ -82,11 +87,36 @@ def test_a_second_question_without_an_answer_is_not_waited_for() -> None:
     assert talk.outcome() is Outcome.PASSED
 
 
-def test_an_answer_to_kernel_info_says_nothing_of_anybody() -> None:
-    farewell = Farewell(asks=False)
-    farewell.ask(Requests(OURS))
-    assert not farewell.ends(message("kernel_info_reply", {}, channel=Channel.SHELL))
-    assert not farewell.ends(message("status", {"execution_state": "idle"}))
+def test_an_answer_to_kernel_info_says_nothing_of_writers() -> None:
+    draining = drain(asks_writers=False)
+    draining.question()
+    assert not draining.on_answer(message("kernel_info_reply", {}, channel=Channel.SHELL), 0.0)
+    assert not draining.on_answer(message("status", {"execution_state": "idle"}), 0.0)
+    assert not draining.asks_again
+
+
+def test_a_drain_has_a_limit_that_outputs_from_before_the_last_reply_prolong() -> None:
+    timers = Timers()
+    draining = Drain(timers, Requests(OURS), asks_writers=True)
+    timers.set(Timer.RUN_TIMEOUT, 0.0, 1.0)
+    draining.start(Ending(Outcome.PASSED), 0.0)
+    draining.on_output(1.0)
+    assert timers.next == DRAIN_LIMIT
+    assert not draining.on_limit(2.0, late_output_at=1.0)
+    assert timers.expired(4.0) is Timer.DRAIN
+    assert draining.on_limit(4.0, late_output_at=1.0)
+
+
+def test_once_the_kernel_has_come_to_the_question_only_quiet_is_waited_for() -> None:
+    timers = Timers()
+    draining = Drain(timers, Requests(OURS), asks_writers=True)
+    question = draining.question()
+    busy = message("status", {"execution_state": "busy"}, parent=question.id)
+    assert draining.is_answered_by(busy)
+    assert not draining.on_answer(busy, 0.0)
+    draining.on_output(1.0)
+    assert timers.next == 1.0 + DRAIN_QUIET
+    assert draining.on_limit(2.0, late_output_at=2.0)
 
 
 def one_message_short() -> Conversation:

@@ -1,4 +1,4 @@
-"""Clocks strike at their time, the most pressing first."""
+"""Timers expire at their time, the most urgent first."""
 
 import math
 
@@ -16,39 +16,45 @@ def timers(**at: float) -> Timers:
 
 def test_the_next_point_in_time_is_the_earliest() -> None:
     assert timers().next is None
-    assert timers(CELL=5, RUN=3).next == 3
+    assert timers(CELL_TIMEOUT=5, RUN_TIMEOUT=3).next == 3
 
 
-def test_nothing_strikes_before_its_time() -> None:
-    assert timers(CELL=5).strike(4.9) is None
+def test_nothing_expires_before_its_time() -> None:
+    assert timers(CELL_TIMEOUT=5).expired(4.9) is None
 
 
-def test_a_clock_strikes_once() -> None:
-    made = timers(CELL=5)
-    assert [made.strike(5.0), made.strike(5.0)] == [Timer.CELL, None]
+def test_a_timer_expires_once() -> None:
+    made = timers(CELL_TIMEOUT=5)
+    assert [made.expired(5.0), made.expired(5.0)] == [Timer.CELL_TIMEOUT, None]
 
 
-def test_of_clocks_that_strike_together_the_most_pressing_comes_first() -> None:
-    made = timers(DRAIN=1, CELL=3, RUN=5, ESCALATE=5)
-    assert [made.strike(5.0) for _ in range(5)] == [Timer.ESCALATE, Timer.RUN, Timer.CELL, Timer.DRAIN, None]
+def test_of_timers_that_expire_together_the_most_urgent_comes_first() -> None:
+    made = timers(DRAIN=1, CELL_TIMEOUT=3, RUN_TIMEOUT=5, ESCALATE=5)
+    assert [made.expired(5.0) for _ in range(5)] == [
+        Timer.ESCALATE,
+        Timer.RUN_TIMEOUT,
+        Timer.CELL_TIMEOUT,
+        Timer.DRAIN,
+        None,
+    ]
 
 
 @pytest.mark.parametrize("seconds", [None, math.inf], ids=["none", "infinity"])
-def test_no_limit_stops_a_clock(seconds: float | None) -> None:
-    made = timers(CELL=5)
-    made.set(Timer.CELL, 1.0, seconds)
+def test_no_limit_stops_a_timer(seconds: float | None) -> None:
+    made = timers(CELL_TIMEOUT=5)
+    made.set(Timer.CELL_TIMEOUT, 1.0, seconds)
     assert made.next is None
-    made.set(Timer.RUN, 1.0, seconds)
+    made.set(Timer.RUN_TIMEOUT, 1.0, seconds)
     assert made.next is None
 
 
-def test_a_clock_that_is_set_again_forgets_its_old_time() -> None:
-    made = timers(SILENCE=5)
-    made.set(Timer.SILENCE, 4.0, 5.0)
+def test_a_timer_that_is_set_again_forgets_its_old_time() -> None:
+    made = timers(IDLE_TIMEOUT=5)
+    made.set(Timer.IDLE_TIMEOUT, 4.0, 5.0)
     assert made.next == 9.0
 
 
-def test_clocks_can_be_stopped_whether_or_not_they_run() -> None:
-    made = timers(CELL=5, RUN=7)
-    made.drop(Timer.CELL, Timer.FENCE)
+def test_timers_can_be_stopped_whether_or_not_they_run() -> None:
+    made = timers(CELL_TIMEOUT=5, RUN_TIMEOUT=7)
+    made.drop(Timer.CELL_TIMEOUT, Timer.BARRIER)
     assert made.next == 7.0

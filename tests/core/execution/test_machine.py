@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived, Warned
-from nbrun.core.execution.effects import ATTEMPTS, DRAIN_LIMIT, DRAIN_QUIET, PROBE_EVERY, RESEND_AFTER, Send
+from nbrun.core.execution.drain import DRAIN_LIMIT, DRAIN_QUIET
+from nbrun.core.execution.effects import Send
+from nbrun.core.execution.machine import ATTEMPTS, PROBE_EVERY, RESEND_AFTER
 from nbrun.core.planning.plan import Action
 from nbrun.core.protocol.messages import Channel, Message
 from nbrun.core.results import CellOutcome, Outcome

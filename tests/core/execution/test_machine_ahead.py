@@ -8,15 +8,10 @@ from hypothesis import strategies as st
 
 from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived
 from nbrun.core.execution import guard
+from nbrun.core.execution.barrier import BARRIER_AFTER, BARRIER_LIMIT
 from nbrun.core.execution.cell import Stop
-from nbrun.core.execution.effects import (
-    DRAIN_LIMIT,
-    FENCE_AFTER,
-    FENCE_LIMIT,
-    INTERRUPT_GRACE,
-    RECALL_GRACE,
-    SIGNAL_GRACE,
-)
+from nbrun.core.execution.drain import DRAIN_LIMIT
+from nbrun.core.execution.interruption import INTERRUPT_GRACE, RECALL_GRACE, SIGNAL_GRACE
 from nbrun.core.planning.plan import Action
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message
 from nbrun.core.results import CellOutcome, Outcome
@@ -236,7 +231,7 @@ def test_a_reply_that_is_lost_while_the_next_cell_runs_on_is_not_waited_for() ->
     talk.begin(0)
     talk.status("idle", talk.ids[0])
     talk.begin(1)
-    talk.until(FENCE_AFTER + FENCE_LIMIT + DRAIN_LIMIT)
+    talk.until(BARRIER_AFTER + BARRIER_LIMIT + DRAIN_LIMIT)
     assert talk.outcome() is Outcome.SERVER_FAILED
     assert talk.outcomes() == [FAILED, INTERRUPTED]
 

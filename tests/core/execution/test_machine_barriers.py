@@ -2,7 +2,9 @@
 
 import pytest
 
-from nbrun.core.execution.effects import DRAIN_LIMIT, FENCE_AFTER, FENCE_GRACE, FENCE_LIMIT, RESEND_AFTER
+from nbrun.core.execution.barrier import BARRIER_AFTER, BARRIER_GRACE, BARRIER_LIMIT
+from nbrun.core.execution.drain import DRAIN_LIMIT
+from nbrun.core.execution.machine import RESEND_AFTER
 from nbrun.core.protocol.messages import Channel
 from nbrun.core.results import CellOutcome, Outcome
 from tests.core.conversation import Conversation, cell
@@ -28,16 +30,16 @@ def test_nothing_is_asked_while_a_cell_is_merely_silent() -> None:
 def test_a_fence_is_sent_when_only_one_of_reply_and_idle_came() -> None:
     talk = Conversation("one")
     talk.reply()
-    talk.until(FENCE_AFTER - 0.01)
+    talk.until(BARRIER_AFTER - 0.01)
     assert fences(talk) == 0
-    talk.until(FENCE_AFTER)
+    talk.until(BARRIER_AFTER)
     assert fences(talk) == 1
 
 
 def test_the_fences_busy_shows_that_the_idle_will_not_come() -> None:
     talk = Conversation("one", "two")
     talk.reply()
-    talk.until(FENCE_AFTER)
+    talk.until(BARRIER_AFTER)
     talk.status("busy", talk.fence)
     assert talk.run.cells[0].outcome is PASSED
     assert talk.sources == ["one", "two"]
@@ -46,11 +48,11 @@ def test_the_fences_busy_shows_that_the_idle_will_not_come() -> None:
 def test_the_fences_reply_leaves_the_idle_a_moment_more() -> None:
     talk = Conversation("one", "two")
     talk.reply()
-    talk.until(FENCE_AFTER)
+    talk.until(BARRIER_AFTER)
     talk.fence_reply()
-    talk.until(FENCE_AFTER + FENCE_GRACE - 0.01)
+    talk.until(BARRIER_AFTER + BARRIER_GRACE - 0.01)
     assert talk.sources == ["one"]
-    talk.until(FENCE_AFTER + FENCE_GRACE)
+    talk.until(BARRIER_AFTER + BARRIER_GRACE)
     assert talk.run.cells[0].outcome is PASSED
     assert talk.sources == ["one", "two"]
 
@@ -62,11 +64,11 @@ def test_an_idle_is_waited_for_while_outputs_from_before_the_reply_still_arrive(
         talk.until(second)
         talk.stream("x", date="2026-01-02T03:04:04Z")
     assert talk.sources == ["one"]
-    talk.until(29 + FENCE_AFTER)
+    talk.until(29 + BARRIER_AFTER)
     talk.fence_reply()
-    talk.until(30 + FENCE_AFTER)
+    talk.until(30 + BARRIER_AFTER)
     talk.stream("x", date="2026-01-02T03:04:04Z")
-    talk.until(31 + FENCE_AFTER)
+    talk.until(31 + BARRIER_AFTER)
     talk.status("idle")
     assert talk.run.results()[0].incomplete is None
     assert talk.sources == ["one", "two"]
@@ -81,21 +83,21 @@ def test_what_a_thread_puts_out_after_the_reply_does_not_hold_up_the_end(date: s
         talk.stream("x", date=date)
         if second == 3:
             talk.fence_reply()
-    talk.until(3 + FENCE_GRACE)
+    talk.until(3 + BARRIER_GRACE)
     assert talk.sources == ["one", "two"]
 
 
 def test_a_fence_that_nobody_answers_does_not_hold_up_a_cell_that_replied() -> None:
     talk = Conversation("one", "two")
     talk.reply()
-    talk.until(FENCE_AFTER + FENCE_LIMIT)
+    talk.until(BARRIER_AFTER + BARRIER_LIMIT)
     assert talk.sources == ["one", "two"]
 
 
 def test_an_idle_that_comes_late_completes_the_cell_without_the_fence() -> None:
     talk = Conversation("one", "two")
     talk.reply()
-    talk.until(FENCE_AFTER)
+    talk.until(BARRIER_AFTER)
     talk.status("idle")
     assert talk.sources == ["one", "two"]
 
@@ -104,11 +106,11 @@ def test_a_fence_that_was_not_needed_says_nothing_about_the_next_cell() -> None:
     """Its answers arrive while the next cell runs, which they must not take for unanswered."""
     talk = Conversation("one", "two")
     talk.reply()
-    talk.until(FENCE_AFTER)
+    talk.until(BARRIER_AFTER)
     old = talk.fence
     talk.status("idle")
     talk.fence_reply(old)
-    talk.until(FENCE_AFTER + 60.0)
+    talk.until(BARRIER_AFTER + 60.0)
     assert talk.run.cells[1].outcome is None
     talk.reply()
     talk.status("busy", old)
@@ -120,12 +122,12 @@ def test_a_fence_that_was_not_needed_says_nothing_about_the_next_cell() -> None:
 def test_a_fence_of_an_aborted_attempt_says_nothing_about_the_next_attempt() -> None:
     talk = Conversation("one")
     talk.reply("aborted")
-    talk.until(FENCE_AFTER)
+    talk.until(BARRIER_AFTER)
     talk.status("busy", talk.fence)
-    talk.until(FENCE_AFTER + RESEND_AFTER)
+    talk.until(BARRIER_AFTER + RESEND_AFTER)
     assert talk.sources == ["one", "one"]
     talk.status("idle")
-    talk.until(2 * FENCE_AFTER + RESEND_AFTER)
+    talk.until(2 * BARRIER_AFTER + RESEND_AFTER)
     assert talk.run.cells[0].outcome is None
     assert fences(talk) == 2
 
@@ -136,9 +138,9 @@ def test_a_fence_of_an_aborted_attempt_says_nothing_about_the_next_attempt() -> 
 def test_a_reply_that_the_fence_overtook_is_lost_and_the_cell_is_not_run_again() -> None:
     talk = Conversation("one", "two")
     talk.status("idle")
-    talk.until(FENCE_AFTER)
+    talk.until(BARRIER_AFTER)
     talk.fence_reply()
-    talk.until(FENCE_AFTER + FENCE_GRACE)
+    talk.until(BARRIER_AFTER + BARRIER_GRACE)
     assert talk.sources == ["one"]
     assert talk.outcome() is Outcome.SERVER_FAILED
     assert talk.problem == "the kernel's reply was lost in cell 1 of 2"
@@ -149,7 +151,7 @@ def test_a_reply_that_the_fence_overtook_is_lost_and_the_cell_is_not_run_again()
 def test_the_fences_busy_says_nothing_of_the_reply_which_comes_over_another_socket() -> None:
     talk = Conversation("one", "two")
     talk.status("idle")
-    talk.until(FENCE_AFTER)
+    talk.until(BARRIER_AFTER)
     talk.status("busy", talk.fence)
     assert talk.run.cells[0].outcome is None
     talk.reply()
@@ -159,10 +161,10 @@ def test_the_fences_busy_says_nothing_of_the_reply_which_comes_over_another_sock
 def test_while_a_fence_stands_behind_a_running_cell_the_server_is_asked_for_the_kernel() -> None:
     talk = Conversation("one")
     talk.status("idle")
-    talk.until(FENCE_AFTER + FENCE_LIMIT)
+    talk.until(BARRIER_AFTER + BARRIER_LIMIT)
     assert talk.probes == 1
     talk.probed(alive=True)
-    talk.until(FENCE_AFTER + 3 * FENCE_LIMIT)
+    talk.until(BARRIER_AFTER + 3 * BARRIER_LIMIT)
     assert talk.probes == 3
     talk.probed(alive=False)
     assert talk.outcome() is Outcome.KERNEL_DIED
@@ -193,7 +195,7 @@ def test_a_reply_that_was_lost_with_the_websocket_is_found_out() -> None:
     talk.reconnected()
     talk.fence_reply()
     talk.status("busy", talk.fence)
-    talk.until(FENCE_GRACE)
+    talk.until(BARRIER_GRACE)
     assert (talk.outcome(), talk.outcomes()) == (Outcome.SERVER_FAILED, [FAILED])
 
 
@@ -222,7 +224,7 @@ def test_a_websocket_that_comes_back_when_all_is_done_is_left_alone() -> None:
 def test_a_fences_other_states_mean_nothing() -> None:
     talk = Conversation(cell("one"))
     talk.reply()
-    talk.until(FENCE_AFTER)
+    talk.until(BARRIER_AFTER)
     talk.status("idle", talk.fence)
     assert talk.run.cells[0].outcome is None
 

@@ -6,14 +6,10 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.execution.effects import (
-    DRAIN_LIMIT,
-    FENCE_AFTER,
-    INTERRUPT_GRACE,
-    SIGNAL_GRACE,
-    InterruptKernel,
-    Send,
-)
+from nbrun.core.execution.barrier import BARRIER_AFTER
+from nbrun.core.execution.drain import DRAIN_LIMIT
+from nbrun.core.execution.effects import InterruptKernel, Send
+from nbrun.core.execution.interruption import INTERRUPT_GRACE, SIGNAL_GRACE
 from nbrun.core.execution.machine import Execution
 from nbrun.core.execution.outcomes import Ending
 from nbrun.core.planning.plan import Plan
@@ -98,7 +94,7 @@ def test_the_limits_of_a_cell_end_with_its_reply() -> None:
     talk.until(4.0)
     talk.reply()
     talk.stream("the idle is late, the verdict is not")
-    talk.until(4.0 + FENCE_AFTER)
+    talk.until(4.0 + BARRIER_AFTER)
     assert talk.interrupts == 0
     talk.status("idle")
     assert talk.outcomes()[0] is PASSED
