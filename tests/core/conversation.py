@@ -120,7 +120,7 @@ class Conversation:
         return self._take(self.run.receive(what, self.now))
 
     def until(self, now: float) -> None:
-        """Let time pass; the clocks that strike meanwhile strike at their own time."""
+        """Let time pass; the timers that expire meanwhile do so at their own time."""
         while (deadline := self.run.deadline) is not None and deadline <= now:
             self._take(self.run.tick(deadline))
         self.now = now

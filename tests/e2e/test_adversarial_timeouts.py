@@ -66,7 +66,7 @@ async def test_under_allow_errors_the_kernel_goes_on_after_a_cell_that_took_too_
 async def test_a_cell_that_no_interrupt_ends_ends_with_its_kernel(
     deaf: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.core.execution.machine.INTERRUPT_GRACE", 1.0)
+    monkeypatch.setattr("nbrun.core.execution.interruption.INTERRUPT_GRACE", 1.0)
     result = await place.run("print('one')", deaf, "print('never')", cell_timeout=2.0, allow_errors=True)
 
     assert result.exit_code == ExitCode.NOTEBOOK_FAILED

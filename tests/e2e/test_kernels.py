@@ -244,7 +244,7 @@ def test_after_an_error_and_a_time_out_that_are_allowed_the_same_kernel_goes_on(
 async def test_of_a_kernel_that_cannot_be_interrupted_nothing_is_left(
     kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.core.execution.machine.INTERRUPT_GRACE", 1.0)
+    monkeypatch.setattr("nbrun.core.execution.interruption.INTERRUPT_GRACE", 1.0)
     first, endless, last = UNSTOPPABLE[kernel]
     (tmp_path / "root").mkdir()
     with jupyter_server(tmp_path / "root", env={"JUPYTER_PATH": jupyter_path(kernel)}) as server:

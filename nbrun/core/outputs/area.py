@@ -3,7 +3,7 @@
 The rules are JupyterLab's document model, the reference for what a notebook holds after it ran in a browser:
 
 =========================  ==================================================================================
-``stream``                 joins the last output if that is a stream of the same name (:mod:`.streamtext`)
+``stream``                 joins the last output if that is a stream of the same name (:mod:`.stream`)
 ``display_data``           appended; its ``display_id`` names it from now on
 ``execute_result``         the same, with an execution count
 ``error``                  appended
@@ -15,7 +15,7 @@ All outputs shown under one ``display_id`` show the same thing at all times, so 
 update is one assignment however many there are. A :class:`Displays` holds them weakly: what ``clear_output`` threw
 away is forgotten with its last output, and its id is unknown again.
 
-A cell's outputs may have a limit (:mod:`.outputlimit`); without one, nothing is ever counted.
+A cell's outputs may have a limit (:mod:`.limit`); without one, nothing is ever counted.
 """
 
 import weakref

@@ -235,7 +235,7 @@ async def test_a_cell_that_awaits_is_interrupted_too(
     server: RunningServer, shared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "nbrun.core.execution.machine.SIGNAL_GRACE", 20.0
+        "nbrun.core.execution.interruption.SIGNAL_GRACE", 20.0
     )  # also on a busy machine it shall obey, not be left
     began = asyncio.get_running_loop().time()
     async with connected(server, shared) as kernel:
