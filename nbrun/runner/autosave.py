@@ -1,7 +1,7 @@
-"""Saves a notebook now and then while it runs, so that a crash of everything loses little.
+"""Save a notebook at intervals while it runs, so that a crash loses little.
 
-One save at a time, and none where nothing came since the last. The run's own reading goes on meanwhile; what a save
-does in one go is bounded by its largest cell. The last save of all is not made here, and waits for the end of this.
+There is one save at a time, and none where nothing came since the last. The event loop goes on meanwhile; a save blocks
+it no longer than for its largest cell. The last save of a run is made elsewhere, after these have ended.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ from nbrun.core.outputs.mimebundle import Output
 from nbrun.errors import NbrunError, ServerUnreachable
 
 SHARE = 0.05
-"""Of the run's time, from its first cell, that all intermediate saves together may take."""
+"""The share of the run's time, from its first cell, that all intermediate saves together may take."""
 EVERY = 30.0
-"""Seconds between two saves where nothing else is asked for."""
+"""Seconds between two saves, by default."""
 MUCH, SOON = 16_000_000, 5.0
-"""So many characters of new output are worth a save after so many seconds."""
+"""With this many characters of new output, a save is due after this many seconds."""
 FIRST_COST = 0.05
 SPEED = 50_000_000.0
-"""Seconds and characters a second that a save is taken to need before one was measured."""
+"""The assumed cost of a save, in seconds and in characters a second, before one was measured."""
 TICK = 1.0
-"""Seconds between two looks whether there is something to save."""
+"""Seconds between two checks whether there is something to save."""
 LIMIT = 120.0
-"""Seconds that a save which is under way at the end of the run is waited for, unless there is a hurry."""
+"""Seconds to wait at the end of a run for a save in progress, unless the run is to end soon."""
 
 
 @dataclass(slots=True)
 class Pacing:
-    """The rhythm of one run's saves; times are seconds on the caller's clock.
+    """The times of one run's saves, in seconds on the caller's clock.
 
-    ``every`` is the pause that the user asked for, None where it is left to nbrun.
+    ``every`` is the interval that the user asked for, None for the default.
     """
 
     began: float
@@ -44,14 +44,14 @@ class Pacing:
     last: float | None = None
 
     def due(self, unsaved: int) -> float:
-        """Return the time at which to save, with so many characters of output not saved yet."""
+        """Return the time of the next save when `unsaved` characters of output are not saved yet."""
         pause = self.every if self.every is not None else SOON if unsaved >= MUCH else EVERY
         expected = max(self.cost, unsaved / SPEED)
         since = self.began if self.last is None else self.last
         return max(since + pause, self.began + (self.spent + expected) / SHARE)
 
     def saved(self, began: float, ended: float) -> None:
-        """Take note of a save, or of an attempt at one."""
+        """Record the cost of a save or of an attempt."""
         self.cost = ended - began
         self.spent += self.cost
         self.last = ended
@@ -62,7 +62,7 @@ class Autosave:
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.saves = 0
-        """How many there were."""
+        """The number of attempts."""
         self._warn = warn
         self._unsaved = 0
         self._ending = asyncio.Event()
@@ -77,19 +77,19 @@ class Autosave:
         await self.end()
 
     def observe(self, event: Event) -> None:
-        """Take note of how much output comes."""
+        """Count the characters of output."""
         if isinstance(event, OutputArrived):
             self._unsaved += _size(event.output)
 
     def start(self, save: Callable[[], Awaitable[bool]], news: Callable[[], int], every: float | None) -> None:
-        """Begin: call `save` whenever it is time and `news` counts more than before, until it gives False.
+        """Start to call `save` whenever it is due and `news` has grown, until it returns False.
 
-        `every` is the pause between two saves in seconds, None to choose it here.
+        `every` is the interval in seconds, None for the default.
         """
         self._task = asyncio.create_task(self._run(save, news, Pacing(_now(), every)))
 
     async def end(self, limit: float = LIMIT) -> None:
-        """Begin no further save, and wait for the one that is under way, `limit` seconds at most."""
+        """Start no further save, and wait at most `limit` seconds for the one in progress."""
         self._ending.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=limit)
@@ -112,7 +112,7 @@ class Autosave:
             pacing.saved(now, _now())
 
     async def _saved(self, save: Callable[[], Awaitable[bool]]) -> bool:
-        """Save once; tell whether to go on."""
+        """Save once; return whether to go on."""
         try:
             self.saves += 1
             return await save()

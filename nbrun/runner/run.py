@@ -4,7 +4,7 @@ A *cell's* failure is a value in the result. The *world's* failures are exceptio
 they pass through, since nothing was changed; after it they are recorded in the result, which is saved all the same.
 
 Every way out of the execution (the end, an error, a clock, a dead kernel, a signal, cancellation, a bug) leads to
-:meth:`nbrun.runner.saving.Safekeeping.conclude`, which saves what was computed: in its place, else in a rescue file.
+:meth:`nbrun.runner.saving.ResultSaver.conclude`, which saves what was computed: in its place, else in a rescue file.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from nbrun.jupyter.kernel_session import RunningKernel, Server
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.runner.pipelining import find_depth
 from nbrun.runner.plugins import literal_writer
-from nbrun.runner.saving import Safekeeping, Sink
+from nbrun.runner.saving import ResultSaver
 from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.base import Notebook
 from nbrun.version import __version__
@@ -139,12 +139,11 @@ class _Run:
         self, server: Server, notebook: Notebook, document: Document, plan: Plan, spec: KernelSpec
     ) -> NotebookResult:
         recording = Recording(document, self._job, self._mask, __version__)
-        sink = Sink(notebook, server.save, server.is_private)
         saving: asyncio.Task[NotebookResult] | None = None
         ended_by: BaseException | None = None
         try:
             async with (
-                Safekeeping(self._job, self._journal, recording, sink) as keeping,
+                ResultSaver(self._job, self._journal, recording, notebook, server) as keeping,
                 self._session(server, notebook.kernel_path, spec) as running,
             ):
                 await self._stop.guard(self._lift_limits(server, running))
@@ -168,7 +167,7 @@ class _Run:
         return await self._saved(saving, keeping, ended_by)
 
     async def _saved(
-        self, saving: asyncio.Task[NotebookResult], keeping: Safekeeping, ended_by: BaseException | None
+        self, saving: asyncio.Task[NotebookResult], keeping: ResultSaver, ended_by: BaseException | None
     ) -> NotebookResult:
         """Wait for the save and return its result, or raise what ended the run otherwise."""
         if not isinstance(ended_by, asyncio.CancelledError):
@@ -177,7 +176,7 @@ class _Run:
             except asyncio.CancelledError as error:
                 ended_by = error
         if isinstance(ended_by, asyncio.CancelledError):
-            keeping.hurry("the run was cancelled")
+            keeping.shorten("the run was cancelled")
             # Unless this is cancelled once more: then the save ends as well, in a rescue file.
             await asyncio.gather(saving, return_exceptions=True)
         if ended_by is None:
@@ -186,13 +185,13 @@ class _Run:
             self._journal.warn(f"{problem.message}. {problem.hint}")  # nobody gets the result to read it there
         raise ended_by from bug
 
-    async def _conclude(self, keeping: Safekeeping, execution: Execution, spec: KernelSpec) -> NotebookResult:
+    async def _conclude(self, keeping: ResultSaver, execution: Execution, spec: KernelSpec) -> NotebookResult:
         """Keep what was computed, and soon when somebody wants the end meanwhile."""
-        self._stop.listen(keeping.hurry)
+        self._stop.listen(keeping.shorten)
         try:
             return await keeping.conclude(execution, functools.partial(self._result, kernel=spec.name))
         finally:
-            self._stop.forget(keeping.hurry)
+            self._stop.forget(keeping.shorten)
 
     @contextlib.asynccontextmanager
     async def _session(self, server: Server, path: str, spec: KernelSpec) -> AsyncIterator[RunningKernel]:
@@ -218,7 +217,7 @@ class _Run:
         plan: Plan,
         running: RunningKernel,
         depth: int,
-        keeping: Safekeeping,
+        keeping: ResultSaver,
         *,
         is_private: bool,
     ) -> Execution:

@@ -1,14 +1,14 @@
-"""Keeps what a run computes: saved now and then while it runs, saved at its end, and where that fails, rescued.
+"""Save the results of a run: while it runs, at its end, and in a rescue file where that fails.
 
-Its one idea: whatever happens between the first output and the answer to the last save, the notebook is afterwards
-in its place, or in a rescue file on this machine that the run names::
+Whatever happens between the first output and the answer to the last save, the executed notebook is afterwards in its
+save target, or in a rescue file on this machine, which the run names::
 
-    conclude: record all of it -> save --> the asked place
+    conclude: record all cells -> save --> the save target
                   |                 | refused, late, cancelled, a bug
                   | a bug           +----------------------------------> a rescue file
-                  +--> record what can be, cell by cell -----------------^
+                  +--> record each cell that can be recorded ------------^
 
-What was wrong with the save is in the result; a bug, and cancellation, pass on when the file is written.
+The result says why a save failed. A bug or a cancellation is raised again after the rescue file is written.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import contextlib
 import functools
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -31,43 +31,38 @@ from nbrun.core.planning.job import Job
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, SaveFailed
 from nbrun.jupyter.http.messages import LONG
-from nbrun.jupyter.http.retry import RetryPolicy
+from nbrun.jupyter.kernel_session import Server
 from nbrun.runner.autosave import LIMIT, Autosave
 from nbrun.storage.base import SaveTarget
 from nbrun.storage.on_disk import rescue
 
-HURRIED = 5.0
-"""Seconds within which a save is tried again after a signal or the loss of the server."""
-HURRIED_LIMIT = 20.0
-"""Seconds after which such a save is given up for the rescue file, even if the server still seems to take it."""
+SHORT_RETRY = 5.0
+"""Seconds within which a save is repeated after a signal or the loss of the server."""
+SHORT_LIMIT = 20.0
+"""Seconds after which such a save is given up for a rescue file, even if it is still in progress."""
 SLOWEST_LINE = 100_000
-"""Characters a second. A save may take as long as these need, and on top of it as long as the last request of its retry
-policy may: begun when no later one would be, and given up when its own patience ends. That is 18 minutes, as things
-are, and leaves time to look at the file and to send a notebook more than once."""
-IN_A_HURRY = (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
+"""Characters a second. A save may take as long as the notebook needs at this speed, and in addition as long as its
+retry policy lasts and the last request may take. That is 18 minutes on a server, enough to send it more than once."""
+SHORTENED = (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
+"""The outcomes after which a save has the short limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sink:
-    """Where a run's result goes, how long it is worth trying, and whether the server is there for this run only."""
+class ResultSaver:
+    """Saves the results of one run; a context in which they may be saved while it runs."""
 
-    destination: SaveTarget
-    patience: RetryPolicy
-    is_private: bool
+    def __init__(self, job: Job, journal: Journal, recording: Recording, target: SaveTarget, server: Server) -> None:
+        """Save what `job` computes, as `recording` writes it into its document, to `target`.
 
-
-class Safekeeping:
-    """What is kept of one run; a context in which it may be saved while it runs."""
-
-    def __init__(self, job: Job, journal: Journal, recording: Recording, sink: Sink) -> None:
-        """Keep what comes of `job` in the document of `recording` and in the `sink`."""
+        The `server` says how long a save is repeated, and whether it is private.
+        """
         self._job = job
         self._journal = journal
         self._recording = recording
-        self._sink = sink
+        self._target = target
+        self._server = server
         self._autosave = Autosave(journal.warn)
         self._is_recorded = False
-        self._is_hurried = False
+        self._is_shortened = False
         self._clock: asyncio.Timeout | None = None
 
     async def __aenter__(self) -> Self:
@@ -80,28 +75,28 @@ class Safekeeping:
         await self._autosave.__aexit__(kind, error, trace)
 
     def observe(self, event: Event) -> None:
-        """Take note of how much there is to save."""
+        """Count how much output there is to save."""
         self._autosave.observe(event)
 
     def begin(self, execution: Execution, news: Callable[[], int], started: str) -> None:
-        """Save now and then from now on, if that is wanted, when `news` counts more than before."""
+        """Save at intervals from now on, if the job says so, whenever `news` has grown."""
         if self._job.save and self._job.save_every != math.inf:
             save = functools.partial(self._save_meanwhile, execution, started)
             self._autosave.start(save, news, self._job.save_every)
 
-    def hurry(self, reason: str) -> None:  # noqa: ARG002 - a listener of a switch
-        """Return up soon what takes long: the run is to end."""
-        self._is_hurried = True
+    def shorten(self, reason: str) -> None:  # noqa: ARG002 - a listener of a switch
+        """Apply the short limit from now on, to a save in progress too: the run is to end soon."""
+        self._is_shortened = True
         if self._clock is not None and not self._clock.expired():
-            soon = asyncio.get_running_loop().time() + HURRIED_LIMIT
+            soon = asyncio.get_running_loop().time() + SHORT_LIMIT
             self._clock.reschedule(min(soon, self._clock.when() or soon))
 
     async def conclude(
         self, execution: Execution, result_of: Callable[[Ending, Sequence[CellResult]], NotebookResult]
     ) -> NotebookResult:
-        """Record the execution that has ended, save it, and return the result, as `result_of` makes it.
+        """Record an execution that has ended, save it, and return the result that `result_of` makes.
 
-        Raises nothing but cancellation and bugs, and these when what there is has been written to a rescue file.
+        Raises only cancellation and bugs, after a rescue file is written.
         """
         try:
             assert execution.ending is not None
@@ -114,7 +109,7 @@ class Safekeeping:
             for cell in cells:
                 if cell.truncated:
                     self._journal.warn(f"{cell.truncated}, in cell {cell.number}")
-            # A run that was stopped before its first cell has nothing to save, and must not empty the user's notebook.
+            # A run that was stopped before its first cell has nothing to save, and must not clear the user's notebook.
             worth_saving = bool(execution.cells) or ending.outcome is Outcome.PASSED
             return await self._save(execution, result) if self._job.save and worth_saving else result
         except BaseException as error:
@@ -125,18 +120,18 @@ class Safekeeping:
     async def _save_meanwhile(self, execution: Execution, started: str) -> bool:
         for _ in self._recording.so_far(execution, started):
             await asyncio.sleep(0)
-        return await self._sink.destination.save_meanwhile(self._recording.document.content)
+        return await self._target.save_meanwhile(self._recording.document.content)
 
     async def _end_autosave(self, ending: Ending) -> None:
         with contextlib.suppress(TimeoutError):
-            async with self._within(HURRIED if self._hurries(ending.outcome) else LIMIT):
+            async with self._within(SHORT_RETRY if self._is_short(ending.outcome) else LIMIT):
                 await self._autosave.end(LIMIT)
         await self._autosave.end(0.0)
 
     def _weigh_losses(self, ending: Ending, cells: Sequence[CellResult]) -> Ending:
-        """Let lost output decide the outcome where nothing worse did; else, or where it is tolerated, warn of it."""
+        """Return the ending as incomplete where output was lost and nothing worse happened; else warn of the loss."""
         if not self._job.tolerate_loss:
-            ending = ending_with_losses(ending, cells, private=self._sink.is_private)
+            ending = ending_with_losses(ending, cells, private=self._server.is_private)
         if ending.outcome is not Outcome.INCOMPLETE:
             for cell in cells:
                 if cell.incomplete:
@@ -145,15 +140,15 @@ class Safekeeping:
 
     async def _save(self, execution: Execution, result: NotebookResult) -> NotebookResult:
         self._journal.enter(Stage.SAVING)
-        document, patience, passed = self._recording.document, self._sink.patience, result.outcome is Outcome.PASSED
+        document, patience, passed = self._recording.document, self._server.save, result.outcome is Outcome.PASSED
         limit = patience.total + LONG.total + document.size() / SLOWEST_LINE
-        if self._hurries(result.outcome):
-            patience, limit = patience.within(HURRIED), HURRIED_LIMIT
+        if self._is_short(result.outcome):
+            patience, limit = patience.within(SHORT_RETRY), SHORT_LIMIT
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
             async with self._within(limit):
-                output = await self._sink.destination.save(document.content, patience, passed=passed)
+                output = await self._target.save(document.content, patience, passed=passed)
         except NbrunError as error:
             return self._rescued(execution, result, error)
         except TimeoutError:
@@ -161,12 +156,12 @@ class Safekeeping:
             return self._rescued(execution, result, SaveFailed(f"{self._job.notebook}: {took}"), under_way=True)
         return replace(result, output=output)
 
-    def _hurries(self, outcome: Outcome) -> bool:
-        return self._is_hurried or outcome in IN_A_HURRY
+    def _is_short(self, outcome: Outcome) -> bool:
+        return self._is_shortened or outcome in SHORTENED
 
     @contextlib.asynccontextmanager
     async def _within(self, limit: float) -> AsyncIterator[None]:
-        """Bound a block in seconds, and sooner when there comes a hurry; raises TimeoutError."""
+        """Limit a block to some seconds, which :meth:`shorten` reduces; raises TimeoutError."""
         try:
             async with asyncio.timeout(limit) as self._clock:
                 yield
@@ -176,14 +171,14 @@ class Safekeeping:
     def _rescued(
         self, execution: Execution, result: NotebookResult, error: NbrunError, *, under_way: bool = False
     ) -> NotebookResult:
-        """Keep the executed notebook on this machine; that the save failed is now what the run has to say first."""
+        """Write a rescue file, and return the result with the failed save as its problem."""
         path = self._write_rescue_file(execution)
         if result.problem and result.outcome is not Outcome.SERVER_FAILED:
             self._journal.warn(result.problem.message)
         return kept_elsewhere(result, Problem.of(error), str(path) if path else None, under_way=under_way)
 
     def _rescue_from(self, error: BaseException, execution: Execution) -> None:
-        """Keep what there is on this machine, and say where, also to whoever sees nothing but the error."""
+        """Write a rescue file, and name it in a warning and in a note of the error."""
         path = self._write_rescue_file(execution)
         where = f"the executed notebook is in {path}" if path else "no rescue file could be written"
         error.add_note(f"nbrun: {where}")
@@ -192,7 +187,7 @@ class Safekeeping:
             self._journal.warn(f"the save was {how}; {where}")
 
     def _write_rescue_file(self, execution: Execution) -> Path | None:
-        """Write a rescue file of what can be written; returns its path. Raises nothing."""
+        """Write a rescue file of all cells that can be written, and return its path; raises nothing."""
         content, now = self._recording.document.content, datetime.now(UTC)
         if self._is_recorded:
             with contextlib.suppress(Exception):

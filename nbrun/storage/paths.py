@@ -1,6 +1,6 @@
-"""Where runs on this machine read and write, and which folder their private server is for.
+"""Paths of notebooks and outputs on this machine, and the root folder of the private server that serves them.
 
-Its one idea: it imports next to nothing, so that the server can be started before anything that takes time is imported.
+The module imports hardly anything, so that the server can be started before the slow imports.
 """
 
 import os
@@ -13,9 +13,9 @@ from nbrun.storage.writable import check_file, check_readable, is_file, is_folde
 
 OWN_PLACE = "Leave out -o to write in place (for several notebooks with --in-place), or name another folder."
 BACKUP = ".~"
-"""What Jupyter Server puts before the name of a file, for its old content, while it writes the file."""
+"""Jupyter Server's prefix for the copy of a file's old content while the file is written."""
 Deliver = Callable[[str], None]
-"""Takes the text of an executed notebook. May raise OSError."""
+"""A function that is called with the text of an executed notebook. It may raise OSError."""
 
 
 def local_notebook(name: str) -> Path:
@@ -36,11 +36,11 @@ _KINDS = {
     ".qmd": "a Quarto document", ".txt": "text", ".html": "a web page", ".pdf": "a PDF file", ".yaml": "YAML",
     ".yml": "YAML", ".toml": "TOML", ".csv": "a table",
 }  # fmt: skip
-"""What files of other names than ``.ipynb`` usually are."""
+"""The usual content of files with other suffixes than ``.ipynb``."""
 
 
 def refuse_other_kinds(name: str, path: Path) -> None:
-    """Raise :class:`NotANotebook` for a file that is by its name and its beginning something else than a notebook."""
+    """Raise :class:`NotANotebook` for a file whose suffix and first bytes show that it is no notebook."""
     kind = _KINDS.get(path.suffix.casefold())
     if kind is None:
         return
@@ -48,7 +48,7 @@ def refuse_other_kinds(name: str, path: Path) -> None:
         with path.open("rb") as file:
             is_json = file.read(1000).lstrip().startswith(b"{")
     except OSError:
-        return  # whoever reads it says why it cannot be read
+        return  # reading it later raises the error that says why
     if not is_json:
         raise NotANotebook(f"{name}: this is {kind}, no notebook (.ipynb)", hint=_hint_for_kind(name, path))
 
@@ -68,7 +68,7 @@ def _hint_for_kind(name: str, path: Path) -> str:
 
 
 def hint_for_missing(path: Path) -> str:
-    """Return what to do about a notebook that is not there: the nearest name beside it, else where nbrun looked."""
+    """Return the hint for a notebook that does not exist: the nearest name beside it, else the folder searched."""
     try:
         beside = sorted(each.name for each in path.parent.iterdir() if each.suffix == ".ipynb")
     except OSError:
@@ -81,7 +81,7 @@ def hint_for_missing(path: Path) -> str:
 
 
 def hint_for_missing_on_server(name: str) -> str:
-    """Return what to do about a notebook that a server does not have: it may be on this machine."""
+    """Return the hint for a notebook that is not on a server: it may be on this machine."""
     try:
         is_here = Path(name).exists() or Path("/", name).exists()  # a path on a server has no slash in front
     except (OSError, ValueError):
@@ -103,7 +103,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path:
 
 
 def local_output(output: str | os.PathLike[str]) -> Path:
-    """Return where a result goes; raises :class:`UsageError` for what is there and is no file."""
+    """Return the path of an output; raises :class:`UsageError` where something other than a file is there."""
     path = absolute(output)
     if is_folder(path):
         raise UsageError(f"{output}: this is a folder", hint="Name the file in it.")
@@ -121,7 +121,7 @@ def check_pair(
     save: bool = True,
     probed: set[Path] | None = None,
 ) -> tuple[Path, Path]:
-    """Return what :func:`local_pair` does; raises :class:`UsageError` too for what cannot be read or written."""
+    """Return what :func:`local_pair` does; also raises :class:`UsageError` for what cannot be read or written."""
     source, target = local_pair(notebook, output, is_given=is_given, is_delivered=is_delivered)
     if not is_given:
         check_readable(notebook, source)
@@ -134,7 +134,7 @@ def check_pair(
 
 
 def names_folder(output: str | os.PathLike[str], *, on_server: bool = False) -> bool:
-    """Return whether an output is a folder: it ends with a separator, or a folder of this machine is there."""
+    """Return whether an output is a folder: it ends with a separator, or is an existing folder of this machine."""
     text = os.fspath(output)
     if on_server:
         return text.endswith("/")
@@ -142,16 +142,16 @@ def names_folder(output: str | os.PathLike[str], *, on_server: bool = False) -> 
 
 
 def tree_path(notebook: str) -> str:
-    """Return where a notebook of this machine is in the tree that an output folder mirrors, with ``/``.
+    """Return a notebook's path within the tree that an output folder mirrors, with ``/``.
 
-    That is its path from the current folder, and its name alone where it is not below that.
+    That is its path relative to the current folder, or its name alone where it is not below that folder.
     """
     path, here = absolute(notebook), Path.cwd()
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
 
 
 def output_file(notebook: str, output: str | os.PathLike[str], *, on_server: bool = False) -> str:
-    """Return the file that `output` is for one notebook: itself, or the notebook's place in that folder."""
+    """Return the output file of one notebook: `output` itself, or the notebook's tree path within that folder."""
     text = os.fspath(output)
     if not names_folder(text, on_server=on_server):
         return text
@@ -166,7 +166,7 @@ def output_file(notebook: str, output: str | os.PathLike[str], *, on_server: boo
 def local_pair(
     notebook: str, output: str | os.PathLike[str] | None, *, is_given: bool, is_delivered: bool
 ) -> tuple[Path, Path]:
-    """Return the path of a notebook, existing or not, and the path of its result if it is not delivered.
+    """Return the path of a notebook, which may not exist, and the path of its output, unless that is delivered.
 
     Raises what :func:`local_notebook` and :func:`local_output` do.
     """
@@ -175,16 +175,16 @@ def local_pair(
 
 
 def absolute(name: str | os.PathLike[str]) -> Path:
-    """Return the path from the root of the disk, without the ``..`` of which a server's paths know nothing."""
+    """Return the absolute path without ``..``, which paths on a server cannot contain."""
     path = Path(name).absolute()
     return path.parent.resolve() / path.name if ".." in path.parts else path
 
 
 def root_for(pairs: Sequence[tuple[Path, Path]], folders: Sequence[Path] = ()) -> Path:
-    """Return the folder that is the server's root: it holds the git root or folder of each notebook, and each output.
+    """Return the root folder for a private server: it holds the git root, or folder, of each notebook and each output.
 
-    `pairs` are absolute paths of notebooks and outputs, `folders` are to be in it, too. Raises :class:`UsageError`
-    where no folder can hold them all.
+    `pairs` are absolute paths of notebooks and outputs; `folders` must be in it too. Raises :class:`UsageError` where
+    no folder holds them all.
     """
     around: dict[Path, Path] = {}
     for notebook, _ in pairs:
@@ -198,5 +198,5 @@ def root_for(pairs: Sequence[tuple[Path, Path]], folders: Sequence[Path] = ()) -
 
 
 def shown(path: Path, here: Path) -> str:
-    """Return a path as a person would write it from the folder `here`."""
+    """Return a path relative to the folder `here` if it is below that, else the path itself."""
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

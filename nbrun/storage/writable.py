@@ -1,8 +1,8 @@
-"""Whether files can be read and written, found out before a run costs anything.
+"""Checks before a run whether files can be read and written.
 
-Each check asks the file system itself and leaves no trace: an existing file is opened and closed, for a new one a
-temporary file is made in the nearest existing folder and removed. Pipes and devices are only looked at. It imports next
-to nothing, so that a private server can be started before anything that takes time is imported.
+Each check asks the file system and leaves no trace. An existing file is opened and closed. For a new one a temporary
+file is created in the nearest existing folder and removed. Pipes and devices are only stat'ed. The module imports
+hardly anything, so that a private server can be started before the slow imports.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _HINTS = {
 
 
 def is_there(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is there and may be looked at; no name, however long, is an error as in :mod:`pathlib`."""
+    """Return whether a path exists and may be looked at; unlike in :mod:`pathlib`, a long name is no error."""
     return os.path.exists(path)  # noqa: PTH110
 
 
@@ -48,7 +48,7 @@ def mode_of(path: Path) -> int | None:
 
 
 def require(name: str, path: Path, missing: str, hint: str) -> None:
-    """Raise :class:`NoSuchNotebook` where nothing is at a path, and :class:`UsageError` where nobody can say so."""
+    """Raise :class:`NoSuchNotebook` where nothing is at a path, :class:`UsageError` where it may not be looked at."""
     try:
         os.stat(path)  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
@@ -76,8 +76,8 @@ def check_file(
 ) -> None:
     """Raise :class:`UsageError` where the file `target` of an option could not be written at the end.
 
-    `hint` is what to do where the user lacks the right to; `prefix` is what is put before the name while it is written.
-    `probed` are the folders in which a file could be made already; a batch asks for each of them once.
+    `hint` is for a user without the permission; `prefix` is put before the name of the file while it is written.
+    `probed` are the folders in which a file could be created already; a batch checks each of them once.
     """
     path = Path(target).absolute()
     label = f"{option} {target}".strip()
@@ -99,7 +99,7 @@ def check_file(
 
 
 def check_folder(option: str, target: str | os.PathLike[str]) -> None:
-    """Raise :class:`UsageError` where no files can be made in the folder `target` of an option, or where it is none."""
+    """Raise :class:`UsageError` where no file can be created in the folder `target`, or where that is no folder."""
     path = Path(target).absolute()
     label = f"{option} {target}".strip()
     try:
@@ -124,7 +124,7 @@ def _refusal(label: str, path: Path, error: OSError, hint: str) -> UsageError:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder itself, or the nearest above it that is there."""
+    """Return the folder itself, or the nearest folder above it that exists."""
     for path in (folder, *folder.parents):
         try:
             os.stat(path)  # noqa: PTH116  (that it may not be looked at is an error)
@@ -135,7 +135,7 @@ def _nearest(folder: Path) -> Path:
 
 
 def _look_at_names(path: Path, prefix: str) -> None:
-    """Ask the file system about names that are not there yet: to look at one that is too long is an error."""
+    """Raise OSError for a name that is too long, by a stat of each name that does not exist yet."""
     there = _nearest(path.parent)
     for name in (*path.parent.relative_to(there).parts, f"{prefix}{path.name}"):
         with contextlib.suppress(FileNotFoundError):
@@ -143,7 +143,7 @@ def _look_at_names(path: Path, prefix: str) -> None:
 
 
 def _probe_below(label: str, folder: Path, probed: set[Path]) -> None:
-    """Make a file in the nearest existing folder, and remove it."""
+    """Create a file in the nearest existing folder, and remove it."""
     there = _nearest(folder)
     if not there.is_dir():
         raise UsageError(f"{label}: {there} is a file, not a folder", hint="Choose another place.")

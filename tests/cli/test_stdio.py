@@ -69,9 +69,7 @@ def test_settings_that_have_it_run_many_times_are_refused(tmp_path: Path) -> Non
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
 def test_a_reader_that_stops_to_read_does_not_keep_it_for_ever(tmp_path: Path) -> None:
     """What does not fit into the pipe waits for the reader; a signal makes that end in a rescue file."""
-    hurried = (
-        "import runpy, nbrun.runner.saving as it; it.HURRIED_LIMIT = 0.5; runpy.run_module('nbrun', {}, '__main__')"
-    )
+    hurried = "import runpy, nbrun.runner.saving as it; it.SHORT_LIMIT = 0.5; runpy.run_module('nbrun', {}, '__main__')"
     command = [sys.executable, "-c", hurried, "run", "-"]
     large = json.dumps(notebook("print('x' * 1_000_000)"))
     with subprocess.Popen(

@@ -110,7 +110,7 @@ async def test_whatever_keeps_the_result_from_being_saved_it_is_rescued(
 async def test_an_interrupted_run_whose_server_swallows_the_save_is_rescued_soon(
     file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.runner.saving.HURRIED_LIMIT", 0.5)
+    monkeypatch.setattr("nbrun.runner.saving.SHORT_LIMIT", 0.5)
     write_notebook(file, SLOW)
     stop = StopSwitch()
     async with live_run("nb.ipynb", stop=stop, **options) as run:
@@ -178,7 +178,7 @@ async def test_a_large_result_has_more_time(
 async def test_a_signal_during_the_save_makes_it_hurry(
     arrives: bool, file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.runner.saving.HURRIED_LIMIT", 20.0 if arrives else 0.3)
+    monkeypatch.setattr("nbrun.runner.saving.SHORT_LIMIT", 20.0 if arrives else 0.3)
     write_notebook(file, RAN)
     hold, stop = wire.hold("PUT", "nb.ipynb"), StopSwitch()
     async with live_run("nb.ipynb", stop=stop, **options) as run:
@@ -196,7 +196,7 @@ async def test_a_signal_during_the_save_makes_it_hurry(
 async def test_a_signal_while_a_save_meanwhile_is_under_way_makes_it_hurry(
     file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.runner.saving.HURRIED_LIMIT", 3.0)
+    monkeypatch.setattr("nbrun.runner.saving.SHORT_LIMIT", 3.0)
     write_notebook(file, notebook("print('ran', flush=True)\nimport time; time.sleep(2)"))
     hold, stop = wire.hold("PUT", "nb.ipynb"), StopSwitch()
     async with live_run("nb.ipynb", stop=stop, save_every=0.1, **options) as run:
@@ -211,7 +211,7 @@ async def test_a_signal_while_a_save_meanwhile_is_under_way_makes_it_hurry(
 async def test_a_run_that_is_cancelled_while_the_server_swallows_the_save_names_its_rescue_file(
     file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.runner.saving.HURRIED_LIMIT", 0.3)
+    monkeypatch.setattr("nbrun.runner.saving.SHORT_LIMIT", 0.3)
     write_notebook(file, RAN)
     hold = wire.hold("PUT", "nb.ipynb")
     async with live_run("nb.ipynb", **options) as run:

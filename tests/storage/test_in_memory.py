@@ -71,7 +71,7 @@ def test_what_cannot_be_delivered_is_rescued(here: Path) -> None:
 
 
 def test_a_delivery_that_does_not_end_keeps_nobody_waiting(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nbrun.runner.saving.HURRIED_LIMIT", 0.2)
+    monkeypatch.setattr("nbrun.runner.saving.SHORT_LIMIT", 0.2)
     taken, stop = threading.Event(), nbrun.StopSwitch()
 
     def observe(event: Event) -> None:
