@@ -115,25 +115,26 @@ class GuardedFile:
         self, content: Mapping[str, Any], before: FileVersion | None, retry: RetryPolicy
     ) -> Written | SaveOutcome:
         """Write until there is an answer; a repetition looks first, at what an earlier attempt or others have left."""
-        sent = ""
+        sent: str | None = None  # the hash of what an earlier attempt sent, "" where that is unknown
         async for attempt in retry.attempts():
             with attempt:
-                now = await self.stat(ONCE) if sent else before
+                now = before if sent is None else await self.stat(ONCE)
                 if now is not None and now.hash and now.hash == sent:
                     return SaveOutcome.ARRIVED
-                if sent and (differ(before, now) if before is not None else now is not None and now.hash is not None):
+                is_new = now is not None and now.hash is not None  # a new file without a hash may be ours
+                if sent is not None and (is_new if before is None else differ(before, now)):
                     return SaveOutcome.OVERTAKEN
                 try:
                     return await self.file.write(content, now) or SaveOutcome.OVERTAKEN
                 except (ServerUnreachable, asyncio.CancelledError):
-                    sent = sent or self._doubt(content, before)
+                    sent = self._doubt(content, before) if sent is None else sent
                     raise
         raise AssertionError("the attempts end in a value or in an error")
 
     def _doubt(self, content: Mapping[str, Any], before: FileVersion | None) -> str:
         """Remember the hash of what may have arrived."""
         sent = digest(content, before.hash_algorithm if before else None)
-        self._in_doubt.add(sent)
+        self._in_doubt |= {sent} - {""}
         return sent
 
     async def _outcome(
