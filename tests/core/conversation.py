@@ -76,7 +76,7 @@ class Conversation:
         return self.requests("execute_request")[-1].id
 
     @property
-    def fence(self) -> str:
+    def barrier(self) -> str:
         """Return the id of the kernel_info_request that was sent last."""
         return self.requests("kernel_info_request")[-1].id
 
@@ -143,9 +143,9 @@ class Conversation:
         """Let the execute_reply of the running cell be an error."""
         return self.reply("error", ename=ename, evalue=evalue, traceback=list(traceback))
 
-    def fence_reply(self, fence: str | None = None) -> Effects:
+    def barrier_reply(self, barrier: str | None = None) -> Effects:
         """Let the reply to the last kernel_info_request arrive."""
-        return self.hear(message("kernel_info_reply", {}, parent=fence or self.fence, channel=Channel.SHELL))
+        return self.hear(message("kernel_info_reply", {}, parent=barrier or self.barrier, channel=Channel.SHELL))
 
     def stream(self, text: str, parent: str | None = None, **header: Any) -> Effects:
         """Let the running cell print."""

@@ -4,7 +4,7 @@ A transcript is a file of JSON lines. The first says how the run was made: its c
 others says what happened ``at`` which second of the run: a message was ``received``, a message was ``sent``, somebody
 outside ``asked`` for something, the machine wanted an ``effect``. What the machine does today is compared with the
 recording only where a test says so: request ids are translated by their kind and their order, so a machine that sends
-another fence in between still understands the old kernel.
+another barrier in between still understands the old kernel.
 
 ``python -m tests.support.record_transcripts`` records them anew.
 """

@@ -123,7 +123,7 @@ class Requests:
         return self._make(Channel.SHELL, kind, content, metadata=metadata)
 
     def kernel_info(self, channel: Channel = Channel.SHELL) -> Message:
-        """Ask what the kernel is; also the fence that shows every earlier shell request to be finished."""
+        """Ask what the kernel is. As a barrier, its reply shows that every earlier shell request is finished."""
         return self._make(channel, KERNEL_INFO, {})
 
     def complete(self, code: str, cursor_pos: int) -> Message:

@@ -156,7 +156,7 @@ class KernelChannel:
             self._unsent.append(message)
             return
         # A connection that dies in the middle of this may have carried the message: it is not sent again, and the
-        # fence after the reconnection tells whether it arrived.
+        # barrier after the reconnection shows whether it arrived.
         with contextlib.suppress(ConnectionClosed):
             await socket.send(encode(message, self.subprotocol, date=datetime.now(UTC).isoformat()))
 

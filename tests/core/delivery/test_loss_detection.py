@@ -192,17 +192,17 @@ def test_a_reply_that_overtook_the_end_of_a_cell_belongs_to_the_next() -> None:
     assert (first.missing, second.missing) == (0, 1)
 
 
-def test_the_answer_to_a_fence_that_overtakes_the_reply_of_the_cell_belongs_to_the_next() -> None:
+def test_the_answer_to_a_barrier_that_overtakes_the_reply_of_the_cell_belongs_to_the_next() -> None:
     counted = Ledger(OURS, f"{OURS}_1")
     for message in (status(1, "busy"), numbered(2), idle(4)):
         counted.take(message)
-    fence = f"{OURS}_2"
-    for message in (status(5, "busy", fence), status(7, "idle", fence), reply(3)):
+    barrier = f"{OURS}_2"
+    for message in (status(5, "busy", barrier), status(7, "idle", barrier), reply(3)):
         counted.take(message)
     first = counted.close()
     counted.follow(f"{OURS}_3")
     for message in (
-        numbered(6, "kernel_info_reply", parent=fence, channel=Channel.SHELL),
+        numbered(6, "kernel_info_reply", parent=barrier, channel=Channel.SHELL),
         status(8, "busy", f"{OURS}_3"),
     ):
         counted.take(message)

@@ -258,10 +258,10 @@ def test_a_message_that_nobody_knows_changes_nothing() -> None:
 # The end ---------------------------------------------------------------------------------------------------------
 
 
-def test_after_the_last_cell_a_fence_and_a_moment_of_quiet_let_late_output_in() -> None:
+def test_after_the_last_cell_a_barrier_and_a_moment_of_quiet_let_late_output_in() -> None:
     talk = Conversation("one")
     talk.complete()
-    talk.status("busy", talk.fence)
+    talk.status("busy", talk.barrier)
     talk.until(0.2)
     talk.stream("late")
     talk.until(0.2 + DRAIN_QUIET - 0.01)
@@ -271,15 +271,15 @@ def test_after_the_last_cell_a_fence_and_a_moment_of_quiet_let_late_output_in() 
     assert talk.outputs()[0]["text"] == "late"
 
 
-def test_late_output_that_names_the_fence_as_its_parent_belongs_to_the_last_cell() -> None:
+def test_late_output_that_names_the_barrier_as_its_parent_belongs_to_the_last_cell() -> None:
     """So does ipykernel with what comes from a child process, or from a thread, after the cell."""
     talk = Conversation("one", "two")
     talk.complete()
     talk.complete()
-    talk.status("busy", talk.fence)
-    talk.stream("late", parent=talk.fence)
+    talk.status("busy", talk.barrier)
+    talk.stream("late", parent=talk.barrier)
     talk.until(DRAIN_QUIET - 0.01)
-    talk.stream("later", parent=talk.fence)
+    talk.stream("later", parent=talk.barrier)
     talk.until(2 * DRAIN_QUIET - 0.02)
     assert talk.outcome() is None
     talk.until(2 * DRAIN_QUIET)
@@ -290,7 +290,7 @@ def test_late_output_that_names_the_fence_as_its_parent_belongs_to_the_last_cell
 def test_output_that_names_a_nudge_as_its_parent_belongs_to_the_interrupted_cell() -> None:
     talk = Conversation("one")
     talk.interrupt()
-    talk.stream("cleaned up", parent=talk.fence)
+    talk.stream("cleaned up", parent=talk.barrier)
     assert [output["text"] for output in talk.outputs()] == ["cleaned up"]
 
 
@@ -312,13 +312,13 @@ def test_a_kernel_that_names_a_question_of_the_servers_while_a_cell_runs_means_t
     assert talk.run.results()[0].incomplete is None
 
 
-def test_before_the_fence_is_answered_no_quiet_is_long_enough() -> None:
+def test_before_the_barrier_is_answered_no_quiet_is_long_enough() -> None:
     talk = Conversation("one")
     talk.complete()
     talk.stream("x")
     talk.until(DRAIN_LIMIT - 0.1)
     assert talk.outcome() is None
-    assert talk.fence_reply() == ()  # comes over another socket and says nothing about output
+    assert talk.barrier_reply() == ()  # comes over another socket and says nothing about output
     talk.until(DRAIN_LIMIT)
     assert talk.outcome() is Outcome.PASSED
 
@@ -326,7 +326,7 @@ def test_before_the_fence_is_answered_no_quiet_is_long_enough() -> None:
 def test_a_thread_that_never_falls_silent_is_left_alone_after_a_while() -> None:
     talk = Conversation("one")
     talk.complete()
-    talk.status("busy", talk.fence)
+    talk.status("busy", talk.barrier)
     for tenth in range(1, 20):
         talk.until(tenth / 10)
         talk.stream("tick")

@@ -236,15 +236,15 @@ def test_a_reply_that_is_lost_while_the_next_cell_runs_on_is_not_waited_for() ->
     assert talk.outcomes() == [FAILED, INTERRUPTED]
 
 
-def test_a_request_that_was_lost_with_the_connection_is_found_out_by_a_fence_of_its_own() -> None:
+def test_a_request_that_was_lost_with_the_connection_is_found_out_by_a_barrier_of_its_own() -> None:
     talk = Ahead("one", "two")
     talk.begin(0)
     talk.reconnected()
-    of_the_first = talk.fence
+    of_the_first = talk.barrier
     talk.end(0)
-    assert talk.fence != of_the_first
-    talk.fence_reply(of_the_first)
-    talk.fence_reply()
+    assert talk.barrier != of_the_first
+    talk.barrier_reply(of_the_first)
+    talk.barrier_reply()
     talk.until(10.0)
     assert talk.outcome() is Outcome.SERVER_FAILED
     assert talk.outcomes() == [PASSED, FAILED]

@@ -1,4 +1,4 @@
-"""When reply or idle is missing, a fence shows whether it can still come."""
+"""When reply or idle is missing, a barrier shows whether it can still come."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.core.conversation import Conversation, cell
 PASSED, FAILED = CellOutcome.PASSED, CellOutcome.FAILED
 
 
-def fences(talk: Conversation) -> int:
+def barriers(talk: Conversation) -> int:
     return len(talk.requests("kernel_info_request"))
 
 
@@ -23,33 +23,33 @@ def test_nothing_is_asked_while_a_cell_is_merely_silent() -> None:
     talk = Conversation("one")
     talk.status("busy")
     talk.until(59.0)
-    assert fences(talk) == 0
+    assert barriers(talk) == 0
     assert talk.outcome() is None
 
 
-def test_a_fence_is_sent_when_only_one_of_reply_and_idle_came() -> None:
+def test_a_barrier_is_sent_when_only_one_of_reply_and_idle_came() -> None:
     talk = Conversation("one")
     talk.reply()
     talk.until(BARRIER_AFTER - 0.01)
-    assert fences(talk) == 0
+    assert barriers(talk) == 0
     talk.until(BARRIER_AFTER)
-    assert fences(talk) == 1
+    assert barriers(talk) == 1
 
 
-def test_the_fences_busy_shows_that_the_idle_will_not_come() -> None:
+def test_the_barriers_busy_shows_that_the_idle_will_not_come() -> None:
     talk = Conversation("one", "two")
     talk.reply()
     talk.until(BARRIER_AFTER)
-    talk.status("busy", talk.fence)
+    talk.status("busy", talk.barrier)
     assert talk.run.cells[0].outcome is PASSED
     assert talk.sources == ["one", "two"]
 
 
-def test_the_fences_reply_leaves_the_idle_a_moment_more() -> None:
+def test_the_barriers_reply_leaves_the_idle_a_moment_more() -> None:
     talk = Conversation("one", "two")
     talk.reply()
     talk.until(BARRIER_AFTER)
-    talk.fence_reply()
+    talk.barrier_reply()
     talk.until(BARRIER_AFTER + BARRIER_GRACE - 0.01)
     assert talk.sources == ["one"]
     talk.until(BARRIER_AFTER + BARRIER_GRACE)
@@ -65,7 +65,7 @@ def test_an_idle_is_waited_for_while_outputs_from_before_the_reply_still_arrive(
         talk.stream("x", date="2026-01-02T03:04:04Z")
     assert talk.sources == ["one"]
     talk.until(29 + BARRIER_AFTER)
-    talk.fence_reply()
+    talk.barrier_reply()
     talk.until(30 + BARRIER_AFTER)
     talk.stream("x", date="2026-01-02T03:04:04Z")
     talk.until(31 + BARRIER_AFTER)
@@ -82,19 +82,19 @@ def test_what_a_thread_puts_out_after_the_reply_does_not_hold_up_the_end(date: s
         talk.until(second)
         talk.stream("x", date=date)
         if second == 3:
-            talk.fence_reply()
+            talk.barrier_reply()
     talk.until(3 + BARRIER_GRACE)
     assert talk.sources == ["one", "two"]
 
 
-def test_a_fence_that_nobody_answers_does_not_hold_up_a_cell_that_replied() -> None:
+def test_a_barrier_that_nobody_answers_does_not_hold_up_a_cell_that_replied() -> None:
     talk = Conversation("one", "two")
     talk.reply()
     talk.until(BARRIER_AFTER + BARRIER_LIMIT)
     assert talk.sources == ["one", "two"]
 
 
-def test_an_idle_that_comes_late_completes_the_cell_without_the_fence() -> None:
+def test_an_idle_that_comes_late_completes_the_cell_without_the_barrier() -> None:
     talk = Conversation("one", "two")
     talk.reply()
     talk.until(BARRIER_AFTER)
@@ -102,14 +102,14 @@ def test_an_idle_that_comes_late_completes_the_cell_without_the_fence() -> None:
     assert talk.sources == ["one", "two"]
 
 
-def test_a_fence_that_was_not_needed_says_nothing_about_the_next_cell() -> None:
+def test_a_barrier_that_was_not_needed_says_nothing_about_the_next_cell() -> None:
     """Its answers arrive while the next cell runs, which they must not take for unanswered."""
     talk = Conversation("one", "two")
     talk.reply()
     talk.until(BARRIER_AFTER)
-    old = talk.fence
+    old = talk.barrier
     talk.status("idle")
-    talk.fence_reply(old)
+    talk.barrier_reply(old)
     talk.until(BARRIER_AFTER + 60.0)
     assert talk.run.cells[1].outcome is None
     talk.reply()
@@ -119,27 +119,27 @@ def test_a_fence_that_was_not_needed_says_nothing_about_the_next_cell() -> None:
     assert talk.run.cells[1].outcome is PASSED
 
 
-def test_a_fence_of_an_aborted_attempt_says_nothing_about_the_next_attempt() -> None:
+def test_a_barrier_of_an_aborted_attempt_says_nothing_about_the_next_attempt() -> None:
     talk = Conversation("one")
     talk.reply("aborted")
     talk.until(BARRIER_AFTER)
-    talk.status("busy", talk.fence)
+    talk.status("busy", talk.barrier)
     talk.until(BARRIER_AFTER + RESEND_AFTER)
     assert talk.sources == ["one", "one"]
     talk.status("idle")
     talk.until(2 * BARRIER_AFTER + RESEND_AFTER)
     assert talk.run.cells[0].outcome is None
-    assert fences(talk) == 2
+    assert barriers(talk) == 2
 
 
 # The reply is lost -----------------------------------------------------------------------------------------------
 
 
-def test_a_reply_that_the_fence_overtook_is_lost_and_the_cell_is_not_run_again() -> None:
+def test_a_reply_that_the_barrier_overtook_is_lost_and_the_cell_is_not_run_again() -> None:
     talk = Conversation("one", "two")
     talk.status("idle")
     talk.until(BARRIER_AFTER)
-    talk.fence_reply()
+    talk.barrier_reply()
     talk.until(BARRIER_AFTER + BARRIER_GRACE)
     assert talk.sources == ["one"]
     assert talk.outcome() is Outcome.SERVER_FAILED
@@ -148,17 +148,17 @@ def test_a_reply_that_the_fence_overtook_is_lost_and_the_cell_is_not_run_again()
     assert talk.outputs()[0]["ename"] == "ReplyLost"
 
 
-def test_the_fences_busy_says_nothing_of_the_reply_which_comes_over_another_socket() -> None:
+def test_the_barriers_busy_says_nothing_of_the_reply_which_comes_over_another_socket() -> None:
     talk = Conversation("one", "two")
     talk.status("idle")
     talk.until(BARRIER_AFTER)
-    talk.status("busy", talk.fence)
+    talk.status("busy", talk.barrier)
     assert talk.run.cells[0].outcome is None
     talk.reply()
     assert talk.run.cells[0].outcome is PASSED
 
 
-def test_while_a_fence_stands_behind_a_running_cell_the_server_is_asked_for_the_kernel() -> None:
+def test_while_a_barrier_stands_behind_a_running_cell_the_server_is_asked_for_the_kernel() -> None:
     talk = Conversation("one")
     talk.status("idle")
     talk.until(BARRIER_AFTER + BARRIER_LIMIT)
@@ -173,11 +173,11 @@ def test_while_a_fence_stands_behind_a_running_cell_the_server_is_asked_for_the_
 # A new websocket -------------------------------------------------------------------------------------------------
 
 
-def test_over_a_new_websocket_nothing_is_sent_but_a_fence() -> None:
+def test_over_a_new_websocket_nothing_is_sent_but_a_barrier() -> None:
     talk = Conversation("one")
     talk.reconnected()
     assert talk.sources == ["one"]
-    assert fences(talk) == 1
+    assert barriers(talk) == 1
 
 
 def test_a_cell_that_still_runs_behind_a_new_websocket_is_waited_for() -> None:
@@ -193,19 +193,19 @@ def test_a_reply_that_was_lost_with_the_websocket_is_found_out() -> None:
     talk = Conversation("one")
     talk.status("busy")
     talk.reconnected()
-    talk.fence_reply()
-    talk.status("busy", talk.fence)
+    talk.barrier_reply()
+    talk.status("busy", talk.barrier)
     talk.until(BARRIER_GRACE)
     assert (talk.outcome(), talk.outcomes()) == (Outcome.SERVER_FAILED, [FAILED])
 
 
-def test_each_new_websocket_gets_a_fence_and_any_ones_answer_counts() -> None:
+def test_each_new_websocket_gets_a_barrier_and_any_ones_answer_counts() -> None:
     talk = Conversation("one", "two")
     talk.reply()
     talk.reconnected()
-    first = talk.fence
+    first = talk.barrier
     talk.reconnected()
-    assert fences(talk) == 2
+    assert barriers(talk) == 2
     talk.status("busy", first)
     assert talk.sources == ["one", "two"]
 
@@ -213,19 +213,19 @@ def test_each_new_websocket_gets_a_fence_and_any_ones_answer_counts() -> None:
 def test_a_websocket_that_comes_back_when_all_is_done_is_left_alone() -> None:
     talk = Conversation("one")
     talk.complete()
-    asked = fences(talk)
+    asked = barriers(talk)
     talk.reconnected()
     talk.until(DRAIN_LIMIT)
     talk.reconnected()
-    assert fences(talk) == asked
+    assert barriers(talk) == asked
     assert talk.outcome() is Outcome.PASSED
 
 
-def test_a_fences_other_states_mean_nothing() -> None:
+def test_a_barriers_other_states_mean_nothing() -> None:
     talk = Conversation(cell("one"))
     talk.reply()
     talk.until(BARRIER_AFTER)
-    talk.status("idle", talk.fence)
+    talk.status("idle", talk.barrier)
     assert talk.run.cells[0].outcome is None
 
 
@@ -239,7 +239,7 @@ def test_a_reply_that_is_far_ahead_of_the_outputs_does_not_end_the_cell_before_t
     for second in range(1, 60):
         talk.until(float(second))
         if second == 3:
-            talk.fence_reply()
+            talk.barrier_reply()
         talk.stream(".")
     assert talk.sources == ["one"]
     assert talk.outputs()[0]["text"] == "." * 59
@@ -253,7 +253,7 @@ def test_outputs_that_never_end_do_not_hide_that_the_idle_is_lost() -> None:
     for second in range(1, 20):
         talk.until(float(second))
         talk.stream(".")
-    talk.status("busy", talk.fence)
+    talk.status("busy", talk.barrier)
     assert talk.sources == ["one", "two"]
 
 
@@ -264,7 +264,7 @@ def test_at_the_end_outputs_that_are_still_on_their_way_are_waited_for() -> None
         talk.until(float(second))
         talk.stream(".")
     assert talk.outcome() is None
-    talk.status("idle", talk.fence)
+    talk.status("idle", talk.barrier)
     talk.until(30.0)
     assert talk.outcome() is Outcome.PASSED
     assert talk.outputs()[0]["text"] == "." * 29
