@@ -1,6 +1,12 @@
-"""An option, to hold pipelined running to the same tests; and for whole modules, a server behind a proxy."""
+"""Markers by what a test needs, the option ``--nbrun-pipeline``, and fixtures for a server behind a proxy.
+
+A test gets the markers ``server``, ``kernel`` and ``browser`` from its fixtures and its path. A test without one of
+these and without ``slow``, ``large`` and ``soak`` gets the marker ``unit``. A unit test fails if it runs nbrun, a
+Jupyter server or a kernel in another process.
+"""
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,68 @@ from nbrun.runner.pipelining import find_depth
 from tests.support.processes import FORCED_DEPTH
 from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server
+
+TESTS = Path(__file__).parent
+KERNEL_MODULES = (
+    "benchmarks/",
+    "cli/options/test_batch.py",
+    "cli/options/test_performance.py",
+    "cli/options/test_preparation.py",
+    "cli/options/test_reports.py",
+    "cli/options/test_saving.py",
+    "cli/test_",
+    "e2e/",
+    "private_server/",
+    "pytest_plugin/",
+    "runner/batch/test_plan.py",
+    "runner/test_attempts.py",
+    "runner/test_run.py",
+    "runner/test_saving.py",
+    "storage/",
+    "support/test_proxy.py",
+    "test__lazy_imports.py",
+    "test_action",
+    "test_api.py",
+)
+"""Beginnings of the paths of tests that run notebooks, and with them a private server."""
+BROWSER_FIXTURES = {"page", "browser"}
+NOT_UNIT = {"server", "kernel", "browser", "slow", "large", "soak"}
+PROGRAMS = ("nbrun", "jupyter_server", "nbrun.private_server.process.boot", "ipykernel_launcher")
+_started: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(TESTS).as_posix() if item.path.is_relative_to(TESTS) else ""
+        fixtures = getattr(item, "fixturenames", ())
+        if path.startswith(KERNEL_MODULES):
+            item.add_marker("server")
+            item.add_marker("kernel")
+        if any(name.endswith("server") for name in fixtures):
+            item.add_marker("server")
+        if BROWSER_FIXTURES.intersection(fixtures):
+            item.add_marker("browser")
+        if not NOT_UNIT.intersection(mark.name for mark in item.iter_markers()):
+            item.add_marker("unit")
+
+
+def _watch_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        command = [os.fsdecode(part) for part in arguments[1] if isinstance(part, (str, bytes, os.PathLike))]
+        if any(Path(part).name in PROGRAMS for part in command):
+            _started.append(" ".join(command)[:200])
+
+
+sys.addaudithook(_watch_processes)
+
+
+@pytest.fixture(autouse=True)
+def _no_server_in_unit_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a unit test that starts a server or a kernel."""
+    _started.clear()
+    yield
+    if request.node.get_closest_marker("unit") is not None:
+        assert not _started, f"not a unit test: add its module to tests/conftest.py ({_started[0]})"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
