@@ -31,19 +31,25 @@ KERNEL_MODULES = (
     "cli/options/test_saving.py",
     "cli/test_",
     "e2e/",
+    "jupyter/kernel/test_websocket.py",
+    "jupyter/test_client.py",
     "private_server/",
     "pytest_plugin/",
+    "runner/batch/test_discovery.py",
     "runner/batch/test_plan.py",
     "runner/test_attempts.py",
+    "runner/test_doctor.py",
+    "runner/test_left_sessions.py",
     "runner/test_run.py",
     "runner/test_saving.py",
     "storage/",
     "support/test_proxy.py",
+    "test__import_path.py",
     "test__lazy_imports.py",
     "test_action",
     "test_api.py",
 )
-"""Beginnings of the paths of tests that run notebooks, and with them a private server."""
+"""Beginnings of the paths of tests that start servers and kernels without a fixture, most by running notebooks."""
 BROWSER_FIXTURES = {"page", "browser"}
 NOT_UNIT = {"server", "kernel", "browser", "slow", "large", "soak"}
 PROGRAMS = ("nbrun", "jupyter_server", "nbrun.private_server.process.boot", "ipykernel_launcher")
