@@ -56,6 +56,7 @@ PROGRAMS = ("nbrun", "jupyter_server", "nbrun.private_server.process.boot", "ipy
 _started: list[str] = []
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         path = item.path.relative_to(TESTS).as_posix() if item.path.is_relative_to(TESTS) else ""

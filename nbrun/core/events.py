@@ -102,7 +102,7 @@ Observer = Callable[[Event], None]
 
 
 class Journal:
-    """Tells an observer of one run, and keeps the warnings for its result.
+    """Send the events of one run to an observer, and collect the warnings for the result.
 
     A run is worth more than the telling of it: an observer that raises is warned of, once, and told the rest.
     """
@@ -111,7 +111,7 @@ class Journal:
         self.notebook = notebook
         self.warnings: list[str] = []
         self.mask: Callable[[str], str] = str
-        """Takes secrets out of text; outputs and errors of cells come without them already."""
+        """Mask secrets in text; outputs and errors of cells are masked earlier."""
         self._observe = observe
         self._complained = False
 
@@ -133,9 +133,9 @@ class Journal:
                 self.warnings.append(f"an observer of the run raised {type(error).__name__}: {error}")
 
     def enter(self, stage: Stage) -> None:
-        """Say that the run goes on to its next stage."""
+        """Report that the run enters its next stage."""
         self.tell(StageEntered(self.notebook, stage))
 
     def warn(self, text: str) -> None:
-        """Say something that the user should know."""
+        """Report a warning to the user."""
         self.tell(Warned(self.notebook, text))

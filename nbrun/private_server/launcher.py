@@ -300,7 +300,7 @@ class EmbeddedServer:
             self._port.exception()  # seen, even if nobody waits for it
 
     async def _end_in_words(self, when: str = "") -> str:
-        """Say how the process ended, to follow the server's name."""
+        """Return how the process ended, as the end of a sentence that begins with the server's name."""
         code = None if self._process is None else await self._process.wait()
         if code is None:
             return "was stopped"

@@ -54,7 +54,7 @@ class Notebooks:
 
     @pytest.hookimpl
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-        """Take notebooks, but none of Jupyter's checkpoints."""
+        """Collect notebooks except Jupyter's checkpoints."""
         if file_path.suffix != ".ipynb" or ".ipynb_checkpoints" in file_path.parts:
             return None
         file: NotebookFile = NotebookFile.from_parent(parent, path=file_path)
@@ -137,7 +137,7 @@ class NotebookItem(pytest.Item):
 
 
 def told(record: Record, name: str, result: NotebookResult) -> str:
-    """Say why a notebook did not pass: the sentence, the cell with its failing line, the traceback."""
+    """Return why a notebook did not pass: the message, the cell with its failing line, the traceback."""
     lines = [line.removeprefix(f"{name}: ") for line in phrases.problem(result)]
     fault = fault_of(record.runs[name], result) if name in record.runs else None
     if fault is not None:

@@ -84,7 +84,7 @@ class RunOptions(TypedDict, total=False):
     tolerate_loss: bool
     """Let a run pass although output is known to be lost; it is a warning then."""
     note_loss: bool
-    """Say at the end of a cell's outputs that some are missing (True)."""
+    """Add a note to a cell's outputs when some are missing (default True)."""
     parameters: Mapping[str, Any]
     """What to set in the notebook, by name: None, bool, int, float, str, dates, lists and mappings."""
     allow_new: bool

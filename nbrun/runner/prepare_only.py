@@ -56,7 +56,7 @@ async def prepare_unless_stopped(
 def not_prepared(
     job: Job, journal: Journal, outcome: Outcome, problem: Problem, signal: ExitCode | None = None
 ) -> NotebookResult:
-    """Tell that a notebook was not prepared, and return that as what came of it."""
+    """Report that a notebook was not prepared, and return its result."""
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     result = NotebookResult(__version__, job.notebook, None, None, outcome, started, 0.0, problem=problem)
     result = replace(result, signal=signal, warnings=tuple(journal.warnings))

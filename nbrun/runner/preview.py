@@ -30,7 +30,7 @@ except ImportError:
 
 
 def preview_local(job: Job) -> Preview:
-    """Tell what a run of a notebook on this machine would do; raises :class:`UsageError`."""
+    """Return what a run of a notebook on this machine would do; raise :class:`UsageError`."""
     path = Path(job.notebook)
     if path.is_file():
         refuse_other_kinds(job.notebook, path)
@@ -41,7 +41,7 @@ def preview_local(job: Job) -> Preview:
 
 
 async def preview_on_server(job: Job, endpoint: Destination, options: HttpOptions) -> Preview:
-    """Tell what a run of a notebook on a server would do; raises :class:`NbrunError`."""
+    """Return what a run of a notebook on a server would do; raise :class:`NbrunError`."""
     path = path_on_server(job.notebook)
     async with connect(endpoint, options=options) as client:
         try:

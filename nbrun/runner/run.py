@@ -221,7 +221,7 @@ class _Run:
         *,
         is_private: bool,
     ) -> Execution:
-        """Take the results of an earlier run out of what is to run, so that none is left to mislead."""
+        """Remove the results of an earlier run from the cells that will be executed."""
 
         def observe(event: Event) -> None:
             keeping.observe(event)

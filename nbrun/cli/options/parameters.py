@@ -100,7 +100,7 @@ def _names_and_values(
 
 
 def read_parameters(given: dict[str, Any], notebook: str | None, output: str | None) -> dict[str, Any]:
-    """Take the options out of `given` and return those of a run: ``parameters``, ``allow_new`` and ``secrets``.
+    """Remove the options from `given` and return those of a run: ``parameters``, ``allow_new`` and ``secrets``.
 
     What stands in this list later wins, as in papermill: paths, base64, files, YAML, ``-p``, ``-r``. Of many notebooks,
     `notebook` is None. Raises :class:`UsageError`. On GitHub the secrets are announced, so that its log masks them as
@@ -166,7 +166,7 @@ def _name(name: str, text: str, option: str) -> str:
 
 
 def _announce(secrets: dict[str, str]) -> None:
-    """Tell GitHub what to mask, a line at a time; it reads both streams, and standard output is for data."""
+    """Register each line with GitHub for masking, on standard error because standard output carries data."""
     from nbrun.core.outputs.masking import lines_to_mask
 
     for secret in secrets.values():

@@ -161,7 +161,7 @@ class Reports:
         return [listener.name for listener in self._all.dropped if listener in self._asked] if self._is_open else []
 
     def observe(self, event: Any) -> None:
-        """Tell all of an event."""
+        """Pass an event to all reporters."""
         begins, ends = self._of_batches
         if isinstance(event, begins) and self._one is not None:
             self._is_one = [name.strip("/") for name in event.notebooks] == [self._one.strip("/")]
@@ -169,7 +169,7 @@ class Reports:
             self._all.observe(event)
 
     def could_not_begin(self, notebook: str | None, error: NbrunError) -> None:
-        """Tell the reports, though not the console, of a run, or a batch, that could not begin.
+        """Report a run or batch that could not start to all reporters except the console.
 
         Its error is said elsewhere.
         """

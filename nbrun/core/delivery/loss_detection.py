@@ -77,7 +77,7 @@ class Incomplete:
         return {"causes": [cause.value for cause in self.causes], "lost": self.lost, "exact": self.exact}
 
     def __str__(self) -> str:
-        """Say it in one sentence."""
+        """Return a sentence for the user."""
         about = "" if self.exact else "about "
         if self.lost is None:
             what = "outputs may be missing"
@@ -176,7 +176,7 @@ class Ledger:
         self._within, self._asked_within = 0, Counter()
 
     def disturb(self) -> None:
-        """Say that the server may have talked to the kernel unseen, as it does when a connection comes back."""
+        """Record that the server may have sent unseen requests to the kernel, as it does after a reconnection."""
         self._unsure = 2
 
     def close(self) -> Stretch | None:
@@ -228,5 +228,5 @@ class Ledger:
                 self._busy = number
 
     def _is_ours(self, request_id: str) -> bool:
-        """Tell our requests from others'; the server's probes bear our session, too, but other numbers."""
+        """Return whether a request is our own; the server's probes have our session id but other sequence numbers."""
         return not request_id or request_id.removeprefix(f"{self.session}_").isdecimal()

@@ -173,7 +173,7 @@ class ResentMessages:
         return self._fail()
 
     def cut(self, now: float) -> None:
-        """Say that the connection is gone, and with it what was under way."""
+        """Record that the connection is lost, with the messages in transit."""
         self._question = None
         self._is_cut, self._cut_until = True, now + CUT_LIMIT
 
@@ -283,7 +283,7 @@ class ResentMessages:
         return [*given, *self._go_on(now)]
 
     def _is_of_others(self, message: Message) -> bool:
-        """Tell a reply that would never have come here."""
+        """Return whether a reply was addressed to another client."""
         return message.channel != Channel.IOPUB and not message.parent_id.startswith(f"{self._requests.session}_")
 
     def _look_on(self, question: _Question, found: int, *, is_all: bool, newest: int, now: float) -> None:

@@ -108,7 +108,7 @@ class CellExecution:
     """Tracebacks of earlier cells. ipykernel repeats the last one where an error has none of its own."""
 
     def on_status(self, message: Message) -> bool:
-        """Take a busy or idle status of this cell; True when that completed it."""
+        """Handle a busy or idle status of this cell; return whether it completed the cell."""
         state = message.content.get("execution_state")
         if state in ("busy", "idle"):
             self.seen.add(str(state))
@@ -116,13 +116,13 @@ class CellExecution:
         return state == "idle" and self._advance(Sign.IDLE)
 
     def on_execute_input(self, message: Message) -> None:
-        """Take the kernel's echo of the code; its count is the one that the user sees."""
+        """Handle the kernel's execute_input; its execution count is the one that the user sees."""
         self.seen.add("execute_input")
         self.execution_count = count(message.content.get("execution_count"))
         self._note_time("iopub.execute_input", message.date)
 
     def on_reply(self, message: Message) -> bool:
-        """Take the execute_reply; True when that completed the cell."""
+        """Handle the execute_reply; return whether it completed the cell."""
         if self.reply is not None:
             return False
         self.reply = message

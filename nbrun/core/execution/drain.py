@@ -132,7 +132,7 @@ class Drain:
         return message.parent_id in self._sent
 
     def on_answer(self, message: Message, now: float) -> bool:
-        """Take a part of an answer; True once no output can come any more, or the second answer is in."""
+        """Handle a part of an answer; return True once no more output can arrive or the second answer is complete."""
         if message.channel == Channel.SHELL:
             self._has_no_writers = _answer(message, _KEY) == repr(_NOBODY)
             self.unsent = unsent.amounts_in(_answer(message, _UNSENT_KEY))
@@ -162,7 +162,7 @@ class Drain:
         return False
 
     def on_exit(self, reply: Message, doubtful: Iterable[tuple[int, int]]) -> None:
-        """Take what the reply of a kernel that was told to exit says of the doubtful: it cannot be asked any more."""
+        """Handle the shutdown reply's record of unsent numbers; the kernel cannot be asked any more."""
         self.unsent = unsent.amounts_told(reply, doubtful)
 
 

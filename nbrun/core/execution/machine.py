@@ -237,7 +237,7 @@ class Execution:
         self._timers.set(Timer.IDLE_TIMEOUT, now, cell.plan.idle_timeout)
 
     def _update_widgets(self) -> Effects:
-        """Tell the kernel what its Output widgets hold."""
+        """Send the state of the Output widgets to the kernel."""
         updates = [self._requests.comm_update(*captured) for captured in self._widgets.unsaid()]
         return [self._routes.send_aside(update, self._newest) for update in updates]
 

@@ -57,7 +57,7 @@ def problem_in(cell: CellExecution, total: int, what: str, hint: str = "", *, th
 
 
 def limit_reached(stop: Stop, run_timeout: float | None, cell: CellPlan | None) -> str:
-    """Say which limit was reached: of the run, or of the cell that is running."""
+    """Return which limit was reached: that of the run or of the running cell."""
     if stop is Stop.RUN_TIMEOUT or cell is None:
         return f"the run took longer than its limit of {spell_duration(run_timeout or 0)}"
     if stop is Stop.IDLE_TIMEOUT:
@@ -215,7 +215,7 @@ def is_of_another_kernel(message: Message, kernel_session: str | None, own_sessi
 
 
 def ended_by_rest(message: Message) -> str:
-    """Say what somebody did to the kernel, by its shutdown_reply."""
+    """Return what another client did to the kernel, according to its shutdown_reply."""
     return "restarted" if message.content.get("restart") else "shut down"
 
 

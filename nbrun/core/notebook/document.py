@@ -35,7 +35,7 @@ class Document:
     """One notebook while it runs."""
 
     def __init__(self, content: Mapping[str, Any], *, name: str = "the notebook") -> None:
-        """Take over a notebook's content (the object is used, not copied); raises :class:`NotANotebook`."""
+        """Wrap a notebook's content without copying it; raise :class:`NotANotebook`."""
         self._content, self.cells, self.metadata = _checked(content, name)
         self.notes: list[str] = []
         """What was repaired, as sentences for the user."""
@@ -56,7 +56,7 @@ class Document:
         return [(index, cell) for index, cell in enumerate(self.cells) if cell["cell_type"] == "code"]
 
     def clear(self, index: int) -> None:
-        """Take the results of an earlier run out of a code cell; what is empty can be trusted."""
+        """Remove the results of an earlier run from a code cell, which makes the cell trusted."""
         cell = self.cells[index]
         cell["outputs"] = []
         cell["execution_count"] = None
@@ -86,7 +86,7 @@ class Document:
         incomplete: Incomplete | None = None,
         truncated: Truncated | None = None,
     ) -> None:
-        """Say in the cell's ``nbrun`` metadata what came of it; one that passed, and lost nothing, bears no mark."""
+        """Write the outcome into the cell's ``nbrun`` metadata; a cell that passed without loss gets none."""
         metadata = self.cells[index]["metadata"]
         ours = as_object(metadata.get("nbrun"))
         ours.pop("outcome", None)
@@ -101,12 +101,12 @@ class Document:
         _put_or_drop(metadata, "nbrun", ours)
 
     def mark_running(self, index: int) -> None:
-        """Say in the cell's ``nbrun`` metadata that it is not finished."""
+        """Write into the cell's ``nbrun`` metadata that it is running."""
         metadata = self.cells[index]["metadata"]
         metadata["nbrun"] = {**as_object(metadata.get("nbrun")), "outcome": RUNNING}
 
     def mark_run(self, record: Mapping[str, Any]) -> None:
-        """Say in the notebook's ``nbrun`` metadata what came of the run."""
+        """Write the outcome of the run into the notebook's ``nbrun`` metadata."""
         self.metadata["nbrun"] = {**as_object(self.metadata.get("nbrun")), "run": dict(record)}
 
     def shown(self) -> list[Output]:

@@ -42,7 +42,7 @@ class Truncated:
         return {"characters": self.characters, "outputs": self.outputs, "limit": self.limit}
 
     def __str__(self) -> str:
-        """Say it in one sentence."""
+        """Return a sentence for the user."""
         return f"{_spell_cut(self.characters, self.outputs)} cut: a cell may put out {spell_size(self.limit)}"
 
 
@@ -116,7 +116,7 @@ class Tail:
 
     @property
     def characters(self) -> int:
-        """Tell how many characters went through it and are not kept."""
+        """Return how many characters were received and not kept."""
         return self._dropped + self._surplus
 
     @property
@@ -124,7 +124,7 @@ class Tail:
         return max(self._held - self._limit, 0)
 
     def write(self, name: str, text: str) -> None:
-        """Take text of a stream; as much of the oldest goes as is needed."""
+        """Add text of a stream and drop as much of the oldest text as necessary."""
         kept = text[-self._limit :]
         self._dropped += len(text) - len(kept)
         for start in range(0, len(kept), _BLOCK):
@@ -135,7 +135,7 @@ class Tail:
             self._dropped += dropped
 
     def keep_error(self, error: Output) -> None:
-        """Take an error; the newest is kept in any case."""
+        """Add an error; the newest error is always kept."""
         error = _shortened(error, self._limit)
         self._errors.append((size_of(error), error))
         self._errors_held += size_of(error)

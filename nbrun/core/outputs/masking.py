@@ -1,4 +1,4 @@
-r"""Takes secrets out of whatever a kernel or a server says, before anybody is told of it.
+r"""Mask secrets in everything that a kernel or a server sends, before it is shown or stored.
 
 A secret is looked for as it is and in the forms in which programs put out text: escaped for JSON, ``repr``, HTML and
 URLs, in base64 wherever in a longer text it stands, in hexadecimal. Of a secret of several lines each line is one, as

@@ -40,7 +40,7 @@ class Model:
     """The kernel has not been told yet what the widget captured."""
 
     def update(self, state: Mapping[str, Any], paths: object, buffers: Sequence[bytes]) -> None:
-        """Take a change of the state: top-level keys are replaced, and with them the buffers below them."""
+        """Update the state: replace top-level keys and the buffers below them."""
         placed = {path: buffer for path, buffer in zip(_paths(paths), buffers, strict=False) if path}
         changed = {*state, *(path[0] for path in placed)}
         self.buffers = {path: buffer for path, buffer in self.buffers.items() if path[0] not in changed} | placed

@@ -144,7 +144,7 @@ def _by_lines(source: str, language: str) -> Iterator[Declaration]:
 
 
 def _type_of(default: str, language: str) -> DeclaredType:
-    """Tell a type by its literal; in Bash all is text, so anything may be given."""
+    """Return the type of a literal; in Bash every value is text, so every type is accepted."""
     if language == "bash":
         return UNKNOWN
     if default.lstrip("$") in ("true", "false", "TRUE", "FALSE", "True", "False"):

@@ -16,7 +16,7 @@ from nbrun.core.planning.plan import Plan, make_plan, with_preparation
 from nbrun.errors import UsageError
 
 FindWriter = Callable[[str, str], LiteralWriter]
-"""Gives the writer of literals for a kernel and its language; raises :class:`UsageError` where there is none."""
+"""Return the writer of literals for a kernel and its language; raise :class:`UsageError` if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class Requests:
         return self._make(Channel.SHELL, "inspect_request", content)
 
     def comm_update(self, comm_id: str, outputs: Sequence[Mapping[str, Any]]) -> Message:
-        """Tell the kernel what an Output widget holds, as the frontend that keeps it does."""
+        """Send the state of an Output widget to the kernel, as a frontend does."""
         data = {"method": "update", "state": {"outputs": list(outputs)}, "buffer_paths": []}
         return self._make(Channel.SHELL, "comm_msg", {"comm_id": comm_id, "data": data})
 

@@ -59,7 +59,7 @@ class Auth:
                 await self._log_in(send, self._endpoint.password)
 
     async def second_chance(self, method: str, refused: Answer, send: Send) -> bool:
-        """Say whether a request refused with `refused` may be sent once more, after changing what it carries.
+        """Return whether a request refused with `refused` may be sent again, after changing its credentials.
 
         With a password: the login has lapsed, for instance because the server was restarted, and is renewed. Without
         any secret: a write is refused for its missing ``_xsrf``, and the pair for a double submit is made up.

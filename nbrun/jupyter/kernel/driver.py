@@ -73,7 +73,7 @@ class Kernel:
 
     @property
     def subprotocol(self) -> Subprotocol:
-        """Tell how the kernel's messages are framed."""
+        """Return the websocket subprotocol of the connection."""
         return self._channel.subprotocol
 
     async def introduce(self, limit: float = 60.0) -> KernelInfo:

@@ -123,7 +123,7 @@ class _Connection(ClientConnection):
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come."""
+        """Handle received bytes."""
         self.heard_at = self.loop.time()
         if self.acknowledge is not None:
             with contextlib.suppress(OSError):  # it may be closed by now

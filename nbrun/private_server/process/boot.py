@@ -44,7 +44,7 @@ def command(*, cautious: bool = False) -> str:
 
 
 def main(path: list[str]) -> CodeType | None:
-    """Take the settings from standard input, move both pipes out of everybody's reach, and serve.
+    """Read the settings from standard input, move both pipes to private descriptors, and serve.
 
     `path` is what ``sys.path`` would be in a kernel. Returns only in a forked kernel, with the code that it is to run.
     """

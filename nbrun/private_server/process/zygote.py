@@ -185,7 +185,7 @@ def _import_all(preload: Sequence[str]) -> int:
 
 
 def threads_beside(native: int = 1) -> str:
-    """Tell in words of threads that a fork would leave behind in the middle of their work; empty if there are none.
+    """Return a description of threads that a fork would interrupt, or an empty text if there are none.
 
     `native` threads, the main one among them, are known to survive.
     """

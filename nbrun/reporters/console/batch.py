@@ -1,4 +1,4 @@
-"""Tells a person how a batch goes: live rows and a bar on a terminal, a line a run in a log, failures as they happen.
+"""Show the progress of a batch: live rows and a bar on a terminal, one line per run in a log, failures at once.
 
 A row is a notebook that runs now; those that wait and those that are done are counted in the bar, whose estimate goes
 by what the finished ones took. What is printed above the rows stays: each failure with the cell's source, the failing
@@ -132,7 +132,7 @@ class BatchConsole:
             self._say(f"{self._counted()}, {spell_duration(now - self._began)}: running {going}")
 
     def close(self) -> None:
-        """Take the live rows away."""
+        """Remove the live rows."""
         if self._screen is not None:
             self._screen.stop()
             self._screen = None

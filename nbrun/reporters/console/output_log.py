@@ -19,7 +19,7 @@ class OutputLog:
         self._open: dict[tuple[int, str], StreamText] = {}
 
     def show(self, index: int, label: str, output: Output) -> None:
-        """Take an output of the cell at `index`, whose lines begin with `label`."""
+        """Write an output of the cell at `index`, each line with the prefix `label`."""
         if output["output_type"] != "stream":
             self.finish(index, label)
             self._write_lines(label, output_text(output))

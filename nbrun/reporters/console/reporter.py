@@ -1,4 +1,4 @@
-"""Tells a person how a run goes: a live line on a terminal, plain lines in a log, one summary at the end.
+"""Show the progress of a run: a live line on a terminal, plain lines in a log, and a summary at the end.
 
 In a log, a cell that is silent for long gets a heartbeat, so that nobody takes a long run for a hanging one. Colours,
 width and what counts as a terminal are rich's business, NO_COLOR and FORCE_COLOR with it. All goes to standard error:
@@ -121,7 +121,7 @@ class Console:
             self._say(f"{self._current.notebook}: {self._doing()}")
 
     def close(self) -> None:
-        """Take the live lines away."""
+        """Remove the live lines."""
         if self._batch is not None:
             self._batch.close()
         if self._line is not None:

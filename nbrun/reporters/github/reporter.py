@@ -1,4 +1,4 @@
-"""Tells GitHub how runs go: groups in the log, annotations at the failing line, the job's summary, the step's outputs.
+"""Write GitHub log groups, annotations at the failing line, the job's summary and the step's outputs.
 
 An annotation points at the line of the *input* notebook where the failing cell's failing source line stands. That file
 may be overwritten by the run, so where its cells stand is read when the run begins. GitHub shows ten annotations of a
@@ -121,7 +121,7 @@ class GitHub:
         self._annotate("error", plain(message), file=file, line=(line or 1) if file else None, title=plain(title))
 
     def _annotate(self, kind: str, message: str, **properties: object) -> None:
-        """Say it at once, but keep the last place for what comes after it."""
+        """Write an annotation, but hold back errors from the last one that GitHub shows."""
         said = command(kind, message, **properties)
         if self._shown[kind] < ANNOTATIONS - 1:
             self._say(said)

@@ -1,4 +1,4 @@
-"""Take the outputs with scripts out of a notebook, for the frame in which they may run.
+"""Move outputs with scripts out of a notebook into the sandboxed frame in which they may run.
 
 All of them are in one frame, since a later plot uses the library that an earlier output brought. The page keeps an
 empty place for each. A script of the page lays the frame over the places and gives each the height of its output.
@@ -25,7 +25,7 @@ class Live:
     fragments: list[str] = field(default_factory=list)
 
     def place(self, fragment: str) -> str:
-        """Take a fragment of HTML and return the place that stands for it.
+        """Store a fragment of HTML and return its placeholder.
 
         The frame cannot be navigated. An element that tries would leave an error page instead of all outputs.
         """

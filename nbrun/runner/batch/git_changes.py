@@ -72,7 +72,7 @@ class Changes:
 
 
 def changed_only(notebooks: Sequence[str], since: str) -> list[bool]:
-    """Tell of each notebook whether it, or what it depends on, has changed since the commit."""
+    """Return for each notebook whether it or one of its dependencies has changed since the commit."""
     changes = Changes(since)
     return [changes.concern(Path(name).absolute()) for name in notebooks]
 

@@ -103,7 +103,7 @@ class _SharedHost:
 
     @property
     def stage(self) -> Stage:
-        """Say what is waited for."""
+        """Report what the batch is waiting for."""
         return Stage.STARTING_SERVER if self._replaceable else Stage.CONNECTING
 
     async def get(self) -> Host:
@@ -169,12 +169,12 @@ class _Turn:
         self.check: Callable[[], None] = lambda: None
 
     async def take_if_free(self) -> None:
-        """Take a turn, if nobody needs to be waited for."""
+        """Acquire a slot if one is free, without waiting."""
         if not self._held and not self._free.locked():
             await self.take()
 
     async def take(self) -> None:
-        """Take a turn, when there is one."""
+        """Wait for a free slot and acquire it."""
         await self._free.acquire()
         self._held = True
 
@@ -231,7 +231,7 @@ class _Batch:
 
     @property
     def _over(self) -> str:
-        """Say why no other run is begun; empty as long as some are."""
+        """Return why no further run starts; empty while runs may start."""
         if self._stop.reason is not None:
             return self._stop.reason
         if self._host.failure is not None:
