@@ -49,16 +49,24 @@ def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
 
 
 def settle_choice(context: click.Context, given: dict[str, Any]) -> None:
-    """Leave in `given` the one choice that counts: what was typed counts before the settings.
+    """Leave in `given` the choices that count: what was typed replaces what the settings say.
 
     Raises :class:`UsageError` where two of the same rank contradict each other.
     """
+
+    def is_typed(name: str) -> bool:
+        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
     made = [name for name in CHOICES if given[name] not in (None, False)]
-    typed = [name for name in made if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    typed = [name for name in made if is_typed(name)]
     counting = typed or made
     refuse_contradiction([CHOICES[name] for name in counting])
     for name in set(made) - set(counting):
         given[name] = None if name == "output" else False
+    if is_typed("on_conflict") and not is_typed("force"):
+        given["force"] = False
+    if is_typed("force") and not is_typed("on_conflict"):
+        given["on_conflict"] = None
 
 
 def check_choice(

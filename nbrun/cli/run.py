@@ -21,6 +21,7 @@ from nbrun.cli.options.server import Duration, find_password, find_token, server
 from nbrun.cli.plan import show_plan
 from nbrun.cli.signals import signals
 from nbrun.cli.stdio import STREAMED, is_handed, read_streams
+from nbrun.core.planning.job import OnConflict
 from nbrun.errors import ExitCode, NbrunError, UsageError
 
 
@@ -70,7 +71,13 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
     help="Continue after a cell that raises an error, and do not fail the run because of it.",
 )
 @click.option("--no-save", is_flag=True, help="Do not write the executed notebook.")
-@click.option("--force", is_flag=True, help="Overwrite the notebook even if another client changed it during the run.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice([rule.value for rule in OnConflict]),
+    help="If another client changed the notebook during the run: merge the results into it (default), write the "
+    "executed notebook beside it as NAME-nbrun.ipynb, or overwrite it.",
+)
+@click.option("--force", is_flag=True, help="Short for --on-conflict overwrite.")
 @saving_options
 @output_options
 @click.option("--no-timing", is_flag=True, help="Do not write execution times into the notebook.")
@@ -156,6 +163,7 @@ def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "allow_errors": given["allow_errors"],
         "save": not given["no_save"],
         "in_place": given["in_place"],
+        "on_conflict": given["on_conflict"],
         "force": given["force"],
         **saving_of(given),
         **read_speed(given),

@@ -69,8 +69,14 @@ class RunOptions(TypedDict, total=False):
 
     Not with ``output``, nor with ``save=False``.
     """
+    on_conflict: Literal["merge", "beside", "overwrite"] | None
+    """What to do if another client changed the notebook during the run ("merge").
+
+    ``merge`` puts the results into the changed notebook. ``beside`` leaves it alone, and writes the executed notebook
+    to ``NAME-nbrun.ipynb``. ``overwrite`` replaces it.
+    """
     force: bool
-    """Overwrite the notebook even if somebody changed it during the run."""
+    """Short for ``on_conflict="overwrite"``."""
     save_every: float | None
     """Seconds between two saves while it runs: chosen here if left out; ``math.inf`` saves at the end only."""
     checkpoint: bool
@@ -176,13 +182,25 @@ def place_of(name: str, options: RunOptions) -> Place:
         name,
         output or None,
         upload=options.get("upload", False),
-        on_conflict=OnConflict.OVERWRITE if options.get("force") else OnConflict.MERGE,
+        on_conflict=on_conflict_of(options),
         checkpoint=checkpoint_of(options),
         cwd=os.fspath(cwd) if cwd else None,
         content=content.encode() if isinstance(content, str) else content,
         deliver=options.get("deliver"),
         save=options.get("save", True),
     )
+
+
+def on_conflict_of(options: RunOptions) -> OnConflict:
+    """Return the rule for a notebook that changed during the run; raises :class:`UsageError` for an unknown one."""
+    wanted, force = options.get("on_conflict"), options.get("force", False)
+    if wanted is not None and wanted not in {rule.value for rule in OnConflict}:
+        raise UsageError(f"on_conflict takes {', '.join(rule.value for rule in OnConflict)}, not {wanted!r}")
+    rule = OnConflict.MERGE if wanted is None else OnConflict(wanted)
+    if force and wanted is not None and rule is not OnConflict.OVERWRITE:
+        hint = "--force is short for --on-conflict overwrite."
+        raise UsageError(f"force and on_conflict={wanted!r} contradict each other", hint=hint)
+    return OnConflict.OVERWRITE if force else rule
 
 
 def checkpoint_of(options: RunOptions) -> CheckpointUse:

@@ -118,6 +118,42 @@ def test_what_is_typed_counts_before_the_settings(
         assert (given["output"], given["no_save"], given["in_place"]) == found
 
 
+@pytest.mark.parametrize(
+    ("settings", "typed", "rule"),
+    [
+        ("", (), "merge"),
+        ("", ("--on-conflict", "beside"), "beside"),
+        ("", ("--force",), "overwrite"),
+        ("", ("--force", "--on-conflict", "overwrite"), "overwrite"),
+        ('on-conflict = "beside"', (), "beside"),
+        ("force = true", (), "overwrite"),
+        ("force = true", ("--on-conflict", "beside"), "beside"),
+        ('on-conflict = "beside"', ("--force",), "overwrite"),
+    ],
+    ids=str,
+)
+def test_the_rule_for_conflicts_is_the_typed_one(settings: str, typed: tuple[str, ...], rule: str, here: Path) -> None:
+    from nbrun.cli.destinations import settle_choice
+    from nbrun.cli.run import command, run_options
+    from nbrun.runner.options import place_of
+
+    (here / "nbrun.toml").write_text(settings)
+    with command.make_context("run", ["in.ipynb", *typed]) as context:
+        given = dict(context.params)
+        settle_choice(context, given)
+        options: Any = {name: run_options({**given, "parameters": {}, "secrets": {}})[name] for name in CONFLICT}
+        assert place_of("in.ipynb", options).on_conflict.value == rule
+
+
+CONFLICT = ("on_conflict", "force")
+
+
+def test_force_contradicts_every_rule_but_to_overwrite(here: Path) -> None:
+    assert "contradict" in str(refused("run", "in.ipynb", "--force", "--on-conflict", "merge"))
+    (here / "nbrun.toml").write_text('on-conflict = "never"')
+    assert "merge, beside, overwrite" in str(refused("run", "in.ipynb"))
+
+
 def test_a_jobs_choice_counts_before_the_projects(here: Path) -> None:
     from nbrun.cli.destinations import settle_choice
     from nbrun.cli.run import command
@@ -209,6 +245,8 @@ def test_the_rules_hold_in_python(named: list[str], options: dict[str, Any], sai
         ("in.ipynb", {"output": ""}, "path is empty"),
         ("in.ipynb", {"output": "x.ipynb", "in_place": True}, "output and in_place contradict"),
         ("in.ipynb", {"output": "x.ipynb", "save": False}, "output and save=False contradict"),
+        ("in.ipynb", {"on_conflict": "theirs"}, "on_conflict takes merge, beside, overwrite, not 'theirs'"),
+        ("in.ipynb", {"on_conflict": "beside", "force": True}, "force and on_conflict='beside' contradict"),
     ],
     ids=str,
 )

@@ -52,6 +52,17 @@ async def test_with_force_the_result_takes_the_place_of_an_edit(on_stock: Place)
     assert [path.name for path in on_stock.folder.glob("*.ipynb")] == ["notebook.ipynb"]
 
 
+async def test_with_the_rule_beside_an_edit_stays_and_gets_no_results(place: Place) -> None:
+    theirs = notebook(WAITS, "6 * 7", "'edited'")
+    async with place.live(WAITS, "6 * 7", on_conflict="beside") as run:
+        result = await edit(place, run, lambda: place.write(theirs))
+
+    assert result.exit_code == ExitCode.OK
+    assert place.read() == theirs
+    assert place.outputs("notebook-nbrun.ipynb")[1][0]["data"]["text/plain"] == "42"
+    assert any("the executed notebook is" in warning for warning in result.warnings)
+
+
 async def test_a_notebook_that_is_deleted_during_the_run_does_not_come_back(place: Place) -> None:
     async with place.live(WAITS, "6 * 7") as run:
         result = await edit(place, run, (place.folder / "notebook.ipynb").unlink)

@@ -36,6 +36,7 @@ EACH = {
     "startup-timeout": ("startup_timeout", False),
     "allow-errors": ("allow_errors", False),
     "no-save": ("save", True),
+    "on-conflict": ("on_conflict", False),
     "force": ("force", False),
     "save-every": ("save_every", False),
     "checkpoint": ("checkpoint", False),
