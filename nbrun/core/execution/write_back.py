@@ -1,7 +1,7 @@
-"""Puts what a run has computed into its notebook: while it runs as far as it has come, in the end all of it.
+"""Write the results of a run into its notebook: while it runs as far as it has come, at its end all of them.
 
-Everything passes the mask once more: what was put together of several messages may hold a secret that none of them did.
-Where a bug stands in the way of one cell, :meth:`Recording.salvage` still puts in the others.
+Everything is masked once more, because an output that several messages make up may contain a secret that none of them
+contains. Where a bug prevents that for one cell, :meth:`Recording.salvage` still writes the others.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Folds the messages of a run into the outputs of its cells.
+"""Fold the messages of a run into the outputs of its cells.
 
 The rules are JupyterLab's document model, the reference for what a notebook holds after it ran in a browser:
 
