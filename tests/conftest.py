@@ -31,8 +31,10 @@ KERNEL_MODULES = (
     "cli/options/test_saving.py",
     "cli/test_",
     "e2e/",
+    "jupyter/http/test_auth.py",
     "jupyter/kernel/test_websocket.py",
     "jupyter/test_client.py",
+    "jupyter/test_owner_mark.py",
     "private_server/",
     "pytest_plugin/",
     "runner/batch/test_discovery.py",
@@ -40,6 +42,7 @@ KERNEL_MODULES = (
     "runner/test_attempts.py",
     "runner/test_doctor.py",
     "runner/test_left_sessions.py",
+    "runner/test_pipelining.py",
     "runner/test_run.py",
     "runner/test_saving.py",
     "storage/",
@@ -50,6 +53,8 @@ KERNEL_MODULES = (
     "test_api.py",
 )
 """Beginnings of the paths of tests that start servers and kernels without a fixture, most by running notebooks."""
+BROWSER_MODULES = ("reporters/html/test_reporter",)
+"""Beginnings of the paths of tests that write web pages in another process and look at them in a browser."""
 BROWSER_FIXTURES = {"page", "browser"}
 NOT_UNIT = {"server", "kernel", "browser", "slow", "large", "soak"}
 PROGRAMS = ("nbrun", "jupyter_server", "nbrun.private_server.process.boot", "ipykernel_launcher")
@@ -66,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kernel")
         if any(name.endswith("server") for name in fixtures):
             item.add_marker("server")
-        if BROWSER_FIXTURES.intersection(fixtures):
+        if path.startswith(BROWSER_MODULES) or BROWSER_FIXTURES.intersection(fixtures):
             item.add_marker("browser")
         if not NOT_UNIT.intersection(mark.name for mark in item.iter_markers()):
             item.add_marker("unit")

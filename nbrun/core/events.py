@@ -1,7 +1,7 @@
-"""What a run tells its observers while it goes; reporters listen to nothing else.
+"""The events of a run; reporters receive nothing else.
 
-``notebook`` is the run's name: the notebook as it was named in the call and, in a batch that runs it several times,
-what tells its runs apart. Events of different runs of a batch come interleaved.
+``notebook`` is the run's name: the notebook as named in the call, plus the parameters if a batch runs it several times.
+The events of a batch's runs are interleaved.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from nbrun.core.results import BatchResult, CellResult, NotebookResult
 
 
 class Stage(StrEnum):
-    """What a run is doing, in the words that a person reads."""
+    """The stage of a run, in words for the user."""
 
     STARTING_SERVER = "starting the server"
     CONNECTING = "connecting to the server"
@@ -27,14 +27,14 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchStarted:
-    """Many notebooks are about to be run: these, in this order."""
+    """A batch starts, with these runs in this order."""
 
     notebooks: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class StageEntered:
-    """The run goes on to its next stage."""
+    """The run enters its next stage."""
 
     notebook: str
     stage: Stage
@@ -42,7 +42,7 @@ class StageEntered:
 
 @dataclass(frozen=True, slots=True)
 class CellStarted:
-    """A cell was sent to the kernel: the `number`-th of `total` that are to run; ``source`` is its code."""
+    """A cell was sent to the kernel: number ``number`` of ``total`` cells to run; ``source`` is its code."""
 
     notebook: str
     index: int
@@ -53,7 +53,7 @@ class CellStarted:
 
 @dataclass(frozen=True, slots=True)
 class OutputArrived:
-    """A cell put something out; a stream comes in the pieces in which it was written."""
+    """A cell produced an output; a stream arrives in the pieces in which it was written."""
 
     notebook: str
     index: int
@@ -62,7 +62,7 @@ class OutputArrived:
 
 @dataclass(frozen=True, slots=True)
 class CellFinished:
-    """A cell that was sent has its outcome."""
+    """A cell has its outcome."""
 
     notebook: str
     result: CellResult
@@ -70,7 +70,7 @@ class CellFinished:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something the user should know that does not end the run."""
+    """A warning for the user that does not end the run."""
 
     notebook: str
     text: str
@@ -78,10 +78,10 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is over, saved and torn down.
+    """The run is finished and saved.
 
-    ``content`` is the notebook as it was executed, where it came to that: for reading during the call only, since it
-    may be large and is not the observer's.
+    ``content`` is the executed notebook, if there is one. It may be read only during the call, because it can be large
+    and belongs to the run.
     """
 
     notebook: str
@@ -91,20 +91,20 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class BatchFinished:
-    """All runs of a batch are over."""
+    """All runs of a batch are finished."""
 
     result: BatchResult
 
 
 Event = BatchStarted | StageEntered | CellStarted | OutputArrived | CellFinished | Warned | RunFinished | BatchFinished
 Observer = Callable[[Event], None]
-"""Called with each event in order, from the run's own loop; it must return at once. What it raises ends no run."""
+"""A function called with each event in the run's event loop. It must return quickly; its errors become warnings."""
 
 
 class Journal:
     """Send the events of one run to an observer, and collect the warnings for the result.
 
-    A run is worth more than the telling of it: an observer that raises is warned of, once, and told the rest.
+    If the observer raises an exception, one warning is recorded and the run continues.
     """
 
     def __init__(self, notebook: str, observe: Observer) -> None:

@@ -1,7 +1,7 @@
-"""What came of a cell, of a notebook and of a batch, and the one rule that turns it into an exit code.
+"""The results of cells, notebooks and batches, and the rule that maps them to exit codes.
 
-``NotebookResult.as_dict`` is the object that ``nbrun run --json`` writes, ``BatchResult.as_dict`` the one for many
-notebooks; ``docs/json.md`` documents both, and their fields stay.
+``nbrun run --json`` writes ``NotebookResult.as_dict``, or ``BatchResult.as_dict`` for a batch. ``docs/json.md``
+documents both, and their fields do not change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,30 +15,30 @@ from nbrun.errors import ExitCode, NbrunError
 
 
 class CellOutcome(StrEnum):
-    """What came of one code cell."""
+    """The outcome of a code cell."""
 
     PASSED = "passed"
     """The kernel replied ok, or with an error that the cell's ``raises-exception`` tag expects."""
     FAILED = "failed"
-    """The kernel replied with an error, the cell's outputs show one, or the reply was lost and nobody knows."""
+    """The kernel replied with an error, the outputs show one, or the reply was lost."""
     TIMED_OUT = "timed-out"
-    """A clock struck while it ran, and it was interrupted."""
+    """A time limit was reached while it ran, and it was interrupted."""
     KERNEL_DIED = "kernel-died"
-    """The kernel ended, or was replaced by a fresh one, while it ran."""
+    """The kernel ended or was restarted while it ran."""
     INTERRUPTED = "interrupted"
     """Ctrl-C, SIGTERM or the loss of the server stopped it."""
     SKIPPED = "skipped"
-    """Not meant to run: tagged so, without code, or after a cell that ended the notebook early on purpose."""
+    """Not to be run: tagged so, without code, or after a cell that ended the notebook on purpose."""
     NOT_RUN = "not-run"
-    """The run ended before its turn."""
+    """The run ended before this cell."""
 
 
 class Outcome(StrEnum):
-    """What came of a notebook."""
+    """The outcome of a notebook."""
 
     PASSED = "passed"
     PREPARED = "prepared"
-    """It has its parameters, and was not to be run."""
+    """Written with its parameters and not to be run (``--prepare-only``)."""
     FAILED = "failed"
     TIMED_OUT = "timed-out"
     KERNEL_DIED = "kernel-died"
@@ -47,7 +47,7 @@ class Outcome(StrEnum):
     """No cell failed that was not allowed to, but output is known to be lost."""
     SERVER_FAILED = "server-failed"
     NOT_RUN = "not-run"
-    """It could not be run at all: the call was wrong."""
+    """It could not be run because of wrong usage."""
 
 
 _EXIT_CODES = {
@@ -85,7 +85,7 @@ class CellError:
         return self.traceback or self.stderr.splitlines()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that stands in the JSON result."""
+        """Return the object for the JSON result."""
         return {
             "ename": self.ename,
             "evalue": self.evalue,
@@ -130,11 +130,11 @@ class CellResult:
 
     @property
     def is_fault(self) -> bool:
-        """Return whether the cell did not pass, and nothing permits that."""
+        """Return whether the cell failed without being allowed to."""
         return self.outcome not in _NO_FAULT and not self.allowed
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that stands in the JSON result."""
+        """Return the object for the JSON result."""
         return {
             "index": self.index,
             "number": self.number,
@@ -162,11 +162,11 @@ class Problem:
 
     @classmethod
     def of(cls, error: NbrunError) -> "Problem":
-        """Return the problem that an error tells of."""
+        """Return the problem for an error."""
         return cls(str(error), error.hint)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that stands in the JSON result."""
+        """Return the object for the JSON result."""
         return {"message": self.message, "hint": self.hint, "cell": self.cell}
 
 
@@ -188,7 +188,7 @@ class Attempt:
     kept: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object in the JSON result."""
+        """Return the object for the JSON result."""
         return {
             "outcome": self.outcome.value,
             "exit_code": int(self.exit_code),
@@ -205,7 +205,7 @@ _VERDICTS = (CellOutcome.PASSED, CellOutcome.FAILED, CellOutcome.TIMED_OUT, Cell
 
 
 def is_verdict(outcome: CellOutcome) -> bool:
-    """Return whether a cell with this outcome ran to an end of its own."""
+    """Return whether a cell with this outcome finished by itself."""
     return outcome in _VERDICTS
 
 
@@ -254,7 +254,7 @@ class NotebookResult:
 
     @property
     def went_well(self) -> bool:
-        """Return whether all was done that was asked for."""
+        """Return whether everything requested was done."""
         return self.outcome in (Outcome.PASSED, Outcome.PREPARED)
 
     @property
@@ -275,7 +275,7 @@ class NotebookResult:
         return mine if mine != others else self.verdicts >= other.verdicts
 
     def tally(self) -> dict[CellOutcome, int]:
-        """Count the cells of each outcome, leaving out those that no cell has."""
+        """Return the number of cells for each outcome that occurs."""
         found = [cell.outcome for cell in self.cells]
         return {outcome: found.count(outcome) for outcome in CellOutcome if outcome in found}
 
@@ -316,12 +316,12 @@ _GRAVEST_FIRST = (
 
 
 def gravest(*codes: int) -> ExitCode:
-    """Return the exit code that counts where several things went wrong."""
+    """Return the most severe of several exit codes."""
     return min(map(ExitCode, codes), key=_GRAVEST_FIRST.index)
 
 
 def with_lost_reports(code: int, lost: Sequence[str]) -> ExitCode:
-    """Return the exit code of a call of which some reports could not be written."""
+    """Return the exit code of a call, given the reports that could not be written."""
     return gravest(code, ExitCode.SERVER) if lost else ExitCode(code)
 
 
@@ -344,14 +344,14 @@ class BatchResult:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Return the gravest exit code of all runs; that there was nothing to run is one, too."""
+        """Return the most severe exit code of all runs, or that of an empty batch."""
         if self.failure is not None:
             return self.failure
         codes = [run.exit_code for run in self.runs] or [ExitCode.OK if self.left_out else ExitCode.NOTHING_TO_RUN]
         return gravest(*codes)
 
     def tally(self) -> dict[Outcome, int]:
-        """Count the runs of each outcome, leaving out those that no run has."""
+        """Return the number of runs for each outcome that occurs."""
         found = [run.outcome for run in self.runs]
         return {outcome: found.count(outcome) for outcome in Outcome if outcome in found}
 

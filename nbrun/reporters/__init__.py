@@ -1,1 +1,1 @@
-"""Listeners that tell a person or a machine how a run goes; none knows the network."""
+"""Reporters: listeners that write the progress and results of runs for people or programs."""

@@ -1,8 +1,7 @@
-"""Lets several reporters listen at once, and keeps one that breaks from breaking the run or the others.
+"""Combine several reporters; a reporter that fails does not affect the run or the others.
 
-A report that cannot be written (a full disk, a closed pipe) is told of once, as a warning to the other listeners, and
-its listener is asked nothing more: half a report is worth less than a word about it. Who asked for it learns of it
-from the exit code.
+If a report cannot be written (a full disk, a closed pipe), its reporter is removed and the others receive one warning.
+The exit code also shows it.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,20 +11,20 @@ from nbrun.core.events import Event, RunFinished, Warned
 
 
 class Listener(Protocol):
-    """Somebody who is told how runs go."""
+    """A receiver of the events of runs."""
 
     name: str
-    """What it is to the user: ``the JUnit report out.xml``."""
+    """The reporter's name for the user: ``the JUnit report out.xml``."""
 
     def observe(self, event: Event) -> None:
         """Handle an event."""
 
     def close(self) -> None:
-        """Finish what was begun; called once, when nothing more comes."""
+        """Finish the report; called once, after the last event."""
 
 
-class Fanout:
-    """Several listeners as one, told in their order; ``tick`` is called every ``interval`` seconds."""
+class Composite:
+    """Several listeners as one, called in order; ``tick`` is called every ``interval`` seconds."""
 
     def __init__(
         self, listeners: Sequence[Listener], *, tick: Callable[[], None] = lambda: None, interval: float = 1.0
@@ -33,12 +32,12 @@ class Fanout:
         self._listeners = list(listeners)
         self._latest = ""
         self.dropped: list[Listener] = []
-        """Those that broke, in the order in which they did."""
+        """The listeners that failed, in order."""
         self.tick = tick
         self.interval = interval
 
     def observe(self, event: Event, *, all_but: Listener | None = None) -> None:
-        """Pass an event on to all who still listen, but for one who is to be left out."""
+        """Pass an event to all remaining listeners except `all_but`."""
         if isinstance(event, RunFinished):
             self._latest = event.notebook
         for listener in tuple(self._listeners):
@@ -50,7 +49,7 @@ class Fanout:
                 self._drop(listener, error, getattr(event, "notebook", self._latest))
 
     def close(self) -> None:
-        """Let every listener finish; the first of them last, so that it can still tell of the others."""
+        """Close every listener; the first one last, so that it can report failures of the others."""
         for listener in reversed(self._listeners[:]):
             if listener not in self._listeners:
                 continue
@@ -60,7 +59,7 @@ class Fanout:
                 self._drop(listener, error, self._latest)
 
     def _drop(self, listener: Listener, error: Exception, notebook: str) -> None:
-        """Ask a listener nothing more, and tell the others why."""
+        """Remove a listener and send a warning to the others."""
         self._listeners.remove(listener)
         self.dropped.append(listener)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"

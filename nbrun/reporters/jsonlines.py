@@ -1,8 +1,8 @@
-"""Reports for machines: every event as a line of JSON as it happens, and the results as one object at the end.
+"""Write each event as a line of JSON, and the results as one JSON object at the end.
 
-``docs/events.md`` documents the lines, ``docs/json.md`` the objects; fields are only ever added. The lines come out of
-:func:`line_of`, which is the one place that knows their shape. What goes to a stream of nbrun's own may end up in
-the log of a CI job: there ``#`` is written as an escape, so that no value of a notebook is a command to the runner.
+``docs/events.md`` documents the lines, ``docs/json.md`` the objects. Fields may be added but not removed. Only
+:func:`line_of` defines the format of the lines. On nbrun's own streams ``#`` is written as an escape, because they may
+be the log of a CI job and a value of a notebook must not be a command to the runner.
 """
 
 import json
@@ -32,7 +32,7 @@ from nbrun.version import __version__
 
 
 def line_of(event: Event, time: str) -> dict[str, Any]:
-    """Return the object that stands on the event's line; `time` is ISO 8601, UTC."""
+    """Return the JSON object for an event; `time` is ISO 8601, UTC."""
     match event:
         case BatchStarted(notebooks):
             return {"event": "batch-started", "time": time, "version": __version__, "notebooks": list(notebooks)}
@@ -58,7 +58,7 @@ def _now() -> datetime:
 
 
 class Events:
-    """Writes each event as a line, at once, to a file or (``-``) to standard output."""
+    """Writes each event as a line to a file or to standard output (``-``), and flushes it."""
 
     def __init__(self, target: str, *, clock: Callable[[], datetime] = _now) -> None:
         self.name = f"the log of events {target}"
@@ -89,7 +89,7 @@ class Events:
 
 
 class Results:
-    """Writes what came of the run, or of all runs of a batch, as one JSON object when all is over."""
+    """Writes the result of the run or batch as one JSON object at the end."""
 
     def __init__(self, target: str, *, lost: Callable[[], Sequence[str]] = tuple) -> None:
         """Write to `target`; `lost` names the reports that could not be written, when all others are closed."""
@@ -143,5 +143,5 @@ def _open(target: str) -> BinaryIO:
 
 
 def _forget_standard_output() -> None:
-    """Let nothing more be written to a reader that has gone: Python would fail over it once more at its very end."""
+    """Redirect a broken standard output to /dev/null; otherwise Python would fail again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,8 +1,8 @@
-"""The JUnit report: a suite per notebook, a case per code cell, as the viewers of GitHub, GitLab and Jenkins read it.
+"""Write a JUnit report with a suite per notebook and a case per code cell.
 
-Every viewer takes the elements and attributes that are common to all of them, and only those are written: Jenkins' own
-schema forbids more. A ``failure`` is the notebook's (a cell raised, took too long, lost output), an ``error`` the
-world's (the kernel died, the server went away). What went wrong with a run outside of its cells is a case of its own.
+Only elements and attributes that GitHub, GitLab and Jenkins have in common are written; Jenkins' schema forbids others.
+A ``failure`` is a failure of the notebook (a cell raised, timed out or lost output), an ``error`` one of the
+environment (the kernel died, the server failed). A failure outside of the cells is a case of its own.
 """
 
 import xml.etree.ElementTree as ET
@@ -15,14 +15,14 @@ from nbrun.reporters.console.output_log import OutputLog
 from nbrun.reporters.run_log import Record, RunRecord, fails, is_fault
 
 LONGEST_OUTPUT = 16_000
-"""Characters of a cell's text that are kept: the last ones."""
+"""Maximum number of characters of a cell's text; the last ones are kept."""
 _LINES_APART = 64
-"""Lines of a running cell that are kept before they are put together and cut."""
+"""Number of lines of a running cell that are collected before they are joined and cut."""
 _KIND = {CellOutcome.FAILED: "failure", CellOutcome.TIMED_OUT: "failure"}
 
 
 class JUnit:
-    """Writes the report when all is over."""
+    """Writes the report at the end."""
 
     def __init__(self, target: Path) -> None:
         self.name = f"the JUnit report {target}"
@@ -58,14 +58,14 @@ class JUnit:
         return self._logs.setdefault(notebook, OutputLog(self._keep))
 
     def _keep(self, line: str) -> None:
-        """Keep a line of the cell that speaks, and forget the first ones of a cell that says too much."""
+        """Collect text of a running cell, and drop the oldest text of a cell that writes too much."""
         lines = self._said.setdefault(self._speaking, [])
         lines.append(plain(line)[-LONGEST_OUTPUT:])
         if len(lines) > _LINES_APART:
             lines[:] = ["\n".join(lines)[-LONGEST_OUTPUT:]]
 
     def close(self) -> None:
-        """Write the report; nothing where nothing was run."""
+        """Write the report, unless nothing was run."""
         root = ET.Element("testsuites", name="nbrun")
         suites = [self._suite(run, result) for run, result in self._record.finished()]
         root.extend(suites)
@@ -142,7 +142,7 @@ def _verdict(kind: str, result: NotebookResult, cell: CellResult) -> ET.Element:
 
 
 def _is_told_by_a_cell(result: NotebookResult) -> bool:
-    """Return whether the case of a cell tells the run's problem; that a result could not be saved, none does."""
+    """Return whether the case of a cell contains the run's problem; a failed save is in no cell's case."""
     is_of_the_run = result.problem is not None and result.problem.cell is None
     if is_of_the_run and result.outcome is Outcome.SERVER_FAILED:
         return False
@@ -150,7 +150,7 @@ def _is_told_by_a_cell(result: NotebookResult) -> bool:
 
 
 def _case_of_run(run: RunRecord, result: NotebookResult) -> ET.Element:
-    """Return the case for what went wrong outside of the cells: no server, no kernel, no such notebook."""
+    """Return the case for a failure outside of the cells: no server, no kernel, no such notebook."""
     case = _case(run, "the run", result.seconds)
     assert result.problem is not None
     if not is_fault(result):

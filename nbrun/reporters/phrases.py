@@ -1,4 +1,4 @@
-"""What is said of a run, in words: the same sentences on a terminal and in a log."""
+"""Sentences about runs, shared by all reporters."""
 
 import textwrap
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _SAID = {
 
 
 def summary(result: NotebookResult) -> str:
-    """Return the one line that says how a run ended: ``passed: 12 cells in 3.4 s, saved in out/report.ipynb``."""
+    """Return one line about the end of a run: ``passed: 12 cells in 3.4 s, saved in out/report.ipynb``."""
     told = tally(result)
     took = "" if result.outcome is Outcome.PREPARED else f" in {spell_duration(result.seconds)}"
     took = " from the cache" if result.cached else took
@@ -70,7 +70,7 @@ def _cells(number: int) -> str:
 
 
 def problem(result: NotebookResult) -> list[str]:
-    """Return what went wrong as lines: a sentence, then, indented, what to do about it."""
+    """Return the problem as lines: the message, then the indented hint."""
     if result.problem is None:
         return []
     lines = [f"{result.notebook}: {result.problem.message}"]
@@ -78,7 +78,7 @@ def problem(result: NotebookResult) -> list[str]:
 
 
 def cell_line(result: CellResult, number: int, total: int) -> str:
-    """Return how a cell went: ``cell 3 of 12 passed in 0.4 s``."""
+    """Return a line about a finished cell: ``cell 3 of 12 passed in 0.4 s``."""
     took = f" in {spell_duration(result.seconds)}" if result.seconds is not None else ""
     allowed = ", which is allowed" if result.allowed else ""
     return f"cell {number} of {total} {result.outcome.value.replace('-', ' ')}{took}{allowed}"
@@ -99,7 +99,7 @@ def wrapped(line: str, width: int) -> list[str]:
 
 
 def batch_summary(batch: BatchResult) -> str:
-    """Return the one line that says how a batch ended: ``40 notebooks in 3 min 2 s: 38 passed, 2 failed``."""
+    """Return one line about the end of a batch: ``40 notebooks in 3 min 2 s: 38 passed, 2 failed``."""
     notebooks = "1 notebook" if len(batch.runs) == 1 else f"{len(batch.runs)} notebooks"
     return f"{notebooks} in {spell_duration(batch.seconds)}: {counts(batch.tally())}"
 
@@ -110,7 +110,7 @@ def counts(tally: Mapping[Outcome, int]) -> str:
 
 
 def output_text(output: Output) -> str:
-    """Return an output that is no stream as text: its plain form, or what kinds of it there are."""
+    """Return an output other than a stream as text: its text/plain form, or its MIME types."""
     if output["output_type"] == "error":
         return f"{output['ename']}: {output['evalue']}"
     data = output.get("data", {})

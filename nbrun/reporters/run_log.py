@@ -1,4 +1,4 @@
-"""What a report of all runs needs to remember of each: its cells' sources, their order, and what came of it."""
+"""Collect what reports need of each run: the cells' sources and numbers, and the result."""
 
 import re
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ _POINTS = re.compile(r"-|[\s|]*[\^~]+$")
 
 @dataclass(slots=True)
 class RunRecord:
-    """What was heard of one run; ``sources`` and ``numbers`` (from 1) of cells by their index in the notebook."""
+    """One run; ``sources`` and ``numbers`` (from 1) are those of cells by their index in the notebook."""
 
     name: str
     sources: dict[int, str] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)
     total: int = 0
-    """How many cells are to run."""
+    """The number of cells to run."""
     result: NotebookResult | None = None
 
     def name_of(self, cell: CellResult) -> str:
@@ -36,7 +36,7 @@ class RunRecord:
 
 
 class Record:
-    """Remembers runs by their names, in the order in which they were asked for or first heard of."""
+    """Collects runs by name, in the order in which they were planned or started."""
 
     def __init__(self) -> None:
         self.runs: dict[str, RunRecord] = {}
@@ -44,7 +44,7 @@ class Record:
         self.is_batch = False
 
     def observe(self, event: Event) -> None:
-        """Handle an event; of a run that is tried again the last try counts."""
+        """Handle an event; the last attempt of a retried run counts."""
         match event:
             case BatchStarted(notebooks):
                 self.is_batch = True
@@ -63,7 +63,7 @@ class Record:
         return self.runs.setdefault(name, RunRecord(name))
 
     def finished(self) -> Iterator[tuple[RunRecord, NotebookResult]]:
-        """Return the runs that came to a result."""
+        """Return the finished runs."""
         for run in self.runs.values():
             if run.result is not None:
                 yield run, run.result
@@ -75,7 +75,7 @@ def fails(result: NotebookResult, cell: CellResult) -> bool:
 
 
 def is_fault(result: NotebookResult) -> bool:
-    """Return whether a run is one to point at: it did not pass, and not because the batch ended before its turn."""
+    """Return whether a run failed, and not because the batch ended before it started."""
     return not result.went_well and result.attempts > 0
 
 

@@ -1,4 +1,4 @@
-"""Where text leaves nbrun: the standard streams, as streams that pass on only text.
+"""Filter everything that nbrun prints to the standard streams.
 
 Everything that is printed, whoever prints it (click, rich, Python's warnings and tracebacks), goes through
 :func:`nbrun.core.formats.safe_text.safe_text` as it goes out: nothing can change it afterwards. Three things go past
@@ -19,15 +19,15 @@ from typing import Any
 from nbrun.core.formats.safe_text import without_commands, without_controls
 
 _MOVEMENT = re.compile(r"(\r|\x1b\[\d*A|\x1b\[2K|\x1b\[\?25[lh])")
-"""What rich's live display writes besides text."""
+"""The control sequences that rich's live display writes."""
 _RUNNERS = ("GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION", "GITLAB_CI")
-"""The variables that the runners set whose logs hold commands: GitHub, Azure Pipelines, TeamCity, GitLab."""
+"""Variables of CI runners that read commands from logs: GitHub, Azure Pipelines, TeamCity, GitLab."""
 _NAMES = {"-": "stdout", "/dev/stdout": "stdout", "/dev/stderr": "stderr"}
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 
 def is_on_runner(environ: Mapping[str, str] | None = None) -> bool:
-    """Return whether the runner of a CI job reads what this process prints."""
+    """Return whether a CI runner reads this process's output."""
     environ = os.environ if environ is None else environ
     return any(environ.get(name, "").lower() not in ("", "0", "false", "no") for name in _RUNNERS)
 
@@ -57,7 +57,7 @@ class SafeStream:
 
     @property
     def errors(self) -> str:
-        """What happens to characters that the encoding does not have."""
+        """The error handler for characters outside of the encoding."""
         return getattr(self.under, "errors", None) or "strict"
 
     @property
@@ -82,7 +82,7 @@ class SafeStream:
         return True
 
     def write(self, text: str) -> int:
-        """Write `text` without what acts, to a CI runner up to its last newline."""
+        """Write filtered text; for a CI runner, hold back an unfinished line."""
         if not isinstance(text, str):
             raise TypeError(f"text is wanted, not {type(text).__name__}")
         if self._movements:
@@ -118,7 +118,7 @@ class SafeStream:
         self.under.flush()
 
     def finish(self) -> None:
-        """End a line that has not ended, so that it is written."""
+        """End an unfinished line, so that it is written."""
         if self._begun:
             self.write("\n")
 
@@ -127,13 +127,13 @@ class SafeStream:
         self.under.flush()
 
     def close(self) -> None:
-        """Write what is left; the stream itself stays open."""
+        """Write the unfinished line; the stream below stays open."""
         self.finish()
         self.flush()
 
 
 def protect_standard_streams() -> None:
-    """Let nothing but text out of standard output and standard error, whoever writes it."""
+    """Replace standard output and standard error by filtered streams."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, SafeStream):
@@ -141,7 +141,7 @@ def protect_standard_streams() -> None:
 
 
 def finish_standard_streams() -> None:
-    """Write what stands in a line that has not ended."""
+    """Write the unfinished line of a stream."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, SafeStream):
             with suppress(OSError, ValueError):  # nobody reads it any more

@@ -1,7 +1,7 @@
-"""What cells write to standard output or to standard error, in a file as it comes.
+"""Write the standard output and standard error of cells to files (``--stdout-file``, ``--stderr-file``).
 
-A file or a pipe gets the text as it was written, carriage returns and all; a terminal gets text only. Secrets are
-masked before any listener sees the text.
+A file or pipe gets the unchanged text; a terminal gets filtered text. Secrets are masked before any reporter sees the
+text.
 """
 
 import os
@@ -15,7 +15,7 @@ from nbrun.reporters.safe_stream import SafeStream, binary, own_stream
 
 
 def stream_files(stdout: str | None, stderr: str | None) -> list["StreamFile"]:
-    """Return what writes to these files; it is one where both are the same."""
+    """Return the reporters for these files; one reporter if both files are the same."""
     if stdout is not None and stderr is not None and is_same(stdout, stderr):
         return [StreamFile(stdout, ("stdout", "stderr"))]
     wanted = (("stdout", stdout), ("stderr", stderr))
@@ -23,7 +23,7 @@ def stream_files(stdout: str | None, stderr: str | None) -> list["StreamFile"]:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Return whether two names are those of one file."""
+    """Return whether two names refer to one file."""
     return (own_stream(one) or os.path.realpath(one)) == (own_stream(other) or os.path.realpath(other))
 
 

@@ -77,7 +77,7 @@ class LaterAttempt:
 
     @property
     def kernel_path(self) -> str:
-        """Where it is to its kernel."""
+        """The notebook's path for its kernel."""
         return self._inner.kernel_path
 
     async def load(self) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
-"""What other packages add to nbrun, found by their entry points.
+"""Load extensions from other packages through entry points.
 
-Group ``nbrun.literals``: the name is a kernel's or a language's, the object a :class:`LiteralWriter` or a class of
-them. A plug-in goes before what nbrun knows itself. Nothing is loaded but what is asked for.
+Group ``nbrun.literals``: the name is that of a kernel or language, the object a :class:`LiteralWriter` or its class. An
+extension has precedence over nbrun's own writers. Only the requested entry point is loaded.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ LITERALS = "nbrun.literals"
 
 
 def literal_writer(kernel: str, language: str) -> LiteralWriter:
-    """Return the writer of literals for a kernel; raises :class:`UsageError` where there is none, or a broken one."""
+    """Return the writer of literals for a kernel; raise :class:`UsageError` if there is none or it is broken."""
     return writer_for(kernel, language, _plugins({kernel.casefold(), language.casefold()}))
 
 

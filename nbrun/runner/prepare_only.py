@@ -1,8 +1,7 @@
-"""Prepares a notebook for a run that somebody else will do: its parameters are in it, nothing is executed.
+"""Write a notebook with its parameters and execute nothing (``--prepare-only``).
 
-On this machine that needs no server: the notebook is read from the disk and written there. What a run would refuse
-(wrong parameters above all) is refused here, too; a kernel that is not installed is only warned of, since it may be
-where the notebook will be run.
+A notebook on this machine needs no server. Errors that a run would report, such as wrong parameters, are reported here
+too. A kernel that is not installed causes only a warning, because the notebook may be run on another machine.
 """
 
 from collections.abc import AsyncIterator
@@ -35,7 +34,7 @@ from nbrun.version import __version__
 
 @asynccontextmanager
 async def host_to_prepare_on(access: Access) -> AsyncIterator[Host | None]:
-    """Open the server that the notebooks are on; None where they are on this machine."""
+    """Open the server of the notebooks, or yield None if they are on this machine."""
     if not access.server:
         yield None
         return
@@ -65,9 +64,9 @@ def not_prepared(
 
 
 async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -> NotebookResult:
-    """Put the parameters into a notebook, save it, and return what came of it; raises :class:`NbrunError`.
+    """Write the parameters into a notebook, save it and return the result; raise :class:`NbrunError`.
 
-    Outputs of an earlier run are taken out: they would be shown as those of the new parameters.
+    Outputs of an earlier run are removed, because they do not belong to the new parameters.
     """
     if not job.save:
         raise UsageError("a notebook that is prepared and not saved is nothing", hint="Leave out --no-save.")
@@ -107,7 +106,7 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
 
 
 def _prepared(document: Document, job: Job, kernels: KernelSpecs, journal: Journal, began: datetime) -> NotebookResult:
-    """Change the notebook to what is to be saved, and return what came of it but for where it went."""
+    """Change the notebook's content and return the result without its output path."""
     kernel, language, warning = kernel_of(document, job, kernels)
     prepared = preparation.prepare(document, job, kernel, language, literal_writer)
     for said in (*document.notes, *([warning] if warning else []), *prepared.warnings):
@@ -134,7 +133,7 @@ def _prepared(document: Document, job: Job, kernels: KernelSpecs, journal: Journ
 
 
 def kernel_of(document: Document, job: Job, kernels: KernelSpecs | None) -> tuple[str, str, str]:
-    """Return a notebook's kernel and its language as far as they are known, and a warning or ""."""
+    """Return the notebook's kernel and language as far as they are known, and a warning or ""."""
     named = as_object(document.metadata.get("kernelspec"))
     language = str(as_object(document.metadata.get("language_info")).get("name") or named.get("language") or "")
     name, warning = job.kernel or str(named.get("name") or ""), ""

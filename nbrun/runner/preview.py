@@ -1,7 +1,6 @@
-"""The way to :class:`Preview`: reads the notebook, looks for its kernel, starts and changes nothing.
+"""Create a :class:`Preview`: read the notebook and find its kernel, without starting or changing anything.
 
-Which kernels this machine has is asked of ``jupyter_client``, where it is installed; else the notebook is taken at its
-word.
+The kernels of this machine come from ``jupyter_client`` if it is installed. Otherwise the notebook's metadata decides.
 """
 
 from dataclasses import replace

@@ -1,10 +1,11 @@
-"""The life of one run: load the notebook, start a session, execute its cells, save it, tear the session down.
+"""Run one notebook: load it, start a session, execute its cells, save it, delete the session.
 
-A *cell's* failure is a value in the result. The *world's* failures are exceptions raised below; before the first cell
-they pass through, since nothing was changed; after it they are recorded in the result, which is saved all the same.
+The failure of a cell is a value in the result. Failures of the environment are exceptions from lower layers. Before the
+first cell they are raised to the caller, because nothing was changed. Later they are recorded in the result, which is
+still saved.
 
-Every way out of the execution (the end, an error, a clock, a dead kernel, a signal, cancellation, a bug) leads to
-:meth:`nbrun.runner.saving.ResultSaver.conclude`, which saves what was computed: in its place, else in a rescue file.
+Every end of the execution (last cell, error, time-out, dead kernel, signal, cancellation, bug) leads to
+:meth:`nbrun.runner.saving.ResultSaver.conclude`, which saves the results to the output path or to a rescue file.
 """
 
 import asyncio
@@ -39,13 +40,13 @@ from nbrun.storage.base import Notebook
 from nbrun.version import __version__
 
 Opening = AbstractAsyncContextManager[tuple[Server, Notebook]]
-"""Opens what a run needs: a server, and the notebook on it."""
-Turn = AbstractAsyncContextManager[object]
-"""Held while a run's cells are executed, for as many runs at once as the machine is meant to bear."""
+"""Opens the server and the notebook of a run."""
+Slot = AbstractAsyncContextManager[object]
+"""Held while a run's cells execute; limits the number of runs that execute at the same time."""
 
 
 async def run_notebook(
-    job: Job, opening: Opening, *, journal: Journal, stop: StopSwitch, turn: Turn | None = None
+    job: Job, opening: Opening, *, journal: Journal, stop: StopSwitch, slot: Slot | None = None
 ) -> NotebookResult:
     """Run one notebook on a server and return what came of it.
 
@@ -53,7 +54,7 @@ async def run_notebook(
     given, and that time is not the run's. Raises :class:`NbrunError` when nothing
     could be run; then nothing was changed. Cancellation saves what there is before it passes on.
     """
-    run = _Run(job, journal, stop, turn or contextlib.nullcontext())
+    run = _Run(job, journal, stop, slot or contextlib.nullcontext())
     result = await run.go(opening)
     problem = result.problem
     if problem is not None:
@@ -64,11 +65,11 @@ async def run_notebook(
 
 
 class _Run:
-    def __init__(self, job: Job, journal: Journal, stop: StopSwitch, turn: Turn) -> None:
+    def __init__(self, job: Job, journal: Journal, stop: StopSwitch, slot: Slot) -> None:
         self._job = job
         self._journal = journal
         self._stop = stop
-        self._turn = turn
+        self._slot = slot
         self._waited = 0.0
         self._started = datetime.now(UTC)
         self._clock = asyncio.get_running_loop().time
@@ -111,7 +112,7 @@ class _Run:
             raise NoSuchKernel(f"{self._job.notebook}: {error}", hint=error.hint) from None
 
     def _prepare_document(self, document: Document, spec: KernelSpec) -> Plan:
-        """Put the parameters into the notebook, and the secrets into the plan."""
+        """Add the parameters to the notebook and the secrets to the plan."""
         prepared = prepare(document, self._job, spec.name, spec.language, literal_writer)
         for warning in prepared.warnings:
             self._journal.warn(warning)
@@ -152,7 +153,7 @@ class _Run:
                 )
                 execution = self._prepare(document, plan, running, depth, keeping, is_private=server.is_private)
                 waiting_since = self._clock()
-                async with self._turn:
+                async with self._slot:
                     self._waited = self._clock() - waiting_since
                     if self._stop.reason is not None:
                         raise Stopped
@@ -169,7 +170,7 @@ class _Run:
     async def _saved(
         self, saving: asyncio.Task[NotebookResult], keeping: ResultSaver, ended_by: BaseException | None
     ) -> NotebookResult:
-        """Wait for the save and return its result, or raise what ended the run otherwise."""
+        """Wait for the save and return its result, or raise the exception that ended the run."""
         if not isinstance(ended_by, asyncio.CancelledError):
             try:
                 await asyncio.wait({saving})
@@ -186,7 +187,7 @@ class _Run:
         raise ended_by from bug
 
     async def _conclude(self, keeping: ResultSaver, execution: Execution, spec: KernelSpec) -> NotebookResult:
-        """Keep what was computed, and soon when somebody wants the end meanwhile."""
+        """Save the results; shorten the save's time limit when a signal arrives meanwhile."""
         self._stop.listen(keeping.shorten)
         try:
             return await keeping.conclude(execution, functools.partial(self._result, kernel=spec.name))
@@ -201,7 +202,7 @@ class _Run:
             self._journal.enter(Stage.STOPPING)
 
     async def _lift_limits(self, server: Server, running: RunningKernel) -> None:
-        """Let the kernel drop no output, where that is wanted and was not done at its start."""
+        """Remove the kernel's output limit if requested and not already done at its start."""
         if not (self._job.lift_limits or server.is_private) or (server.is_private and running.spec.starts_ipykernel):
             return
         if running.info.implementation == "ipython" and await running.kernel.lift_limits():
@@ -248,7 +249,7 @@ class _Run:
         )
 
     async def _execute(self, execution: Execution, running: RunningKernel, server: Server) -> BaseException | None:
-        """Run the cells; returns what must pass on once all is saved: that the run was cancelled, or a bug of ours."""
+        """Execute the cells; return the cancellation or bug that must be raised after the save, or None."""
         kernel = running.kernel
         self._journal.enter(Stage.RUNNING)
         self._stop.listen(kernel.stop)

@@ -1,4 +1,4 @@
-"""Opens what runs need: a server, private or existing, and the notebooks on it.
+"""Open the server of a run, private or existing, and the notebooks on it.
 
 One run and many use the same: a :class:`Host` is a server that is open, and gives a notebook on it by its
 :class:`Place`. A private server's root is the folder that holds all notebooks and all outputs, at least the notebooks'
@@ -37,14 +37,14 @@ from nbrun.storage.paths import (
 from nbrun.storage.uploaded import UploadedNotebook
 
 _NOWHERE = ""
-"""The output of a notebook that is delivered instead: no file's path."""
+"""Stands for the output path of a notebook that is passed to ``deliver``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The server to run on, as the user named it, and what opens it.
+    """The server's address and credentials.
 
-    Without an address a private one is started, whose kernels a ``zygote`` forks that has imported ``preload``.
+    Without an address a private server is started. Its ``zygote`` imports ``preload`` and forks the kernels.
     """
 
     server: str | None = None
@@ -59,7 +59,7 @@ class Access:
 
     @property
     def http_options(self) -> HttpOptions:
-        """Return how connections to the server are made."""
+        """Return the options for HTTP connections to the server."""
         return HttpOptions(self.ca_file, verify=self.verify, max_response=self.max_response, max_frame=self.max_frame)
 
 
@@ -85,7 +85,7 @@ class Place:
 
     @property
     def is_handed(self) -> bool:
-        """Return whether the notebook comes or goes as text."""
+        """Return whether the notebook is read from or delivered as text."""
         return self.content is not None or self.deliver is not None
 
 

@@ -1,4 +1,4 @@
-"""How somebody outside ends a run early: a switch that a signal handler pulls and a run watches."""
+"""Stop a run early, for example from a signal handler."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,39 +10,39 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """The switch was pulled before the run had begun; never leaves nbrun."""
+    """The run was stopped before it started; raised and caught inside nbrun."""
 
 
 class StopSwitch:
-    """Pulled once, for good; belongs to one event loop."""
+    """A switch that stops runs; it is pulled once and belongs to one event loop."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        """Why it was pulled, in words for the user; None as long as it was not."""
+        """The reason for the user, or None if the switch was not pulled."""
         self.exit_code: ExitCode | None = None
         self._listeners: list[Callable[[str], None]] = []
 
     def pull(self, reason: str, exit_code: ExitCode) -> None:
-        """End what listens; later pulls change nothing."""
+        """Call all listeners with the reason; later calls have no effect."""
         if self.reason is None:
             self.reason, self.exit_code = reason, exit_code
             for listener in tuple(self._listeners):
                 listener(reason)
 
     def listen(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with the reason when the switch is pulled, at once if it was already."""
+        """Call `listener` with the reason when the switch is pulled, or now if it already was."""
         self._listeners.append(listener)
         if self.reason is not None:
             listener(self.reason)
 
     def forget(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` no more."""
+        """Remove `listener`."""
         self._listeners.remove(listener)
 
     async def guard(self, work: Awaitable[T]) -> T:
-        """Await `work`; when the switch is pulled first, cancel it and raise :class:`Stopped`.
+        """Await `work`; if the switch is pulled first, cancel it and raise :class:`Stopped`.
 
-        Either way `work` has ended when this returns. Cancellation from outside passes on, also when both come at once.
+        `work` has ended in both cases. Cancellation of the caller is raised, also if both happen at once.
         """
         task = asyncio.ensure_future(work)
         outer = asyncio.current_task()

@@ -1,7 +1,7 @@
 """Several reporters listen at once, and one that breaks breaks nothing else."""
 
 from nbrun.core.events import Event, Warned
-from nbrun.reporters.composite import Fanout
+from nbrun.reporters.composite import Composite
 from tests.reporters.streams import batch
 
 
@@ -26,7 +26,7 @@ class Listening:
 
 def test_all_are_told_everything_in_order() -> None:
     listeners = [Listening("one"), Listening("two")]
-    fanout = Fanout(listeners)
+    fanout = Composite(listeners)
     for event in batch():
         fanout.observe(event)
     fanout.close()
@@ -36,7 +36,7 @@ def test_all_are_told_everything_in_order() -> None:
 
 def test_one_that_breaks_is_told_of_once_and_asked_nothing_more() -> None:
     good, full = Listening("the console"), Listening("the JUnit report out.xml", raises=OSError)
-    fanout = Fanout([good, full])
+    fanout = Composite([good, full])
     for event in batch():
         fanout.observe(event)
     fanout.close()
@@ -48,7 +48,7 @@ def test_one_that_breaks_is_told_of_once_and_asked_nothing_more() -> None:
 
 def test_one_that_breaks_at_the_end_is_still_told_of_and_the_others_are_closed() -> None:
     first, broken, last = Listening("one"), Listening("two", raises=ValueError, at_end=True), Listening("three")
-    fanout = Fanout([first, broken, last])
+    fanout = Composite([first, broken, last])
     for event in batch():
         fanout.observe(event)
     fanout.close()

@@ -74,10 +74,10 @@ def test_a_dash_is_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
 
 READER_GONE = """
 import sys
-from nbrun.reporters.composite import Fanout
+from nbrun.reporters.composite import Composite
 from nbrun.reporters.jsonlines import Events
 from tests.reporters.streams import batch
-fanout = Fanout([Events("-")])
+fanout = Composite([Events("-")])
 sys.stdin.readline()
 for event in batch():
     fanout.observe(event)

@@ -110,7 +110,7 @@ class Reports:
             return
         self._is_open, given = True, self._given
         from nbrun.core.events import BatchFinished, BatchStarted
-        from nbrun.reporters.composite import Fanout, Listener
+        from nbrun.reporters.composite import Composite, Listener
         from nbrun.reporters.console.reporter import Console
 
         quiet, log_output = given["quiet"], given["log_output"]
@@ -148,7 +148,7 @@ class Reports:
             files.insert(0, GitHub(known, lost=self.lost))
         self._console = console
         self._of_batches = (BatchStarted, BatchFinished)
-        self._all = Fanout([*files[: int(self._github)], console, *files[int(self._github) :]])
+        self._all = Composite([*files[: int(self._github)], console, *files[int(self._github) :]])
         self.tick, self.interval = console.tick, console.interval
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How a batch is cut and ordered, when it ends early, and what is tried again; pure."""
+"""Rules for shards, order, early end and retries of a batch."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -29,7 +29,7 @@ class Policy:
     retries: int = 0
     retry_on: Collection[Cause] = (Cause.KERNEL, Cause.SERVER)
     server_wait: float = SERVER_WAIT
-    """Seconds that a lost server is waited for before the next attempt."""
+    """Seconds to wait for an unreachable server before the next attempt."""
 
     def tries_again(self, result: NotebookResult, attempt: int) -> bool:
         """Return whether a run that has come to this in its `attempt`-th try, from 1, is tried again.

@@ -1,4 +1,4 @@
-"""The words in which a batch is asked for: causes, orders and shards; for the command line, they import little."""
+"""Values of batch options: causes, orders, shards and overrides. They are apart to keep the command's imports small."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from nbrun.errors import UsageError
 
 
 class Cause(StrEnum):
-    """Why a run did not pass, as far as trying again is concerned."""
+    """Why a run failed, for ``--retry-on``."""
 
     KERNEL = "kernel"
     SERVER = "server"
@@ -19,7 +19,7 @@ class Cause(StrEnum):
 
 
 class Order(StrEnum):
-    """In which order notebooks are begun."""
+    """The order in which notebooks are started."""
 
     AS_GIVEN = "as-given"
     SLOWEST_FIRST = "slowest-first"

@@ -12,10 +12,10 @@ from nbrun.errors import UsageError
 
 
 class Patterns:
-    """Patterns that were read once, to be asked often."""
+    """Compiled patterns."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        """Read the patterns; raises :class:`UsageError` for what is none."""
+        """Compile the patterns; raise :class:`UsageError` for an invalid one."""
         self.lines = tuple(lines)
         try:
             self._spec = GitIgnoreSpec.from_lines(self.lines)
@@ -29,10 +29,10 @@ class Patterns:
         return cls(f"/{line.removeprefix('./').lstrip('/')}" for line in lines)
 
     def name(self, path: str) -> bool:
-        """Return whether `path`, with ``/`` between segments, is named."""
+        """Return whether `path`, with ``/`` between segments, matches."""
         return bool(self.lines) and self._spec.match_file(path)
 
 
 def is_glob(text: str) -> bool:
-    """Return whether a person who wrote this meant a pattern."""
+    """Return whether a text is a pattern and not a plain path."""
     return any(character in text for character in "*?[")

@@ -1,10 +1,9 @@
-"""JSON as kernels and servers really send it, read without an exception that is not ours; msgspec's front door.
+"""Read and write JSON as kernels and servers really send it; the only module that imports msgspec.
 
-What is clean is read by msgspec, which is several times faster than Python's ``json`` and keeps integers of any size.
-What it refuses is read again, tolerantly: ``NaN``, the infinities and numbers beyond them (``1e999``), which no browser
-can read back, become null; bytes that are no UTF-8 become U+FFFD; escapes of lone surrogates, which cannot be encoded
-again (a save would answer 500), become U+FFFD too. What is nested so deep that others fail on it, the server while it
-saves among them, is refused. The walk for depth is made only where the text has brackets enough at all.
+Valid JSON is read by msgspec, which is several times faster than Python's ``json`` and keeps integers of any size.
+Other text is read again with tolerance: ``NaN``, infinities and numbers such as ``1e999`` become null, because no
+browser can read them. Invalid UTF-8 becomes U+FFFD, and so do lone surrogates, because a server cannot save them. JSON
+that is nested too deeply for a server to save is refused. The depth is computed only if the text has enough brackets.
 """
 
 import json

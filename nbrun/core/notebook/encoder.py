@@ -1,7 +1,7 @@
-"""A notebook as the body of its save, encoded by pieces.
+"""Encode a notebook as the body of a save request, in pieces.
 
-No piece lives longer than it takes to send it: a notebook of a hundred megabytes is never there a second time, and
-between two pieces others may have their turn. Whoever wants the body once more goes through it once more.
+Each piece exists only until it is sent, so a large notebook is never in memory twice. Other tasks can run between two
+pieces. Iterate again to get the body again.
 """
 
 from collections.abc import Callable, Iterator, Mapping

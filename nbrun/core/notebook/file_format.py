@@ -1,6 +1,6 @@
-"""A notebook as the text of its file, to the byte as a Jupyter Server writes it; nbformat's front door.
+"""Read and write notebook files, byte for byte as a Jupyter Server writes them; the only module that imports nbformat.
 
-A run on a private server needs nbformat only where a save failed. So it is imported where it is first used.
+nbformat is imported on first use, because a run on a private server needs it only after a failed save.
 """
 
 import json

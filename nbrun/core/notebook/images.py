@@ -1,6 +1,7 @@
-"""Large images, taken out of a cell while its JSON is made and put in again where they were.
+"""Keep large images out of the JSON encoder.
 
-:mod:`json` goes through every character of a text to see whether it has to be escaped; in base64 there is none.
+:mod:`json` checks each character for escapes, and base64 needs none. So images are replaced by marks before encoding
+and inserted afterwards.
 """
 
 import string

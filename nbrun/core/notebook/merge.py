@@ -1,9 +1,8 @@
-"""A notebook that somebody edited while it ran, and the executed one, made one.
+"""Merge the results of a run into a notebook that another client edited during the run.
 
-Theirs is the notebook: each cell, each text, each key of theirs stays, in their order. Ours gives it its results, cell
-by cell, where that can be done without doubt: the cell has the same id and the same source or, where there are no such
-ids, the same source and its place among the cells of that source. Where they changed a cell, removed it, or ran it
-themselves meanwhile, their state of it stays and ours is told of, so that it can be kept elsewhere.
+All cells, texts and keys of the edited notebook stay. A code cell gets the results of our cell with the same id and
+source. Without ids, cells with the same source are matched by their order. A cell that the other client changed,
+removed or executed stays as it is. Its results are reported as unplaced, so that the caller can save them elsewhere.
 """
 
 from collections import defaultdict
@@ -168,7 +167,7 @@ def _was_run(cell: Cell) -> bool:
 
 
 def _outputs(cell: Cell) -> list[Any]:
-    """Return the outputs with each text in one piece, as servers give them and files do not."""
+    """Return the outputs with each text as one string, as servers send them; files contain lists of lines."""
     return [_in_one_piece(as_object(output)) for output in cell.get("outputs") or ()]
 
 

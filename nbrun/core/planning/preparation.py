@@ -1,6 +1,6 @@
-"""What is done to a notebook before its run: parameters go into a cell of it, secrets into the plan, never elsewhere.
+"""Prepare a notebook for its run: parameters are added as a cell, secrets only to the plan.
 
-``nbrun plan`` and a run prepare a notebook in the same way, so that whatever a run would refuse is refused there, too.
+``nbrun plan`` uses the same function, so it reports the same errors as a run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ FindWriter = Callable[[str, str], LiteralWriter]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is to happen, the parameters that were injected, and what there is to be warned of."""
+    """The plan, the injected parameters, and warnings."""
 
     plan: Plan
     parameters: Mapping[str, Any]

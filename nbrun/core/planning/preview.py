@@ -1,4 +1,4 @@
-"""What a run would do, told before it is done: the parameters, the kernel, the cells with their limits."""
+"""The preview of a run: its parameters, its kernel, and the cells with their limits."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ class Preview:
 
 
 def make_preview(document: Document, job: Job, kernel: str | None, language: str, find_writer: FindWriter) -> Preview:
-    """Do to `document` all that a run does before it starts, and tell of it; raises what the run would raise."""
+    """Prepare `document` as a run does and return the preview; raise what the run would raise."""
     prepared = prepare(document, job, kernel or "", language, find_writer)
     injected = next((index for index, cell in document.code_cells() if INJECTED_TAG in tags_of(cell)), None)
     return Preview(

@@ -1,8 +1,7 @@
 """Show the progress of a batch: live rows and a bar on a terminal, one line per run in a log, failures at once.
 
-A row is a notebook that runs now; those that wait and those that are done are counted in the bar, whose estimate goes
-by what the finished ones took. What is printed above the rows stays: each failure with the cell's source, the failing
-line marked, and a traceback without the inside of libraries; at the end a table of what did not pass.
+A row shows a running notebook. The bar counts waiting and finished ones and estimates the remaining time. Failures are
+printed above the rows with the cell's source, the failing line and a trimmed traceback. The end is a table of the runs.
 """
 
 import time
@@ -38,7 +37,7 @@ from nbrun.reporters.console.safe_console import SafeConsole
 from nbrun.reporters.run_log import RunRecord, fault_of, is_fault
 
 HEARTBEAT = 30.0
-"""Seconds between two signs of life in a log."""
+"""Seconds between two progress lines in a log."""
 STYLES = {
     Outcome.PASSED: "bold green",
     Outcome.PREPARED: "bold green",
@@ -47,18 +46,18 @@ STYLES = {
 }
 """The colours of outcomes; all others are red."""
 _LONGEST_TABLE = 20
-"""Runs that the table at the end names though they passed; of more it names those that did not."""
+"""Maximum number of runs for which the final table includes passed runs."""
 _WIDEST = 120
-"""Columns of the live rows on a wide terminal."""
+"""Maximum width of the live rows."""
 TRACEBACK = 24
-"""Lines of a failure's traceback."""
+"""Maximum number of traceback lines of a failure."""
 _NARROWEST_NAME = 12
-"""Columns that the table at the end has for names at least; on a narrower terminal there is none."""
+"""Minimum width of names in the final table; on a narrower terminal there is no table."""
 
 
 @dataclass(slots=True)
 class _Row:
-    """A run that goes on now."""
+    """A running notebook."""
 
     run: RunRecord
     began: float
@@ -71,7 +70,7 @@ class _Row:
 
 
 class BatchConsole:
-    """Listens to a batch, from its first event to its last."""
+    """Shows one batch."""
 
     def __init__(
         self,
@@ -123,7 +122,7 @@ class BatchConsole:
                 pass
 
     def tick(self) -> None:
-        """Show that time passes."""
+        """Update the elapsed time."""
         if self._screen is not None:
             self._screen.update(Group(*self._picture()), refresh=True)
         elif self._rows and not self._quiet and time.monotonic() - self._last_said >= HEARTBEAT:
@@ -184,7 +183,7 @@ class BatchConsole:
         return f"[{len(self._results):{width}}/{self._all}]"
 
     def _picture(self) -> list[Table]:
-        """Draw the rows, as many as the screen holds, and the bar."""
+        """Return the bar and as many rows as the screen holds."""
         now, width = time.monotonic(), self._console.width
         rows = _grid(width, names=True)
         room = max(1, self._console.height - 4)
@@ -232,7 +231,7 @@ def _doing(row: _Row, now: float) -> str:
 
 
 def _shortened(name: str, width: int) -> str:
-    """Return a path that fits by leaving out its beginning: the end tells more."""
+    """Return a path shortened at its beginning, because its end is more specific."""
     return name if len(name) <= width else "…" + name[-(width - 1) :]
 
 
@@ -247,7 +246,7 @@ def _grid(width: int, *, names: bool) -> Table:
 
 
 def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table | None:
-    """Return the table of what came of runs, in which no word is broken; None where the terminal is too narrow."""
+    """Return the final table without broken words, or None if the terminal is too narrow."""
     told = [phrases.outcome(run) + (" (cached)" if run.cached else "") for run in runs]
     tallies = [phrases.tally(run) for run in runs]
     times = [spell_duration(run.seconds) for run in runs]

@@ -1,7 +1,7 @@
-r"""The outputs of cells as lines of a log: whole lines only, and of a progress bar only what it ends as.
+r"""Write the outputs of cells to the console as whole lines (``--log-output``).
 
-A bar redraws its line after each ``\r``. On a terminal one sees its last state; so a log gets the last state too,
-when its line ends or when its cell does. Each line names its cell.
+A progress bar redraws its line after each ``\r``. The log gets its last state when the line or the cell ends. Each line
+names its cell.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from nbrun.reporters.phrases import output_text
 
 
 class OutputLog:
-    """Turns outputs into lines, cell by cell."""
+    """Writes outputs as lines."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -34,7 +34,7 @@ class OutputLog:
         begun.feed(rest)
 
     def finish(self, index: int, label: str) -> None:
-        """Write the lines of a cell that have not ended."""
+        """Write the unfinished lines of a cell."""
         for key in [key for key in self._open if key[0] == index]:
             text = str(self._open.pop(key))
             if text:

@@ -1,8 +1,8 @@
 """Show the progress of a run: a live line on a terminal, plain lines in a log, and a summary at the end.
 
-In a log, a cell that is silent for long gets a heartbeat, so that nobody takes a long run for a hanging one. Colours,
-width and what counts as a terminal are rich's business, NO_COLOR and FORCE_COLOR with it. All goes to standard error:
-standard output is for data. A batch of many runs is told by :mod:`nbrun.reporters.console.batch`.
+In a log, a long cell without output gets a progress line every 30 s. rich decides about colours, width and terminals,
+including NO_COLOR and FORCE_COLOR. Everything goes to standard error; standard output is for data. A batch is shown by
+:mod:`nbrun.reporters.console.batch`.
 """
 
 import sys
@@ -35,11 +35,10 @@ from nbrun.reporters.run_log import Record, RunRecord, fault_of
 
 
 class Console:
-    """Listens to one run, or to a batch of them, and writes to standard error.
+    """Shows one run, or a batch, on standard error.
 
-    Without `progress` a terminal gets what a log does. In a log that a GitHub runner reads (`runner`), nothing that
-    comes out of a notebook is a command to it. `mask` takes secrets out of lines: what a terminal makes of carriage
-    returns and backspaces may put one together.
+    Without `progress` a terminal is treated as a log. With `runner`, text of a notebook is never a command to GitHub's
+    runner. `mask` masks secrets in lines, because carriage returns and backspaces may assemble one.
     """
 
     name = "the console"
@@ -112,7 +111,7 @@ class Console:
                 pass  # it comes to the batch's own console
 
     def tick(self) -> None:
-        """Show that time passes."""
+        """Update the elapsed time."""
         if self._batch is not None:
             self._batch.tick()
         elif self._live:

@@ -1,9 +1,8 @@
-"""A console of rich's from which only text and rich's own drawing come out.
+"""A rich console that filters untrusted text.
 
-Foreign text is cleaned three times. As it comes, because rich must not lay out, and secrets must not be looked for in,
-what is removed later. After rich has laid it out, since rich itself drops and splits characters. And in the stream
-under the console, which sees the final text. On a terminal with a live display the stream lets cursor movements pass,
-so the second time is what keeps those of a notebook out: no text that rich draws holds an escape character.
+Untrusted text is filtered three times: on arrival, so that layout and masking see the final characters; after rich's
+layout, because rich drops and splits characters; and in the stream below, which sees the final text. On a terminal with
+a live display the stream passes cursor movements. The second step then removes those of a notebook.
 """
 
 import sys
@@ -32,23 +31,23 @@ class SafeConsole(Console):
         super().__init__(**{"highlight": False, "soft_wrap": True, "emoji": False, **options}, file=target)
         self._mask = mask
         self.wraps = False
-        """Whether :meth:`say` breaks lines between words, as on a screen; a log keeps them whole."""
+        """Whether :meth:`say` wraps lines, as on a terminal; a log keeps them whole."""
         self._colours = self.is_terminal and self.color_system is not None and not self.no_color
         self.file = SafeStream(target, colours=self._colours, commands=True if runner else None)  # type: ignore[assignment]
 
     def allow_movements(self) -> None:
-        """Let rich move the cursor, as its live displays do."""
+        """Allow rich to move the cursor for its live displays."""
         self.file = SafeStream(self.file, movements=True)  # type: ignore[assignment]
 
     def clean(self, text: str, *, colours: bool = False) -> str:
-        """Return foreign text without what acts and without secrets.
+        """Return untrusted text without control characters and secrets.
 
-        Secrets are looked for twice: what is removed may have been part of one, or have parted one.
+        Secrets are masked twice, because a removed character may have been part of a secret or have split one.
         """
         return self._mask(without_controls(self._mask(text), colours=colours))
 
     def say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
-        """Print a line: whole in a log; on a screen broken between words, or cut where it has to stay `on_one_line`."""
+        """Print a line: whole in a log; on a terminal wrapped, or cut if it must stay `on_one_line`."""
         if not self.is_terminal:
             self._log(line)
             return
@@ -62,14 +61,14 @@ class SafeConsole(Console):
             self.print(Text(part, style))
 
     def say_output(self, line: str) -> None:
-        """Print a line that a cell wrote, in its own colours where there are colours."""
+        """Print a line of a cell's output with its own colours if colours are on."""
         if self.is_terminal:
             self.print(Text.from_ansi(self.clean(line, colours=self._colours)))
         else:
             self._log(line)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Return what is drawn, the text of it without anything that acts."""
+        """Return the rendered segments with filtered text."""
         for segment in super().render(renderable, options):
             text, style, control = segment
             if control:

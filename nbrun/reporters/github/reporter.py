@@ -1,10 +1,10 @@
 """Write GitHub log groups, annotations at the failing line, the job's summary and the step's outputs.
 
-An annotation points at the line of the *input* notebook where the failing cell's failing source line stands. That file
-may be overwritten by the run, so where its cells stand is read when the run begins. GitHub shows ten annotations of a
-kind a step: the tenth says how many more there are.
+An annotation points at the failing source line in the file of the *input* notebook. The run may overwrite that file, so
+the lines of its cells are read at the start. GitHub shows ten annotations of each kind per step; the tenth contains the
+number of further ones.
 
-Commands go to standard error like all that is said; the runner reads both streams.
+Commands go to standard error like all messages; the runner reads both streams.
 """
 
 import os
@@ -33,13 +33,13 @@ from nbrun.reporters.run_log import Record, RunRecord, fault_of, is_fault
 from nbrun.reporters.safe_stream import SafeStream
 
 ANNOTATIONS = 10
-"""Annotations of one kind that GitHub shows for a step."""
+"""Maximum number of annotations of one kind that GitHub shows for a step."""
 LARGEST_FILE = 50_000_000
-"""Bytes of a notebook in which lines are looked for; annotations of larger ones point at the file."""
+"""Maximum file size in bytes for finding lines; annotations of larger notebooks point at the file."""
 
 
 class GitHub:
-    """Listens in a job on GitHub; `places` are where its files go: ``results-json`` and ``html-dir``."""
+    """Reports to GitHub Actions; `places` are the step outputs ``results-json`` and ``html-dir``."""
 
     name = "what GitHub is told"
 
@@ -193,7 +193,7 @@ def _property(text: str) -> str:
 
 
 def assignments(values: Mapping[str, str]) -> str:
-    """Return the lines for GITHUB_OUTPUT that set `values`: delimited by what no value can guess."""
+    """Return the lines for GITHUB_OUTPUT that set `values`, with a random delimiter."""
     delimiter = f"nbrun-{secrets.token_hex(16)}"
     return "".join(f"{name}<<{delimiter}\n{value}\n{delimiter}\n" for name, value in values.items())
 
@@ -206,14 +206,14 @@ def exit_code_of(record: Record) -> int:
 
 
 def outcome_of_all(record: Record) -> str:
-    """Return ``passed`` where every run did, else the outcome of the run that decided the exit code."""
+    """Return ``passed`` if every run passed, otherwise the outcome that decided the exit code."""
     results = [result for _, result in record.finished()]
     code = exit_code_of(record)
     return next((result.outcome.value for result in results if int(result.exit_code) == code), "not-run")
 
 
 def _path_in(notebook: str) -> Path | None:
-    """Return the file that a run's name begins with: a batch adds to the path what tells its runs apart."""
+    """Return the file at the beginning of a run's name; a batch appends parameters to the path."""
     end = len(notebook)
     while end > 0:
         path = Path(notebook[:end])

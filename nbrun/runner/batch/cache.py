@@ -1,4 +1,4 @@
-"""Results that still hold, in a folder: a run that is found there is not executed again.
+"""A cache of results in a folder; a run whose result is in the cache is not executed again.
 
 Each entry is one file, named after the run's hash (:func:`nbrun.core.batch.cache_key.run_hash`): two lines of JSON,
 the outputs
@@ -48,8 +48,8 @@ DURATIONS = "durations.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What was put back: the cells' results, where the notebook now is (None where it was not to be saved), and it."""
+class CachedRun:
+    """A run restored from the cache: the cells' results, the output path (None if not saved), and the notebook."""
 
     restored: Restored
     output: str | None
@@ -57,12 +57,12 @@ class Kept:
 
 
 class Cache:
-    """A folder of results."""
+    """The cache in one folder."""
 
     def __init__(self, folder: Path, *, refresh: bool = False) -> None:
-        """Use a folder, which is made if need be; with `refresh`, all is run anew and kept again.
+        """Use a folder and create it if necessary; with `refresh`, ignore stored results and replace them.
 
-        Raises :class:`UsageError` for one that cannot be written.
+        Raise :class:`UsageError` if the folder cannot be written.
         """
         self._folder = folder.absolute()
         self._refresh = refresh
@@ -70,11 +70,11 @@ class Cache:
         self._hashes: dict[tuple[str, int, int], str] = {}
         check_folder("--cache", folder)
 
-    def look(self, job: Job, place: Place, parameters: Mapping[str, Any]) -> Kept | None:
-        """Put the results of an earlier run into the notebook, where they still hold; None where nothing is kept.
+    def look(self, job: Job, place: Place, parameters: Mapping[str, Any]) -> CachedRun | None:
+        """Write the cached results into the notebook; return None if the cache has no valid entry.
 
-        What stands in the way (an unreadable notebook, a broken entry, a place that cannot be written) means None, too:
-        the run will say it better.
+        Other problems (an unreadable notebook, a broken entry, an unwritable output) also return None, because the run
+        reports them better.
         """
         if self._refresh:
             return None
@@ -89,20 +89,20 @@ class Cache:
             if job.report_mode:
                 document.hide_sources()
             if not job.save:
-                return Kept(restored, None, document.content)
+                return CachedRun(restored, None, document.content)
             output = place.output or place.notebook
             if absolute(output) != absolute(place.notebook) or notebook_text(document.content) != text:
                 write_notebook(absolute(output), document.content)
         except (NbrunError, BadFrame, OSError, ValueError, KeyError, TypeError):
             return None
-        return Kept(restored, output, document.content)
+        return CachedRun(restored, output, document.content)
 
     def keeping(self, inner: Notebook, job: Job, place: Place, parameters: Mapping[str, Any]) -> "KeptNotebook":
-        """Return `inner` so that what is saved to it is held for this cache, too."""
+        """Return a wrapper of `inner` that also holds saved results for this cache."""
         return KeptNotebook(inner, self, job, place, parameters)
 
     def hash_now(self, job: Job, place: Place, parameters: Mapping[str, Any]) -> str:
-        """Return the run's hash as things stand on the disk; empty where the notebook cannot be read there."""
+        """Return the run's hash from the files on disk, or an empty text if the notebook cannot be read."""
         try:
             document = Document(loads(read_text(absolute(place.notebook))), name=place.notebook)
             return self._hash(document, job, place, parameters)
@@ -110,7 +110,7 @@ class Cache:
             return ""
 
     def hold(self, content: Mapping[str, Any]) -> Path | None:
-        """Write the outputs of an executed notebook beside their place; None where that fails."""
+        """Write the outputs of an executed notebook to a temporary file; return None if that fails."""
         try:
             descriptor, name = self._temporary()
             with os.fdopen(descriptor, "wb") as handle:
@@ -120,7 +120,7 @@ class Cache:
         return Path(name)
 
     def settle(self, held: Path, key: str, result: NotebookResult) -> None:
-        """Keep what is held under `key`, if the run passed; else throw it away."""
+        """Store the held result under `key` if the run passed; otherwise discard it."""
         try:
             if key and is_worth_keeping(result):
                 with held.open("ab") as handle:
@@ -135,11 +135,11 @@ class Cache:
                 held.unlink(missing_ok=True)
 
     def durations(self) -> Durations:
-        """Return how long runs took."""
+        """Return the durations of earlier runs."""
         return read_durations(self._folder / DURATIONS) if (self._folder / DURATIONS).exists() else Durations()
 
     def remember(self, results: Sequence[NotebookResult]) -> None:
-        """Remember how long these runs took."""
+        """Store the durations of these runs."""
         with contextlib.suppress(OSError, UsageError):
             text = dumps(self.durations().updated(results).as_dict())
             descriptor, name = self._temporary()
@@ -167,7 +167,7 @@ class Cache:
         return run_hash(document, job, Ingredients(parameters, kernel_identity(spec), inputs, __version__, cwd))
 
     def _inputs(self, folder: Path, pattern: str) -> list[tuple[str, str]]:
-        """Return the files that a pattern names with their hashes, and the pattern itself, even if it names none."""
+        """Return the hashes of the files that a pattern matches, and the pattern itself."""
         found = [(pattern, "")]
         for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True)):  # noqa: PTH207
             path = folder / name
@@ -182,7 +182,7 @@ class Cache:
 
 
 class KeptNotebook:
-    """A notebook whose result goes into the cache as well; without `job.save`, only there."""
+    """A notebook whose result is also written into the cache, or only there without `job.save`."""
 
     def __init__(self, inner: Notebook, cache: Cache, job: Job, place: Place, parameters: Mapping[str, Any]) -> None:
         self.path = inner.path
@@ -194,23 +194,23 @@ class KeptNotebook:
 
     @property
     def kernel_path(self) -> str:
-        """Where it is to its kernel."""
+        """The notebook's path for its kernel."""
         return self._inner.kernel_path
 
     async def load(self) -> Mapping[str, Any]:
-        """Load the notebook, and look at what decides its outputs before it can change any of that."""
+        """Load the notebook and compute its hash before the run can change any of its inputs."""
         self._key = await asyncio.to_thread(self._cache.hash_now, *self._run)
         content = await self._inner.load()
         self.path = self._inner.path
         return content
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool) -> str:
-        """Save to where it belongs, and hold a copy of the outputs."""
+        """Save to the output path and hold a copy of the outputs."""
         self._held = await asyncio.to_thread(self._cache.hold, content)
         return await self._inner.save(content, retry, passed=passed) if self._run[0].save else ""
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save to where it belongs; a run that is not over is no result."""
+        """Save to the output path only; a running notebook is not a result."""
         return self._run[0].save and await self._inner.save_meanwhile(content)
 
     async def close(self) -> None:
@@ -218,20 +218,20 @@ class KeptNotebook:
         await self._inner.close()
 
     def drop(self) -> None:
-        """Throw away what is held."""
+        """Discard the held result."""
         if self._held is not None:
             with contextlib.suppress(OSError):
                 self._held.unlink(missing_ok=True)
 
     def settle(self, result: NotebookResult) -> None:
-        """Keep what is held, if the run passed."""
+        """Store the held result if the run passed."""
         if self._held is not None:
             held, self._held = self._held, None
             self._cache.settle(held, self._key, result)
 
 
 def read_durations(path: Path) -> Durations:
-    """Read how long runs took from a result of ``--json``, or a cache's own file; raises :class:`UsageError`."""
+    """Return the durations of runs from a ``--json`` result or a cache's file; raise :class:`UsageError`."""
     try:
         return Durations.read(loads(path.read_bytes()))
     except OSError as error:

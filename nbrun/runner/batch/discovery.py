@@ -1,8 +1,8 @@
-"""Which notebooks are meant by paths, folders and patterns, on this machine or on a server.
+"""Find the notebooks that paths, folders and patterns name, on this machine or on a server.
 
-A path that is named is taken as it is; one that is not there is an error before anything runs. In folders, and behind
-patterns, notebooks (``.ipynb``) are looked for, and left out is what nobody means: hidden folders (JupyterLab's
-checkpoints among them), virtual environments, ``node_modules``, rescue files, and what the batch itself writes.
+A path that does not exist is an error before anything runs. In folders and for patterns, notebooks (``.ipynb``) are
+searched. The search ignores hidden folders (such as ``.ipynb_checkpoints``), virtual environments, ``node_modules``,
+rescue files and the batch's own output.
 """
 
 import glob
@@ -24,26 +24,26 @@ _SUFFIX = ".ipynb"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A notebook: ``name`` is its path as a user would write it, ``tree`` the one that output templates go by.
+class FoundNotebook:
+    """A notebook: ``name`` is its path for the user, ``tree`` its path for output templates.
 
-    ``tree`` has ``/`` between segments and never leads upwards.
+    ``tree`` has ``/`` between segments and no ``..``.
     """
 
     name: str
     tree: str
 
 
-def local_notebooks(named: Sequence[str], exclude: Sequence[str] = (), outputs: str = "") -> list[Found]:
-    """Find the notebooks on this machine, each once, in the order in which they are named, folders' by path.
+def local_notebooks(named: Sequence[str], exclude: Sequence[str] = (), outputs: str = "") -> list[FoundNotebook]:
+    """Return the notebooks on this machine, each once, in the order of the arguments and by path within a folder.
 
-    `exclude` are patterns, from the current folder; notebooks below the folder `outputs` are not looked for. Raises
-    :class:`NoSuchNotebook` for a named path that is not there.
+    `exclude` are patterns relative to the current folder. The folder `outputs` is not searched. Raise
+    :class:`NoSuchNotebook` for a named path that does not exist.
     """
     here = Path.cwd()
     excluded = Patterns(exclude)
     written = absolute(outputs) if outputs else None
-    found: dict[Path, Found] = {}
+    found: dict[Path, FoundNotebook] = {}
     for name in named:
         for path, base in _local(name, written):
             if path not in found:
@@ -51,12 +51,12 @@ def local_notebooks(named: Sequence[str], exclude: Sequence[str] = (), outputs: 
                 shown = str(path.relative_to(here)) if inside else str(path)
                 tree = path.relative_to(here if inside else base).as_posix()
                 if not excluded.name(tree):
-                    found[path] = Found(shown, tree)
+                    found[path] = FoundNotebook(shown, tree)
     return list(found.values())
 
 
 def _local(name: str, written: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Return the notebooks that one word names, each with the folder that the word was about."""
+    """Return the notebooks that one argument names, each with the folder that was searched."""
     path = absolute(name)
     if is_folder(path):
         yield from ((file, path.parent) for file in _below(path, written))
@@ -104,14 +104,14 @@ def _before_the_glob(pattern: str) -> str:
 
 async def notebooks_on_server(
     contents: Contents, named: Sequence[str], exclude: Sequence[str] = (), outputs: str = ""
-) -> list[Found]:
-    """Find the notebooks on a server as :func:`local_notebooks` does on this machine; folders are listed through it."""
+) -> list[FoundNotebook]:
+    """Return the notebooks on a server by the rules of :func:`local_notebooks`, using the contents API."""
     excluded = Patterns(exclude)
-    found: dict[str, Found] = {}
+    found: dict[str, FoundNotebook] = {}
     for name in named:
         for path in await _on_server(contents, name, contents_path(outputs) if outputs else None):
             if not excluded.name(path):
-                found.setdefault(path, Found(path, path))
+                found.setdefault(path, FoundNotebook(path, path))
     return list(found.values())
 
 

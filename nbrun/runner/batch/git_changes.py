@@ -1,8 +1,8 @@
-"""Which notebooks have changed since a commit, by git: themselves, or a file that they declare to depend on.
+"""Find the notebooks that changed since a commit, according to git, or whose declared dependencies changed.
 
-Changed is what differs between the working tree and the point where the current branch left the given commit: what
-was committed since, what is not committed yet, and files that git does not know of (those it ignores do not count).
-A notebook declares in its metadata, relative to its own folder: ``{"nbrun": {"depends": ["../data/*.csv"]}}``.
+Changed files are those that differ between the working tree and the merge base of the current branch and the commit:
+committed, uncommitted and untracked files, but not ignored ones. A notebook declares dependencies in its metadata,
+relative to its folder: ``{"nbrun": {"depends": ["../data/*.csv"]}}``.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from nbrun.errors import BadFrame, NbrunError, UsageError
 from nbrun.storage.on_disk import read_text
 
 GIT_LIMIT = 120.0
-"""Seconds that git may take for one question."""
+"""Time limit of one git command, in seconds."""
 
 
 class Changes:
-    """What has changed since a commit, repository by repository."""
+    """The changed files since a commit, for each repository."""
 
     def __init__(self, since: str) -> None:
         self._since = since
@@ -32,9 +32,9 @@ class Changes:
         self._changed: dict[Path, frozenset[str]] = {}
 
     def concern(self, notebook: Path) -> bool:
-        """Return whether a notebook, by its absolute path, or what it depends on, has changed.
+        """Return whether the notebook at an absolute path, or one of its dependencies, has changed.
 
-        Raises :class:`UsageError` outside of a repository, for a commit that is none, and without git.
+        Raise :class:`UsageError` outside of a repository, for an unknown commit, and without git.
         """
         folder = notebook.parent.resolve()
         top = self._tops.get(folder) or self._top(folder)
@@ -82,7 +82,7 @@ def _names(listed: bytes) -> set[str]:
 
 
 def _declared(notebook: Path) -> Iterable[str]:
-    """Return the patterns that a notebook declares; none for one that cannot be read, which its run will say."""
+    """Return the patterns that a notebook declares, or none if it cannot be read; its run will report that."""
     try:
         return declared_inputs(Document(loads(read_text(notebook)), name=str(notebook)))
     except (NbrunError, BadFrame):

@@ -34,9 +34,9 @@ from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.runner.batch.cache import Cache, read_durations
-from nbrun.runner.batch.discovery import Found, local_notebooks, notebooks_on_server
+from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
 from nbrun.runner.batch.git_changes import changed_only
-from nbrun.runner.batch.run import Errand, run_errands
+from nbrun.runner.batch.run import PlannedRun, run_planned
 from nbrun.runner.options import RunOptions, access_of, check_choice, job_of, place_of
 from nbrun.runner.prepare_only import host_to_prepare_on, not_prepared, prepare_unless_stopped
 from nbrun.runner.servers import Access, Place, check_local, existing_host, private_host
@@ -117,16 +117,16 @@ async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options:
         refuse_unreachable("", name, reads=True)
     if not (chosen := check_choice(options)) and (len(named) != 1 or options.get("matrix")):
         require_choice(named, message=MATRIX if options.get("matrix") else "")
-    errands, left_out = await _plan(named, options, began, cache, chosen=chosen)
+    planned_runs, left_out = await _plan(named, options, began, cache, chosen=chosen)
     access = access_of(options)
-    places = [errand.place for errand in errands]
-    observe(BatchStarted([errand.name for errand in errands]))
+    places = [planned.place for planned in planned_runs]
+    observe(BatchStarted([planned.name for planned in planned_runs]))
     stop = options.get("stop") or StopSwitch()
     if options.get("prepare_only"):
-        results = await prepare_errands(errands, access, observe=observe, stop=stop)
+        results = await prepare_planned_runs(planned_runs, access, observe=observe, stop=stop)
     else:
-        results = await run_errands(
-            errands,
+        results = await run_planned(
+            planned_runs,
             lambda: existing_host(access) if access.server else private_host(access, places),
             policy=policy,
             observe=observe,
@@ -144,18 +144,18 @@ async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options:
     return result
 
 
-async def prepare_errands(
-    errands: Sequence[Errand], access: Access, *, observe: Observer, stop: StopSwitch
+async def prepare_planned_runs(
+    planned_runs: Sequence[PlannedRun], access: Access, *, observe: Observer, stop: StopSwitch
 ) -> list[NotebookResult]:
-    """Prepare all errands, one after the other, and return what came of each; what goes wrong in one is its own."""
+    """Prepare all planned runs in order and return their results; a failure of one does not affect the others."""
     results: list[NotebookResult] = []
     async with host_to_prepare_on(access) as host:
-        for errand in errands:
-            journal = Journal(errand.name, observe)
+        for planned in planned_runs:
+            journal = Journal(planned.name, observe)
             try:
-                result = await prepare_unless_stopped(errand.job, errand.place, host, journal, stop)
+                result = await prepare_unless_stopped(planned.job, planned.place, host, journal, stop)
             except NbrunError as error:
-                result = not_prepared(errand.job, journal, outcome_of(error), Problem.of(error))
+                result = not_prepared(planned.job, journal, outcome_of(error), Problem.of(error))
             results.append(result)
     return results
 
@@ -200,7 +200,7 @@ def _cache(options: BatchOptions) -> Cache | None:
 
 async def _plan(
     named: Sequence[str], options: BatchOptions, began: datetime, cache: Cache | None, *, chosen: bool
-) -> tuple[list[Errand], int]:
+) -> tuple[list[PlannedRun], int]:
     """Return what is to be run, in order, and how many runs were found but left out on purpose."""
     output = options.get("output")
     template = _template(output, on_server=on_server(options)) if output else None
@@ -216,24 +216,24 @@ async def _plan(
         found = [one for one, has_changed in zip(found, changed, strict=True) if has_changed]
     overrides = [(Patterns(override.match), override) for override in options.get("overrides", ())]
     axes = combinations(options.get("matrix") or {})
-    errands: list[tuple[Found, Errand]] = []
+    planned_runs: list[tuple[FoundNotebook, PlannedRun]] = []
     for one in found:
         its = options_of_one(
             options, [override for patterns, override in overrides if patterns.name(_seen(one, override))]
         )
         if its is not None:
-            errands += [(one, _errand(one, its, combination)) for combination in axes]
-    left_out = (all_found * len(axes)) - len(errands)
+            planned_runs += [(one, _planned_run(one, its, combination)) for combination in axes]
+    left_out = (all_found * len(axes)) - len(planned_runs)
     if template is not None:
-        errands = _with_outputs(errands, template, began)
-        for _, errand in errands if template.is_folder else ():
-            if same(errand.place.output or "") == same(errand.place.notebook):
-                raise UsageError(f"-o: {errand.place.output} would overwrite the notebook itself", hint=OWN_PLACE)
-    _check_destinations([errand for _, errand in errands], options)
-    mine = _cut_and_order([errand for _, errand in errands], options, cache)
+        planned_runs = _with_outputs(planned_runs, template, began)
+        for _, planned in planned_runs if template.is_folder else ():
+            if same(planned.place.output or "") == same(planned.place.notebook):
+                raise UsageError(f"-o: {planned.place.output} would overwrite the notebook itself", hint=OWN_PLACE)
+    _check_destinations([planned for _, planned in planned_runs], options)
+    mine = _cut_and_order([planned for _, planned in planned_runs], options, cache)
     if not on_server(options):
-        await asyncio.to_thread(_check_places, [errands[place][1].place for place in mine])
-    return [errands[place][1] for place in mine], left_out + len(errands) - len(mine)
+        await asyncio.to_thread(_check_places, [planned_runs[place][1].place for place in mine])
+    return [planned_runs[place][1] for place in mine], left_out + len(planned_runs) - len(mine)
 
 
 def _check_places(places: Sequence[Place]) -> None:
@@ -250,7 +250,7 @@ def _template(output: str | os.PathLike[str], *, on_server: bool) -> Template:
     return template_for(f"{text}/" if is_folder else text)
 
 
-def _seen(one: Found, override: Override) -> str:
+def _seen(one: FoundNotebook, override: Override) -> str:
     return f"{override.base}/{one.tree}" if override.base else one.tree
 
 
@@ -259,7 +259,7 @@ def on_server(options: RunOptions) -> bool:
     return bool(options.get("server")) and not options.get("upload")
 
 
-async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> list[Found]:
+async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> list[FoundNotebook]:
     exclude = options.get("exclude", ())
     if not on_server(options):
         return await asyncio.to_thread(local_notebooks, named, exclude, outputs)
@@ -283,32 +283,34 @@ def options_of_one(options: Mapping[str, Any], overrides: Sequence[Override]) ->
     return None if skip else {**its, _CARRIED: parameters}
 
 
-def _errand(one: Found, its: Mapping[str, Any], combination: Mapping[str, Any]) -> Errand:
+def _planned_run(one: FoundNotebook, its: Mapping[str, Any], combination: Mapping[str, Any]) -> PlannedRun:
     options: Any = {**its, _CARRIED: {**its[_CARRIED], **combination}}
     name = run_name(one.name, combination)
-    return Errand(name, job_of(one.name, options), place_of(one.name, options), options[_CARRIED])
+    return PlannedRun(name, job_of(one.name, options), place_of(one.name, options), options[_CARRIED])
 
 
 def _with_outputs(
-    errands: Sequence[tuple[Found, Errand]], template: Template, began: datetime
-) -> list[tuple[Found, Errand]]:
+    planned_runs: Sequence[tuple[FoundNotebook, PlannedRun]], template: Template, began: datetime
+) -> list[tuple[FoundNotebook, PlannedRun]]:
     """Fill the template in for each run."""
     stamp = template.stamp or Stamp(began.astimezone(), uuid.uuid4().hex[:8])
     filled = []
-    for index, (one, errand) in enumerate(errands, 1):
-        output = template.fill(Fields(one.tree, index, stamp.when, stamp.run_id, errand.parameters))
-        filled.append((one, replace(errand, place=replace(errand.place, output=output))))
+    for index, (one, planned) in enumerate(planned_runs, 1):
+        output = template.fill(Fields(one.tree, index, stamp.when, stamp.run_id, planned.parameters))
+        filled.append((one, replace(planned, place=replace(planned.place, output=output))))
     return filled
 
 
-def _check_destinations(errands: Sequence[Errand], options: BatchOptions) -> None:
+def _check_destinations(planned_runs: Sequence[PlannedRun], options: BatchOptions) -> None:
     """Find out before anything runs that two runs would write the same file."""
     where = _comparable_on_server if on_server(options) else _comparable
     refuse_collisions(
         [
-            Destination(errand.name, where(errand.place.notebook), where(errand.place.output or errand.place.notebook))
-            for errand in errands
-            if errand.job.save
+            Destination(
+                planned.name, where(planned.place.notebook), where(planned.place.output or planned.place.notebook)
+            )
+            for planned in planned_runs
+            if planned.job.save
         ]
     )
 
@@ -321,14 +323,14 @@ def _comparable(path: str) -> str:
     return os.path.normcase(absolute(path))
 
 
-def _cut_and_order(errands: Sequence[Errand], options: BatchOptions, cache: Cache | None) -> list[int]:
-    """Return the positions of the errands that are run here, in the order in which they begin.
+def _cut_and_order(planned_runs: Sequence[PlannedRun], options: BatchOptions, cache: Cache | None) -> list[int]:
+    """Return the positions of the planned runs that are run here, in the order in which they begin.
 
     A shard goes by the named durations alone: each shard's own cache knows others, and runs would fall between them.
     """
     given = options.get("durations")
     named = read_durations(Path(given)) if given else Durations()
-    keys = [run_key(errand.job.notebook, errand.parameters) for errand in errands]
+    keys = [run_key(planned.job.notebook, planned.parameters) for planned in planned_runs]
     shard = options.get("shard")
     mine = in_shard(keys, Shard.parse(shard), named) if shard else list(range(len(keys)))
     order = options.get("order", Order.AS_GIVEN.value)

@@ -1,15 +1,14 @@
-"""Many runs over one server: some at once, the rest waiting as no more than their names.
+"""Run the planned runs of a batch on one server, some of them at the same time.
 
-A run is begun when a worker is free, and everything of it (kernel, socket, notebook) is gone before the worker takes
-the next one; what stays is its result, which has no outputs. There is one worker more than there may be runs at once:
-it starts the next kernel and loads the next notebook, whose cells then wait for their turn. Turns are given in the
-order of the errands.
+A worker starts a planned run, closes its kernel, connection and notebook, and keeps only the result without outputs.
+There is one worker more than runs may execute at once. It starts the next kernel and loads the next notebook, whose
+cells then wait for a slot. Slots are assigned in the order of the planned runs.
 
-A run that is repeated keeps the attempt that came furthest (:mod:`nbrun.runner.attempts`). Before the next one nbrun
-waits: a little longer each time, and until a lost server answers.
+A repeated run keeps its best attempt (:mod:`nbrun.runner.attempts`). Before the next attempt nbrun waits, longer each
+time, and until an unreachable server answers.
 
-What goes wrong in one run, a bug in nbrun included, is that run's result and nobody else's. A private server that ends
-takes with it the runs that were executing; those that had not begun to, and all later ones, get a new server.
+A failure in one run, even a bug in nbrun, changes only that run's result. If a private server ends, the executing runs
+fail. Runs that have not started executing get a new server.
 """
 
 import asyncio
@@ -42,12 +41,12 @@ from nbrun.storage.base import Notebook
 from nbrun.version import __version__
 
 RESTARTS = 3
-"""How often a private server that ended by itself is started again in one batch."""
+"""Maximum number of times that a batch restarts a private server that ended by itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
-    """One run of a batch: its name in events, the job, where it is, and the parameters that it was given."""
+class PlannedRun:
+    """One run of a batch: its name in events, the job, its paths, and its parameters."""
 
     name: str
     job: Job
@@ -55,12 +54,12 @@ class Errand:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _NotItsTurn(NbrunError):
-    """The batch ended early while a run was waiting; never leaves this module."""
+class _NotStarted(NbrunError):
+    """The batch ended before a waiting run started; raised and caught in this module."""
 
 
-async def run_errands(
-    errands: Sequence[Errand],
+async def run_planned(
+    planned_runs: Sequence[PlannedRun],
     open_host: Callable[[], AbstractAsyncContextManager[Host]],
     *,
     policy: Policy,
@@ -69,14 +68,14 @@ async def run_errands(
     cache: Cache | None = None,
     replaceable: bool = True,
 ) -> list[NotebookResult]:
-    """Run all errands and return what came of each, in their order.
+    """Run all planned runs and return their results in the same order.
 
     `open_host` opens the server that they share, when the first of them needs it; a `replaceable` one is opened again
-    when it ended by itself. `stop` ends the runs that are executing in good order, and no other is begun. Each errand
+    when it ended by itself. `stop` ends the runs that are executing in good order, and no other is begun. Each planned
     is told of by exactly one :class:`RunFinished`. Cancellation saves what there is before it passes on.
     """
     host = _SharedHost(open_host, replaceable=replaceable)
-    batch = _Batch(errands, host, policy, observe, stop, cache)
+    batch = _Batch(planned_runs, host, policy, observe, stop, cache)
     try:
         return await batch.go()
     finally:
@@ -84,7 +83,7 @@ async def run_errands(
 
 
 class _SharedHost:
-    """The server of a batch: opened when it is first needed, and anew when it is gone."""
+    """The server of a batch: opened on first use, and opened again if it has ended."""
 
     def __init__(self, open_host: Callable[[], AbstractAsyncContextManager[Host]], *, replaceable: bool) -> None:
         self._open = open_host
@@ -94,11 +93,11 @@ class _SharedHost:
         self._stack = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
         self.failure: NbrunError | None = None
-        """Why there is no server and will be none; None as long as there may be."""
+        """Why no server can be opened any more, or None."""
 
     @property
     def is_open(self) -> bool:
-        """Return whether it need not be waited for."""
+        """Return whether the server can be used without waiting."""
         return self._host is not None and not self._host.gone()
 
     @property
@@ -107,7 +106,7 @@ class _SharedHost:
         return Stage.STARTING_SERVER if self._replaceable else Stage.CONNECTING
 
     async def get(self) -> Host:
-        """Return the server, opened; raises what opening one raises."""
+        """Return the open server; raise what opening it raises."""
         async with self._opening:
             if self.failure is not None:
                 raise self.failure
@@ -131,7 +130,7 @@ class _SharedHost:
         return self._host
 
     async def may_be_replaced(self, host: Host) -> bool:
-        """Return whether `host`, which has just failed somebody, has ended and another one can be had."""
+        """Return whether `host`, on which a run failed, has ended and can be replaced."""
         if not self._replaceable or host.ended is None:
             return False
         with contextlib.suppress(TimeoutError):
@@ -139,7 +138,7 @@ class _SharedHost:
         return host.gone() and (self._left > 0 or host is not self._host)
 
     async def answers_within(self, limit: float, warn: Callable[[str], None]) -> bool:
-        """Return whether the server can be used, waiting up to `limit` seconds for one that was lost."""
+        """Return whether the server answers, waiting up to `limit` seconds for an unreachable one."""
         if self._host is None or self._replaceable:
             return True
         server = self._host.server
@@ -155,11 +154,11 @@ class _SharedHost:
         await self._stack.aclose()
 
 
-class _Turn:
-    """One run's right to execute cells: taken at its beginning where one is free, else waited for.
+class _Slot:
+    """One of the slots for executing runs: acquired at the start of a run, or later when one becomes free.
 
-    It is given back when the cells have been executed, so that the next run's begin while this one is saved; if
-    `whole`, only when the run has been counted. ``check`` raises where the run is not to begin after all.
+    It is released after the last cell, so that the next run executes while this one is saved. If `whole`, it is
+    released only after the run has been counted. ``check`` raises if the run must not start any more.
     """
 
     def __init__(self, free: asyncio.Semaphore, *, whole: bool) -> None:
@@ -179,18 +178,18 @@ class _Turn:
         self._held = True
 
     def pause(self) -> None:
-        """Let others have it until the next attempt, unless the run is to be counted first."""
+        """Release the slot until the next attempt, unless the run must be counted first."""
         if not self._whole:
             self.give_back()
 
     def give_back(self) -> None:
-        """Let the next one have it; do nothing when that was done."""
+        """Release the slot if it is held."""
         if self._held:
             self._held = False
             self._free.release()
 
     async def __aenter__(self) -> None:
-        """Wait for the turn; raises what the check raises."""
+        """Wait for the slot; raise what ``check`` raises."""
         if not self._held:
             await self.take()
         self.check()
@@ -203,31 +202,31 @@ class _Turn:
 class _Batch:
     def __init__(
         self,
-        errands: Sequence[Errand],
+        planned_runs: Sequence[PlannedRun],
         host: _SharedHost,
         policy: Policy,
         observe: Observer,
         stop: StopSwitch,
         cache: Cache | None,
     ) -> None:
-        self._errands = errands
+        self._planned_runs = planned_runs
         self._host = host
         self._policy = policy
         self._observe = observe
         self._stop = stop
         self._cache = cache
-        self._waiting = deque(range(len(errands)))
+        self._waiting = deque(range(len(planned_runs)))
         self._results: dict[int, NotebookResult] = {}
         self._failures = 0
         self._free = asyncio.Semaphore(policy.jobs)
 
     async def go(self) -> list[NotebookResult]:
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self._policy.jobs + 1, len(self._errands))):
+            for _ in range(min(self._policy.jobs + 1, len(self._planned_runs))):
                 workers.create_task(self._work())
         for place in self._waiting:
-            self._finish(place, self._not_its_turn(self._errands[place]), None)
-        return [self._results[place] for place in range(len(self._errands))]
+            self._finish(place, self._not_its_turn(self._planned_runs[place]), None)
+        return [self._results[place] for place in range(len(self._planned_runs))]
 
     @property
     def _over(self) -> str:
@@ -244,40 +243,40 @@ class _Batch:
     async def _work(self) -> None:
         while self._waiting and not self._over:
             place = self._waiting.popleft()
-            turn = _Turn(self._free, whole=self._policy.max_failures is not None)
+            slot = _Slot(self._free, whole=self._policy.max_failures is not None)
             told: list[RunFinished] = []
             try:
-                result = await self._run(self._errands[place], turn, told)
+                result = await self._run(self._planned_runs[place], slot, told)
                 self._finish(place, result, told[-1].content if told else None)
             finally:
-                turn.give_back()
+                slot.give_back()
 
     def _finish(self, place: int, result: NotebookResult, content: Mapping[str, Any] | None) -> None:
-        errand = self._errands[place]
+        planned = self._planned_runs[place]
         self._results[place] = result
         self._failures += result.exit_code is not ExitCode.OK and result.attempts > 0
-        self._observe(RunFinished(errand.name, result, content))
+        self._observe(RunFinished(planned.name, result, content))
 
-    async def _run(self, errand: Errand, turn: _Turn, told: list[RunFinished]) -> NotebookResult:
-        """Run an errand as often as its failures and the policy want it; the kept attempt's notebook is in `told`."""
-        if self._cache is not None and (found := await self._from_cache(errand, self._cache, told)):
+    async def _run(self, planned: PlannedRun, slot: _Slot, told: list[RunFinished]) -> NotebookResult:
+        """Repeat a run as its failures and the policy require; `told` gets the kept attempt's notebook."""
+        if self._cache is not None and (found := await self._from_cache(planned, self._cache, told)):
             return found
         attempts, warnings = Attempts(), list[str]()
         while True:
             heard: list[RunFinished] = []
-            result = await self._attempt(errand, turn, warnings, heard, attempts.best)
+            result = await self._attempt(planned, slot, warnings, heard, attempts.best)
             if result is None:  # the server had ended before anything was executed: another one, no attempt spent
                 continue
-            if not result.attempts and attempts.best is not None:  # its turn did not come again
+            if not result.attempts and attempts.best is not None:  # its slot did not come again
                 break
             attempts.add(result, heard[-1] if heard else None)
             warnings = list(result.warnings)
             if not self._policy.tries_again(result, len(attempts.results)) or self._over:
                 break
-            if not await self._pause(errand, turn, attempts, warnings):
+            if not await self._pause(planned, slot, attempts, warnings):
                 break
         if attempts.best is not attempts.results[-1]:
-            journal = Journal(errand.name, self._observe)
+            journal = Journal(planned.name, self._observe)
             last = len(attempts.results)
             journal.warn(f"attempt {last}: {_reason(result)}; attempt {attempts.number} came further, and is kept")
             warnings += journal.warnings
@@ -285,12 +284,12 @@ class _Batch:
             told.append(attempts.finished)
         return attempts.kept(warnings)
 
-    async def _pause(self, errand: Errand, turn: _Turn, attempts: Attempts, warnings: list[str]) -> bool:
-        """Wait for the time of the next attempt; return whether there is to be one."""
+    async def _pause(self, planned: PlannedRun, slot: _Slot, attempts: Attempts, warnings: list[str]) -> bool:
+        """Wait for the next attempt; return whether there is one."""
         last, number = attempts.results[-1], len(attempts.results)
-        journal = Journal(errand.name, self._observe)
+        journal = Journal(planned.name, self._observe)
         journal.warn(f"attempt {number} of {self._policy.retries + 1}: {_reason(last)}; trying again")
-        turn.pause()
+        slot.pause()
         try:
             await self._stop.guard(asyncio.sleep(pause_after(number)))
             if last.outcome is not Outcome.SERVER_FAILED:
@@ -303,16 +302,16 @@ class _Batch:
 
     async def _attempt(
         self,
-        errand: Errand,
-        turn: _Turn,
+        planned: PlannedRun,
+        slot: _Slot,
         earlier: Sequence[str],
         told: list[RunFinished],
         best: NotebookResult | None,
     ) -> NotebookResult | None:
-        """Try once; None where the server was gone before the run had begun, and there will be another.
+        """Make one attempt; return None if the server ended before the run started and will be replaced.
 
-        What the run tells is passed on, but not that it finished, which goes into `told`: it may be tried again. `best`
-        is the attempt so far that came furthest.
+        Events are passed on, except the last one, which goes into `told`, because another attempt may follow. `best` is
+        the best attempt so far.
         """
         later: list[LaterAttempt] = []
 
@@ -324,29 +323,29 @@ class _Batch:
             else:
                 self._observe(event)
 
-        journal = Journal(errand.name, observe)
+        journal = Journal(planned.name, observe)
         journal.warnings.extend(earlier)
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()
         used: list[Host] = []
         kept: list[KeptNotebook] = []
-        turn.check = lambda: self._check_turn(used)
-        await turn.take_if_free()
-        job = errand.job if self._cache is None else replace(errand.job, save=True)
+        slot.check = lambda: self._check_start(used)
+        await slot.take_if_free()
+        job = planned.job if self._cache is None else replace(planned.job, save=True)
         try:
-            opening = self._opening(errand, journal, used, kept, later, best)
-            result = await run_notebook(job, opening, journal=journal, stop=self._stop, turn=turn)
-        except _NotItsTurn:
-            return self._not_its_turn(errand)
+            opening = self._opening(planned, journal, used, kept, later, best)
+            result = await run_notebook(job, opening, journal=journal, stop=self._stop, slot=slot)
+        except _NotStarted:
+            return self._not_its_turn(planned)
         except NbrunError as error:
             if isinstance(error, ServerError) and used and await self._host.may_be_replaced(used[0]):
                 return None
-            result = self._failed(errand, began, outcome_of(error), Problem.of(error))
+            result = self._failed(planned, began, outcome_of(error), Problem.of(error))
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
         except Exception as error:  # noqa: BLE001  (a bug in one run must not take the others down)
             lines = "".join(traceback.format_exception(error))
             problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
-            result = replace(self._failed(errand, began, Outcome.INTERRUPTED, problem), signal=ExitCode.BUG)
+            result = replace(self._failed(planned, began, Outcome.INTERRUPTED, problem), signal=ExitCode.BUG)
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
         except BaseException:
             for notebook in kept:
@@ -354,13 +353,13 @@ class _Batch:
             raise
         for notebook in kept:
             await asyncio.to_thread(notebook.settle, result)
-        is_saved = (errand.job.save and not any(notebook.is_withheld for notebook in later)) or result.rescued
+        is_saved = (planned.job.save and not any(notebook.is_withheld for notebook in later)) or result.rescued
         return result if is_saved else replace(result, output=None)
 
     @contextlib.asynccontextmanager
     async def _opening(
         self,
-        errand: Errand,
+        planned: PlannedRun,
         journal: Journal,
         used: list[Host],
         kept: list[KeptNotebook],
@@ -371,9 +370,9 @@ class _Batch:
             journal.enter(self._host.stage)
         host = await self._host.get()
         used.append(host)
-        notebook = host.notebook(errand.place, journal.warn)
+        notebook = host.notebook(planned.place, journal.warn)
         if self._cache is not None:
-            keeping = self._cache.keeping(notebook, errand.job, errand.place, errand.parameters)
+            keeping = self._cache.keeping(notebook, planned.job, planned.place, planned.parameters)
             kept.append(keeping)
             notebook = keeping
         if best is not None:
@@ -381,39 +380,41 @@ class _Batch:
             notebook = later[-1]
         yield host.server, notebook
 
-    def _check_turn(self, used: Sequence[Host]) -> None:
-        """Raise where a run that has waited is not to begin any more, or cannot."""
+    def _check_start(self, used: Sequence[Host]) -> None:
+        """Raise if a waiting run must not or cannot start any more."""
         if self._over and self._stop.reason is None:
-            raise _NotItsTurn(self._over)
+            raise _NotStarted(self._over)
         if used and used[0].gone():
-            raise ServerError("the private server ended while this run was waiting for its turn")
+            raise ServerError("the private server ended while this run was waiting for its slot")
 
-    async def _from_cache(self, errand: Errand, cache: Cache, told: list[RunFinished]) -> NotebookResult | None:
+    async def _from_cache(self, planned: PlannedRun, cache: Cache, told: list[RunFinished]) -> NotebookResult | None:
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()
-        kept = await asyncio.to_thread(cache.look, errand.job, errand.place, errand.parameters)
+        kept = await asyncio.to_thread(cache.look, planned.job, planned.place, planned.parameters)
         if kept is None:
             return None
-        result = self._failed(errand, began, Outcome.PASSED, None)
-        told.append(RunFinished(errand.name, result, kept.content))
+        result = self._failed(planned, began, Outcome.PASSED, None)
+        told.append(RunFinished(planned.name, result, kept.content))
         return replace(
             result,
             output=kept.output,
             kernel=kept.restored.kernel,
             cells=kept.restored.cells,
             seconds=clock() - since,
-            parameters=recordable(errand.parameters),
+            parameters=recordable(planned.parameters),
             cached=True,
         )
 
-    def _not_its_turn(self, errand: Errand) -> NotebookResult:
+    def _not_its_turn(self, planned: PlannedRun) -> NotebookResult:
         problem = Problem(f"not run: {self._over}")
-        result = self._failed(errand, datetime.now(UTC), Outcome.NOT_RUN, problem)
-        return replace(result, attempts=0, signal=self._stop.exit_code, parameters=recordable(errand.parameters))
+        result = self._failed(planned, datetime.now(UTC), Outcome.NOT_RUN, problem)
+        return replace(result, attempts=0, signal=self._stop.exit_code, parameters=recordable(planned.parameters))
 
-    def _failed(self, errand: Errand, began: datetime, outcome: Outcome, problem: Problem | None) -> NotebookResult:
+    def _failed(
+        self, planned: PlannedRun, began: datetime, outcome: Outcome, problem: Problem | None
+    ) -> NotebookResult:
         started = began.isoformat(timespec="milliseconds")
-        return NotebookResult(__version__, errand.job.notebook, None, None, outcome, started, 0.0, problem=problem)
+        return NotebookResult(__version__, planned.job.notebook, None, None, outcome, started, 0.0, problem=problem)
 
 
 def _reason(result: NotebookResult) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from nbrun.errors import NoSuchNotebook
 from nbrun.jupyter.client import connect
-from nbrun.runner.batch.discovery import Found, is_folder_on_server, local_notebooks, notebooks_on_server
+from nbrun.runner.batch.discovery import FoundNotebook, is_folder_on_server, local_notebooks, notebooks_on_server
 from tests.support.notebooks import notebook, write_notebook
 from tests.support.servers import jupyter_server
 
@@ -85,8 +85,8 @@ def test_outside_of_the_current_folder_the_tree_begins_at_what_was_named(
 ) -> None:
     monkeypatch.chdir(tree / "out")
     assert local_notebooks([str(tree / "a")]) == [
-        Found(str(tree / "a" / "one.ipynb"), "a/one.ipynb"),
-        Found(str(tree / "a" / "deep" / "two.ipynb"), "a/deep/two.ipynb"),
+        FoundNotebook(str(tree / "a" / "one.ipynb"), "a/one.ipynb"),
+        FoundNotebook(str(tree / "a" / "deep" / "two.ipynb"), "a/deep/two.ipynb"),
     ]
     assert local_notebooks([str(tree / "a" / "**" / "two.ipynb")])[0].tree == "deep/two.ipynb"
 
