@@ -27,7 +27,7 @@ from nbrun.core.events import (
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.core.results import with_lost_reports
-from nbrun.reporters.safe_stream import binary, may_be_shown, own_stream
+from nbrun.reporters.safe_stream import binary, may_be_shown, named, own_stream
 from nbrun.version import __version__
 
 
@@ -61,7 +61,7 @@ class Events:
     """Writes each event as a line to a file or to standard output (``-``), and flushes it."""
 
     def __init__(self, target: str, *, clock: Callable[[], datetime] = _now) -> None:
-        self.name = f"the log of events {target}"
+        self.name = f"the log of events in {named(target)}"
         self._clock = clock
         self._target = target
         self._own = own_stream(target)
@@ -93,7 +93,7 @@ class Results:
 
     def __init__(self, target: str, *, lost: Callable[[], Sequence[str]] = tuple) -> None:
         """Write to `target`; `lost` names the reports that could not be written, when all others are closed."""
-        self.name = f"the result {target}"
+        self.name = f"the result in {named(target)}"
         self._lost = lost
         self._target = target
         self._result: dict[str, Any] | None = None

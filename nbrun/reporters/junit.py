@@ -13,6 +13,7 @@ from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.reporters.console.output_log import OutputLog
 from nbrun.reporters.run_log import Record, RunRecord, fails, is_fault
+from nbrun.reporters.safe_stream import named
 
 LONGEST_OUTPUT = 16_000
 """Maximum number of characters of a cell's text; the last ones are kept."""
@@ -25,7 +26,7 @@ class JUnit:
     """Writes the report at the end."""
 
     def __init__(self, target: Path) -> None:
-        self.name = f"the JUnit report {target}"
+        self.name = f"the JUnit report in {named(str(target))}"
         self._target = target
         self._record = Record()
         self._said: dict[tuple[str, int], list[str]] = {}

@@ -153,6 +153,11 @@ def binary(stream: Any) -> Any:
     return (stream.under if isinstance(stream, SafeStream) else stream).buffer
 
 
+def named(target: str) -> str:
+    """Return what a file is to a reader: its path, or which standard stream."""
+    return {"stdout": "standard output", "stderr": "standard error"}.get(own_stream(target) or "", target)
+
+
 def own_stream(target: str | None) -> str | None:
     """Return ``stdout`` or ``stderr`` where `target` is that stream of nbrun's own, under whatever name, else None.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nbrun.core.events import Event, OutputArrived
-from nbrun.reporters.safe_stream import SafeStream, binary, own_stream
+from nbrun.reporters.safe_stream import SafeStream, binary, named, own_stream
 
 
 def stream_files(stdout: str | None, stderr: str | None) -> list["StreamFile"]:
@@ -31,7 +31,7 @@ class StreamFile:
     """Writes the streams of these names (``stdout``, ``stderr``) of all runs to one file."""
 
     def __init__(self, target: str, streams: Collection[str]) -> None:
-        self.name = f"{target}, for what cells write to {' and '.join(streams)},"
+        self.name = f"{named(target)}, for what cells write to {' and '.join(streams)},"
         self._target = target
         self._streams = streams
         self._write: Callable[[str], None] | None = None

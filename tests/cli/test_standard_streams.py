@@ -108,6 +108,22 @@ def test_a_reader_that_stops_to_read_text_is_no_error(folder: Path) -> None:
         assert (found.returncode, found.stderr) == (0, ""), words
 
 
+@pytest.mark.parametrize(
+    "words", ["fine.ipynb --json -", "fine.ipynb --events -", ". --no-save --allow-errors --events -"]
+)
+def test_a_report_whose_reader_has_gone_is_lost(words: str, folder: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "nbrun", "run", *words.split()]
+    done = subprocess.run(command, cwd=folder, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == ExitCode.SERVER
+    lost = [line for line in done.stderr.splitlines() if "could not be written" in line]
+    assert len(lost) == 1
+    assert lost[0].endswith("in standard output could not be written: Broken pipe")
+    assert not lost[0].startswith(":")
+
+
 @FULL
 def test_text_that_was_asked_for_and_cannot_be_written_is_an_error(folder: Path) -> None:
     found = shell(f"{NBRUN} plan fine.ipynb > /dev/full", folder)

@@ -40,7 +40,7 @@ def test_each_notebook_is_a_test_that_shows_the_cell_that_failed(folder: Path) -
     for said in (
         "ValueError: no data in cell 2 of 2",
         ">    2 | raise ValueError('no data')",
-        "longer than the cell's limit of 1.0 s in cell 1 of 1",
+        "exceeded the cell's limit of 1.0 s in cell 1 of 1",
         "sub/raises.ipynb::notebook",
     ):
         assert said in found.stdout
@@ -91,7 +91,7 @@ def test_the_settings_of_the_project_hold_and_what_is_typed_counts_before_them(t
     found = run_pytest(tmp_path, "--nbrun", "--nbrun-idle-timeout", "2s", "--nbrun-save", "-rs", environ=environ)
     assert "2 failed, 2 passed, 2 skipped" in found.stdout, found.stdout + found.stderr
     assert "left out by the project's settings" in found.stdout
-    assert "longer than the cell's limit of 1.0 s" in found.stdout
+    assert "exceeded the cell's limit of 1.0 s" in found.stdout
     assert "no kernel 'none'" in found.stdout
     assert '"*** EU 1\\n"' in (tmp_path / "a.ipynb").read_text()
     assert '"*** EU 2\\n"' in (tmp_path / "sub" / "b.ipynb").read_text()

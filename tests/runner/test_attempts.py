@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.core.events import CellFinished, Event, Warned
+from nbrun.core.events import CellFinished, CellStarted, Event, Warned
 from nbrun.errors import ExitCode
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
@@ -85,8 +85,33 @@ def test_a_run_that_is_stopped_between_two_attempts_keeps_what_it_has(
             stop.pull("interrupted", ExitCode.INTERRUPTED)
 
     result = nbrun.run_many(["nb.ipynb"], retries=1, in_place=True, stop=stop, observe=observe).runs[0]
-    assert (result.outcome.value, result.attempts, result.tries) == ("kernel-died", 1, ())
+    assert (result.outcome.value, result.exit_code, result.attempts) == ("interrupted", ExitCode.INTERRUPTED, 1)
+    assert result.problem is not None
+    assert result.problem.message == "interrupted before attempt 2 of 2"
+    assert "those of attempt 1: the kernel died" in result.problem.hint
+    assert [cell.outcome.value for cell in result.cells] == ["passed", "kernel-died"]
     assert printed(path)[0] == "1\n"
+
+
+def test_a_signal_in_a_later_attempt_ends_the_run_with_the_results_of_the_kept_one(here: Path) -> None:
+    waiting = "if number == 2: time.sleep(60)"
+    path = write_notebook(here / "nb.ipynb", notebook(f"import time\n{COUNT}", f"print('two')\n{waiting}", KILL))
+    stop = StopSwitch()
+    begun: list[int] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, CellStarted) and event.index == 1:
+            begun.append(event.index)
+            if len(begun) == 2:
+                stop.pull("terminated by SIGTERM", ExitCode.TERMINATED)
+
+    result = nbrun.run_many(["nb.ipynb"], retries=2, in_place=True, stop=stop, observe=observe).runs[0]
+    assert (result.outcome.value, result.exit_code, result.attempts) == ("interrupted", ExitCode.TERMINATED, 2)
+    assert result.problem is not None
+    assert result.problem.message == "terminated by SIGTERM in attempt 2 of 3"
+    assert [cell.outcome.value for cell in result.cells] == ["passed", "passed", "kernel-died"]
+    assert [each.exit_code for each in result.tries] == [ExitCode.KERNEL, ExitCode.TERMINATED]
+    assert printed(path) == ["attempt 1\n", "two\n", ""]
 
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["comes back", "stays away"])

@@ -62,7 +62,7 @@ def limit_reached(stop: Stop, run_timeout: float | None, cell: CellPlan | None) 
         return f"the run took longer than its limit of {spell_duration(run_timeout or 0)}"
     if stop is Stop.IDLE_TIMEOUT:
         return f"no output for {spell_duration(cell.idle_timeout or 0)}"
-    return f"longer than the cell's limit of {spell_duration(cell.timeout or 0)}"
+    return f"exceeded the cell's limit of {spell_duration(cell.timeout or 0)}"
 
 
 def ending_after(cell: CellExecution, total: int) -> Ending | None:

@@ -112,7 +112,7 @@ class BatchConsole:
                     log, label = self._log(notebook, cell.index)
                     log.finish(cell.index, label)
             case Warned(notebook, text):
-                self._say(f"{notebook}: {text}", "yellow")
+                self._say(f"{notebook}: {text}" if notebook else text, "yellow")
             case RunFinished(notebook, result):
                 self._finish(notebook, result)
             case BatchFinished(batch):

@@ -96,7 +96,7 @@ class Console:
             case CellFinished(notebook, result):
                 self._finish_cell(notebook, result)
             case Warned(notebook, text):
-                self._say(f"{notebook}: {text}", "yellow")
+                self._say(f"{notebook}: {text}" if notebook else text, "yellow")
             case RunFinished(notebook, result):
                 self._finish(self._record.runs[notebook], result)
             case BatchStarted(notebooks):

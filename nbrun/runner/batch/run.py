@@ -261,7 +261,7 @@ class _Batch:
         """Repeat a run as its failures and the policy require; `told` gets the kept attempt's notebook."""
         if self._cache is not None and (found := await self._from_cache(planned, self._cache, told)):
             return found
-        attempts, warnings = Attempts(), list[str]()
+        attempts, warnings, is_pending = Attempts(), list[str](), False
         while True:
             heard: list[RunFinished] = []
             result = await self._attempt(planned, slot, warnings, heard, attempts.best)
@@ -271,9 +271,8 @@ class _Batch:
                 break
             attempts.add(result, heard[-1] if heard else None)
             warnings = list(result.warnings)
-            if not self._policy.tries_again(result, len(attempts.results)) or self._over:
-                break
-            if not await self._pause(planned, slot, attempts, warnings):
+            is_pending = self._policy.tries_again(result, len(attempts.results))
+            if not is_pending or self._over or not await self._pause(planned, slot, attempts, warnings):
                 break
         if attempts.best is not attempts.results[-1]:
             journal = Journal(planned.name, self._observe)
@@ -282,7 +281,22 @@ class _Batch:
             warnings += journal.warnings
         if attempts.finished is not None:
             told.append(attempts.finished)
-        return attempts.kept(warnings)
+        kept = attempts.kept(warnings)
+        if self._stop.exit_code is None or not (is_pending or attempts.results[-1].outcome is Outcome.INTERRUPTED):
+            return kept
+        return self._cut_off(kept, attempts, is_pending=is_pending)
+
+    def _cut_off(self, kept: NotebookResult, attempts: Attempts, *, is_pending: bool) -> NotebookResult:
+        """Return the result of a run that a signal ended in a later attempt, or in the pause before it."""
+        last = len(attempts.results)
+        if attempts.number == last and not is_pending:
+            return kept  # its own problem is the signal
+        when = f"before attempt {last + 1}" if is_pending else f"in attempt {last}"
+        problem = Problem(
+            f"{self._stop.reason} {when} of {self._policy.retries + 1}",
+            f"The notebook and the results of its cells are those of attempt {attempts.number}: {_reason(kept)}.",
+        )
+        return replace(kept, outcome=Outcome.INTERRUPTED, signal=self._stop.exit_code, problem=problem)
 
     async def _pause(self, planned: PlannedRun, slot: _Slot, attempts: Attempts, warnings: list[str]) -> bool:
         """Wait for the next attempt; return whether there is one."""

@@ -96,7 +96,7 @@ def test_a_report_that_is_lost_is_told_in_every_other_and_by_the_exit_code(tmp_p
         "--junit", "j.xml", "--json", "r.json", "--github", cwd=tmp_path, env={"GITHUB_OUTPUT": "outputs"},
     )  # fmt: skip
     assert found.returncode == ExitCode.SERVER
-    assert found.stderr.count(f"\nfine.ipynb: the log of events /dev/full {FULL}") == 1
+    assert found.stderr.count(f"\nfine.ipynb: the log of events in /dev/full {FULL}") == 1
     assert found.stderr.count(FULL) == 4  # each also as an annotation
     assert (tmp_path / "j.xml").exists()
     result = json.loads((tmp_path / "r.json").read_text())
@@ -123,7 +123,7 @@ def test_a_report_whose_folder_is_taken_away_meanwhile_is_lost(tmp_path: Path) -
     write_notebook(tmp_path / "fine.ipynb", notebook(source))
     found = run_nbrun("run", "fine.ipynb", "--json", "reports/r.json", "--html", "reports", "-q", cwd=tmp_path)
     assert found.returncode == ExitCode.SERVER
-    assert "the result reports/r.json could not be written: File exists" in found.stderr
+    assert "the result in reports/r.json could not be written: File exists" in found.stderr
     assert "the pages in reports could not be written" in found.stderr
 
 

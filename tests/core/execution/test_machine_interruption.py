@@ -34,7 +34,7 @@ def asks_for_input(talk: Conversation) -> None:
 LIMITS = pytest.mark.parametrize(
     ("options", "run_timeout", "strikes_at", "ename", "sentence"),
     [
-        ({"timeout": 5}, None, 5.0, "CellTimeout", "longer than the cell's limit of 5.0 s in cell 1 of 2"),
+        ({"timeout": 5}, None, 5.0, "CellTimeout", "exceeded the cell's limit of 5.0 s in cell 1 of 2"),
         ({"idle_timeout": 3}, None, 3.0, "IdleTimeout", "no output for 3.0 s in cell 1 of 2"),
         ({}, 90, 90.0, "RunTimeout", "the run took longer than its limit of 1 min 30 s in cell 1 of 2"),
     ],

@@ -115,7 +115,7 @@ RUNS = {
     "cell_timeout": Expected(
         Outcome.TIMED_OUT,
         [TIMED_OUT, NOT_RUN],
-        "longer than the cell's limit of 0.5 s in cell 1 of 2",
+        "exceeded the cell's limit of 0.5 s in cell 1 of 2",
         outputs=["error"],
         sent=[EXECUTE, FENCE, FENCE],
         interrupts=1,
@@ -123,7 +123,7 @@ RUNS = {
     "await_timeout": Expected(
         Outcome.TIMED_OUT,
         [TIMED_OUT, NOT_RUN],
-        "longer than the cell's limit of 0.5 s in cell 1 of 2",
+        "exceeded the cell's limit of 0.5 s in cell 1 of 2",
         outputs=["error"],
         sent=[EXECUTE, FENCE, FENCE],
         interrupts=1,
@@ -131,7 +131,7 @@ RUNS = {
     "deaf_timeout": Expected(
         Outcome.TIMED_OUT,
         [TIMED_OUT, NOT_RUN],
-        "longer than the cell's limit of 0.5 s in cell 1 of 2",
+        "exceeded the cell's limit of 0.5 s in cell 1 of 2",
         outputs=["error"],
         sent=[EXECUTE, FENCE, FENCE],
         interrupts=2,
@@ -162,7 +162,7 @@ RUNS = {
     "ahead_timeout": Expected(
         Outcome.TIMED_OUT,
         [PASSED, TIMED_OUT, NOT_RUN, NOT_RUN],
-        "longer than the cell's limit of 0.5 s in cell 2 of 4",
+        "exceeded the cell's limit of 0.5 s in cell 2 of 4",
         sent=[*AHEAD, RECALL, FENCE, FENCE],
         interrupts=1,
     ),

@@ -194,7 +194,7 @@ def test_an_ending_that_is_graver_than_a_time_out_on_the_way_stays() -> None:
     ("stop", "plan", "sentence"),
     [
         (Stop.RUN_TIMEOUT, None, "the run took longer than its limit of 1 min 30 s"),
-        (Stop.CELL_TIMEOUT, CellPlan(0, "a", "1", Action.RUN, timeout=5.0), "longer than the cell's limit of 5.0 s"),
+        (Stop.CELL_TIMEOUT, CellPlan(0, "a", "1", Action.RUN, timeout=5.0), "exceeded the cell's limit of 5.0 s"),
         (Stop.IDLE_TIMEOUT, CellPlan(0, "a", "1", Action.RUN, idle_timeout=20), "no output for 20 s"),
     ],
     ids=["run", "cell", "idle"],
