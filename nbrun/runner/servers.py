@@ -65,12 +65,13 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a notebook is and where its result goes, as the user named them; without an ``output``, in place.
+    """The paths of a notebook and of its output, as the user wrote them, and how the result is saved.
 
-    With ``upload`` both are on this machine although the server is not. ``on_conflict`` says what happens to a notebook
-    that somebody else changed during the run, ``checkpoint`` whether it is kept as it was. The kernel works in ``cwd``,
-    a folder where the server is, if not in the notebook's. With a ``content`` there need be no notebook of that name:
-    this is its text. What ``deliver`` takes is saved nowhere. Without ``save`` nothing is written.
+    Without ``output`` the notebook is saved in place. With ``upload`` both paths are on this machine and the server is
+    elsewhere. ``on_conflict`` is the rule for a notebook that somebody else changed during the run, ``checkpoint`` says
+    whether the original is kept. The kernel works in ``cwd``, a folder on the server's machine, or else in the
+    notebook's folder. ``content`` is the text of a notebook that need not exist as a file. ``deliver`` is called with
+    the text of the result, which is then not saved. Without ``save`` nothing is written.
     """
 
     notebook: str
@@ -91,9 +92,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A server that is open; ``notebook`` finds one on it.
+    """An open server; ``notebook`` returns the notebook that a place names.
 
-    Of a private one, ``gone`` tells whether it has ended by itself, and ``ended`` waits for that.
+    For a private server, ``gone`` returns whether it has ended by itself, and ``ended`` waits until it does.
     """
 
     server: Server
