@@ -13,11 +13,13 @@ from textwrap import shorten
 import click
 from click.testing import CliRunner
 
-from nbrun.cli.config.files import options_of
+from nbrun.cli.config.files import settings_of
 from nbrun.cli.config.schema import schema
 from nbrun.cli.main import cli
 from nbrun.cli.run import command as run
+from nbrun.core.planning.options import options_in
 from nbrun.errors import ExitCode
+from nbrun.runner.job import BatchOptions, RunOptions
 
 PAGE = Path(__file__).with_name("cli.md")
 ARCHITECTURE = Path(__file__).with_name("architecture.md")
@@ -46,12 +48,34 @@ There is no option for a token, because every user of a machine can read the com
 ## Exit codes
 """
 
+_OPTIONS = """\
+## Options in Python
+
+The options of `nbrun.run` and `nbrun.run_many` are the ones above; the key of the settings is the flag without its
+dashes. A flag such as `--no-save` sets an option that is true by default to false. Durations and sizes are numbers or
+text: `cell_timeout="5m"`, `max_output="50MB"`.
+
+| Python | command line | default | of | may differ in `[[overrides]]` |
+|---|---|---|---|---|"""
+
 
 def page() -> str:
     """Return the text of the page."""
     rows = ["| code | meaning |", "|--:|---|", *(f"| {code.value} | {meaning(code)} |" for code in ExitCode)]
     commands = [f"## {path}\n\n```text\n{text}```\n" for path, text in helps()]
-    return "\n".join([_HEAD, *rows, "", *commands])
+    return "\n".join([_HEAD, *rows, "", *commands, _OPTIONS, *option_rows(), ""])
+
+
+def option_rows() -> list[str]:
+    """Return the rows of the table of options."""
+    of_run = options_in(RunOptions)
+    rows = []
+    for name, option in options_in(BatchOptions).items():
+        flag = "" if option.flags is None else f"`--{option.setting(name)}`"
+        default = f"`{option.default!r}`" if option.flags is not None or option.default is not None else ""
+        where = "run" if name in of_run else "batch"
+        rows.append(f"| `{name}` | {flag} | {default} | {where} | {'yes' if option.each else ''} |")
+    return rows
 
 
 def meaning(code: ExitCode) -> str:
@@ -105,4 +129,4 @@ def architecture() -> str:
 if __name__ == "__main__":
     ARCHITECTURE.write_text(architecture(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
-    SCHEMA.write_text(json.dumps(schema(options_of(run)), indent=1) + "\n", encoding="utf-8")
+    SCHEMA.write_text(json.dumps(schema(settings_of(run)), indent=1) + "\n", encoding="utf-8")

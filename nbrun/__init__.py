@@ -16,8 +16,8 @@ from importlib import import_module
 _HOMES = {
     "nbrun.api": ("connect", "run", "run_async"),
     "nbrun.core.batch.terms": ("Override",),
-    "nbrun.runner.options": ("RunOptions",),
-    "nbrun.runner.batch.plan": ("BatchOptions", "run_many", "run_many_async"),
+    "nbrun.runner.batch.plan": ("run_many", "run_many_async"),
+    "nbrun.runner.job": ("BatchOptions", "RunOptions"),
     "nbrun.core.results": (
         "Attempt",
         "BatchResult",

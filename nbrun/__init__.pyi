@@ -12,10 +12,10 @@ from nbrun.core.results import Outcome as Outcome
 from nbrun.core.results import Problem as Problem
 from nbrun.errors import ExitCode as ExitCode
 from nbrun.errors import NbrunError as NbrunError
-from nbrun.runner.batch.plan import BatchOptions as BatchOptions
 from nbrun.runner.batch.plan import run_many as run_many
 from nbrun.runner.batch.plan import run_many_async as run_many_async
-from nbrun.runner.options import RunOptions as RunOptions
+from nbrun.runner.job import BatchOptions as BatchOptions
+from nbrun.runner.job import RunOptions as RunOptions
 from nbrun.runner.stop import StopSwitch as StopSwitch
 from nbrun.version import __version__ as __version__
 

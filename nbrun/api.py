@@ -13,7 +13,7 @@ from nbrun.core.results import NotebookResult
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.kernel_session import Server
 from nbrun.private_server.launcher import EmbeddedServer
-from nbrun.runner.options import RunOptions, access_of, check_choice, job_of, place_of
+from nbrun.runner.job import RunOptions, access_of, check_choice, job_of, place_of, read_run_options
 from nbrun.runner.prepare_only import host_to_prepare_on, prepare_unless_stopped
 from nbrun.runner.run import run_notebook
 from nbrun.runner.servers import Access, Place, check_local, existing_host, private_host
@@ -36,10 +36,9 @@ def run(notebook: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Note
 
 async def run_async(notebook: str | os.PathLike[str], **options: Unpack[RunOptions]) -> NotebookResult:
     """Run a notebook as :func:`run` does, in the loop that is running. Cancellation saves what there is first."""
-    if unknown := options.keys() - RunOptions.__annotations__.keys():
-        raise TypeError(f"there is no such option of a run: {', '.join(sorted(unknown))}")
-    check_choice(options)
-    return await run_beside_start(None, notebook, options)
+    read = read_run_options(options)
+    check_choice(read)
+    return await run_beside_start(None, notebook, read)
 
 
 async def run_beside_start(
@@ -51,17 +50,17 @@ async def run_beside_start(
     """
     name = os.fspath(notebook)
     place = place_of(name, options)
-    if started is None and (place.upload or not options.get("server")):
+    if started is None and (place.upload or not options["server"]):
         check_local(place)
-    journal = Journal(name, options.get("observe") or (lambda _: None))
-    if options.get("prepare_only"):
+    journal = Journal(name, options["observe"] or (lambda _: None))
+    if options["prepare_only"]:
         async with host_to_prepare_on(access_of(options)) as host:
             return await prepare_unless_stopped(
-                job_of(name, options), place, host, journal, options.get("stop") or StopSwitch()
+                job_of(name, options), place, host, journal, options["stop"] or StopSwitch()
             )
     opening = _open(access_of(options), place, journal, started)
     job = job_of(name, options)
-    return await run_notebook(job, opening, journal=journal, stop=options.get("stop") or StopSwitch())
+    return await run_notebook(job, opening, journal=journal, stop=options["stop"] or StopSwitch())
 
 
 @contextlib.asynccontextmanager

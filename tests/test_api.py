@@ -170,9 +170,37 @@ async def test_two_runs_of_one_notebook_at_once_do_not_mix(server: RunningServer
     assert server.sessions() == []
 
 
-def test_an_option_that_does_not_exist_is_no_option(here: Path) -> None:
-    with pytest.raises(TypeError, match="cell_timout"):
+def test_an_option_that_does_not_exist_is_told_with_the_nearest_one(here: Path) -> None:
+    with pytest.raises(TypeError, match=r"cell_timout \(did you mean cell_timeout\?\)"):
         nbrun.run("nb.ipynb", cell_timout=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"retrys \(did you mean retries\?\)"):
+        nbrun.run_many(["nb.ipynb"], retrys=5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"parameters": [1]}, r"parameters: takes a mapping of names to values, not \[1\]"),
+        ({"secrets": {"A": 1}}, "secrets: takes a mapping of names to texts; 'A' is none"),
+        ({"cell_timeout": "soon"}, "cell_timeout: 'soon' is no duration"),
+        ({"allow_errors": 1}, "allow_errors: takes true or false, not 1"),
+        ({"output": 3}, "output: takes a path, not 3"),
+        ({"max_output": "much"}, "max_output: 'much' is no size"),
+        ({"stop": "now"}, "stop: takes an nbrun.StopSwitch, not 'now'"),
+        ({"preload": "pandas", "zygote": False}, "preload needs the zygote"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_a_wrong_call(options: dict[str, Any], said: str, here: Path) -> None:
+    for call in (nbrun.run, lambda name, **given: nbrun.run_many([name], **given)):
+        with pytest.raises(UsageError, match=said):
+            call("nb.ipynb", **options)
+
+
+def test_durations_and_sizes_are_what_they_are_on_the_command_line(here: Path) -> None:
+    write_notebook(here / "nb.ipynb", notebook("import time; time.sleep(60)"))
+    result = nbrun.run("nb.ipynb", cell_timeout="500ms", max_output="50MB", preload="json")
+    assert result.outcome is Outcome.TIMED_OUT
 
 
 ODD = ["100% a b.ipynb", "é本#?.ipynb", "back\\slash;&+.ipynb", ".hidden.ipynb"]

@@ -44,7 +44,7 @@ def is_plain(given: Mapping[str, Any], overrides: Sequence[Any]) -> bool:
     """Return whether the one run needs nothing that only a batch has."""
     from nbrun.core.batch.output_paths import is_template
 
-    special = ("cache", "shard", "changed_since", "retries", "exclude", "no_cache_read", "prepare_only")
+    special = ("cache", "shard", "changed_since", "retries", "exclude", "refresh", "prepare_only")
     return not (overrides or is_template(given["output"] or "") or any(given[name] for name in special))
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from nbrun._lazy_imports import put_off_imports
+from nbrun.cli.options.declared import OF_RUN, declared, read_declared
 from nbrun.cli.options.parameters import parameter_options, read_parameters
-from nbrun.cli.options.server import Duration, find_password, find_token, server_options
+from nbrun.cli.options.server import access_options, server_options
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.core.planning.destinations import refuse_unreachable, require_choice
 
@@ -18,15 +19,7 @@ from nbrun.core.planning.destinations import refuse_unreachable, require_choice
 @click.argument("notebooks", nargs=-1, required=True, metavar="NOTEBOOK")
 @server_options
 @parameter_options
-@click.option("-k", "--kernel", metavar="NAME", help="Plan for this kernelspec instead of the notebook's.")
-@click.option("--timeout", type=Duration(), help="Time limit of the whole run.")
-@click.option("--cell-timeout", "--execution-timeout", type=Duration(), help="Time limit of each cell.")
-@click.option("--idle-timeout", type=Duration(), help="Time limit of a running cell without output.")
-@click.option(
-    "--allow-errors",
-    is_flag=True,
-    help="Continue after a cell that raises an error, and do not fail the run because of it.",
-)
+@declared("kernel", "timeout", "cell_timeout", "idle_timeout", "allow_errors")
 @click.option("--json", "as_json", is_flag=True, help="Write the plan as JSON.")
 def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     """Show what a run of NOTEBOOK would do: its parameters, its kernel, its cells and their limits.
@@ -54,31 +47,20 @@ def show_plan(notebook: str, given: dict[str, Any], *, as_json: bool = False) ->
 def _preview(notebook: str, given: dict[str, Any]) -> Any:
     # What this needs is imported here, so that a wrong call is answered at once.
     put_off_imports()
-    from nbrun.core.planning.job import Job, Limits
     from nbrun.jupyter.endpoint import Endpoint
-    from nbrun.jupyter.http.client import HttpOptions
+    from nbrun.runner.job import access_of, job_of, read_run_options
     from nbrun.runner.preview import preview_local, preview_on_server
 
-    job = Job(
-        notebook,
-        kernel=given["kernel"],
-        language=given["language"],
-        limits=Limits(given["timeout"], given["cell_timeout"], given["idle_timeout"]),
-        allow_errors=given["allow_errors"],
-        parameters=given["parameters"],
-        allow_new=given["allow_new"],
-        secrets=given["secrets"],
+    read = read_declared(OF_RUN, given)
+    options = read_run_options(
+        {**read, **access_options(given), "parameters": given["parameters"], "secrets": given["secrets"]}
     )
+    job = job_of(notebook, options)
     if not given["server"]:
         return preview_local(job)
-    endpoint = Endpoint.parse(given["server"], find_token(given["token_file"]), find_password())
-    options = HttpOptions(
-        given["ca_file"],
-        verify=not given["insecure"],
-        max_response=given["max_response"],
-        max_frame=given["max_frame"],
-    )
-    return asyncio.run(preview_on_server(job, endpoint, options))
+    access = access_of(options)
+    endpoint = Endpoint.parse(given["server"], access.token, access.password)
+    return asyncio.run(preview_on_server(job, endpoint, access.http_options))
 
 
 def _lines(preview: Any) -> Iterator[str]:

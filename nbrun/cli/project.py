@@ -1,9 +1,8 @@
 """Options of one notebook's run by the project's settings, for the pytest plug-in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,6 +13,7 @@ from nbrun.core.batch.terms import Override
 from nbrun.core.formats.globs import Patterns
 from nbrun.errors import UsageError
 from nbrun.runner.batch.plan import options_of_one
+from nbrun.runner.job import RunOptions, read_run_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +21,13 @@ class ProjectOptions:
     """The options of all runs, what differs for some notebooks, and the folder from which those are named."""
 
     folder: Path
-    options: Mapping[str, Any]
+    options: RunOptions
     overrides: Sequence[Override]
 
-    def of(self, notebook: Path) -> dict[str, Any] | None:
-        """Return the options of one notebook's run, as keys of :class:`nbrun.RunOptions`; None where it is left out."""
+    def of(self, notebook: Path) -> RunOptions | None:
+        """Return the options of one notebook's run; None where it is left out."""
         if not notebook.is_relative_to(self.folder):
-            return dict(self.options)
+            return options_of_one(self.options, [])
         name = notebook.relative_to(self.folder).as_posix()
         return options_of_one(self.options, [one for one in self.overrides if Patterns(one.match).name(name)])
 
@@ -45,6 +45,6 @@ def project_options(arguments: Sequence[str]) -> ProjectOptions:
             given |= read_parameters(given, None, None)
             overrides = overrides_for(context, project, given["parameters"])
             given["parameters"] = {**project.parameters, **given["parameters"]}
-            return ProjectOptions(project.folder, run_options(given), overrides)
+            return ProjectOptions(project.folder, read_run_options(run_options(given)), overrides)
     except click.ClickException as error:
         raise UsageError(error.format_message()) from None

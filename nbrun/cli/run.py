@@ -10,77 +10,28 @@ import click
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.config.files import current_project, overrides_for, settings_options
 from nbrun.cli.destinations import Paths, check_choice, check_paths, is_plain, is_single, settle_choice
-from nbrun.cli.options.batch import batch_options, read_batch_options
-from nbrun.cli.options.outputs import output_options, output_settings
+from nbrun.cli.options.batch import batch_options, options_of_batch
+from nbrun.cli.options.declared import OF_RUN, declared, read_declared
 from nbrun.cli.options.parameters import parameter_options, read_parameters
-from nbrun.cli.options.performance import read_speed, speed_options
-from nbrun.cli.options.preparation import prepared_as, preparing_options, working_folders
 from nbrun.cli.options.reports import Reports, reporting_options
-from nbrun.cli.options.saving import saving_of, saving_options
-from nbrun.cli.options.server import Duration, find_password, find_token, server_options
+from nbrun.cli.options.server import access_options, server_options
 from nbrun.cli.plan import show_plan
 from nbrun.cli.signals import signals
 from nbrun.cli.stdio import STREAMED, is_handed, read_streams
-from nbrun.core.planning.job import OnConflict
 from nbrun.errors import ExitCode, NbrunError, UsageError
+from nbrun.runner.options import check_together
+
+_ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "max_frame", "allow_new", "language")
 
 
 @click.command("run", short_help="Run notebooks and save them with their outputs.")
 @click.argument("notebooks", nargs=-1, metavar="PATH...")
-@click.option(
-    "-o",
-    "--output",
-    metavar="PATH",
-    help="Write the executed notebook here. For several notebooks: a folder, or a template "
-    "such as 'out/{folder}/{stem}.ipynb'. - is standard output.",
-)
-@click.option(
-    "--in-place",
-    is_flag=True,
-    help="Overwrite the notebooks with their results. This is the default for a single notebook.",
-)
+@declared("output", "in_place")
 @batch_options
 @settings_options
 @server_options
-@click.option(
-    "--upload",
-    is_flag=True,
-    help="PATH is on this machine: upload it to --server, run it there and download the result.",
-)
 @parameter_options
-@click.option("-k", "--kernel", metavar="NAME", help="Use this kernelspec instead of the notebook's.")
-@preparing_options
-@click.option(
-    "--timeout", type=Duration(), help="Time limit of the whole run, from the first cell: 90, 90s, 5m, 1h30m."
-)
-@click.option("--cell-timeout", "--execution-timeout", type=Duration(), help="Time limit of each cell.")
-@click.option("--idle-timeout", type=Duration(), help="Time limit of a running cell without output.")
-@click.option(
-    "--startup-timeout",
-    "--start-timeout",
-    "--start_timeout",
-    type=Duration(),
-    default="60s",
-    show_default=True,
-    help="Time limit of the kernel's start.",
-)
-@speed_options
-@click.option(
-    "--allow-errors",
-    is_flag=True,
-    help="Continue after a cell that raises an error, and do not fail the run because of it.",
-)
-@click.option("--no-save", is_flag=True, help="Do not write the executed notebook.")
-@click.option(
-    "--on-conflict",
-    type=click.Choice([rule.value for rule in OnConflict]),
-    help="If another client changed the notebook during the run: merge the results into it (default), write the "
-    "executed notebook beside it as NAME-nbrun.ipynb, or overwrite it.",
-)
-@click.option("--force", is_flag=True, help="Short for --on-conflict overwrite.")
-@saving_options
-@output_options
-@click.option("--no-timing", is_flag=True, help="Do not write execution times into the notebook.")
+@declared(*[name for name in OF_RUN if name not in _ABOVE])
 @click.option("--help-notebook", is_flag=True, help="Show what would be run, as nbrun plan does, and run nothing.")
 @reporting_options
 def command(notebooks: tuple[str, ...], **given: Any) -> int:
@@ -102,6 +53,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         raise click.MissingParameter(param_hint="'PATH...'", param_type="argument")
     if given["upload"] and not given["server"]:
         raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
+    check_together(given)
     settle_choice(click.get_current_context(), given)
     check_paths(named, given)
     named = read_streams(named, given, many=bool(project.matrix))
@@ -122,7 +74,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         if is_handed(given) or (single and is_plain(given, overrides)):
             result = asyncio.run(_run(given, reports, notebook=named[0]))
         else:
-            batch = read_batch_options(given, project.matrix)
+            batch = options_of_batch(given, project.matrix)
             batch |= {"overrides": overrides, "output": paths.output_of_batch()}
             result = asyncio.run(_run_many(named, given, reports, batch))
     except NbrunError as error:
@@ -146,38 +98,8 @@ def _exit_code(result: Any, given: Mapping[str, Any], lost: Sequence[str]) -> in
 
 def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the options say of each run, as keys of :class:`nbrun.RunOptions`."""
-    return {
-        "output": given["output"],
-        **{name: given[name] for name in STREAMED if name in given},
-        "server": given["server"],
-        "token": find_token(given["token_file"]) if given["server"] else None,
-        "password": find_password() if given["server"] else None,
-        "upload": given["upload"],
-        "kernel": given["kernel"],
-        "language": given["language"],
-        **prepared_as(given),
-        "timeout": given["timeout"],
-        "cell_timeout": given["cell_timeout"],
-        "idle_timeout": given["idle_timeout"],
-        "startup_timeout": given["startup_timeout"],
-        "allow_errors": given["allow_errors"],
-        "save": not given["no_save"],
-        "in_place": given["in_place"],
-        "on_conflict": given["on_conflict"],
-        "force": given["force"],
-        **saving_of(given),
-        **read_speed(given),
-        "pipeline": given["pipeline"],
-        "record_timing": not given["no_timing"],
-        **output_settings(given),
-        "parameters": given["parameters"],
-        "allow_new": given["allow_new"],
-        "secrets": given["secrets"],
-        "ca_file": given["ca_file"],
-        "verify": not given["insecure"],
-        "max_response": given["max_response"],
-        "max_frame": given["max_frame"],
-    }
+    handed = {name: given[name] for name in (*STREAMED, "parameters", "secrets") if name in given}
+    return {**read_declared(OF_RUN, given), **access_options(given), **handed}
 
 
 async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> Any:
@@ -190,11 +112,12 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
             # What a run needs is imported here, while the server starts.
             put_off_imports()
             from nbrun.api import run_beside_start
+            from nbrun.runner.job import read_run_options
 
             reports.open()
             async with _ticking(reports):
-                options: Any = {**run_options(given), "observe": reports.observe, "stop": stop}
-                return await run_beside_start(started, notebook, options)
+                options = {**run_options(given), "observe": reports.observe, "stop": stop}
+                return await run_beside_start(started, notebook, read_run_options(options))
         finally:
             if started is not None:
                 await started.stop()
@@ -203,12 +126,13 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
 async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
     """Start the private server before anything that takes time is imported: they need each other only later."""
     from nbrun.private_server.launcher import EmbeddedServer
-    from nbrun.storage.paths import check_pair, root_for
+    from nbrun.storage.paths import check_pair, local_folder, root_for
 
     is_given, is_delivered = "content" in given, "deliver" in given
     save = not given["no_save"]
     pair = check_pair(notebook, given["output"], is_given=is_given, is_delivered=is_delivered, save=save)
-    server = EmbeddedServer(root_for([pair], working_folders(given)), **read_speed(given))
+    folders = [local_folder(given["cwd"])] if given["cwd"] else []
+    server = EmbeddedServer(root_for([pair], folders), zygote=given["zygote"], preload=given["preload"] or ())
     await server.start()
     return server
 

@@ -20,7 +20,7 @@ from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Record, fault_of
 from nbrun.reporters.safe_stream import is_on_runner
-from nbrun.runner.options import access_of, job_of, place_of
+from nbrun.runner.job import access_of, job_of, place_of
 from nbrun.runner.server_thread import NotebookServer
 from nbrun.runner.servers import existing_host, private_host
 from nbrun.storage.paths import local_folder, root_for

@@ -1,238 +1,455 @@
-"""The options of a run, and the values that the runner makes of them: job, place and access.
+"""The options of a run and of a batch, each declared once.
 
-Command line, settings, pytest plug-in and Python share :class:`RunOptions`.
+A declaration is a key of a TypedDict: its type for Python, and beside it an :mod:`Option <nbrun.core.planning.options>`
+with its values, its default, its help and its spellings. The command line, the settings with their JSON schema, the
+pytest plug-in and the Python API all follow from it, so that a new option is one entry here and whatever it changes in
+a run. The flag of an option that is true by default says the opposite: ``save`` is ``--no-save``.
+
+The order is that of ``nbrun run --help``. What only a program can give is declared in :mod:`nbrun.runner.job`: this
+module is imported before the private server starts, and imports little.
 """
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
-from nbrun.core.events import Observer
+from nbrun.core.batch.terms import SERVER_WAIT, Cause, Order, Override
 from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
-from nbrun.core.planning.destinations import refuse_contradiction, refuse_unreachable
-from nbrun.core.planning.job import STARTUP_LIMIT, Job, Limits, OnConflict
+from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict
+from nbrun.core.planning.options import (
+    AUTO,
+    Choice,
+    Count,
+    Duration,
+    Flag,
+    Integer,
+    Named,
+    Option,
+    PathName,
+    Pause,
+    Size,
+    Text,
+    Texts,
+    Thing,
+    Words,
+)
 from nbrun.errors import UsageError
-from nbrun.runner.servers import Access, Place, path_on_server
-from nbrun.runner.stop import StopSwitch
-from nbrun.storage.checkpoint import CheckpointUse
-from nbrun.storage.paths import Deliver, local_folder, output_file
+
+_Path = str | os.PathLike[str] | None
 
 
-class RunOptions(TypedDict, total=False):
-    """What a run may be told; every key may be left out. Times are seconds, and None sets no limit."""
-
-    output: str | os.PathLike[str] | None
-    """Where the executed notebook goes; the notebook's own place if left out. Parents are created.
-
-    A path that ends with a separator, or a folder that is there, is a folder, in which the tree is mirrored.
-    """
-    content: str | bytes
-    """The notebook itself, as the text of a file, which need not be there: its name is then only a name.
-
-    The kernel works in the folder of that name, the current one for a plain name, or in ``cwd``.
-    """
-    deliver: Deliver
-    """Called with the text of the executed notebook, which is then saved nowhere; may raise OSError."""
-    server: str | None
-    """The address of a running server, as pasted from a browser; a private server is started if left out."""
-    token: str | None
-    """The token of `server`."""
-    password: str | None
-    """The password of `server`."""
-    upload: bool
-    """The notebook is on this machine and `server` is not: upload it, run it there, bring the result back."""
-    kernel: str | None
-    """The kernelspec to run with instead of the one that the notebook names."""
-    language: str | None
-    """The language in which parameters are written, instead of the kernelspec's."""
-    cwd: str | os.PathLike[str] | None
-    """The folder that the kernel works in, instead of the notebook's; of a kernel on `server`, a folder there."""
-    prepare_only: bool
-    """Put the parameters into the notebook and save it; execute nothing."""
-    report_mode: bool
-    """Hide the sources of code cells where the notebook is opened."""
-    timeout: float | None
-    """The limit of the whole run, from its first cell."""
-    cell_timeout: float | None
-    """The limit of each cell, unless the cell's own metadata sets one."""
-    idle_timeout: float | None
-    """How long a running cell may be silent."""
-    startup_timeout: float
-    """The limit for the start of the kernel (60)."""
-    allow_errors: bool
-    """Go on after a cell that raised."""
-    save: bool
-    """Write the executed notebook (True)."""
-    in_place: bool
-    """Write executed notebooks over the notebooks. :func:`run` does so by itself, :func:`nbrun.run_many` only if told.
-
-    Not with ``output``, nor with ``save=False``.
-    """
-    on_conflict: Literal["merge", "beside", "overwrite"] | None
-    """What to do if another client changed the notebook during the run ("merge").
-
-    ``merge`` puts the results into the changed notebook. ``beside`` leaves it alone, and writes the executed notebook
-    to ``NAME-nbrun.ipynb``. ``overwrite`` replaces it.
-    """
-    force: bool
-    """Short for ``on_conflict="overwrite"``."""
-    save_every: float | None
-    """Seconds between two saves while it runs: chosen here if left out; ``math.inf`` saves at the end only."""
-    checkpoint: bool
-    """Keep the notebook as it was before the run as its checkpoint, to which JupyterLab reverts."""
-    restore_on_failure: bool
-    """Bring the notebook back from that checkpoint when the run does not pass; the executed one goes beside it."""
-    raw_streams: bool
-    r"""Keep ``\r`` and ``\b`` in stream outputs as they were written."""
-    record_timing: bool
-    """Write the standard ``execution`` times into the cells' metadata (True)."""
-    tolerate_loss: bool
-    """Let a run pass although output is known to be lost; it is a warning then."""
-    note_loss: bool
-    """Add a note to a cell's outputs when some are missing (default True)."""
-    parameters: Mapping[str, Any]
-    """What to set in the notebook, by name: None, bool, int, float, str, dates, lists and mappings."""
-    allow_new: bool
-    """Set parameters, too, that the notebook does not declare, or declares with another type."""
-    secrets: Mapping[str, str]
-    """What to set in the kernel, leaving no trace in the notebook; masked in all that comes back."""
-    zygote: bool | None
-    """Fork the private server's kernels from a process that has imported ipykernel, where that can be.
-
-    None: yes, unless the environment has NBRUN_ZYGOTE=0.
-    """
-    preload: Sequence[str]
-    """Modules that this process imports too, for all of its kernels; they start sooner for notebooks that use them."""
-    pipeline: int | Literal["auto"]
-    """How many cells may be on their way to the kernel at a time ("auto": what suits the way to the server)."""
-    lift_limits: bool
-    """Let the kernel queue any amount of output instead of dropping it while the server is busy (ipykernel)."""
-    resend: bool
-    """Let the kernel on somebody else's server send again what was lost on the way (ipykernel; True)."""
-    max_output: int | None
-    """How much each cell may put out, in characters; what is cut from longer outputs is told."""
-    ca_file: str | os.PathLike[str] | None
-    """A file of certificates to trust, for https."""
-    verify: bool
-    """Check the server's certificate (True)."""
-    max_response: int | None
-    """Bytes that are read of a response of `server`, decompressed (2 GiB); None sets no limit."""
-    max_frame: int | None
-    """Bytes that a message of a kernel on `server` may have, decompressed (1 GiB); None sets no limit."""
-    observe: Observer
-    """Called with each event of the run."""
-    stop: StopSwitch
-    """Ends the run early when it is pulled."""
+def _check_cause(word: str) -> None:
+    if word not in list(Cause):
+        raise ValueError(f"{word!r} is none of {', '.join(Cause)}")
 
 
-def check_choice(options: RunOptions) -> bool:
-    """Return whether the options say where results go; raises :class:`UsageError` where they contradict each other."""
-    chosen = ["output"] if options.get("output") is not None else []
-    chosen += ["save=False"] if not options.get("save", True) else []
-    chosen += ["in_place"] if options.get("in_place") else []
-    refuse_contradiction(chosen)
-    return bool(chosen)
+def _check_module(name: str) -> None:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"{name!r} is no name of a module; write pandas,matplotlib")
 
 
-def job_of(name: str, options: RunOptions) -> Job:
-    """Return the job that the options of a run describe."""
-    return Job(
-        name,
-        kernel=options.get("kernel"),
-        language=options.get("language"),
-        limits=Limits(
-            run=options.get("timeout"),
-            cell=options.get("cell_timeout"),
-            silence=options.get("idle_timeout"),
-            startup=options.get("startup_timeout", STARTUP_LIMIT),
+def _are_values(value: Any) -> bool:
+    return isinstance(value, (list, tuple, range)) and len(value) > 0
+
+
+class SharedRunOptions(TypedDict, total=False):
+    """What each run may be told, from the command line, the settings and Python. Times are seconds or text."""
+
+    output: Annotated[
+        _Path,
+        Option(
+            PathName(),
+            "Write the executed notebook here. For several notebooks: a folder, or a template such as "
+            "'out/{folder}/{stem}.ipynb'. - is standard output.",
+            flags=("-o", "--output"),
+            metavar="PATH",
         ),
-        allow_errors=options.get("allow_errors", False),
-        save=options.get("save", True),
-        save_every=options.get("save_every"),
-        report_mode=options.get("report_mode", False),
-        raw_streams=options.get("raw_streams", False),
-        record_timing=options.get("record_timing", True),
-        tolerate_loss=options.get("tolerate_loss", False),
-        note_loss=options.get("note_loss", True),
-        parameters=options.get("parameters", {}),
-        allow_new=options.get("allow_new", False),
-        secrets=options.get("secrets", {}),
-        pipeline=_pipeline(options.get("pipeline", "auto")),
-        lift_limits=options.get("lift_limits", False),
-        resend=options.get("resend", True),
-        max_output=options.get("max_output"),
-    )
+    ]
+    in_place: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Overwrite the notebooks with their results. This is the default for a single notebook.",
+            default=False,
+        ),
+    ]
+    save: Annotated[bool, Option(Flag(), "Do not write the executed notebook.", default=True, each=True)]
+    on_conflict: Annotated[
+        Literal["merge", "beside", "overwrite"] | None,
+        Option(
+            Choice(rule.value for rule in OnConflict),
+            "If another client changed the notebook during the run: merge the results into it (default), write the "
+            "executed notebook beside it as NAME-nbrun.ipynb, or overwrite it.",
+            each=True,
+        ),
+    ]
+    force: Annotated[bool, Option(Flag(), "Short for --on-conflict overwrite.", default=False, each=True)]
+    save_every: Annotated[
+        float | str | None,
+        Option(
+            Pause(),
+            "Save the notebook at this interval during the run, within 5 % of the run's time; never disables it. By "
+            "default nbrun chooses the interval.",
+            flags=("--save-every", "--autosave-cell-every"),
+            metavar="DURATION",
+            each=True,
+        ),
+    ]
+    checkpoint: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Keep the original notebook as a checkpoint that JupyterLab can restore.",
+            default=False,
+            each=True,
+        ),
+    ]
+    restore_on_failure: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "If the run fails, restore the original notebook from a checkpoint; the executed notebook is written next "
+            "to it.",
+            default=False,
+            each=True,
+        ),
+    ]
+    server: Annotated[
+        str | None, Option(Text(), "Run on this Jupyter server. By default a private server is started.", metavar="URL")
+    ]
+    token: Annotated[str | None, Option(Text(), "The token of the server.", flags=None)]
+    password: Annotated[str | None, Option(Text(), "The password of the server.", flags=None)]
+    ca_file: Annotated[_Path, Option(PathName(exists=True), "Trust the certificate authorities in this PEM file.")]
+    verify: Annotated[
+        bool, Option(Flag(), "Do not verify the server's TLS certificate.", default=True, flags=("--insecure",))
+    ]
+    max_response: Annotated[
+        int | str | None,
+        Option(
+            Size(),
+            "Maximum size of a decompressed response of --server; none disables the limit.",
+            default=MAX_RESPONSE,
+            show_default=True,
+        ),
+    ]
+    max_frame: Annotated[
+        int | str | None,
+        Option(
+            Size(),
+            "Maximum size of one kernel message from --server; none disables the limit.",
+            default=MAX_FRAME,
+            show_default=True,
+        ),
+    ]
+    upload: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "PATH is on this machine: upload it to --server, run it there and download the result.",
+            default=False,
+        ),
+    ]
+    kernel: Annotated[
+        str | None,
+        Option(
+            Text(),
+            "Use this kernelspec instead of the notebook's.",
+            flags=("-k", "--kernel"),
+            metavar="NAME",
+            each=True,
+        ),
+    ]
+    language: Annotated[
+        str | None,
+        Option(
+            Text(),
+            "Write parameters in this language instead of the kernelspec's.",
+            flags=("-l", "--language"),
+            metavar="NAME",
+            each=True,
+        ),
+    ]
+    parameters: Annotated[Mapping[str, Any], Option(Named(), "Parameters by name.", default={}, flags=None)]
+    allow_new: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Accept parameters that the notebook does not declare or declares with another type.",
+            default=False,
+            each=True,
+        ),
+    ]
+    secrets: Annotated[
+        Mapping[str, str],
+        Option(
+            Named("texts", lambda value: isinstance(value, str)),
+            "What to set in the kernel without a trace in the notebook, by name.",
+            default={},
+            flags=None,
+        ),
+    ]
+    cwd: Annotated[
+        _Path,
+        Option(
+            PathName(),
+            "Working directory of the kernel; with --server, a directory of the server. The default is the notebook's.",
+            metavar="DIR",
+        ),
+    ]
+    prepare_only: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Write the notebook with its parameters and without outputs; execute nothing.",
+            default=False,
+            flags=("--prepare-only/--prepare-execute",),
+        ),
+    ]
+    report_mode: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Hide the code of all cells when the notebook is opened.",
+            default=False,
+            flags=("--report-mode/--no-report-mode",),
+            each=True,
+        ),
+    ]
+    timeout: Annotated[
+        float | str | None,
+        Option(Duration(), "Time limit of the whole run, from the first cell: 90, 90s, 5m, 1h30m.", each=True),
+    ]
+    cell_timeout: Annotated[
+        float | str | None,
+        Option(Duration(), "Time limit of each cell.", flags=("--cell-timeout", "--execution-timeout"), each=True),
+    ]
+    idle_timeout: Annotated[
+        float | str | None, Option(Duration(), "Time limit of a running cell without output.", each=True)
+    ]
+    startup_timeout: Annotated[
+        float | str,
+        Option(
+            Duration(),
+            "Time limit of the kernel's start.",
+            default=STARTUP_LIMIT,
+            flags=("--startup-timeout", "--start-timeout", "--start_timeout"),
+            each=True,
+            show_default=True,
+        ),
+    ]
+    allow_errors: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Continue after a cell that raises an error, and do not fail the run because of it.",
+            default=False,
+            each=True,
+        ),
+    ]
+    pipeline: Annotated[
+        int | Literal["auto"],
+        Option(
+            Count(),
+            "Send up to N cells to the kernel before the first one ends. auto chooses N from the server's latency; 1 "
+            "sends one cell at a time.",
+            default=AUTO,
+            metavar="N|auto",
+            each=True,
+            show_default=True,
+        ),
+    ]
+    zygote: Annotated[
+        bool | None,
+        Option(
+            Flag(),
+            "Fork Python kernels of the private server from a process that has already imported ipykernel. The default "
+            "is on where that is safe (Linux), unless NBRUN_ZYGOTE is 0.",
+            flags=("--zygote/--no-zygote",),
+        ),
+    ]
+    preload: Annotated[
+        str | Sequence[str],
+        Option(
+            Words(_check_module),
+            "Import these modules before kernels are forked (example: pandas,matplotlib).",
+            default=(),
+            metavar="MODULES",
+        ),
+    ]
+    raw_streams: Annotated[
+        bool,
+        Option(Flag(), "Keep carriage returns and backspaces in text output unprocessed.", default=False, each=True),
+    ]
+    max_output: Annotated[
+        int | str | None,
+        Option(
+            Size(),
+            "Truncate a cell's outputs beyond this number of characters (example: 50MB) and add a note. The default is "
+            "no limit.",
+        ),
+    ]
+    lift_limits: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Remove ipykernel's output queue limit on --server. By default it drops output when 1000 messages are "
+            "waiting.",
+            default=False,
+            each=True,
+        ),
+    ]
+    resend: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Do not use a replay buffer in the kernel on --server; output lost in transit stays lost.",
+            default=True,
+            each=True,
+        ),
+    ]
+    tolerate_loss: Annotated[
+        bool,
+        Option(Flag(), "Exit with code 0 even if output is known to be lost.", default=False, each=True),
+    ]
+    note_loss: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Do not add a note to a cell's outputs when some are missing.",
+            default=True,
+            flags=("--no-loss-note",),
+            each=True,
+        ),
+    ]
+    record_timing: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Do not write execution times into the notebook.",
+            default=True,
+            flags=("--no-timing",),
+            each=True,
+        ),
+    ]
 
 
-def place_of(name: str, options: RunOptions) -> Place:
-    """Return where the notebook is, where its result goes and where its kernel works; raises :class:`UsageError`."""
-    output, cwd = options.get("output"), options.get("cwd")
-    if options.get("content") is None:
-        refuse_unreachable("", name, reads=True)
-    if output is not None:
-        refuse_unreachable("output", os.fspath(output))
-        output = output_file(name, output, on_server=bool(options.get("server")) and not options.get("upload"))
-    if options.get("server") and not options.get("upload") and options.get("content") is None:
-        path_on_server(name)
-    if cwd and not options.get("server"):
-        local_folder(cwd)
-    content = options.get("content")
-    return Place(
-        name,
-        output or None,
-        upload=options.get("upload", False),
-        on_conflict=on_conflict_of(options),
-        checkpoint=checkpoint_of(options),
-        cwd=os.fspath(cwd) if cwd else None,
-        content=content.encode() if isinstance(content, str) else content,
-        deliver=options.get("deliver"),
-        save=options.get("save", True),
-    )
+class SharedBatchOptions(TypedDict, total=False):
+    """What a batch may be told beside what each of its runs may be told."""
+
+    exclude: Annotated[
+        Sequence[str],
+        Option(
+            Texts(),
+            "Skip notebooks that match this pattern (.gitignore syntax). May be repeated.",
+            default=(),
+            metavar="GLOB",
+        ),
+    ]
+    jobs: Annotated[
+        int | Literal["auto"] | None,
+        Option(
+            Count(),
+            "Run up to N notebooks at the same time; auto is the number of processors.",
+            default=1,
+            flags=("-j", "--jobs"),
+            metavar="N|auto",
+            show_default=True,
+        ),
+    ]
+    max_failures: Annotated[int | None, Option(Integer(1), "Start no further notebook after N failures.", metavar="N")]
+    retries: Annotated[
+        int,
+        Option(
+            Integer(0),
+            "Retry a failed notebook up to N times, each time on a fresh kernel. The attempt that got furthest is "
+            "kept.",
+            default=0,
+            metavar="N",
+        ),
+    ]
+    retry_on: Annotated[
+        str | Sequence[str],
+        Option(
+            Words(_check_cause),
+            "Failures to retry, separated by commas: kernel, server, cell, timeout.",
+            default=(Cause.KERNEL.value, Cause.SERVER.value),
+            metavar="CAUSES",
+            show_default=True,
+        ),
+    ]
+    server_wait: Annotated[
+        float | str | None,
+        Option(
+            Duration(),
+            "Before a retry, wait up to this long for an unreachable server.",
+            default=SERVER_WAIT,
+            show_default=True,
+        ),
+    ]
+    order: Annotated[
+        str,
+        Option(
+            Choice(order.value for order in Order),
+            "Order in which notebooks are started.",
+            default=Order.AS_GIVEN.value,
+        ),
+    ]
+    shard: Annotated[
+        str | None,
+        Option(
+            Text(),
+            "Split the notebooks into N parts and run only part K. Each notebook is in exactly one part.",
+            metavar="K/N",
+        ),
+    ]
+    durations: Annotated[
+        _Path,
+        Option(
+            PathName(exists=True),
+            "JSON result of an earlier run; its durations balance --shard and sort by --order. Use the same file for "
+            "all shards.",
+        ),
+    ]
+    changed_since: Annotated[
+        str | None,
+        Option(Text(), "Run only notebooks that changed, or whose inputs changed, since this commit.", metavar="REF"),
+    ]
+    matrix: Annotated[
+        Mapping[str, Sequence[Any]],
+        Option(Named("lists of values", _are_values), "A run for each combination of values.", default={}, flags=None),
+    ]
+    cache: Annotated[
+        _Path,
+        Option(
+            PathName(folder=True),
+            "Cache results in this folder. Unchanged notebooks are not executed again; their outputs come from the "
+            "cache.",
+            metavar="DIR",
+        ),
+    ]
+    refresh: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Execute every notebook and replace its result in --cache.",
+            default=False,
+            flags=("--no-cache-read",),
+        ),
+    ]
+    overrides: Annotated[
+        Sequence[Override],
+        Option(
+            Thing(
+                "a list of nbrun.Override",
+                lambda value: isinstance(value, (list, tuple)) and all(isinstance(one, Override) for one in value),
+            ),
+            default=(),
+            flags=None,
+        ),
+    ]
 
 
-def on_conflict_of(options: RunOptions) -> OnConflict:
-    """Return the rule for a notebook that changed during the run; raises :class:`UsageError` for an unknown one."""
-    wanted, force = options.get("on_conflict"), options.get("force", False)
-    if wanted is not None and wanted not in {rule.value for rule in OnConflict}:
-        raise UsageError(f"on_conflict takes {', '.join(rule.value for rule in OnConflict)}, not {wanted!r}")
-    rule = OnConflict.MERGE if wanted is None else OnConflict(wanted)
-    if force and wanted is not None and rule is not OnConflict.OVERWRITE:
-        hint = "--force is short for --on-conflict overwrite."
-        raise UsageError(f"force and on_conflict={wanted!r} contradict each other", hint=hint)
-    return OnConflict.OVERWRITE if force else rule
-
-
-def checkpoint_of(options: RunOptions) -> CheckpointUse:
-    """Return whether a checkpoint is made; raises :class:`UsageError` where there can be none."""
-    use = CheckpointUse.KEEP if options.get("checkpoint") else CheckpointUse.NONE
-    use = CheckpointUse.RESTORE if options.get("restore_on_failure") else use
-    if use is not CheckpointUse.NONE and options.get("upload"):
-        raise UsageError("an uploaded notebook has no checkpoint", hint="With --output the local file stays as it is.")
-    if use is not CheckpointUse.NONE and (options.get("content") is not None or options.get("deliver")):
-        raise UsageError("a notebook that comes or goes as text has no checkpoint")
-    if use is not CheckpointUse.NONE and not options.get("save", True):
-        raise UsageError("a notebook that is not saved needs no checkpoint")
-    return use
-
-
-def _pipeline(wanted: int | Literal["auto"]) -> int | None:
-    if wanted != "auto" and wanted < 1:
-        raise UsageError(f"pipeline: {wanted} cells at a time are none", hint="1 sends each cell by itself.")
-    return None if wanted == "auto" else wanted
-
-
-def access_of(options: RunOptions) -> Access:
-    """Return the server to run on."""
-    ca_file = options.get("ca_file")
-    return Access(
-        options.get("server"),
-        options.get("token"),
-        options.get("password"),
-        Path(ca_file) if ca_file else None,
-        verify=options.get("verify", True),
-        max_response=options.get("max_response", MAX_RESPONSE),
-        max_frame=options.get("max_frame", MAX_FRAME),
-        zygote=options.get("zygote"),
-        preload=tuple(options.get("preload", ())),
-    )
+def check_together(options: Mapping[str, Any]) -> None:
+    """Raise :class:`UsageError` for options of a run of which one makes no sense with another."""
+    if options["preload"] and options["zygote"] is False:
+        raise UsageError("preload needs the zygote", hint="Without it every kernel imports for itself.")

@@ -135,17 +135,14 @@ def test_what_is_typed_counts_before_the_settings(
 def test_the_rule_for_conflicts_is_the_typed_one(settings: str, typed: tuple[str, ...], rule: str, here: Path) -> None:
     from nbrun.cli.destinations import settle_choice
     from nbrun.cli.run import command, run_options
-    from nbrun.runner.options import place_of
+    from nbrun.runner.job import place_of, read_run_options
 
     (here / "nbrun.toml").write_text(settings)
     with command.make_context("run", ["in.ipynb", *typed]) as context:
         given = dict(context.params)
         settle_choice(context, given)
-        options: Any = {name: run_options({**given, "parameters": {}, "secrets": {}})[name] for name in CONFLICT}
+        options = read_run_options(run_options({**given, "parameters": {}, "secrets": {}}))
         assert place_of("in.ipynb", options).on_conflict.value == rule
-
-
-CONFLICT = ("on_conflict", "force")
 
 
 def test_force_contradicts_every_rule_but_to_overwrite(here: Path) -> None:
@@ -245,7 +242,7 @@ def test_the_rules_hold_in_python(named: list[str], options: dict[str, Any], sai
         ("in.ipynb", {"output": ""}, "path is empty"),
         ("in.ipynb", {"output": "x.ipynb", "in_place": True}, "output and in_place contradict"),
         ("in.ipynb", {"output": "x.ipynb", "save": False}, "output and save=False contradict"),
-        ("in.ipynb", {"on_conflict": "theirs"}, "on_conflict takes merge, beside, overwrite, not 'theirs'"),
+        ("in.ipynb", {"on_conflict": "theirs"}, "on_conflict: takes merge, beside, overwrite, not 'theirs'"),
         ("in.ipynb", {"on_conflict": "beside", "force": True}, "force and on_conflict='beside' contradict"),
     ],
     ids=str,

@@ -16,41 +16,15 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from nbrun.cli.config.schema import JobSetting, Kind, Option, Settings, Wrong, line_of, read_settings
+from nbrun.cli.config.schema import JobSetting, Setting, Settings, Wrong, line_of, read_settings
 from nbrun.cli.destinations import CHOICES
-from nbrun.cli.options.batch import Jobs
-from nbrun.cli.options.performance import Depth
-from nbrun.cli.options.server import Duration, Size
+from nbrun.cli.options.declared import DeclaredOption
 from nbrun.core.batch.terms import Override
 from nbrun.core.parameters.limits import check_values, read_toml
+from nbrun.core.planning.options import Flag, Kind, Text, Texts
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-EACH = {
-    "kernel": ("kernel", False),
-    "language": ("language", False),
-    "report-mode": ("report_mode", False),
-    "timeout": ("timeout", False),
-    "cell-timeout": ("cell_timeout", False),
-    "idle-timeout": ("idle_timeout", False),
-    "startup-timeout": ("startup_timeout", False),
-    "allow-errors": ("allow_errors", False),
-    "no-save": ("save", True),
-    "on-conflict": ("on_conflict", False),
-    "force": ("force", False),
-    "save-every": ("save_every", False),
-    "checkpoint": ("checkpoint", False),
-    "restore-on-failure": ("restore_on_failure", False),
-    "lift-limits": ("lift_limits", False),
-    "no-resend": ("resend", True),
-    "pipeline": ("pipeline", False),
-    "allow-new": ("allow_new", False),
-    "raw-streams": ("raw_streams", False),
-    "no-timing": ("record_timing", True),
-    "tolerate-loss": ("tolerate_loss", False),
-    "no-loss-note": ("note_loss", True),
-}
-"""The options that may differ between notebooks: the key of RunOptions, and whether it means the opposite."""
 LARGEST = 1 << 20
 """Bytes that a file of settings may have."""
 _HINT_OTHER = "--config FILE reads settings from another file, --no-config reads none."
@@ -119,35 +93,26 @@ def _name(parameter: click.Parameter) -> str:
     return next((name for name in parameter.opts if name.startswith("--")), "").removeprefix("--")
 
 
-def options_of(command: click.Command) -> list[Option]:
+def settings_of(command: click.Command) -> list[Setting]:
     """Return a command's options as settings."""
     found = []
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.nargs == 1:
             name = _name(parameter)
             if name not in _NOT_SETTINGS:
-                kind, choices = _kind(parameter)
-                about = (parameter.help or "").strip()
-                found.append(Option(name, kind, about, choices, each=name in EACH))
+                each = isinstance(parameter, DeclaredOption) and parameter.declared.each
+                key = parameter.key if isinstance(parameter, DeclaredOption) and each else ""
+                opposite = isinstance(parameter, DeclaredOption) and parameter.declared.is_opposite
+                found.append(Setting(name, _kind(parameter), (parameter.help or "").strip(), key, opposite))
     return found
 
 
-def _kind(option: click.Option) -> tuple[Kind, Sequence[str]]:
+def _kind(option: click.Option) -> Kind:
+    if isinstance(option, DeclaredOption):
+        return option.declared.kind
     if option.is_flag:
-        return Kind.FLAG, ()
-    if option.multiple:
-        return Kind.TEXTS, ()
-    match option.type:
-        case click.Choice():
-            return Kind.TEXT, [str(choice) for choice in option.type.choices]
-        case Duration():
-            return Kind.DURATION, ()
-        case Jobs() | Depth() | Size():
-            return Kind.WORD_OR_NUMBER, ()
-        case click.types.IntParamType():
-            return Kind.INTEGER, ()
-        case _:
-            return Kind.TEXT, ()
+        return Flag()
+    return Texts() if option.multiple else Text()
 
 
 def overrides_for(context: click.Context, project: Project, typed: Mapping[str, Any]) -> list[Any]:
@@ -159,12 +124,12 @@ def overrides_for(context: click.Context, project: Project, typed: Mapping[str, 
     ]
     found = [Override(excluded, skip=True, base=base)] if excluded else []
     names = {_name(one): one.name for one in context.command.params}
+    settings = {one.name: one for one in settings_of(context.command)}
     for entry in project.settings.overrides:
         options = {}
         for name, value in entry.options.items():
             if context.get_parameter_source(names[name] or "") is not ParameterSource.COMMANDLINE:
-                key, opposite = EACH[name]
-                options[key] = not value if opposite else value
+                options[settings[name].key] = not value if settings[name].opposite else value
         parameters = {name: value for name, value in entry.parameters.items() if name not in typed}
         found.append(Override(entry.match, options, parameters, entry.skip, base))
     return found
@@ -179,7 +144,7 @@ def _skip(context: click.Context, _: click.Parameter, given: bool) -> bool:
 def _read(context: click.Context, _: click.Parameter, file: Path | None) -> Path | None:
     if _META in context.meta:
         return file
-    known = options_of(context.command)
+    known = settings_of(context.command)
     project = project_of(file, known)
     if name := context.meta.get(JOB):
         if name not in project.settings.jobs:
@@ -249,7 +214,7 @@ def _below(folder: Path) -> str:
     )
 
 
-def project_of(file: Path | None, known: Sequence[Option]) -> Project:
+def project_of(file: Path | None, known: Sequence[Setting]) -> Project:
     """Read settings from `file`, else from the nearest one; raises :class:`UsageError` with file and line."""
     found = _table_in(file, asked_for=True) if file else _nearest()
     if found is None:

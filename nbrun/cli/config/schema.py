@@ -6,38 +6,28 @@ and out of that one table come the check of a file and the schema that editors c
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from enum import Enum
 from typing import Any
 
-from nbrun.core.formats.units import parse_duration
-from nbrun.core.parameters.limits import shown_value
+from nbrun.core.planning.options import Flag, Kind, are_texts, nearest
 
-LARGEST_INTEGER = 10**9
 Path = tuple[str | int, ...]
 """Where something stands in the file: keys, and positions in lists."""
-
-
-class Kind(Enum):
-    """What values an option takes."""
-
-    FLAG = "true or false"
-    INTEGER = "a whole number"
-    DURATION = 'seconds, or text such as "5m"'
-    TEXT = "text"
-    TEXTS = "a list of texts"
-    WORD_OR_NUMBER = "a number or a word"
+_FLAG = Flag()
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
-    """One setting: which values it takes, and what it is for; ``each`` is one that may differ between notebooks."""
+class Setting:
+    """One setting: which values it takes, and what it is for.
+
+    One that may differ between notebooks has a `key`: its name in :class:`nbrun.RunSettings`. With ``opposite`` that
+    has the opposite value.
+    """
 
     name: str
     kind: Kind
     about: str = ""
-    choices: Sequence[str] = ()
-    each: bool = False
+    key: str = ""
+    opposite: bool = False
 
 
 class Wrong(Exception):
@@ -79,11 +69,11 @@ class Settings:
     jobs: Mapping[str, JobSetting] = field(default_factory=dict)
 
 
-def read_settings(table: Any, options: Sequence[Option]) -> Settings:
+def read_settings(table: Any, settings: Sequence[Setting]) -> Settings:
     """Check a project's table; raises :class:`Wrong` at the first thing that is not as it should be."""
     table = _table(table, ())
-    known = {option.name: option for option in options}
-    each = {option.name: option for option in options if option.each}
+    known = {option.name: option for option in settings}
+    each = {option.name: option for option in settings if option.key}
     overrides, jobs = table.get("overrides", []), _table(table.get("batch", {}), ("batch",))
     if not isinstance(overrides, list):
         raise Wrong(
@@ -97,15 +87,15 @@ def read_settings(table: Any, options: Sequence[Option]) -> Settings:
     )
 
 
-def _override(entry: Any, known: Mapping[str, Option], where: Path) -> OverrideSetting:
+def _override(entry: Any, known: Mapping[str, Setting], where: Path) -> OverrideSetting:
     entry = _table(entry, where)
     match = entry.get("match")
     patterns = [match] if isinstance(match, str) else match
-    if not _are_texts(patterns) or not patterns:
+    if not are_texts(patterns) or not patterns:
         raise Wrong((*where, "match"), "says which notebooks are meant, as a pattern or a list of patterns")
     skip = entry.get("skip", False)
     if not isinstance(skip, bool):
-        raise Wrong((*where, "skip"), f"takes {Kind.FLAG.value}")
+        raise Wrong((*where, "skip"), f"takes {_FLAG.takes}")
     return OverrideSetting(
         patterns,
         _options(entry, known, where, ("match", "parameters", "skip")),
@@ -114,10 +104,10 @@ def _override(entry: Any, known: Mapping[str, Option], where: Path) -> OverrideS
     )
 
 
-def _job(entry: Any, known: Mapping[str, Option], where: Path) -> JobSetting:
+def _job(entry: Any, known: Mapping[str, Setting], where: Path) -> JobSetting:
     entry = _table(entry, where)
     notebooks = entry.get("notebooks")
-    if not _are_texts(notebooks) or not notebooks:
+    if not are_texts(notebooks) or not notebooks:
         raise Wrong((*where, "notebooks"), "names the notebooks, folders and patterns of the job, as a list of texts")
     matrix = _table(entry.get("matrix", {}), (*where, "matrix"))
     for name, values in matrix.items():
@@ -133,45 +123,27 @@ def _job(entry: Any, known: Mapping[str, Option], where: Path) -> JobSetting:
 
 
 def _options(
-    table: Mapping[str, Any], known: Mapping[str, Option], where: Path, others: Sequence[str]
+    table: Mapping[str, Any], known: Mapping[str, Setting], where: Path, others: Sequence[str]
 ) -> Mapping[str, Any]:
     found = {}
     for name, value in table.items():
         if name in others:
             continue
         if name not in known:
-            near = get_close_matches(name, [*known, *others], 3, 0.5)
+            near = nearest(name, [*known, *others])
             hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join([*known, *others])}."
             raise Wrong((*where, name), "is no setting" + (" of a single notebook" if "match" in others else ""), hint)
         found[name] = _value(known[name], value, (*where, name))
     return found
 
 
-def _value(option: Option, value: Any, where: Path) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    match option.kind:
-        case Kind.FLAG:
-            right = isinstance(value, bool)
-        case Kind.INTEGER:
-            right = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_INTEGER
-        case Kind.TEXT:
-            right = isinstance(value, str)
-        case Kind.TEXTS:
-            right = _are_texts(value)
-        case Kind.WORD_OR_NUMBER:
-            right = isinstance(value, str) or number
-        case _:
-            right = isinstance(value, str) or number
-            if right:
-                try:
-                    return parse_duration(value if isinstance(value, str) else shown_value(value))
-                except ValueError as error:
-                    raise Wrong(where, str(error)) from None
-    if not right:
-        raise Wrong(where, f"takes {option.kind.value}, not {shown_value(value)}")
-    if option.choices and value not in option.choices:
-        raise Wrong(where, f"takes {', '.join(option.choices)}, not {shown_value(value)}")
-    return value
+def _value(setting: Setting, value: Any, where: Path) -> Any:
+    """Return a value as it is read; as it was written where it is read as None, which would be no value at all."""
+    try:
+        read = setting.kind.read(value)
+    except ValueError as error:
+        raise Wrong(where, str(error)) from None
+    return value if read is None else read
 
 
 def _table(value: Any, where: Path) -> dict[str, Any]:
@@ -180,14 +152,10 @@ def _table(value: Any, where: Path) -> dict[str, Any]:
     return value
 
 
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def schema(options: Sequence[Option]) -> dict[str, Any]:
+def schema(settings: Sequence[Setting]) -> dict[str, Any]:
     """Return the JSON schema of the table, for editors."""
-    every = {option.name: _schema_of(option) for option in options}
-    each = {option.name: _schema_of(option) for option in options if option.each}
+    every = {option.name: _schema_of(option) for option in settings}
+    each = {option.name: _schema_of(option) for option in settings if option.key}
     in_job = {name: one for name, one in every.items() if name != "matrix"}
     texts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
     parameters = {"type": "object", "description": "Parameters by name."}
@@ -210,19 +178,9 @@ def _object(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
     return {**shape, "required": list(required)} if required else shape
 
 
-def _schema_of(option: Option) -> dict[str, Any]:
-    kinds: dict[Kind, dict[str, Any]] = {
-        Kind.FLAG: {"type": "boolean"},
-        Kind.INTEGER: {"type": "integer"},
-        Kind.DURATION: {"type": ["string", "number"]},
-        Kind.TEXT: {"type": "string"},
-        Kind.TEXTS: {"type": "array", "items": {"type": "string"}},
-        Kind.WORD_OR_NUMBER: {"type": ["string", "number"]},
-    }
-    shape = dict(kinds[option.kind])
-    if option.choices:
-        shape["enum"] = list(option.choices)
-    return {**shape, "description": option.about} if option.about else shape
+def _schema_of(setting: Setting) -> dict[str, Any]:
+    shape = setting.kind.schema()
+    return {**shape, "description": setting.about} if setting.about else shape
 
 
 def line_of(text: str, where: Path, root: Sequence[str] = ()) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nbrun.cli.options.declared import declared
 from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import write_command
 
@@ -21,7 +22,6 @@ _NAMES = (
     "inject_input_path",
     "inject_output_path",
     "inject_paths",
-    "allow_new",
     "secret",
     "secret_file",
 )
@@ -65,14 +65,6 @@ def parameter_options(function: Function) -> Function:
                 "--inject-paths", is_flag=True, help="Set both PAPERMILL_INPUT_PATH and PAPERMILL_OUTPUT_PATH.",
             ),
             click.option(
-                "--allow-new", is_flag=True,
-                help="Accept parameters that the notebook does not declare or declares with another type.",
-            ),
-            click.option(
-                "-l", "--language", metavar="NAME",
-                help="Write parameters in this language instead of the kernelspec's.",
-            ),
-            click.option(
                 "--secret", multiple=True, metavar="NAME[=ENVVAR]",
                 help="Set NAME in the kernel from an environment variable. The value is not shown and is "
 "masked in all outputs.",
@@ -84,7 +76,7 @@ def parameter_options(function: Function) -> Function:
         )
     ):  # fmt: skip
         function = decorate(function)
-    return function
+    return declared("allow_new", "language")(function)
 
 
 def _names_and_values(
@@ -100,7 +92,7 @@ def _names_and_values(
 
 
 def read_parameters(given: dict[str, Any], notebook: str | None, output: str | None) -> dict[str, Any]:
-    """Remove the options from `given` and return those of a run: ``parameters``, ``allow_new`` and ``secrets``.
+    """Remove the options from `given` and return those of a run: ``parameters`` and ``secrets``.
 
     What stands in this list later wins, as in papermill: paths, base64, files, YAML, ``-p``, ``-r``. Of many notebooks,
     `notebook` is None. Raises :class:`UsageError`. On GitHub the secrets are announced, so that its log masks them as
@@ -112,7 +104,7 @@ def read_parameters(given: dict[str, Any], notebook: str | None, output: str | N
         parameters |= _read(options)
     parameters |= dict(options["parameters_raw"])
     secrets = _secrets(options) if options["secret"] or options["secret_file"] else {}
-    return {"parameters": parameters, "allow_new": options["allow_new"], "secrets": secrets}
+    return {"parameters": parameters, "secrets": secrets}
 
 
 def _paths(options: dict[str, Any], notebook: str | None, output: str | None) -> dict[str, Any]:

@@ -1,54 +1,20 @@
-"""Options that several commands share, and the types of their values."""
+"""Options of the server, which several commands share."""
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from nbrun.core.formats.units import parse_duration, parse_size
+from nbrun.cli.options.declared import declared
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 TOKEN_VARIABLES = ("NBRUN_TOKEN", "JUPYTER_TOKEN")
 PASSWORD_VARIABLE = "NBRUN_PASSWORD"  # noqa: S105  (a name, no password)
-
-
-class Duration(click.ParamType[float]):
-    """Seconds, written as a person writes a duration."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds; infinity for ``none``."""
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-SMALLEST_SIZE = 10_000
-
-
-class Size(click.ParamType[int | None]):
-    """A number of characters or bytes, written as a person writes a size; None for ``none``."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Return the number; refuse one that leaves no room for a note or a message."""
-        try:
-            size = parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if size is not None and size < SMALLEST_SIZE:
-            self.fail(f"{value!r} is too little; the least is {SMALLEST_SIZE // 1000}kB", param, ctx)
-        return size
 
 
 def _warn_of_token(context: click.Context, option: click.Parameter, address: str | None) -> str | None:
@@ -65,44 +31,20 @@ def _warn_of_token(context: click.Context, option: click.Parameter, address: str
 
 def server_options(function: Function) -> Function:
     """Add the options that say which server, and what opens it."""
-    for decorate in reversed(
-        (
-            click.option(
-                "--server",
-                metavar="URL",
-                callback=_warn_of_token,
-                help="Run on this Jupyter server. By default a private server is started.",
-            ),
-            click.option(
-                "--token-file",
-                type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                help="Read the server's token from this file. The default is the variable NBRUN_TOKEN or "
-                "JUPYTER_TOKEN.",
-            ),
-            click.option(
-                "--ca-file",
-                type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                help="Trust the certificate authorities in this PEM file.",
-            ),
-            click.option("--insecure", is_flag=True, help="Do not verify the server's TLS certificate."),
-            click.option(
-                "--max-response",
-                type=Size(),
-                default="2GiB",
-                show_default=True,
-                help="Maximum size of a decompressed response of --server; none disables the limit.",
-            ),
-            click.option(
-                "--max-frame",
-                type=Size(),
-                default="1GiB",
-                show_default=True,
-                help="Maximum size of one kernel message from --server; none disables the limit.",
-            ),
-        )
-    ):
-        function = decorate(function)
-    return function
+    token_file = click.option(
+        "--token-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Read the server's token from this file. The default is the variable NBRUN_TOKEN or JUPYTER_TOKEN.",
+    )
+    connection = declared("server", "ca_file", "verify", "max_response", "max_frame", server=_warn_of_token)
+    return connection(token_file(function))
+
+
+def access_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the token and the password of the server that was named, as keys of :class:`nbrun.RunOptions`."""
+    if not given["server"]:
+        return {}
+    return {"token": find_token(given["token_file"]), "password": find_password()}
 
 
 def find_token(token_file: Path | None) -> str | None:

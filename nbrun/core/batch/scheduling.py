@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from nbrun.core.batch.terms import Cause, Shard
+from nbrun.core.batch.terms import SERVER_WAIT, Cause, Shard
 from nbrun.core.formats.json_text import as_object, dumps
 from nbrun.core.results import CellOutcome, NotebookResult, Outcome
 
@@ -15,7 +15,6 @@ _CAUSES = {
     Outcome.FAILED: Cause.CELL,
     Outcome.TIMED_OUT: Cause.TIMEOUT,
 }
-SERVER_WAIT = 120.0
 _OPEN = (CellOutcome.INTERRUPTED, CellOutcome.NOT_RUN)
 _NOT_EXECUTED = (Outcome.NOT_RUN, Outcome.PREPARED)
 

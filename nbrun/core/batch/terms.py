@@ -8,6 +8,9 @@ from typing import Any, Self
 from nbrun.core.formats.units import parse_count
 from nbrun.errors import UsageError
 
+SERVER_WAIT = 120.0
+"""Seconds for which a lost server is waited for before a run is tried again."""
+
 
 class Cause(StrEnum):
     """Why a run failed, for ``--retry-on``."""

@@ -5,7 +5,6 @@ run its output, check all that can be checked, cut out the shard, order. Only th
 """
 
 import asyncio
-import math
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -24,11 +23,12 @@ from nbrun.core.batch.output_paths import (
     refuse_collisions,
     template_for,
 )
-from nbrun.core.batch.scheduling import SERVER_WAIT, Durations, Policy, in_shard, run_key, slowest_first
+from nbrun.core.batch.scheduling import Durations, Policy, in_shard, run_key, slowest_first
 from nbrun.core.batch.terms import Cause, Order, Override, Shard
 from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer
 from nbrun.core.formats.globs import Patterns
 from nbrun.core.planning.destinations import MATRIX, refuse_unreachable, require_choice
+from nbrun.core.planning.options import options_in, read_option
 from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
 from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.client import connect
@@ -37,7 +37,17 @@ from nbrun.runner.batch.cache import Cache, read_durations
 from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
 from nbrun.runner.batch.git_changes import changed_only
 from nbrun.runner.batch.run import PlannedRun, run_planned
-from nbrun.runner.options import RunOptions, access_of, check_choice, job_of, place_of
+from nbrun.runner.job import (
+    BatchOptions,
+    RunOptions,
+    access_of,
+    check_choice,
+    is_on_server,
+    job_of,
+    place_of,
+    read_batch_options,
+)
+from nbrun.runner.options import SharedBatchOptions
 from nbrun.runner.prepare_only import host_to_prepare_on, not_prepared, prepare_unless_stopped
 from nbrun.runner.servers import Access, Place, check_local, existing_host, private_host
 from nbrun.runner.stop import StopSwitch
@@ -45,51 +55,13 @@ from nbrun.runner.synchronous import run_to_end
 from nbrun.storage.paths import OWN_PLACE, absolute, names_folder
 from nbrun.version import __version__
 
-
-class BatchOptions(RunOptions, total=False):
-    """What a batch may be told, beside what each of its runs may be told; every key may be left out.
-
-    ``output`` is a folder in which the tree is mirrored, or a template (``out/{folder}/{stem}-{params.region}.ipynb``).
-    Whatever is not one notebook by itself needs ``output``, ``save=False`` or ``in_place=True``.
-    """
-
-    exclude: Sequence[str]
-    """Patterns, as in a .gitignore file, of notebooks to leave out."""
-    jobs: int | None
-    """How many run at once (1); None means as many as there are processors."""
-    max_failures: int | None
-    """After how many failed runs no other is begun."""
-    retries: int
-    """How often a run is tried again, on a fresh kernel, after a failure of `retry_on`."""
-    retry_on: Sequence[str]
-    """``kernel``, ``server``, ``cell``, ``timeout``; the first two if left out."""
-    server_wait: float | None
-    """How long a lost server is waited for before a run is tried again, in seconds (120); None sets no limit."""
-    order: str
-    """``as-given`` or ``slowest-first``."""
-    shard: str | None
-    """``2/3``: only the second of three parts."""
-    durations: str | os.PathLike[str] | None
-    """An earlier result of ``--json``, to balance shards and to order by."""
-    changed_since: str | None
-    """Only notebooks that have changed since this commit, or whose declared inputs have."""
-    matrix: Mapping[str, Sequence[Any]]
-    """Parameters with all values they are to have; each combination is a run."""
-    cache: str | os.PathLike[str] | None
-    """A folder of results: a run that is found there is not executed again."""
-    refresh: bool
-    """Execute all, and keep the results in the cache anew."""
-    overrides: Sequence[Override]
-    """What differs for some notebooks."""
-
-
-_OF_BATCH = BatchOptions.__annotations__.keys() - RunOptions.__annotations__.keys()
+_OF_BATCH = {*options_in(SharedBatchOptions)}
 _OF_ONE = {"content", "deliver"}
 _SHARED = {
     "in_place", "prepare_only", "server", "token", "password", "ca_file", "verify", "max_response", "max_frame",
     "upload", "observe", "stop",
 } | _OF_ONE  # fmt: skip
-_CARRIED = "parameters"
+"""The options in which the runs of a batch cannot differ."""
 
 
 def run_many(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[BatchOptions]) -> BatchResult:
@@ -101,28 +73,27 @@ def run_many(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[Batc
     return run_to_end(run_many_async(notebooks, **options))
 
 
-async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[BatchOptions]) -> BatchResult:
+async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **given: Unpack[BatchOptions]) -> BatchResult:
     """Run many as :func:`run_many` does, in the loop that is running. Cancellation saves what there is first."""
-    if one := options.keys() & _OF_ONE:
+    if one := given.keys() & _OF_ONE:
         raise TypeError(f"for one notebook, which nbrun.run runs: {', '.join(sorted(one))}")
-    if unknown := options.keys() - BatchOptions.__annotations__.keys() - {_CARRIED}:
-        raise TypeError(f"there is no such option of a batch: {', '.join(sorted(unknown))}")
+    options = read_batch_options(given)
     began, clock = datetime.now(UTC), asyncio.get_running_loop().time
     since = clock()
-    observe = options.get("observe") or (lambda _: None)
+    observe = options["observe"] or (lambda _: None)
     policy = _policy(options)
     cache = _cache(options)
     named = [os.fspath(name) for name in notebooks]
     for name in named:
         refuse_unreachable("", name, reads=True)
-    if not (chosen := check_choice(options)) and (len(named) != 1 or options.get("matrix")):
-        require_choice(named, message=MATRIX if options.get("matrix") else "")
+    if not (chosen := check_choice(options)) and (len(named) != 1 or options["matrix"]):
+        require_choice(named, message=MATRIX if options["matrix"] else "")
     planned_runs, left_out = await _plan(named, options, began, cache, chosen=chosen)
     access = access_of(options)
     places = [planned.place for planned in planned_runs]
     observe(BatchStarted([planned.name for planned in planned_runs]))
-    stop = options.get("stop") or StopSwitch()
-    if options.get("prepare_only"):
+    stop = options["stop"] or StopSwitch()
+    if options["prepare_only"]:
         results = await prepare_planned_runs(planned_runs, access, observe=observe, stop=stop)
     else:
         results = await run_planned(
@@ -161,20 +132,11 @@ async def prepare_planned_runs(
 
 
 def _policy(options: BatchOptions) -> Policy:
-    jobs, most, retries = options.get("jobs", 1), options.get("max_failures"), options.get("retries", 0)
-    for name, value, least in (("jobs", jobs, 1), ("max_failures", most, 1), ("retries", retries, 0)):
-        if value is not None and value < least:
-            raise UsageError(f"{name} is {value}; {least} is the least")
-    causes = {cause.value for cause in Cause}
-    on = options.get("retry_on", (Cause.KERNEL.value, Cause.SERVER.value))
-    if unknown := set(on) - causes:
-        hint = f"There are {', '.join(sorted(causes))}."
-        raise UsageError(f"retry_on: there is no cause {', '.join(sorted(unknown))}", hint=hint)
-    wait = options.get("server_wait", SERVER_WAIT)
-    if wait is not None and not wait > 0:
-        raise UsageError(f"server_wait is {wait}; it is a number of seconds above 0")
-    wait = math.inf if wait is None else wait
-    return Policy(jobs or processors(), most, retries, [Cause(cause) for cause in on], wait)
+    jobs, wait = options["jobs"], options["server_wait"]
+    assert isinstance(wait, float)
+    causes = [Cause(cause) for cause in options["retry_on"]]
+    at_once = jobs if isinstance(jobs, int) else processors()
+    return Policy(at_once, options["max_failures"], options["retries"], causes, wait)
 
 
 def processors() -> int:
@@ -185,37 +147,37 @@ def processors() -> int:
 
 
 def _cache(options: BatchOptions) -> Cache | None:
-    folder = options.get("cache")
+    folder = options["cache"]
     if not folder:
         return None
-    if options.get("server"):
+    if options["server"]:
         hint = "It reads the notebooks and their inputs where they are, which is on this machine only without --server."
         raise UsageError("the cache is for private servers", hint=hint)
-    if options.get("secrets"):
+    if options["secrets"]:
         hint = "What a secret is decides what comes of a run, and the cache is to know nothing of it."
         raise UsageError("the cache is for runs without secrets", hint=hint)
     refuse_unreachable("--cache", os.fspath(folder))
-    return Cache(Path(folder), refresh=options.get("refresh", False))
+    return Cache(Path(folder), refresh=options["refresh"])
 
 
 async def _plan(
     named: Sequence[str], options: BatchOptions, began: datetime, cache: Cache | None, *, chosen: bool
 ) -> tuple[list[PlannedRun], int]:
     """Return what is to be run, in order, and how many runs were found but left out on purpose."""
-    output = options.get("output")
-    template = _template(output, on_server=on_server(options)) if output else None
+    output = options["output"]
+    template = _template(output, on_server=is_on_server(options)) if output else None
     found = await _find(named, options, template.top if template else "")
-    same = _comparable_on_server if on_server(options) else _comparable
+    same = _comparable_on_server if is_on_server(options) else _comparable
     if not chosen and [same(one.name) for one in found] != [same(name) for name in named]:
         require_choice(named)  # a folder or a pattern, and not one notebook by itself
     all_found = len(found)
-    if (since := options.get("changed_since")) and found:
-        if options.get("server") and not options.get("upload"):
+    if (since := options["changed_since"]) and found:
+        if options["server"] and not options["upload"]:
             raise UsageError("--changed-since asks git, which knows nothing of a server's files")
         changed = await asyncio.to_thread(changed_only, [one.name for one in found], since)
         found = [one for one, has_changed in zip(found, changed, strict=True) if has_changed]
-    overrides = [(Patterns(override.match), override) for override in options.get("overrides", ())]
-    axes = combinations(options.get("matrix") or {})
+    overrides = [(Patterns(override.match), override) for override in options["overrides"]]
+    axes = combinations(options["matrix"])
     planned_runs: list[tuple[FoundNotebook, PlannedRun]] = []
     for one in found:
         its = options_of_one(
@@ -231,7 +193,7 @@ async def _plan(
                 raise UsageError(f"-o: {planned.place.output} would overwrite the notebook itself", hint=OWN_PLACE)
     _check_destinations([planned for _, planned in planned_runs], options)
     mine = _cut_and_order([planned for _, planned in planned_runs], options, cache)
-    if not on_server(options):
+    if not is_on_server(options):
         await asyncio.to_thread(_check_places, [planned_runs[place][1].place for place in mine])
     return [planned_runs[place][1] for place in mine], left_out + len(planned_runs) - len(mine)
 
@@ -254,14 +216,9 @@ def _seen(one: FoundNotebook, override: Override) -> str:
     return f"{override.base}/{one.tree}" if override.base else one.tree
 
 
-def on_server(options: RunOptions) -> bool:
-    """Return whether the notebooks are a server's, and not on this machine."""
-    return bool(options.get("server")) and not options.get("upload")
-
-
 async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> list[FoundNotebook]:
-    exclude = options.get("exclude", ())
-    if not on_server(options):
+    exclude = options["exclude"]
+    if not is_on_server(options):
         return await asyncio.to_thread(local_notebooks, named, exclude, outputs)
     access = access_of(options)
     destination = Endpoint.parse(access.server or "", access.token, access.password)
@@ -269,24 +226,30 @@ async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> li
         return await notebooks_on_server(client.contents, named, exclude, outputs)
 
 
-def options_of_one(options: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any] | None:
-    """Return the options of one notebook's runs, None for one that is left out."""
-    its: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_BATCH}
-    parameters = dict(its.pop(_CARRIED, None) or {})
+def options_of_one(options: RunOptions, overrides: Sequence[Override]) -> RunOptions | None:
+    """Return the options of one notebook's runs, None for one that is left out.
+
+    Raises TypeError for an override of what notebooks cannot differ in, :class:`UsageError` for a wrong value.
+    """
+    known = options_in(RunOptions)
+    its: Any = {name: value for name, value in options.items() if name not in _OF_BATCH}
+    parameters = dict(options["parameters"])
     skip = False
     for override in overrides:
-        if unknown := override.options.keys() - RunOptions.__annotations__.keys() | override.options.keys() & _SHARED:
+        if unknown := [name for name in override.options if name not in known or name in _SHARED]:
             raise TypeError(f"no option of a single notebook: {', '.join(sorted(unknown))}")
-        its |= override.options
+        its |= {name: read_option(f"overrides: {name}", known[name], value) for name, value in override.options.items()}
         parameters |= override.parameters
         skip = override.skip or skip
-    return None if skip else {**its, _CARRIED: parameters}
+    its["parameters"] = parameters
+    return None if skip else its
 
 
-def _planned_run(one: FoundNotebook, its: Mapping[str, Any], combination: Mapping[str, Any]) -> PlannedRun:
-    options: Any = {**its, _CARRIED: {**its[_CARRIED], **combination}}
+def _planned_run(one: FoundNotebook, its: RunOptions, combination: Mapping[str, Any]) -> PlannedRun:
+    parameters = {**its["parameters"], **combination}
+    options: RunOptions = {**its, "parameters": parameters}
     name = run_name(one.name, combination)
-    return PlannedRun(name, job_of(one.name, options), place_of(one.name, options), options[_CARRIED])
+    return PlannedRun(name, job_of(one.name, options), place_of(one.name, options), parameters)
 
 
 def _with_outputs(
@@ -303,7 +266,7 @@ def _with_outputs(
 
 def _check_destinations(planned_runs: Sequence[PlannedRun], options: BatchOptions) -> None:
     """Find out before anything runs that two runs would write the same file."""
-    where = _comparable_on_server if on_server(options) else _comparable
+    where = _comparable_on_server if is_on_server(options) else _comparable
     refuse_collisions(
         [
             Destination(
@@ -328,15 +291,12 @@ def _cut_and_order(planned_runs: Sequence[PlannedRun], options: BatchOptions, ca
 
     A shard goes by the named durations alone: each shard's own cache knows others, and runs would fall between them.
     """
-    given = options.get("durations")
+    given = options["durations"]
     named = read_durations(Path(given)) if given else Durations()
     keys = [run_key(planned.job.notebook, planned.parameters) for planned in planned_runs]
-    shard = options.get("shard")
+    shard = options["shard"]
     mine = in_shard(keys, Shard.parse(shard), named) if shard else list(range(len(keys)))
-    order = options.get("order", Order.AS_GIVEN.value)
-    if order not in list(Order):
-        raise UsageError(f"order: there is no {order}", hint=f"There are {', '.join(Order)}.")
-    if order == Order.AS_GIVEN.value:
+    if options["order"] == Order.AS_GIVEN.value:
         return mine
     known = Durations({**(cache.durations() if cache else Durations()).seconds, **named.seconds})
     return [mine[place] for place in slowest_first([keys[place] for place in mine], known)]

@@ -8,10 +8,25 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from nbrun.cli.config.files import EACH, current_project, options_of, overrides_for
-from nbrun.cli.config.schema import Kind, Option, schema
+import nbrun
+from nbrun.cli.config.files import current_project, overrides_for, settings_of
+from nbrun.cli.config.schema import Setting, schema
 from nbrun.cli.main import cli
 from nbrun.cli.run import command
+from nbrun.core.planning.options import (
+    Count,
+    Duration,
+    Flag,
+    Integer,
+    Kind,
+    PathName,
+    Pause,
+    Size,
+    Text,
+    Texts,
+    Words,
+    options_in,
+)
 from nbrun.errors import NbrunError
 
 ROOT = Path(__file__).parents[3]
@@ -127,15 +142,15 @@ def test_a_batch_that_is_not_there_is_told(arguments: list[str], said: str, here
 
 
 def test_every_option_for_single_notebooks_is_an_option_and_a_key() -> None:
-    import nbrun
-
-    assert {option.name for option in options_of(command) if option.each} == EACH.keys()
-    assert {key for key, _ in EACH.values()} <= nbrun.RunOptions.__annotations__.keys()
+    declared = options_in(nbrun.RunOptions)
+    assert {setting.key for setting in settings_of(command) if setting.key} == {
+        name for name, option in declared.items() if option.each
+    }
 
 
 def test_the_published_schema_is_that_of_the_options() -> None:
     published = json.loads((ROOT / "docs" / "nbrun.schema.json").read_text())
-    assert published == json.loads(json.dumps(schema(options_of(command)))), "run python docs/reference.py"
+    assert published == json.loads(json.dumps(schema(settings_of(command)))), "run python docs/reference.py"
 
 
 @pytest.mark.parametrize(
@@ -187,11 +202,11 @@ def test_a_number_that_no_run_can_mean_is_a_wrong_call(arguments: tuple[str, str
         given("a.ipynb", *arguments)
 
 
-VALUES = {
-    Kind.FLAG: "true", Kind.INTEGER: "3", Kind.DURATION: "'7m'", Kind.TEXT: "'1/3'", Kind.TEXTS: "['A=B']",
-    Kind.WORD_OR_NUMBER: "77000",
+VALUES: dict[type[Kind], str] = {
+    Flag: "true", Integer: "3", Duration: "'7m'", Pause: "'7m'", Text: "'1/3'", PathName: "'1/3'", Texts: "['A=B']",
+    Size: "77000", Count: "77000", Words: "'pandas'",
 }  # fmt: skip
-SPECIAL = {"retry-on": "'cell'", "in-place": "true", "server": "'http://h/'"}
+SPECIAL = {"retry-on": "'cell'", "order": "'slowest-first'", "in-place": "true", "server": "'http://h/'"}
 NOT_SETTINGS = {
     "--config": "says which settings are read",
     "--no-config": "says which settings are read",
@@ -202,9 +217,9 @@ NOT_SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("option", options_of(command), ids=lambda option: option.name)
-def test_every_option_is_a_setting_that_counts(option: Option, here: Path) -> None:
-    value = SPECIAL.get(option.name, f"'{option.choices[-1]}'" if option.choices else VALUES[option.kind])
+@pytest.mark.parametrize("option", settings_of(command), ids=lambda setting: setting.name)
+def test_every_option_is_a_setting_that_counts(option: Setting, here: Path) -> None:
+    value = SPECIAL.get(option.name, VALUES.get(type(option.kind)))
     parameter = next(one for one in command.params if f"--{option.name}" in one.opts)
     if isinstance(parameter.type, click.Path) and parameter.type.exists:
         (here / "1").mkdir()
@@ -222,7 +237,7 @@ def test_every_option_is_a_setting_that_counts(option: Option, here: Path) -> No
 
 
 def test_the_options_that_are_no_settings_have_a_reason(here: Path) -> None:
-    settings = {option.name for option in options_of(command)}
+    settings = {option.name for option in settings_of(command)}
     names = {
         next(name for name in one.opts if name.startswith("--")) for one in command.params if one.opts[0][0] == "-"
     }

@@ -7,24 +7,24 @@ import pytest
 
 from nbrun.cli.config.schema import (
     JobSetting,
-    Kind,
-    Option,
     OverrideSetting,
+    Setting,
     Settings,
     Wrong,
     line_of,
     read_settings,
     schema,
 )
+from nbrun.core.planning.options import Choice, Count, Duration, Flag, Integer, Text, Texts
 
 OPTIONS = [
-    Option("cell-timeout", Kind.DURATION, "Limit of each cell.", each=True),
-    Option("no-save", Kind.FLAG, each=True),
-    Option("kernel", Kind.TEXT, each=True),
-    Option("retries", Kind.INTEGER),
-    Option("exclude", Kind.TEXTS),
-    Option("jobs", Kind.WORD_OR_NUMBER),
-    Option("order", Kind.TEXT, choices=["as-given", "slowest-first"]),
+    Setting("cell-timeout", Duration(), "Limit of each cell.", key="cell_timeout"),
+    Setting("no-save", Flag(), key="save", opposite=True),
+    Setting("kernel", Text(), key="kernel"),
+    Setting("retries", Integer()),
+    Setting("exclude", Texts()),
+    Setting("jobs", Count()),
+    Setting("order", Choice(["as-given", "slowest-first"])),
 ]
 
 
@@ -85,7 +85,7 @@ jobs = 4
         ("retries = true", 1, "takes a whole number", ""),
         ("kernel = 3", 1, "takes text", ""),
         ('exclude = "x"', 1, "takes a list of texts", ""),
-        ("jobs = [1]", 1, "takes a number or a word", ""),
+        ("jobs = [1]", 1, "takes a number from 1, or auto", ""),
         ('order = "random"', 1, "takes as-given, slowest-first", ""),
         ("overrides = 1", 1, "is a list of tables", "[[tool.nbrun.overrides]]"),
         ("overrides = [1]", 1, "is a table", ""),

@@ -48,7 +48,7 @@ def test_one_notebook_with_a_batchs_options_has_one_object(folder: Path) -> None
         (["none*", "--allow-empty", "--in-place"], ExitCode.OK, ""),
         (["nb/a.ipynb", "none.ipynb", "--no-save"], ExitCode.USAGE, "no such file or folder"),
         (["nb", "--matrix", "x=1,2", "--in-place"], ExitCode.USAGE, "would both write"),
-        (["nb", "-j", "0"], ExitCode.USAGE, "neither a number from 1 nor auto"),
+        (["nb", "-j", "0"], ExitCode.USAGE, "takes a number from 1, or auto, not '0'"),
         (["nb", "--retry-on", "kernel,weather"], ExitCode.USAGE, "'weather' is none of"),
         (["nb", "--shard", "9", "--in-place"], ExitCode.USAGE, "no part of a whole"),
         (["nb/a.ipynb", "--no-cache-read"], ExitCode.USAGE, "--no-cache-read needs --cache"),

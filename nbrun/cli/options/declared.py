@@ -1,0 +1,91 @@
+"""Options of the command line, made from their declarations in :mod:`nbrun.runner.options`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nbrun.core.planning.options import Choice, Flag, Kind, Option, PathName, Text, Texts, options_in
+from nbrun.runner.options import SharedBatchOptions, SharedRunOptions
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Callback = Callable[[click.Context, click.Parameter, Any], Any]
+_DECLARED = {**options_in(SharedRunOptions), **options_in(SharedBatchOptions)}
+OF_RUN = [name for name, option in options_in(SharedRunOptions).items() if option.flags is not None]
+"""The options of a run that the command line has, by their names in Python."""
+OF_BATCH = [name for name, option in options_in(SharedBatchOptions).items() if option.flags is not None]
+"""The same of a batch."""
+
+
+class Value(click.ParamType[Any]):
+    """Values of a kind."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.name = type(kind).__name__.lower()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value that a text, or a value of the settings, stands for."""
+        try:
+            return self.kind.parse(value) if isinstance(value, str) else self.kind.read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class DeclaredOption(click.Option):
+    """An option of the command line that knows its declaration, and its key in Python."""
+
+    def __init__(self, *args: Any, declared: Option, key: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.declared = declared
+        self.key = key
+
+
+def declared(*names: str, **callbacks: Callback) -> Callable[[Function], Function]:
+    """Add the options of these names, in this order; `callbacks` are click's, by name."""
+
+    def add(function: Function) -> Function:
+        for name in reversed(names):
+            function = _decorator(name, _DECLARED[name], callbacks.get(name))(function)
+        return function
+
+    return add
+
+
+def parameter_name(name: str) -> str:
+    """Return the name under which click hands over an option: that of its flag, where this says the opposite."""
+    option = _DECLARED[name]
+    return option.setting(name).replace("-", "_") if option.is_opposite else name
+
+
+def read_declared(names: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of these names, as the Python API takes them, from what click handed over."""
+    found = {}
+    for name in names:
+        parameter = parameter_name(name)
+        if parameter in given:
+            found[name] = not given[parameter] if _DECLARED[name].is_opposite else given[parameter]
+    return found
+
+
+def _decorator(name: str, option: Option, callback: Callback | None) -> Callable[[Function], Function]:
+    attributes: dict[str, Any] = {"help": option.help, "callback": callback, "metavar": option.metavar}
+    default = option.kind.spell(option.default) if option.default else option.default
+    match option.kind:
+        case Flag():
+            attributes |= {"is_flag": True, "default": None if option.default is None else False}
+        case Texts():
+            attributes |= {"multiple": True}
+        case Choice() as kind:
+            attributes |= {"type": click.Choice(kind.words), "default": default}
+        case PathName(exists=True):
+            attributes |= {"type": click.Path(exists=True, dir_okay=False, path_type=Path)}
+        case PathName(folder=True):
+            attributes |= {"type": click.Path(file_okay=False)}
+        case PathName() | Text():
+            pass
+        case kind:
+            attributes |= {"type": Value(kind), "default": default, "show_default": option.show_default}
+    spelled = [*option.spellings(name), parameter_name(name)]
+    return click.option(*spelled, cls=DeclaredOption, declared=option, key=name, **attributes)
