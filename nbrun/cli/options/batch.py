@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from nbrun.cli.options.declared import OF_BATCH, declared, read_declared
-from nbrun.core.batch.matrix import read_axes
+from nbrun.core.batch.matrix import notes_of, read_axes
 from nbrun.core.batch.terms import Shard
 from nbrun.errors import UsageError
 
@@ -36,5 +36,8 @@ def options_of_batch(given: Mapping[str, Any], matrix: Mapping[str, Sequence[Any
         raise UsageError("--no-cache-read needs --cache")
     if given["shard"]:
         Shard.parse(given["shard"])
-    options = {**read_declared(OF_BATCH, given), "matrix": {**matrix, **read_axes(given["matrix"])}}
+    axes = read_axes(given["matrix"])
+    for note in () if given["quiet"] else notes_of(axes):
+        click.echo(f"nbrun: note: {note}", err=True)
+    options = {**read_declared(OF_BATCH, given), "matrix": {**matrix, **axes}}
     return {**options, "max_failures": 1} if given["fail_fast"] else options

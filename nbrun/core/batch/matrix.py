@@ -7,16 +7,14 @@ from typing import Any
 from nbrun.core.parameters.limits import read_number, shortened
 from nbrun.errors import UsageError
 
-_WORDS: Mapping[str, Any] = {"None": None, "none": None, "null": None, "True": True, "true": True} | {
-    "False": False,
-    "false": False,
-}
+_WORDS: Mapping[str, Any] = {"None": None, "True": True, "False": False}
+_LIKE_WORDS = {word.casefold(): word for word in _WORDS} | {"null": "None"}
 LONGEST = 10_000
 """Combinations. More is a slip of the pen."""
 
 
 def typed(text: str) -> Any:
-    """Return the value that a person means by `text`: a number, a truth value, nothing, else the text itself.
+    """Return the value of `text` as ``-p`` reads it: True, False, None, an integer, a float, else the text itself.
 
     Raises ValueError for a number that would arrive as another one.
     """
@@ -43,6 +41,16 @@ def read_axes(given: Iterable[str]) -> dict[str, Sequence[Any]]:
         except ValueError as error:
             raise UsageError(f"--matrix {shortened(name)}: {error}", hint="Give it with -r, or in a file.") from None
     return axes
+
+
+def notes_of(axes: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return a note for each value that is text and looks like a boolean or nothing: ``true`` is not ``True``."""
+    return [
+        f"--matrix {name}: {value} is text; write {_LIKE_WORDS[value.casefold()]} for the value"
+        for name, values in axes.items()
+        for value in values
+        if isinstance(value, str) and value.casefold() in _LIKE_WORDS
+    ]
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -206,7 +206,13 @@ VALUES: dict[type[Kind], str] = {
     Flag: "true", Integer: "3", Duration: "'7m'", Pause: "'7m'", Text: "'1/3'", PathName: "'1/3'", Texts: "['A=B']",
     Size: "77000", Count: "77000", Words: "'pandas'",
 }  # fmt: skip
-SPECIAL = {"retry-on": "'cell'", "order": "'slowest-first'", "in-place": "true", "server": "'http://h/'"}
+SPECIAL = {
+    "retry-on": "'cell'",
+    "order": "'slowest-first'",
+    "on-conflict": "'beside'",
+    "in-place": "true",
+    "server": "'http://h/'",
+}
 NOT_SETTINGS = {
     "--config": "says which settings are read",
     "--no-config": "says which settings are read",

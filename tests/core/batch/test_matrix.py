@@ -2,14 +2,24 @@
 
 import pytest
 
-from nbrun.core.batch.matrix import LONGEST, combinations, read_axes, run_name, typed
+from nbrun.core.batch.matrix import LONGEST, combinations, notes_of, read_axes, run_name, typed
 from nbrun.errors import UsageError
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("EU", "EU"), ("2025", 2025), ("-1.5", -1.5), ("1e3", 1000.0), ("true", True), ("False", False), ("None", None)],
-)
+    [
+        ("EU", "EU"),
+        ("2025", 2025),
+        ("-1.5", -1.5),
+        ("1e3", 1000.0),
+        ("true", "true"),
+        ("null", "null"),
+        ("True", True),
+        ("False", False),
+        ("None", None),
+    ],
+)  # fmt: skip
 def test_a_value_is_what_a_person_means_by_it(text: str, value: object) -> None:
     found = typed(text)
     assert (found, type(found)) == (value, type(value))
@@ -56,3 +66,13 @@ def test_a_run_is_named_after_its_combination() -> None:
 def test_a_number_that_would_arrive_as_another_one_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--matrix x: "):
         read_axes([text])
+
+
+def test_text_that_looks_like_a_boolean_is_noted() -> None:
+    axes = read_axes(["x=true,False,FALSE", "y=null,EU,1"])
+    assert axes == {"x": ["true", False, "FALSE"], "y": ["null", "EU", 1]}
+    assert notes_of(axes) == [
+        "--matrix x: true is text; write True for the value",
+        "--matrix x: FALSE is text; write False for the value",
+        "--matrix y: null is text; write None for the value",
+    ]
