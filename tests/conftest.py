@@ -15,6 +15,7 @@ import pytest
 
 import nbrun.runner.run
 from nbrun.core.planning.plan import Plan
+from nbrun.core.protocol.agent import Agent
 from nbrun.jupyter.kernel_session import RunningKernel
 from nbrun.runner.pipelining import find_depth
 from tests.support.processes import FORCED_DEPTH
@@ -109,9 +110,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[FORCED_DEPTH] = str(depth)
 
     async def forced(
-        running: RunningKernel, plan: Plan, wanted: int | None, warn: Callable[[str], None], *, near: bool
+        running: RunningKernel, agent: Agent, plan: Plan, wanted: int | None, warn: Callable[[str], None], *, near: bool
     ) -> int:
-        return await find_depth(running, plan, wanted or depth, (lambda _: None) if wanted is None else warn, near=near)
+        quiet = (lambda _: None) if wanted is None else warn
+        return await find_depth(running, agent, plan, wanted or depth, quiet, near=near)
 
     setattr(nbrun.runner.run, "find_depth", forced)  # noqa: B010  (it is no name that the module gives away)
 

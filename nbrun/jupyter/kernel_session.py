@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from nbrun.core.protocol.agent import Agent, AgentOptions
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.errors import (
     AccessDenied,
@@ -24,6 +25,9 @@ from nbrun.jupyter.kernel.driver import Kernel, connect_kernel
 from nbrun.jupyter.kernelspecs import KernelSpec
 from nbrun.jupyter.owner_mark import marked
 from nbrun.jupyter.sessions import SessionModel
+
+IPYKERNEL = "ipython"
+"""The name by which ipykernel introduces itself."""
 
 CALL_OFF_LIMIT = 5.0
 """Seconds to wait for the name of a session that is not wanted any more."""
@@ -124,6 +128,13 @@ class Server:
         finally:
             unreachable = running is not None and running.kernel.is_lost
             await self._delete(session.id, warn, ONCE if unreachable else TEARDOWN)
+
+    async def meet_agent(self, running: RunningKernel, options: AgentOptions) -> Agent:
+        """Return the agent in a kernel, installed now unless it came with the kernel; only ipykernel has one."""
+        if running.info.implementation != IPYKERNEL:
+            return Agent()
+        has_agent = self.is_private and running.spec.starts_ipykernel
+        return await running.kernel.meet_agent(options, install=not has_agent)
 
     async def _meet(
         self, kernel_id: str, spec: KernelSpec, startup: float, stack: contextlib.AsyncExitStack

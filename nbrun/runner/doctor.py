@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from nbrun.core.protocol.agent import Ability, AgentOptions
 from nbrun.core.protocol.codec import Subprotocol
 from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, NotFound, ServerUnreachable
 from nbrun.jupyter.client import Client, connect
@@ -232,7 +233,8 @@ async def _examine_kernels(server: Server, wanted: str | None, show: Show) -> No
         form = "as binary frames (v1)" if modern else "as JSON (the server does not speak the v1 subprotocol)"
         show(Finding(good=True, text=f"its messages come {form}"))
         if not server.is_private:
-            lifted = info.implementation == "ipython" and await running.kernel.lift_limits()
+            agent = await server.meet_agent(running, AgentOptions(lift_limits=True))
+            lifted = Ability.LIFT_LIMITS in agent.abilities
             word = "can be lifted" if lifted else "cannot be lifted: it is not ipykernel"
             show(Finding(None, f"its own limit on output {word}", QUEUE_HINT if lifted else ""))
         if info.session is None:

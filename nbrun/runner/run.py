@@ -25,8 +25,9 @@ from nbrun.core.notebook.document import Document
 from nbrun.core.outputs.masking import Mask, MaskedMessages
 from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning.job import Job
-from nbrun.core.planning.plan import Action, Plan, with_traceback_reset
+from nbrun.core.planning.plan import Action, Plan
 from nbrun.core.planning.preparation import prepare
+from nbrun.core.protocol.agent import REPLAY_BUFFER, Ability, Agent, AgentOptions
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import NbrunError, NoSuchKernel
 from nbrun.jupyter.kernel.inbound import Intake
@@ -147,18 +148,18 @@ class _Run:
                 ResultSaver(self._job, self._journal, recording, notebook, server) as keeping,
                 self._session(server, notebook.kernel_path, spec) as running,
             ):
-                await self._stop.guard(self._lift_limits(server, running))
+                agent = await self._stop.guard(self._meet_agent(server, running))
                 depth = await self._stop.guard(
-                    find_depth(running, plan, self._job.pipeline, self._journal.warn, near=server.is_private)
+                    find_depth(running, agent, plan, self._job.pipeline, self._journal.warn, near=server.is_private)
                 )
-                execution = self._prepare(document, plan, running, depth, keeping, is_private=server.is_private)
+                execution = self._prepare(document, plan, running, agent, depth, keeping)
                 waiting_since = self._clock()
                 async with self._slot:
                     self._waited = self._clock() - waiting_since
                     if self._stop.reason is not None:
                         raise Stopped
                     keeping.begin(execution, lambda: running.kernel.heard, _moment(self._started))
-                    ended_by = await self._execute(execution, running, server)
+                    ended_by = await self._execute(execution, running, agent)
                 # The notebook is saved while the kernel shuts down: neither needs the other any more.
                 saving = asyncio.create_task(self._conclude(keeping, execution, spec))
         except BaseException as error:
@@ -201,26 +202,32 @@ class _Run:
             yield await self._stop.guard(stack.enter_async_context(session))
             self._journal.enter(Stage.STOPPING)
 
-    async def _lift_limits(self, server: Server, running: RunningKernel) -> None:
-        """Remove the kernel's output limit if requested and not already done at its start."""
-        if not (self._job.lift_limits or server.is_private) or (server.is_private and running.spec.starts_ipykernel):
-            return
-        if running.info.implementation == "ipython" and await running.kernel.lift_limits():
-            return
-        if self._job.lift_limits:
+    async def _meet_agent(self, server: Server, running: RunningKernel) -> Agent:
+        """Return the agent in the kernel, told what this run wants of it.
+
+        On the way from a private server nothing is lost, and its own ipykernels start without limits.
+        """
+        has_no_limits = server.is_private and running.spec.starts_ipykernel
+        options = AgentOptions(
+            replay=REPLAY_BUFFER if self._job.resend and not server.is_private else 0,
+            lift_limits=(self._job.lift_limits or server.is_private) and not has_no_limits,
+            quiet=bool(self._job.secrets),
+        )
+        agent = await server.meet_agent(running, options)
+        if self._job.lift_limits and not has_no_limits and Ability.LIFT_LIMITS not in agent.abilities:
             self._journal.warn(
                 f"--lift-limits: only ipykernel's limits can be lifted, not those of {running.spec.name}"
             )
+        return agent
 
     def _prepare(
         self,
         document: Document,
         plan: Plan,
         running: RunningKernel,
+        agent: Agent,
         depth: int,
         keeping: ResultSaver,
-        *,
-        is_private: bool,
     ) -> Execution:
         """Remove the results of an earlier run from the cells that will be executed."""
 
@@ -234,8 +241,6 @@ class _Run:
         for cell in plan.cells:
             if cell.action is not Action.KEEP:
                 document.clear(cell.index)
-        if running.info.implementation == "ipython" and not is_private:
-            plan = with_traceback_reset(plan)
         return Execution(
             plan,
             running.kernel.requests,
@@ -243,21 +248,19 @@ class _Run:
             kernel_session=running.info.session,
             raw_streams=self._job.raw_streams,
             max_output=self._job.max_output,
-            ask_for_writers=running.info.implementation == "ipython",
+            ask_for_writers=Ability.WRITERS in agent.abilities,
             depth=depth,
             observe=observe,
         )
 
-    async def _execute(self, execution: Execution, running: RunningKernel, server: Server) -> BaseException | None:
+    async def _execute(self, execution: Execution, running: RunningKernel, agent: Agent) -> BaseException | None:
         """Execute the cells; return the cancellation or bug that must be raised after the save, or None."""
         kernel = running.kernel
         self._journal.enter(Stage.RUNNING)
         self._stop.listen(kernel.stop)
         try:
             masked = MaskedMessages(self._mask) if self._mask else None
-            resends = self._job.resend and not server.is_private  # nothing is lost on the way there
-            remembers = server.is_private and running.spec.starts_ipykernel
-            intake = Intake.of(running.info, kernel.requests, resends=resends, remembers=remembers, masked=masked)
+            intake = Intake.of(running.info, agent, kernel.requests, masked=masked)
             await kernel.run(execution, intake)
             if kernel.unreadable:
                 what = f"{kernel.unreadable} messages of the kernel could not be read"

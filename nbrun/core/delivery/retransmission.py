@@ -2,8 +2,8 @@
 
 It stands between the connection and the state machine, and gives the kernel's messages on in the order in which they
 came, none of them twice, and each that was sent again before the first that is behind it. As long as none is missing
-that costs a comparison a message. Where one is missing, what comes behind it is *held* until the keeper in the kernel
-(:mod:`.keeper`) has answered, or has not within some seconds::
+that costs a comparison a message. Where one is missing, what comes behind it is *held* until the replay buffer in the
+kernel (:mod:`nbrun.kernel_side.agent`) has answered, or has not within some seconds::
 
     41 42 43 | 46 47              44 and 45 are missing: ask for them
     given on | held               44 45 come: they are given on, and 46 47 behind them
@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import accumulate
 
-from nbrun.core.delivery import replay_buffer
 from nbrun.core.delivery.loss_detection import SequenceNumbers, is_rate_limit_notice
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Channel, Message, Requests
 
 ANSWER_LIMIT = 30.0
@@ -47,14 +47,6 @@ REMEMBERED = 10_000
 Range = tuple[int, int | None]
 
 
-class _Keeper(Enum):
-    """What is known of the keeper in the kernel."""
-
-    UNKNOWN = auto()
-    THERE = auto()
-    MISSING = auto()
-
-
 class _Look(Enum):
     """Whether to ask for what shows no gap."""
 
@@ -73,24 +65,20 @@ class _Question:
     look: _Look
     give_up_at: float
 
-    @property
-    def is_hello(self) -> bool:
-        """Return whether it is the first one, which only shows that such questions get through."""
-        return not self.ranges and self.look is _Look.NONE
-
 
 class ResentMessages:
     """The messages of one kernel, among them those that it had to send again."""
 
-    def __init__(self, requests: Requests, kernel_session: str) -> None:
+    def __init__(self, requests: Requests, kernel_session: str, last: Message | None = None) -> None:
+        """Prepare for a kernel that has a replay buffer; `last` is its last message before those that are given."""
         self._requests = requests
         self._kernel_session = kernel_session
         self._numbers = SequenceNumbers()
-        install = requests.execute(replay_buffer.INSTALL, silent=True, stop_on_error=False)
-        self._install = install.id
-        self._unsent = [install]
-        self._keeper = _Keeper.UNKNOWN
-        self._next: int | None = None
+        self._unsent: list[Message] = []
+        self._answers = True
+        """Whether the kernel answers questions, as far as is known."""
+        number = None if last is None else self._numbers.of(last)
+        self._next = None if number is None else number + 1
         """The number that is next in order; every lower one was given on or left out."""
         self._held: dict[int, list[Message]] = {}
         """What is held, by number; behind a message those that bear no number and came after it."""
@@ -131,9 +119,7 @@ class ResentMessages:
     @property
     def is_waiting(self) -> bool:
         """Return whether something may yet be brought back in a moment: the run should not end before."""
-        question = self._question
-        for_something = question is not None and (not question.is_hello or bool(self._held) or bool(self._notices))
-        return for_something or self._cut_until is not None
+        return self._question is not None or self._cut_until is not None
 
     @property
     def is_holding(self) -> bool:
@@ -141,7 +127,7 @@ class ResentMessages:
         return self._question is not None and bool(self._held)
 
     def requests(self) -> list[Message]:
-        """Remove and return what is to be sent to the kernel; before its first cell, the replay buffer."""
+        """Remove and return what is to be sent to the kernel."""
         unsent, self._unsent = self._unsent, []
         return unsent
 
@@ -168,8 +154,6 @@ class ResentMessages:
         if question is None or now < question.give_up_at:
             return []
         self._question = None
-        if question.is_hello:
-            self._failures = FAILURES - 1  # there is somebody who lets such questions not through
         return self._fail()
 
     def cut(self, now: float) -> None:
@@ -198,7 +182,7 @@ class ResentMessages:
 
     def _take_unnumbered(self, message: Message, now: float) -> list[Message]:
         if is_rate_limit_notice(message, self._requests.session):
-            if self._keeper is not _Keeper.THERE:
+            if not self._answers:
                 return [message]
             self._notices.append(message)
             self._look, self._look_at = _Look.WHAT_IS_NEW, None
@@ -223,10 +207,6 @@ class ResentMessages:
         return self._go_on(now)
 
     def _take_reply(self, message: Message, number: int, now: float) -> list[Message]:
-        if message.parent_id == self._install and self._keeper is _Keeper.UNKNOWN:
-            self._keeper = _Keeper.THERE if message.content.get("status") == "ok" else _Keeper.MISSING
-            if self._keeper is _Keeper.THERE:
-                self._put(_Look.NONE, [], now)
         if self._next is not None and number < self._next:
             given = self._take_late(message, number)
         elif number in self._early or number in self._held:
@@ -238,7 +218,7 @@ class ResentMessages:
             self._early.add(number)
             self._replied.add(message.parent_id)
             given = [message, *self._advance()]
-        if message.type == replay_buffer.RESEND_REPLY:
+        if message.type == agent.RESEND_REPLY:
             given += self._take_answer(message, now)
         return given
 
@@ -253,9 +233,9 @@ class ResentMessages:
     def _take_answer(self, answer: Message, now: float) -> list[Message]:
         """Put in their places what the kernel has sent again."""
         given: list[Message] = []
-        self._keeper = _Keeper.THERE
+        self._answers = True
         found = 0
-        for message in replay_buffer.resent(answer):
+        for message in agent.resent(answer):
             number = self._numbers.of(message)
             if number is None or self._next is None or self._is_of_others(message):
                 continue
@@ -299,7 +279,7 @@ class ResentMessages:
     def _go_on(self, now: float) -> list[Message]:
         """Return what is in order now, and ask for what is missing before the rest."""
         given = self._advance()
-        if self._held and (self._keeper is not _Keeper.THERE or len(self._held) > LARGEST_HOLD):
+        if self._held and (not self._answers or len(self._held) > LARGEST_HOLD):
             return [*given, *self.release()]
         if self._held or (self._look is not _Look.NONE and self._look_at is None):
             self._ask(now)
@@ -353,8 +333,7 @@ class ResentMessages:
 
     def _ask(self, now: float) -> None:
         """Ask for what is missing, unless that is under way or would be in vain."""
-        is_known = self._keeper is _Keeper.THERE or (self._keeper is _Keeper.UNKNOWN and self._look is _Look.HOW_FAR)
-        if self._question is not None or self._is_cut or not is_known:
+        if self._question is not None or self._is_cut or not self._answers:
             return
         ranges = self._gaps()
         if self._look is _Look.HOW_FAR:
@@ -367,7 +346,7 @@ class ResentMessages:
         self._look, self._look_at = _Look.NONE, None
 
     def _put(self, look: _Look, ranges: list[Range], now: float) -> None:
-        request = replay_buffer.resend(self._requests, ranges)
+        request = agent.resend(self._requests, ranges)
         self._question = _Question(request.id, ranges, look, now + ANSWER_LIMIT)
         self._unsent.append(request)
 
@@ -375,7 +354,7 @@ class ResentMessages:
         """Go on without an answer."""
         self._failures += 1
         if self._failures == FAILURES:
-            self._keeper = _Keeper.MISSING
+            self._answers = False
         return self.release()
 
     def _gaps(self) -> list[Range]:

@@ -1,28 +1,25 @@
 """The drain at the end of a run: wait for output that is still on its way, now that the last cell has ended.
 
-Threads, tasks, timers and child processes may still write, so their output is waited for, for a while. ipykernel is
-asked whether any of them exists, which spares most runs the wait. The question is a silent request without code: it
-counts nothing, keeps nothing, and leaves the user's names alone. Before ipykernel answers, it sends what reached its
-file descriptors. Any answer but a plain "nobody", an error too, means that a writer may exist; after a moment of quiet
-the question is asked once more, for what reached the descriptors meanwhile. Other kernels are asked for their
-``kernel_info``, which only shows that they have come to the end of the last cell::
+Threads, tasks, timers and child processes may still write, so their output is waited for, for a while. The agent in
+the kernel (:mod:`nbrun.kernel_side.agent`) is asked whether any of them exists, which spares most runs the wait. Before
+ipykernel answers, it sends what reached its file descriptors. Any answer but a plain no, an error too, means that a
+writer may exist; after a moment of quiet the question is asked once more, for what reached the descriptors meanwhile.
+A kernel without the agent is asked for its ``kernel_info``, which only shows that it has come to the end of the last
+cell::
 
     start -> question -> reply and idle, no writers                                -> over
                       -> status: output is complete up to here -> 0.25 s of quiet  -> second question -> answer -> over
                       -> 2 s, and no output from before the last reply arrives     -> over
 
-Where messages of a cell seem to be missing, ipykernel is asked one thing more: whether there ever were any
-(:mod:`.unsent`).
+Where messages of a cell seem to be missing, the same question is whether they were ever sent.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 
-from nbrun.core.delivery import unsent
 from nbrun.core.execution.effects import Timer, Timers
 from nbrun.core.execution.outcomes import Ending
-from nbrun.core.formats.json_text import as_object
-from nbrun.core.outputs.mimebundle import text
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Channel, Message, Requests
 
 DRAIN_QUIET = 0.25
@@ -30,73 +27,19 @@ DRAIN_QUIET = 0.25
 DRAIN_LIMIT = 2.0
 """Seconds after which a background thread that never falls silent is not waited for; the cells' own output is in."""
 
-_KEY = "nbrun"
-_NOBODY = "nobody"
-_SEARCH = """
-import array, asyncio, fcntl, os, sys, termios, threading, time
-
-def ours(module):
-    return str(module).partition(".")[0] in ("ipykernel", "IPython", "tornado", "zmq")
-
-def writers():
-    for thread in threading.enumerate():
-        work = getattr(thread, "_target", None)
-        if not (thread is threading.main_thread() or ours(type(thread).__module__)
-                or ours(getattr(work, "__module__", ""))):
-            yield thread
-    loop = asyncio.get_running_loop()
-    for task in asyncio.all_tasks(loop):
-        frame = getattr(task.get_coro(), "cr_frame", None)
-        if frame is None or not ours(frame.f_globals.get("__name__")):
-            yield task
-    yield from loop._scheduled
-    for task in os.listdir("/proc/self/task"):
-        with open("/proc/self/task/" + task + "/children") as children:
-            yield from children.read().split()
-    pipes = [os.readlink("/proc/self/fd/" + name) for name in "12"]
-    for process in os.listdir("/proc"):
-        if process.isdecimal() and int(process) != os.getpid():
-            for name in "12":
-                try:
-                    held = os.readlink("/proc/" + process + "/fd/" + name)
-                except OSError:
-                    continue
-                if held.startswith("pipe:") and held in pipes:
-                    yield process
-
-def unread(descriptor):
-    count = array.array("i", [0])
-    fcntl.ioctl(descriptor, termios.FIONREAD, count)
-    return count[0]
-
-def settle():
-    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
-        reader = getattr(stream, "watch_fd_thread", None)
-        for _ in range(100):
-            if reader is None or not unread(descriptor):
-                break
-            time.sleep(0.005)
-        else:
-            yield descriptor
-    time.sleep(0.01)  # what was just read from there still has to be written to the stream
-
-found = "nobody" if not any(True for _ in writers()) and not any(True for _ in settle()) else "somebody"
-"""
-_WRITERS = f"(lambda own: (__import__('builtins').exec({_SEARCH!r}, own), own['found'])[1])({{}})"
-_UNSENT_KEY = "nbrun_unsent"
-
 
 class Drain:
     """The drain of a run, and what the kernel's answers say."""
 
     def __init__(self, timers: Timers, requests: Requests, *, asks_writers: bool) -> None:
-        """Prepare it; `asks_writers` is for a kernel that can be asked for writers, which is ipykernel."""
+        """Prepare it; `asks_writers` is for a kernel whose agent can be asked for writers."""
         self._timers = timers
         self._requests = requests
         self._asks_writers = asks_writers
         self._sent: set[str] = set()
         self._is_answered = False
-        self._has_no_writers = False
+        self._doubtful: list[tuple[int, int]] = []
+        self._may_write = True
         self._is_idle = False
         self.ending: Ending | None = None
         """The ending of the run, once it drains: its verdict stands."""
@@ -117,13 +60,8 @@ class Drain:
     def question(self, doubtful: Iterable[tuple[int, int]] = ()) -> Message:
         """Return the question to send; `doubtful` are the first and last numbers where messages seem to be missing."""
         self._is_idle = False
-        if not self._asks_writers:
-            request = self._requests.kernel_info()
-        else:
-            expressions = {_KEY: _WRITERS}
-            if stretches := [*doubtful]:
-                expressions[_UNSENT_KEY] = unsent.question(stretches)
-            request = self._requests.execute("", silent=True, stop_on_error=False, expressions=expressions)
+        self._doubtful = [*doubtful]
+        request = agent.drain(self._requests, self._doubtful) if self._asks_writers else self._requests.kernel_info()
         self._sent.add(request.id)
         return request
 
@@ -134,11 +72,11 @@ class Drain:
     def on_answer(self, message: Message, now: float) -> bool:
         """Handle a part of an answer; return True once no more output can arrive or the second answer is complete."""
         if message.channel == Channel.SHELL:
-            self._has_no_writers = _answer(message, _KEY) == repr(_NOBODY)
-            self.unsent = unsent.amounts_in(_answer(message, _UNSENT_KEY))
+            self._may_write = agent.has_writers(message)
+            self.unsent = agent.unsent_in(message, self._doubtful)
         elif message.content.get("execution_state") == "idle":
             self._is_idle = True
-        if self._is_idle and (self._has_no_writers or len(self._sent) > 1):
+        if self._is_idle and (not self._may_write or len(self._sent) > 1):
             return True
         if message.channel == Channel.IOPUB:
             # Everything that the kernel sent before this is here; what its threads still hold comes in a moment.
@@ -163,10 +101,4 @@ class Drain:
 
     def on_exit(self, reply: Message, doubtful: Iterable[tuple[int, int]]) -> None:
         """Handle the shutdown reply's record of unsent numbers; the kernel cannot be asked any more."""
-        self.unsent = unsent.amounts_told(reply, doubtful)
-
-
-def _answer(message: Message, key: str) -> str:
-    """Return what Python shows of an expression's value; "" where it has none."""
-    answer = as_object(as_object(message.content.get("user_expressions")).get(key))
-    return text(as_object(answer.get("data")).get("text/plain"))
+        self.unsent = agent.unsent_at_exit(reply, doubtful)

@@ -12,10 +12,10 @@ the current one, and none may meet the interrupt. A reason that ends the whole r
 
 from enum import Enum, auto
 
-from nbrun.core.execution import guard
 from nbrun.core.execution.cell import RANK, CellExecution, Stop
 from nbrun.core.execution.effects import Effects, InterruptKernel, Send, Timer, Timers
 from nbrun.core.execution.pipelining import Routes
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Message, Requests
 
 INTERRUPT_GRACE = 5.0
@@ -69,7 +69,7 @@ class Interruption:
             return ()
         if recalling:
             self._timers.set(Timer.ESCALATE, now, RECALL_GRACE)
-            request = guard.recall(self._requests, recalling)
+            request = agent.recall(self._requests, recalling)
             self._recall = request.id
             return (Send(request),)
         return self._interrupt(cell)

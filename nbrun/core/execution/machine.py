@@ -34,7 +34,7 @@ from typing import Any
 
 from nbrun.core.delivery.loss_detection import Ledger, is_rate_limit_notice
 from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived, Warned
-from nbrun.core.execution import guard, outcomes
+from nbrun.core.execution import outcomes
 from nbrun.core.execution.barrier import Barrier
 from nbrun.core.execution.cell import RANK, CellExecution, State, Stop
 from nbrun.core.execution.drain import Drain
@@ -46,6 +46,7 @@ from nbrun.core.outputs.area import Displays, OutputArea
 from nbrun.core.outputs.mimebundle import Output, output_of
 from nbrun.core.outputs.widgets import Widgets
 from nbrun.core.planning.plan import CellPlan, Plan
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import KERNEL_INFO, Channel, Message, Requests
 from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
 from nbrun.errors import NbrunError
@@ -77,9 +78,9 @@ class Execution:
         """Prepare a run.
 
         `kernel_session` is the kernel's own as its handshake gave it, None to accept messages of any; `max_output` is
-        what a cell may put out; `ask_for_writers` is for ipykernel (:mod:`.drain`); `depth` is how many cells may be
-        on their way at a time, over 1 only with a kernel that knows conditional execution (:mod:`.guard`); `observe`
-        is called with the events of cells and outputs under the name `notebook`.
+        what a cell may put out; `ask_for_writers` is for a kernel whose agent can be asked (:mod:`.drain`);
+        `depth` is how many cells may be on their way at a time, over 1 only with a kernel whose agent executes on
+        conditions; `observe` is called with the events of cells and outputs under the name `notebook`.
         """
         self._plan = plan
         self._requests = requests
@@ -376,7 +377,7 @@ class Execution:
             return ()
         if self._drain.is_answered_by(message):
             return self._on_drain_answer(message, now)
-        if message.type == guard.RECALL_REPLY:
+        if message.type == agent.RECALL_REPLY:
             return self._on_recall_reply(message, now)
         cell = self._routes.cell_of(message)
         if cell is not None and cell is self._current and message.type == "execute_reply":

@@ -1,7 +1,8 @@
 """Pipelining: the queue of cells on their way to the kernel, and which cell a message belongs to.
 
 One cell is *current*: it is the one that the state machine looks after. With a depth of 1 it is the only one that was
-sent. With more, the next cells are sent *ahead*, each on the condition that the one before it passes (:mod:`.guard`).
+sent. With more, the next cells are sent *ahead*, each on the condition that the one before it passes
+(:mod:`nbrun.kernel_side.agent`).
 Messages for a cell that was sent ahead are *held* in its slot until it becomes current, so that the state machine sees
 every message in the order in which it would have come had the cells been sent one by one::
 

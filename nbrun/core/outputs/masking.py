@@ -58,14 +58,6 @@ _PERCENT = re.compile("%[0-9A-F]{2}")
 _CUT_CODE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*)?$")
 
 
-UNHEARD = (
-    "(lambda os, sys: [os.dup2(os.open(os.devnull, os.O_WRONLY), stream._original_stdstream_copy)"
-    " for stream in (sys.stdout, sys.stderr) if getattr(stream, '_original_stdstream_copy', None) is not None]"
-    ")(__import__('os'), __import__('sys'))"
-)
-"""Keeps ipykernel from repeating in its server's log what reaches its file descriptors; does nothing in others."""
-
-
 class Mask:
     """Knows some secrets, and what to put in their place."""
 

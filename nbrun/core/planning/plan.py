@@ -116,22 +116,6 @@ def with_preparation(plan: Plan, first: str, again: str, after: int | None) -> P
     return replace(plan, cells=cells)
 
 
-def with_traceback_reset(plan: Plan) -> Plan:
-    """Return the plan for an ipykernel of somebody else: before a first cell with ``await``, an attribute is set.
-
-    Such a cell, and no other kind, makes ipykernel read ``_last_traceback`` of its shell before anything has set it,
-    and where it raises an ExceptionGroup no reply is sent at all.
-    """
-    first = next(iter(plan.to_run), None)
-    if first is None or not any(word in first.source for word in ("await", "async")):
-        return plan
-    prepared = replace(first, before=[_SET_LAST_TRACEBACK, *first.before])
-    return replace(plan, cells=[prepared if cell is first else cell for cell in plan.cells])
-
-
-_SET_LAST_TRACEBACK = "get_ipython()._last_traceback = None"
-
-
 def _plan_cell(index: int, cell: Cell, limits: Limits, where: str, *, allow_errors: bool) -> CellPlan:
     source, action = cell["source"], _action_of(cell)
     own = as_object(cell["metadata"].get("nbrun"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbrun.core.notebook.document import Document
-from nbrun.core.outputs.masking import UNHEARD, is_too_short
+from nbrun.core.outputs.masking import is_too_short
 from nbrun.core.parameters.inject import declared, set_parameters
 from nbrun.core.parameters.literals.base import LiteralWriter
 from nbrun.core.planning.job import Job
@@ -51,8 +51,6 @@ def prepare(document: Document, job: Job, kernel: str, language: str, find_write
         short = [name for name, value in job.secrets.items() if is_too_short(value)]
         warnings += [f"the secret {name} is too short to be masked in the outputs" for name in short]
         first, again, after = _secret_code(document, job.secrets, find_writer(job.language or kernel, written), written)
-        if language == "python":
-            first = f"{UNHEARD}\n{first}"
         plan = with_preparation(plan, first, again, after)
     return Prepared(plan, parameters, warnings)
 

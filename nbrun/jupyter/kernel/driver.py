@@ -7,15 +7,19 @@ output waits for them; what they find comes back as one more arrival.
 
 import asyncio
 import contextlib
+import functools
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from nbrun.core.execution import guard
+from nbrun import kernel_side
 from nbrun.core.execution.effects import Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.execution.machine import Execution
 from nbrun.core.execution.outcomes import GONE
+from nbrun.core.protocol import agent
+from nbrun.core.protocol.agent import Agent, AgentOptions
 from nbrun.core.protocol.codec import Subprotocol
 from nbrun.core.protocol.handshake import Introduction, KernelInfo
 from nbrun.core.protocol.messages import Message, Requests
@@ -42,14 +46,14 @@ class StopAsked:
     reason: str
 
 
-LIFT_LIMIT = 30.0
-"""Seconds that a kernel may take to lift its limit; it has nothing else to do yet."""
-LIFT = "(lambda iopub: iopub.schedule(lambda: iopub.socket.setsockopt(23, 0)))(get_ipython().kernel.iopub_thread)"
-"""Lets ipykernel queue any number of messages for a server that is busy, where it else drops all beyond 1000.
+AGENT_LIMIT = 30.0
+"""Seconds that the handshake with the agent may take; the kernel has nothing else to do yet."""
 
-23 is ZMQ_SNDHWM. libzmq applies it to the connections that there are, so it is sent when the server is connected, and
-it is set in the thread that the socket belongs to. A silent request leaves no name, count or history behind.
-"""
+
+@functools.cache
+def agent_source() -> str:
+    """Return the text of the agent."""
+    return Path(kernel_side.__path__[0], "agent.py").read_text("utf-8")
 
 
 class Kernel:
@@ -112,26 +116,31 @@ class Kernel:
         """Measure the seconds to the server and back; infinity where that is not known within `limit` seconds."""
         return await self._channel.round_trip(limit)
 
-    async def install_guard(self, limit: float = 10.0) -> float | None:
-        """Leave the guard of :mod:`nbrun.core.execution.guard` in the kernel; returns the seconds that this took, there
-        and back.
+    async def meet_agent(self, options: AgentOptions, *, install: bool = True, limit: float = AGENT_LIMIT) -> Agent:
+        """Install the agent of :mod:`nbrun.kernel_side.agent` in an ipykernel, and return what it can do there.
 
-        None where the kernel has no use for it, where a server lets its requests not through, or where that is not
-        known within `limit` seconds. Raises :class:`NbrunError` when the connection is lost.
+        Without `install` the kernel has an agent already. The agent returned has no abilities where the kernel has no
+        use for it, where a server does not let its requests through, or where that is not known within `limit` seconds.
+        Raises :class:`NbrunError` when the connection is lost.
         """
-        began, understands, signs = _now(), False, 0
+        began, signs = _now(), 0
+        abilities: frozenset[str] = frozenset()
         fence = self.requests.kernel_info()
-        for request in (self.requests.execute(guard.INSTALL, silent=True), guard.hello(self.requests), fence):
-            await self._channel.send(request)
-        while signs < 2:
+        installing = [agent.install(self.requests, agent_source(), options)] if install else []
+        await self._send([*installing, agent.hello(self.requests, options), fence])
+        while True:
             match await self._next(began + limit):
                 case Message() as message if message.content.get("execution_state") in GONE:
                     self._channel.arrivals.put_nowait(message)  # for the run, whose first message it is
-                    return None
+                    return Agent()
                 case Message() as message:
-                    understands |= message.type == guard.HELLO_REPLY
-                    answers = message.type == "kernel_info_reply" or message.content.get("execution_state") == "idle"
-                    signs += answers and message.parent_id == fence.id
+                    if message.type == agent.HELLO_REPLY:
+                        abilities = agent.abilities_in(message)
+                    idle = message.content.get("execution_state") == "idle"
+                    last = message if idle and message.parent_id == fence.id else None
+                    signs += (idle or message.type == "kernel_info_reply") and message.parent_id == fence.id
+                    if signs == 2:
+                        return Agent(abilities, _now() - began, last)
                 case Lost(error):
                     raise _lost(error)
                 case Unreadable():
@@ -139,8 +148,7 @@ class Kernel:
                 case Cut():
                     pass
                 case _:
-                    return None  # the questions may be lost with the connection
-        return _now() - began if understands else None
+                    return Agent()  # the questions may be lost with the connection
 
     async def run(self, execution: Execution, intake: Intake | None = None) -> None:
         """Drive `execution` to its ending; returns when it has one, and leaves no task behind.
@@ -187,14 +195,6 @@ class Kernel:
         async with contextlib.aclosing(self._conversation(request, "execute_reply", limit)) as messages:
             async for message in messages:
                 yield message
-
-    async def lift_limits(self) -> bool:
-        """Let ipykernel drop no output while its server is busy; False where it could not be told."""
-        status = None
-        async for message in self.execute(LIFT, silent=True, stop_on_error=False, limit=LIFT_LIMIT):
-            if message.type == "execute_reply":
-                status = message.content.get("status")
-        return status == "ok"
 
     async def complete(self, code: str, cursor_pos: int | None = None, *, limit: float = 30.0) -> dict[str, Any]:
         """Return completions at `cursor_pos` (code points, the end where None): the content of the complete_reply."""

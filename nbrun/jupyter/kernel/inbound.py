@@ -6,9 +6,9 @@ Only messages are changed. Before anything else that may end the run, what was h
 from collections.abc import Iterable
 from typing import Any, Self
 
-from nbrun.core.delivery import unsent
 from nbrun.core.delivery.retransmission import ResentMessages
 from nbrun.core.outputs.masking import MaskedMessages
+from nbrun.core.protocol.agent import Ability, Agent
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.core.protocol.messages import Message, Requests
 from nbrun.jupyter.kernel.websocket import Cut, Lost, Restored
@@ -18,21 +18,16 @@ DRAIN_DELAY = 60.0
 
 
 class Intake:
-    """The way of one kernel's arrivals; what is None of the two has no part in it.
-
-    `first` is what is to be sent to the kernel before anything else.
-    """
+    """The way of one kernel's arrivals; what is None of the two has no part in it."""
 
     def __init__(
         self,
         *,
         resent: ResentMessages | None = None,
         masked: MaskedMessages | None = None,
-        first: Iterable[Message] = (),
     ) -> None:
         self._resent = resent
         self._masked = masked
-        self._first = [*first]
         self._draining_since: float | None = None
         self.may_delay = resent is not None
         """Whether :meth:`delays` has to be asked at all."""
@@ -41,22 +36,15 @@ class Intake:
     def of(
         cls,
         info: KernelInfo,
+        agent: Agent,
         requests: Requests,
         *,
-        resends: bool,
-        remembers: bool,
         masked: MaskedMessages | None = None,
     ) -> Self:
-        """Return the way of what a kernel says that introduced itself so.
-
-        Of ipykernel what is lost is asked for again where `resends`; unless it `remembers` by itself which numbers it
-        took and sent nothing with, it is asked to.
-        """
-        if info.implementation != "ipython" or remembers:
-            return cls(masked=masked)
-        if resends and info.session:
-            return cls(resent=ResentMessages(requests, info.session), masked=masked)
-        return cls(masked=masked, first=[unsent.install(requests)])
+        """Return the way of what a kernel with this agent says; what is lost is asked for again where it can be."""
+        if Ability.REPLAY in agent.abilities and info.session:
+            return cls(resent=ResentMessages(requests, info.session, agent.last), masked=masked)
+        return cls(masked=masked)
 
     def take(self, arrival: Any, now: float) -> list[Any]:
         """Return what is to be fed in the place of an arrival; None for an arrival says that time has passed."""
@@ -84,8 +72,7 @@ class Intake:
 
     def requests(self) -> list[Message]:
         """Remove and return what is to be sent to the kernel."""
-        first, self._first = self._first, []
-        return first if self._resent is None else [*first, *self._resent.requests()]
+        return [] if self._resent is None else self._resent.requests()
 
     def deadline(self, wanted: float | None, *, delays: bool) -> float | None:
         """Return the time at which None is to be taken, where the state machine wants to be called at `wanted`."""

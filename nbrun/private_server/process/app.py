@@ -21,7 +21,6 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from textwrap import indent
 from types import MappingProxyType
 from typing import Any
 
@@ -39,7 +38,6 @@ from traitlets.config import Config
 from zmq.asyncio import Context
 from zmq.constants import SocketOption
 
-from nbrun.core.delivery.unsent import REMEMBER
 from nbrun.private_server.control_pipe import Lifeline, Ready, ServerSettings
 from nbrun.private_server.process.contents import PrivateContents
 from nbrun.private_server.process.provisioner import ForkingProvisioner, Zygote, may_be_forked
@@ -57,78 +55,8 @@ BODY_LIMIT = 4 << 30
 FRAME_LIMIT = 2 << 30
 """Bytes of a message to a kernel."""
 
-LAUNCH_IPYKERNEL = f"""\
-import sys
-if sys.path[0] == "":
-    del sys.path[0]
-import os
-from pathlib import Path
-if sys.path and Path(sys.path[0]) == Path.cwd():
-    del sys.path[0]
-def prepare():
-    sys.modules["debugpy"] = None
-    import ipykernel.debugger
-    del sys.modules["debugpy"]
-    from importlib.util import find_spec
-    if find_spec("debugpy"):
-        os.environ.setdefault("PYDEVD_USE_FRAME_EVAL", "NO")
-        sys.breakpointhook = lambda *args, **options: None
-    import zmq
-    from ipykernel.kernelapp import IPKernelApp as App
-    bind, init_io, init_kernel, start = App._bind_socket, App.init_io, App.init_kernel, App.start
-{indent(REMEMBER, "    ")}
-    def bind_without_limit(app, s, port):
-        s.setsockopt(zmq.SNDHWM, 0)
-        return bind(app, s, port)
-    def init_io_under_pytest(app):
-        test = os.environ.pop("PYTEST_CURRENT_TEST", None)
-        init_io(app)
-        if test is not None:
-            os.environ["PYTEST_CURRENT_TEST"] = test
-    def init_kernel_that_remembers(app):
-        remember_unsent(app.session)
-        init_kernel(app)
-        shell = getattr(app.kernel, "shell", None)
-        if shell is not None:
-            def forget_last_error():
-                shell._last_traceback = None
-                shell._last_traceback_during_displayhook = False
-            shell.events.register("pre_execute", forget_last_error)
-    def start_and_end(app):
-        start(app)
-        control = app.control_thread
-        if control and control.is_alive():
-            control.stop()
-            control.join(1)
-    App._bind_socket, App.init_io = bind_without_limit, init_io_under_pytest
-    App.init_kernel, App.start = init_kernel_that_remembers, start_and_end
-prepare()
-del prepare
-if hasattr(sys, "orig_argv"):
-    place = sys.orig_argv.index("-c")
-    sys.orig_argv[place:place + 2] = ["-m", "MODULE"]
-import runpy
-runpy._run_module_as_main("MODULE")
-"""
-"""Starts ipykernel as ``python -m MODULE`` does, but lets any number of its outputs wait to be sent.
-
-What a notebook can see is what it would see there: ``sys.argv``, the stack below a cell, the application's class. Only
-the command line that ``ps`` shows is another, since a kernel's environment need not have nbrun in it to import.
-
-Beyond 1000 waiting messages ipykernel drops them, and it has no setting for that. The limit must be lifted before the
-socket is bound: libzmq gives each later connection what the listener was made with. And it is made to believe that
-there is no debugger, whose import takes as long as all others together: nobody can attach one here, and the notebook
-can import debugpy all the same. ``breakpoint()`` does as with a debugger to which nobody is attached: nothing, where
-pdb would ask for input. Nor does it see that pytest runs it, if so: it would not collect what child processes write. At
-its end the control thread, which has just handled the request to shut down, flushes through the iopub thread. ipykernel
-stops that first, one time in four too early, and then waits for the other one until it is terminated, 2.5 s later; here
-the control thread ends before. And its session remembers which numbers it took and sent nothing with
-(:mod:`nbrun.core.delivery.unsent`). Nothing of this is left in the kernel's namespace.
-
-Before each cell it forgets the last traceback. For a cell with ``await``, ipykernel keeps that of an earlier cell: an
-ExceptionGroup would be reported with it, a cell that passes could be reported as failed, and in the first cell the
-reply would not be sent at all.
-"""
+LAUNCH_IPYKERNEL = str(Path(__file__).parents[2] / "kernel_side" / "launch.py")
+"""The program that starts ipykernel; a kernel's environment need not have nbrun in it to import."""
 
 IPYKERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:",)
 """Keep what the run executes out of the user's interactive history, and off its lock."""
@@ -172,8 +100,7 @@ class PrivateKernel(ServerKernelManager):
         if not self._is_ipykernel:
             return command
         place = command.index("-m")
-        launch = LAUNCH_IPYKERNEL.replace("MODULE", command[place + 1])
-        return [*command[:place], "-c", launch, *command[place + 2 :], *IPYKERNEL_OPTIONS]
+        return [*command[:place], LAUNCH_IPYKERNEL, *command[place + 1 :], *IPYKERNEL_OPTIONS]
 
     async def _async_pre_start_kernel(self, **kw: Any) -> Any:
         """Choose how the kernel is launched: forked where the kernelspec allows it and there is somebody to fork."""

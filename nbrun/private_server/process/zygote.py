@@ -62,7 +62,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A kernel that is wanted: the command that would start it (``python -c CODE ARGUMENTS…``), where, and with what.
+    """A kernel that is wanted: the command that would start it (``python FILE ARGUMENTS…``), where, and with what.
 
     ``env`` is all of its environment.
     """
@@ -150,15 +150,16 @@ def become_kernel(order: Order, path: list[str]) -> CodeType:
         processes.ORIGINAL_DIR = os.path.abspath(order.cwd)  # type: ignore[attr-defined]  # noqa: PTH100
     with contextlib.suppress(AttributeError):  # Python itself forgets it, up to 3.12
         threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # noqa: SLF001
-    _, option, code, *arguments = order.command
-    sys.orig_argv = [*order.command]
-    sys.argv = [option, *arguments]
+    words = [*order.command]
+    sys.orig_argv = words
+    sys.argv = words[next(place for place, word in enumerate(words) if place and not word.startswith("-")) :]
+    file = Path(sys.argv[0])
     added = [folder for folder in sys.path if folder not in path]  # by what was preloaded
-    sys.path[:] = ["", *path, *added]  # as ``python -c`` has it; the code takes the first out again
+    sys.path[:] = [str(file.parent), *path, *added]  # as ``python FILE`` has it; the code takes the first out again
     for name in [name for name in sys.modules if name.partition(".")[0] == "nbrun"]:
         del sys.modules[name]
     gc.enable()
-    return compile(code, "<string>", "exec")
+    return compile(file.read_bytes(), str(file), "exec")
 
 
 def _import_all(preload: Sequence[str]) -> int:

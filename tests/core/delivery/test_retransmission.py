@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.delivery import replay_buffer, retransmission
-from nbrun.core.delivery.retransmission import ANSWER_LIMIT, CUT_LIMIT, FEW, RHYTHM, ResentMessages, in_order
+from nbrun.core.delivery import retransmission
+from nbrun.core.delivery.retransmission import ANSWER_LIMIT, CUT_LIMIT, FAILURES, FEW, RHYTHM, ResentMessages, in_order
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Channel, Message, Requests
 from tests.core.conversation import KERNEL, OURS, STRANGER, message
 from tests.core.keeping import KeptKernel
@@ -20,22 +21,18 @@ DEAD = message("status", {"execution_state": "dead"}, session=OURS)
 
 
 class Line:
-    """A kernel with the replay_buffer, the way from it, and what comes out at the end; time is a number."""
+    """A kernel with the agent, the way from it, and what comes out at the end; time is a number."""
 
-    def __init__(self, *, installed: bool = True, **kept: Any) -> None:
+    def __init__(self, *, is_known: bool = True, **kept: Any) -> None:
         self.now = 0.0
         self.kernel = KeptKernel(**kept)
-        self.client = ResentMessages(Requests(OURS), KERNEL)
+        self.kernel.run_cell(0)
+        last = self.kernel.iopub.pop()
+        for queue in (self.kernel.iopub, self.kernel.replies, self.kernel.said, self.kernel.answered):
+            queue.clear()
+        self.client = ResentMessages(Requests(OURS), KERNEL, last if is_known else None)
         self.given: list[Message] = []
         self.asked: list[Message] = []
-        [self.install] = self.client.requests()
-        if installed:
-            self.kernel.answer(self.install)
-            self.deliver_all()
-            self.answer()  # whether such questions get through
-            self.deliver_all()
-            self.given.clear()
-            self.kernel.said.clear()
 
     def take(self, what: Message) -> None:
         """Let a message arrive."""
@@ -134,11 +131,11 @@ def test_as_long_as_nothing_is_lost_nothing_is_asked_and_nothing_is_held(random:
             line.reply()
         assert line.asked == []
     assert [each for each in line.given if each.channel == Channel.IOPUB] == line.kernel.said
-    assert len(line.given) == outputs + len(line.kernel.answered) - 2  # the two of the installation came before
+    assert len(line.given) == outputs + len(line.kernel.answered)
 
 
 def test_the_first_message_is_where_the_numbers_begin_a_reply_before_it_too() -> None:
-    line = Line(installed=False)
+    line = Line(is_known=False)
     line.kernel.run_cell(1)
     line.kernel.run_cell(1)
     line.kernel.iopub.popleft()
@@ -210,7 +207,7 @@ def test_whatever_is_lost_all_goes_on_in_order_and_once(seed: int, share: float)
                 line.kernel.answer(line.asked.pop(0))
             case 5 if line.given and random.random() < 0.3:
                 twice = random.choice(line.given)
-                if twice.type != replay_buffer.RESEND_REPLY:
+                if twice.type != agent.RESEND_REPLY:
                     line.take(twice)
     line.reconnect()
     line.settle()
@@ -298,48 +295,23 @@ def test_a_kernel_that_goes_on_and_does_not_answer_is_not_waited_for_long_nor_as
     assert line.texts() == ["2:1", "2:2", "3:1", "3:2", "4:1", "4:2"]
 
 
-def test_where_such_questions_do_not_get_through_one_loss_waits_for_an_answer_and_no_other() -> None:
-    line = Line(installed=False)
-    line.kernel.answer(line.install)
-    line.deliver_all()
-    [hello] = line.ranges()
-    assert hello == []
-    assert not line.waits()
-    for cell, held in ((2, True), (3, False)):
+def test_where_questions_are_not_answered_some_losses_wait_for_an_answer_and_no_others() -> None:
+    line = Line()
+    for cell in range(2, FAILURES + 3):
+        held = cell < FAILURES + 2
         line.kernel.run_cell(2)
         line.output()
         line.output(lost=True)
         line.deliver_all()
         assert (f"{cell}:1" not in line.texts()) == held
         assert line.waits() == held
-        line.until(ANSWER_LIMIT)
-    assert line.texts() == ["2:1", "3:1"]
+        line.until(line.now + ANSWER_LIMIT)
+    assert line.texts() == [f"{cell}:1" for cell in range(2, FAILURES + 3)]
     assert line.client.deadline is None
-
-
-@pytest.mark.parametrize("status", ["error", None], ids=["failed", "not yet in"])
-def test_without_a_keeper_everything_goes_on_as_it_comes(status: str | None) -> None:
-    line = Line(installed=False)
-    if status:
-        line.take(message("execute_reply", {"status": status}, parent=line.install.id, channel=Channel.SHELL))
-        failed = message("execute_reply", {"status": status}, parent=line.install.id, channel=Channel.SHELL)
-        failed.header["msg_id"] = f"{KERNEL}_{line.kernel.pid}_0"  # type: ignore[index]
-        line.take(failed)
-    line.kernel.run_cell(3)
-    line.output()
-    line.deliver_all(lose=1)
     line.take(NOTICE)
-    assert line.texts() == ["1:1", "1:2", "IOPub message rate exceeded.\n"]
-    line.client.cut(line.now)
-    line.client.reconnected(line.now)
-    line.asked += line.client.requests()
-    assert len(line.asked) == (0 if status else 1)  # whether the keeper is there may have been lost with the connection
-    line.settle()
-    line.kernel.run_cell(2)
-    line.output()
-    line.deliver_all(lose=1)
-    line.settle()
-    assert line.texts()[3:] == (["2:1"] if status else ["2:0", "2:1"])
+    line.reconnect()
+    assert line.texts()[-1] == "IOPub message rate exceeded.\n"
+    assert len(line.asked) == FAILURES
 
 
 def test_a_cut_takes_the_question_along_and_holds_the_end_of_the_run_for_a_while() -> None:
@@ -428,14 +400,13 @@ def test_the_servers_word_is_given_on_where_what_bears_no_number_may_be_lost() -
 
 
 def test_the_servers_word_before_anything_else_asks_for_nothing() -> None:
-    line = Line(installed=False)
-    line.kernel.answer(line.install)
-    line.reply()
+    line = Line(is_known=False)
     line.take(NOTICE)
-    assert line.ranges() == [[]]
-    assert line.waits()
+    assert line.ranges() == []
+    assert not line.waits()
+    line.kernel.run_cell(1)
     line.settle()
-    assert line.texts() == []
+    assert line.texts() == ["2:0"]
 
 
 # Bounds --------------------------------------------------------------------------------------------------------------
@@ -479,7 +450,7 @@ def test_an_answer_that_says_nothing_is_none() -> None:
         [question] = line.asked
         line.asked.clear()
         answer = message(
-            replay_buffer.RESEND_REPLY, {"messages": [text], "until": None}, parent=question.id, channel=Channel.CONTROL
+            agent.RESEND_REPLY, {"messages": [text], "until": None}, parent=question.id, channel=Channel.CONTROL
         )
         answer.header["msg_id"] = f"{KERNEL}_{line.kernel.pid}_{900 + number}"  # type: ignore[index]
         line.take(answer)

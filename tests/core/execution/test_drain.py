@@ -4,32 +4,33 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.delivery.unsent import question as unsent_question
 from nbrun.core.execution.drain import DRAIN_LIMIT, DRAIN_QUIET, Drain
 from nbrun.core.execution.effects import Timer, Timers
 from nbrun.core.execution.outcomes import Ending
+from nbrun.core.protocol.agent import DRAIN
 from nbrun.core.protocol.messages import Channel, Requests
 from nbrun.core.results import Outcome
 from tests.core.conversation import OURS, Conversation, message
 
-NOBODY = {"nbrun": {"status": "ok", "data": {"text/plain": "'nobody'"}, "metadata": {}}}
-SOMEBODY = {"nbrun": {"status": "ok", "data": {"text/plain": "'somebody'"}, "metadata": {}}}
-BROKEN = {"nbrun": {"status": "error", "ename": "NameError", "evalue": "x", "traceback": []}}
+NOBODY: dict[str, Any] = {"writers": False, "unsent": []}
+SOMEBODY = {"writers": True, "unsent": []}
+BROKEN = {"writers": True, "unsent": [], "error": "OSError()"}
 
 
 def drain(*, asks_writers: bool) -> Drain:
     return Drain(Timers(), Requests(OURS), asks_writers=asks_writers)
 
 
-def ended(talk: Conversation, expressions: dict[str, Any], *, last: str = "idle") -> None:
+def ended(talk: Conversation, answer: dict[str, Any], *, last: str = "idle") -> None:
     """Let the kernel answer the last question."""
-    question = talk.request
+    question = talk.requests(DRAIN)[-1].id
+    reply = message("nbrun_drain_reply", {"status": "ok", **answer}, parent=question, channel=Channel.SHELL)
     talk.status("busy", question)
     if last == "idle":
-        talk.reply(user_expressions=expressions, parent=question)
+        talk.hear(reply)
     talk.status("idle", question)
     if last == "reply":
-        talk.reply(user_expressions=expressions, parent=question)
+        talk.hear(reply)
 
 
 def at_the_end() -> Conversation:
@@ -38,16 +39,9 @@ def at_the_end() -> Conversation:
     return talk
 
 
-def test_the_question_is_silent_and_has_no_code() -> None:
-    request = drain(asks_writers=True).question()
-    assert (request.type, request.content["code"], request.content["silent"]) == ("execute_request", "", True)
-    assert request.content["store_history"] is False
+def test_a_kernel_without_an_agent_is_asked_for_its_kernel_info() -> None:
+    assert drain(asks_writers=True).question().type == DRAIN
     assert drain(asks_writers=False).question().type == "kernel_info_request"
-
-
-def test_what_it_evaluates_is_one_expression_of_python() -> None:
-    request = drain(asks_writers=True).question()
-    compile(request.content["user_expressions"]["nbrun"], "question", "eval")
 
 
 @pytest.mark.parametrize("last", ["idle", "reply"])
@@ -59,7 +53,7 @@ def test_where_nobody_is_there_the_run_ends_at_once(last: str) -> None:
 
 def test_what_the_question_brings_along_belongs_to_the_last_cell() -> None:
     talk = at_the_end()
-    talk.stream("from a child", parent=talk.request)
+    talk.stream("from a child", parent=talk.requests(DRAIN)[-1].id)
     ended(talk, NOBODY)
     assert talk.outputs()[0]["text"] == "from a child"
 
@@ -69,10 +63,9 @@ def test_where_somebody_may_be_there_a_moment_passes_and_the_question_is_put_aga
     talk = at_the_end()
     ended(talk, answer)
     assert talk.outcome() is None
-    first = talk.request
     talk.until(DRAIN_QUIET)
-    assert talk.request != first
-    talk.stream("late", parent=talk.request)
+    assert len(talk.requests(DRAIN)) == 2
+    talk.stream("late", parent=talk.requests(DRAIN)[-1].id)
     ended(talk, answer)
     assert talk.outcome() is Outcome.PASSED
     assert talk.outputs()[0]["text"] == "late"
@@ -82,7 +75,7 @@ def test_a_second_question_without_an_answer_is_not_waited_for() -> None:
     talk = at_the_end()
     ended(talk, SOMEBODY)
     talk.until(DRAIN_QUIET)
-    talk.status("busy", talk.request)
+    talk.status("busy", talk.requests(DRAIN)[-1].id)
     talk.until(2 * DRAIN_QUIET)
     assert talk.outcome() is Outcome.PASSED
 
@@ -130,15 +123,14 @@ def one_message_short() -> Conversation:
     return talk
 
 
-@pytest.mark.parametrize(("unsent", "lost"), [("'6:1'", 0), ("'6:0'", 1), ("''", 1), ("'5:1'", 1)], ids=str)
+@pytest.mark.parametrize(("unsent", "lost"), [([3], 0), ([], 1), (None, 1), ([7], 1)], ids=str)
 def test_a_message_is_not_missing_where_the_kernel_took_a_number_and_sent_nothing_with_it(
-    unsent: str, lost: int
+    unsent: list[int] | None, lost: int
 ) -> None:
     talk = one_message_short()
-    [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]
-    assert question.content["user_expressions"]["nbrun_unsent"] == unsent_question([(1, 6)])
-    told = {"nbrun_unsent": {"status": "ok", "data": {"text/plain": unsent}, "metadata": {}}}
-    ended(talk, NOBODY | told)
+    [question] = talk.requests(DRAIN)
+    assert question.content == {"of": [(1, 6)]}
+    ended(talk, NOBODY | {"unsent": unsent})
     incomplete = talk.run.results()[0].incomplete
     assert (incomplete.lost if incomplete else 0) == lost
 
@@ -158,5 +150,5 @@ def test_a_kernel_that_was_told_to_exit_is_not_asked_but_heard(told: list[int], 
 
 def test_where_no_message_is_missing_nothing_is_asked_about_numbers() -> None:
     talk = at_the_end()
-    [question] = [each for each in talk.requests("execute_request") if each.content["code"] == ""]
-    assert [*question.content["user_expressions"]] == ["nbrun"]
+    [question] = talk.requests(DRAIN)
+    assert question.content == {"of": []}

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.execution import guard
 from nbrun.core.execution.cell import CellExecution, Stop
 from nbrun.core.execution.effects import Effects, InterruptKernel, Send, Timer, Timers
 from nbrun.core.execution.interruption import INTERRUPT_GRACE, RECALL_GRACE, SIGNAL_GRACE, Interruption, Recalled
 from nbrun.core.execution.pipelining import Routes
 from nbrun.core.outputs.area import Displays, OutputArea
 from nbrun.core.planning.plan import Action, CellPlan
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Channel, Message, Requests
 from tests.core.conversation import OURS, message
 
@@ -32,7 +32,7 @@ class Parts:
         return effect.message
 
     def answer(self, request: Message, state: str) -> Recalled:
-        reply = message(guard.RECALL_REPLY, {"state": state}, parent=request.id, channel=Channel.CONTROL)
+        reply = message(agent.RECALL_REPLY, {"state": state}, parent=request.id, channel=Channel.CONTROL)
         return self.interruption.on_recall_reply(reply, self.cell)
 
 
@@ -86,7 +86,7 @@ def test_where_cells_stand_behind_it_they_are_recalled_first() -> None:
     parts = Parts()
     request = parts.recall(Stop.CELL_TIMEOUT)
     assert (request.type, request.channel, request.content) == (
-        guard.RECALL,
+        agent.RECALL,
         Channel.CONTROL,
         {"request": "the cell"},
     )
@@ -102,7 +102,7 @@ def test_an_answer_that_comes_after_the_interrupt_or_to_another_recall_says_noth
     assert parts.answer(request, "unknown") is Recalled.NOTHING
     parts.interruption.escalate(parts.cell, 1.0)
     assert parts.answer(request, "ended") is Recalled.NOTHING
-    assert parts.interruption.on_recall_reply(message(guard.RECALL_REPLY), None) is Recalled.NOTHING
+    assert parts.interruption.on_recall_reply(message(agent.RECALL_REPLY), None) is Recalled.NOTHING
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived
-from nbrun.core.execution import guard
 from nbrun.core.execution.barrier import BARRIER_AFTER, BARRIER_LIMIT
 from nbrun.core.execution.cell import Stop
 from nbrun.core.execution.drain import DRAIN_LIMIT
 from nbrun.core.execution.interruption import INTERRUPT_GRACE, RECALL_GRACE, SIGNAL_GRACE
 from nbrun.core.planning.plan import Action
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message
 from nbrun.core.results import CellOutcome, Outcome
 from nbrun.errors import ServerUnreachable
@@ -61,8 +61,8 @@ class Ahead(Conversation):
         self.end(place, "aborted")
 
     def recalled(self, state: str, place: int = -1) -> None:
-        asked = self.requests(guard.RECALL)[place]
-        answer = message(guard.RECALL_REPLY, {"state": state}, parent=asked.id, channel=Channel.CONTROL)
+        asked = self.requests(agent.RECALL)[place]
+        answer = message(agent.RECALL_REPLY, {"state": state}, parent=asked.id, channel=Channel.CONTROL)
         self.hear(answer)
 
 
@@ -257,7 +257,7 @@ def test_what_stands_behind_a_cell_is_recalled_before_the_cell_is_interrupted() 
     talk = Ahead(cell("one", timeout=1.0), "two")
     talk.begin(0)
     talk.until(1.0)
-    assert talk.requests(guard.RECALL)[0].content == {"request": talk.ids[0]}
+    assert talk.requests(agent.RECALL)[0].content == {"request": talk.ids[0]}
     assert talk.interrupts == 0
     talk.recalled("running")
     assert talk.interrupts == 1
@@ -334,7 +334,7 @@ def test_a_signal_that_comes_when_the_next_cell_runs_already_interrupts_that() -
     talk.recalled("ended")
     assert talk.interrupts == 0
     talk.reply(parent=talk.ids[0])
-    assert [request.content["request"] for request in talk.requests(guard.RECALL)] == talk.ids[:2]
+    assert [request.content["request"] for request in talk.requests(agent.RECALL)] == talk.ids[:2]
     talk.recalled("running")
     assert talk.interrupts == 1
     talk.end(1, **{**ERROR, "ename": "KeyboardInterrupt"})
@@ -407,7 +407,7 @@ def test_a_run_without_cells_that_was_interrupted_has_nothing_to_call_off() -> N
 # Anything may come -----------------------------------------------------------------------------------------------
 
 _kinds = st.sampled_from(
-    ["stream", "display_data", "status", "execute_input", "execute_reply", "comm_open", guard.RECALL_REPLY, "error"]
+    ["stream", "display_data", "status", "execute_input", "execute_reply", "comm_open", agent.RECALL_REPLY, "error"]
 )
 _keys = ["name", "text", "execution_count", "execution_state", "status", "ename", "evalue", "state", "payload"]
 _contents = st.dictionaries(

@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from nbrun.core.execution import guard
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE
 from nbrun.core.results import CellOutcome, Outcome
 from tests.support.transcripts import TRANSCRIPTS, Played, Transcript
@@ -23,7 +23,7 @@ DIED, INTERRUPTED, SKIPPED, NOT_RUN = (
     CellOutcome.NOT_RUN,
 )
 EXECUTE, FENCE = "execute_request", "kernel_info_request"
-AHEAD, RECALL = [CONDITIONAL_EXECUTE] * 4, guard.RECALL
+AHEAD, RECALL = [CONDITIONAL_EXECUTE] * 4, agent.RECALL
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which cells are on their way, and on what condition."""
 
-from nbrun.core.execution import guard, pipelining
+from nbrun.core.execution import pipelining
 from nbrun.core.execution.pipelining import CellQueue
 from nbrun.core.planning.plan import Action, CellPlan
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message, Requests
@@ -105,15 +105,3 @@ def test_a_queue_that_is_closed_sends_nothing_more() -> None:
     cells.close()
     assert cells.send_ahead() == []
     assert cells.pop_waiting() is None
-
-
-def test_the_guard_is_greeted_on_shell_and_recalls_on_control() -> None:
-    requests = Requests(OURS)
-    assert (guard.hello(requests).channel, guard.hello(requests).type) == (Channel.SHELL, guard.HELLO)
-    recalled = guard.recall(requests, "x")
-    assert (recalled.channel, recalled.type, recalled.content) == (Channel.CONTROL, guard.RECALL, {"request": "x"})
-
-
-def test_the_guards_code_is_one_expression_that_can_be_compiled_and_leaves_no_name() -> None:
-    names = compile(guard.INSTALL, "guard", "eval").co_names
-    assert set(names) == {"exec", "get_ipython", "kernel"}

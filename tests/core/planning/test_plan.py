@@ -14,7 +14,6 @@ from nbrun.core.planning.plan import (
     Plan,
     make_plan,
     with_preparation,
-    with_traceback_reset,
 )
 from nbrun.errors import NotANotebook
 from tests.core.notebook.test_document import code, content, markdown
@@ -183,20 +182,6 @@ def test_code_that_prepares_comes_before_the_first_cell_and_behind_the_one_that_
     assert prepared("", "y", 2) == [[], [], [], ["y"]]
     assert prepared("x", "y", None) == [[], ["x"], [], []]
     assert prepared("x", "y", 3) == [[], ["x"], [], []]
-
-
-@pytest.mark.parametrize(
-    ("first", "is_prepared"),
-    [("await f()", True), ("async with g: ...", True), ("f()", False), ("", False)],
-    ids=["await", "async with", "plain", "no code"],
-)
-def test_a_first_cell_that_awaits_is_prepared_for_and_no_other(first: str, is_prepared: bool) -> None:
-    plan = with_traceback_reset(make_plan(Document(content(code(first), code("await f()"))), Job("nb.ipynb")))
-    if not first:
-        is_prepared = True  # the cell behind it is the first that runs
-    prepared = [list(cell.before) for cell in plan.to_run if cell.before]
-    assert prepared == [["get_ipython()._last_traceback = None"]] * is_prepared
-    assert with_traceback_reset(Plan([])) == Plan([])
 
 
 def test_cells_that_run_are_numbered_from_1_and_others_are_not() -> None:

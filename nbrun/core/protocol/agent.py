@@ -1,0 +1,147 @@
+"""What nbrun says to its agent in the kernel, and reads in the answers.
+
+The agent (:mod:`nbrun.kernel_side.agent`, which says what each request does) is installed by one silent request and
+says in one reply what it can do in this kernel. A kernel that does not reply is used without it. The text of the agent
+is an argument, because the core reads no files.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from nbrun.core.formats.json_text import as_object, loads
+from nbrun.core.protocol.messages import Channel, Message, Requests
+from nbrun.errors import BadFrame
+
+HELLO = "nbrun_hello_request"
+HELLO_REPLY = "nbrun_hello_reply"
+RESEND = "nbrun_resend_request"
+RESEND_REPLY = "nbrun_resend_reply"
+RECALL = "nbrun_recall_request"
+RECALL_REPLY = "nbrun_recall_reply"
+DRAIN = "nbrun_drain_request"
+REPLAY_BUFFER = 32_000_000
+"""Bytes of output that a kernel keeps to send it again."""
+_UNSENT = "nbrun_unsent"
+_INSTALL = (
+    "exec(\"exec(compile(source, '<nbrun agent>', 'exec')); install(kernel, options)\", {{'__name__': 'nbrun_agent', "
+    "'kernel': get_ipython().kernel, 'source': {source!r}, 'options': {options!r}}})"
+)
+"""Leaves no name behind."""
+
+
+class Ability(StrEnum):
+    """What an agent can do in its kernel."""
+
+    REPLAY = "replay"
+    CONDITIONAL = "conditional"
+    UNSENT = "unsent"
+    WRITERS = "writers"
+    TRACEBACK = "traceback"
+    LIFT_LIMITS = "lift_limits"
+    QUIET = "quiet"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What the agent is asked to do beside answering: keep so many bytes of output, lift limits, be quiet in logs."""
+
+    replay: int = 0
+    lift_limits: bool = False
+    quiet: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options as they are sent."""
+        return {"replay": self.replay, "lift_limits": self.lift_limits, "quiet": self.quiet}
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The agent of one kernel as its handshake showed it; of a kernel without one, no abilities.
+
+    ``took`` is how long the handshake took in seconds, ``last`` the kernel's last message of it.
+    """
+
+    abilities: frozenset[str] = frozenset()
+    took: float = 0.0
+    last: Message | None = None
+
+
+def install(requests: Requests, source: str, options: AgentOptions) -> Message:
+    """Return the request that installs the agent in an ipykernel; `source` is the text of its file."""
+    code = _INSTALL.format(source=source, options=options.as_dict())
+    return requests.execute(code, silent=True, stop_on_error=False)
+
+
+def hello(requests: Requests, options: AgentOptions) -> Message:
+    """Return the request for the abilities. Its answer also shows that a server lets such requests through."""
+    return requests.special(Channel.SHELL, HELLO, options.as_dict())
+
+
+def abilities_in(reply: Message) -> frozenset[str]:
+    """Return what a reply to :func:`hello` says that the agent can do."""
+    named = reply.content.get("abilities")
+    return frozenset(each for each in named if isinstance(each, str)) if isinstance(named, list) else frozenset()
+
+
+def recall(requests: Requests, request: str) -> Message:
+    """Return the request that nothing begins which was sent behind `request`."""
+    return requests.special(Channel.CONTROL, RECALL, {"request": request})
+
+
+def resend(requests: Requests, numbers: Sequence[tuple[int, int | None]]) -> Message:
+    """Return the request for messages by ascending ranges of numbers, each first and last; None for the newest."""
+    return requests.special(Channel.CONTROL, RESEND, {"numbers": numbers})
+
+
+def resent(answer: Message) -> list[Message]:
+    """Return the messages in an answer to :func:`resend`; what is none is left out."""
+    texts, buffers, found = answer.content.get("messages"), list(answer.buffers), []
+    for text in texts if isinstance(texts, list) else ():
+        body = _body(text)
+        count = body.get("buffers")
+        count = count if isinstance(count, int) else 0
+        own, buffers = buffers[:count], buffers[count:]
+        header, parent, content, metadata = (
+            as_object(body.get(name)) for name in ("header", "parent_header", "content", "metadata")
+        )
+        found.append(Message(str(body.get("channel")), header, parent, content, metadata, tuple(own)))
+    return found
+
+
+def _body(text: Any) -> dict[str, Any]:
+    try:
+        return as_object(loads(text)) if isinstance(text, str) else {}
+    except BadFrame:
+        return {}
+
+
+def drain(requests: Requests, doubtful: Iterable[tuple[int, int]]) -> Message:
+    """Return the request that asks whether anything can still write, and which of the doubtful numbers were not sent.
+
+    `doubtful` are the first and last numbers of each stretch where messages seem to be missing.
+    """
+    return requests.special(Channel.SHELL, DRAIN, {"of": [*doubtful]})
+
+
+def has_writers(answer: Message) -> bool:
+    """Return whether anything may still write; yes unless an answer to :func:`drain` says no."""
+    return answer.content.get("writers") is not False
+
+
+def unsent_in(answer: Message, doubtful: Iterable[tuple[int, int]]) -> Counter[int]:
+    """Return how many numbers of each stretch were not sent, by its last number, as an answer to :func:`drain` says."""
+    return _amounts(answer.content, "unsent", doubtful)
+
+
+def unsent_at_exit(reply: Message, doubtful: Iterable[tuple[int, int]]) -> Counter[int]:
+    """Return the same from the reply to a cell that told the kernel to exit."""
+    return _amounts(reply.metadata, _UNSENT, doubtful)
+
+
+def _amounts(where: Mapping[str, Any], key: str, stretches: Iterable[tuple[int, int]]) -> Counter[int]:
+    named = where.get(key)
+    numbers = [number for number in named if isinstance(number, int)] if isinstance(named, list) else []
+    return Counter({last: sum(first <= number <= last for number in numbers) for first, last in stretches})

@@ -1,0 +1,467 @@
+"""The agent: what nbrun adds to an ipykernel for the length of a run.
+
+Its source is sent as text, in one silent request before the first cell; a private server's kernels load this file.
+It leaves no name in the user's namespace, no execution count and no history. It adds some types of requests to the
+kernel, and what it cannot do in this kernel is reported in the reply to ``nbrun_hello_request``. An error in it never
+reaches a cell.
+
+===========  ==========================================================================================================
+ability      what the kernel can do with it
+===========  ==========================================================================================================
+replay       send output and replies again, by their numbers (``nbrun_resend_request``)
+conditional  execute a cell only if the cell before it passed (``nbrun_execute_request``, ``nbrun_recall_request``)
+unsent       say which message numbers it took and sent nothing with
+writers      say whether anything can still write, now that the last cell has ended (``nbrun_drain_request``)
+traceback    forget the last traceback before each cell
+lift_limits  queue any number of messages for a server that is busy
+quiet        write nothing to the server's log of what reaches its file descriptors
+===========  ==========================================================================================================
+
+This file runs on the oldest Python that a supported ipykernel runs on, 3.8, whatever nbrun itself needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+# What is used of ipykernel without being documented, tested with ipykernel 6.29, 6.31, 7.0 and 7.4. Names without an
+# underscore: IPythonKernel.shell_handlers, control_handlers, session, iopub_thread, finish_metadata, execute_request,
+# comm_manager.comms; IOPubThread.schedule, socket; OutStream.watch_fd_thread.
+REALLY_SEND = "_really_send"
+"""IOPubThread: sends a message, in the thread of the socket."""
+TRACEBACK = ("_last_traceback", "_last_traceback_during_displayhook")
+"""ZMQInteractiveShell: what a reply reports where an error has no traceback of its own."""
+STREAM_COPY = "_original_stdstream_copy"
+"""OutStream: the file descriptor to which it repeats what it reads from standard output or standard error."""
+# And of Python:
+SCHEDULED = "_scheduled"
+"""BaseEventLoop: the timers."""
+TARGET = "_target"
+"""Thread: the function that it runs."""
+
+ROOM_FOR_UNSENT = 10_000
+"""How many numbers without a message are remembered; of more than that the newest."""
+PORTION = 4_000_000
+"""Bytes of one answer with messages that are sent again, but for a single message that is larger."""
+REPLIES = 64
+"""How many replies are kept; the agent's own without what they brought."""
+SEND_HIGH_WATER_MARK = 23
+"""ZMQ_SNDHWM. libzmq applies it to the connections that exist."""
+FORGET_LIMIT = 1.0
+"""Seconds to wait until the sockets have taken what is to be sent."""
+
+_WITHOUT_STATUS = ("nbrun_resend_request", "nbrun_recall_request")
+"""Requests that are answered while a cell runs. A server takes any idle for the end of the cell."""
+_DELIMITER = b"<IDS|MSG>"
+_PARTS = (b'{"header":', b',"parent_header":', b',"metadata":', b',"content":')
+_OF_THE_KERNEL = ("ipykernel", "IPython", "tornado", "zmq")
+
+
+def install(kernel: Any, options: Mapping[str, Any]) -> Agent:
+    """Add the agent to a kernel; of one that has an agent already, only the options are applied."""
+    present = getattr(kernel.shell_handlers.get("nbrun_hello_request"), "__self__", None)
+    agent: Agent = Agent(kernel) if present is None else present
+    agent.apply(options)
+    return agent
+
+
+class Agent:
+    """All that is added to one kernel; the parts that this kernel has no use for are missing."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.abilities: list[str] = []
+        self.missing: dict[str, str] = {}
+        """Why this kernel has not the other abilities."""
+        self.unsent: UnsentNumbers | None = None
+        self.replay: ReplayBuffer | None = None
+        self._kernel = kernel
+        self._session_send = kernel.session.send
+        kernel.session.send = self._send
+        self._offer("unsent", self._remember_unsent)
+        self._offer("conditional", lambda: ConditionalExecution(kernel))
+        self._offer("traceback", self._forget_tracebacks)
+        self._offer("writers", lambda: kernel.shell_handlers.update(nbrun_drain_request=self._drain))
+        kernel.shell_handlers["nbrun_hello_request"] = self._hello
+
+    def apply(self, options: Mapping[str, Any]) -> None:
+        """Switch on what a client wants: ``replay`` (bytes), ``lift_limits`` and ``quiet``."""
+        if options.get("replay") and self.replay is None:
+            self._offer("replay", lambda: self._keep_output(int(options["replay"])))
+        if options.get("lift_limits"):
+            self._offer("lift_limits", self._lift_limits)
+        if options.get("quiet"):
+            self._offer("quiet", be_quiet)
+
+    def _offer(self, ability: str, prepare: Callable[[], object]) -> None:
+        try:
+            prepare()
+        except Exception as error:
+            self.missing[ability] = repr(error)
+        else:
+            self.abilities = [*self.abilities, ability] if ability not in self.abilities else self.abilities
+
+    def _remember_unsent(self) -> None:
+        self.unsent = UnsentNumbers(self._kernel.session)
+
+    def _keep_output(self, room: int) -> None:
+        self.replay = ReplayBuffer(self._kernel, room)
+
+    def _forget_tracebacks(self) -> None:
+        """Forget the last traceback before each cell.
+
+        For a cell with ``await``, ipykernel keeps that of an earlier cell: an ExceptionGroup would be reported with it,
+        a cell that passes could be reported as failed, and in the first cell no reply would be sent at all.
+        """
+        shell = self._kernel.shell
+
+        def forget() -> None:
+            for name in TRACEBACK:
+                setattr(shell, name, None)
+
+        shell.events.register("pre_execute", forget)
+
+    def _lift_limits(self) -> None:
+        iopub = self._kernel.iopub_thread
+        iopub.schedule(lambda: iopub.socket.setsockopt(SEND_HIGH_WATER_MARK, 0))
+
+    # Messages ------------------------------------------------------------------------------------------------------
+
+    def _send(self, stream: Any, msg_or_type: Any, *args: Any, **kwargs: Any) -> Any:
+        if msg_or_type == "status" and is_without_status(kwargs.get("parent")):
+            return None
+        sent = self._session_send(stream, msg_or_type, *args, **kwargs)
+        if self.replay is not None and isinstance(msg_or_type, str) and msg_or_type.endswith("_reply"):
+            try:
+                self.replay.keep_reply(sent)
+            except Exception:  # what cannot be kept was sent all the same
+                return sent
+        return sent
+
+    def _reply(self, stream: Any, ident: Any, parent: Any, content: dict[str, Any]) -> None:
+        kind = parent["header"]["msg_type"].replace("_request", "_reply")
+        self._kernel.session.send(stream, kind, {"status": "ok", **content}, parent, ident=ident)
+
+    def _hello(self, stream: Any, ident: Any, parent: Any) -> None:
+        self.apply(parent["content"])
+        self._reply(stream, ident, parent, {"abilities": self.abilities, "missing": self.missing})
+
+    def _drain(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Reply whether anything can still write, and which numbers were not sent."""
+        answer: dict[str, Any] = {"writers": True, "unsent": []}
+        try:
+            numbers = [] if self.unsent is None else [*self.unsent.numbers]
+            answer["unsent"] = [
+                number for number in numbers if any(first <= number <= last for first, last in parent["content"]["of"])
+            ]
+            answer["writers"] = any(True for _ in writers()) or any(True for _ in unread_streams())
+        except Exception as error:  # nobody knows; so somebody may
+            answer["error"] = repr(error)
+        self._reply(stream, ident, parent, answer)
+
+
+def is_without_status(parent: Any) -> bool:
+    """Return whether no status is to be published for a request."""
+    return isinstance(parent, dict) and parent.get("header", {}).get("msg_type") in _WITHOUT_STATUS
+
+
+def hand_over(iopub: Any) -> None:
+    """Wait until the sockets have taken what was sent so far."""
+    taken = threading.Event()
+    iopub.schedule(taken.set)
+    taken.wait(FORGET_LIMIT)
+
+
+class UnsentNumbers:
+    """Numbers that ipykernel took and then sent nothing with: no message has them, and none is lost.
+
+    ipykernel numbers a message before it knows whether there is one to send. There is none for a result that displays
+    itself (``_ipython_display_``, as plotly's figures do), for what cannot be represented at all, for what is
+    interrupted while it is represented, and for what a hook of the display publisher swallows. A number counts as sent
+    once its message is made ready for the socket. A message may be sent later than one with a higher number, by another
+    thread for example: its number is remembered until then.
+
+    A kernel that is told to exit cannot be asked any more: its last reply has the numbers in its metadata.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self.numbers: dict[int, None] = {}
+        # A forked child goes on with numbers of its own, and takes no lock that a thread held when it was forked.
+        self._own = f"{session.session}_{os.getpid()}"
+        self._following: int = session.message_count
+        self._lock = threading.RLock()
+        self._serialize = session.serialize
+        session.serialize = self._note_and_serialize
+
+    def _note_and_serialize(self, message: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            self._note(message["header"]["msg_id"])
+            if any(each["source"] == "ask_exit" for each in message["content"].get("payload", ())):
+                message["metadata"]["nbrun_unsent"] = [*self.numbers]
+        except Exception:
+            return self._serialize(message, *args, **kwargs)
+        return self._serialize(message, *args, **kwargs)
+
+    def _note(self, name: str) -> None:
+        process, _, digits = name.rpartition("_")
+        if process != self._own:
+            return
+        number = int(digits)
+        with self._lock:
+            first, self._following = self._following, max(self._following, number + 1)
+            for skipped in range(max(first, number - ROOM_FOR_UNSENT), number):
+                self.numbers[skipped] = None
+            self.numbers.pop(number, None)
+            while len(self.numbers) > ROOM_FOR_UNSENT:
+                del self.numbers[next(iter(self.numbers))]
+
+
+class ReplayBuffer:
+    """What ipykernel has sent, to be sent again to a client that asks for it by number.
+
+    Every output message is kept by reference, in the thread that sends it, within a number of bytes; so are the last
+    replies. The request comes on the control channel, which a kernel answers while it runs a cell::
+
+        numbers [[45, 47], [60, null]]   what has these numbers, null: up to the newest, as far as one answer holds
+        messages [...] until 62          the messages themselves, as text, with their binary parts as the answer's own;
+                                         nothing else up to 62 will come, and what is beyond may be asked for again
+        newest 80  evicted 12            how far the kernel has counted, and up to where the buffer has forgotten
+        others 0                         how many messages had none of its numbers: those of forked children
+
+    The answer goes to the client that asked: other clients see nothing twice, and no server's limit on output applies.
+    """
+
+    def __init__(self, kernel: Any, room: int) -> None:
+        session, iopub = kernel.session, kernel.iopub_thread
+        self.portion = PORTION
+        self.last_replies = REPLIES
+        self._session = session
+        self._iopub = iopub
+        self._room = room
+        own = re.escape(f"{session.session}_{os.getpid()}").encode()
+        self._numbered = re.compile(b'"msg_id": ?"' + own + b'_([0-9]+)"')
+        self._kept: OrderedDict[int, tuple[bytes, ...]] = OrderedDict()
+        self._replies: OrderedDict[int, tuple[bytes, ...]] = OrderedDict()
+        self._size = self._others = 0
+        self._newest = self._evicted = -1
+        self._really_send = getattr(iopub, REALLY_SEND)
+        iopub.schedule  # noqa: B018  (raise here where there is none)
+        kernel.control_handlers["nbrun_resend_request"] = self.resend
+        setattr(iopub, REALLY_SEND, self._keep_and_send)
+
+    def _keep_and_send(self, message: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            self._keep(message)
+        except Exception:  # what cannot be kept is sent all the same
+            return self._really_send(message, *args, **kwargs)
+        return self._really_send(message, *args, **kwargs)
+
+    def _keep(self, message: Any) -> None:
+        start = message.index(_DELIMITER) + 2
+        found = self._numbered.search(message[start])
+        if found is None:
+            self._others += 1
+            return
+        number = int(found[1])
+        parts = tuple([bytes(part) for part in message[start:]])
+        self._kept[number] = parts
+        self._newest = max(self._newest, number)
+        self._size += sum(map(len, parts)) + 300
+        while self._size > self._room:
+            number, parts = self._kept.popitem(last=False)
+            self._size -= sum(map(len, parts)) + 300
+            self._evicted = max(self._evicted, number)
+
+    def keep_reply(self, sent: Any) -> None:
+        """Keep a reply as :meth:`Session.send` returned it."""
+        header = sent["header"]
+        number = int(header["msg_id"].rpartition("_")[2])
+        content = {} if header["msg_type"] == "nbrun_resend_reply" else sent["content"]
+        parts = (header, sent["parent_header"], sent["metadata"], content)
+        self._replies[number] = tuple([self._session.pack(part) for part in parts])
+        self._newest = max(self._newest, number)
+        if len(self._replies) > self.last_replies:
+            self._replies.popitem(last=False)
+
+    def _numbers_of(self, ranges: Any, until: int) -> Iterator[int]:
+        for first, last in ranges:
+            last = until if last is None else min(last, until)  # noqa: PLW2901
+            start = max(first, self._evicted + 1)
+            yield from sorted(number for number in list(self._replies) if first <= number < start and number <= last)
+            yield from range(start, last + 1)
+
+    def resend(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Reply with the messages that a request names by their numbers."""
+        hand_over(self._iopub)
+        until = end = self._newest
+        messages: list[str] = []
+        buffers: list[bytes] = []
+        length = 0
+        for number in self._numbers_of(parent["content"]["numbers"], end):
+            parts, channel = self._kept.get(number), "iopub"
+            if parts is None:
+                parts, channel = self._replies.get(number), "shell"
+            if parts is None:
+                continue
+            length += sum(map(len, parts))
+            if messages and length > self.portion:
+                until = number - 1
+                break
+            messages.append(text_of(channel, parts))
+            buffers += parts[4:]
+        content = {
+            "status": "ok",
+            "messages": messages,
+            "until": until,
+            "newest": end,
+            "evicted": self._evicted,
+            "others": self._others,
+        }
+        self._session.send(stream, "nbrun_resend_reply", content, parent, ident=ident, buffers=buffers)
+
+
+def text_of(channel: str, parts: tuple[bytes, ...]) -> str:
+    """Return a message as JSON; of its binary parts only the number."""
+    joined = b"".join([each for pair in zip(_PARTS, parts) for each in pair])
+    return joined.decode("utf-8", "replace") + f',"channel":"{channel}","buffers":{len(parts) - 4}}}'
+
+
+class ConditionalExecution:
+    """Requests to execute that say behind which request they belong, so that cells can be sent ahead.
+
+    ipykernel throws away, after an error, what is *queued at that moment*; what is still on the wire it executes. So a
+    cell that is sent before the reply of the one before it has its condition with it::
+
+        execute A            runs
+        execute B, after A   runs if A has passed; else the reply is "aborted", at once, and nothing was done
+        execute C, after B   ...
+        recall B             nothing behind B begins any more; and is B running, has it ended, or is it unknown?
+
+    *Passed* means: the reply was ``ok``, the cell did not call ``exit()``, nobody recalled it, and no comm is open (the
+    Output widget has to be told what it holds before the next cell runs). A recall comes on the control channel, past
+    the queue.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+        self._running: str | None = None
+        self._passed: str | None = None
+        self._ended: set[str] = set()
+        self._recalled: set[str] = set()
+        self._finish_metadata = kernel.finish_metadata
+        # Raise here where something is missing.
+        kernel.comm_manager.comms, kernel.iopub_thread.schedule, kernel.execute_request  # noqa: B018
+        kernel.shell_handlers["nbrun_execute_request"] = self.execute
+        kernel.control_handlers["nbrun_recall_request"] = self.recall
+        kernel.finish_metadata = self._finish
+
+    async def execute(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Execute a cell, or reply that it was aborted."""
+        own, after = parent["header"]["msg_id"], parent["metadata"].get("nbrun_after")
+        if after is not None:
+            # A crash in the first line of this cell would take along what the cell before it put out.
+            hand_over(self._kernel.iopub_thread)
+            time.sleep(0.0005)
+        if own in self._recalled or after in self._recalled or (after is not None and after != self._passed):
+            self._kernel.session.send(stream, "execute_reply", {"status": "aborted"}, parent, ident=ident)
+            return
+        self._running, self._passed = own, None
+        parent["header"]["msg_type"] = parent["msg_type"] = "execute_request"
+        try:
+            await self._kernel.execute_request(stream, ident, parent)
+        finally:
+            self._running = None
+            self._ended.add(own)
+
+    def _finish(self, parent: Any, metadata: Any, content: Any) -> Any:
+        if self._running == parent["header"]["msg_id"] and content["status"] == "ok":
+            exits = any(payload.get("source") == "ask_exit" for payload in content.get("payload") or ())
+            self._passed = None if exits or self._kernel.comm_manager.comms else self._running
+        return self._finish_metadata(parent, metadata, content)
+
+    def recall(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Refuse what was sent behind a request, and reply how far the request itself is."""
+        request = parent["content"]["request"]
+        self._recalled.add(request)
+        state = "running" if request == self._running else "ended" if request in self._ended else "unknown"
+        self._kernel.session.send(stream, "nbrun_recall_reply", {"status": "ok", "state": state}, parent, ident=ident)
+
+
+def be_quiet() -> None:
+    """Keep ipykernel from repeating in its server's log what reaches its file descriptors."""
+    for stream in (sys.stdout, sys.stderr):
+        copy = getattr(stream, STREAM_COPY, None)
+        if copy is not None:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, copy)
+            os.close(nothing)
+
+
+# Can anything still write? -------------------------------------------------------------------------------------------
+
+
+def is_of_the_kernel(module: Any) -> bool:
+    """Return whether a module belongs to the kernel itself."""
+    return str(module).partition(".")[0] in _OF_THE_KERNEL
+
+
+def writers() -> Iterator[object]:
+    """Return threads, tasks, timers and child processes that may write, and other processes that hold the pipes."""
+    for thread in threading.enumerate():
+        work = getattr(thread, TARGET, None)
+        if not (
+            thread is threading.main_thread()
+            or is_of_the_kernel(type(thread).__module__)
+            or is_of_the_kernel(getattr(work, "__module__", ""))
+        ):
+            yield thread
+    loop = asyncio.get_running_loop()
+    for task in asyncio.all_tasks(loop):
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        if frame is None or not is_of_the_kernel(frame.f_globals.get("__name__")):
+            yield task
+    yield from getattr(loop, SCHEDULED)
+    for name in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{name}/children") as children:
+            yield from children.read().split()
+    pipes = [os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in "12"]
+    for process in os.listdir("/proc"):
+        if process.isdecimal() and int(process) != os.getpid():
+            for descriptor in "12":
+                try:
+                    held = os.readlink(f"/proc/{process}/fd/{descriptor}")
+                except OSError:
+                    continue
+                if held.startswith("pipe:") and held in pipes:
+                    yield process
+
+
+def unread_streams() -> Iterator[int]:
+    """Return the file descriptors whose pipes the kernel has not emptied within half a second."""
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        reader = getattr(stream, "watch_fd_thread", None)
+        for _ in range(100):
+            if reader is None or not unread_bytes(descriptor):
+                break
+            time.sleep(0.005)
+        else:
+            yield descriptor
+    time.sleep(0.01)  # what was just read from there still has to be written to the stream
+
+
+def unread_bytes(descriptor: int) -> int:
+    """Return how many bytes wait in a pipe."""
+    import array
+    import fcntl
+    import termios
+
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]

@@ -1,0 +1,420 @@
+"""What the agent does in a kernel: it keeps output, notes numbers, executes on conditions, and looks for writers."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from jupyter_client.session import Session
+
+from nbrun.core.protocol import agent
+from nbrun.core.protocol.messages import Message, Requests
+from nbrun.kernel_side.agent import ROOM_FOR_UNSENT, install, unread_bytes, unread_streams, writers
+from tests.core.conversation import OURS
+from tests.core.keeping import KeptKernel
+
+# The replay buffer ---------------------------------------------------------------------------------------------------
+
+PARENT = {"msg_id": f"{OURS}_1", "msg_type": "execute_request"}
+
+
+def ask(kernel: KeptKernel, *numbers: tuple[int, int | None]) -> Message:
+    """Ask a kernel for numbers; returns its answer."""
+    kernel.replies.clear()
+    kernel.answer(agent.resend(Requests(OURS), numbers))
+    return kernel.replies.pop()
+
+
+def texts(answer: Message) -> list[str]:
+    return [str(each.content.get("text")) for each in agent.resent(answer)]
+
+
+def print_all(kernel: KeptKernel, count: int) -> None:
+    for number in range(1, count + 1):
+        kernel.publish("stream", {"text": str(number)}, PARENT)
+
+
+def test_what_was_sent_comes_again_word_for_word() -> None:
+    kernel = KeptKernel()
+    kernel.publish("stream", {"text": 'ä "quoted" \ud83d\ude00\n'}, PARENT)
+    kernel.publish("comm_msg", {"data": {}}, PARENT, memoryview(b"one"), b"two")
+    kernel.session.send("shell", "execute_reply", {"status": "ok"}, {"header": PARENT})
+    kernel.session.send("shell", "other_reply", {"status": "ok"}, {"header": PARENT})
+    kernel.publish("display_data", {}, {}, b"three")
+    assert agent.resent(ask(kernel, (1, None))) == [
+        *kernel.said[:2],
+        *(replace(reply, channel="shell") for reply in kernel.answered[:2]),
+        *kernel.said[2:4],
+    ]
+
+
+def test_of_its_own_answers_it_remembers_that_there_were_some() -> None:
+    kernel = KeptKernel()
+    print_all(kernel, 3)
+    first = ask(kernel, (1, 3))
+    [again] = [each for each in agent.resent(ask(kernel, (1, None))) if each.type == agent.RESEND_REPLY]
+    assert (again.id, again.content) == (first.id, {})
+
+
+def test_only_what_was_asked_for_comes_as_far_as_the_kernel_has_counted() -> None:
+    kernel = KeptKernel()
+    print_all(kernel, 6)
+    answer = ask(kernel, (2, 3), (5, 90))
+    assert texts(answer) == ["2", "3", "5", "6"]
+    assert {name: value for name, value in answer.content.items() if name != "messages"} == {
+        "status": "ok",
+        "until": 6,
+        "newest": 6,
+        "evicted": -1,
+        "others": 0,
+    }
+
+
+def test_what_does_not_fit_into_one_answer_can_be_asked_for_again() -> None:
+    kernel = KeptKernel(portion=500)
+    print_all(kernel, 6)
+    answer = ask(kernel, (1, 6))
+    assert texts(answer) == ["1", "2", "3"]
+    assert answer.content["until"] == 3
+    kernel.publish("stream", {"text": "x" * 1000}, PARENT)
+    assert texts(ask(kernel, (4, 5))) == ["4", "5"]
+    large = next(number for number in range(7, 20) if texts(ask(kernel, (number, number))) == ["x" * 1000])
+    assert texts(ask(kernel, (large, None)))[0] == "x" * 1000
+
+
+def test_the_ring_forgets_what_is_oldest_and_says_so() -> None:
+    kernel = KeptKernel(room=3000, last_replies=2)
+    for _ in range(3):
+        kernel.session.send("shell", "execute_reply", {"status": "ok"}, {"header": PARENT})
+    print_all(kernel, 20)
+    answer = ask(kernel, (1, None))
+    assert answer.content["evicted"] > 10
+    given = [int(each.id.rpartition("_")[2]) for each in agent.resent(answer)]
+    assert given == [2, 3, *range(answer.content["evicted"] + 1, 24)]  # of the replies, the last two
+
+
+def test_what_bears_no_number_of_the_kernels_own_is_counted_only() -> None:
+    kernel = KeptKernel()
+    kernel.pid += 1  # what a forked child hands to its parent
+    print_all(kernel, 2)
+    kernel.pid -= 1
+    kernel.iopub_thread._really_send([b"<IDS|MSG>", b"", b'{"msg_id":"other"}', b"{}", b"{}", b"{}", b"{}"][:7])
+    answer = ask(kernel, (1, None))
+    assert texts(answer) == []
+    assert answer.content["others"] == 3
+
+
+def test_what_cannot_be_kept_is_sent_all_the_same() -> None:
+    kernel = KeptKernel()
+    kernel.iopub_thread._really_send([b"topic", b"no delimiter", b"", b"{}", b"{}", b"{}", b"{}"])
+    sent = kernel.session.send("shell", "execute_reply", {"not JSON": {1}}, {"header": PARENT})
+    assert (len(kernel.said), sent["content"]) == (1, {"not JSON": {1}})
+    assert texts(ask(kernel, (1, None))) == []
+
+
+def test_no_status_is_published_for_a_question() -> None:
+    kernel = KeptKernel()
+    kernel.run_cell(0)
+    ask(kernel, (1, None))
+    assert [each.content.get("execution_state") for each in kernel.said] == ["busy", "idle"]
+
+
+# Numbers without a message -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def session() -> Session:
+    """A session that has sent three messages before the agent was installed."""
+    session = Session()
+    for _ in range(3):
+        session.send(None, "stream")
+    return session
+
+
+@pytest.fixture
+def kernel(session: Session) -> "SmallKernel":
+    """A kernel with the agent, and that session."""
+    return SmallKernel(session)
+
+
+class SmallKernel:
+    """What the agent uses of ipykernel, as plain values; replies are kept."""
+
+    def __init__(self, session: Any = None, **without: None) -> None:
+        self.session = Session() if session is None else session
+        self.replies: list[Any] = []
+        self.executed: list[str] = []
+        self.forgetting: list[Any] = []
+        self.options: list[tuple[int, int]] = []
+        self.status = "ok"
+        self.payload: list[dict[str, Any]] = []
+        self.shell_handlers: dict[str, Any] = {}
+        self.control_handlers: dict[str, Any] = {}
+        self.shell: Any = SimpleNamespace(
+            events=SimpleNamespace(register=lambda _, work: self.forgetting.append(work)), _last_traceback=["old"]
+        )
+        self.comm_manager = SimpleNamespace(comms={})
+        socket = SimpleNamespace(setsockopt=lambda *option: self.options.append(option))
+        self.iopub_thread = SimpleNamespace(schedule=lambda work: work(), socket=socket, _really_send=lambda _: None)
+        vars(self).update(without)
+        self.agent = install(self, {})
+        self._send, self.session.send = self.session.send, self._keep
+
+    def _keep(self, stream: Any, msg_or_type: Any, content: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(msg_or_type, str) and msg_or_type.endswith("_reply"):
+            self.replies.append(content)
+        return self._send(None, msg_or_type, content, *args, **kwargs)
+
+    def finish_metadata(self, parent: Any, metadata: Any, content: Any) -> Any:
+        return metadata
+
+    async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        self.executed.append(parent["content"]["code"])
+        content = {"status": self.status, "payload": self.payload}
+        self.finish_metadata(parent, {}, content)
+        self.session.send(stream, "execute_reply", content, parent, ident=ident)
+
+    def ask(self, kind: str, content: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+        """Handle a request; returns the content of the reply."""
+        header = {"msg_id": str(content.get("code")), "msg_type": kind}
+        request = {"header": header, "content": content, "metadata": metadata}
+
+        async def handle() -> None:
+            result = (self.shell_handlers | self.control_handlers)[kind](None, b"", request)
+            if result is not None:
+                await result
+
+        asyncio.run(handle())
+        reply: dict[str, Any] = self.replies[-1]
+        return reply
+
+    def execute(self, code: str, after: str | None = None) -> str:
+        """Execute on a condition; returns the status of the reply."""
+        metadata = {} if after is None else {"nbrun_after": after}
+        return str(self.ask("nbrun_execute_request", {"code": code}, **metadata)["status"])
+
+
+def unsent(kernel: SmallKernel) -> list[int]:
+    assert kernel.agent.unsent is not None
+    return [*kernel.agent.unsent.numbers]
+
+
+def test_a_number_that_was_taken_and_sent_nothing_with_is_remembered_once_another_is_sent(
+    kernel: SmallKernel, session: Session
+) -> None:
+    session.msg("execute_result")  # 3
+    session.send(None, "stream")  # 4
+    session.msg_header("status")  # 5
+    _ = session.msg_id  # 6
+    assert unsent(kernel) == [3]
+    session.send(None, session.msg("display_data"))  # 7
+    assert unsent(kernel) == [3, 5, 6]
+
+
+def test_what_is_sent_late_is_remembered_until_then(kernel: SmallKernel, session: Session) -> None:
+    late, never = session.msg("display_data"), session.msg("display_data")
+    session.send(None, "status")
+    assert unsent(kernel) == [3, 4]
+    session.send(None, late)
+    session.send(None, late)
+    assert unsent(kernel) == [4]
+    assert never["msg_id"].endswith("_4")
+
+
+def test_what_cannot_be_written_counts_as_sent(kernel: SmallKernel, session: Session) -> None:
+    with pytest.raises(ValueError, match="surrogates"):
+        session.send(None, "stream", {"text": "\ud800"})
+    session.send(None, "status")
+    assert unsent(kernel) == []
+
+
+def test_messages_that_bear_none_of_its_numbers_are_sent_as_ever(kernel: SmallKernel, session: Session) -> None:
+    process = session.msg("status")["msg_id"].rpartition("_")[0]
+    for name in ("of-a-child_1_500", f"{process}_1e3", "no number", 5):
+        header = {**session.msg_header("status"), "msg_id": name}
+        sent = session.send(None, {"header": header, "parent_header": {}, "metadata": {}, "content": {}})
+        assert sent is not None
+        assert sent["header"] == header
+    session.clone().send(None, "status")
+    assert unsent(kernel) == []
+
+
+def test_no_more_than_so_many_are_remembered_and_those_are_the_newest(kernel: SmallKernel, session: Session) -> None:
+    for _ in range(2):
+        session.message_count += ROOM_FOR_UNSENT - 1
+        session.send(None, "status")
+    session.message_count += 10**9
+    session.send(None, "status")
+    last = session.message_count - 1
+    assert unsent(kernel) == [*range(last - ROOM_FOR_UNSENT, last)]
+
+
+def test_threads_number_and_send_in_any_order(kernel: SmallKernel, session: Session) -> None:
+    ready = threading.Barrier(4)
+
+    def work() -> None:
+        ready.wait()
+        for _ in range(500):
+            session.msg("display_data")
+            session.send(None, session.msg("stream"))
+            session.send(None, "stream")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    session.send(None, "status")
+    assert len(unsent(kernel)) == 4 * 500
+
+
+def test_a_kernel_that_is_told_to_exit_tells_them_in_its_reply(kernel: SmallKernel, session: Session) -> None:
+    session.msg("execute_result")  # 3
+    left, stays = (
+        session.send(None, "execute_reply", {"status": "ok", "payload": [{"source": source}]})
+        for source in ("ask_exit", "page")
+    )
+    assert left is not None
+    assert stays is not None
+    assert (left["metadata"], stays["metadata"]) == ({"nbrun_unsent": [3]}, {})
+
+
+# Executing on conditions ---------------------------------------------------------------------------------------------
+
+
+def test_a_cell_is_executed_only_behind_one_that_passed() -> None:
+    kernel = SmallKernel()
+    assert [kernel.execute("a"), kernel.execute("b", "a")] == ["ok", "ok"]
+    kernel.status = "error"
+    assert [kernel.execute("c", "b"), kernel.execute("d", "c"), kernel.execute("e")] == ["error", "aborted", "error"]
+    assert kernel.executed == ["a", "b", "c", "e"]
+
+
+@pytest.mark.parametrize("what", ["exit", "comm"])
+def test_nothing_is_executed_behind_a_cell_that_exits_or_opens_a_comm(what: str) -> None:
+    kernel = SmallKernel()
+    if what == "exit":
+        kernel.payload = [{"source": "ask_exit"}]
+    else:
+        kernel.comm_manager.comms["x"] = object()
+    assert [kernel.execute("a"), kernel.execute("b", "a")] == ["ok", "aborted"]
+
+
+def test_a_recall_stops_what_is_behind_a_cell_and_says_how_far_that_is() -> None:
+    kernel = SmallKernel()
+    kernel.execute("a")
+    assert kernel.ask("nbrun_recall_request", {"request": "a"})["state"] == "ended"
+    assert kernel.ask("nbrun_recall_request", {"request": "b"})["state"] == "unknown"
+    assert [kernel.execute("b"), kernel.execute("c", "a")] == ["aborted", "aborted"]
+
+
+# Who can still write? ------------------------------------------------------------------------------------------------
+
+
+def test_a_drain_request_names_the_numbers_that_were_not_sent(kernel: SmallKernel, session: Session) -> None:
+    for _ in range(5):
+        session.msg("execute_result")
+        session.send(None, "status")
+    answer = kernel.ask("nbrun_drain_request", {"of": [(3, 6), (8, 8)]})
+    assert answer["unsent"] == [3, 5]
+
+
+def test_without_an_answer_there_may_be_writers(kernel: SmallKernel, session: Session) -> None:
+    session.msg("execute_result")
+    session.send(None, "status")
+    answer = kernel.ask("nbrun_drain_request", {})
+    assert (answer["writers"], "KeyError" in answer["error"]) == (True, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_threads_tasks_timers_and_children_may_write() -> None:
+    before = [*writers()]
+    loop, done = asyncio.get_running_loop(), threading.Event()
+    timer = loop.call_later(1000, done.set)
+    assert timer in writers()
+    timer.cancel()
+    (thread := threading.Thread(target=done.wait)).start()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    found = [*writers()]
+    done.set()
+    thread.join()
+    child.communicate(b"\n")
+    assert thread in found
+    assert str(child.pid) in found
+    assert thread not in before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what waits in a pipe")
+def test_a_pipe_that_is_not_emptied_has_a_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"text")
+    assert unread_bytes(reading) == 4
+    monkeypatch.setattr("nbrun.kernel_side.agent.unread_bytes", lambda descriptor: int(descriptor == 2))
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(watch_fd_thread=True))
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(watch_fd_thread=True))
+    assert [*unread_streams()] == [2]
+    os.close(reading)
+    os.close(writing)
+
+
+# The handshake -------------------------------------------------------------------------------------------------------
+
+
+def test_hello_names_what_the_agent_can_do_and_applies_options(kernel: SmallKernel) -> None:
+    every = {"unsent", "conditional", "traceback", "writers"}
+    answer = kernel.ask("nbrun_hello_request", {})
+    assert ({*answer["abilities"]}, answer["missing"]) == (every, {})
+    options = {"replay": 1000, "lift_limits": True, "quiet": True}
+    for _ in range(2):
+        answer = kernel.ask("nbrun_hello_request", options)
+        assert ({*answer["abilities"]}, answer["missing"]) == (every | {"replay", "lift_limits", "quiet"}, {})
+        assert len(answer["abilities"]) == len(every) + 3
+    assert kernel.options == [(23, 0)] * 2
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [
+        ("iopub_thread", {"conditional", "replay", "lift_limits"}),
+        ("shell", {"traceback"}),
+        ("comm_manager", {"conditional"}),
+    ],
+)
+def test_what_a_kernel_lacks_is_reported(without: str, missing: set[str]) -> None:
+    kernel = SmallKernel(**{without: None})
+    answer = kernel.ask("nbrun_hello_request", {"replay": 1000, "lift_limits": True})
+    assert {*answer["missing"]} == missing
+    assert not missing & {*answer["abilities"]}
+
+
+def test_a_kernel_has_one_agent_however_often_it_is_installed(kernel: SmallKernel) -> None:
+    assert install(kernel, {"lift_limits": True}) is kernel.agent
+    assert "lift_limits" in kernel.agent.abilities
+
+
+def test_before_each_cell_the_last_traceback_is_forgotten(kernel: SmallKernel) -> None:
+    [forget] = kernel.forgetting
+    forget()
+    assert kernel.shell._last_traceback is None
+
+
+def test_a_quiet_kernel_writes_no_copy_to_the_log(kernel: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(_original_stdstream_copy=writing))
+    kernel.ask("nbrun_hello_request", {"quiet": True})
+    os.write(writing, b"secret")
+    os.close(writing)
+    assert os.read(reading, 10) == b""
+    os.close(reading)
+
+
+def test_what_cannot_be_kept_is_sent_nevertheless(kernel: SmallKernel) -> None:
+    kernel.ask("nbrun_hello_request", {"replay": 1000})
+    assert kernel.agent.replay is not None
+    kernel.agent.replay._session = None
+    assert kernel.execute("a") == "ok"
