@@ -38,7 +38,7 @@ __all__ = sorted(_HOME_OF)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name from where it lives."""
+    """Import a public name from its module."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'nbrun' has no attribute {name!r}")
     value: object = getattr(import_module(_HOME_OF[name]), name)
@@ -47,5 +47,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names, imported or not."""
+    """Return the public names."""
     return [*__all__]

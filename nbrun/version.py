@@ -1,3 +1,3 @@
-"""The version, by itself, so that any room may name it without importing the package's face."""
+"""The version, in a module of its own so that every layer can import it."""
 
 __version__ = "0.1.0"

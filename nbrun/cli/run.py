@@ -1,4 +1,4 @@
-"""``nbrun run``: one notebook or many, told of to people and to whoever else wants to know."""
+"""``nbrun run``: run one notebook or many."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence

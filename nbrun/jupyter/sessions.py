@@ -132,7 +132,7 @@ class Sessions:
         await self._http.request("PATCH", api_path("sessions", session_id), json={"path": contents_path(path)})
 
     def server_time(self) -> datetime:
-        """Return the server's time, as far as its last answer told it."""
+        """Return the server's time according to its last response."""
         return self._http.server_time()
 
     async def delete(self, session_id: str, *, retry: RetryPolicy = TEARDOWN) -> None:

@@ -32,7 +32,7 @@ SAVE_LIMIT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What the private server is told: absolute paths, and whether kernels may talk over Unix sockets.
+    """The settings of the private server: absolute paths, and whether kernels use Unix sockets.
 
     An empty `socket` means a free port on loopback. With `zygote` kernels are forked, where that can be, from a process
     that has imported `preload`. Kernels get `environment` in addition to the server's own.
@@ -130,7 +130,7 @@ class Lifeline:
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
     def tell(self, news: News) -> None:
-        """Send news up; when nobody listens any more, the end is on its way anyhow."""
+        """Send a message to the parent; ignore a closed pipe, because the process ends then anyway."""
         with contextlib.suppress(OSError):
             os.write(self._sink, news_line(news))
 

@@ -1,4 +1,4 @@
-"""Sessions that killed nbruns left on a server: which they are, and the end of those that nobody comes back for.
+"""Find and end the sessions that killed nbrun processes left on a server.
 
 A session is ended only if all of this holds: its path carries an owner mark (:mod:`nbrun.jupyter.owner_mark`) that has
 expired, nobody was connected to its kernel at two looks 30 s apart, its kernel is idle, no other session uses the

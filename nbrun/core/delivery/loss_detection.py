@@ -73,7 +73,7 @@ class Incomplete:
     exact: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that stands in the JSON result and in the cell's metadata."""
+        """Return the object for the JSON result and the cell's metadata."""
         return {"causes": [cause.value for cause in self.causes], "lost": self.lost, "exact": self.exact}
 
     def __str__(self) -> str:

@@ -32,15 +32,15 @@ from nbrun.core.protocol.messages import Message
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Shown:
-    """What a display shows now."""
+    """The current content of a display."""
 
     data: dict[str, Any]
     metadata: dict[str, Any]
     rooms: list[Room] = field(default_factory=list)
-    """Where it stands, once for each time, as far as there is a limit."""
+    """The areas that show it, once per output, if they have a limit."""
 
     def change(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """Show something else; where there is no room for that, a note that says so."""
+        """Replace the content, or show a note if the limit does not allow it."""
         if self.rooms:
             before, now = size_of(self.data), size_of(data)
             if not all(room.used + now - before <= room.limit for room in self.rooms):
@@ -84,13 +84,13 @@ class _Plain:
 
 
 class Displays:
-    """What stands behind each ``display_id``, over all cells, for as long as the kernel lives."""
+    """The content of each ``display_id`` in all cells, while the kernel lives."""
 
     def __init__(self) -> None:
         self._shown: weakref.WeakValueDictionary[str, Shown] = weakref.WeakValueDictionary()
 
     def show(self, content: Mapping[str, Any]) -> Shown:
-        """Return what a display message shows; a known ``display_id`` changes where it was shown before, too."""
+        """Return the content of a display message; a known ``display_id`` also updates earlier outputs."""
         display_id = _display_id(content)
         shown = self.update(content) or Shown(mime_bundle(content.get("data")), as_object(content.get("metadata")))
         if display_id:
@@ -98,7 +98,7 @@ class Displays:
         return shown
 
     def update(self, content: Mapping[str, Any]) -> Shown | None:
-        """Carry out an ``update_display_data``; None, and nothing done, where the id is not known."""
+        """Apply an ``update_display_data``; return None if the id is unknown."""
         shown = self._shown.get(_display_id(content))
         if shown is not None:
             shown.change(mime_bundle(content.get("data")), as_object(content.get("metadata")))
@@ -114,12 +114,12 @@ _Entry = _Display | _Stream | _Plain | LeftOut
 
 
 class OutputArea:
-    """The outputs of one cell (or of whatever else captures outputs)."""
+    """The outputs of one cell or one Output widget."""
 
     __slots__ = ("_clear_pending", "_displays", "_entries", "_limit", "_raw_streams", "_room", "_tail", "errors")
 
     def __init__(self, displays: Displays, *, raw_streams: bool = False, limit: int | None = None) -> None:
-        """Start empty; `limit` is how large the outputs may become, in characters."""
+        """Start empty; `limit` is the maximum size of the outputs in characters."""
         self._displays = displays
         self._raw_streams = raw_streams
         self._limit = limit
@@ -128,10 +128,10 @@ class OutputArea:
         self._tail: Tail | None = None
         self._clear_pending = False
         self.errors = 0
-        """How many ``error`` messages came, whether or not they were cleared since."""
+        """The number of ``error`` messages, including cleared ones."""
 
     def render(self) -> list[Output]:
-        """Return the outputs as they stand now, in nbformat's shape."""
+        """Return the current outputs in nbformat's format."""
         outputs = [entry.render() for entry in self._entries]
         if self._tail is None or (room := self._room) is None:
             return outputs
@@ -143,19 +143,19 @@ class OutputArea:
         return [*outputs, *self._tail.render()]
 
     def shown_errors(self) -> list[Output]:
-        """Return the ``error`` outputs that stand there now."""
+        """Return the current ``error`` outputs."""
         if not self.errors:
             return []  # most cells: nothing has to be looked through
         return [output for output in self.render() if output["output_type"] == "error"]
 
     def end_of_stderr(self, lines: int) -> str:
-        """Return the last `lines` lines of what was written to standard error, without blank ones at the end."""
+        """Return the last `lines` lines of standard error, without blank lines at the end."""
         written = "".join(str(output["text"]) for output in self.render() if output.get("name") == "stderr")
         return "\n".join(written.rstrip().split("\n")[-lines:])
 
     @property
     def truncated(self) -> Truncated | None:
-        """Return what the outputs had to lose because of their limit; None where that is nothing."""
+        """Return what the limit removed, or None."""
         room, tail = self._room, self._tail
         if room is None:
             return None
@@ -163,7 +163,7 @@ class OutputArea:
         return Truncated(characters, room.outputs, room.limit) if characters else None
 
     def take(self, message: Message) -> bool:
-        """Fold one message in; False for a message that is no output."""
+        """Apply a message; return False if it is not an output."""
         content = message.content
         match message.type:
             case "stream":
@@ -185,7 +185,7 @@ class OutputArea:
         return True
 
     def append(self, output: Output) -> None:
-        """Append an output that came by another way than a message."""
+        """Append an output that did not come as a message."""
         self._append(_Plain(output))
 
     def clear(self, *, wait: bool = False) -> None:
@@ -203,7 +203,7 @@ class OutputArea:
             self._entries.append(entry)
 
     def _makes_room(self, room: Room, entry: _Display | _Plain) -> bool:
-        """Return whether there is room for an entry; what there is none for is counted, and an error kept elsewhere."""
+        """Return whether an entry fits into the limit; otherwise count it, or keep an error in the tail."""
         size = size_of(entry.shown.data if isinstance(entry, _Display) else entry.output)
         if self._tail is None and room.takes(size):
             if isinstance(entry, _Display):
@@ -245,7 +245,7 @@ class OutputArea:
         return last
 
     def _write_within(self, room: Room, name: str, written: str) -> None:
-        """Write as much as there is room for; what a carriage return overwrites takes up none."""
+        """Write as much text as fits; text that a carriage return overwrites does not count."""
         done = 0
         while done < len(written):
             if self._tail is not None or room.left_for_text <= 0:

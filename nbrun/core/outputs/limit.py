@@ -1,12 +1,12 @@
-"""How large the outputs of one cell may become, and what is kept of those that become larger (``--max-output``).
+"""Limit the size of a cell's outputs (``--max-output``).
 
-Sizes are characters, as they stand in the notebook; a picture counts with its base64. Of the text that a cell prints
-too much of, the beginning and the end are kept, and a note between them says how much is missing. Any other output is
-kept whole or not at all; a note stands where one was left out. Errors are kept in any case, long ones shortened::
+Sizes are characters in the notebook file; an image counts with its base64. Of text, the beginning and the end are
+kept, with a note between them about the missing part. Other outputs are kept completely or replaced by a note. Errors
+are always kept, shortened if they are long::
 
     | beginning: 7/8 of the limit | note: 1.2 GB were cut here | end: 1/8 of the limit | error |
 
-What a cell shows may still grow in place (``update_display_data``), so each :class:`Room` is known to what is in it.
+An output can still grow (``update_display_data``), so each output refers to the :class:`Room` that it counts in.
 """
 
 from collections import deque
@@ -21,24 +21,21 @@ from nbrun.core.outputs.mimebundle import Output, stream_output
 from nbrun.core.outputs.stream import StreamText
 
 OVERHEAD = 100
-"""Characters that an output takes up in the notebook beside what is in it."""
+"""Characters of an output in the notebook besides its content."""
 _BLOCK = 1 << 12
 """Characters from which pieces of a tail are put together, so that a million short ones cost what their text costs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truncated:
-    """What a cell's outputs had to lose because of their limit.
-
-    ``characters`` counts all that was cut, ``outputs`` those that are missing as a whole.
-    """
+    """What the limit removed: the number of ``characters``, and of ``outputs`` that are missing completely."""
 
     characters: int
     outputs: int
     limit: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that stands in the JSON result and in the cell's metadata."""
+        """Return the object for the JSON result and the cell's metadata."""
         return {"characters": self.characters, "outputs": self.outputs, "limit": self.limit}
 
     def __str__(self) -> str:
@@ -48,36 +45,36 @@ class Truncated:
 
 @dataclass(slots=True)
 class Room:
-    """The room that is left for a cell's outputs; without a `limit` there is always some."""
+    """The remaining size for a cell's outputs; unlimited without a `limit`."""
 
     limit: int
     used: int = 0
     characters: int = 0
-    """How many characters were left out so far."""
+    """The number of removed characters."""
     outputs: int = 0
-    """How many outputs were."""
+    """The number of removed outputs."""
 
     @property
     def left_for_text(self) -> int:
-        """Return how much more text may come before only its end is kept."""
+        """Return how much more text fits before only its end is kept."""
         return self.limit - self.limit // 8 - self.used
 
     def takes(self, size: int) -> bool:
-        """Return whether an output, or the growth of one, still fits, and count it."""
+        """Return whether an output or its growth still fits, and count it."""
         if self.used + size > self.limit:
             return False
         self.used += size
         return True
 
     def leave_out(self, size: int) -> None:
-        """Count an output that is not kept."""
+        """Count a removed output."""
         self.characters += size
         self.outputs += 1
 
 
 @dataclass(slots=True)
 class LeftOut:
-    """The place of outputs that were not kept, one after the other."""
+    """Stands for consecutive outputs that were removed."""
 
     limit: int
     characters: int = 0
@@ -89,7 +86,7 @@ class LeftOut:
         self.outputs += 1
 
     def render(self) -> Output:
-        """Return the note that stands in their place."""
+        """Return the note for them."""
         return note_of(self.characters, self.outputs, self.limit)
 
 
@@ -101,7 +98,7 @@ class _Block:
 
 
 class Tail:
-    """The end of what is too much: text by its last pieces, and errors."""
+    """The end of outputs beyond the limit: the last text, and errors."""
 
     __slots__ = ("_blocks", "_dropped", "_errors", "_errors_held", "_held", "_limit", "_raw")
 
@@ -145,7 +142,7 @@ class Tail:
             self._dropped += size
 
     def render(self) -> Iterator[Output]:
-        """Return what is kept as outputs."""
+        """Return the kept outputs."""
         surplus = self._surplus
         for name, blocks in groupby(self._blocks, lambda block: block.name):
             text = StreamText(raw=self._raw)
@@ -168,18 +165,18 @@ class Tail:
 
 
 def note_of(characters: int, outputs: int, limit: int) -> Output:
-    """Return the line that stands where something was cut."""
+    """Return the note for a cut."""
     text = f"nbrun: {_spell_cut(characters, outputs)} cut here: a cell may put out {spell_size(limit)} (--max-output)\n"
     return stream_output("stderr", text)
 
 
 def size_of(content: Mapping[str, Any]) -> int:
-    """Return the characters that an output, or a mime bundle, takes up in a notebook."""
+    """Return the size of an output or mime bundle in the notebook, in characters."""
     return OVERHEAD + sum(len(value) if isinstance(value, str) else len(dumps(value)) for value in content.values())
 
 
 def _shortened(error: Output, limit: int) -> Output:
-    """Return an error that is not larger than about `limit`: the end of a traceback is what tells most."""
+    """Return an error of at most about `limit` characters; the end of its traceback is kept."""
     if size_of(error) <= limit:
         return error
     room, lines = limit // 2, []

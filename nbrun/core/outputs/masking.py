@@ -1,18 +1,16 @@
 r"""Mask secrets in everything that a kernel or a server sends, before it is shown or stored.
 
-A secret is looked for as it is and in the forms in which programs put out text: escaped for JSON, ``repr``, HTML and
-URLs, in base64 wherever in a longer text it stands, in hexadecimal. Of a secret of several lines each line is one, as
-GitHub has it.
+A secret is searched as it is and in the forms in which programs print text: escaped for JSON, ``repr``, HTML and URLs,
+in base64 at any offset, and in hexadecimal. Each line of a secret with several lines is a secret too, as on GitHub.
 
-Some things may stand between the characters of a form and do not hide it: terminal codes, the line breaks of wrapped
-base64, and the quotes between the parts of a string that ``pprint`` has wrapped. The search is then made in a view of
-the text without them, whose places are known in the text::
+Terminal codes, line breaks in base64 and the quotes of strings that ``pprint`` wraps do not hide a secret. The search
+then uses a view of the text without them, with a mapping to positions in the text::
 
     text   c2VjcmV0LWlzLWhlcmUtYW5kLW1vcmUtdGhhbi10aGF0\nLXZhbHVl    view   …tdGhhbi10aGF0LXZhbHVl
     text   'correct horse '\n 'battery'                            view   'correct horse battery'
 
-A stream comes in pieces, and a secret may be cut anywhere. So the end of a piece that may be the beginning of a secret
-is held back until it is decided.
+A stream arrives in pieces, and a secret may be split between them. So the end of a piece that may be the beginning of a
+secret is held back until the next piece.
 """
 
 import base64
@@ -28,7 +26,7 @@ from urllib.parse import quote, quote_plus
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message
 
 SHORTEST = 4
-"""Characters. A secret of fewer would be found in every other word."""
+"""Minimum length; a shorter secret would match everywhere."""
 SHORTEST_BASE64 = 8
 """Characters of a secret's base64 that its neighbours have no part in; of fewer, chance would make too many."""
 MASK = "***"
@@ -59,7 +57,7 @@ _CUT_CODE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*)?$")
 
 
 class Mask:
-    """Knows some secrets, and what to put in their place."""
+    """Masks a set of secrets."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in _forms(secret)}
@@ -76,7 +74,7 @@ class Mask:
         self._bytes = [form.encode("utf-8", "surrogatepass") for form in self._forms]
 
     def __bool__(self) -> bool:
-        """Return whether there is anything to mask."""
+        """Return whether there are secrets to mask."""
         return bool(self._forms)
 
     def text(self, text: str, before: str = "") -> str:
@@ -217,7 +215,7 @@ class _View:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Return every text that is to be masked for a secret."""
+    """Return all forms of a secret that are masked."""
     parts = {secret, secret.strip(), *(line.strip() for line in secret.splitlines())}
     for part in parts:
         if len(part) >= SHORTEST:
@@ -343,7 +341,7 @@ def _with_text(message: Message, text: str) -> Message:
 
 
 def lines_to_mask(secret: str) -> list[str]:
-    """Return the lines of a secret, each of which GitHub wants to be told of by itself."""
+    """Return the lines of a secret; GitHub needs each line separately."""
     return [line for line in secret.splitlines() if line.strip()]
 
 

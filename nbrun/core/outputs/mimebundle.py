@@ -1,9 +1,9 @@
-"""What kernels put into outputs, made valid nbformat.
+"""Convert the contents of output messages to valid nbformat outputs.
 
-The notebook schema allows a mime bundle strings, lists of strings and, under JSON mime types only, any JSON. Kernels
-send numbers under ``text/plain`` and objects under types of their own; a server saves that with a complaint, other
-tools refuse to open it. Here it is coerced as little as possible: text stays as it is, values become their JSON text,
-null goes, and nothing that an output of its type may not carry (``transient``) comes through.
+The notebook schema allows strings and lists of strings in a mime bundle, and other JSON values only for JSON mime
+types. Kernels also send numbers as ``text/plain`` and objects of custom types, which other tools refuse to open. So
+text is kept, other values become their JSON text, and null and keys that an output must not have (``transient``) are
+removed.
 """
 
 import re

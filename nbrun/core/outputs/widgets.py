@@ -1,12 +1,11 @@
-"""Folds comm messages into the state of widgets, as a notebook keeps it for a browser without a kernel.
+"""Track the state of widgets from comm messages, for display without a kernel.
 
-A widget is a *model* with a state that kernel and frontend keep in step over a comm. nbrun is the frontend here: it
-follows the state, saves it under ``metadata.widgets`` (nbformat; ipywidgets' ``widget-state+json``, version 2), and for
-the one widget whose work is done by the frontend, *Output*, it does that work: while such a widget's ``msg_id`` is set,
-the outputs of that request belong to the widget and not to the cell, and the kernel is told what it holds.
+A widget is a *model* whose state kernel and frontend synchronise over a comm. nbrun is the frontend. It tracks the
+state and saves it as ``metadata.widgets`` (ipywidgets' ``widget-state+json``, version 2). It also implements the
+*Output* widget: while its ``msg_id`` is set, the outputs of that request go to the widget instead of the cell, and
+the widget's new state is sent to the kernel.
 
-Binary values travel as buffers beside the state, each with the path at which it belongs; a new value at a path, binary
-or not, takes the place of the old one.
+Binary values are sent as buffers next to the state, each with its path. A new value at a path replaces the old one.
 """
 
 import base64
@@ -35,9 +34,9 @@ class Model:
     buffers: dict[Path, bytes] = field(default_factory=dict)
     closed: bool = False
     area: OutputArea | None = None
-    """What an Output widget has captured; None for any other."""
+    """The captured outputs of an Output widget; None for other widgets."""
     dirty: bool = False
-    """The kernel has not been told yet what the widget captured."""
+    """Whether captured outputs were not sent to the kernel yet."""
 
     def update(self, state: Mapping[str, Any], paths: object, buffers: Sequence[bytes]) -> None:
         """Update the state: replace top-level keys and the buffers below them."""
@@ -83,7 +82,7 @@ class Widgets:
         return bool(self._models)
 
     def take(self, message: Message) -> bool:
-        """Fold a comm message in; False for any other."""
+        """Apply a comm message; return False for another message."""
         content, comm_id = message.content, str(message.content.get("comm_id"))
         match message.type:
             case "comm_open":
@@ -103,7 +102,7 @@ class Widgets:
         return True
 
     def captures(self, message: Message) -> bool:
-        """Fold an output into the widget that captures it, if one does."""
+        """Add an output to the widget that captures it, if there is one."""
         holders = self._capturing.get(message.parent_id)
         if not holders:
             return False
@@ -114,7 +113,7 @@ class Widgets:
         return True
 
     def unsaid(self) -> list[tuple[str, list[Output]]]:
-        """Return what Output widgets captured since the kernel was last told, by comm id; it counts as told then."""
+        """Return the outputs captured since the last call, by comm id, for sending them to the kernel."""
         said = []
         for comm_id, model in self._models.items():
             if model.dirty and model.area is not None and not model.closed:

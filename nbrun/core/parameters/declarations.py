@@ -1,4 +1,4 @@
-"""Reads what a parameters cell declares: names, types, defaults and comments.
+"""Read the declarations in a parameters cell: names, types, defaults and comments.
 
 Python is read as Python (:mod:`ast`). Of other languages only what nearly all of them share is known: an assignment on
 a line of its own, with a literal that tells its type, and a comment behind it.

@@ -21,7 +21,7 @@ from nbrun.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a notebook says of its parameters.
+    """The parameters that a notebook declares.
 
     ``index`` is the position of the cell that declares them, None where there is none; ``readable`` tells whether the
     declarations could be read in the notebook's language.
@@ -42,7 +42,7 @@ class Declared:
 
 
 def declared(document: Document, language: str) -> Declared:
-    """Read what a notebook in that language declares."""
+    """Return the declarations of a notebook in that language."""
     for index, cell in document.code_cells():
         if PARAMETERS_TAG in tags_of(cell):
             found = declarations_in(cell["source"], language)
@@ -53,10 +53,10 @@ def declared(document: Document, language: str) -> Declared:
 def checked(
     given: Mapping[str, Any], known: Declared, where: str, *, allow_new: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Hold what is given against what is declared; returns the values to inject, and warnings.
+    """Check parameters against the declarations; return the values to inject, and warnings.
 
-    ISO 8601 text becomes a date where a date is declared. Raises :class:`UsageError`, telling of all that is wrong.
-    Where nothing is declared, nothing can be held against it: that is a warning, as it is in papermill.
+    ISO 8601 text becomes a date if a date is declared. Raise :class:`UsageError` with all errors. Without declarations
+    nothing can be checked, which is a warning as in papermill.
     """
     if known.index is None:
         return dict(given), [f"no cell is tagged {PARAMETERS_TAG!r}: the parameters stand at the top, unchecked"]
@@ -90,9 +90,9 @@ def checked(
 def set_parameters(
     document: Document, given: Mapping[str, Any], writer: LiteralWriter, language: str, where: str, *, allow_new: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Check what is given and inject it; returns the values that were injected, and warnings.
+    """Check and inject parameters; return the injected values, and warnings.
 
-    Raises :class:`UsageError`; the notebook is as it was then.
+    Raise :class:`UsageError` without changing the notebook.
     """
     check_values(given, where)
     known = declared(document, language)
@@ -105,7 +105,7 @@ def set_parameters(
 
 
 def inject(document: Document, parameters: Mapping[str, Any], writer: LiteralWriter, known: Declared) -> int:
-    """Put a cell that sets `parameters` into the notebook, and return its index; raises :class:`UsageError`."""
+    """Insert a cell that sets `parameters` and return its index; raise :class:`UsageError`."""
     source = writer.cell(parameters, declared=known.names)
     old = [index for index, cell in enumerate(document.cells) if INJECTED_TAG in tags_of(cell)]
     cell: Cell = {

@@ -1,6 +1,6 @@
-"""The types that parameters are declared with, and which values they take: Python's annotations, as far as known here.
+"""The declared types of parameters, and the values that they accept.
 
-A type that is not known takes everything: what is not understood is not held against anybody.
+Types are Python annotations. An unknown type accepts every value.
 """
 
 import ast

@@ -50,7 +50,7 @@ class Rule:
 
 
 def access_refused(answer: Answer) -> bool:
-    """Return whether the answer says that nobody is logged in: 401, or the two forms of Jupyter Server's 403."""
+    """Return whether the response means "not authenticated": 401, or one of Jupyter Server's two forms of 403."""
     if answer.status == 401:
         return True
     return answer.status == 403 and not answer.is_html and bool(_TOKEN_REFUSED.search(answer.quotation))

@@ -172,7 +172,7 @@ class PrivateServer(ServerApp):
         """Touch nothing."""
 
     def init_event_logger(self) -> None:
-        """Have events go nowhere: nobody listens, and to check their schemas takes a while."""
+        """Discard events, because nothing listens and validating their schemas is slow."""
         self.event_logger = EventLogger(parent=self)
 
     def init_signal(self) -> None:

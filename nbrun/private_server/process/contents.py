@@ -132,7 +132,7 @@ class PrivateContents(AsyncLargeFileManager):
         return {"hash": found, "hash_algorithm": self.hash_algorithm}
 
     async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:
-        """Return the checkpoints to whoever asks for them."""
+        """Return the checkpoints of a file."""
         kept: list[dict[str, Any]] = await self.checkpoints.kept(path)
         return kept
 

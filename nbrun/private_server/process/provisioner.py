@@ -174,7 +174,7 @@ def _is_folder(path: str) -> bool:
 
 
 def _unwanted(asking: "asyncio.Task[int]") -> None:
-    """Kill a kernel that nobody waits for any more."""
+    """Kill a kernel that is not needed any more."""
     if not asking.cancelled() and asking.exception() is None:
         _kill(asking.result())
 

@@ -202,7 +202,7 @@ def _native_threads() -> int:
 
 
 def _fork_kernel() -> int:
-    """Fork twice, so that the new process is nobody's child here; returns its pid, or 0 in it."""
+    """Fork twice, so that the new process has no parent here; return its pid, or 0 in it."""
     reading, writing = os.pipe()
     between = os.fork()
     if between == 0:

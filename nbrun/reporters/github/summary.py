@@ -26,7 +26,7 @@ _MARKUP = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>|#~&"})
 
 
 def summary(record: Record, room: int = LIMIT) -> str:
-    """Return the summary as Markdown of at most `room` bytes."""
+    """Return the summary as Markdown of at most `room` bytes, the space left in the file."""
     runs = list(record.finished())
     parts = [_heading(runs, record.batch), *_table(runs, room * 3 // 4)]
     slowest = _slowest(runs)

@@ -1,7 +1,7 @@
-"""What every writer of literals shares: a value is told by its kind, and what a language cannot hold is refused.
+"""The base class of the writers of literals.
 
-A *literal* is the text of a value in a language's source. A writer never bends a value: what would arrive as another
-one (an integer beyond the doubles of R, a NUL in a string of Bash) is an error that says so.
+A *literal* is the source text of a value. A writer never changes a value: one that the language cannot represent (an
+integer beyond the doubles of R, a NUL in a string of Bash) is an error.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Which writer of literals speaks a kernel's language: one table, looked up by the kernel's name, then its language."""
+"""Find the writer of literals for a kernel: by the kernel's name, then by its language."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -46,7 +46,7 @@ NO_PLUGINS: Mapping[str, LiteralWriter] = MappingProxyType({})
 
 
 def writer_for(kernel: str, language: str, plugins: Mapping[str, LiteralWriter] = NO_PLUGINS) -> LiteralWriter:
-    """Return the writer for a kernel, `plugins` before our own; raises :class:`UsageError` where there is none."""
+    """Return the writer for a kernel, from `plugins` first; raise :class:`UsageError` if there is none."""
     for name in (kernel.casefold(), language.casefold()):
         found = plugins.get(name) or _WRITERS.get(name)
         if found is not None:
