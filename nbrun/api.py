@@ -1,6 +1,6 @@
-"""The way in from Python: :func:`run`, :func:`run_async` and :func:`connect`.
+"""The Python API: :func:`run`, :func:`run_async` and :func:`connect`.
 
-A run needs a server. Where none is named, a private one is started for the length of the run.
+Without a server address, a private server is started for the run.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ __all__ = ["RunOptions", "connect", "run", "run_async"]
 
 
 def run(notebook: str | os.PathLike[str], **options: Unpack[RunOptions]) -> NotebookResult:
-    """Run a notebook and return what came of it; see :class:`RunOptions` for what may be said.
+    """Run a notebook and return its result; :class:`RunOptions` describes the options.
 
-    A notebook that fails is no exception: look at the result's ``outcome``. Raises :class:`~nbrun.errors.NbrunError`
-    when nothing could be run, and nothing was changed then. May be called where an event loop is already running (in
-    a notebook, say); the run then has a thread of its own.
+    A failed notebook is not an exception; see the result's ``outcome``. Raise :class:`~nbrun.errors.NbrunError` if
+    nothing could be run; nothing was changed then. Inside a running event loop, for example in a notebook, the run uses
+    a thread.
     """
     return run_to_end(run_async(notebook, **options))
 
 
 async def run_async(notebook: str | os.PathLike[str], **options: Unpack[RunOptions]) -> NotebookResult:
-    """Run a notebook as :func:`run` does, in the loop that is running. Cancellation saves what there is first."""
+    """Run a notebook as :func:`run` does, in the running event loop. A cancelled run is saved first."""
     read = read_run_options(options)
     check_choice(read)
     return await run_beside_start(None, notebook, read)

@@ -51,7 +51,7 @@ async def run_notebook(
 ) -> NotebookResult:
     """Run one notebook on a server and return what came of it.
 
-    `journal` is told of everything on the way, `stop` ends the run early; with a `turn`, its cells wait until it is
+    `journal` is told of everything on the way, `stop` ends the run early; with a `slot`, its cells wait until it is
     given, and that time is not the run's. Raises :class:`NbrunError` when nothing
     could be run; then nothing was changed. Cancellation saves what there is before it passes on.
     """
