@@ -1,7 +1,7 @@
-"""The attempts of one run that is repeated: which of them is kept, in the result and in the file.
+"""Select the best attempt of a repeated run, for the result and the file.
 
-A passed attempt is kept; otherwise the one with most cells that ended by themselves, and of equals the later. The file
-follows: an attempt is saved only once it has come as far as the best one before it.
+A passed attempt is the best; otherwise the one with most finished cells, and of equal ones the later. An attempt is
+saved only when it has got as far as the best earlier one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,21 @@ from nbrun.storage.base import Notebook
 
 @dataclass(slots=True)
 class Attempts:
-    """What came of each attempt so far."""
+    """The results of the attempts so far."""
 
     results: list[NotebookResult] = field(default_factory=list)
     best: NotebookResult | None = None
     finished: RunFinished | None = None
-    """The event that ended the best attempt: it holds the notebook."""
+    """The last event of the best attempt, which contains the notebook."""
 
     def add(self, result: NotebookResult, finished: RunFinished | None) -> None:
-        """Count an attempt, and keep it where it came as far as the others."""
+        """Add an attempt and update the best one."""
         self.results.append(result)
         if self.best is None or result.goes_further(self.best):
             self.best, self.finished = result, finished
 
     def kept(self, warnings: Sequence[str]) -> NotebookResult:
-        """Return the result of the whole run: that of the best attempt, with a list of all."""
+        """Return the result of the best attempt, with a list of all attempts."""
         assert self.best is not None
         tries = [_listed(result, kept=result is self.best) for result in self.results]
         return replace(
@@ -60,7 +60,7 @@ def _listed(result: NotebookResult, *, kept: bool) -> Attempt:
 
 
 class LaterAttempt:
-    """The notebook of an attempt that is no first one: it is saved once it has come as far as the `best`."""
+    """The notebook of a later attempt, saved only when it has got as far as the `best` one."""
 
     def __init__(self, inner: Notebook, best: NotebookResult) -> None:
         self.path = inner.path
@@ -71,7 +71,7 @@ class LaterAttempt:
         """Whether the executed notebook was not saved."""
 
     def observe(self, event: Event) -> None:
-        """Count the cells that ended."""
+        """Count finished cells."""
         if isinstance(event, CellFinished) and is_verdict(event.result.outcome):
             self._verdicts += 1
 
@@ -87,14 +87,14 @@ class LaterAttempt:
         return content
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool) -> str:
-        """Save the executed notebook, unless an earlier attempt came further."""
+        """Save the executed notebook, unless an earlier attempt got further."""
         if passed or self._has_caught_up:
             return await self._inner.save(content, retry, passed=passed)
         self.is_withheld = True
         return self._best.output or ""
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save what there is, unless an earlier attempt came further; then wait until this one has caught up."""
+        """Save the running notebook, unless an earlier attempt got further."""
         return not self._has_caught_up or await self._inner.save_meanwhile(content)
 
     async def close(self) -> None:

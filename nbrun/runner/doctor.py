@@ -1,6 +1,6 @@
-"""The examination behind ``nbrun doctor``: the steps of a run, each tried and reported.
+"""The checks of ``nbrun doctor``: try and report each step of a run.
 
-On a server that outlives the run, it also lists the sessions that killed nbruns left, and ends them on request.
+On an existing server it also lists the sessions that killed nbrun processes left, and ends them on request.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ UNLISTED_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found: good, bad, or (None) just worth knowing."""
+    """The result of a check: good, bad, or (None) only information."""
 
     good: bool | None
     text: str
@@ -76,9 +76,9 @@ async def examine(
     clean: Wait | None = None,
     show: Show,
 ) -> ExitCode | None:
-    """Try everything that a run needs and `show` what is found; return the exit code of what is bad, or None.
+    """Check everything that a run needs, `show` the results, and return the exit code of a failure or None.
 
-    With `clean`, end the sessions on the server that killed nbruns left; it waits between the two looks at them.
+    With `clean`, end the sessions that killed nbrun processes left, with a wait between the two checks of each.
     """
     failure: ExitCode | None = None
     try:
@@ -100,7 +100,7 @@ async def examine(
 
 
 def _hint_for(error: NbrunError) -> str:
-    """Return what to look at where the error itself does not say it."""
+    """Return a hint for an error that has none."""
     if isinstance(error, ServerUnreachable):
         return UNREACHABLE_HINT
     return NOT_JUPYTER_HINT if isinstance(error, NotAJupyterServer) else ""
@@ -145,7 +145,7 @@ async def _existing(
 
 
 async def examine_files(client: Client, show: Show) -> Sequence[ContentsModel] | None:
-    """Return what is in the server's root folder; None where it serves no files."""
+    """Return the entries of the server's root folder, or None if the server has no contents API."""
     try:
         entries = await client.contents.directory()
     except NotFound:

@@ -1,13 +1,13 @@
 """Find and end the sessions that killed nbrun processes left on a server.
 
-A session is ended only if all of this holds: its path carries an owner mark (:mod:`nbrun.jupyter.owner_mark`) that has
-expired, nobody was connected to its kernel at two looks 30 s apart, its kernel is idle, no other session uses the
-kernel, and nothing of this changed between the looks. Everything else is left and described. A run that lost its
-connection keeps its mark for ten minutes, and gives up after two.
+A session is ended only if all of these are true: its path has an expired owner mark (:mod:`nbrun.jupyter.owner_mark`),
+no client was connected to its kernel at two checks 30 s apart, its kernel is idle, no other session uses the kernel,
+and nothing of this changed between the checks. Other sessions are only described. A run that lost its connection keeps
+its mark for ten minutes and gives up after two.
 
-Idle is what the kernel shows, not only what the server says: a server takes the end of a request on the control channel
-for the end of the cell. So the kernel is asked a question, which it answers only between two cells. Asking takes away
-what the server keeps for a client that comes back, so it is the last step.
+The server's report that a kernel is idle is not enough, because a server mistakes the end of a control request for the
+end of the cell. So nbrun sends a request that the kernel answers only between two cells. This is the last step, because
+it removes the messages that the server keeps for a reconnecting client.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from nbrun.storage.uploaded import UPLOAD_FOLDER, remove_upload
 
 SECONDS_BETWEEN_LOOKS = 30.0
 ANSWER_LIMIT = 5.0
-"""Seconds in which an idle kernel answers; one that does not is taken to be busy."""
+"""Time limit for the answer of an idle kernel, in seconds; a slower kernel counts as busy."""
 CONNECT_LIMIT = 30.0
 _AT_REST = frozenset({"idle", "dead"})
 
 
 @dataclass(frozen=True, slots=True)
 class LeftSession:
-    """A session of nbrun, or one that may be; ``obstacle`` says why it must not be ended, empty where it may be."""
+    """A session that is or may be nbrun's; ``obstacle`` is the reason not to end it, or empty."""
 
     session: SessionModel
     obstacle: str
@@ -51,9 +51,9 @@ class LeftSession:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What became of a left session: ended, or not because of ``obstacle`` or ``error``.
+    """The result for a left session: ended, or not because of ``obstacle`` or ``error``.
 
-    ``files`` are those in the folder of its upload that the notebook wrote, which stay.
+    ``files`` are files that the notebook wrote into the upload folder; they are kept.
     """
 
     left: LeftSession
@@ -97,7 +97,7 @@ def _obstacle(session: SessionModel, sessions: Sequence[SessionModel], now: date
 
 
 async def find_left(client: Client) -> tuple[LeftSession, ...]:
-    """Look once at the sessions of nbrun on a server; raises what :meth:`Sessions.list` does."""
+    """Check the sessions of nbrun on a server once; raise what :meth:`Sessions.list` raises."""
     sessions = await client.sessions.list()
     return sessions_of_nbrun(sessions, client.sessions.server_time())
 
@@ -105,9 +105,9 @@ async def find_left(client: Client) -> tuple[LeftSession, ...]:
 async def end_left(
     client: Client, first: Sequence[LeftSession], wait: Callable[[float], Awaitable[object]]
 ) -> tuple[Cleaned, ...]:
-    """Look again at what the `first` look found, after a `wait`, and end what both looks allow to end.
+    """Repeat the `first` check after a `wait`, and end the sessions that both checks allow to end.
 
-    Raises what :meth:`Sessions.list` does; a session that cannot be ended is in the result.
+    Raise what :meth:`Sessions.list` raises. A session that cannot be ended is in the result.
     """
     if not any(not left.obstacle for left in first):
         return tuple(map(Cleaned, first))
@@ -148,7 +148,7 @@ async def _answers(client: Client, kernel_id: str) -> bool:
 
 
 async def _remove_upload(client: Client, session: SessionModel, sessions: Sequence[SessionModel]) -> str:
-    """Remove what --upload put on the server for this session; name what the notebook wrote beside it."""
+    """Remove the files that --upload created for this session; return those that the notebook wrote."""
     folder = session.path.strip("/").rpartition("/")[0]
     others = (other.path.strip("/") for other in sessions if other.id != session.id)
     if not UPLOAD_FOLDER.fullmatch(folder) or any(path.startswith(f"{folder}/") for path in others):
@@ -158,5 +158,5 @@ async def _remove_upload(client: Client, session: SessionModel, sessions: Sequen
 
 
 def is_upload(name: str) -> bool:
-    """Return whether a folder at the server's root has the name of one that --upload makes."""
+    """Return whether a folder at the server's root is named like one of --upload."""
     return re.fullmatch(UPLOAD_FOLDER, name) is not None

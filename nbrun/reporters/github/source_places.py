@@ -1,4 +1,4 @@
-"""Where in a notebook's file the lines of its cells' sources stand: what an annotation has to point at.
+"""Find the lines of cell sources in a notebook's file, for annotations.
 
 A notebook is JSON, and a line of source is, as Jupyter writes it, a string on a line of its own; but other tools write
 a whole source as one string, or the whole file as one line. So the text is walked token by token, which takes linear

@@ -1,7 +1,7 @@
-"""The summary of a job on GitHub: one table of all runs, each failing cell in full, and the slowest cells.
+"""Write the job summary for GitHub: a table of all runs, the failed cells, and the slowest cells.
 
-GitHub takes a megabyte a step and drops a summary that is larger. So the parts are put in by their weight: the table
-first, then failures as long as there is room, then the slowest cells; what had no room is said.
+GitHub accepts one megabyte per step and drops larger summaries. So the parts are added by importance while there is
+space: the table, the failures, the slowest cells. A note mentions omitted failures.
 """
 
 from collections.abc import Iterator, Sequence
@@ -116,12 +116,12 @@ def _slowest(runs: Sequence[tuple[RunRecord, NotebookResult]]) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Return foreign text so that it is shown as it is, on one line."""
+    """Return untrusted text escaped for Markdown, on one line."""
     return " ".join(plain(text).split()).translate(_MARKUP)
 
 
 def _fenced(text: str, language: str) -> str:
-    """Return text as a block of code, whatever fences stand in it, cut to what a person would read."""
+    """Return text as a shortened code block, with a fence longer than any in the text."""
     text = plain(text)[:20_000]
     fence = "`" * max(3, *(len(run) + 1 for run in _backticks(text)), 3)
     return f"{fence}{language}\n{text}\n{fence}\n\n"

@@ -1,7 +1,7 @@
-"""Writes each executed notebook as a web page, also when it failed, and an index page of all.
+"""Write each executed notebook as an HTML page, also if it failed, and an index page.
 
-Its one idea: pages are made beside the runs, by a process of its own that reads what to do from a pipe (and ends when
-the pipe does, whatever becomes of nbrun); a thread waits for its answers. What came of the runs is drawn at the end.
+A separate process renders the pages during the runs. It reads its tasks from a pipe and ends with the pipe, also when
+nbrun is killed. A thread waits for its answers. The index is written at the end.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Record, RunRecord, fault_of
 
 PAGE_LIMIT = 300.0
-"""Seconds that one page may take before the rest is given up."""
+"""Time limit for one page in seconds."""
 _ODD = re.compile(r"[^\w.+-]+")
 
 
@@ -37,7 +37,7 @@ def is_page(target: Path) -> bool:
 
 
 class Html:
-    """Writes pages into a folder, or one run's page to a file; `local`: the runs' outputs are files of this machine."""
+    """Writes pages into a folder or one page to a file; `local` if executed notebooks are files of this machine."""
 
     def __init__(self, target: Path, *, local: bool, scripts: bool = False) -> None:
         self._page = target.name if is_page(target) else ""
@@ -77,7 +77,7 @@ class Html:
         self._made[run.name] = maker.order(self._folder / page, source, facts, scripts=self._scripts)
 
     def _source(self, result: NotebookResult, content: Mapping[str, Any] | None) -> Path | None:
-        """Return the file of the executed notebook: its own, or one written now, for what is on a server or nowhere."""
+        """Return the file of the executed notebook, or write a temporary one if it is not on this machine."""
         if result.output and result.output != DELIVERED and (self._local or result.rescued):
             return self._here / result.output
         if content is None:
@@ -116,9 +116,9 @@ class Html:
 
 
 class _Maker:
-    """The process that makes pages, one after the other; a context that ends with it.
+    """The process that renders pages one after the other, as a context manager.
 
-    A page at which the process dies, or stays too long, costs no other page: the next one starts a new process.
+    If the process dies or takes too long for a page, the next page starts a new process.
     """
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class _Maker:
         )
 
     def order(self, target: Path, source: Path | None, facts: Mapping[str, Any], *, scripts: bool) -> "Future[str]":
-        """Have a page made; the future gives what was wrong with it, or nothing."""
+        """Request a page; the future's result is an error message or an empty text."""
         asked = {
             "target": str(target),
             "source": None if source is None else str(source),
@@ -147,7 +147,7 @@ class _Maker:
         return self._thread.submit(self._ask, json.dumps(asked).encode() + b"\n")
 
     def result(self, made: "Future[str]") -> str:
-        """Wait for a page that was ordered, and return what was wrong with it, or nothing."""
+        """Wait for a requested page and return an error message or an empty text."""
         try:
             return made.result(PAGE_LIMIT)
         except TimeoutError:
@@ -201,7 +201,7 @@ class _Maker:
 
 
 def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
-    """Return what the head of a page, and a row of the index, say of a run."""
+    """Return the values of a run for the head of its page and its row of the index."""
     fault = fault_of(run, result)
     return {
         "name": plain(run.name),
@@ -231,7 +231,7 @@ def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
 
 
 def index_facts(record: Record, pages: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the index page says."""
+    """Return the values for the index page."""
     runs = list(record.finished())
     began = {run.name: _moment(result.started) for run, result in runs}
     first = min(began.values(), default=0.0)
