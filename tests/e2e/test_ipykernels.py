@@ -1,0 +1,53 @@
+"""The agent in ipykernels of other ages: it can do everything there, and a run comes to the same."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nbrun.core.protocol.agent import REPLAY_BUFFER, Ability, AgentOptions
+from nbrun.jupyter.client import Client
+from nbrun.jupyter.endpoint import Endpoint
+from tests.support.environments import environment
+from tests.support.notebooks import joined, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
+from tests.support.servers import RunningServer, jupyter_server
+
+CELLS = (
+    "print('one')",
+    "await __import__('asyncio').sleep(0)",
+    "import threading\nthreading.Timer(0.1, print, ['late']).start()",
+)
+
+
+@pytest.fixture(scope="module", params=["ipykernel-6.29", "ipykernel-6.31", "ipykernel-7.0"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A stock server with a kernel of another environment, which has no nbrun in it."""
+    root = tmp_path_factory.mktemp(request.param)
+    spec = root / "jupyter" / "kernels" / "other" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = [str(environment(request.param).python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "other", "language": "python"}))
+    (root / "files").mkdir()
+    with jupyter_server(root / "files", env={"JUPYTER_PATH": str(root / "jupyter")}) as running:
+        yield running
+
+
+async def test_the_agent_has_all_of_its_abilities(server: RunningServer) -> None:
+    name = server.call("POST", "api/kernels", {"name": "other"})["id"]
+    async with Client(Endpoint(server.url, server.token)) as client, client.kernel(name) as kernel:
+        await kernel.introduce()
+        agent = await kernel.meet_agent(AgentOptions(replay=REPLAY_BUFFER, lift_limits=True, quiet=True))
+        assert agent.abilities == frozenset(Ability)
+    server.call("DELETE", f"api/kernels/{name}")
+
+
+@pytest.mark.parametrize("options", [(), ("--pipeline", "3")], ids=["one by one", "ahead"])
+def test_a_run_comes_to_the_same(server: RunningServer, options: tuple[str, ...]) -> None:
+    path = write_notebook(Path(server.root) / "nb.ipynb", notebook(*CELLS))
+    command = ("run", path.name, "--server", server.url, "--kernel", "other", *options)
+    found = run_nbrun(*command, env={"NBRUN_TOKEN": server.token})
+    assert found.returncode == 0, found.stderr
+    first, _, last = outputs_of(read_notebook(path))
+    assert [joined(outputs[0]["text"]) for outputs in (first, last)] == ["one\n", "late\n"]
+    assert "one by one" not in found.stderr
