@@ -88,9 +88,9 @@ def _obstacle(session: SessionModel, sessions: Sequence[SessionModel], now: date
     if any(other.id != session.id and other.kernel and other.kernel.id == kernel.id for other in sessions):
         return "another session uses its kernel, too"
     if kernel.connections is None:
-        return "the server does not say whether somebody is connected to its kernel"
+        return "the server does not say whether a client is connected to its kernel"
     if kernel.connections > 0:
-        return "somebody is connected to its kernel"
+        return "another client is connected to its kernel"
     if kernel.execution_state not in _AT_REST:
         return f"its kernel is not idle: {kernel.execution_state or 'its state is unknown'}"
     return ""
@@ -118,7 +118,7 @@ async def end_left(
         [
             await _ended(client, before, now[before.session.id], sessions)
             for before in first
-            if before.session.id in now  # somebody else has ended the others
+            if before.session.id in now  # another client has ended the others
         ]
     )
 
