@@ -119,7 +119,7 @@ def test_without_the_option_nothing_is_collected_and_nothing_of_a_run_imported(f
     found = run_pytest(folder)
     (folder / "conftest.py").unlink()
     assert "1 passed" in found.stdout
-    assert "imported ['nbrun', 'nbrun.pytest_plugin.hooks']" in found.stdout
+    assert "imported ['nbrun', 'nbrun.pytest_plugin', 'nbrun.pytest_plugin.hooks']" in found.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
