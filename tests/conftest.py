@@ -44,6 +44,7 @@ KERNEL_MODULES = (
     "runner/test_doctor.py",
     "runner/test_left_sessions.py",
     "runner/test_pipelining.py",
+    "runner/test_prepare_only.py",
     "runner/test_run.py",
     "runner/test_saving.py",
     "storage/test_in_memory.py",
