@@ -299,9 +299,24 @@ async def test_a_run_that_is_connected_is_left_whatever_its_mark_says(
         async with wire.outage():
             await asyncio.to_thread(wait_until, lambda: server.sessions()[0]["kernel"]["connections"] == 0)
             _code, found = await doctor(server, Waits())
-            assert "does not answer, so it may be busy" in found, "the server itself takes the kernel to be idle"
+            assert "its kernel is not idle: busy" in found
         (folder / "end").touch()
         assert (await run.result()).outcome is nbrun.Outcome.PASSED
+
+
+async def test_a_kernel_that_the_server_calls_idle_and_that_does_not_answer_is_left(
+    server: RunningServer, folder: Path
+) -> None:
+    cell = "import os; Path = __import__('pathlib').Path; Path('pid').write_text(str(os.getpid()))"
+    await asyncio.to_thread(leave, server, folder, cell=cell)
+    expire(server)
+    kernel = int((folder / "pid").read_text())
+    os.kill(kernel, signal.SIGSTOP)
+    try:
+        _code, found = await doctor(server, Waits())
+    finally:
+        os.kill(kernel, signal.SIGCONT)
+    assert "does not answer, so it may be busy" in found
 
 
 async def test_a_session_that_cannot_be_ended_is_a_failure(wire: Proxy, server: RunningServer, folder: Path) -> None:
