@@ -1,10 +1,9 @@
 """Filter everything that nbrun prints to the standard streams.
 
 Everything that is printed, whoever prints it (click, rich, Python's warnings and tracebacks), goes through
-:func:`nbrun.core.formats.safe_text.safe_text` as it goes out: nothing can change it afterwards. Three things go past
-it: the
-commands that nbrun itself gives to a CI runner, the binary output that was asked for (a notebook, JSON, the streams of
-cells), and on a terminal the cursor movements of rich's live display.
+:func:`nbrun.core.formats.safe_text.safe_text` as it goes out: nothing can change it afterwards. Three things bypass the
+filter: the commands that nbrun itself gives to a CI runner, the binary output that was asked for (a notebook, JSON, the
+streams of cells), and on a terminal the cursor movements of rich's live display.
 """
 
 import codecs
