@@ -46,11 +46,17 @@ def test_what_shadows_the_standard_library(
 def test_the_command_starts_where_a_module_in_pythonpath_has_the_name_of_one_it_needs(
     tmp_path: Path, module: str
 ) -> None:
-    (tmp_path / f"{module}.py").write_text("raise RuntimeError('not the real one')")
-    executable = Path(sys.executable).with_name("nbrun")
+    shadowing = tmp_path / "shadowing"
+    shadowing.mkdir()
+    (shadowing / f"{module}.py").write_text("raise RuntimeError('not the real one')")
+    # Some versions of pip write a script that imports `re`, and so `types`, before nbrun. That
+    # import is not nbrun's, so the test has a script of its own.
+    script = tmp_path / "bin" / "nbrun"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom nbrun.__main__ import main\nsys.exit(main())\n")
     process = subprocess.run(
-        [executable, "plan", "nowhere.ipynb"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        [sys.executable, script, "plan", "nowhere.ipynb"],
+        env={**os.environ, "PYTHONPATH": str(shadowing)},
         capture_output=True,
         text=True,
         check=False,
