@@ -7,8 +7,8 @@
     result = nbrun.run("report.ipynb", output="out/report.ipynb")
     print(result.outcome, result.exit_code)
 
-The names are imported when they are first used: the command line, and the private server's process, which import this
-package too, need few of them. ``__init__.pyi`` tells type checkers the same, and a test that the two agree.
+Each name is imported when it is first used, because the command line and the private server's process also import this
+package and need few of the names. ``__init__.pyi`` declares the same names for type checkers. A test compares the two.
 """
 
 from importlib import import_module

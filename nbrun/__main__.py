@@ -1,4 +1,4 @@
-"""Run the command line: ``python -m nbrun`` is ``nbrun``."""
+"""Entry point of ``python -m nbrun``, which is the same as ``nbrun``."""
 
 from nbrun._import_path import standard_library_first
 

@@ -1,10 +1,10 @@
-"""Which of several modules of one name is imported: of the standard library's names, the standard library's.
+"""The order of ``sys.path``: the standard library before folders of the user.
 
-A folder in ``PYTHONPATH`` may hold a ``token.py`` or a ``logging.py``, which Python then imports wherever its own is
-meant. That is the notebook's business, and must not break the command or the private server. Both call
-:func:`standard_library_first` before they import anything else; a kernel's path is never changed by it.
+A folder in ``PYTHONPATH`` may contain a ``token.py`` or a ``logging.py``. Python then imports it instead of the
+standard library's module. This must not break the command or the private server, so both call
+:func:`standard_library_first` before they import anything else. The path of a kernel is not changed.
 
-Imports only what every interpreter has imported by the time that it runs code.
+This module imports only modules that every interpreter has imported at start-up.
 """
 
 import os

@@ -1,16 +1,19 @@
-"""Keep the libraries below nbrun from building, at import, what hardly any run uses.
+"""Postponed imports of slow parts of nbformat, jsonschema, jupyter_events and httpx.
 
-Its one idea: importing :mod:`nbformat` or :mod:`jupyter_events` imports :mod:`jsonschema`, which imports every format
-checker that happens to be installed. One of them, ``rfc3987_syntax``, compiles a grammar for international URIs while
-it is imported; that takes more than a second, and no notebook schema asks for it. Another, ``rfc3986_validator``,
-compiles regular expressions as long as a page, and ``isoduration`` imports ``arrow``, which it needs only to read a
-duration. :mod:`httpx` imports its command line, and with it rich and pygments. All that is put off until somebody
-really asks; the answers are the same ones.
+:mod:`nbformat` and :mod:`jupyter_events` import :mod:`jsonschema`, which imports every installed format checker:
 
-Importing this module does nothing. :func:`put_off_imports` changes what this process imports from then on, and is
-for processes that belong to nbrun: the command's, the private server's and the one that makes pages. It is called
-before :mod:`httpx`, :mod:`nbformat` and :mod:`jupyter_server` are imported. In a process of somebody else, who called
-:func:`nbrun.run`, :func:`grammars_put_off` does it for one import and takes everything back.
+- ``rfc3987_syntax`` compiles a grammar for international URIs, which takes more than a second. No notebook schema uses
+  it.
+- ``rfc3986_validator`` compiles very long regular expressions.
+- ``isoduration`` imports ``arrow``, which it needs only to read a duration.
+
+:mod:`httpx` imports its own command line, and with it rich and pygments. All of these are now imported on first use.
+Their results stay the same.
+
+Importing this module changes nothing. :func:`put_off_imports` changes the imports of the current process for good. Only
+processes that belong to nbrun call it: the command, the private server and the process that renders pages. They call it
+before they import :mod:`httpx`, :mod:`nbformat` or :mod:`jupyter_server`. In the process of a caller of
+:func:`nbrun.run`, :func:`grammars_put_off` does the same for one import and then reverts every change.
 """
 
 import contextlib

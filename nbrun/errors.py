@@ -1,4 +1,4 @@
-"""The errors that nbrun raises, each with its exit code and a hint for the user.
+"""Exit codes and their texts, and the exceptions of nbrun with their hints for the user.
 
 This module imports nothing of nbrun, so that every layer can raise these errors. The failure of a *cell* is not an
 exception but a value in :mod:`nbrun.core.results`. The exceptions here are failures of the environment: wrong usage, a

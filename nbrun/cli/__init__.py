@@ -1,1 +1,1 @@
-"""The command line: click's front door."""
+"""The command line, the only user of click."""

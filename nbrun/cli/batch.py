@@ -1,4 +1,4 @@
-"""``nbrun batch``: a job that the project's settings name, run as ``nbrun run`` runs what it is given."""
+"""``nbrun batch NAME``: run a job that is defined in the project's settings."""
 
 import click
 

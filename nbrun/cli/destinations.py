@@ -1,4 +1,4 @@
-"""Where a call writes: the choice between -o, --no-save and --in-place, and paths that nbrun cannot reach."""
+"""Check the paths of a call and the choice between ``-o``, ``--no-save`` and ``--in-place``."""
 
 import os
 from collections.abc import Mapping, Sequence

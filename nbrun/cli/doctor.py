@@ -1,7 +1,7 @@
-"""``nbrun doctor``: everything a run needs, tried out before the run.
+"""``nbrun doctor``: check everything that a run needs, without running a notebook.
 
-On a server: is it reachable, which version is it, does it accept the token, which kernels has it, does one start, how
-do its messages come, and which limits are known of its kind. Without ``--server``: the same of the private server.
+For a server it checks whether the server is reachable, its version, the token, the kernels, whether a kernel starts,
+how its messages arrive, and known limits. Without ``--server`` it checks the private server in the same way.
 """
 
 import asyncio

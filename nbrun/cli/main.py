@@ -1,6 +1,6 @@
-"""The command ``nbrun``: its subcommands by name, and the one place where what happened becomes an exit code.
+"""The command ``nbrun``: its subcommands, and the exit code of the process.
 
-Subcommands are imported when they are called for, so that ``nbrun --help`` costs little more than importing click.
+A subcommand is imported when it is called, so ``nbrun --help`` takes little more time than importing click.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""What a person meant who typed something that nbrun does not have: hints below click's own messages.
+"""Hints for unknown commands, options and values on the command line.
 
-Imported only after a mistake. Most come from peers: papermill, nbconvert, ``jupyter execute`` and nbmake with pytest
-name things otherwise, and docs/coming-from.md has the same answers side by side.
+This module is imported only after a mistake. Most hints are for users of papermill, nbconvert, ``jupyter execute`` and
+nbmake, whose options have other names. ``docs/coming-from.md`` has the same translations as a table.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""``nbrun plan``: what a run would do, said without doing any of it."""
+"""``nbrun plan``: show what a run would do, without starting or changing anything."""
 
 import asyncio
 import json

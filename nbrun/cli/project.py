@@ -1,4 +1,4 @@
-"""Options of one notebook's run by the project's settings, for the pytest plug-in."""
+"""The project's settings for a single notebook, for the pytest plug-in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""What signals do to the command line: the first ends the runs in good order, the second ends the process.
+"""Signals (SIGINT, SIGTERM, SIGHUP): the first stops and saves, the second ends nbrun.
 
-A signal that was ignored when nbrun started stays ignored: ``nohup`` ignores SIGHUP, and a shell ignores SIGINT for the
+A signal that was ignored when nbrun started stays ignored. ``nohup`` ignores SIGHUP, and a shell ignores SIGINT for the
 background jobs of a script.
 """
 

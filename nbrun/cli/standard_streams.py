@@ -1,9 +1,9 @@
-"""The process's own standard streams, which may be closed, full, read by nobody or not blocking.
+"""Standard streams of the process that are closed, full, disconnected or non-blocking.
 
-A closed stream behaves like /dev/null. Its file descriptor is occupied before anything else is opened: otherwise the
-first socket gets the number 1 or 2, and what is printed goes into it. A text stream drops what it cannot write, since
-a run is worth more than the account of it; :func:`lost_output` returns what is to be reported at the end. Binary output
-(``sys.stdout.buffer``) carries data that was asked for, and raises.
+A closed stream behaves like /dev/null. Its file descriptor is occupied before anything else is opened. Otherwise the
+first socket would get the number 1 or 2 and receive what is printed. A text stream drops what it cannot write, because
+a full disk must not end a run. :func:`lost_output` returns what must be reported at the end. Binary output
+(``sys.stdout.buffer``) carries data that the user asked for, so its errors are raised.
 """
 
 import codecs

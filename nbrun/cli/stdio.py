@@ -1,6 +1,7 @@
-"""A notebook through standard input, its result through standard output; ``-`` is the word for both.
+"""Notebooks from standard input and to standard output (``-``).
 
-A path that is neither a file nor a folder (``<(jupytext --to ipynb -o - report.py)``) is read as standard input is.
+A path that is neither a file nor a folder, such as ``<(jupytext --to ipynb -o - report.py)``, is read like standard
+input.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""The pure core: kernel messages, outputs, the run's state machine; no socket, file, clock or event loop."""
+"""Pure rules, without sockets, files, clock or event loop."""

@@ -1,4 +1,4 @@
-"""The events of a run; reporters receive nothing else.
+"""The events of a run, the only input of reporters.
 
 ``notebook`` is the run's name: the notebook as named in the call, plus the parameters if a batch runs it several times.
 The events of a batch's runs are interleaved.

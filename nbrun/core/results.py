@@ -1,4 +1,4 @@
-"""The results of cells, notebooks and batches, and the rule that maps them to exit codes.
+"""The results of cells, notebooks and batches, and the exit code of a result.
 
 ``nbrun run --json`` writes ``NotebookResult.as_dict``, or ``BatchResult.as_dict`` for a batch. ``docs/json.md``
 documents both, and their fields do not change.

@@ -1,1 +1,1 @@
-"""The shell around the core: everything that talks to a Jupyter server."""
+"""Client of a Jupyter server: files, kernels, sessions, HTTP and websockets."""

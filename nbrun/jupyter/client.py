@@ -1,4 +1,4 @@
-"""A Jupyter Server as a client sees it: one object for its files, its kernels and itself.
+"""The client of one Jupyter server: connect, check address and token, then files and kernels.
 
 ::
 
@@ -6,9 +6,9 @@
         notebook = await client.contents.notebook("reports/weekly.ipynb")
         session = await client.sessions.start(notebook.path, "python3")
 
-Its one idea: find out at the door, before anything runs, that this is a Jupyter server, where its API lies, and that
-it lets us in. ``GET api`` proves only the first two: it answers 200 to a wrong token. Both questions are put at once,
-since a far server is a tenth of a second away.
+:func:`connect` checks that the address belongs to a Jupyter server, where its API is, and that the token is accepted.
+``GET api`` shows only the first two, because it returns 200 for a wrong token. So a second request is sent at the same
+time. The two are not sent one after the other, because a round trip to a distant server takes a tenth of a second.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""The server's files: notebooks, other files and folders, through the contents API.
+"""The contents API: read, save and delete notebooks, files and folders on the server.
 
-Its one idea: paths are the server's own (relative to its root, ``/`` between segments, raw), and an answer to a save
-says less than it seems to: it carries no hash, and a 200 does not prove that the file holds what was sent, since
-somebody else's reading can undo a save in progress. Who cares asks :meth:`Contents.stat` afterwards.
+Paths are the server's: relative to its root, with ``/`` between segments, not percent-encoded. The answer to a save has
+no hash. A status of 200 does not prove that the file contains what was sent, because a concurrent read can revert a
+save. :meth:`Contents.stat` shows what the file contains.
 """
 
 import base64

@@ -1,8 +1,10 @@
-"""Where a Jupyter server is and what opens its door; pure: it reads no environment and opens no socket.
+"""The address of a server: base URL, token from the URL, and TLS settings; pure.
 
-Its one idea: whatever address a person copies out of a browser leads to a *base URL*, the prefix under which the
-server's ``api/`` lies, and to nothing else that is secret. Tokens leave the URL as soon as it is read and go into a
-header from then on; neither ``str`` nor ``repr`` of anything here shows one.
+Any address that a user copies from a browser is reduced to a *base URL*, the prefix of the server's ``api/``. A token
+is removed from the URL when it is read, and is sent in a header from then on. Neither ``str`` nor ``repr`` of the
+classes here shows a token.
+
+This module reads no environment and opens no socket.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""The server as a pipeline needs it: a kernel of its own for the length of a block, and how patient to be with it."""
+"""Start a kernel in a session of its own, connect to it, and delete it at the end."""
 
 import asyncio
 import contextlib

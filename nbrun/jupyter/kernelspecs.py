@@ -1,4 +1,4 @@
-"""The kernels that a server can start, and which of them a notebook means; pure."""
+"""Choose the kernelspec for a notebook by ``--kernel``, its metadata or its language; pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

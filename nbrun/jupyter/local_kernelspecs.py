@@ -1,4 +1,4 @@
-"""The kernelspecs of this machine, read from where a private server would find them, without starting one."""
+"""Read the kernelspecs of this machine from the folders that a private server would use."""
 
 import contextlib
 import os

@@ -1,17 +1,17 @@
-"""The owner mark of a run: the path of its session on somebody else's server, with an id and an expiry.
+"""The owner mark of a run: an id and an expiry in the path of its session on a shared server.
 
-A killed nbrun leaves its session on the server, and the server cannot know that nobody comes back for it. So a run
-marks its session and renews the mark::
+A killed nbrun leaves its session on the server, and the server cannot know that nobody uses it any more. So a run marks
+its session and renews the mark::
 
-    reports/nbrun-3f2a9c1d-…                             as the session is started
+    reports/nbrun-3f2a9c1d-…                             when the session is started
     reports/nbrun-3f2a9c1d-…-until-20261130T063500Z      marked; PATCHed again every three minutes
 
-The path is the place for it because a stock server stores any path, lists it to everybody who may see the session, and
-changes it without touching the kernel. The name stays the notebook's, and the folder stays, so the kernel's
-environment is the same after a restart. The session is marked only after it was started: on a server that refuses the
-PATCH, or does not keep paths (a kernel gateway), it never has a mark that could expire during the run.
+The mark is in the path because a stock server stores any path, lists it to every client that may see the session, and
+changes it without affecting the kernel. The session's name stays the notebook's. The folder stays the same too, so the
+kernel's environment is the same after a restart. A session is marked only after it was started. A server that refuses
+the PATCH or does not store paths (a kernel gateway) therefore never has a mark that could expire during the run.
 
-The expiry is in the server's time (its ``Date`` header), so that the clocks of two clients need not agree.
+The expiry uses the server's time (its ``Date`` header), because the clocks of two clients may differ.
 """
 
 import asyncio

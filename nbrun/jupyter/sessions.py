@@ -1,9 +1,9 @@
-"""Running kernels, and the sessions that tie a kernel to a path.
+"""The sessions and kernels APIs: start, list, interrupt and delete.
 
-Its one idea: a path is not a key. A server answers a request for a session at a path that has one with *that* session,
-201, whoever it belongs to; whoever then cleans up kills a stranger's kernel. So a private session gets a path that
-nobody else can have, a fresh UUID in the notebook's folder (from which the server derives the working directory), and
-the same UUID finds the session again when the answer to the request was lost on the way.
+A path does not identify a session uniquely. If a session exists at a path, the server answers a request for a new one
+with the *existing* session and status 201, even if it belongs to another client. Deleting it would end the other
+client's kernel. So a run uses a path that no other client has: a new UUID in the notebook's folder. The server derives
+the working directory from the folder. If the answer to the request is lost, the UUID also finds the session.
 """
 
 import asyncio

@@ -1,23 +1,23 @@
-"""The agent: what nbrun adds to an ipykernel for the length of a run.
+"""The agent in the user's kernel: replay of lost messages, run lists, drain.
 
-Its source is sent as text, in one silent request before the first cell; a private server's kernels load this file.
-It leaves no name in the user's namespace, no execution count and no history. It adds some types of requests to the
-kernel, and what it cannot do in this kernel is reported in the reply to ``nbrun_hello_request``. An error in it never
-reaches a cell.
+nbrun adds it to an ipykernel for the length of a run. Its source is sent in one silent request before the first cell;
+the kernels of a private server load this file. It leaves no name in the user's namespace, no execution count and no
+history. It adds request types to the kernel. The reply to ``nbrun_hello_request`` lists what it can do in this kernel.
+An error in the agent never reaches a cell.
 
 ===========  ==========================================================================================================
 ability      what the kernel can do with it
 ===========  ==========================================================================================================
 replay       send output and replies again, by their numbers (``nbrun_resend_request``)
 conditional  execute a cell only if the cell before it passed (``nbrun_execute_request``, ``nbrun_recall_request``)
-unsent       say which message numbers it took and sent nothing with
-writers      say whether anything can still write, now that the last cell has ended (``nbrun_drain_request``)
+unsent       report the message numbers that it used without sending a message
+writers      report whether anything can still write after the last cell has ended (``nbrun_drain_request``)
 traceback    forget the last traceback before each cell
-lift_limits  queue any number of messages for a server that is busy
-quiet        write nothing to the server's log of what reaches its file descriptors
+lift_limits  queue any number of messages while a server is busy
+quiet        write nothing to the server's log of what reaches the kernel's file descriptors
 ===========  ==========================================================================================================
 
-This file runs on the oldest Python that a supported ipykernel runs on, 3.8, whatever nbrun itself needs.
+This file must run on Python 3.8, the oldest Python that a supported ipykernel runs on.
 """
 
 from __future__ import annotations

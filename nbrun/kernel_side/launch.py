@@ -1,19 +1,20 @@
-"""Starts the ipykernel of a private server, as ``python -m MODULE`` does: ``python launch.py MODULE ARGUMENTS...``.
+"""Start the ipykernel of a private server: ``python launch.py MODULE ARGUMENTS...``.
 
-What a notebook can see is what it would see there: ``sys.argv``, the stack below a cell, the application's class. Only
-the command line that ``ps`` shows is another. Nothing of this file is left in the kernel's namespace. It runs on the
-oldest Python that a supported ipykernel runs on, 3.8, and nbrun need not be importable there.
+A notebook sees the same as after ``python -m MODULE``: ``sys.argv``, the stack below a cell, the application's class.
+Only the command line in ``ps`` differs. Nothing of this file stays in the kernel's namespace. It runs on Python 3.8,
+the oldest Python that a supported ipykernel runs on, and nbrun need not be importable there. Differences from a stock
+kernel:
 
-- Any number of outputs may wait to be sent. Beyond 1000 ipykernel drops them, and it has no setting for that. The limit
-  must be lifted before the socket is bound: libzmq gives each later connection what the listener was made with.
-- ipykernel is made to believe that there is no debugger, whose import takes as long as all others together: nobody can
-  attach one here, and the notebook can import debugpy all the same. ``breakpoint()`` does as with a debugger to which
-  nobody is attached: nothing, where pdb would ask for input.
-- It does not see that pytest runs it, if so: it would not collect what child processes write.
-- At its end the control thread, which has just handled the request to shut down, flushes through the iopub thread.
-  ipykernel stops that first, one time in four too early, and then waits for the other one until it is terminated, 2.5 s
-  later. Here the control thread ends before.
-- It has the agent (:mod:`nbrun.kernel_side.agent`) from the start.
+- Any number of outputs may wait to be sent. ipykernel drops messages beyond 1000, and has no setting for this limit.
+  The limit must be lifted before the socket is bound, because libzmq copies the listener's options to each later
+  connection.
+- ipykernel assumes that no debugger is available, because importing it takes as long as all other imports together.
+  Nobody can attach a debugger here, and a notebook can still import debugpy. ``breakpoint()`` does nothing, as with a
+  debugger that nobody is attached to; pdb would ask for input.
+- ipykernel does not notice that pytest runs it. Otherwise it would not collect the output of child processes.
+- When the kernel ends, the control thread flushes through the iopub thread. ipykernel stops the iopub thread first, and
+  in one case of four too early. It then waits until it is terminated 2.5 s later. Here the control thread ends first.
+- The agent (:mod:`nbrun.kernel_side.agent`) is installed from the start.
 """
 
 import sys

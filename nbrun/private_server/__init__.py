@@ -1,1 +1,1 @@
-"""The Jupyter server that lives as long as a run."""
+"""The private server: a Jupyter server that is started for a run and ends with it."""

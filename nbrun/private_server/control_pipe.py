@@ -1,13 +1,13 @@
-"""What passes between nbrun and the private server it started, and how the server ends when nbrun does.
+"""The pipes between nbrun and its private server: settings, token, end of a process.
 
-Its one idea: two pipes tell everything. Down the server's standard input come one line of settings, one line with the
-token (so that it is in no argument list and no environment) and then nothing, until the end of the file says that nbrun
-is no more, however it ended. The token is read only when the zygote has been forked, so that it has never been in the
-memory of a process that becomes a kernel. Up the server's standard output go a line when it is ready and a line
-whenever its kernels change; the end of *that* file tells nbrun that the server is gone. Both ends of both pipes are
-closed to the kernels.
+Two pipes connect the processes. nbrun writes to the server's standard input: one line with the settings and one line
+with the token. So the token is in no argument list and no environment. After that nothing is written. End of file tells
+the server that nbrun has ended, in whatever way. The token is read only after the zygote was forked, so it was never in
+the memory of a process that becomes a kernel. The server writes to its standard output: a line when it is ready, and a
+line whenever its kernels change. End of *that* file tells nbrun that the server has ended. Kernels do not inherit any
+end of these pipes.
 
-Imports the standard library only, and is used on both sides.
+This module imports the standard library only. Both processes use it.
 """
 
 import contextlib

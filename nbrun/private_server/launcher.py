@@ -1,11 +1,10 @@
-"""Starts and stops a private Jupyter server for as long as a block lasts: what a run without ``--server`` runs on.
+"""Start and stop the private server of a run without ``--server``.
 
-Its one idea: the server belongs to nbrun as a limb does. It listens where nobody else can knock (a Unix socket in a
-folder of mode 0700, or loopback where there are none), takes its settings and its secret through a pipe, and its life
-hangs on that pipe: when nbrun ends, even by SIGKILL, server and kernels end and the folder goes. Both pipes and what
-is said on them are :mod:`nbrun.private_server.control_pipe`; the other side is
-:mod:`nbrun.private_server.process.app`, which is
-never imported here, because ``jupyter_server`` is an optional dependency and takes a second to import.
+The server listens only for nbrun: on a Unix socket in a folder of mode 0700, or on loopback where Unix sockets are not
+available. It receives its settings and token through a pipe and ends with this pipe. If nbrun ends, even by SIGKILL,
+the server and its kernels end and the folder is deleted. :mod:`nbrun.private_server.control_pipe` describes the pipe.
+The server's side is :mod:`nbrun.private_server.process.app`. It is never imported here, because ``jupyter_server`` is
+an optional dependency and takes a second to import.
 """
 
 import asyncio

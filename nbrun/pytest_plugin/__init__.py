@@ -1,1 +1,1 @@
-"""Run notebooks as pytest items."""
+"""The pytest plug-in: notebooks as pytest items."""

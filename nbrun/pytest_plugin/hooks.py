@@ -1,4 +1,7 @@
-"""The pytest plug-in, ``pytest --nbrun``: here are its options only, so that it costs nothing where it is not asked."""
+"""Options and hooks of the pytest plug-in (``pytest --nbrun``).
+
+The rest of nbrun is imported only with ``--nbrun``.
+"""
 
 from importlib import import_module
 

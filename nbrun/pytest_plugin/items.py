@@ -1,8 +1,8 @@
-"""Notebooks as pytest's items: each one is a test, which fails with the cell that failed.
+"""Notebooks as pytest items: a test runs a notebook and fails with its failing cell.
 
-What the project's settings say of runs holds here, too, but for where executed notebooks go: they are left as they are.
-One private server for each root (the notebook's git root or folder) serves all of a process's notebooks; each worker of
-pytest-xdist has its own. Limits that a notebook's metadata sets hold here as everywhere.
+The settings of the project apply, except for the output: executed notebooks are not saved. One private server per root
+(the notebook's git root or folder) runs all notebooks of a process. With pytest-xdist, each worker has its own servers.
+Limits in a notebook's metadata apply as everywhere.
 """
 
 import re

@@ -1,1 +1,1 @@
-"""Reporters: listeners that write the progress and results of runs for people or programs."""
+"""Reporters: listeners that write the progress and results of runs."""

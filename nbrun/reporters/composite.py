@@ -1,4 +1,4 @@
-"""Combine several reporters; a reporter that fails does not affect the run or the others.
+"""Combine several reporters; an error in one of them does not affect the run or the others.
 
 If a report cannot be written (a full disk, a closed pipe), its reporter is removed and the others receive one warning.
 The exit code also shows it.

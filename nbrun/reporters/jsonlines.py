@@ -1,8 +1,8 @@
-"""Write each event as a line of JSON, and the results as one JSON object at the end.
+"""Write events as JSON lines (``--events``), and the results as one object (``--json``).
 
 ``docs/events.md`` documents the lines, ``docs/json.md`` the objects. Fields may be added but not removed. Only
-:func:`line_of` defines the format of the lines. On nbrun's own streams ``#`` is written as an escape, because they may
-be the log of a CI job and a value of a notebook must not be a command to the runner.
+:func:`line_of` defines the format of the lines. On nbrun's own streams ``#`` is written as an escape. They may be the
+log of a CI job, and a value of a notebook must not become a command to the runner.
 """
 
 import json

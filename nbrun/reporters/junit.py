@@ -1,4 +1,4 @@
-"""Write a JUnit report with a suite per notebook and a case per code cell.
+"""Write a JUnit report with a suite per notebook and a case per code cell, and their names.
 
 Only elements and attributes that GitHub, GitLab and Jenkins have in common are written; Jenkins' schema forbids others.
 A ``failure`` is a failure of the notebook (a cell raised, timed out or lost output), an ``error`` one of the

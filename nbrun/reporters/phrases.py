@@ -1,4 +1,4 @@
-"""Sentences about runs, shared by all reporters."""
+"""Sentences about runs and outcomes, shared by all reporters."""
 
 import textwrap
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Collect what reports need of each run: the cells' sources and numbers, and the result."""
+"""Collect the data that reports need of each run: sources and numbers of cells, result."""
 
 import re
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""Filter everything that nbrun prints to the standard streams.
+"""Filter untrusted text in everything that nbrun prints to the standard streams.
 
-Everything that is printed, whoever prints it (click, rich, Python's warnings and tracebacks), goes through
-:func:`nbrun.core.formats.safe_text.safe_text` as it goes out: nothing can change it afterwards. Three things bypass the
-filter: the commands that nbrun itself gives to a CI runner, the binary output that was asked for (a notebook, JSON, the
-streams of cells), and on a terminal the cursor movements of rich's live display.
+All printed text passes through :func:`nbrun.core.formats.safe_text.safe_text` as the last step, whether click, rich, or
+Python's warnings and tracebacks print it. Three things bypass the filter: the commands that nbrun itself sends to a CI
+runner, the binary output that was asked for (a notebook, JSON, the streams of cells), and on a terminal the cursor
+movements of rich's live display.
 """
 
 import codecs

@@ -1,4 +1,4 @@
-"""Write the standard output and standard error of cells to files (``--stdout-file``, ``--stderr-file``).
+"""Write the stdout and stderr of cells to files (``--stdout-file``, ``--stderr-file``).
 
 A file or pipe gets the unchanged text; a terminal gets filtered text. Secrets are masked before any reporter sees the
 text.

@@ -1,7 +1,7 @@
-"""Select the best attempt of a repeated run, for the result and the file.
+"""Select the best attempt of a retried run, for the result and the saved file.
 
-A passed attempt is the best; otherwise the one with most finished cells, and of equal ones the later. An attempt is
-saved only when it has got as far as the best earlier one.
+A passed attempt is the best. Otherwise the attempt with most finished cells is, and on a tie the later one. An attempt
+is saved only when it has got as far as the best earlier one.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""Save a notebook at intervals while it runs, so that a crash loses little.
+"""Save a notebook at intervals while it runs (``--save-every``), and choose the interval.
 
-There is one save at a time, and none where nothing came since the last. The event loop goes on meanwhile; a save blocks
-it no longer than for its largest cell. The last save of a run is made elsewhere, after these have ended.
+Saves do not overlap. A save is skipped if there is no new output. The event loop continues during a save, except while
+one cell is encoded. The final save of a run is made elsewhere, after the last interval save has ended.
 """
 
 import asyncio

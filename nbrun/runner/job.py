@@ -1,4 +1,4 @@
-"""What the options of a run come to: the job, where its notebook is and goes, and the server to run on."""
+"""From options to a run: the job, the paths of notebook and output, and the server."""
 
 import os
 from collections.abc import Mapping

@@ -1,12 +1,12 @@
-"""The options of a run and of a batch, each declared once.
+"""The declarations of all options of a run and of a batch: type, default, flags and help.
 
-A declaration is a key of a TypedDict: its type for Python, and beside it an :mod:`Option <nbrun.core.planning.options>`
-with its values, its default, its help and its spellings. The command line, the settings with their JSON schema, the
-pytest plug-in and the Python API all follow from it, so that a new option is one entry here and whatever it changes in
-a run. The flag of an option that is true by default says the opposite: ``save`` is ``--no-save``.
+A declaration is a key of a TypedDict: its type for Python, and an :mod:`Option <nbrun.core.planning.options>` with its
+values, default, help and flags. The command line, the settings with their JSON schema, the pytest plug-in and the
+Python API are derived from it. A new option is one entry here, plus the code that uses its value. The flag of an option
+that is true by default is the negation: ``save`` is ``--no-save``.
 
-The order is that of ``nbrun run --help``. What only a program can give is declared in :mod:`nbrun.runner.job`: this
-module is imported before the private server starts, and imports little.
+The order is that of ``nbrun run --help``. Options that exist only in Python are declared in :mod:`nbrun.runner.job`.
+This module is imported before the private server starts, so it imports little.
 """
 
 import os

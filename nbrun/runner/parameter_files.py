@@ -1,8 +1,8 @@
-"""Parameters and secrets as they are given outside of Python: YAML, TOML, JSON, environment and files; PyYAML's door.
+"""Read parameters and secrets from YAML, TOML and JSON, the environment, and files.
 
-Text is typed as papermill types it: YAML without its dates, which stay text, and the guesses of ``-p``. Files are
-foreign text. Whatever is wrong with one ends as a :class:`UsageError` that says where, within bounds of time and
-memory: aliases are counted as they would be written out before anything is built from them.
+This is the only module that imports PyYAML. Values are typed as in papermill: YAML without its dates, which stay text,
+and the guesses of ``-p``. The content of files is untrusted. Every error in a file is a :class:`UsageError` with its
+position, within limits of time and memory. YAML aliases are counted in expanded form before any value is built.
 """
 
 import base64

@@ -1,8 +1,7 @@
-"""How many cells may be on their way to a kernel at a time.
+"""Choose how many cells are sent ahead to a kernel (``--pipeline``).
 
-Cells that are sent ahead hide the way to the server and back. Only a kernel whose agent executes on conditions
-(:mod:`nbrun.kernel_side.agent`) gets them, so that what runs, and what does not, is the same as when each reply is
-waited for.
+Cells that are sent ahead hide the round trip to the server. They are sent only to a kernel whose agent executes cells
+on a condition (:mod:`nbrun.kernel_side.agent`). So the same cells run as if nbrun waited for each reply.
 """
 
 from collections.abc import Callable

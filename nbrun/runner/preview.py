@@ -1,6 +1,7 @@
-"""Create a :class:`Preview`: read the notebook and find its kernel, without starting or changing anything.
+"""Create a :class:`Preview` of a run: read the notebook and find its kernel.
 
-The kernels of this machine come from ``jupyter_client`` if it is installed. Otherwise the notebook's metadata decides.
+Nothing is started or changed. The kernels of this machine come from ``jupyter_client`` if it is installed. Otherwise
+the notebook's metadata decides.
 """
 
 from dataclasses import replace

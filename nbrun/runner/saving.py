@@ -1,4 +1,4 @@
-"""Save the results of a run: while it runs, at its end, and in a rescue file where that fails.
+"""Save the results during and after a run, or in a rescue file if the save fails.
 
 Whatever happens between the first output and the answer to the last save, the executed notebook is afterwards in its
 save target, or in a rescue file on this machine, which the run names::

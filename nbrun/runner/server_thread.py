@@ -1,7 +1,7 @@
-"""A server that runs one notebook after the other for a caller without an event loop: a test session, say.
+"""A server in a thread for callers without an event loop; it runs one notebook at a time.
 
-Server and runs live in a thread with a loop of its own; the caller waits. What interrupts the waiting stops the run,
-which saves what there is.
+The server and the runs live in a thread with its own event loop, and the caller waits. If the wait is interrupted, the
+run is stopped and saves its results.
 """
 
 import asyncio

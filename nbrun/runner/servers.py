@@ -1,8 +1,8 @@
 """Open the server of a run, private or existing, and the notebooks on it.
 
-One run and many use the same: a :class:`Host` is a server that is open, and gives a notebook on it by its
-:class:`Place`. A private server's root is the folder that holds all notebooks and all outputs, at least the notebooks'
-git root where there is one, so that kernels start in each notebook's own folder, as they do in JupyterLab.
+A single run and a batch use the same code. A :class:`Host` is an open server, which opens the notebook of a
+:class:`Place`. A private server's root is the folder that contains all notebooks and outputs. It is at least the git
+root of the notebooks, so that each kernel starts in its notebook's own folder, as in JupyterLab.
 """
 
 import asyncio

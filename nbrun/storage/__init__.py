@@ -1,1 +1,1 @@
-"""Where notebooks are read and written: a server, an upload, a disk, memory."""
+"""Read and write notebooks: on a server, uploaded, on disk, in memory."""

@@ -1,8 +1,8 @@
 """The protocols of reading and writing notebooks.
 
-A :class:`Storage` is one file, wherever it is: on a Jupyter server, on a disk, in memory. It can be looked at, read,
-and written unless it has changed. Everything else stands once above it: ``guarded_file`` proves that a save arrived and
-finds out who wrote last, ``conflicts`` decides what happens to a notebook that changed during the run.
+A :class:`Storage` is one file on a Jupyter server, on a disk or in memory. It can be stat'ed, read, and written unless
+it has changed. Everything else is above it: ``guarded_file`` checks that a save arrived and who wrote last,
+``conflicts`` decides what happens to a notebook that changed during the run.
 
 ::
 

@@ -1,7 +1,7 @@
-"""The checkpoint of a notebook as it was before the run, which is also what JupyterLab reverts to.
+"""The checkpoint of the original notebook on the server, which JupyterLab can restore.
 
-A server keeps one checkpoint of a file, and it belongs to the user. nbrun replaces it only where the user asks for
-that: once, before the first write of the run.
+A server keeps one checkpoint per file, and it belongs to the user. nbrun replaces it only on request (``--checkpoint``,
+``--restore-on-failure``), once, before the first write of the run.
 """
 
 from enum import Enum

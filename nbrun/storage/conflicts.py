@@ -1,21 +1,21 @@
-"""The conflict rule: what happens to a notebook that somebody else changed during its run.
+"""Resolve conflicts with concurrent edits at a save: merge, save beside, or overwrite.
 
-One of three, for every storage:
+The rule is the same for every storage:
 
-- *merge*: their notebook gets the results (core/notebook/merge.py). Where results find no place in it, the executed
-  notebook is saved beside it too.
-- *beside*: their notebook stays as it is, and the executed notebook is saved beside it.
-- *overwrite*: the executed notebook replaces theirs.
+- *merge*: the results are merged into the edited notebook (core/notebook/merge.py). If some results have no place in
+  it, the executed notebook is saved beside it too.
+- *beside*: the edited notebook stays as it is, and the executed notebook is saved beside it.
+- *overwrite*: the executed notebook replaces the edited one.
 
-Each save is a round::
+Each save is a loop::
 
     stat (is the file still ours?) -> write -> stat again (is it what was sent?) -> done
            |                                         | the old one: write again, three times at most
-           | no: somebody edited it: merge, or       | another one: they edited it right after
+           | no: another client edited it: merge, or | another one: it was edited right after
            |     save beside it                <-----+
-           +--> they deleted it: save beside it
+           +--> it was deleted: save beside it
 
-While the cells still run, a foreign change ends the intermediate saves, and the last save applies the rule.
+If another client changes the file while cells still run, interval saves end, and the last save applies the rule.
 """
 
 import asyncio

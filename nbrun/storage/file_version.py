@@ -1,8 +1,8 @@
-"""Versions of a file: whether it changed between two looks, and whether it is what was sent.
+"""Compare versions of a file by hash, date and size, to detect changes by others.
 
-Versions are compared by hash. Jupyter servers report hashes since 2.11; on older ones the date and the size count.
-Where neither is known, a file counts as unchanged. A hook of a server can change what it saves: then neither hash nor
-date show whose the file is, and the mark that the run left in the notebook's metadata decides.
+Jupyter servers report hashes since 2.11. On older servers date and size are compared. If neither is known, a file
+counts as unchanged. A hook of a server can change what it saves. Then neither hash nor date shows who wrote the file,
+and the mark that the run left in the notebook's metadata decides.
 """
 
 import hashlib

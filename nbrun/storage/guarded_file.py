@@ -1,8 +1,8 @@
-"""A file that others may change during the run: who wrote it last, and whether a save arrived.
+"""A file that others may change during the run: check before and after each write.
 
-This is optimistic concurrency control. The version that was last ours is remembered; any other version is somebody
-else's. A save is proved by a look afterwards, because an answer of 200 proves nothing: a reader whose request falls
-into a save makes a stock Jupyter server restore the old file, and the server confirms the save all the same.
+This is optimistic concurrency control. The version of the last own write is remembered, and any other version was
+written by another client. Each save is checked afterwards, because status 200 proves nothing: if a reader's request
+falls into a save, a stock Jupyter server restores the old file and still confirms the save.
 
 ::
 

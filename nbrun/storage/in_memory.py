@@ -1,6 +1,6 @@
-"""Notebooks as text in memory: one that is given as text, and a result that is delivered as text.
+"""Notebooks in memory: input that is passed as text, and results that are returned as text.
 
-Where the text is given, the server's files are not needed: a notebook also runs on a server that serves only kernels.
+For input from memory the server's files are not needed, so a server that offers only kernels can run it.
 """
 
 import asyncio

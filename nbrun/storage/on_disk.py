@@ -1,6 +1,6 @@
-"""Notebooks on this machine's disk: the storage of one file, and rescue files.
+"""Notebooks on the local disk: atomic reads and writes, and where rescue files are written.
 
-A file is written under another name in the same folder and then renamed, so that it is at every moment the old one or
+A file is written under another name in the same folder and then renamed, so that at every moment it is the old one or
 the new one.
 """
 

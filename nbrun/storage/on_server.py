@@ -1,9 +1,8 @@
-"""Notebooks on a Jupyter server: the storage of one file, and a notebook that is run where it is.
+"""Notebooks on a Jupyter server that are executed in place or saved to another path there.
 
-What others changed is read as the text of the file: fetching it as a notebook while it is being saved would make the
-server restore the old file. The contents API has no conditional PUT. A private server refuses with 412 to write over a
-file that has changed since it was last looked at; a stock server writes, so that an edit is lost which comes between
-the look and the server's writing.
+A file that another client changed is read as text. Reading it as a notebook during a save would make the server restore
+the old file. The contents API has no conditional PUT. A private server answers 412 if the file has changed since it was
+last read. A stock server writes, so an edit between the stat and the server's write is lost.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""Paths of notebooks and outputs on this machine, and the root folder of the private server that serves them.
+"""Local paths of notebooks and outputs, and the root folder of the private server.
 
-The module imports hardly anything, so that the server can be started before the slow imports.
+The module imports very little, so that the server can be started before the slow imports.
 """
 
 import os

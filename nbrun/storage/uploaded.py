@@ -1,7 +1,7 @@
-"""A notebook of this machine on a remote kernel: uploaded to a folder of its own, run there, saved on this machine.
+"""Upload a local notebook to a remote server, run it there, and save the result locally.
 
-Afterwards only what nbrun itself put on the server is deleted. Files that the notebook wrote into its working folder
-stay there, and a warning names them.
+The notebook is uploaded to a folder of its own. Afterwards nbrun deletes only what it put on the server. Files that the
+notebook wrote into its working folder stay there, and a warning names them.
 """
 
 import contextlib

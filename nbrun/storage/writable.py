@@ -1,8 +1,8 @@
-"""Checks before a run whether files can be read and written.
+"""Checks before a run that files can be read and written.
 
 Each check asks the file system and leaves no trace. An existing file is opened and closed. For a new one a temporary
-file is created in the nearest existing folder and removed. Pipes and devices are only stat'ed. The module imports
-hardly anything, so that a private server can be started before the slow imports.
+file is created in the nearest existing folder and removed. Pipes and devices are only stat'ed. The module imports very
+little, so that a private server can be started before the slow imports.
 """
 
 import contextlib

@@ -58,6 +58,7 @@ def test_the_architecture_page_names_every_module_and_no_other() -> None:
     tree = (ROOT / "docs" / "architecture.md").read_text().split("```text\n")[1].split("```")[0]
     modules = [path.name for path in (ROOT / "nbrun").rglob("*.py") if path.name != "__init__.py"]
     assert sorted(re.findall(r"^ +(\w+\.py) ", tree, re.MULTILINE)) == sorted(modules), "run python docs/reference.py"
+    assert "…" not in tree, "a module's docstring begins with a sentence of at most 90 characters"
 
 
 def test_no_page_installs_the_other_distribution_named_nbrun() -> None:

@@ -1,1 +1,1 @@
-"""Settings of a project."""
+"""The settings of a project."""

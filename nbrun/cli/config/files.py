@@ -1,8 +1,8 @@
-"""Settings in the project: ``nbrun.toml``, or ``[tool.nbrun]`` in ``pyproject.toml``, as defaults of the options.
+"""Find and read settings files: ``nbrun.toml`` and ``[tool.nbrun]`` in ``pyproject.toml``.
 
-The nearest such file counts, upwards from the current folder to the root of the repository. Its options become the
-defaults of the command line, so that what is typed wins; what it says of single notebooks becomes overrides. Paths in
-it are relative to the file.
+The nearest file is used, searched from the current folder up to the root of the repository. Its options become the
+defaults of the command line, so options on the command line take precedence. Its settings for single notebooks become
+overrides. Paths in the file are relative to the file.
 """
 
 import os

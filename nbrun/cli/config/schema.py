@@ -1,7 +1,7 @@
-"""What a project may say of its runs in ``[tool.nbrun]``, and whether it does so rightly; pure.
+"""Check the settings of a project, and create their JSON schema; pure.
 
-Its one idea: the options of the command line *are* the settings. The command line hands over a table of its options,
-and out of that one table come the check of a file and the schema that editors complete from.
+Every option of the command line is a setting. The command line passes a table of its options, and both the check and
+the schema are derived from this table. Editors use the schema to complete settings.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The options of many notebooks: which, in what order, how many at once, what is tried again, what is not run again."""
+"""Options of a batch: selection, order, number of workers, retries and cache."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar

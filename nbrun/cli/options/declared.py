@@ -1,4 +1,4 @@
-"""Options of the command line, made from their declarations in :mod:`nbrun.runner.options`."""
+"""Create click options from the declarations in :mod:`nbrun.runner.options`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

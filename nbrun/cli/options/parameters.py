@@ -1,4 +1,4 @@
-"""The options that give a notebook parameters and secrets; the spellings are papermill's."""
+"""Options for parameters and secrets, spelled as in papermill."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The options that say to whom a run or a batch is told, and the listeners they ask for."""
+"""Options for console output and reports, and the reporters that they create."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Options of the server, which several commands share."""
+"""Options of the server, and where its token and password are found (file, environment)."""
 
 import os
 import re

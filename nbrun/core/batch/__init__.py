@@ -1,1 +1,1 @@
-"""Pure rules of a batch: the matrix, output paths, order, shards, retries, cache keys."""
+"""Rules of a batch: matrix, output paths, order, shards, retries, cache keys."""

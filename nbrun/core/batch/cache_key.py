@@ -1,8 +1,8 @@
-"""When the results of an earlier run still hold, and how they get into the notebook as it is now; pure.
+"""The cache key of a run, and how cached outputs are put back into the notebook; pure.
 
-A run is known by what decides its outputs: the sources of the code cells and the tags that steer them, the
-parameters, the kernel, the files that the notebook declares (``nbrun.depends`` in its metadata), and nbrun's own major
-version. Text cells, titles and ids may change meanwhile: outputs are put back by the order of the code cells.
+The key covers everything that decides the outputs: the sources of the code cells, the tags that affect their execution,
+the parameters, the kernel, the files that the notebook declares (``nbrun.depends`` in its metadata), and nbrun's major
+version. Text cells, titles and ids are not part of the key. Outputs are put back by the order of the code cells.
 """
 
 import hashlib

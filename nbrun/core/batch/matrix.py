@@ -1,4 +1,4 @@
-"""A matrix of parameters: one run for each combination of values, and the names that tell the runs apart."""
+"""A matrix of parameters: one run for each combination of values, and the runs' names."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product

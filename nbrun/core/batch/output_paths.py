@@ -1,8 +1,8 @@
-"""Where the executed notebooks of a batch go: ``out/{folder}/{stem}-{params.region}-{date:%Y-%m-%d}.ipynb``.
+"""Templates for output paths: ``out/{folder}/{stem}-{params.region}-{date:%Y-%m-%d}.ipynb``.
 
-Its one idea: all that can be wrong with a template (an unknown field, a value that is not there, two runs that would
-write the same file) is known before anything runs. Fields may have Python's format specifications (``{index:03}``);
-``{{`` stands for a brace. What is filled in from a value stays one segment of the path: its slashes become ``_``.
+Every error of a template is found before anything runs: an unknown field, a missing value, or two runs that would write
+the same file. Fields may have Python's format specifications (``{index:03}``). ``{{`` is a literal brace. A filled-in
+value is always one segment of the path, so its slashes become ``_``.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Rules for shards, order, early end and retries of a batch."""
+"""The order of runs in a batch, shards, early end, retries, and the estimated time left."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Values of batch options: causes, orders, shards and overrides. They are apart to keep the command's imports small."""
+"""Value types of batch options: causes, orders, shards and overrides.
+
+They are in a separate module to keep the command's imports small.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

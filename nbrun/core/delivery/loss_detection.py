@@ -1,25 +1,25 @@
-"""Loss detection: counts the sequence numbers of a kernel's messages, and recognises a server's rate limit notices.
+"""Detect lost messages by sequence numbers and by the server's rate limit notices.
 
-Servers drop output silently: a rate limiter discards what comes too fast, queues overflow while a server is busy, and
-the reply is ``ok`` all the same. Two things show it.
+Servers drop output without an error. A rate limiter discards messages that arrive too fast, queues overflow while a
+server is busy, and the reply is ``ok`` all the same. Two signs show the loss.
 
-*Sequence numbers.* Kernels built on jupyter_client's ``Session`` (ipykernel among them) name their messages
-``<session>_<pid>_<n>``, with one counter for all channels. A forked child of the kernel counts too, under a pid of its
-own, from wherever it was forked. Between the end of one cell and the end of the next every number must come, except
-the replies to other clients' requests, which go to those clients only. Each of those requests shows itself by its busy
-and idle on iopub, so they can be counted too. A number that is missing is a message that is lost::
+*Sequence numbers.* Kernels that use jupyter_client's ``Session`` (such as ipykernel) number their messages
+``<session>_<pid>_<n>``, with one counter for all channels. A forked child of the kernel continues the count under its
+own pid. Between the end of one cell and the end of the next, every number must arrive, except for replies to the
+requests of other clients. Only those clients receive these replies. The busy and idle status of each such request is
+sent to everyone, so the replies can be counted. A missing number is a lost message::
 
     ... 41 idle | 42 busy  43 execute_input  44 stream  (45 46 47 missing)  48 reply  49 idle | 50 busy ...
 
-Where other clients are unseen or half seen (a server sends requests of its own around every connection, and these can
-swallow an output), a few missing numbers prove nothing, but those between a cell's own busy and idle do. The kernel was
-executing the cell then; another thread answers whoever asks meanwhile, in three messages.
+If only a part of another client's messages was seen, a few missing numbers prove nothing. A server sends such requests
+itself around every connection. Numbers that are missing between a cell's own busy and idle prove a loss: the kernel
+executed the cell at that time. Another thread of the kernel may answer a request meanwhile, with three messages.
 
-A message may still be late, or early: threads number a message before they send it. Its stretch is then corrected, so
-what is missing is known at the end of the run and not before.
+Messages can arrive late or out of order, because threads number a message before they send it. The range of the cell is
+corrected then, so the missing messages are known only at the end of the run.
 
-*Notices.* The rate limiter writes a text of its own into the stderr of the cell when it begins to drop. It comes under
-the client's session, not the kernel's, and is not an output of the cell.
+*Notices.* When the rate limiter starts to drop messages, it writes a text to the stderr of the cell. The message has
+the session of the client, not of the kernel, and is not an output of the cell.
 """
 
 from bisect import bisect_left

@@ -1,20 +1,22 @@
-"""Brings back what was lost on the way: what is missing in the kernel's numbers is asked for again, from the kernel.
+"""Request lost messages from the kernel's replay buffer, and insert them in order.
 
-It stands between the connection and the state machine, and gives the kernel's messages on in the order in which they
-came, none of them twice, and each that was sent again before the first that is behind it. As long as none is missing
-that costs a comparison a message. Where one is missing, what comes behind it is *held* until the replay buffer in the
-kernel (:mod:`nbrun.kernel_side.agent`) has answered, or has not within some seconds::
+It is between the connection and the state machine. It passes on the kernel's messages in their order, each once, and
+inserts a message that was sent again before the first one that follows it. As long as no message is missing, this costs
+one comparison per message. If a number is missing, the messages behind it are *held* until the replay buffer in the
+kernel (:mod:`nbrun.kernel_side.agent`) has answered or a time limit is over::
 
-    41 42 43 | 46 47              44 and 45 are missing: ask for them
-    given on | held               44 45 come: they are given on, and 46 47 behind them
+    41 42 43  | 46 47              44 and 45 are missing: request them
+    passed on | held               44 and 45 arrive: pass them on, then 46 and 47
 
-The numbers of replies, which come over another socket, are no gaps: one that is here already explains its number, one
-that is not is the single number missing before the idle of its request. Other people's replies explain themselves so,
-too. When a connection comes back, nothing may follow that would show a gap: then the kernel is asked how far it has
-counted. When a server says that it drops what comes too fast, the kernel is asked again and again for what is new,
-before it forgets; the server's word counts as a loss only if something could not be brought back.
+Replies arrive on another socket, so their numbers are not gaps. A reply that has arrived explains its own number. A
+reply that has not arrived is the one number missing before the idle status of its request. The same holds for replies
+to other clients.
 
-What does not come is left out, and counted by the ledger of :mod:`.loss_detection` as ever.
+After a reconnection there may be no later message that would show a gap, so the kernel is asked for its last number.
+While a server reports that it drops messages, the kernel is asked repeatedly, before its buffer is full. The server's
+notice counts as a loss only if a message could not be requested again.
+
+Messages that cannot be obtained are left out. :mod:`.loss_detection` counts them.
 """
 
 from bisect import bisect

@@ -1,1 +1,1 @@
-"""The state machine that executes a notebook's cells: messages and time in, effects out."""
+"""The state machine that executes the cells: messages and time in, effects out."""

@@ -1,10 +1,10 @@
-"""The barrier behind a cell: a request that shows whether the missing one of reply and idle can still come.
+"""Recover when a cell's reply or idle status is missing: a second request shows what is lost.
 
-A kernel answers the requests of a channel in their order, and its messages on iopub arrive in the order in which they
-were sent. So a ``kernel_info_request`` that is sent behind a cell says something about the cell: its *reply* can only
-come after the cell's reply, its *busy* only after the cell's idle. What has not come by then will not come.
+A kernel answers the requests of a channel in order, and its iopub messages arrive in the order in which they were sent.
+So a ``kernel_info_request`` that follows a cell is a *barrier*. Its reply can only arrive after the cell's reply, and
+its busy status only after the cell's idle status. What has not arrived by then is lost.
 
-The barrier belongs to one cell: an answer to the barrier of an earlier cell says nothing about this one.
+A barrier belongs to one cell. An answer to the barrier of an earlier cell is ignored.
 """
 
 from nbrun.core.execution.cell import CellExecution, State

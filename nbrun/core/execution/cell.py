@@ -1,4 +1,4 @@
-"""One code cell while it is executed: from the request to the verdict.
+"""The execution of one code cell, from the request to the verdict.
 
 ======== ============================ ============================
 state    ``execute_reply`` arrives    status ``idle`` arrives
@@ -8,12 +8,13 @@ REPLIED  --                           DONE
 IDLED    DONE                         --
 ======== ============================ ============================
 
-Reply and idle come over different sockets, in either order, and either can be lost for good; a barrier
-(:mod:`.barrier`) then shows that, and :meth:`CellExecution.settle` ends the cell. The verdict is the reply's: that no
-``error`` output came proves nothing, because it can be dropped on the way, and some kernels only print. One rule
-of papermill's is added: where the reply is ok and the cell's outputs show an ``error``, the cell failed. ``%run`` of a
-script that exits with 2, a nested ``run_cell`` and ``showtraceback()`` do that. A ``SystemExit`` of 0 is a success in
-outputs, too.
+Reply and idle status arrive on different sockets, in either order, and either can be lost. A barrier (:mod:`.barrier`)
+detects the loss, and :meth:`CellExecution.settle` then ends the cell.
+
+The reply decides the verdict. A missing ``error`` output proves nothing: it can be lost, and some kernels only print
+their errors. One rule is papermill's: if the reply is ok and the cell's outputs contain an ``error``, the cell failed.
+This happens with ``%run`` of a script that exits with 2, a nested ``run_cell`` and ``showtraceback()``. A
+``SystemExit`` with code 0 is a success in outputs, too.
 """
 
 from collections.abc import Collection, Iterator, Mapping

@@ -1,17 +1,17 @@
-"""The drain at the end of a run: wait for output that is still on its way, now that the last cell has ended.
+"""The drain: wait after the last cell for output of threads, tasks and child processes.
 
-Threads, tasks, timers and child processes may still write, so their output is waited for, for a while. The agent in
-the kernel (:mod:`nbrun.kernel_side.agent`) is asked whether any of them exists, which spares most runs the wait. Before
-ipykernel answers, it sends what reached its file descriptors. Any answer but a plain no, an error too, means that a
-writer may exist; after a moment of quiet the question is asked once more, for what reached the descriptors meanwhile.
-A kernel without the agent is asked for its ``kernel_info``, which only shows that it has come to the end of the last
-cell::
+Threads, tasks, timers and child processes may still write, so nbrun waits for their output for a limited time. The
+agent in the kernel (:mod:`nbrun.kernel_side.agent`) is asked whether any of them exists, which spares most runs the
+wait. Before ipykernel answers, it sends what was written to its file descriptors. Any answer except a clear "no",
+errors included, means that a writer may exist. After a quiet moment the question is sent again, for output written to
+the descriptors in between. A kernel without the agent receives a ``kernel_info_request``. Its reply only shows that the
+kernel has reached the end of the last cell::
 
     start -> question -> reply and idle, no writers                                -> over
                       -> status: output is complete up to here -> 0.25 s of quiet  -> second question -> answer -> over
                       -> 2 s, and no output from before the last reply arrives     -> over
 
-Where messages of a cell seem to be missing, the same question is whether they were ever sent.
+If messages of a cell seem to be missing, the same request asks whether they were sent at all.
 """
 
 from collections import Counter

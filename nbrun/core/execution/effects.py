@@ -1,4 +1,4 @@
-"""What the state machine asks its driver to do, and its timers."""
+"""Effects of the state machine, which its driver carries out, and its timers."""
 
 import math
 from collections.abc import Sequence

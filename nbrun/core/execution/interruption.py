@@ -1,13 +1,13 @@
-"""Interruption of the current cell: a limit, a signal or a request for input, then the interrupt, then the end.
+"""Interrupt the current cell: time-outs, signals and input requests.
 
 ::
 
     stop -> (recall -> answer or 1 s) -> interrupt + nudge -> 5 s -> interrupt + nudge -> 5 s -> the kernel is given up
                                              a signal:     -> 2 s ->                           the kernel is given up
 
-Where cells were sent behind the current one, they are *recalled* first: none of them may begin when the interrupt ends
-the current one, and none may meet the interrupt. A reason that ends the whole run and finds the cell over already is
-*postponed* to the next cell.
+If more cells were sent behind the current one, they are *recalled* first. None of them may start when the interrupt
+ends the current cell, and none may receive the interrupt. If a stop of the whole run finds the cell already finished,
+it is *postponed* to the next cell.
 """
 
 from enum import Enum, auto

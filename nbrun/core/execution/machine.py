@@ -1,31 +1,30 @@
 """The state machine of a run: messages and time in, effects out.
 
-It knows no socket and no clock. Its driver feeds it every message of the kernel and calls :meth:`Execution.tick` when
-:attr:`Execution.deadline` has come, carries out the effects that it returns, and stops when :attr:`Execution.ending` is
-set::
+It has no socket and no clock. Its driver passes it every message of the kernel and calls :meth:`Execution.tick` at
+:attr:`Execution.deadline`. The driver carries out the returned effects and stops when :attr:`Execution.ending` is set::
 
     start -> cell SENT -> ... -> DONE (the table in cell.py) -> next cell ... -> drain -> ending
                  |                  ^
-                 |  one of reply and idle is missing for 2 s: a *barrier* (kernel_info) goes through the same queues
+                 |  reply or idle is missing for 2 s: a *barrier* (kernel_info) takes the same path
                  |                  |     its reply, and no execute_reply:  the reply is lost
                  |                  |     its busy on iopub, and no idle:   the idle is lost
                  |  a limit, a signal, input() : interrupt + nudge -> again -> give the kernel up
                  +- the kernel dies, is restarted, or a message has another kernel's session -> ending at once
 
-=================== ========================================================
-part                module
-=================== ========================================================
-the current cell    :mod:`.cell`: from the request to the verdict
-the other cells     :mod:`.pipelining`: those that wait, those sent ahead
-missing signs       :mod:`.barrier`
-limits and signals  :mod:`.interruption`
-late output         :mod:`.drain`
-lost messages       :mod:`nbrun.core.delivery.loss_detection`
-the verdict         :mod:`.outcomes`
-=================== ========================================================
+====================== ========================================================
+part                   module
+====================== ========================================================
+current cell           :mod:`.cell`: from the request to the verdict
+other cells            :mod:`.pipelining`: waiting and sent ahead
+missing reply or idle  :mod:`.barrier`
+limits and signals     :mod:`.interruption`
+late output            :mod:`.drain`
+lost messages          :mod:`nbrun.core.delivery.loss_detection`
+outcome of the run     :mod:`.outcomes`
+====================== ========================================================
 
-Nothing is sent to a kernel other than the one the run began with, and no cell is sent twice, unless the kernel itself
-said that it did not run it.
+Cells are sent only to the kernel that the run started with. No cell is sent twice, unless the kernel itself reported
+that it did not execute it.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""How a run ends, and what a finished cell means for the cells after it."""
+"""The outcome of a run, and whether the next cell runs after a failed one."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

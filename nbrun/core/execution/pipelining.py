@@ -1,10 +1,9 @@
-"""Pipelining: the queue of cells on their way to the kernel, and which cell a message belongs to.
+"""Pipelining: cells that are sent ahead, and the cell that a message belongs to.
 
-One cell is *current*: it is the one that the state machine looks after. With a depth of 1 it is the only one that was
-sent. With more, the next cells are sent *ahead*, each on the condition that the one before it passes
-(:mod:`nbrun.kernel_side.agent`).
-Messages for a cell that was sent ahead are *held* in its slot until it becomes current, so that the state machine sees
-every message in the order in which it would have come had the cells been sent one by one::
+The state machine executes one *current* cell. With a depth of 1, no other cell is sent. With a greater depth the next
+cells are sent *ahead*, each on the condition that the cell before it passes (:mod:`nbrun.kernel_side.agent`). Messages
+of a cell that was sent ahead are *held* in its slot until it becomes current. So the state machine receives all
+messages in the same order as without pipelining::
 
     waiting  7 8 9 ...  ->  sent ahead  4 5 6 (held: 4's busy, 4's output)  ->  current  3  ->  done  0 1 2
                         <-  taken back: the kernel did not run them, because 3 failed

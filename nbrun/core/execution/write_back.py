@@ -1,7 +1,8 @@
-"""Write the results of a run into its notebook: while it runs as far as it has come, at its end all of them.
+"""Write results, outputs and marks (such as "output incomplete") into the notebook.
 
-Everything is masked once more, because an output that several messages make up may contain a secret that none of them
-contains. Where a bug prevents that for one cell, :meth:`Recording.salvage` still writes the others.
+This happens during the run for the finished cells, and at the end for all. Everything is masked once more, because an
+output that was merged from several messages may contain a secret that none of the messages contains. If a bug prevents
+this for one cell, :meth:`Recording.salvage` still writes the others.
 """
 
 import contextlib

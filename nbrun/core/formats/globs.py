@@ -1,7 +1,7 @@
-"""Which paths a set of patterns names: the rules of a ``.gitignore``, which people know; pathspec's front door.
+"""Match paths with ``.gitignore`` patterns; the only module that imports pathspec.
 
-``draft-*.ipynb`` names files in any folder, ``slow/*.ipynb`` those in the top one, ``archive/`` all that is in a folder
-of that name, ``**`` any number of folders; ``!`` before a pattern takes back what an earlier one named.
+``draft-*.ipynb`` matches files in any folder, ``slow/*.ipynb`` only in the top one, ``archive/`` everything in folders
+of that name, and ``**`` any number of folders. ``!`` before a pattern excludes what an earlier pattern matched.
 """
 
 from collections.abc import Iterable

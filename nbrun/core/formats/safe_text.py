@@ -1,8 +1,8 @@
-r"""Text that a terminal and the runner of a CI job take for text and nothing else.
+r"""Remove control characters and CI commands from untrusted text.
 
-Whatever comes out of a notebook, a server or a file name may hold characters that act: escape sequences move the
-cursor, set the clipboard or the window's title, a carriage return begins a line anew, and a line that begins with
-``::error::`` is a command to GitHub's runner. :func:`safe_text` removes the characters and breaks the commands.
+Text from a notebook, a server or a file name can contain characters with an effect. Escape sequences move the cursor
+and set the clipboard or the window title. A carriage return starts a line anew. A line that begins with ``::error::``
+is a command to GitHub's runner. :func:`safe_text` removes the characters and breaks the commands.
 
 Rules of the runners (``actions/runner`` reads a line twice, once for each form):
 
@@ -10,9 +10,9 @@ Rules of the runners (``actions/runner`` reads a line twice, once for each form)
 - Azure Pipelines: ``##vso[…]`` and ``##[…]``. TeamCity: ``##teamcity[…]``.
 - GitLab: ``section_start:…`` and ``section_end:…``.
 
-A runner may look at a line without its colours, so a command is broken also where colours stand in it. It is broken
-with a zero-width space, which looks the same. GitHub's runner compares strings by the rules of a language, which ignore
-such a character; the command's name is then cut out one character too early, and no command has that name.
+A runner may remove colours before it reads a line, so a command is broken also if it contains colour codes. Commands
+are broken by a zero-width space, which is invisible. GitHub's runner compares strings by the rules of a language, which
+ignore this character. It then cuts the command's name one character short, and no command has that name.
 """
 
 import re

@@ -1,12 +1,12 @@
-r"""Where in its own source a cell failed, and what of a traceback a person wants to see.
+r"""Find the failing line of a cell in its traceback, and shorten tracebacks for display.
 
-Kernels send tracebacks as coloured text, meant for a terminal. ipykernel's have one entry a frame, which begins with
-``Cell In[7], line 3`` (or, before IPython 8.7, ``Input In [7]`` or ``<ipython-input-7-…>``, with an arrow at the line)
-or with ``File …/frame.py:12, in f(x)``. The frames of a cell are the author's, those of installed libraries are not.
-IPython counts a cell's lines from the first that is not blank, and the lines under ``%%time`` from the one below it.
+Kernels send tracebacks as coloured text for a terminal. In ipykernel's, each entry is a frame. A frame begins with
+``Cell In[7], line 3`` or with ``File …/frame.py:12, in f(x)``. Before IPython 8.7 the first form is ``Input In [7]`` or
+``<ipython-input-7-…>``, with an arrow at the line. Frames of cells belong to the author, frames of installed libraries
+do not. IPython counts a cell's lines from the first that is not blank, and lines under ``%%time`` from the next line.
 
-Some errors come as Python itself prints them, on standard error: IPython does that with an ExceptionGroup. There a
-frame is ``File "…/frame.py", line 12, in f``, and a cell's file is ``ipykernel_123/456.py``.
+Some errors are printed by Python itself on standard error; IPython does this for an ExceptionGroup. A frame is then
+``File "…/frame.py", line 12, in f``, and a cell's file is ``ipykernel_123/456.py``.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""Read and write durations (``90``, ``90s``, ``5m``, ``1h30m``) and sizes (``500000``, ``500kB``, ``1.5GiB``).
+"""Read and write durations (``90``, ``5m``, ``1h30m``) and sizes (``500kB``, ``1.5GiB``).
 
-``none`` stands for no limit.
+``none`` means no limit.
 """
 
 import math

@@ -1,11 +1,11 @@
 """The notebook as a document: plain nbformat 4 data, owned by one run.
 
-A run changes of it what it must: outputs, counts, the standard timing, the kernel it ran with, and the one metadata
-key ``nbrun``. Everything else, unknown keys included, goes back as it came, in the minor version it came in.
+A run changes only the outputs, execution counts, standard execution times, the kernel in the metadata, and the metadata
+key ``nbrun``. Everything else, unknown keys included, is kept in the same minor version.
 
-Three things are repaired or taken out because the server's signature would not verify otherwise, and the executed
-notebook would open untrusted: missing or doubled cell ids (4.5 and later), ``trusted`` flags on cells that are no
-code, and the keys that the server adds when it upgrades an nbformat 3 file.
+Three things are repaired, because otherwise the server's signature would not verify and the executed notebook would
+open untrusted: missing or duplicate cell ids (4.5 and later), ``trusted`` flags on cells other than code, and the keys
+that a server adds when it upgrades an nbformat 3 file.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
-"""Read and write notebook files, byte for byte as a Jupyter Server writes them; the only module that imports nbformat.
+"""Read and write notebook files in the exact format of a Jupyter Server, with nbformat.
 
-nbformat is imported on first use, because a run on a private server needs it only after a failed save.
+This is the only module that imports nbformat. It does so on first use, because a run on a private server needs nbformat
+only after a failed save.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""Fold kernel messages into valid nbformat outputs."""
+"""Merge kernel messages into valid nbformat outputs."""

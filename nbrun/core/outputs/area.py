@@ -1,21 +1,21 @@
-"""Fold the messages of a run into the outputs of its cells.
+"""Merge the messages of a run into the outputs of its cells.
 
-The rules are JupyterLab's document model, the reference for what a notebook holds after it ran in a browser:
+The rules are those of JupyterLab's document model, which defines what a notebook contains after it ran in a browser:
 
 =========================  ==================================================================================
 ``stream``                 joins the last output if that is a stream of the same name (:mod:`.stream`)
-``display_data``           appended; its ``display_id`` names it from now on
+``display_data``           is appended; its ``display_id`` is its name for updates
 ``execute_result``         the same, with an execution count
-``error``                  appended
-``update_display_data``    changes every output of that ``display_id``, in whatever cell; never appends
-``clear_output``           empties the cell now, or (``wait``) when the next output comes; if none comes, never
+``error``                  is appended
+``update_display_data``    changes every output of that ``display_id`` in any cell; never appends
+``clear_output``           clears the cell now, or (``wait``) when the next output arrives
 =========================  ==================================================================================
 
-All outputs shown under one ``display_id`` show the same thing at all times, so they share one :class:`Shown`, and an
-update is one assignment however many there are. A :class:`Displays` holds them weakly: what ``clear_output`` threw
-away is forgotten with its last output, and its id is unknown again.
+All outputs with one ``display_id`` always show the same content. They share one :class:`Shown`, so an update is a
+single assignment. :class:`Displays` refers to them weakly: after ``clear_output`` removed the last output of a
+``display_id``, the id is unknown again.
 
-A cell's outputs may have a limit (:mod:`.limit`); without one, nothing is ever counted.
+A cell's outputs may have a size limit (:mod:`.limit`). Without one, nothing is counted.
 """
 
 import weakref

@@ -1,16 +1,15 @@
-r"""The text of a stream output as JupyterLab's document would hold it, in time linear in what was written.
+r"""The text of a stream output, with carriage returns and backspaces applied as in JupyterLab.
 
-Stream text is not what was written but what a simple terminal would show: ``\r`` sends the cursor to the start of
-its line, what follows overwrites, ``\b`` takes back a character (and, as in JupyterLab, the one under the cursor),
-``\n`` is appended at the end whatever the cursor says. It spans messages: ``"abc\r"`` then ``"X"`` is ``"Xbc"``.
+Stream text is what a simple terminal would show. ``\r`` moves the cursor to the start of the line, and the following
+characters overwrite. ``\b`` removes the character before the cursor and, as in JupyterLab, the one under it. ``\n`` is
+always appended at the end. The state spans messages: ``"abc\r"`` followed by ``"X"`` is ``"Xbc"``.
 
-The cursor never leaves the last line, so only that line is ever edited. It is held as a gap buffer::
+The cursor never leaves the last line, so only this line is edited. It is held as a gap buffer::
 
     settled | before the cursor (chunks) | after the cursor (characters, nearest one last)
 
-Every character is put in, moved over the cursor and settled a bounded number of times, so a progress bar of a million
-steps and a line of a million backspaces both cost what their characters cost. Text with neither ``\r`` nor ``\b``
-takes the short way: the chunk is kept as it came and joined once. What is settled goes into a
+Each character is inserted, moved and settled a bounded number of times, so the time is linear in the length of the
+text. Text without ``\r`` and ``\b`` takes a short path: its chunks are kept and joined once. Settled text goes into a
 :class:`TextBuffer`.
 """
 

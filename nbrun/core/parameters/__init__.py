@@ -1,1 +1,1 @@
-"""Parameters: what a notebook declares, what a call sets, and the cell that carries them."""
+"""Parameters: declarations, values, the injected cell, and literals of all languages."""

@@ -1,7 +1,7 @@
 """Read the declarations in a parameters cell: names, types, defaults and comments.
 
-Python is read as Python (:mod:`ast`). Of other languages only what nearly all of them share is known: an assignment on
-a line of its own, with a literal that tells its type, and a comment behind it.
+Python is parsed with :mod:`ast`. For other languages, only the form that nearly all of them share is recognised: an
+assignment of a literal on its own line, with an optional comment after it.
 """
 
 import ast

@@ -1,8 +1,9 @@
-"""Parameters of a notebook, as papermill has them: a cell tagged ``parameters`` declares, an injected one sets.
+"""Check parameters against the notebook's declarations, and inject the cell that sets them.
 
-The injected cell (tag ``injected-parameters``) stands directly after the declaring one, or first where there is none,
-and takes the place of the one that an earlier run put there. What the notebook declares is what may be given: an
-unknown name, or a value of another type, would have no effect or a late one, so it is an error before the run.
+The rules are papermill's. A cell with the tag ``parameters`` declares parameters. The injected cell (tag
+``injected-parameters``) is placed directly after it, or first in a notebook without one. It replaces the injected cell
+of an earlier run. An undeclared name or a value of another type is an error before the run, because it would have no
+effect or fail late.
 """
 
 import difflib

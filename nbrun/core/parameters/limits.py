@@ -1,7 +1,7 @@
-"""Bounds of what a notebook can be given: numbers that stay what they are, and values of a size that a cell can hold.
+"""Limits of parameter values: nesting, size, number of values and digits; pure.
 
-Pure. Parameters end as literals in one cell of source code. Compilers, kernels and JSON readers fail on values that are
-nested too deep, hold themselves or are written with thousands of digits, so those are refused by name before the run.
+Parameters become literals in one cell of source code. Compilers, kernels and JSON readers fail on values that are
+nested too deeply, contain themselves or have thousands of digits. Such values are refused before the run, by name.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""Which cells run, with which limits and parameters."""
+"""Options and preparation of a run: which cells run, with which limits and parameters."""

@@ -1,7 +1,7 @@
-"""What a call must say of where executed notebooks go, and which places nbrun cannot reach at all; pure.
+"""Rules for where executed notebooks go: ``-o``, ``--no-save`` or ``--in-place``; pure.
 
-One notebook that is named by itself is written in place. Whatever names several (two paths, a folder, a pattern, a
-matrix, notebooks of the settings) needs one of three: an output, no save, or the word that in place is meant.
+One notebook that is named by itself is executed in place. If a call names several notebooks (two paths, a folder, a
+pattern, a matrix, notebooks of the settings), it must choose an output, no save, or in place.
 """
 
 import re

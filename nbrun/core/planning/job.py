@@ -1,4 +1,4 @@
-"""One run as asked for: what to run, within which limits, and what to do with the result."""
+"""The job: what one run executes, with which limits, and what happens to the result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

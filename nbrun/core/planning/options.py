@@ -1,10 +1,11 @@
-"""Options of a run: which values they take, how they are spelled, and how a wrong one is reported; pure.
+"""Types and checks of option values for command line, settings, pytest and Python.
 
-Each option is declared once (:mod:`nbrun.runner.options`). From the declaration follow the option of the command line,
-the key of the settings with its JSON schema, and the check of what the Python API is given. All of them read values by
-the same :class:`Kind`, so a wrong value gets the same message everywhere.
+Each option is declared once (:mod:`nbrun.runner.options`). The command line option, the settings key with its JSON
+schema, and the check of arguments in Python are derived from the declaration. All of them read values with the same
+:class:`Kind`, so a wrong value gets the same message everywhere.
 
-No msgspec here: the command line checks its options before it starts the private server, and imports little until then.
+msgspec is not used here: the command line checks its options before it starts the private server, and imports little
+until then.
 """
 
 import math

@@ -1,12 +1,12 @@
-"""Which cells of a notebook run, and under which limits.
+"""The plan of a run: which cells run, and the time limit of each cell.
 
-Only code cells with code run. A cell tagged ``skip-execution`` keeps what it shows; one without code is emptied, as
-JupyterLab does. Errors may be expected of a cell (tag ``raises-exception``) or allowed throughout (``--allow-errors``,
-or the notebook's own ``execution.allow_errors``).
+Only code cells with code run. A cell with the tag ``skip-execution`` keeps its outputs. A code cell without code loses
+its outputs, as in JupyterLab. Errors can be expected in one cell (tag ``raises-exception``) or allowed in all cells
+(``--allow-errors``, or ``execution.allow_errors`` in the notebook's metadata).
 
-A limit is looked for in the cell's own metadata (``nbrun.timeout``, ``nbrun.idle_timeout``), then in the call, then
-in the notebook's metadata (``nbrun.timeout``, ``nbrun.cell_timeout``, ``nbrun.idle_timeout``, or ``execution.timeout``,
-which nbmake and jupyter-cache read as the limit of a cell). Values are seconds, or text such as ``"5m"``.
+A limit is searched in the cell's own metadata (``nbrun.timeout``, ``nbrun.idle_timeout``), then in the call, then in
+the notebook's metadata (``nbrun.timeout``, ``nbrun.cell_timeout``, ``nbrun.idle_timeout``, or ``execution.timeout``,
+which nbmake and jupyter-cache use as the limit of a cell). Values are seconds, or text such as ``"5m"``.
 """
 
 import math

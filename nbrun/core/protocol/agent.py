@@ -1,8 +1,8 @@
-"""What nbrun says to its agent in the kernel, and reads in the answers.
+"""Requests to nbrun's agent in the kernel, and their replies.
 
-The agent (:mod:`nbrun.kernel_side.agent`, which says what each request does) is installed by one silent request and
-says in one reply what it can do in this kernel. A kernel that does not reply is used without it. The text of the agent
-is an argument, because the core reads no files.
+The agent (:mod:`nbrun.kernel_side.agent`) is installed by one silent request. Its first reply lists what it can do in
+this kernel. If a kernel does not reply, it is used without the agent. The agent's source is an argument, because the
+core reads no files.
 """
 
 from collections import Counter

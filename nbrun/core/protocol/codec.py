@@ -1,15 +1,15 @@
-"""Kernel messages to websocket frames and back, for both subprotocols.
+"""Encode and decode websocket frames of kernel messages, in both subprotocols.
 
-*v1* (``v1.kernel.websocket.jupyter.org``), one binary frame a message, little-endian, in both directions::
+*v1* (``v1.kernel.websocket.jupyter.org``), one binary frame per message, little-endian, in both directions::
 
     u64 n | u64 offset[n] | channel | header | parent_header | metadata | content | buffer ...
             offset[0] = 8 (n + 1)                                                  offset[n-1] = end of frame
 
-*Legacy*, spoken where the server names no subprotocol: a text frame with one JSON object, or, when there are buffers,
-a binary frame, big-endian: ``u32 n | u32 offset[n] | JSON | buffer ...``.
+*Legacy*, if the server selects no subprotocol: a text frame with one JSON object, or, for messages with buffers, a
+binary frame, big-endian: ``u32 n | u32 offset[n] | JSON | buffer ...``.
 
-Frames come from a network, so anything may stand in them. Whatever is no message raises :class:`BadFrame` and nothing
-else; sizes are checked before anything is cut.
+Frames come from a network and may contain anything. A frame that is not a message raises :class:`BadFrame` and no other
+exception. Sizes are checked before a frame is cut.
 """
 
 import struct

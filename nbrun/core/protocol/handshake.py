@@ -1,14 +1,16 @@
-"""The first words with a kernel: is it there, who is it, and can its session be trusted as a sign of life?
+"""The handshake with a kernel: wait until it answers and its outputs arrive.
 
 ::
 
-    ask kernel_info  ->  reply on shell + any status on iopub for that request  ->  introduced
-                     ->  reply, but nothing on iopub for a second: our subscription was not live yet; ask again
-                     ->  reply that does not know its language's version yet: the kernel still starts; ask again soon
+    kernel_info_request  ->  reply on shell + any status on iopub for that request  ->  done
+                         ->  reply, but nothing on iopub for a second: no subscription yet; ask again
+                         ->  reply without the version of its language: the kernel still starts; ask again
 
-A websocket delivers shell and iopub from different sockets, so a reply alone does not show that outputs will arrive.
-ILua answers while the interpreter behind it still starts, with the version ``n/a``, and dies of a cell that it is sent
-before that is over; the wait for a better answer is bounded, for a kernel that never knows.
+A server forwards shell and iopub from different sockets, so a reply alone does not show that outputs will arrive. ILua
+answers while its interpreter still starts, with the version ``n/a``, and dies if it receives a cell before that. The
+wait for a better reply is bounded, because a kernel may never report its version.
+
+The handshake also shows whether the kernel's session can be used to detect a restart.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
-"""A kernel message as a value, and the requests that nbrun makes.
+"""A kernel message as a value, and the requests that nbrun sends.
 
-The messaging specification calls the two dictionaries of a message *header* and *parent_header*; whatever a kernel
-sends in answer to a request bears that request's header as its parent. Routing in nbrun goes by the parent's
-``msg_id`` and nothing else: the server's own probes carry the client's session id as *their* parent session, so a
-session says nothing about who asked.
+The messaging specification calls the two dictionaries of a message *header* and *parent_header*. Every message that a
+kernel sends because of a request has the request's header as its parent. nbrun assigns messages by the parent's
+``msg_id`` only. The session of the parent does not identify the client, because a server's own requests also use the
+client's session id.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,9 @@
-"""How a client proves who it is: a token's header, a password's cookies, or the double submit of no-auth servers.
+"""Authentication of HTTP requests: token header, password login with cookies, XSRF tokens.
 
-Its one idea: a token needs no cookies and no XSRF check, so where there is a token nothing else is ever sent or kept.
-Without one, every request that changes something must carry the value of its ``_xsrf`` cookie in a header too; the
-server compares the two and does not remember either, so a value of our own making does (OWASP: double submit cookie).
+A request with a token needs no cookies and no XSRF check. So a client with a token sends nothing else and keeps no
+cookies. Without a token, every request that changes something must carry the value of its ``_xsrf`` cookie in a header
+too. The server compares the two values and does not store them, so the client can choose the value (OWASP: double
+submit cookie).
 """
 
 import asyncio

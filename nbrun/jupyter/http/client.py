@@ -1,10 +1,9 @@
-"""Requests to a Jupyter server over HTTP; the only module that imports httpx.
+"""Send HTTP requests to a Jupyter server; the only module that imports httpx.
 
-Its one idea: a caller gets a successful answer of the API or one of our errors, and nothing in between. What lies in
-between is here: logging in, a second chance after a refused write, redirects (:mod:`~nbrun.jupyter.http.redirects`),
-the
-meaning of unwelcome answers (:mod:`~nbrun.jupyter.http.errors`), trying again (:mod:`~nbrun.jupyter.http.retry`), and
-the one place where httpx's exceptions become ours. Cookies are kept by :mod:`~nbrun.jupyter.http.auth`, never by httpx.
+A caller gets a successful answer or an exception of :mod:`nbrun.errors`. This module logs in, repeats a write once
+after a refused XSRF token, follows redirects (:mod:`~nbrun.jupyter.http.redirects`), turns unexpected answers into
+errors (:mod:`~nbrun.jupyter.http.errors`), retries (:mod:`~nbrun.jupyter.http.retry`), and converts httpx's exceptions.
+Cookies are stored by :mod:`~nbrun.jupyter.http.auth`, never by httpx.
 """
 
 import asyncio

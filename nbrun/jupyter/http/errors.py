@@ -1,8 +1,8 @@
-"""What an HTTP answer means: a table, read from the top, that turns every unwelcome answer into one of our errors.
+"""The table that maps HTTP answers to errors: status, content type, body and URL.
 
-Pure. The status alone does not tell: 403 is what Jupyter Server says to a wrong token (complaining about a missing
-``_xsrf``), to a file without permission, and what a hub says for a server that is not running; 200 is what a login
-page says. So a rule looks at status, content type, body and final URL together.
+Pure. The status alone is ambiguous. Jupyter Server returns 403 for a wrong token (with a message about a missing
+``_xsrf``) and for a file without permission, and a hub returns it for a server that is not running. A login page has
+status 200. So a rule checks status, content type, body and final URL together. The first matching rule applies.
 """
 
 import re

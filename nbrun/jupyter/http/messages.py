@@ -1,8 +1,8 @@
-"""One HTTP request and its answer as values, and how to read JSON whose shape nobody promised.
+"""An HTTP request and its answer as values, and checked access to the answer's JSON.
 
-Pure. Its one idea: a server, a proxy and a login page all answer to the same URL, so nothing that arrives is taken
-for what it should be. Reading an :class:`Answer` gives a value of the asked-for shape or raises
-:class:`~nbrun.errors.NotAJupyterServer`, never a ``KeyError``.
+Pure. A server, a proxy and a login page can all answer the same URL, so the shape of an answer is always checked. The
+methods of :class:`Answer` return a value of the requested shape or raise :class:`~nbrun.errors.NotAJupyterServer`,
+never a ``KeyError``.
 """
 
 import html

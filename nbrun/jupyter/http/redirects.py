@@ -1,8 +1,8 @@
-"""Which redirects a client with a token in its pocket may follow; pure.
+"""Rules for HTTP redirects: which ones are followed, and how writes are repeated; pure.
 
-Its one idea: a redirect may move a *server* (another scheme, port or prefix on the same host), never a *secret*: a
-token is not carried to another host, nor from https back to http. And a redirected write is not followed but sent
-again to the moved base URL, since clients that follow turn a PUT into a GET, whose 200 then reads like a save.
+A redirect may change the address of the *server*: scheme, port or prefix on the same host. It never moves a *token* to
+another host, or from https to http. A redirected write is not followed but sent again to the new base URL. Clients that
+follow it turn a PUT into a GET, whose status 200 looks like a successful save.
 """
 
 from urllib.parse import unquote, urljoin, urlsplit

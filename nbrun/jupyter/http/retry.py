@@ -1,11 +1,12 @@
-"""How often and how long to try again, by name; the only module that imports tenacity.
+"""Retry policies of HTTP requests (GET, save, reconnect): statuses, attempts and waits.
 
-A policy is a small value: how many attempts, within how many seconds, with waits that double from ``first`` to
-``longest`` and are scattered, so that many notebooks do not knock in step. What is tried again is a
-:class:`~nbrun.errors.ServerUnreachable`, and an HTTP status that the policy names; everything else passes at once.
-A server's own Retry-After is obeyed, and where it points beyond the policy's time the error is raised without waiting.
+This is the only module that imports tenacity. A policy states the number of attempts, the total time, and the waits,
+which double from ``first`` to ``longest``. Waits are randomised, so that many clients do not retry at the same moment.
+Retried are :class:`~nbrun.errors.ServerUnreachable` and the HTTP statuses of the policy (such as 502). Every other
+error is raised at once. A Retry-After header of the server is respected. If it exceeds the policy's time, the error is
+raised without waiting.
 
-Either form drives a policy; the error of the last attempt is what comes out::
+There are two ways to use a policy. Both raise the error of the last attempt::
 
     answer = await PATIENT_GET.call(lambda: fetch(url))
 

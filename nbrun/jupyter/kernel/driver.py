@@ -1,8 +1,8 @@
-"""A kernel as a frontend has it: it is asked things, and runs cells.
+"""A connected kernel: send requests and interrupts, and drive the state machine of a run.
 
-:meth:`Kernel.run` is the driver of the state machine in :mod:`nbrun.core.execution.machine`: it feeds it what arrives
-and the time, and carries out the effects. Requests to the server that an effect needs go beside the reading, so that no
-output waits for them; what they find comes back as one more arrival.
+:meth:`Kernel.run` drives :class:`nbrun.core.execution.machine.Execution`. It passes messages and time to the state
+machine and carries out its effects. An effect may need a request to the server. Such requests run beside the reading of
+messages, so that no output waits for them. Their results are passed to the state machine like a message.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""What a kernel says on its way into the state machine: first whole and in order, then without secrets.
+"""The path of incoming kernel messages: retransmission, then masking, then the state machine.
 
-Only messages are changed. Before anything else that may end the run, what was held back of them comes out.
+Only messages are changed. Held messages are released before any other event that may end the run.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
-"""Whether the server is still the process that it was: one that was restarted has forgotten its kernels.
+"""Detect a restart of the server, which ends all of its kernels.
 
-A kernel that is not found any more may have died, or its server may have been restarted under the same address; the
-time of the start that ``/api/status`` gives tells them apart. Gateways give none, and nothing is concluded then.
+A kernel that is no longer found may have died, or its server was restarted at the same address. The start time in
+``/api/status`` shows which. Gateways do not report it; then no restart is detected.
 """
 
 import asyncio

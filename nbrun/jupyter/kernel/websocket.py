@@ -1,13 +1,13 @@
-"""One kernel's websocket, which survives its connection; the only module that imports websockets.
+"""The websocket to a kernel, with reconnection; the only module that imports websockets.
 
-The server keeps what a kernel says while nobody listens, and replays it to whoever comes back *with the same session
-id*. So a cut connection is opened again under the id of the first, and whoever reads goes on reading::
+A server stores the messages of a kernel while no client is connected. It sends them to a client that reconnects *with
+the same session id*. So a cut connection is opened again with the session id of the first, and reading continues::
 
-    Message ... Message  Cut  (the server is asked for the kernel, again and again)  Restored  Message ...
-                                                                                     or Lost(error), the last word
+    Message ... Message  Cut  (the server is asked for the kernel until it answers)  Restored  Message ...
+                                                                                     or Lost(error), the last event
 
-Nothing that was sent is sent again: a request may have arrived before the line went dead. What could not be sent at
-all, because the line was already known to be dead, waits for the next one.
+A request that was sent is never sent again, because it may have arrived before the connection failed. A request that
+was not sent, because the connection was already known to be cut, is sent over the next connection.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""What runs in the private server's own process."""
+"""Code of the private server's own process."""

@@ -1,14 +1,13 @@
-"""The private Jupyter server, started by `EmbeddedServer` in a process of its own; see
-`nbrun.private_server.process.boot`.
+"""The private server's application: a stock Jupyter Server with its configuration.
 
-Its one idea: it is the stock server, configured in code and from nowhere else. It reads none of the user's Jupyter
-configuration and leaves nothing in the user's folders, but finds the user's kernels, gives them the environment that
-nbrun was called with, without its tokens and passwords (:mod:`nbrun.private_server.process.kernel_environment`), and
-signs notebooks
-with the user's own key, so that they open trusted in the user's JupyterLab. What a shared server must be careful about,
-and a private one need not, is off: rate limits, size limits, culling, restarts, trash, unasked checkpoints, pings.
+It is configured in code only. It reads none of the user's Jupyter configuration and writes nothing into the user's
+folders. It finds the user's kernels and starts them with nbrun's environment, without tokens and passwords
+(:mod:`nbrun.private_server.process.kernel_environment`). It signs notebooks with the user's key, so they open trusted
+in the user's JupyterLab. What only a shared server needs is off: rate limits, size limits, culling, restarts, trash,
+automatic checkpoints and pings.
 
-How it ends, and how its kernels do, is told in :mod:`nbrun.private_server.control_pipe`.
+:class:`~nbrun.private_server.launcher.EmbeddedServer` starts it in a process of its own, see
+:mod:`nbrun.private_server.process.boot`. :mod:`nbrun.private_server.control_pipe` describes how it ends.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
-"""The first moments of the private server's process: take the settings, move the pipes away, fork the zygote, serve.
+"""Start-up of the private server's process: read the settings, fork the zygote, run the app.
 
-Its one idea: all of this comes before the imports that cost time, so that the zygote is forked from a process that has
-one thread and nothing in it that a kernel would not have; see :mod:`nbrun.private_server.process.zygote`.
+This happens before the slow imports, because the zygote must be forked from a process with a single thread and without
+modules that a kernel does not have. See :mod:`nbrun.private_server.process.zygote`.
 """
 
 import gc

@@ -1,7 +1,7 @@
-"""The private server's files: copies only where asked for, signed as the user would sign, and written fast.
+"""The private server's contents manager: fast saves, signatures, checkpoints on request only.
 
-Its one idea: what is written is what the stock server writes, to the byte; only how it gets there differs. And what
-somebody else wrote into a notebook since it was last looked at is not overwritten.
+It writes the same bytes as the stock server, but faster. It refuses to overwrite a notebook that another program has
+changed since it was last read.
 """
 
 import contextlib

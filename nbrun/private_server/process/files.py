@@ -1,9 +1,9 @@
-"""Files of the private server: written and copied so that a full disk costs nothing, and nobody new can read them.
+"""File operations of the private server that are safe on a full disk and keep file modes.
 
-The stock server keeps a copy of the old content, named ``.~NAME``, while it writes a file, and puts it back when that
-fails. It does not when the copy itself has no room, nor when the last bytes do not fit: then the copy stays, and the
-file is half written. A copy is readable for everybody until its mode is set. Both are mended here; names and order are
-the stock server's, which looks for ``.~NAME`` when it cannot read a file.
+While the stock server writes a file, it keeps the old content in a copy named ``.~NAME`` and restores it after an
+error. It does not restore it if the copy itself does not fit on the disk, or if the last bytes do not fit. The copy
+then stays, and the file is incomplete. Until its mode is set, the copy is readable for all users. This module avoids
+both problems. Names and order are the stock server's, which looks for ``.~NAME`` if it cannot read a file.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
-"""The environment of the private server's process, and what of nbrun's own environment its kernels get.
+"""The environment variables of the private server's process and of its kernels.
 
-Kernels get the environment that nbrun was called with, except for what opens a server. The server's process itself is
-started without the variables that change how Python works: ``PYTHONWARNINGS=error`` must not end it, and
-``PYTHONDEVMODE`` must not slow it down. It puts them into the environment of each kernel that it starts. A forked
-kernel could not obey them, so nothing is forked where one of them is set.
+Kernels get the environment of nbrun, except for tokens and passwords. The server's process starts without the variables
+that change how Python works: ``PYTHONWARNINGS=error`` must not end it, and ``PYTHONDEVMODE`` must not slow it down. The
+server adds them to the environment of each kernel that it starts. They have no effect on a forked kernel, so kernels
+are not forked if one of them is set.
 
-Imports the standard library only. Sources: "Environment variables" in Python's documentation, 3.11 to 3.14.
+This module imports the standard library only. Sources: "Environment variables" in Python's documentation, 3.11 to 3.14.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""The server's side of the zygote: a provisioner that has it fork kernels, and starts them as usual where it cannot.
+"""The kernel provisioner of the private server: fork a kernel from the zygote, or start it.
 
-Its one idea: once forked, a kernel is the server's child like any other, so that all of jupyter_client's own local
-provisioner (signals, polling, waiting) goes on working; only the launch is another.
+A forked kernel is a child process of the server like any other. So only the launch differs from jupyter_client's local
+provisioner. Signals, polling and waiting are unchanged.
 """
 
 import asyncio

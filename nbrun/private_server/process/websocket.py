@@ -1,8 +1,8 @@
-"""The private server's websockets: a kernel's messages go through as they are, many at a time, and start at once.
+"""The private server's websocket handler: forward kernel messages unparsed and in batches.
 
-Its one idea: what the stock connection does for a browser is not done twice. That outputs are being delivered, nbrun
-finds out itself (:mod:`nbrun.core.protocol.handshake`); rates are not limited; nothing of a message is looked at, so
-nothing of it is parsed. What is left is to copy the frames of ZeroMQ into frames of the websocket.
+Some steps of the stock handler are not needed. nbrun's handshake (:mod:`nbrun.core.protocol.handshake`) checks itself
+that outputs arrive, and there is no rate limit. So messages are not parsed: ZeroMQ frames are copied into websocket
+frames. Messages are forwarded as soon as the websocket is open.
 """
 
 import asyncio

@@ -1,19 +1,19 @@
-"""The zygote: one process that has imported ipykernel, and forks a kernel of itself whenever the server asks for one.
+"""The zygote: a process that has imported ipykernel and forks a kernel on request.
 
-Its one idea: most of a kernel's start is imports, the same ones each time. The private server's process forks the
-zygote at its own very start, while it has a single thread and has imported only what servers and kernels have in
-common; then both go on importing side by side. A kernel that is forked from it has nothing left to import::
+A kernel spends most of its start on imports, which are always the same. The private server's process forks the zygote
+at its very start, while it has one thread and has imported only what servers and kernels share. Then both continue
+their imports in parallel. A kernel that is forked from the zygote has nothing left to import::
 
     private server ── fork ── zygote ── fork ── (between) ── fork ── kernel
           └───────────────────── parent of, once (between) has ended ───┘
 
-The one between ends at once, and Linux then gives the kernel to the server, which asks for that while it waits
-(PR_SET_CHILD_SUBREAPER in prctl(2)): so it is the server's child as any other kernel is, to be waited for, signalled
-and told from others that had its pid before.
+The process in between ends at once. Linux then makes the kernel a child of the server, because the server has asked for
+it (PR_SET_CHILD_SUBREAPER in prctl(2)). So the server can wait for the kernel and signal it like any other child. It
+also recognises a process that got the pid of a finished kernel.
 
-What runs here runs in the zygote and in the new kernel; the server's side is
-:mod:`nbrun.private_server.process.provisioner`.
-Imports the standard library only: whatever is imported here is in the user's kernel.
+This code runs in the zygote and in the new kernel. The server's side is
+:mod:`nbrun.private_server.process.provisioner`. This module imports the standard library only, because everything it
+imports is loaded in the user's kernel.
 """
 
 import contextlib

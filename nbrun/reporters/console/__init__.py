@@ -1,1 +1,1 @@
-"""Write progress and results for people."""
+"""Progress and results on the console."""

@@ -1,7 +1,8 @@
-"""Show the progress of a batch: live rows and a bar on a terminal, one line per run in a log, failures at once.
+"""Console output of a batch: a row per running notebook, a bar, failures, the final table.
 
-A row shows a running notebook. The bar counts waiting and finished ones and estimates the remaining time. Failures are
-printed above the rows with the cell's source, the failing line and a trimmed traceback. The end is a table of the runs.
+On a terminal, a row shows a running notebook. The bar counts waiting and finished ones and estimates the remaining
+time. In a log there is one line per run. Failures are printed at once, with the cell's source, the failing line and a
+trimmed traceback. At the end there is a table of the runs.
 """
 
 import time

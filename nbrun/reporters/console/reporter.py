@@ -1,4 +1,4 @@
-"""Show the progress of a run: a live line on a terminal, plain lines in a log, and a summary at the end.
+"""Console output of a single run: a live line or plain lines, and a summary at the end.
 
 In a log, a long cell without output gets a progress line every 30 s. rich decides about colours, width and terminals,
 including NO_COLOR and FORCE_COLOR. Everything goes to standard error; standard output is for data. A batch is shown by

@@ -1,1 +1,1 @@
-"""Write workflow commands, the job's summary and outputs for GitHub Actions."""
+"""Workflow commands, job summary and outputs for GitHub Actions."""

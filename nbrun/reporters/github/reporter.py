@@ -1,4 +1,4 @@
-"""Write GitHub log groups, annotations at the failing line, the job's summary and the step's outputs.
+"""GitHub log groups, annotations at the failing line of a cell, and outputs of the step.
 
 An annotation points at the failing source line in the file of the *input* notebook. The run may overwrite that file, so
 the lines of its cells are read at the start. GitHub shows ten annotations of each kind per step; the tenth contains the

@@ -1,9 +1,9 @@
-"""Find the lines of cell sources in a notebook's file, for annotations.
+"""Find the line numbers of a cell's source in the notebook file, for annotations.
 
-A notebook is JSON, and a line of source is, as Jupyter writes it, a string on a line of its own; but other tools write
-a whole source as one string, or the whole file as one line. So the text is walked token by token, which takes linear
-time and copies none of the outputs. Cells are found again by their id, else by their source, since a run may have put
-a cell of its own between them.
+A notebook is JSON. Jupyter writes each line of a source as a string on a line of its own. Other tools write a whole
+source as one string, or the whole file as one line. So the text is read token by token, which takes linear time and
+copies none of the outputs. Cells are found by their id, or else by their source, because a run may have inserted a cell
+between them.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Write the job summary for GitHub: a table of all runs, the failed cells, and the slowest cells.
+"""The job summary for GitHub: a table of all runs, the failed cells, and the slowest cells.
 
 GitHub accepts one megabyte per step and drops larger summaries. So the parts are added by importance while there is
 space: the table, the failures, the slowest cells. A note mentions omitted failures.

@@ -1,1 +1,1 @@
-"""Write executed notebooks as web pages."""
+"""Executed notebooks as web pages."""

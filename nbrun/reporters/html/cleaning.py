@@ -1,10 +1,12 @@
-"""Remove from HTML whatever runs, loads or navigates by itself; the front door of nh3 and tinycss2.
+"""Remove active content from HTML: scripts, loads, navigation; uses nh3 and tinycss2.
 
-The finished body of a page passes here, after nbconvert. Cells, outputs, names and metadata are by then one text. nh3
-parses it as a browser does, and writes only the elements and attributes of the lists below. A URL must be data or a
-place in the page, unless it is a link's. tinycss2 removes from styles what would load something.
+This is the only module that imports nh3 and tinycss2. It processes the finished body of a page after nbconvert, when
+cells, outputs, names and metadata are one text. nh3 parses it as a browser does, and writes only the elements and
+attributes of the lists below. A URL must be a data URL or a place in the page, except in a link. tinycss2 removes
+styles that would load something.
 
-The lists hold what libraries for tables, plots and estimators put into HTML and SVG. A link stays: it needs a click.
+The lists contain what libraries for tables, plots and estimators write into HTML and SVG. A link stays, because it
+needs a click.
 """
 
 import html

@@ -1,18 +1,20 @@
-"""Executed notebooks as web pages, and an index of them; the front door of nbconvert, jinja2 and pygments.
+"""Render executed notebooks as HTML pages and an index, in a process of its own.
 
-nbconvert makes the cells into HTML; the page around them is our own, because nbconvert's loads scripts from elsewhere,
-weighs half a megabyte and is either light or dark.
+This is the only module that imports nbconvert, jinja2 and pygments. nbconvert renders the cells. The page around them
+is nbrun's own, because nbconvert's loads scripts from other servers, weighs half a megabyte and is either light or
+dark.
 
-Two things keep a page from loading anything, from running what a notebook brought, and from leaving for another page:
-:mod:`nbrun.reporters.html.cleaning`, through which all that nbconvert made passes, and the page's
-Content-Security-Policy, which a browser keeps to whatever the HTML looks like. A policy alone does not do: it forbids
-neither a ``<meta http-equiv=refresh>`` nor a connection for a ``<link>``.
+Two measures keep a page from loading anything, running code of the notebook, or navigating away. All output of
+nbconvert is cleaned (:mod:`nbrun.reporters.html.cleaning`), and the page has a Content-Security-Policy, which the
+browser enforces whatever the HTML contains. The policy alone is not enough: it forbids neither a ``<meta
+http-equiv=refresh>`` nor a connection for a ``<link>``.
 
-With `scripts`, the outputs that bring some are in one sandboxed frame, a document of its own that can neither reach the
-page nor navigate it. It inherits the page's policy. The page's ``frame-src`` keeps the frame from navigating itself.
+With `scripts`, outputs that contain scripts are in one sandboxed frame. The frame is a document of its own that can
+neither access nor navigate the page. It inherits the page's policy. The page's ``frame-src`` keeps the frame from
+navigating itself.
 
-This is a process of its own, which :mod:`nbrun.reporters.html.reporter` starts: nbconvert takes a second to import and
-works long on large notebooks, while others run.
+:mod:`nbrun.reporters.html.reporter` starts this process, because importing nbconvert takes a second and large notebooks
+take long while other notebooks run.
 """
 
 import html

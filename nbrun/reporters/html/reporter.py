@@ -1,7 +1,7 @@
-"""Write each executed notebook as an HTML page, also if it failed, and an index page.
+"""The reporter that has each executed notebook rendered as an HTML page, and an index.
 
-A separate process renders the pages during the runs. It reads its tasks from a pipe and ends with the pipe, also when
-nbrun is killed. A thread waits for its answers. The index is written at the end.
+A failed notebook gets a page too. A separate process renders the pages during the runs. It reads its tasks from a pipe
+and ends with the pipe, also when nbrun is killed. A thread waits for its answers. The index is written at the end.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""Move outputs with scripts out of a notebook into the sandboxed frame in which they may run.
+"""Move outputs with scripts into one sandboxed frame of the page (``--html-scripts``).
 
-All of them are in one frame, since a later plot uses the library that an earlier output brought. The page keeps an
+All of them are in one frame, because a later plot uses the library that an earlier output loaded. The page keeps an
 empty place for each. A script of the page lays the frame over the places and gives each the height of its output.
 """
 

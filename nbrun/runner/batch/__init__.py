@@ -1,1 +1,1 @@
-"""Many runs over one server."""
+"""Many runs on one server."""

@@ -1,8 +1,8 @@
-"""A cache of results in a folder; a run whose result is in the cache is not executed again.
+"""The cache of results in a folder; a run whose result is in it is not executed again.
 
-Each entry is one file, named after the run's hash (:func:`nbrun.core.batch.cache_key.run_hash`): two lines of JSON,
-the outputs and the result of the run. It is written to a temporary file, which replaces the entry when the run has
-passed, so an entry is always complete. The folder also stores how long runs took.
+Each entry is one file, named after the run's hash (:func:`nbrun.core.batch.cache_key.run_hash`): two lines of JSON, the
+outputs and the result of the run. It is written to a temporary file, which replaces the entry when the run has passed,
+so an entry is always complete. The folder also stores how long runs took.
 """
 
 import asyncio

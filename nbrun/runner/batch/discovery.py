@@ -1,8 +1,8 @@
 """Find the notebooks that paths, folders and patterns name, on this machine or on a server.
 
-A path that does not exist is an error before anything runs. In folders and for patterns, notebooks (``.ipynb``) are
-searched. The search ignores hidden folders (such as ``.ipynb_checkpoints``), virtual environments, ``node_modules``,
-rescue files and the batch's own output.
+A path that does not exist is an error before anything runs. Folders and patterns are searched for notebooks
+(``.ipynb``). The search ignores hidden folders (such as ``.ipynb_checkpoints``), virtual environments,
+``node_modules``, rescue files and the batch's own output.
 """
 
 import glob

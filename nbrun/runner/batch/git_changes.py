@@ -1,4 +1,4 @@
-"""Find the notebooks that changed since a commit, according to git, or whose declared dependencies changed.
+"""Find the notebooks that changed since a git commit, or whose declared dependencies changed.
 
 Changed files are those that differ between the working tree and the merge base of the current branch and the commit:
 committed, uncommitted and untracked files, but not ignored ones. A notebook declares dependencies in its metadata,

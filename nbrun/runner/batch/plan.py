@@ -1,7 +1,8 @@
-"""The way in from Python for many notebooks: :func:`run_many` and :func:`run_many_async`.
+"""Plan a batch: from the named notebooks to a checked, ordered list of runs.
 
-From what was named to what is run: find the notebooks, leave out what is not wanted, multiply by the matrix, give each
-run its output, check all that can be checked, cut out the shard, order. Only then does anything start.
+The steps are: find the notebooks, filter them, multiply them by the matrix, choose each run's output, check everything
+that can be checked, select the shard, and order the runs. Nothing starts before. :func:`run_many` and
+:func:`run_many_async` are the entry points from Python.
 """
 
 import asyncio

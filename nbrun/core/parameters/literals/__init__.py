@@ -1,1 +1,1 @@
-"""Values as source text of the kernel's language."""
+"""Writers of literals: values as source code of the kernel's language."""

@@ -1,7 +1,7 @@
-"""The base class of the writers of literals.
+"""The base class of all writers of literals, one for each language of kernels.
 
-A *literal* is the source text of a value. A writer never changes a value: one that the language cannot represent (an
-integer beyond the doubles of R, a NUL in a string of Bash) is an error.
+A *literal* is the source code of a value. A writer never changes a value. A value that the language cannot represent is
+an error: for example an integer that R's doubles cannot hold, or a NUL character in a string of Bash.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Find the writer of literals for a kernel: by the kernel's name, then by its language."""
+"""The table of writers of literals by kernel name and language; a new language is added here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

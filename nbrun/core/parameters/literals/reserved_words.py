@@ -1,8 +1,9 @@
-"""Names that look like a variable's but cannot be assigned, by language.
+"""Reserved words of each language, which cannot be names of parameters.
 
 Sources: each language's reference (Python's keyword list, R's ``?Reserved``, the ECMAScript specification, the manuals
-of Julia, Bash, MATLAB and Octave, the grammars of Scala, C#, F#, Rust and Go, PowerShell's automatic variables). Bash's
-are variables that the shell owns: assigning them fails, has no effect, or breaks the kernel's prompt.
+of Julia, Bash, MATLAB and Octave, the grammars of Scala, C#, F#, Rust and Go, PowerShell's automatic variables). For
+Bash, the list contains variables that the shell uses itself. Assigning them fails, has no effect, or breaks the
+kernel's prompt.
 """
 
 
