@@ -5,6 +5,7 @@ these and without ``slow``, ``large`` and ``soak`` gets the marker ``unit``. A u
 Jupyter server or a kernel in another process.
 """
 
+import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import nbrun.runner.run
+from nbrun._lazy_imports import grammars_put_off
 from nbrun.core.planning.plan import Plan
 from nbrun.core.protocol.agent import Agent
 from nbrun.jupyter.kernel_session import RunningKernel
@@ -21,6 +23,9 @@ from nbrun.runner.pipelining import find_depth
 from tests.support.processes import FORCED_DEPTH
 from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server
+
+with grammars_put_off():
+    import nbformat  # noqa: F401  (otherwise the first test module to import it builds them, for 1.5 s)
 
 TESTS = Path(__file__).parent
 KERNEL_MODULES = (
@@ -79,6 +84,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if not NOT_UNIT.intersection(mark.name for mark in item.iter_markers()):
             item.add_marker("unit")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what is loaded now from the garbage collector, which would walk through it all the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _watch_processes(event: str, arguments: tuple[Any, ...]) -> None:
