@@ -32,13 +32,13 @@ from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.sessions import Kernels, Sessions
 
 NOTICE_AFTER = 3.0
-"""Seconds without a server's first answer until that is logged: it may take half a minute until it is given up."""
+"""Seconds without an answer after which a notice is logged. The connection is given up only after half a minute."""
 _log = logging.getLogger("nbrun.jupyter")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What a server says of itself; another ``started`` than before means that it was restarted."""
+    """The state that a server reports. A changed ``started`` means that the server was restarted."""
 
     started: datetime | None
     last_activity: datetime | None
@@ -48,16 +48,16 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the server takes us for; a token server makes up a name."""
+    """The user as whom the server treats the client. A server with a token invents a name."""
 
     username: str
     display_name: str | None
 
 
 class Client:
-    """One server, open for as long as the block lasts; see :func:`connect` for the usual way in.
+    """The client of one server, open within the block; usually created by :func:`connect`.
 
-    Every method may raise what :meth:`Http.request` does.
+    Every method may raise the errors of :meth:`Http.request`.
     """
 
     def __init__(self, endpoint: Endpoint, options: HttpOptions | None = None, explain: Explain | None = None) -> None:
@@ -68,7 +68,7 @@ class Client:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Return where the server is; the base URL may be a better one than the client was made with."""
+        """Return the server's address. :meth:`probe` may have corrected its base URL."""
         return self.http.endpoint
 
     async def __aenter__(self) -> Self:
@@ -81,9 +81,9 @@ class Client:
         await self.http.__aexit__(kind, error, trace)
 
     def kernel(self, kernel_id: str, *, patience: RetryPolicy = RECONNECT) -> AbstractAsyncContextManager[Kernel]:
-        """Open the websocket of a running kernel for as long as the block lasts; yields a :class:`Kernel`.
+        """Connect to a running kernel for the length of the block, and yield a :class:`Kernel`.
 
-        `patience` says how long a lost connection is tried to be had back.
+        `patience` is the retry policy for a lost connection.
         """
         return connect_kernel(self.http, self.kernels, kernel_id, patience=patience)
 
@@ -93,13 +93,13 @@ class Client:
         return answer.fields().text("version")
 
     async def status(self) -> ServerStatus:
-        """Return when the server was started, when it was last used, how many kernels and websockets it has."""
+        """Return the server's start time, its last activity, and its numbers of kernels and websockets."""
         fields = (await self.http.request("GET", api_path("status"))).fields()
         started, active = fields.maybe_time("started"), fields.maybe_time("last_activity")
         return ServerStatus(started, active, fields.maybe_integer("kernels"), fields.maybe_integer("connections"))
 
     async def me(self) -> Identity:
-        """Return who we are to the server; :class:`NotAJupyterServer` on servers before 2.0."""
+        """Return the client's identity on the server; raise :class:`NotAJupyterServer` on servers before 2.0."""
         identity = (await self.http.request("GET", api_path("me"))).fields().child("identity")
         return Identity(identity.text("username"), identity.maybe_text("display_name"))
 
@@ -108,24 +108,25 @@ class Client:
         return KernelSpecs.read((await self.http.request("GET", api_path("kernelspecs"))).fields())
 
     async def shutdown(self) -> None:
-        """Stop the server and all its kernels; not repeated."""
+        """Stop the server and all its kernels. The request is not repeated."""
         await self.http.request("POST", api_path("shutdown"))
 
     async def probe(self, destination: Destination | None = None) -> str:
-        """Find the API and check that it lets us in; returns the server's version.
+        """Find the API, check the credentials, and return the server's version.
 
-        Where the base URL answers 404, `destination`'s other candidates are tried, without `destination` each shorter
-        prefix of the base URL. A hub's URL leads to the token's user's own server. :attr:`endpoint` has the result.
+        If the base URL answers 404, the other candidates of `destination` are tried; without `destination`, each
+        shorter prefix of the base URL. The URL of a hub leads to the server of the token's user. :attr:`endpoint`
+        contains the result.
 
         Raises :class:`ServerUnreachable`, :class:`NotAJupyterServer`, :class:`AccessDenied`, and
-        :class:`RequestRefused` (424) where a hub says that the server is not running.
+        :class:`RequestRefused` (424) if a hub reports that the user's server is not running.
         """
         destination = destination or Destination(self.endpoint, elsewhere=_shorter(self.endpoint.base_url))
         if destination.via_hub:
             await self._find_user_server()
             destination = Destination(self.endpoint)
         asked = self.endpoint
-        # A password is not given away before it is known that this is the place to log in.
+        # A password is sent only after the API was found, because the address may be wrong.
         access = None if asked.password else asyncio.create_task(self._check_access())
         try:
             version = await self._find_api((asked.base_url, *destination.elsewhere))
@@ -137,7 +138,10 @@ class Client:
         return version
 
     async def _find_api(self, bases: tuple[str, ...]) -> str:
-        """Settle on the first base URL under which there is an API; the first one's error is the telling one."""
+        """Use the first base URL that has an API.
+
+        If none has, raise the error of the first one, which is the most useful.
+        """
         failure: NotAJupyterServer | NotFound | None = None
         for base in bases:
             self.http.move(base)
@@ -158,7 +162,7 @@ class Client:
         raise failure or NotAJupyterServer(f"{self.endpoint}: no address to try")
 
     async def _find_user_server(self) -> None:
-        """Ask a hub whose token this is, and move to that user's server."""
+        """Ask a hub for the token's user, and use the URL of that user's server."""
         fields = (await self.http.request("GET", "hub/api/user", retry=PROBE)).fields()
         if fields.raw("kind") not in {None, "user"}:
             raise AccessDenied(
@@ -168,7 +172,7 @@ class Client:
         self.http.move(f"{self.endpoint.base_url}user/{quote(fields.text('name'), safe='@~')}/")
 
     async def _check_access(self) -> None:
-        """Ask for something that only those who are let in get; gateways and old servers lack the first two."""
+        """Send a request that needs authentication. Gateways and old servers do not have the first two paths."""
         for path, params in (
             (api_path("me"), {}),
             (api_path("contents"), {"content": "0"}),
@@ -181,7 +185,7 @@ class Client:
 
 
 def _shorter(base_url: str) -> tuple[str, ...]:
-    """Return the base URLs above one, longest first."""
+    """Return the shorter prefixes of a base URL, longest first."""
     head, _, path = base_url.removesuffix("/").partition("://")
     host, *segments = path.split("/")
     return tuple(f"{head}://{'/'.join([host, *segments[:length]])}/" for length in range(len(segments) - 1, -1, -1))
@@ -195,10 +199,10 @@ async def connect(
     password: str | None = None,
     options: HttpOptions | None = None,
 ) -> AsyncIterator[Client]:
-    """Open a server by its address as people paste it (:meth:`Endpoint.parse`), probed; returns a :class:`Client`.
+    """Connect to a server by its address (:meth:`Endpoint.parse`), check it, and yield a :class:`Client`.
 
-    `token` and `password` are for an address in text form. Raises as :meth:`Client.probe`, and :class:`UsageError` for
-    what is no address.
+    `token` and `password` are used if the address is text. Raises the errors of :meth:`Client.probe`, and
+    :class:`UsageError` for an invalid address.
     """
     if isinstance(address, str):
         address = Endpoint.parse(address, token, password)

@@ -27,12 +27,12 @@ NO_FILES_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class ContentsModel:
-    """A file, notebook or folder as the server describes it; what a server left out is None.
+    """A file, notebook or folder as the server describes it. Fields that the server left out are None.
 
-    ``type`` is ``notebook``, ``file`` or ``directory``; ``path`` the server's canonical path; ``size`` in bytes.
-    ``content`` is None where it was not asked for; else a notebook's JSON, a file's text (base64 where ``format`` says
-    so), or a tuple of models. ``hash`` is hexadecimal, of the bytes on disk, and None on servers before 2.11.
-    ``message`` says why a notebook is not valid, of one that was read or saved all the same.
+    ``type`` is ``notebook``, ``file`` or ``directory``. ``path`` is the server's canonical path. ``size`` is in bytes.
+    ``content`` is None if it was not requested. Otherwise it is a notebook's JSON, a file's text (base64 if ``format``
+    is ``base64``), or a tuple of models. ``hash`` is hexadecimal, of the bytes on disk, and None on servers before
+    2.11. ``message`` is set if a notebook is invalid but was read or saved all the same.
     """
 
     name: str
@@ -51,7 +51,7 @@ class ContentsModel:
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
-        """Read the server's JSON; raises :class:`NotAJupyterServer` where name, path or type is missing."""
+        """Read the server's JSON; raise :class:`NotAJupyterServer` if name, path or type is missing."""
         kind, content, writable = fields.text("type"), fields.raw("content"), fields.raw("writable")
         if kind == "directory" and content is not None:
             content = tuple(cls.read(row) for row in rows_of(content, f"{fields.where}, 'content'"))
@@ -74,7 +74,7 @@ class ContentsModel:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What the server said to a save; ``created`` where the file did not exist just before."""
+    """The answer to a save; ``created`` is true if the file did not exist before."""
 
     model: ContentsModel
     created: bool
@@ -82,27 +82,27 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A server-side copy of a file to go back to; the stock server keeps one per file."""
+    """A copy of a file on the server that can be restored. The stock server keeps one per file."""
 
     id: str
     last_modified: datetime | None
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
-        """Read the server's JSON; raises :class:`NotAJupyterServer` where the id is missing."""
+        """Read the server's JSON; raise :class:`NotAJupyterServer` if the id is missing."""
         return cls(fields.identifier("id"), fields.maybe_time("last_modified"))
 
 
 def kernel_path(notebook: str, cwd: str | None) -> str:
-    """Return the path at which the kernel of a notebook is started, so that it works in `cwd`, or in its own folder."""
+    """Return the path at which a notebook's kernel is started. It works in `cwd`, or in the notebook's folder."""
     return notebook if cwd is None else str(PurePosixPath(cwd, PurePosixPath(notebook).name))
 
 
 class Contents:
     """The files of one server.
 
-    Every method may raise what :meth:`Http.request` does, and :class:`UsageError` for a path with ``.``, ``..`` or
-    NUL in it. Reading is repeated while the server is unreachable, so are saving and deleting; nothing else is.
+    Every method may raise the errors of :meth:`Http.request`, and :class:`UsageError` for a path with ``.``, ``..`` or
+    NUL. Reads, saves and deletions are repeated while the server is unreachable. Other requests are sent once.
     """
 
     def __init__(self, http: Http) -> None:
@@ -118,12 +118,13 @@ class Contents:
         with_hash: bool = False,
         retry: RetryPolicy = PATIENT_GET,
     ) -> ContentsModel:
-        """Fetch a file, notebook or folder; the server guesses its `kind` (the API's ``type``) from the name.
+        """Return a file, notebook or folder. Without `kind` (the API's ``type``) the server guesses it from the name.
 
-        `form` is the API's ``format``, ``text`` or ``base64``, for files only. Raises :class:`NotFound` also for what
-        is hidden, and :class:`RequestRefused` (400) for what is not of that kind or not readable as such.
+        `form` is the API's ``format``, ``text`` or ``base64``, for files only. Raises :class:`NotFound`, also for
+        hidden files, and :class:`RequestRefused` (400) for a file of another kind or an unreadable one.
 
-        Never fetch a notebook's content while it may be being saved: the server then restores its previous version.
+        Do not read a notebook's content while another request may save it: the server then restores its previous
+        version.
         """
         params = {"content": str(int(content))} | ({"hash": "1"} if with_hash else {})
         params |= {name: value for name, value in (("type", kind), ("format", form)) if value is not None}
@@ -132,14 +133,17 @@ class Contents:
         return ContentsModel.read(answer.fields())
 
     async def directory(self, path: str = "") -> tuple[ContentsModel, ...]:
-        """List a folder, entries without content, in the server's order; a file is a :class:`RequestRefused` (400)."""
+        """Return a folder's entries without content, in the server's order; raise :class:`RequestRefused` (400) for a
+        file.
+        """
         model = await self.get(path, kind="directory")
         return model.content if isinstance(model.content, tuple) else ()
 
     async def notebook(self, path: str) -> ContentsModel:
-        """Fetch a notebook with content and hash, multi-line strings joined, nbformat 3 converted to 4.5 by the server.
+        """Return a notebook with content and hash.
 
-        Raises :class:`NotANotebook` for a folder and for a file that does not hold a readable notebook.
+        The server joins multi-line strings and converts nbformat 3 to 4.5. Raises :class:`NotANotebook` for a folder
+        and for a file that is not a readable notebook.
         """
         try:
             model = await self.get(path, kind="notebook", with_hash=True)
@@ -152,12 +156,12 @@ class Contents:
         return model
 
     async def text(self, path: str) -> str:
-        """Fetch a file's text as it is on disk, a notebook's too; harmless during a save."""
+        """Return a file's text as it is on disk. This also works for a notebook, and is safe during a save."""
         model = await self.get(path, kind="file", form="text")
         return model.content if isinstance(model.content, str) else ""
 
     async def data(self, path: str) -> bytes:
-        """Fetch a file's bytes."""
+        """Return a file's bytes."""
         model = await self.get(path, kind="file", form="base64")
         try:
             return base64.b64decode(model.content if isinstance(model.content, str) else "")
@@ -165,11 +169,11 @@ class Contents:
             raise NotAJupyterServer(f"{path}: the server's base64 cannot be read") from None
 
     async def stat(self, path: str, *, retry: RetryPolicy = PATIENT_GET) -> ContentsModel:
-        """Fetch everything but the content, the hash with it where the server knows hashes. Harmless during a save."""
+        """Return everything except the content, with the hash if the server supports hashes. Safe during a save."""
         return await self.get(path, content=False, with_hash=True, retry=retry)
 
     async def exists(self, path: str) -> bool:
-        """Return whether there is a file or folder that is not hidden."""
+        """Return whether there is a file or folder at `path` that is not hidden."""
         try:
             await self.get(path, content=False)
         except NotFound:
@@ -177,7 +181,7 @@ class Contents:
         return True
 
     async def require_folder(self, path: str) -> None:
-        """Raise :class:`UsageError` where there is no such folder: a server takes another for a kernel, in silence."""
+        """Raise :class:`UsageError` if the folder does not exist; a server silently starts a kernel in another one."""
         try:
             found = (await self.get(path, content=False)).type
         except NotFound:
@@ -187,85 +191,85 @@ class Contents:
             raise UsageError(f"{path}: there is no such folder on the server to work in", hint=hint)
 
     async def save(self, path: str, body: Body, *, retry: RetryPolicy = SAVE) -> Saved:
-        """PUT a contents model that is JSON already: ``{"type": "notebook", "format": "json", "content": …}``.
+        """Save an encoded contents model: ``{"type": "notebook", "format": "json", "content": …}``.
 
-        Repeated while the server is unreachable; a repetition may report ``created=False`` for a file it created
-        itself. Raises :class:`TooLarge`, or :class:`RequestRefused`: 500 for a missing parent folder or a full disk,
-        403 without permission, 400 for a hidden path.
+        The PUT is repeated while the server is unreachable. A repetition may report ``created=False`` although this
+        call created the file. Raises :class:`TooLarge`, or :class:`RequestRefused`: 500 for a missing parent folder or
+        a full disk, 403 without permission, 400 for a hidden path.
         """
         answer = await self._http.request("PUT", api_path("contents", path), content=body, patience=LONG, retry=retry)
         return Saved(ContentsModel.read(answer.fields()), answer.status == 201)
 
     async def save_notebook(self, path: str, content: Mapping[str, Any], *, retry: RetryPolicy = SAVE) -> Saved:
-        """Save `content`, a notebook's JSON, creating or overwriting; errors as :meth:`save`.
+        """Save the JSON of a notebook, and create or overwrite the file; errors as in :meth:`save`.
 
-        It must not change meanwhile.
+        `content` must not change until the call returns.
         """
         return await self.save(path, NotebookBody(content), retry=retry)
 
     async def save_file(self, path: str, content: str | bytes) -> Saved:
-        """Save text or bytes as they are, creating or overwriting; errors as :meth:`save`."""
+        """Save text or bytes unchanged, and create or overwrite the file; errors as in :meth:`save`."""
         if isinstance(content, str):
             return await self.save(path, [json_bytes({"type": "file", "format": "text", "content": content})])
         text = base64.b64encode(content).decode()
         return await self.save(path, [json_bytes({"type": "file", "format": "base64", "content": text})])
 
     async def make_directory(self, path: str) -> Saved:
-        """Create one folder in an existing one; one that is there is left alone, yet called ``created``."""
+        """Create one folder in an existing one. An existing folder stays unchanged but is reported as ``created``."""
         return await self.save(path, [json_bytes({"type": "directory"})])
 
     async def make_parents(self, path: str) -> None:
-        """Create the folders that lead to `path`, from the top; the API makes one level at a time."""
+        """Create the parent folders of `path`, from the top, because the API creates one level at a time."""
         parents = PurePosixPath(contents_path(path)).parents
         for parent in reversed(list(parents)[:-1]):
             if not await self.exists(str(parent)):
                 try:
                     await self.make_directory(str(parent))
-                except RequestRefused:  # 500 where somebody else makes it in the same moment
+                except RequestRefused:  # 500 if another client creates it at the same moment
                     if not await self.exists(str(parent)):
                         raise
 
     async def create_untitled(
         self, directory: str = "", *, kind: str = "notebook", extension: str = ""
     ) -> ContentsModel:
-        """POST a new notebook, file or folder under a free name; `extension`, with its dot, is for files."""
+        """Create a notebook, file or folder with a free name. `extension`, with its dot, is for files."""
         body = {"type": kind} | ({"ext": extension} if extension else {})
         return await self._changed("POST", directory, body)
 
     async def copy(self, path: str, directory: str) -> ContentsModel:
-        """POST a copy of a file into a folder, under a free name chosen by the server."""
+        """Copy a file into a folder, with a free name that the server chooses."""
         return await self._changed("POST", directory, {"copy_from": contents_path(path)})
 
     async def rename(self, path: str, new_path: str) -> ContentsModel:
-        """PATCH a file or folder to a new path; a :class:`RequestRefused` (409) where one is there."""
+        """Rename a file or folder; raise :class:`RequestRefused` (409) if the new path exists."""
         return await self._changed("PATCH", path, {"path": contents_path(new_path)})
 
     async def delete(self, path: str) -> None:
-        """DELETE a file or folder; the stock server moves it to the trash of its machine if there is one.
+        """Delete a file or folder. The stock server moves it to the trash of its machine if there is one.
 
-        Raises :class:`NotFound` where it was not there, unless an earlier attempt of this call may have deleted it,
-        and :class:`UsageError` for the root.
+        Raises :class:`NotFound` if it did not exist, unless an earlier attempt of this call may have deleted it, and
+        :class:`UsageError` for the root.
         """
         if not contents_path(path):
             raise UsageError("the server's root folder cannot be deleted")
         await self._delete(api_path("contents", path))
 
     async def checkpoints(self, path: str) -> tuple[Checkpoint, ...]:
-        """List a file's checkpoints."""
+        """Return a file's checkpoints."""
         answer = await self._http.request("GET", api_path("contents", path, "checkpoints"))
         return tuple(Checkpoint.read(row) for row in answer.rows())
 
     async def create_checkpoint(self, path: str) -> Checkpoint:
-        """POST a checkpoint; on the stock server it replaces the one there is, which is the user's undo point."""
+        """Create a checkpoint. On the stock server it replaces the existing one, which the user may need."""
         answer = await self._http.request("POST", api_path("contents", path, "checkpoints"), patience=LONG)
         return Checkpoint.read(answer.fields())
 
     async def restore_checkpoint(self, path: str, checkpoint_id: str) -> None:
-        """Bring a file back to a checkpoint; raises :class:`RequestRefused` (500) for one that is not there."""
+        """Restore a file from a checkpoint; raise :class:`RequestRefused` (500) if the checkpoint does not exist."""
         await self._http.request("POST", api_path("contents", path, "checkpoints", checkpoint_id), patience=LONG)
 
     async def delete_checkpoint(self, path: str, checkpoint_id: str) -> None:
-        """DELETE a checkpoint; raises :class:`NotFound` for one that is not there."""
+        """Delete a checkpoint; raise :class:`NotFound` if it does not exist."""
         await self._delete(api_path("contents", path, "checkpoints", checkpoint_id))
 
     async def _changed(self, method: str, path: str, body: Mapping[str, str]) -> ContentsModel:

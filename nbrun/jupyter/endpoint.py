@@ -18,12 +18,12 @@ from nbrun.errors import UsageError
 _PAGES = frozenset(
     {"lab", "tree", "notebooks", "edit", "nbclassic", "voila", "consoles", "terminals", "doc", "api", "files"}
 )
-"""The first path segment behind the base URL, in the pages that the Jupyter applications serve."""
+"""The first path segment behind the base URL in the pages of the Jupyter applications."""
 
 _OPENED = re.compile(
     r"(?:(?:lab|doc|nbclassic|voila|api)/)?(?:workspaces/[^/]+/)?(?:tree|notebooks|edit|files|render|contents)/(.+)"
 )
-"""A page that shows one file; the group is the file's path, still quoted."""
+"""A page that shows one file. The group is the file's path, percent-encoded."""
 
 _TOKEN_IN_QUERY = re.compile(r"(?i)((?:^|[?&\s])(?:token|password|_xsrf|access_token)=)[^&\s\"'<>#]+")
 _REMOVED = "[secret removed]"
@@ -33,13 +33,15 @@ _EXAMPLE = (
 
 
 def api_path(*parts: str) -> str:
-    """Join `parts` into a path under ``api/``, each segment quoted, and return it relative to the base URL.
+    """Return the path under ``api/`` that consists of `parts`, percent-encoded and relative to the base URL.
 
-    A part may be a contents path with slashes in it; leading, trailing and double slashes vanish, because servers
-    answer them with a redirect or a 404 page. Unicode is left as it is: file names are bytes, not text to normalise.
+    A part may be a contents path with slashes. Leading, trailing and double slashes are removed, because servers answer
+    them with a redirect or a 404 page. Unicode is not normalised, because file names are bytes.
 
-    Raises :class:`UsageError` for a ``.`` or ``..`` segment (clients and proxies would resolve it before the server
-    sees it) and for NUL.
+    Raises :class:`UsageError` for NUL and for a ``.`` or ``..`` segment, which clients and proxies would resolve.
+
+    >>> api_path("contents", "reports/week 1.ipynb")
+    'api/contents/reports/week%201.ipynb'
     """
     return "/".join(
         ["api", *(quote(segment, safe="") for part in parts for segment in contents_path(part).split("/") if segment)]
@@ -47,7 +49,10 @@ def api_path(*parts: str) -> str:
 
 
 def contents_path(path: str) -> str:
-    """Return a contents path as the server names it: raw, no slash at the ends, no empty segment."""
+    """Return the server's form of a contents path: no percent-encoding, no outer slashes, no empty segments.
+
+    Raises :class:`UsageError` as :func:`api_path` does, and for invalid Unicode.
+    """
     segments = [segment for segment in path.split("/") if segment]
     if "\0" in path or "." in segments or ".." in segments:
         raise UsageError(
@@ -63,11 +68,11 @@ def contents_path(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server's base URL, its Unix socket if it listens on one, and the secret that opens it.
+    """The address of a server: base URL, Unix socket if any, and token or password.
 
-    ``base_url`` ends in exactly one slash. With a ``socket`` (a path of at most 107 bytes) the host in ``base_url`` is
-    ``localhost``: servers answer 403 to any made-up host name. Raises :class:`UsageError` for a token that no HTTP
-    header can carry.
+    ``base_url`` ends in exactly one slash. With a ``socket`` (a path of at most 107 bytes) its host is ``localhost``,
+    because servers answer 403 to an unknown host name. Raises :class:`UsageError` for a token that is not valid in an
+    HTTP header.
     """
 
     base_url: str
@@ -76,7 +81,7 @@ class Endpoint:
     socket: str | None = None
 
     def __post_init__(self) -> None:
-        """Normalise the slash at the end and check what headers and the operating system would choke on."""
+        """Normalise the final slash, and check the token and the socket's path."""
         object.__setattr__(self, "base_url", self.base_url.rstrip("/") + "/")
         token = (self.token or "").strip() or None
         object.__setattr__(self, "token", token)
@@ -89,15 +94,16 @@ class Endpoint:
             raise UsageError(f"{self.socket}: the path of a Unix socket is at most 107 bytes long")
 
     def __str__(self) -> str:
-        """Name the server for messages: no secret in it."""
+        """Return the address for messages, without secrets."""
         return f"{self.base_url} on {self.socket}" if self.socket else self.base_url
 
     @classmethod
     def parse(cls, text: str, token: str | None = None, password: str | None = None) -> "Destination":
-        """Read an address as people paste it: with or without a page, a notebook, a token, a hub's user redirect.
+        """Parse an address as copied from a browser or a log.
 
-        `token` wins over one in the URL. Raises :class:`UsageError` for what is no address of a server, and for a
-        user name and password in it, which would end up in logs.
+        It may contain the path of a page, a notebook, a token, or a hub's user redirect. `token` takes precedence over
+        one in the URL. Raises :class:`UsageError` for an invalid address, and for one with a user name or password,
+        which would appear in logs.
         """
         url = _split(text)
         token = token or parse_qs(url.query).get("token", [""])[0] or None
@@ -110,34 +116,34 @@ class Endpoint:
         return Destination(cls(bases[0], token, password, socket), place.notebook, place.via_hub, bases[1:])
 
     def url(self, path: str) -> str:
-        """Return the URL of an already quoted `path` relative to the base URL."""
+        """Return the URL of a percent-encoded `path` relative to the base URL."""
         return self.base_url + path
 
     def named(self, method: str, url: str) -> str:
-        """Return a request as messages name it: without its query, and on a Unix socket without the made-up host."""
+        """Return a request as shown in messages: without its query, and for a Unix socket without the host."""
         url = url.partition("?")[0]
         return f"{method} {url.removeprefix(self.base_url) if self.socket else url}"
 
     def api_url(self, *parts: str) -> str:
-        """Return the URL of a path under ``api/``; quoting and errors as in :func:`api_path`."""
+        """Return the URL of a path under ``api/``; encoding and errors as in :func:`api_path`."""
         return self.base_url + api_path(*parts)
 
     def websocket_url(self, kernel_id: str, session_id: str) -> str:
-        """Return the URL of a kernel's websocket: ``ws`` for ``http``, ``wss`` for ``https``; no token in it."""
+        """Return the URL of a kernel's websocket, without a token: ``ws`` for ``http``, ``wss`` for ``https``."""
         path = api_path("kernels", kernel_id, "channels")
         return f"ws{self.base_url.removeprefix('http')}{path}?{urlencode({'session_id': session_id})}"
 
     @property
     def is_local(self) -> bool:
-        """Return whether the server is on this machine by its address: loopback or a Unix socket."""
+        """Return whether the address is on this machine: loopback or a Unix socket."""
         return self.socket is not None or _is_loopback(urlsplit(self.base_url).hostname or "")
 
     def at(self, base_url: str) -> Self:
-        """Return the same server and secrets under another base URL."""
+        """Return the same server and credentials with another base URL."""
         return replace(self, base_url=base_url)
 
     def redacted(self, text: str) -> str:
-        """Return foreign `text` (a server's message, a Location) without this endpoint's secrets or any ``token=``."""
+        """Return untrusted `text`, such as a server's message, without this endpoint's secrets and any ``token=``."""
         for secret in (self.token, self.password):
             if secret and len(secret) >= 4:
                 text = text.replace(secret, _REMOVED).replace(quote(secret, safe=""), _REMOVED)
@@ -146,12 +152,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What a pasted address leads to.
+    """The result of parsing an address.
 
-    ``notebook`` is the contents path of the file that the page showed, unquoted and without the ``RTC:`` drive of
-    real-time collaboration; a guess, to be checked on the server. ``via_hub`` says that ``endpoint`` is a JupyterHub
-    whose ``hub/api/user`` must tell the user name first. ``elsewhere`` are further base URLs to try when the first
-    answers 404, likeliest first: a server may be mounted under a prefix that reads like one of its own pages.
+    ``notebook`` is the contents path of the file that the page showed, decoded and without the ``RTC:`` drive of
+    real-time collaboration. It is a guess that must be checked on the server. ``via_hub`` is true if ``endpoint`` is a
+    JupyterHub, whose ``hub/api/user`` returns the user name. ``elsewhere`` are further base URLs to try if the first
+    answers 404, likeliest first, because a server may be mounted under a prefix that looks like one of its pages.
     """
 
     endpoint: Endpoint
@@ -167,7 +173,7 @@ class _Place(NamedTuple):
 
 
 def _split(text: str) -> SplitResult:
-    """Split an address that passes for one, adding the scheme where only loopback can be meant."""
+    """Split an address, and add ``http`` if the scheme is missing and the host is loopback."""
     text = text.strip()
     if not text or any(character.isspace() or not character.isprintable() for character in text):
         raise UsageError("the server's address is empty or has blanks in it", hint=_EXAMPLE)
@@ -196,7 +202,7 @@ def _split(text: str) -> SplitResult:
 
 
 def _place(segments: list[str]) -> _Place:
-    """Find where the base URL ends in a pasted path; every base URL that may be meant, likeliest first."""
+    """Return the possible base URLs of an address, likeliest first, and the notebook that it shows."""
     first_page = next((at for at, segment in enumerate(segments) if segment in _PAGES), len(segments))
     users = segments.index("user") if "user" in segments[:first_page] else -1
     pages = [at for at, segment in enumerate(segments) if segment in _PAGES and (users < 0 or at >= users + 2)]

@@ -27,21 +27,21 @@ from nbrun.jupyter.owner_mark import marked
 from nbrun.jupyter.sessions import SessionModel
 
 IPYKERNEL = "ipython"
-"""The name by which ipykernel introduces itself."""
+"""The name of ipykernel in its ``kernel_info_reply``."""
 
 CALL_OFF_LIMIT = 5.0
-"""Seconds to wait for the name of a session that is not wanted any more."""
+"""Seconds to wait for the id of a session that is no longer needed."""
 
 PROBE_LIMIT = Patience(read=10.0, total=10.0)
-"""How long one question whether the server is back may take."""
+"""Time limits of one request that checks whether the server is back."""
 
 LIFE_SIGN_EVERY = 1.0
-"""Seconds between two looks whether a kernel that is starting still lives."""
+"""Seconds between two checks whether a starting kernel is alive."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningKernel:
-    """A kernel that was started for a run, and who it says it is."""
+    """A kernel that was started for a run, its spec, and the info of its handshake."""
 
     kernel: Kernel
     info: KernelInfo
@@ -50,11 +50,11 @@ class RunningKernel:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that is reached through `client`.
+    """A server as a run uses it.
 
-    ``reconnect`` and ``save`` say how long a lost connection is worth waiting for; a private server that is gone does
-    not come back. ``log_tail`` gives the last lines of the server's log, where it can be read. ``is_private`` says that
-    the server is there for this run only, and starts ipykernel without limits on its output.
+    ``reconnect`` and ``save`` are the retry policies for a lost connection. A private server that has ended does not
+    come back, so it has short ones. ``log_tail`` returns the last lines of the server's log if it can be read.
+    ``is_private`` means that the server exists for this run only and starts ipykernel without limits on its output.
     """
 
     client: Client
@@ -65,13 +65,13 @@ class Server:
 
     @classmethod
     def private(cls, client: Client, log_tail: Callable[[], str]) -> "Server":
-        """Describe a server that lives and dies with this run."""
+        """Return the server of a run whose server ends with it."""
         return cls(client, ONCE, SAVE.within(5.0), log_tail, is_private=True)
 
     async def answers_within(self, limit: float, waiting: Callable[[], None]) -> bool:
-        """Return whether the server answers, waiting up to `limit` seconds; `waiting` is called if it does not at once.
+        """Return whether the server answers within `limit` seconds; call `waiting` if it does not answer at once.
 
-        A server that refuses the token is there. A proxy or a hub that answers in its place is not.
+        A server that refuses the token counts as an answer. A proxy or a hub that answers in its place does not.
         """
         is_first = True
 
@@ -98,12 +98,12 @@ class Server:
     async def session(
         self, path: str, spec: KernelSpec, *, startup: float, warn: Callable[[str], None]
     ) -> AsyncIterator[RunningKernel]:
-        """Start a kernel for the notebook at `path` and end it with the block, whatever happens in it.
+        """Start a kernel for the notebook at `path`, and delete its session at the end of the block in any case.
 
-        `startup` bounds, in seconds, the time until the kernel answers. The session is the run's own: it has a path
-        that nobody else has, so another session on the notebook is neither joined nor killed. On a server that
-        outlives the run it has an owner mark (:mod:`~nbrun.jupyter.owner_mark`). Raises
-        :class:`KernelStartFailed` and :class:`ServerError`; a session that cannot be deleted is told, not raised.
+        `startup` is the time limit in seconds until the kernel answers. The session has a path that no other client
+        has, so another session on the notebook is neither joined nor deleted. On a server that outlives the run the
+        session has an owner mark (:mod:`~nbrun.jupyter.owner_mark`). Raises :class:`KernelStartFailed` and
+        :class:`ServerError`. If the session cannot be deleted, `warn` is called.
         """
         session = await self._start(path, spec, startup, warn)
         running: RunningKernel | None = None
@@ -121,7 +121,7 @@ class Server:
                 except TimeoutError:
                     raise self._late(spec, startup) from None
                 except (KernelError, NotFound) as error:
-                    # Not found: it died before anybody could connect, and the server has forgotten it already.
+                    # NotFound: the kernel died before nbrun connected, and the server has already removed it.
                     hint = error.hint or "The server's log says why."
                     raise self._with_log(KernelStartFailed(f"kernel {spec.name}: {error}", hint=hint)) from None
                 yield running
@@ -130,7 +130,7 @@ class Server:
             await self._delete(session.id, warn, ONCE if unreachable else TEARDOWN)
 
     async def meet_agent(self, running: RunningKernel, options: AgentOptions) -> Agent:
-        """Return the agent in a kernel, installed now unless it came with the kernel; only ipykernel has one."""
+        """Return the agent in a kernel, and install it if it is not there. Only ipykernel supports the agent."""
         if running.info.implementation != IPYKERNEL:
             return Agent()
         has_agent = self.is_private and running.spec.starts_ipykernel
@@ -144,7 +144,10 @@ class Server:
         return RunningKernel(kernel, await kernel.introduce(startup), spec)
 
     async def _unless_it_dies(self, kernel_id: str, meeting: Coroutine[Any, Any, RunningKernel]) -> RunningKernel:
-        """Await `meeting`, but not for a kernel that died: the server holds the handshake for a minute all the same."""
+        """Await `meeting`, or raise :class:`KernelStartFailed` if the kernel dies.
+
+        The server would hold the handshake of a dead kernel for a minute.
+        """
         met, died = asyncio.create_task(meeting), asyncio.create_task(self._death_of(kernel_id))
         try:
             await asyncio.wait({met, died}, return_when=asyncio.FIRST_COMPLETED)
@@ -157,10 +160,10 @@ class Server:
             await asyncio.gather(met, died, return_exceptions=True)
 
     async def _death_of(self, kernel_id: str) -> str:
-        """Wait until the server says that the kernel is no more; returns the reason, with a colon, if it has one."""
+        """Wait until the server reports that the kernel is dead or unknown; return its reason, after a colon."""
         while True:
             await asyncio.sleep(LIFE_SIGN_EVERY)
-            with contextlib.suppress(NbrunError):  # a server that cannot be asked says nothing about the kernel
+            with contextlib.suppress(NbrunError):  # an unreachable server says nothing about the kernel
                 try:
                     kernel = await self.client.kernels.get(kernel_id)
                 except NotFound:
@@ -174,7 +177,7 @@ class Server:
             async with asyncio.timeout(startup):
                 return await asyncio.shield(starting)
         except KernelNotLaunched:
-            raise  # which says all there is to say
+            raise  # its message is complete
         except KernelStartFailed as error:
             raise self._with_log(error) from None
         except (TimeoutError, asyncio.CancelledError) as error:
@@ -184,9 +187,9 @@ class Server:
             raise
 
     async def _call_off(self, starting: asyncio.Task[SessionModel], warn: Callable[[str], None]) -> None:
-        """Delete a session that nobody waits for any more, once the server has told its name.
+        """Delete a session that is no longer needed, as soon as the server has returned its id.
 
-        A start that is cancelled looks for what it has started by itself, and deletes it.
+        If the start is cancelled, it finds and deletes the session itself.
         """
         await asyncio.wait({starting}, timeout=CALL_OFF_LIMIT)
         if not starting.done():
@@ -200,7 +203,7 @@ class Server:
         try:
             await self.client.sessions.delete(session_id, retry=retry)
         except ServerUnreachable:
-            pass  # nobody is there to delete it from; what ended the run says so already
+            pass  # the run's result already reports the lost server
         except NbrunError as error:
             warn(f"the session could not be deleted, its kernel may still run: {error}")
 

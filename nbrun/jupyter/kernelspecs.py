@@ -9,15 +9,15 @@ from nbrun.errors import NoSuchKernel
 from nbrun.jupyter.http.messages import Fields
 
 NATIVE = "python3"
-"""The kernelspec that jupyter_client calls native."""
+"""The name of the kernelspec that jupyter_client calls native."""
 
 ALIASES = {"python": NATIVE}
-"""Names that jupyter_client, and so a server, takes for another; even if there is a kernelspec of that name."""
+"""Names that jupyter_client, and so a server, replaces, even if a kernelspec of that name exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
-    """One kernel that can be started; see "Kernel specs" in the documentation of jupyter_client."""
+    """A kernel that can be started; see "Kernel specs" in the documentation of jupyter_client."""
 
     name: str
     display_name: str
@@ -29,14 +29,14 @@ class KernelSpec:
 
     @property
     def starts_ipykernel(self) -> bool:
-        """Return whether it starts ipykernel without a wrapper, as a private server can take in hand."""
+        """Return whether the spec starts ipykernel directly, so that a private server can start it in its own way."""
         python = self.argv[0].replace("\\", "/").rpartition("/")[2].lower() if self.argv else ""
         module = self.argv[self.argv.index("-m") + 1 :][:1] if "-m" in self.argv else ()
         return python.startswith(("python", "pypy")) and module in (("ipykernel_launcher",), ("ipykernel",))
 
     @classmethod
     def read(cls, name: str, fields: Fields) -> Self:
-        """Read the server's JSON; what a server left out gets the specification's default."""
+        """Read the server's JSON; missing fields get the specification's defaults."""
         argv, env = fields.raw("argv"), fields.mapping("env")
         return cls(
             name=name,
@@ -51,16 +51,16 @@ class KernelSpec:
 
 @dataclass(frozen=True, slots=True)
 class KernelSpecs:
-    """All kernels that a server can start, by name, and the name of the one it prefers."""
+    """All kernels that a server can start, by name, and the name of its default."""
 
     default: str
     specs: Mapping[str, KernelSpec]
     where: str = "the server"
-    """Whose kernels they are, for messages: a user who named no server knows of none."""
+    """The owner of the kernels in messages. Users of a private server did not name a server."""
 
     @classmethod
     def read(cls, fields: Fields, where: str = "the server") -> Self:
-        """Read the answer to ``GET api/kernelspecs``; a malformed entry is as good as none."""
+        """Read the answer to ``GET api/kernelspecs``; malformed entries are ignored."""
         named = fields.child("kernelspecs")
         specs = {
             name: KernelSpec.read(name, Fields(entry["spec"], named.where))
@@ -70,13 +70,20 @@ class KernelSpecs:
         return cls(fields.maybe_text("default") or "", specs, where)
 
     def choose(self, wanted: str | None, notebook_metadata: Mapping[str, Any]) -> KernelSpec:
-        """Find the kernel to run a notebook in.
+        """Return the kernel for a notebook.
 
-        `wanted` decides; else the kernelspec that the notebook names; else the one kernel of the notebook's language,
-        or the default if several speak it; else the default. Upper and lower case matter only where both exist, and
-        ``python`` means ``python3``, so the name of the result may differ from the one asked for.
+        It is the first of these that is given:
 
-        Raises :class:`NoSuchKernel`, listing what there is: a notebook is never run in another language in silence.
+        - `wanted`, the name from ``--kernel``;
+        - the kernelspec that the notebook names;
+        - the only kernel of the notebook's language, or the default if several kernels have this language;
+        - the default.
+
+        Case matters only if two names differ only in case. ``python`` means ``python3``. So the name of the result may
+        differ from the requested one.
+
+        Raises :class:`NoSuchKernel` with a list of all kernels. A notebook is never run in a kernel of another
+        language.
         """
         kernelspec, language_info = (_mapping(notebook_metadata.get(key)) for key in ("kernelspec", "language_info"))
         if name := wanted or _text(kernelspec.get("name")):
@@ -100,7 +107,7 @@ class KernelSpecs:
     def _named(self, name: str, language: str, *, by_notebook: bool) -> KernelSpec:
         if (meant := ALIASES.get(name.casefold(), name)) in self.specs:
             return self.specs[meant]
-        if name in self.specs:  # by an alias of something that is not there
+        if name in self.specs:  # an alias whose target is not installed
             return self.specs[name]
         alike = [spec for spec in self.specs.values() if spec.name.casefold() == name.casefold()]
         if len(alike) == 1:
@@ -118,7 +125,7 @@ class KernelSpecs:
         raise self._none(message, advice)
 
     def _other(self, language: str) -> str:
-        """Return a kernel for a notebook in `language`: the default if it fits, else the first that does."""
+        """Return a kernel for a notebook in `language`: the default if it matches, otherwise the first match."""
         fitting = [name for name, spec in self.specs.items() if spec.language.casefold() in (language.casefold(), "")]
         return self.default if self.default in fitting or not language else next(iter(fitting), "")
 

@@ -17,7 +17,7 @@ from nbrun.jupyter.kernelspecs import NATIVE, KernelSpec, KernelSpecs
 
 
 def installed_kernelspecs() -> KernelSpecs:
-    """Return the kernels that a private server on this machine can start; the first folder with a name has it."""
+    """Return the kernels that a private server on this machine can start; for each name, the first folder wins."""
     found: dict[str, KernelSpec] = {}
     for file in _files():
         with contextlib.suppress(OSError, BadFrame):
@@ -30,7 +30,7 @@ def installed_kernelspecs() -> KernelSpecs:
 
 
 def defects() -> list[str]:
-    """Return what is wrong with kernelspecs of this machine: unreadable files, programs that are not there."""
+    """Return the problems of this machine's kernelspecs: unreadable files and missing programs."""
     found = []
     for file in _files():
         try:
@@ -50,14 +50,14 @@ def defects() -> list[str]:
 
 
 def _files() -> list[Path]:
-    """Return the files of all kernelspecs, in the order in which a server looks for them."""
+    """Return the files of all kernelspecs, in the order in which a server searches them."""
     ipython = os.environ.get("IPYTHONDIR") or str(PurePath("~", ".ipython"))
     folders = [*map(Path, jupyter_path("kernels")), Path(ipython, "kernels").expanduser()]
     return [file for folder in folders for file in sorted(folder.glob("*/kernel.json"))]
 
 
 def kernel_identity(spec: KernelSpec) -> Mapping[str, Any]:
-    """Return what is known of a kernel without starting it: its spec, and the version of what it starts."""
+    """Return what identifies a kernel without starting it: its spec, and the version of the program that it starts."""
     program = spec.argv[0] if spec.argv else ""
     path = shutil.which(program)
     if PurePath(program).name in ("python", "python3") and program in ("python", "python3", sys.executable):

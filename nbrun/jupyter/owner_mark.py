@@ -26,11 +26,11 @@ from nbrun.errors import NbrunError, ServerUnreachable
 from nbrun.jupyter.sessions import SessionModel, Sessions
 
 LIFETIME = timedelta(minutes=10)
-"""A run that lost its server gives up after two minutes, long before its mark expires."""
+"""Time until a mark expires. A run that lost its server gives up after two minutes, long before."""
 RENEWED_EVERY = 180.0
 RETRIED_EVERY = 15.0
 MARGIN = timedelta(minutes=1)
-"""A mark counts as expired only this long after its expiry, for a ``Date`` that a proxy has written."""
+"""Extra time before a mark counts as expired, because a proxy may have written the ``Date`` header."""
 
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OWN = re.compile(rf"nbrun-(?P<id>{_ID})(?:-until-(?P<expiry>\d{{8}}T\d{{6}}Z))?")
@@ -40,35 +40,38 @@ _FORM = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True, slots=True)
 class OwnerMark:
-    """The id of a run and when its claim to the session expires; None where the server takes no mark."""
+    """The id of a run and the expiry of its mark; the expiry is None if the server does not support marks."""
 
     id: str
     expiry: datetime | None = None
 
     @classmethod
     def read(cls, path: str) -> Self | None:
-        """Return the mark in a session's path; None for a session that is not nbrun's."""
+        """Return the mark in a session's path, or None if the session is not nbrun's."""
         found = _OWN.fullmatch(path.rpartition("/")[2])
         if found is None:
             return None
         try:
             expiry = datetime.strptime(found["expiry"], _FORM).replace(tzinfo=UTC) if found["expiry"] else None
-        except ValueError:  # no date, so no mark of ours
+        except ValueError:  # not a date, so not a mark of nbrun
             return None
         return cls(found["id"], expiry)
 
     @property
     def segment(self) -> str:
-        """The last segment of the session's path."""
+        """Return the last segment of the session's path."""
         return f"nbrun-{self.id}" + (f"-until-{self.expiry.astimezone(UTC):{_FORM}}" if self.expiry else "")
 
     def has_expired(self, now: datetime) -> bool:
-        """Return whether the mark was not renewed in time; `now` is the server's time."""
+        """Return whether the mark has expired; `now` is the server's time."""
         return self.expiry is not None and now > self.expiry + MARGIN
 
 
 def may_be_unmarked(path: str, kind: str) -> bool:
-    """Return whether a session looks like one of an nbrun before owner marks; other clients' can look the same."""
+    """Return whether a session may be from an nbrun without owner marks.
+
+    Sessions of other clients can look the same.
+    """
     return kind == "console" and _BARE.fullmatch(path.rpartition("/")[2]) is not None
 
 
@@ -76,9 +79,10 @@ def may_be_unmarked(path: str, kind: str) -> bool:
 async def marked(
     sessions: Sessions, session: SessionModel, *, every: float = RENEWED_EVERY, again: float = RETRIED_EVERY
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """Mark the session as this run's, and renew the mark, for as long as the block lasts; yield the task that does it.
+    """Mark the session, and renew the mark until the block ends; yield the task that does so.
 
-    The run does not wait for the mark. It is renewed `every` so many seconds, and `again` after one that failed.
+    The run does not wait for the mark. The mark is renewed after `every` seconds, or after `again` seconds if that
+    failed.
     """
     renewing = asyncio.create_task(_renew(sessions, session, every, again))
     try:
@@ -91,7 +95,7 @@ async def marked(
 async def _renew(sessions: Sessions, session: SessionModel, every: float, again: float) -> None:
     folder = session.path.strip("/").rpartition("/")[0]
     mark = OwnerMark.read(session.path)
-    if mark is None or not session.type:  # a kernel gateway keeps no types, and fails with 500 at a PATCH
+    if mark is None or not session.type:  # a kernel gateway stores no types, and answers 500 to a PATCH
         return
     is_marked = False
     while True:
@@ -103,7 +107,7 @@ async def _renew(sessions: Sessions, session: SessionModel, every: float, again:
         except ServerUnreachable:
             pause = again
         except NbrunError:
-            if not is_marked:  # it is refused here, and the session stays without a mark that could expire
+            if not is_marked:  # the server refuses it, so the session never has a mark that could expire
                 return
             pause = again
         await asyncio.sleep(pause)

@@ -22,18 +22,18 @@ from nbrun.jupyter.http.messages import LONG, Fields
 from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, START, TEARDOWN, RetryPolicy
 
 _NOT_LAUNCHED = re.compile(r"\[Errno \d+\] (?P<why>[^\n]+?): '(?P<path>[^'\n]+)'")
-"""How the server tells that the operating system would not run a kernel's program."""
+"""The server's message if the operating system could not start the kernel's program."""
 SWEEP_LOOKS = 20
 SWEEP_LIMIT = 5.0
-"""Seconds that an interrupted start may take to find and delete the kernel it had asked for."""
+"""Seconds for a cancelled start to find and delete its kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelModel:
     """A running kernel as the server describes it.
 
-    ``execution_state`` is what the server last saw: it stays ``starting`` until the first request it tracks. With
-    ``dead`` comes a ``reason``. ``connections`` counts websockets, all clients together.
+    ``execution_state`` is the last state that the server saw. It stays ``starting`` until the first request that the
+    server tracks. If it is ``dead``, there is a ``reason``. ``connections`` is the number of websockets of all clients.
     """
 
     id: str
@@ -45,7 +45,7 @@ class KernelModel:
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
-        """Read the server's JSON; raises :class:`NotAJupyterServer` where id or name is missing."""
+        """Read the server's JSON; raise :class:`NotAJupyterServer` if id or name is missing."""
         return cls(
             id=fields.identifier("id"),
             name=fields.text("name"),
@@ -58,9 +58,9 @@ class KernelModel:
 
 @dataclass(frozen=True, slots=True)
 class SessionModel:
-    """A session as the server describes it; ``type`` is ``notebook``, ``console`` or any word its creator chose.
+    """A session as the server describes it. ``type`` is ``notebook``, ``console`` or a word of its creator.
 
-    ``kernel`` is None for a session whose kernel has just gone.
+    ``kernel`` is None if the session's kernel has just ended.
     """
 
     id: str
@@ -71,39 +71,39 @@ class SessionModel:
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
-        """Read the server's JSON; raises :class:`NotAJupyterServer` where the id is missing or the kernel malformed."""
+        """Read the server's JSON; raise :class:`NotAJupyterServer` if the id is missing or the kernel malformed."""
         kernel = None if fields.raw("kernel") is None else KernelModel.read(fields.child("kernel"))
         path, name, kind = (fields.maybe_text(key) or "" for key in ("path", "name", "type"))
-        if not path and fields.raw("notebook") is not None:  # as a kernel gateway says it
+        if not path and fields.raw("notebook") is not None:  # the form of a kernel gateway
             path = fields.child("notebook").maybe_text("path") or ""
         return cls(fields.identifier("id"), path, name, kind, kernel)
 
 
 class Sessions:
-    """The sessions of one server; every method may also raise what :meth:`Http.request` does."""
+    """The sessions of one server. Every method may also raise the errors of :meth:`Http.request`."""
 
     def __init__(self, http: Http) -> None:
         self._http = http
 
     async def list(self) -> tuple[SessionModel, ...]:
-        """List all live sessions, other people's too."""
+        """Return all live sessions, including those of other clients."""
         answer = await self._http.request("GET", api_path("sessions"))
         return tuple(SessionModel.read(row) for row in answer.rows())
 
     async def get(self, session_id: str) -> SessionModel:
-        """Fetch one session; raises :class:`NotFound`."""
+        """Return one session; raise :class:`NotFound`."""
         answer = await self._http.request("GET", api_path("sessions", session_id))
         return SessionModel.read(answer.fields())
 
     async def start(self, notebook_path: str, kernel_name: str, *, kind: str = "console") -> SessionModel:
-        """Start a kernel of its own for a notebook, in the notebook's folder; returns its session.
+        """Start a new kernel in the notebook's folder, and return its session.
 
-        The session's path is ``<folder>/nbrun-<uuid>``, its name the notebook's. `kind` ``console`` keeps a server that
-        records documents itself from recording this one, and lets a user attach a console to watch. A request whose
-        answer got lost is repeated only after looking for that path, and what a repetition started twice is deleted.
+        The session's path is ``<folder>/nbrun-<uuid>``, its name the notebook's. The `kind` ``console`` keeps a server
+        that records documents itself from recording this one. A user can attach a console to watch. If the answer is
+        lost, the request is repeated only after a search for that path, and a second session is deleted.
 
-        Raises :class:`NoSuchKernel`, :class:`KernelStartFailed` where the kernel's program cannot be launched, and
-        :class:`ServerError` where the server gives a session of another path.
+        Raises :class:`NoSuchKernel`, :class:`KernelStartFailed` if the kernel's program cannot be launched, and
+        :class:`ServerError` if the server returns a session of another path.
         """
         folder, _, name = contents_path(notebook_path).rpartition("/")
         path = f"{folder}/nbrun-{uuid.uuid4()}".lstrip("/")
@@ -115,20 +115,20 @@ class Sessions:
             raise
 
     async def attach(self, path: str, kernel_id: str, *, kind: str = "console") -> SessionModel:
-        """Open a session on a kernel that runs already. Deleting it kills that kernel for all: leave it."""
+        """Create a session for a running kernel. Do not delete it: that would end the kernel for all clients."""
         path = contents_path(path)
         body = {"path": path, "name": path.rpartition("/")[2], "type": kind, "kernel": {"id": kernel_id}}
         return await self._posted(body)
 
     async def rename(self, session_id: str, path: str) -> SessionModel:
-        """PATCH a session's path, so that a frontend that opens that path finds it; not repeated."""
+        """Change a session's path, so that a frontend that opens the path finds the session. Not repeated."""
         path = contents_path(path)
         body = {"path": path, "name": path.rpartition("/")[2]}
         answer = await self._http.request("PATCH", api_path("sessions", session_id), json=body)
         return SessionModel.read(answer.fields())
 
     async def move(self, session_id: str, path: str) -> None:
-        """PATCH a session's path and leave its name, so that its kernel keeps its environment; not repeated."""
+        """Change a session's path but not its name, so that its kernel keeps its environment. Not repeated."""
         await self._http.request("PATCH", api_path("sessions", session_id), json={"path": contents_path(path)})
 
     def server_time(self) -> datetime:
@@ -136,9 +136,9 @@ class Sessions:
         return self._http.server_time()
 
     async def delete(self, session_id: str, *, retry: RetryPolicy = TEARDOWN) -> None:
-        """Delete a session and kill its kernel, repeating until it is gone; that it was gone before is no error.
+        """Delete a session and its kernel; repeat until it is gone. A session that does not exist is not an error.
 
-        A server takes some seconds for a kernel that ignores the signal, and answers 500 for one that just died.
+        A server takes some seconds for a kernel that ignores the signal, and answers 500 for one that has just died.
         """
         await _gone(self._http, api_path("sessions", session_id), retry)
 
@@ -184,7 +184,10 @@ class Sessions:
         return started[0]
 
     async def _sweep(self, path: str) -> None:
-        """Delete what an abandoned request starts at `path`: the server carries on, and lists it when it is up."""
+        """Delete the session that a cancelled request created at `path`.
+
+        The server completes the request and then lists it.
+        """
         with contextlib.suppress(ServerError, TimeoutError):
             async with asyncio.timeout(SWEEP_LIMIT):
                 left: Sequence[SessionModel] = ()
@@ -197,28 +200,28 @@ class Sessions:
 
 
 class Kernels:
-    """The running kernels of one server; every method may also raise what :meth:`Http.request` does."""
+    """The running kernels of one server. Every method may also raise the errors of :meth:`Http.request`."""
 
     def __init__(self, http: Http) -> None:
         self._http = http
 
     async def list(self) -> tuple[KernelModel, ...]:
-        """List all running kernels, other people's too."""
+        """Return all running kernels, including those of other clients."""
         answer = await self._http.request("GET", api_path("kernels"))
         return tuple(KernelModel.read(row) for row in answer.rows())
 
     async def get(self, kernel_id: str, *, retry: RetryPolicy = PATIENT_GET) -> KernelModel:
-        """Fetch one kernel; raises :class:`NotFound` for one that was deleted, culled or lost in a server's restart.
+        """Return one kernel; raise :class:`NotFound` if it was deleted, culled or lost when the server restarted.
 
-        Servers count this as activity, so asking once a minute keeps a silent kernel from being culled.
+        Servers count this request as activity. One request per minute keeps a silent kernel from being culled.
         """
         answer = await self._http.request("GET", api_path("kernels", kernel_id), retry=retry)
         return KernelModel.read(answer.fields())
 
     async def create(self, name: str, path: str = "", *, env: Mapping[str, str] | None = None) -> KernelModel:
-        """Start a kernel without a session, its working directory that of `path`; `env` is for kernel gateways only.
+        """Start a kernel without a session in the folder of `path`. Only kernel gateways use `env`.
 
-        Raises :class:`KernelStartFailed`, also for an unknown name, for which servers answer a bare 500.
+        Raises :class:`KernelStartFailed`, also for an unknown name, because servers answer it with a 500.
         """
         body: dict[str, Any] = (
             {"name": name} | ({"path": contents_path(path)} if path else {}) | ({"env": dict(env)} if env else {})
@@ -235,24 +238,24 @@ class Kernels:
         return KernelModel.read(answer.fields())
 
     async def interrupt(self, kernel_id: str) -> None:
-        """Ask the server to interrupt a kernel. It says when it has asked, not whether the kernel listened.
+        """Ask the server to interrupt a kernel. The answer does not show whether the kernel reacted.
 
-        An ipykernel that sits in an ``await`` wakes up only for the next message on its shell channel: send one.
+        An ipykernel that waits in an ``await`` reacts only to the next message on its shell channel, so send one.
         """
         await self._http.request("POST", api_path("kernels", kernel_id, "interrupt"), retry=PATIENT_GET)
 
     async def restart(self, kernel_id: str) -> KernelModel:
-        """Restart a kernel and wait for the new one, up to the server's own limit (a minute); not repeated."""
+        """Restart a kernel and wait for the new one, up to the server's limit of one minute. Not repeated."""
         answer = await self._http.request("POST", api_path("kernels", kernel_id, "restart"), patience=LONG)
         return KernelModel.read(answer.fields())
 
     async def delete(self, kernel_id: str) -> None:
-        """Kill a kernel, and with it every session on it; repeated and forgiving as :meth:`Sessions.delete`."""
+        """Delete a kernel and every session on it, in the same way as :meth:`Sessions.delete`."""
         await _gone(self._http, api_path("kernels", kernel_id))
 
 
 async def _gone(http: Http, path: str, retry: RetryPolicy = TEARDOWN) -> None:
-    """DELETE until the server says 204, 404 or, for a session whose kernel went first, 410."""
+    """Repeat DELETE until the server answers 204, 404 or, if the kernel ended before its session, 410."""
     with contextlib.suppress(NotFound):
         try:
             await http.request("DELETE", path, retry=retry)

@@ -17,14 +17,14 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.messages import Answer, Request
 
 Send = Callable[[Request], Awaitable[Answer]]
-"""Carries one request as it is, without redirects, and gives whatever is answered."""
+"""Sends one request without following redirects, and returns the answer with any status."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SET_COOKIE = re.compile(r"\s*([^\s=;,]+)=([^;]*)")
 
 
 class Auth:
-    """What one client has in hand to open one server's door; shows none of it."""
+    """The credentials of one client for one server: token, or cookies. ``repr`` shows none of them."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -37,7 +37,7 @@ class Auth:
         return f"<Auth by {way}>"
 
     def headers(self, method: str) -> dict[str, str]:
-        """Return the headers that a request of this method carries."""
+        """Return the authentication headers for a request with this method."""
         if self._endpoint.token:
             return {"Authorization": f"token {self._endpoint.token}"}
         headers = (
@@ -48,11 +48,11 @@ class Auth:
         return headers
 
     def websocket_headers(self) -> dict[str, str]:
-        """Return the headers for the handshake of a kernel's websocket: Authorization, or Cookie, or nothing."""
+        """Return the headers for the handshake of a kernel's websocket: Authorization, Cookie or none."""
         return self.headers("GET")
 
     async def prepare(self, send: Send) -> None:
-        """Log in if there is a password and nobody has yet; raises :class:`AccessDenied` where it is refused."""
+        """Log in if there is a password and no login yet; raise :class:`AccessDenied` if the password is refused."""
         if self._endpoint.token or not self._endpoint.password:
             return
         async with self._lock:
@@ -62,8 +62,8 @@ class Auth:
     async def second_chance(self, method: str, refused: Answer, send: Send) -> bool:
         """Return whether a request refused with `refused` may be sent again, after changing its credentials.
 
-        With a password: the login has lapsed, for instance because the server was restarted, and is renewed. Without
-        any secret: a write is refused for its missing ``_xsrf``, and the pair for a double submit is made up.
+        With a password, the login has expired, for instance because the server was restarted. It is renewed. Without
+        token and password, a write was refused because ``_xsrf`` is missing. The pair for a double submit is created.
         """
         if self._endpoint.token:
             return False
@@ -77,7 +77,7 @@ class Auth:
         return True
 
     async def _log_in(self, send: Send, password: str) -> None:
-        """Fetch the form for its ``_xsrf`` cookie, post it, keep the login cookie, as a browser does."""
+        """Log in like a browser: fetch the form for its ``_xsrf`` cookie, post it, keep the login cookie."""
         self._cookies.clear()
         self._logged_in = False
         form = await send(Request("GET", "login"))
@@ -100,7 +100,7 @@ class Auth:
         self._logged_in = True
 
     def _keep(self, answer: Answer) -> None:
-        """Keep the answer's cookies as they were written, quotes and all; an emptied one is forgotten."""
+        """Store the answer's cookies exactly as written, quotes included. A cookie with an empty value is deleted."""
         for line in answer.cookies:
             if cookie := _SET_COOKIE.match(line):
                 name, value = cookie[1], cookie[2].strip()

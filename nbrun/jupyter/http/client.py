@@ -35,33 +35,33 @@ from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, RetryPolicy
 
 CONNECT_LIMIT = 10.0
 LARGE_BODY = 1_000_000
-"""From this many bytes on, a connection cut while sending may mean "too large": Jupyter Server sends no 413."""
+"""Bytes from which a connection that is cut while sending may mean "too large": Jupyter Server sends no 413."""
 
 ERROR_LIMIT = 4_000_000
-"""Bytes that are read of an answer that is no success: it is for a message only."""
+"""Maximum bytes that are read of an error answer, because only its message is used."""
 SMALL_LIMIT = 64_000_000
-"""Bytes of every answer that carries no file: versions, kernelspecs, sessions, kernels."""
+"""Maximum bytes of an answer that contains no file: versions, kernelspecs, sessions, kernels."""
 _LARGE = "api/contents"
 _CODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
-"""What can be decompressed piece by piece at a bounded ratio, about 1000. Codings may be nested, which is refused."""
+"""Content codings that can be decompressed piece by piece, with a ratio of at most 1000. Nested codings are refused."""
 
 _SLICE = 1 << 18
-"""Bytes handed over at a time: an event loop copies what a socket does not take at once, and copies it whole."""
+"""Bytes that are written at a time. An event loop copies everything that the socket does not accept at once."""
 
 Explain = Callable[[ServerUnreachable], Awaitable[NbrunError]]
-"""Returns the error that says why a server cannot be reached."""
+"""Returns a more specific error for a server that cannot be reached."""
 
 _CUT = (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """How connections are made.
+    """Options of connections to a server.
 
-    ``ca_file`` holds the only certificates trusted, in PEM; without it those of the system and of certifi are.
-    ``verify=False`` trusts anybody. ``headers`` go with every request and with the websocket's handshake.
-    ``max_response`` and ``max_frame`` bound in bytes, after decompression, a response body and a message of a kernel;
-    None sets no limit.
+    ``ca_file`` contains the only trusted certificates, in PEM. Without it, the certificates of the system and of
+    certifi are trusted. ``verify=False`` trusts every certificate. ``headers`` are sent with every request and with the
+    websocket's handshake. ``max_response`` and ``max_frame`` limit the bytes, after decompression, of a response body
+    and of a kernel's message; None means no limit.
     """
 
     ca_file: Path | None = None
@@ -71,17 +71,17 @@ class HttpOptions:
     max_frame: int | None = MAX_FRAME
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Make the context for https and wss; raises :class:`UsageError` for a file that holds no certificates."""
+        """Return the context for https and wss; raise :class:`UsageError` if the file contains no certificates."""
         return _ssl_context(self.ca_file, self.verify)
 
 
 UNBOUNDED = HttpOptions(max_response=None, max_frame=None)
-"""For a private server: what comes from it is the user's own."""
+"""For a private server, whose answers are trusted."""
 
 
 @functools.cache
 def _ssl_context(ca_file: Path | None, verify: bool) -> ssl.SSLContext:
-    """Make the context once: to read some hundred certificates takes 50 ms."""
+    """Create the context once, because reading some hundred certificates takes 50 ms."""
     try:
         if ca_file:
             context = ssl.create_default_context(cafile=ca_file)
@@ -97,24 +97,24 @@ def _ssl_context(ca_file: Path | None, verify: bool) -> ssl.SSLContext:
 
 
 class Http:
-    """A pool of connections to one endpoint, open for as long as the block lasts.
+    """A connection pool for one server, open within the ``async with`` block.
 
-    ``endpoint`` may change while it is open: its base URL is corrected when the server turns out to have moved.
+    ``endpoint`` can change while it is open: if the server redirects to another base URL, that one is used.
     """
 
     def __init__(self, endpoint: Endpoint, options: HttpOptions | None = None, explain: Explain | None = None) -> None:
-        """Prepare for a server; `explain` knows more about why it cannot be reached."""
+        """Create a client for `endpoint`; `explain` returns a more specific error if it cannot be reached."""
         self.endpoint = endpoint
         self.options = options or HttpOptions()
         self._explain = explain
         self._auth = Auth(endpoint)
         self._client: httpx.AsyncClient | None = None
         self._dated = ("", time.monotonic())
-        """The last answer's Date, and when it came."""
+        """The Date header of the last answer, and the monotonic time at which it arrived."""
 
     async def __aenter__(self) -> Self:
         path = self.endpoint.socket
-        context = False if path else self.options.ssl_context()  # nothing leads from a socket to anywhere else
+        context = False if path else self.options.ssl_context()  # redirects from a Unix socket are not followed
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(verify=context, uds=path) if path else None,
             verify=context,
@@ -143,13 +143,14 @@ class Http:
         patience: Patience = QUICK,
         retry: RetryPolicy | None = None,
     ) -> Answer:
-        """Send a request and return its answer, which is a 2xx of the API.
+        """Send a request and return the API's answer, which has a 2xx status.
 
-        `path` is relative to the base URL and quoted (:func:`~nbrun.jupyter.endpoint.api_path`). The body is `json`,
-        or `content`, which is JSON already. Without `retry`, a GET is repeated as ``PATIENT_GET`` and nothing else is.
+        `path` is relative to the base URL and percent-encoded (:func:`~nbrun.jupyter.endpoint.api_path`). The body is
+        `json`, or `content`, which is already encoded. Without `retry`, a GET uses the policy ``PATIENT_GET``, and
+        other requests are sent once.
 
         Raises :class:`AccessDenied`, :class:`NotFound`, :class:`NotAJupyterServer`, :class:`TooLarge`,
-        :class:`RequestRefused` or :class:`ServerUnreachable`; :class:`UsageError` for `json` that JSON cannot hold.
+        :class:`RequestRefused` or :class:`ServerUnreachable`; :class:`UsageError` if `json` cannot be encoded.
         """
         body = content if json is None else [json_bytes(json)]
         headers = {"Content-Type": "application/json"} if body else {}
@@ -158,12 +159,12 @@ class Http:
         return await policy.call(lambda: self._attempt(request))
 
     async def websocket_headers(self) -> dict[str, str]:
-        """Return the headers for a kernel's websocket handshake, logging in first where that is needed."""
+        """Return the headers for a kernel's websocket handshake; log in first if needed."""
         await self._auth.prepare(self._send)
         return {**self.options.headers, **self._auth.websocket_headers()}
 
     def server_time(self) -> datetime:
-        """Return the server's time by the Date of its last answer, to a second; this machine's where it gave none."""
+        """Return the server's time according to the Date of its last answer, or else this machine's time."""
         date, when = self._dated
         try:
             return parsedate_to_datetime(date).astimezone(UTC) + timedelta(seconds=time.monotonic() - when)
@@ -171,19 +172,19 @@ class Http:
             return datetime.now(UTC)
 
     async def explained(self, error: ServerUnreachable) -> NbrunError:
-        """Return the error to raise for one of the connection: what is known of the server says more, if anything."""
+        """Return a more specific error for `error` if one is known, otherwise `error` itself."""
         return error if self._explain is None else await self._explain(error)
 
     def move(self, base_url: str) -> None:
-        """Talk to the same server under another base URL from now on."""
+        """Use another base URL for the same server from now on."""
         if base_url != self.endpoint.base_url:
             self.endpoint = self.endpoint.at(base_url)
             self._auth = Auth(self.endpoint)
 
     async def _length(self, body: Body) -> int | None:
-        """Count the bytes of `body`; None where that is easy, or where they need not be known.
+        """Return the bytes of a generated body, or None if they are not needed or :attr:`Request.size` knows them.
 
-        Proxies want to know it. Behind a Unix socket is Jupyter's own server, which takes what comes.
+        Proxies need the length. A private server behind a Unix socket does not.
         """
         if self.endpoint.socket or isinstance(body, Sequence):
             return None
@@ -194,7 +195,7 @@ class Http:
         return length
 
     async def _attempt(self, request: Request) -> Answer:
-        if request.path != "api":  # which needs no login, and tells whether this is the place to log in at all
+        if request.path != "api":  # needs no login, and shows whether this is a server to log in to
             await self._auth.prepare(self._send)
         answer = await self._routed(request)
         if access_refused(answer) and await self._auth.second_chance(request.method, answer, self._send):
@@ -208,12 +209,12 @@ class Http:
             and answer.status in {403, 405}
             and "/user/" in self.endpoint.base_url
         ):
-            # A hub answers for a server that is not running; to a write it does not say so, to a GET it does.
+            # If the user's server is not running, a hub answers. Only its answer to a GET says so.
             await self._attempt(Request("GET", "api/status"))
         raise failure
 
     async def _routed(self, request: Request) -> Answer:
-        """Send, following redirects where that is safe."""
+        """Send a request, and follow redirects if that is safe."""
         if request.method == "GET":
             return await self._followed(request)
         answer = await self._sent_whole(request)
@@ -239,7 +240,11 @@ class Http:
         return answer
 
     async def _sent_whole(self, request: Request) -> Answer:
-        """Send; a large body whose sending is cut is sent once more, and if cut again is taken for too large."""
+        """Send a request. Repeat it once if the connection is cut while a large body is sent.
+
+        A second cut raises :class:`TooLarge`, because Jupyter Server closes the connection for a body that is too
+        large.
+        """
         try:
             return await self._send(request)
         except ServerUnreachable as error:
@@ -259,14 +264,14 @@ class Http:
             ) from None
 
     async def _is_jupyter_server(self, base_url: str) -> bool:
-        """Ask, without any secret, whether the API is at `base_url`."""
+        """Return whether the API is at `base_url`, by a request without credentials."""
         with contextlib.suppress(NbrunError):
             answer = await self._send(Request("GET", "api"), url=f"{base_url}api", anonymous=True)
             return answer.status == 200 and answer.fields().maybe_text("version") is not None
         return False
 
     async def _send(self, request: Request, *, url: str | None = None, anonymous: bool = False) -> Answer:
-        """Carry one request, as it is, and return whatever is answered."""
+        """Send one request without redirects, and return the answer with any status."""
         if self._client is None:
             raise RuntimeError("the HTTP client is used outside its block")
         patience = request.patience
@@ -309,7 +314,7 @@ class Http:
 
 
 async def _bounded_body(response: httpx.Response, where: str, limit: int | None) -> bytes:
-    """Return the decompressed body, reading no more than `limit` bytes, and of an error no more than a message needs.
+    """Return the decompressed body of at most `limit` bytes. Of an error answer only the beginning is read.
 
     Raises :class:`ResponseTooLarge`.
     """
@@ -334,19 +339,19 @@ async def _bounded_body(response: httpx.Response, where: str, limit: int | None)
 
 
 def _too_large(where: str, limit: int, declared: int | None) -> ResponseTooLarge:
-    said = f"{spell_size(declared)}, which is more than" if declared else "more than"
+    size = f"{spell_size(declared)}, which is more than" if declared else "more than"
     hint = "--max-response raises the limit (--max-response 4GiB), and none lifts it."
     if limit == SMALL_LIMIT:
         hint = "No Jupyter server answers this question at such length: is this its address?"
-    return ResponseTooLarge(f"{where}: the answer has {said} {spell_size(limit)}", hint=hint)
+    return ResponseTooLarge(f"{where}: the answer has {size} {spell_size(limit)}", hint=hint)
 
 
 @contextlib.contextmanager
 def foreign_errors(where: str, server: str = "", *, first: bool = False) -> Iterator[None]:
-    """Turn what httpx and a passed deadline raise into :class:`ServerUnreachable`.
+    """Turn exceptions of httpx and an expired deadline into :class:`ServerUnreachable`.
 
-    `where` is the request. An error that is about the `server` names that instead, and so do those of the `first`
-    request, which are about its address.
+    `where` describes the request in messages. An error that concerns the `server` names the server instead. All errors
+    of the `first` request do so too, because they concern the address.
     """
     try:
         yield
@@ -368,7 +373,7 @@ def foreign_errors(where: str, server: str = "", *, first: bool = False) -> Iter
 
 
 def _reason(error: BaseException) -> str:
-    """Return what the operating system says of a connection that failed: the innermost error, without its number."""
+    """Return the operating system's reason for a failed connection: the innermost error, without its number."""
     reason = str(error)
     inner: BaseException | None = error
     while inner is not None:
@@ -386,7 +391,7 @@ async def _slices(body: Body) -> AsyncIterator[bytes]:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Write `value` as JSON; raises :class:`UsageError` for what JSON cannot hold."""
+    """Return `value` as JSON; raise :class:`UsageError` if it cannot be encoded."""
     try:
         return json_text.dumps(value)
     except (TypeError, RecursionError) as error:

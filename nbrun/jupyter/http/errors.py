@@ -26,7 +26,7 @@ from nbrun.jupyter.http.messages import Answer
 
 _TOKEN_REFUSED = re.compile(r"_xsrf|^Forbidden$|XSRF", re.IGNORECASE)
 _LONGEST_PLACE = 300
-"""Characters of an address in a message."""
+"""Maximum characters of an address in a message."""
 _LOGIN = re.compile(r"/(?:login|oauth2?/authorize|oauth_login)$")
 
 _HINT_ACCESS = (
@@ -40,9 +40,10 @@ _HINT_STOPPED = "Start it in the hub's control panel, then run again."
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row: which answers it is for, and the error to raise, given the answer and what the server said.
+    """A row of the table: a condition on the answer, and the error to raise.
 
-    The message names no address: that of the request is added to every error in one place.
+    ``error`` receives the answer and the server's own message. Its text contains no address, because :func:`failure_of`
+    adds the address to every error.
     """
 
     applies: Callable[[Answer], bool]
@@ -57,29 +58,29 @@ def access_refused(answer: Answer) -> bool:
 
 
 class _NotLetIn(AccessDenied):
-    """Nobody is logged in; whether a token was given, the endpoint knows."""
+    """The request is not authenticated. :func:`failure_of` distinguishes a missing token from a wrong one."""
 
 
-def _hint_of_403(said: str) -> str:
-    if re.search("permission denied", said, re.IGNORECASE):
+def _hint_of_403(quoted: str) -> str:
+    if re.search("permission denied", quoted, re.IGNORECASE):
         return (
             "The server's own user may not read or write there: name another path with -o, or change its permissions."
         )
-    if re.search("resource limit|maximum|too many", said, re.IGNORECASE):
+    if re.search("resource limit|maximum|too many", quoted, re.IGNORECASE):
         return "The server starts no more kernels: try again when others have ended."
     return "The server, or a proxy in front of it, forbids this request to this user; it is not about the token alone."
 
 
 def why_not_connected(reason: str, scheme: str) -> tuple[str, str]:
-    """Return in words why there is no connection, and what to do; `reason` is what the operating system or TLS says."""
+    """Return the cause of a failed connection and a hint; `reason` is the text of the operating system or of TLS."""
     lowered = reason.casefold()
     if "certificate" in lowered:
         if "mismatch" in lowered or "not valid for" in lowered:
             hint = "Write the host name of the certificate in --server; --insecure does not check certificates."
             return "its certificate is for another host name", hint
-        told = re.search(r"verify failed: ([^(]+)", reason)
+        detail = re.search(r"verify failed: ([^(]+)", reason)
         hint = "--ca-file FILE trusts the authority that signed it; --insecure does not check certificates."
-        return f"its certificate is not trusted ({told[1].strip() if told else 'not verified'})", hint
+        return f"its certificate is not trusted ({detail[1].strip() if detail else 'not verified'})", hint
     if scheme == "https" and ("ssl" in lowered or "tls" in lowered):
         return "it does not speak TLS on this port", "If it is a server without TLS, write http:// in --server."
     if "not known" in lowered or "nodename" in lowered or "getaddrinfo" in lowered or "name resolution" in lowered:
@@ -91,23 +92,23 @@ def why_not_connected(reason: str, scheme: str) -> tuple[str, str]:
 
 
 def _leads_to_login(answer: Answer) -> bool:
-    """Return whether this is a login page or the way to one; a file may be called ``login`` too."""
+    """Return whether the answer is a login page or a redirect to one. A file can be named ``login`` too."""
     moved = 300 <= answer.status < 400
     place = answer.headers.get("location", "") if moved else answer.url
     return (moved or (answer.status < 300 and answer.is_html)) and bool(_LOGIN.search(place.partition("?")[0]))
 
 
-def _not_followed(answer: Answer, said: str) -> RequestRefused:
+def _not_followed(answer: Answer, quoted: str) -> RequestRefused:
     place = answer.headers.get("location", "nowhere")[:_LONGEST_PLACE]
     return RequestRefused(
-        f"the server redirected to {place} ({answer.status}{said}), which was not followed",
+        f"the server redirected to {place} ({answer.status}{quoted}), which was not followed",
         status=answer.status,
         hint="If that is the server's address, give it instead; a token is not carried to another host unasked.",
     )
 
 
-def _unavailable(answer: Answer, said: str) -> ServerUnreachable:
-    message = f"the server answered {answer.status}{said}"
+def _unavailable(answer: Answer, quoted: str) -> ServerUnreachable:
+    message = f"the server answered {answer.status}{quoted}"
     wait = retry_after(answer.headers.get("retry-after", ""), datetime.now(UTC))
     if wait is not None:
         return Throttled(message, retry_after=wait, hint="The server asks to come back later.")
@@ -118,54 +119,56 @@ RULES: tuple[Rule, ...] = (
     Rule(lambda a: a.status in {429, 502, 503, 504}, _unavailable),
     Rule(
         lambda a: a.status == 424,
-        lambda _, said: RequestRefused(
-            f"the hub says that this server is not running{said}", status=424, hint=_HINT_STOPPED
+        lambda _, quoted: RequestRefused(
+            f"the hub says that this server is not running{quoted}", status=424, hint=_HINT_STOPPED
         ),
     ),
     Rule(
         lambda a: access_refused(a) or _leads_to_login(a),
-        lambda a, said: _NotLetIn(f"the server does not accept the token or password ({a.status}{said})"),
+        lambda a, quoted: _NotLetIn(f"the server does not accept the token or password ({a.status}{quoted})"),
     ),
     Rule(
         lambda a: a.status == 403 and a.is_html,
-        lambda _, said: AccessDenied(
-            f"refused with a web page (403{said})",
+        lambda _, quoted: AccessDenied(
+            f"refused with a web page (403{quoted})",
             hint="A proxy or a hub refuses the token, or the server behind it is not running.",
         ),
     ),
     Rule(
         lambda a: a.status == 413,
-        lambda _, said: TooLarge(f"the body is too large for the server or a proxy before it (413{said})", status=413),
+        lambda _, quoted: TooLarge(
+            f"the body is too large for the server or a proxy before it (413{quoted})", status=413
+        ),
     ),
     Rule(
         lambda a: a.status == 403,
-        lambda _, said: RequestRefused(f"the server refused with 403{said}", status=403, hint=_hint_of_403(said)),
+        lambda _, quoted: RequestRefused(f"the server refused with 403{quoted}", status=403, hint=_hint_of_403(quoted)),
     ),
     Rule(
         lambda a: a.status == 400 and "HTTPS port" in a.quotation,
-        lambda _, said: NotAJupyterServer(f"the server answered 400{said}", hint=HINT_HTTPS),
+        lambda _, quoted: NotAJupyterServer(f"the server answered 400{quoted}", hint=HINT_HTTPS),
     ),
     Rule(lambda a: 300 <= a.status < 400, _not_followed),
     Rule(
         lambda a: a.is_html and bool(a.body.strip()) and (a.status < 400 or a.status in {404, 405}),
-        lambda a, said: NotAJupyterServer(
-            f"a web page was the answer ({a.status}{said}), not the API's JSON", hint=_HINT_PAGE
+        lambda a, quoted: NotAJupyterServer(
+            f"a web page was the answer ({a.status}{quoted}), not the API's JSON", hint=_HINT_PAGE
         ),
     ),
-    Rule(lambda a: a.status == 404, lambda _, said: NotFound(f"not found{said}")),
+    Rule(lambda a: a.status == 404, lambda _, quoted: NotFound(f"not found{quoted}")),
     Rule(
         lambda a: a.status >= 400 or a.status < 200,
-        lambda a, said: RequestRefused(f"the server refused with {a.status}{said}", status=a.status),
+        lambda a, quoted: RequestRefused(f"the server refused with {a.status}{quoted}", status=a.status),
     ),
 )
 
 
 def failure_of(answer: Answer, endpoint: Endpoint) -> ServerError | None:
-    """Return the error that `answer` amounts to, free of the endpoint's secrets; None where it is a success."""
+    """Return the error for `answer` without the endpoint's secrets, or None for a success."""
     for rule in RULES:
         if rule.applies(answer):
-            said = f": {answer.quotation}" if answer.quotation else ""
-            error = rule.error(answer, said)
+            quoted = f": {answer.quotation}" if answer.quotation else ""
+            error = rule.error(answer, quoted)
             if isinstance(error, _NotLetIn):
                 given = "the server wants a token or password, and none was given"
                 message = str(error) if endpoint.token or endpoint.password else given
@@ -179,7 +182,10 @@ def failure_of(answer: Answer, endpoint: Endpoint) -> ServerError | None:
 
 
 def retry_after(value: str, now: datetime) -> float | None:
-    """Read a Retry-After header (RFC 9110, 10.2.3), seconds or a date, as seconds from `now`; None for neither."""
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3), or None for an invalid one.
+
+    The header contains seconds or a date, which is compared with `now`.
+    """
     if value.strip().isdigit():
         return float(value) if len(value) < 10 else None
     try:

@@ -24,7 +24,7 @@ _LONGEST_IDENTIFIER = 1000
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How many seconds to wait: ``read`` for the next bytes of the answer, ``total`` for the whole exchange."""
+    """Time limits in seconds: ``read`` for the next bytes of the answer, ``total`` for the whole exchange."""
 
     read: float
     total: float
@@ -32,16 +32,16 @@ class Patience:
 
 QUICK = Patience(read=30.0, total=120.0)
 LONG = Patience(read=120.0, total=900.0)
-"""For contents, which may be hundreds of megabytes, and for starting kernels, which a cluster does in minutes."""
+"""For contents of hundreds of megabytes, and for starting kernels, which can take minutes on a cluster."""
 
 
 Body = Iterable[Piece]
-"""The body of a request by pieces, gone through for each attempt: no block of memory holds all of a large one."""
+"""The pieces of a request's body. Each attempt iterates over them, so a large body is never in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent; ``path`` is relative to the base URL and already quoted."""
+    """A request. ``path`` is relative to the base URL and percent-encoded."""
 
     method: str
     path: str
@@ -50,7 +50,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     patience: Patience = QUICK
     length: int | None = None
-    """The bytes of a body that is no sequence of pieces; None to send it without a word about that, in chunks."""
+    """The bytes of a generated body, or None to send it in chunks without a Content-Length."""
 
     @property
     def target(self) -> str:
@@ -59,13 +59,13 @@ class Request:
 
     @property
     def size(self) -> int | None:
-        """Return the bytes of the body; None where they are not known."""
+        """Return the bytes of the body, or None if they are unknown."""
         return sum(map(len, self.body)) if isinstance(self.body, Sequence) else self.length
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; ``url`` is where it came from after redirects, header names are lower-case."""
+    """An answer. ``url`` is the URL after redirects; header names are lower-case."""
 
     method: str
     url: str
@@ -73,52 +73,52 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     cookies: tuple[str, ...] = field(default=(), repr=False)
-    """The ``Set-Cookie`` lines as they came."""
+    """The unparsed ``Set-Cookie`` lines."""
 
     @property
     def where(self) -> str:
-        """Name the exchange for messages, without its query."""
+        """Return method and URL without the query, for messages."""
         return f"{self.method} {self.url.partition('?')[0]}"
 
     @property
     def is_html(self) -> bool:
-        """Return whether this is a web page; a body is looked at where the content type is wrong or missing."""
+        """Return whether this is a web page, by its content type or the beginning of its body."""
         if "html" in self.headers.get("content-type", "").lower():
             return True
         return self.body[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
     @property
     def quotation(self) -> str:
-        """Return what the server says of itself, shortened: a page's title, JSON's ``message``, or plain text."""
+        """Return the server's own message, shortened: a page's title, ``message`` of a JSON object, or plain text."""
         if self.is_html:
             title = _TITLE.search(self.body[:100_000])
             return _shortened(html.unescape(title[1].decode("utf-8", "replace"))) if title else ""
         try:
             value = json_text.loads(self.body)
-        except BadFrame:  # servers send plain text under a JSON content type
+        except BadFrame:  # servers send plain text with a JSON content type
             return _shortened(self.body[:2000].decode("utf-8", "replace"))
         if isinstance(value, dict):
             return _shortened(str(value.get("message") or value.get("reason") or ""))
         return _shortened(str(value or ""))
 
     def json(self) -> Any:
-        """Return the body as JSON, NaN and infinities turned to null; raises :class:`NotAJupyterServer`."""
+        """Return the body as JSON, with null for NaN and infinities; raise :class:`NotAJupyterServer`."""
         try:
             return json_text.loads(self.body)
         except BadFrame as error:
             raise NotAJupyterServer(f"{self.where}: the answer of {len(self.body)} bytes is {error}") from None
 
     def fields(self) -> "Fields":
-        """Return the body as a JSON object to be read field by field; raises :class:`NotAJupyterServer`."""
+        """Return the body as a JSON object; raise :class:`NotAJupyterServer`."""
         return Fields(self.json(), self.where)
 
     def rows(self) -> tuple["Fields", ...]:
-        """Return the body as a JSON array of objects; raises :class:`NotAJupyterServer`."""
+        """Return the body as a JSON array of objects; raise :class:`NotAJupyterServer`."""
         return rows_of(self.json(), self.where)
 
 
 class Fields:
-    """A JSON object, read field by field; ``where`` says in errors where it came from."""
+    """A JSON object with checked access to its fields; ``where`` is its source, for error messages."""
 
     __slots__ = ("_value", "where")
 
@@ -132,39 +132,39 @@ class Fields:
         return key in self._value
 
     def raw(self, key: str) -> Any:
-        """Return the value as it came; None where there is none."""
+        """Return the unchecked value, or None if it is missing."""
         return self._value.get(key)
 
     def text(self, key: str) -> str:
-        """Return a string that has to be there."""
+        """Return a required string."""
         value = self._value.get(key)
         if not isinstance(value, str):
             raise NotAJupyterServer(f"{self.where}: expected a string as {key!r}, got {kind_of(value)}")
         return value
 
     def identifier(self, key: str) -> str:
-        """Return a string that has to be there and goes into addresses; refuse one that is too long."""
+        """Return a required string that becomes part of a URL; raise an error if it is too long."""
         value = self.text(key)
         if len(value) > _LONGEST_IDENTIFIER:
             raise NotAJupyterServer(f"{self.where}: {key!r} has {len(value)} characters")
         return value
 
     def words(self, key: str) -> str:
-        """Return what the server says for a person, shortened; empty for anything but a string."""
+        """Return a message of the server, shortened, or an empty string if it is missing."""
         return _shortened(self.maybe_text(key) or "")
 
     def maybe_text(self, key: str) -> str | None:
-        """Return a string; None for anything else, as for all fields that a frontend can do without."""
+        """Return an optional string, or None for any other value."""
         value = self._value.get(key)
         return value if isinstance(value, str) else None
 
     def maybe_integer(self, key: str) -> int | None:
-        """Return an integer; None for anything else."""
+        """Return an optional integer, or None for any other value."""
         value = self._value.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def maybe_time(self, key: str) -> datetime | None:
-        """Return an ISO 8601 time, in UTC where it names no zone; None for anything else."""
+        """Return an optional ISO 8601 time, in UTC if it has no time zone, or None for any other value."""
         try:
             moment = datetime.fromisoformat(self._value.get(key) or "")
         except (ValueError, TypeError):
@@ -172,24 +172,24 @@ class Fields:
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def mapping(self, key: str) -> Mapping[str, Any]:
-        """Return an object as it came; empty for anything else."""
+        """Return an optional object, unchecked, or an empty one for any other value."""
         value = self._value.get(key)
         return value if isinstance(value, dict) else {}
 
     def child(self, key: str) -> "Fields":
-        """Return an object that has to be there."""
+        """Return a required object."""
         return Fields(self._value.get(key), f"{self.where}, {key!r}")
 
 
 def rows_of(value: Any, where: str) -> tuple[Fields, ...]:
-    """Return a JSON array of objects; raises :class:`NotAJupyterServer` for any other shape."""
+    """Return a JSON array of objects; raise :class:`NotAJupyterServer` for any other shape."""
     if not isinstance(value, list):
         raise NotAJupyterServer(f"{where}: expected a JSON array, got {kind_of(value)}")
     return tuple(Fields(row, where) for row in value)
 
 
 def kind_of(value: Any) -> str:
-    """Name a JSON value's kind in words."""
+    """Return the type of a JSON value in words."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "nothing"}
     return names.get(type(value), "a number")
 

@@ -11,7 +11,7 @@ MOST_REDIRECTS = 5
 
 
 def target_of(url: str, location: str) -> str | None:
-    """Return the absolute URL that `location` names as seen from `url`; None where it is missing or unreadable."""
+    """Return the absolute URL of `location` relative to `url`, or None if it is missing or invalid."""
     try:
         target = urljoin(url, location)
         return target if location and urlsplit(target).hostname else None
@@ -20,7 +20,7 @@ def target_of(url: str, location: str) -> str | None:
 
 
 def may_follow(url: str, target: str) -> bool:
-    """Return whether a GET may go on to `target`: same scheme, host and port, or http to https."""
+    """Return whether a GET may follow a redirect to `target`: same scheme, host and port, or http to https."""
     here, there = urlsplit(url), urlsplit(target)
     try:
         if (here.scheme, there.scheme) == ("http", "https"):
@@ -31,7 +31,7 @@ def may_follow(url: str, target: str) -> bool:
 
 
 def moved_base(base_url: str, path: str, target: str) -> str | None:
-    """Return the base URL under which `target` is the same `path`; None where it is another page or another host."""
+    """Return the new base URL if `target` is the same `path` on the same host, otherwise None."""
     here, there = urlsplit(base_url), urlsplit(target)
     prefix, found = unquote(there.path), "/" + unquote(path)
     if (

@@ -32,8 +32,8 @@ T = TypeVar("T")
 class RetryPolicy:
     """Try up to ``tries`` times; start no attempt later than ``total`` seconds after the first.
 
-    ``first`` and ``longest`` bound the wait between attempts in seconds; ``statuses`` are HTTP statuses of a
-    :class:`~nbrun.errors.RequestRefused` that are worth another attempt.
+    ``first`` and ``longest`` bound the wait between attempts in seconds. ``statuses`` are the HTTP statuses of a
+    :class:`~nbrun.errors.RequestRefused` that are retried.
     """
 
     tries: int
@@ -43,17 +43,17 @@ class RetryPolicy:
     statuses: frozenset[int] = frozenset()
 
     def within(self, total: float) -> Self:
-        """Return the same policy with another bound in seconds."""
+        """Return the same policy with another total time in seconds."""
         return replace(self, total=total)
 
     def retries(self, error: BaseException) -> bool:
-        """Return whether an attempt that ended in `error` is worth another."""
+        """Return whether `error` is retried."""
         if isinstance(error, RequestRefused):
             return error.status in self.statuses
         return isinstance(error, ServerUnreachable) and not isinstance(error, PrivateServerEnded)
 
     def attempts(self) -> AsyncIterable[AbstractContextManager[object]]:
-        """Return the attempts, to be entered one by one; a block that ends without an error ends the loop."""
+        """Return the attempts, each a context manager. The loop ends after the first block without an error."""
         return tenacity.AsyncRetrying(
             sleep=asyncio.sleep,
             stop=tenacity.stop_after_attempt(self.tries) | tenacity.stop_before_delay(self.total),
@@ -63,7 +63,7 @@ class RetryPolicy:
         )
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Await ``work()`` until it succeeds; raises what the last attempt raised."""
+        """Await ``work()`` until it succeeds; raise the error of the last attempt."""
         async for attempt in self.attempts():
             with attempt:
                 return await work()
@@ -77,32 +77,32 @@ class RetryPolicy:
 
 
 def pause_after(attempt: int, *, first: float = 0.5, longest: float = 60.0) -> float:
-    """Return the seconds to wait after the `attempt`-th failed run, from 1: doubling, with jitter."""
+    """Return the seconds to wait after the `attempt`-th failed run, counted from 1: doubling, with jitter."""
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = attempt
     return tenacity.wait_exponential(multiplier=first, max=longest)(state) + tenacity.wait_random(0, first)(state)
 
 
 ONCE = RetryPolicy(tries=1, total=0.0)
-"""For what must not happen twice: POST, PATCH, a kernel's restart."""
+"""For requests that must not be repeated: POST, PATCH, the restart of a kernel."""
 
 PROBE = RetryPolicy(tries=3, total=10.0, first=0.2, longest=1.0)
-"""The first contact: a mistyped address should be told soon."""
+"""The first request. It is short, because an error in the address should be reported soon."""
 
 PATIENT_GET = RetryPolicy(tries=6, total=60.0)
-"""Reading changes nothing, so a restarting proxy is waited for."""
+"""A GET changes nothing, so it is repeated while a proxy restarts."""
 
 SAVE = RetryPolicy(tries=8, total=180.0, first=0.5, longest=20.0)
-"""PUT of a whole file is idempotent, and what it carries may be hours of work."""
+"""The save of a notebook: a PUT of a whole file is idempotent, and its content may be hours of work."""
 
 TEARDOWN = RetryPolicy(tries=6, total=30.0, first=0.3, longest=5.0, statuses=frozenset({500}))
-"""DELETE until it is gone; a server answers 500 while it still mourns a kernel that died just before."""
+"""DELETE until the kernel is gone. A server answers 500 for a short time after a kernel has died."""
 
 START = RetryPolicy(tries=4, total=300.0, first=0.5, longest=10.0)
-"""POST of a private session, each repetition only after looking for what the last one may have left."""
+"""POST of a private session. Each repetition first looks for a session that the previous attempt created."""
 
 RECONNECT = RetryPolicy(tries=30, total=120.0, first=0.1, longest=5.0)
-"""A kernel's websocket that was cut: at once at first, for as long as a laptop needs to find its network again."""
+"""A kernel's websocket that was cut. The total is the time that a laptop needs to find its network again."""
 
 RETURN = RetryPolicy(tries=1_000_000, total=120.0, first=0.5, longest=5.0)
 """Between two attempts of a run: until a lost server answers."""

@@ -34,43 +34,43 @@ from nbrun.jupyter.sessions import Kernels
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """The server was asked for the kernel."""
+    """The server's answer whether the kernel is alive."""
 
     alive: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """Somebody wants the run to end."""
+    """A request to stop the run."""
 
     reason: str
 
 
 AGENT_LIMIT = 30.0
-"""Seconds that the handshake with the agent may take; the kernel has nothing else to do yet."""
+"""Seconds for the handshake with the agent, at a time when the kernel executes nothing else."""
 
 
 @functools.cache
 def agent_source() -> str:
-    """Return the text of the agent."""
+    """Return the source of the agent."""
     return Path(kernel_side.__path__[0], "agent.py").read_text("utf-8")
 
 
 class Kernel:
-    """A connected kernel; made by :func:`connect_kernel`.
+    """A connected kernel; created by :func:`connect_kernel`.
 
-    One thing at a time is asked of it: its answers are read by whoever asked.
+    Only one method may be in progress at a time, because each reads all incoming messages.
     """
 
     def __init__(self, kernel_id: str, channel: KernelChannel, requests: Requests, kernels: Kernels) -> None:
         self.id = kernel_id
         self.requests = requests
         self.unreadable = 0
-        """How many frames came that were no message."""
+        """The number of frames that were not messages."""
         self.heard = 0
-        """How many messages came while it ran cells: as long as it stays the same, there is nothing new."""
+        """The number of messages that arrived while cells ran. If it has not changed, there is nothing new to save."""
         self.is_lost = False
-        """Whether the connection was lost for good."""
+        """Whether the connection is lost for good."""
         self._channel = channel
         self._kernels = kernels
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,10 +81,9 @@ class Kernel:
         return self._channel.subprotocol
 
     async def introduce(self, limit: float = 60.0) -> KernelInfo:
-        """Wait until the kernel answers and its outputs are being delivered.
+        """Wait until the kernel answers and its outputs are delivered, and return its info.
 
-        Raises :class:`KernelStartFailed` when that does not happen within `limit` seconds, and :class:`NbrunError`
-        when the connection is lost.
+        Raises :class:`KernelStartFailed` after `limit` seconds, and :class:`NbrunError` if the connection is lost.
         """
         introduction = Introduction(self.requests)
         await self._channel.send(introduction.ask())
@@ -104,7 +103,7 @@ class Kernel:
                 case Lost(error):
                     raise _lost(error)
                 case Restored():
-                    await self._channel.send(introduction.ask())  # the question may have been lost with the connection
+                    await self._channel.send(introduction.ask())  # the request may have been lost with the connection
                 case Unreadable():
                     self.unreadable += 1
                 case _:
@@ -113,15 +112,15 @@ class Kernel:
         return known
 
     async def round_trip(self, limit: float = 5.0) -> float:
-        """Measure the seconds to the server and back; infinity where that is not known within `limit` seconds."""
+        """Return the seconds of a round trip to the server, or infinity if it takes longer than `limit` seconds."""
         return await self._channel.round_trip(limit)
 
     async def meet_agent(self, options: AgentOptions, *, install: bool = True, limit: float = AGENT_LIMIT) -> Agent:
-        """Install the agent of :mod:`nbrun.kernel_side.agent` in an ipykernel, and return what it can do there.
+        """Install the agent of :mod:`nbrun.kernel_side.agent` in an ipykernel, and return its abilities.
 
-        Without `install` the kernel has an agent already. The agent returned has no abilities where the kernel has no
-        use for it, where a server does not let its requests through, or where that is not known within `limit` seconds.
-        Raises :class:`NbrunError` when the connection is lost.
+        With ``install=False`` the kernel already has an agent. The result has no abilities if the kernel cannot use the
+        agent, if a server blocks its requests, or if there is no reply within `limit` seconds. Raises
+        :class:`NbrunError` if the connection is lost.
         """
         began, signs = _now(), 0
         abilities: frozenset[str] = frozenset()
@@ -131,7 +130,7 @@ class Kernel:
         while True:
             match await self._next(began + limit):
                 case Message() as message if message.content.get("execution_state") in GONE:
-                    self._channel.arrivals.put_nowait(message)  # for the run, whose first message it is
+                    self._channel.arrivals.put_nowait(message)  # the run must see it as its first message
                     return Agent()
                 case Message() as message:
                     if message.type == agent.HELLO_REPLY:
@@ -148,12 +147,12 @@ class Kernel:
                 case Cut():
                     pass
                 case _:
-                    return Agent()  # the questions may be lost with the connection
+                    return Agent()  # the requests may be lost with the connection
 
     async def run(self, execution: Execution, intake: Intake | None = None) -> None:
-        """Drive `execution` to its ending; returns when it has one, and leaves no task behind.
+        """Drive `execution` until it ends, and cancel all tasks that belong to it.
 
-        It is told of the kernel's messages as `intake` gives them.
+        Messages pass through `intake` first.
         """
         intake = intake or Intake()
         try:
@@ -165,7 +164,7 @@ class Kernel:
                 now = _now()
                 taken = intake.take(arrival, now)
                 if not isinstance(arrival, Message) and _may_end(arrival, execution):
-                    taken = [*intake.release(), *taken]  # what has come counts, also in a run that ends now
+                    taken = [*intake.release(), *taken]  # held messages count, also in a run that ends now
                 effects = [each for one in taken for each in self._feed(execution, one, now)]
                 if effects:
                     await self._carry_out(effects)
@@ -184,27 +183,27 @@ class Kernel:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stop(self, reason: str) -> None:
-        """Ask the run that is under way to end: its cell is interrupted, and it comes back soon."""
+        """Stop the current run: its cell is interrupted, and :meth:`run` returns soon."""
         self._channel.arrivals.put_nowait(StopAsked(reason))
 
     async def execute(
         self, code: str, *, silent: bool = False, stop_on_error: bool = True, limit: float | None = None
     ) -> AsyncGenerator[Message, None]:
-        """Execute `code` and return its messages as they come, until reply and idle are both in."""
+        """Execute `code` and yield its messages as they arrive, until both reply and idle have arrived."""
         request = self.requests.execute(code, silent=silent, stop_on_error=stop_on_error)
         async with contextlib.aclosing(self._conversation(request, "execute_reply", limit)) as messages:
             async for message in messages:
                 yield message
 
     async def complete(self, code: str, cursor_pos: int | None = None, *, limit: float = 30.0) -> dict[str, Any]:
-        """Return completions at `cursor_pos` (code points, the end where None): the content of the complete_reply."""
+        """Return the content of the complete_reply: completions at `cursor_pos`, in code points, or at the end."""
         position = len(code) if cursor_pos is None else cursor_pos
         return await self._ask(self.requests.complete(code, position), "complete_reply", limit)
 
     async def inspect(
         self, code: str, cursor_pos: int | None = None, *, detail_level: int = 0, limit: float = 30.0
     ) -> dict[str, Any]:
-        """Return what is known of the name at `cursor_pos`: the content of the inspect_reply."""
+        """Return the content of the inspect_reply: information on the name at `cursor_pos`."""
         position = len(code) if cursor_pos is None else cursor_pos
         return await self._ask(self.requests.inspect(code, position, detail_level), "inspect_reply", limit)
 
@@ -218,7 +217,7 @@ class Kernel:
     async def _conversation(
         self, request: Message, reply_type: str, limit: float | None
     ) -> AsyncGenerator[Message, None]:
-        """Send a request and return every message that answers it; ends when its reply and its idle are in."""
+        """Send a request and yield its messages until both its reply and its idle status have arrived."""
         await self._channel.send(request)
         give_up_at = None if limit is None else _now() + limit
         replied = idle = False
@@ -233,7 +232,7 @@ class Kernel:
                     fence = question.id
                     await self._channel.send(question)
                 case Message("shell") as message if message.parent_id == fence:
-                    # The kernel answers in order: what is not here by now got lost with the connection.
+                    # The kernel answers in order: what has not arrived by now was lost with the connection.
                     if not replied:
                         raise ServerUnreachable(f"the {reply_type} was lost while the connection was cut")
                     return
@@ -246,10 +245,10 @@ class Kernel:
                 case Lost(error):
                     raise _lost(error)
                 case _:
-                    pass  # somebody else's message, or a connection that was cut and is being restored
+                    pass  # another client's message, or a cut connection that is being restored
 
     async def _next(self, deadline: float | None) -> Arrival | Probed | StopAsked | None:
-        """Return the next arrival, None when `deadline` (on the loop's clock) comes first."""
+        """Return the next arrival, or None at `deadline` (on the loop's clock)."""
         arrivals = self._channel.arrivals
         try:
             return cast("Arrival | Probed | StopAsked", arrivals.get_nowait())
@@ -293,7 +292,7 @@ class Kernel:
                 case Send(message):
                     await self._channel.send(message)
                 case InterruptKernel():
-                    # What comes after it must not overtake it: a nudge before the interrupt wakes nobody.
+                    # The following effects must not overtake the interrupt: an earlier nudge has no effect.
                     self._beside(self._interrupt(effects[place + 1 :]))
                     return
                 case ProbeKernel():
@@ -305,13 +304,13 @@ class Kernel:
         task.add_done_callback(self._tasks.discard)
 
     async def _interrupt(self, then: Effects) -> None:
-        # Where the server cannot be reached the machine's own clock goes on: second interrupt, then the end.
+        # If the server is unreachable, the state machine's timers continue: second interrupt, then the end.
         with contextlib.suppress(NbrunError):
             await self._kernels.interrupt(self.id)
         await self._carry_out(then)
 
     async def _probe(self) -> None:
-        # An unreachable server says nothing about the kernel; the websocket notices by itself.
+        # An unreachable server says nothing about the kernel. The websocket detects the loss itself.
         with contextlib.suppress(NbrunError):
             try:
                 kernel = await self._kernels.get(self.id)
@@ -325,13 +324,13 @@ class Kernel:
 async def connect_kernel(
     http: Http, kernels: Kernels, kernel_id: str, *, patience: RetryPolicy = RECONNECT
 ) -> AsyncIterator[Kernel]:
-    """Connect to a kernel for as long as the block lasts; errors as in :func:`open_channel`."""
+    """Connect to a kernel for the length of the block; errors as in :func:`open_channel`."""
     session_id = uuid.uuid4().hex
 
     process = ServerProcess(http)
 
     async def find() -> bool:
-        # Once: how patient to be is for the channel to say, which asks before each of its own attempts.
+        # No retry here: the channel calls this before each of its own attempts.
         try:
             state = (await kernels.get(kernel_id, retry=ONCE)).execution_state
         except NotFound:
@@ -340,7 +339,7 @@ async def connect_kernel(
             raise
         return state == "busy"
 
-    # Who does not come back to a server need not know it again.
+    # The start time of the server is needed only if the connection can be restored.
     knowing = process.remembered() if patience.tries > 1 else contextlib.nullcontext()
     async with open_channel(http, kernel_id, session_id, find=find, patience=patience) as channel, knowing:
         yield Kernel(kernel_id, channel, Requests(session_id), kernels)

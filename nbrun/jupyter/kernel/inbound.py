@@ -14,11 +14,11 @@ from nbrun.core.protocol.messages import Message, Requests
 from nbrun.jupyter.kernel.websocket import Cut, Lost, Restored
 
 DRAIN_DELAY = 60.0
-"""Seconds for which the end of a run waits for what is asked for again, however much a thread goes on to put out."""
+"""Maximum seconds that the end of a run waits for requested messages, however much output other threads produce."""
 
 
 class Intake:
-    """The way of one kernel's arrivals; what is None of the two has no part in it."""
+    """The steps for one kernel's arrivals: retransmission and masking, each optional."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Intake:
         self._masked = masked
         self._draining_since: float | None = None
         self.may_delay = resent is not None
-        """Whether :meth:`delays` has to be asked at all."""
+        """Whether :meth:`delays` can return true."""
 
     @classmethod
     def of(
@@ -41,13 +41,13 @@ class Intake:
         *,
         masked: MaskedMessages | None = None,
     ) -> Self:
-        """Return the way of what a kernel with this agent says; what is lost is asked for again where it can be."""
+        """Return the steps for a kernel: lost messages are requested again if its agent has a replay buffer."""
         if Ability.REPLAY in agent.abilities and info.session:
             return cls(resent=ResentMessages(requests, info.session, agent.last), masked=masked)
         return cls(masked=masked)
 
     def take(self, arrival: Any, now: float) -> list[Any]:
-        """Return what is to be fed in the place of an arrival; None for an arrival says that time has passed."""
+        """Return the arrivals to pass on for one arrival. None means that time has passed."""
         if self._resent is None:
             return self._mask(arrival)
         arrivals: list[Any]
@@ -71,18 +71,19 @@ class Intake:
         return [masked for each in arrivals for masked in self._mask(each)]
 
     def requests(self) -> list[Message]:
-        """Remove and return what is to be sent to the kernel."""
+        """Remove and return the requests to send to the kernel."""
         return [] if self._resent is None else self._resent.requests()
 
     def deadline(self, wanted: float | None, *, delays: bool) -> float | None:
-        """Return the time at which None is to be taken, where the state machine wants to be called at `wanted`."""
+        """Return the time of the next call with None; `wanted` is the deadline of the state machine."""
         own = None if self._resent is None else self._resent.deadline
         return wanted if own is None or (wanted is not None and wanted < own and not delays) else own
 
     def delays(self, now: float, *, is_draining: bool, is_stopping: bool) -> bool:
-        """Return whether the state machine's clocks must wait: they would strike while something is on its way.
+        """Return whether the timers of the state machine must wait for requested messages.
 
-        Not where a cell is being stopped, and at the end of a run for :data:`DRAIN_DELAY` seconds at most.
+        They do not wait while a cell is being stopped. At the end of a run they wait at most :data:`DRAIN_DELAY`
+        seconds.
         """
         if self._resent is None or is_stopping:
             return False
@@ -92,7 +93,7 @@ class Intake:
         return self._resent.is_waiting and now < self._draining_since + DRAIN_DELAY
 
     def release(self) -> Iterable[Message]:
-        """Return whatever is held back: no more will come."""
+        """Return all held messages, because no more will arrive."""
         held = [] if self._resent is None else self._resent.release()
         return [*held] if self._masked is None else [*self._mask_all(held), *self._masked.release()]
 

@@ -16,7 +16,7 @@ from nbrun.jupyter.http.retry import ONCE
 
 
 class ServerProcess:
-    """The process that answers at an address."""
+    """The server process at an address, identified by its start time."""
 
     def __init__(self, http: Http) -> None:
         self._http = http
@@ -24,7 +24,7 @@ class ServerProcess:
 
     @contextlib.asynccontextmanager
     async def remembered(self) -> AsyncIterator[None]:
-        """Ask when it was started, beside what is done in the block."""
+        """Request the start time concurrently with the block."""
         asking = asyncio.create_task(self._remember())
         try:
             yield
@@ -33,7 +33,7 @@ class ServerProcess:
             await asyncio.gather(asking, return_exceptions=True)
 
     async def is_another(self) -> bool:
-        """Return whether it is known to have been started again since."""
+        """Return whether the server is known to have been restarted since."""
         known, now = self._started, await self._ask()
         return None not in (known, now) and known != now
 

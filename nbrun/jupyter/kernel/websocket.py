@@ -43,40 +43,41 @@ from nbrun.jupyter.http.client import Http
 from nbrun.jupyter.http.retry import RECONNECT, RetryPolicy
 
 HANDSHAKE_LIMIT = 130.0
-"""Seconds. The server holds the handshake for the kernel: up to 60 s for its process, up to 60 s for its word."""
+"""Seconds. The server delays the handshake up to 60 s for the kernel's process and up to 60 s for its first reply."""
 PING_EVERY = 15.0
-"""Seconds of silence after which the other side is asked for a sign of life."""
+"""Seconds of silence after which a ping is sent."""
 PONG_WITHIN = 10.0
-"""Seconds after which the server is asked, over another connection, whether it is this one that is dead."""
+"""Seconds without a pong after which a request over HTTP shows whether the server or only the connection is dead."""
 PONG_GRACE = 1.0
-"""Seconds that a pong may come later than that answer, from a server that was busy and wakes up."""
+"""Seconds to wait for the pong after the HTTP answer, because a busy server may answer both late."""
 DEAD_AFTER = 100.0
-"""Seconds of silence after which nobody is asked any more. A big save can hold up a server's loop for long."""
+"""Seconds of silence after which the connection counts as dead. A large save can block a server for a long time."""
 PUT_ASIDE = 0.3
-"""Seconds that a server may take to put aside what a kernel said before it became idle."""
+"""Seconds for the server to buffer the messages that a kernel sent before it became idle."""
 CLOSE_LIMIT = 1.0
 _TCP = (sockets.AF_INET, sockets.AF_INET6)
 _QUICKACK: int | None = getattr(sockets, "TCP_QUICKACK", None)
-"""Linux has it."""
+"""The socket option that disables delayed acknowledgements; Linux only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A frame came that is no message."""
+    """A frame that is not a message."""
 
     error: BadFrame
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The connection is gone; it is being opened again."""
+    """The connection was cut and is being reopened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The connection is back.
+    """The connection is open again.
 
-    ``nudged`` says that the server may have put questions of its own to the kernel first, as it does unless it is busy.
+    ``nudged`` means that the server may have sent requests of its own to the kernel, which it does unless the kernel is
+    busy.
     """
 
     nudged: bool = True
@@ -84,9 +85,9 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The connection is gone for good; nothing follows.
+    """The connection is lost for good; the last arrival.
 
-    A :class:`NotFound` says that the server is there and the kernel is not.
+    :class:`NotFound` means that the server answers but the kernel no longer exists.
     """
 
     error: NbrunError
@@ -96,9 +97,10 @@ Arrival = Message | Unreadable | Cut | Restored | Lost
 
 
 class _Connect(connect):
-    """Opens a websocket where it was told to and nowhere else.
+    """Opens a websocket without following redirects.
 
-    The API was found before, over HTTP; a redirect from there leads to a login page, or away with the token.
+    The API was found before, over HTTP. A redirect of the websocket leads to a login page, or would send the token
+    elsewhere.
     """
 
     def process_redirect(self, exc: Exception) -> Exception:
@@ -106,33 +108,34 @@ class _Connect(connect):
 
 
 class _Connection(ClientConnection):
-    """Knows when something came last, a part of a message too: behind a large one, a pong may be long on its way.
+    """Records when data last arrived, and acknowledges TCP data at once.
 
-    And acknowledges at once what has come by TCP. Jupyter Server lets TCP gather its small messages: the second one of
-    a cell waits until the first is acknowledged, and who has nothing to send puts that off for 40 ms.
+    Any received data counts, because a pong may be delayed behind a large message. Jupyter Server lets TCP collect
+    small messages. The second message of a cell then waits until the first is acknowledged, and an acknowledgement is
+    delayed by 40 ms if there is nothing to send.
     """
 
     heard_at = 0.0
     acknowledge: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Find out what it is that has been connected."""
+        """Find out whether the connection uses TCP."""
         line = transport.get_extra_info("socket")
         if line is not None and line.family in _TCP and _QUICKACK is not None:
             self.acknowledge = partial(line.setsockopt, sockets.IPPROTO_TCP, _QUICKACK, 1)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Handle received bytes."""
+        """Record the time and acknowledge the received bytes."""
         self.heard_at = self.loop.time()
         if self.acknowledge is not None:
-            with contextlib.suppress(OSError):  # it may be closed by now
-                self.acknowledge()  # each time: the system goes back to its habit
+            with contextlib.suppress(OSError):  # the socket may be closed
+                self.acknowledge()  # each time, because the system resets the option
         super().data_received(data)
 
 
 class KernelChannel:
-    """Sends to a kernel and receives from it; made by :func:`open_channel`."""
+    """The connection to a kernel: sends and receives messages; created by :func:`open_channel`."""
 
     def __init__(
         self, http: Http, kernel_id: str, session_id: str, find: Callable[[], Awaitable[bool]], patience: RetryPolicy
@@ -145,23 +148,23 @@ class KernelChannel:
         self._socket: _Connection | None = None
         self._unsent: list[Message] = []
         self.arrivals: asyncio.Queue[Any] = asyncio.Queue()
-        """What came, in order (:data:`Arrival`); whoever drives the kernel may put in events of its own."""
+        """Arrivals in order (:data:`Arrival`). The driver of the kernel may add its own events."""
         self.subprotocol = Subprotocol.V1
-        """How messages are framed; known once the channel is open."""
+        """The format of frames; known once the channel is open."""
 
     async def send(self, message: Message) -> None:
-        """Send a message, or keep it for when the connection is back."""
+        """Send a message, or store it until the connection is restored."""
         socket = self._socket
         if socket is None or socket.state is not State.OPEN:
             self._unsent.append(message)
             return
-        # A connection that dies in the middle of this may have carried the message: it is not sent again, and the
-        # barrier after the reconnection shows whether it arrived.
+        # If the connection fails here, the message may have arrived. It is not sent again. The barrier after the
+        # reconnection shows whether it arrived.
         with contextlib.suppress(ConnectionClosed):
             await socket.send(encode(message, self.subprotocol, date=datetime.now(UTC).isoformat()))
 
     async def round_trip(self, limit: float) -> float:
-        """Measure the seconds to the server and back; infinity where that is not known within `limit` seconds."""
+        """Return the seconds of a round trip to the server, or infinity if it takes longer than `limit` seconds."""
         began = asyncio.get_running_loop().time()
         with contextlib.suppress(ConnectionClosed, TimeoutError):
             async with asyncio.timeout(limit):
@@ -171,7 +174,7 @@ class KernelChannel:
         return math.inf
 
     async def connect(self) -> None:
-        """Open the websocket once; raises :class:`NbrunError`."""
+        """Open the websocket once; raise :class:`NbrunError`."""
         headers = await self._http.websocket_headers()
         endpoint = self._http.endpoint
         url = endpoint.websocket_url(self._kernel_id, self._session_id)
@@ -217,32 +220,35 @@ class KernelChannel:
             self.arrivals.put_nowait(Restored(nudged))
 
     def reader_ended(self, reader: asyncio.Task[None]) -> None:
-        """Let nobody wait for a reader that ended by a bug."""
+        """Report the end of the reader by a bug, so that nothing waits for it."""
         if not reader.cancelled() and (error := reader.exception()) is not None:
             self.arrivals.put_nowait(Lost(NbrunError(f"reading from the kernel ended by a bug in nbrun: {error!r}")))
 
     async def close(self) -> None:
-        """Close the websocket; never raises, never waits longer than a second."""
+        """Close the websocket. This never raises, and takes at most one second."""
         socket, self._socket = self._socket, None
         if socket is not None:
             await socket.close()
 
     async def watch(self) -> None:
-        """Notice connections that died without a word: what sleeps, moves or forgets cuts them on one side only."""
+        """Detect dead connections. A suspended or moved machine, or a router, cuts a connection without a notice."""
         while True:
             socket = self._socket
             if socket is None or (silent_for := self._silence(socket)) < PING_EVERY:
                 await asyncio.sleep(PING_EVERY if socket is None else PING_EVERY - silent_for)
             elif await self._is_dead(socket):
                 socket.transport.abort()
-                if self._socket is socket:  # else it is another by now: it was cut while it was being examined
+                if self._socket is socket:  # otherwise it was cut and replaced during the check
                     self._socket = None
 
     def _silence(self, socket: _Connection) -> float:
         return asyncio.get_running_loop().time() - socket.heard_at
 
     async def _is_dead(self, socket: _Connection) -> bool:
-        """Ping; without an answer, a server that answers elsewhere shows that the connection is dead, and not it."""
+        """Return whether the connection is dead, by a ping.
+
+        Without a pong, an HTTP request shows whether the server is alive. If it is, the connection is dead.
+        """
         with contextlib.suppress(ConnectionClosed):
             await socket.ping()
         while socket.state is State.OPEN:
@@ -262,14 +268,14 @@ class KernelChannel:
                 await self._find()
         except (ServerUnreachable, TimeoutError):
             return False
-        except NbrunError:  # the kernel is gone, or we are not let in any more: an answer all the same
+        except NbrunError:  # the kernel is gone or the token is refused: an answer all the same
             pass
         return True
 
     async def _read_connection(self) -> ResponseTooLarge | None:
-        """Read until the connection is cut; return an error where nbrun itself cut it, at a message beyond its limit.
+        """Read until the connection is cut. Return an error if a message exceeded nbrun's limit.
 
-        The server would replay that message on each connection.
+        Such a connection is not reopened, because the server would send the message again.
         """
         socket = self._socket
         assert socket is not None
@@ -291,21 +297,21 @@ class KernelChannel:
     def _frame_too_large(self, reason: str) -> ResponseTooLarge:
         limit = spell_size(self._http.options.max_frame or 0)
         size = re.search(r"with (\d+) bytes", reason)
-        said = f"{spell_size(int(size[1]))}, which is more than" if size else "more than"
+        excess = f"{spell_size(int(size[1]))}, which is more than" if size else "more than"
         return ResponseTooLarge(
-            f"a message of the kernel has {said} {limit}",
+            f"a message of the kernel has {excess} {limit}",
             hint="--max-frame raises the limit (--max-frame 4GiB), and none lifts it.",
         )
 
     async def _connect_again(self) -> bool:
-        """Open the connection again; True where the server may have talked to the kernel meanwhile."""
+        """Open the connection again; return whether the server may have sent requests to the kernel meanwhile."""
         is_busy = False
         async for attempt in self._patience.attempts():
             with attempt:
                 is_busy = await self._find()
                 if not is_busy:
-                    # A server asks an idle kernel a question before it lets anybody in, and swallows what of the
-                    # kernel's last words it has not put aside yet.
+                    # A server sends a request to an idle kernel before it accepts the connection, and drops the
+                    # kernel's messages that it has not buffered yet.
                     await asyncio.sleep(PUT_ASIDE)
                 await self.connect()
         unsent, self._unsent = self._unsent, []
@@ -323,12 +329,11 @@ async def open_channel(
     find: Callable[[], Awaitable[bool]],
     patience: RetryPolicy = RECONNECT,
 ) -> AsyncIterator[KernelChannel]:
-    """Open a kernel's websocket for as long as the block lasts.
+    """Open a kernel's websocket for the length of the block.
 
-    `session_id` names this client and must be nobody else's; `find` asks the server whether the kernel is busy and
-    raises :class:`NotFound` where it has none (it is asked before each attempt to come back). Raises
-    :class:`AccessDenied`, :class:`NotFound`, :class:`KernelStartFailed`, :class:`NotAJupyterServer` or
-    :class:`ServerUnreachable`.
+    `session_id` must be unique to this client. `find` asks the server whether the kernel is busy, and raises
+    :class:`NotFound` if it does not exist. It is called before each attempt to reconnect. Raises :class:`AccessDenied`,
+    :class:`NotFound`, :class:`KernelStartFailed`, :class:`NotAJupyterServer` or :class:`ServerUnreachable`.
     """
     channel = KernelChannel(http, kernel_id, session_id, find, patience)
     await channel.connect()
@@ -348,7 +353,7 @@ async def open_channel(
 
 @contextlib.contextmanager
 def _foreign_errors(what: str) -> Any:
-    """Turn what the handshake raises into nbrun's own errors."""
+    """Convert the errors of the handshake to nbrun's errors."""
     try:
         yield
     except InvalidStatus as error:
