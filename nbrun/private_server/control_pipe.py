@@ -24,18 +24,18 @@ from pathlib import Path
 from typing import Self
 
 PARENT_POLL = 0.5
-"""Seconds between two looks at the parent's pid, for the case that a stray copy of the pipe keeps it open."""
+"""Seconds between two checks of the parent's pid, in case a stray copy of the pipe keeps it open."""
 
 SAVE_LIMIT = 3.0
-"""Seconds that a save under way may still take when nbrun has ended: cut short, it would leave half a notebook."""
+"""Seconds that a save may continue after nbrun has ended. Without them the notebook would be incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """The settings of the private server: absolute paths, and whether kernels use Unix sockets.
 
-    An empty `socket` means a free port on loopback. With `zygote` kernels are forked, where that can be, from a process
-    that has imported `preload`. Kernels get `environment` in addition to the server's own.
+    An empty `socket` means a free port on loopback. With `zygote`, kernels are forked if possible, from a process that
+    has imported `preload`. Kernels get the variables of `environment` in addition to the server's own.
     """
 
     root: str
@@ -47,17 +47,17 @@ class ServerSettings:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def line(self) -> bytes:
-        """Return the settings as the one line that goes down the pipe."""
+        """Return the settings as a line for the pipe."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
-        """Read what `line` gave."""
+        """Read the settings from a line."""
         return cls(**json.loads(line))
 
 
 def read_line(descriptor: int) -> bytes:
-    """Return the next line without its end, and take not a byte more out of the pipe; empty at the end of the file."""
+    """Return the next line without its end, and read no further byte; return nothing at end of file."""
     line = bytearray()
     while (byte := os.read(descriptor, 1)) not in (b"", b"\n"):
         line += byte
@@ -66,14 +66,14 @@ def read_line(descriptor: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The server answers from now on; `port` is 0 when it listens on a Unix socket."""
+    """The server is ready. `port` is 0 if it listens on a Unix socket."""
 
     port: int
 
 
 @dataclass(frozen=True, slots=True)
 class LiveKernels:
-    """The kernels that run now, by process id; each leads a process group and a session of its own."""
+    """The process ids of the running kernels. Each leads its own process group and session."""
 
     pids: tuple[int, ...]
 
@@ -82,7 +82,7 @@ News = Ready | LiveKernels
 
 
 def news_line(news: News) -> bytes:
-    """Return the line that tells `news`."""
+    """Return the line for `news`."""
     match news:
         case Ready(port):
             return f"ready {port}\n".encode()
@@ -91,7 +91,7 @@ def news_line(news: News) -> bytes:
 
 
 def read_news(line: bytes) -> News | None:
-    """Read what :func:`news_line` gave; None for anything else."""
+    """Read a line of :func:`news_line`; return None for any other line."""
     word, *numbers = line.split() or [b""]
     if not all(number.isdigit() for number in numbers):
         return None
@@ -105,7 +105,7 @@ def read_news(line: bytes) -> News | None:
 
 
 def kill_groups(pids: tuple[int, ...]) -> None:
-    """Kill the process groups that `pids` lead, with whatever the leaders have started in them."""
+    """Kill the process groups that `pids` lead, including the processes that the leaders have started."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if sys.platform == "win32":
@@ -115,7 +115,7 @@ def kill_groups(pids: tuple[int, ...]) -> None:
 
 
 class Lifeline:
-    """The server's end of the pipes: watches for nbrun's end, in a thread that a busy event loop cannot hold up."""
+    """The server's end of the pipes. A thread waits for the end of nbrun, even if the event loop is busy."""
 
     def __init__(self, settings: ServerSettings, source: int, sink: int) -> None:
         self._folder = Path(settings.folder)
@@ -135,18 +135,18 @@ class Lifeline:
             os.write(self._sink, news_line(news))
 
     def kernel_started(self, kernel_id: str, pid: int) -> None:
-        """Count a kernel among those that end with nbrun; a restarted one takes the place of the one before."""
+        """Record a kernel that must end with nbrun. A restarted kernel replaces its predecessor."""
         self._kernels[kernel_id] = pid
         self.tell(LiveKernels(tuple(self._kernels.values())))
 
     def kernel_gone(self, kernel_id: str) -> None:
-        """Forget a kernel whose process has ended and whose pid may soon be another's."""
+        """Remove a kernel whose process has ended, because its pid may be reused."""
         if self._kernels.pop(kernel_id, None) is not None:
             self.tell(LiveKernels(tuple(self._kernels.values())))
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
-        """Hold up the end, for a bounded time, while a file is written."""
+        """Delay the end of the process for a bounded time while a file is written."""
         self._saves += 1
         self._no_save.clear()
         try:
@@ -157,7 +157,7 @@ class Lifeline:
                 self._no_save.set()
 
     def kill_kernels(self) -> None:
-        """Kill all kernels at once; no signal is asked for that one of them could ignore."""
+        """Kill all kernels with SIGKILL, because a kernel can ignore other signals."""
         kill_groups(tuple(self._kernels.values()))
 
     def _watch(self) -> None:
@@ -171,7 +171,7 @@ class Lifeline:
         os._exit(0)
 
     def _is_cut(self) -> bool:
-        """Wait a while; tell whether nbrun has ended."""
+        """Wait a short time; return whether nbrun has ended."""
         if sys.platform == "win32":
             return not os.read(self._source, 1)
         if os.getppid() != self._parent:

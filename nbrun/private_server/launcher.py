@@ -31,27 +31,27 @@ from nbrun.private_server.process.boot import command
 from nbrun.private_server.process.kernel_environment import kernel_environment, withheld_from_server
 
 STARTS = 3
-"""How often the server's process is started before nbrun gives up, where it ends before it answers."""
+"""Maximum starts of the server's process if it ends before it answers."""
 
 START_LIMIT = 60.0
-"""Seconds within which a server answers, even from a cold disk on a busy machine."""
+"""Seconds for the server to start, enough for a cold disk on a busy machine."""
 
 STOP_LIMIT = 5.0
-"""Seconds that a server may take to end by itself before it is killed; it usually takes some hundredths."""
+"""Seconds for the server to end before it is killed. It usually takes some hundredths of a second."""
 
 NEWS_LIMIT = 1.0
-"""Seconds within which nbrun knows that its private server has ended, once it does not answer any more."""
+"""Seconds until nbrun knows that its private server has ended, once it does not answer."""
 
 ZYGOTE_VARIABLE = "NBRUN_ZYGOTE"
 
 LOG_LINES = 15
-"""Lines of the server's log that an error quotes."""
+"""Lines of the server's log in an error message."""
 
 _LONGEST_SOCKET = 103
-"""Bytes of a Unix socket's path, after macOS, whose limit is the lowest (sun_path in unix(4))."""
+"""Maximum bytes of a Unix socket's path on macOS, which has the lowest limit (sun_path in unix(4))."""
 
 _LONGEST_NAME = len("/12345678-5")
-"""Bytes that the longest socket's name in the folder takes: a kernel's heartbeat."""
+"""Bytes of the longest socket name in the folder: a kernel's heartbeat."""
 
 _ROOM = "It needs a folder for a log and sockets: let TMPDIR name one with room that can be written."
 _KILLED = (
@@ -68,25 +68,26 @@ _HINTS = {
     errno.EROFS: _ROOM,
     errno.EACCES: _ROOM,
 }
-"""What to do about what the operating system says, by number."""
+"""Hints for errors of the operating system, by number."""
 
 _ENTRY = re.compile(r"\[[DIWEC] \d{4}-\d\d-\d\d ")
-"""How an entry of the server's log begins."""
+"""The beginning of an entry in the server's log."""
 
 _LOG_TAIL_BYTES = 64 * 1024
 
 
 class EmbeddedServer:
-    """A private server for `root`, started on entering the block (or by `start` and `ready`) and gone after it.
+    """A private server for `root`, started by ``async with`` or by `start` and `ready`, and stopped at the end.
 
-    `root` is an existing folder; contents paths are relative to it. `start_limit` is in seconds. With `tcp` it listens
-    on a free loopback port, and so do its kernels, as where there are no Unix sockets. With `zygote` (None: unless the
-    environment has NBRUN_ZYGOTE=0) kernels are forked from a process that has imported ipykernel and the modules named
-    in `preload`, where the platform and the kernelspec allow it (:mod:`nbrun.private_server.process.zygote`).
+    `root` is an existing folder; contents paths are relative to it. `start_limit` is in seconds. With `tcp`, the server
+    and its kernels listen on free loopback ports, as on platforms without Unix sockets. With `zygote`, kernels are
+    forked from a process that has imported ipykernel and the modules in `preload`, if the platform and the kernelspec
+    allow it (:mod:`nbrun.private_server.process.zygote`). None means true unless the environment has
+    ``NBRUN_ZYGOTE=0``.
 
-    A server that ends while it starts is started again, up to `STARTS` times in all, and then prefers the installed
-    packages to those in PYTHONPATH. Raises :class:`UsageError` when the server or the Python kernel is not installed or
-    `root` is no folder, and :class:`ServerError` with the log's last lines when it does not come up.
+    A server that ends during its start is started again, up to `STARTS` times. It then prefers the installed packages
+    to those in PYTHONPATH. Raises :class:`UsageError` if the server or the Python kernel is not installed or `root` is
+    not a folder, and :class:`ServerError` with the last lines of the log if it does not start.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class EmbeddedServer:
         self._kernels: tuple[int, ...] = ()
 
     async def __aenter__(self) -> Self:
-        """Start the server, unless that is done, and wait until it answers."""
+        """Start the server if necessary, and wait until it answers."""
         try:
             if self._process is None:
                 await self.start()
@@ -129,7 +130,7 @@ class EmbeddedServer:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where the server is and what opens its door; known once `ready` has returned."""
+        """Return the server's address and token; known once `ready` has returned."""
         if self._socket:
             return Endpoint(base_url="http://localhost/", token=self._token, socket=self._socket)
         port = self._port.result() if self._port is not None and self._port.done() else 0
@@ -137,14 +138,14 @@ class EmbeddedServer:
 
     @property
     def has_ended(self) -> bool:
-        """Return whether the server's process, once started, has ended by itself."""
+        """Return whether the server's process has ended by itself after its start."""
         return self._listener is not None and self._listener.done()
 
     async def start(self) -> None:
-        """Start the server's process and return while it boots; do something else, then call `ready`.
+        """Start the server's process without waiting until it answers; `ready` waits.
 
-        Whoever calls this calls `stop` too, whatever comes between. Raises :class:`ServerError` where there is no room
-        for its folder, or where the operating system starts no other process.
+        The caller must also call `stop` in every case. Raises :class:`ServerError` if its folder cannot be created, or
+        if the operating system cannot start another process.
         """
         _check_installed()
         if not self._root.is_dir():
@@ -182,7 +183,7 @@ class EmbeddedServer:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=log,
                     env={name: value for name, value in environment.items() if name not in withheld},
-                    start_new_session=True,  # Ctrl-C is nbrun's to answer: it saves through this server
+                    start_new_session=True,  # so that Ctrl-C does not reach it: nbrun saves through this server
                 )
         except OSError as error:
             raise ServerError(
@@ -195,10 +196,9 @@ class EmbeddedServer:
         self._process.stdin.write(settings.line() + self._token.encode() + b"\n")
 
     async def ready(self) -> Endpoint:
-        """Wait until the server answers; returns where.
+        """Wait until the server answers, and return its address.
 
-        Raises :class:`ServerError` when it ends instead, each time, or is not there `start_limit` seconds after its
-        start.
+        Raises :class:`ServerError` if it ended at each start, or does not answer within `start_limit` seconds.
         """
         for start in range(1, STARTS + 1):
             if self._port is None:
@@ -218,14 +218,14 @@ class EmbeddedServer:
         return self.endpoint
 
     async def ended(self) -> ServerError:
-        """Wait until the server's process ends by itself; returns the error that says so, for the caller to raise."""
+        """Wait until the server's process ends by itself; return the error for the caller to raise."""
         if self._listener is None or self._process is None:
             raise AssertionError("start comes first")
         await asyncio.wait([self._listener])
         return self._failure(f"the private server {await self._end_in_words()}")
 
     async def explain(self, error: ServerUnreachable) -> NbrunError:
-        """Return the error to raise for one of the connection: that the server has ended, if it has."""
+        """Return the error for a failed connection. If the server has ended, it says so."""
         if self._listener is None:
             return error
         await asyncio.wait([self._listener], timeout=NEWS_LIMIT)
@@ -235,11 +235,11 @@ class EmbeddedServer:
         return self._failure(f"the private server {what}", ServerUnreachable)
 
     def log_tail(self, lines: int = LOG_LINES) -> str:
-        """Return the last `lines` of what the server and its kernels have written; empty when it is stopped."""
+        """Return the last `lines` of the log of the server and its kernels; empty after `stop`."""
         return "\n".join(self._log_end()[-lines:])
 
     def kernels_log_tail(self, lines: int = LOG_LINES) -> str:
-        """Return the last `lines` that were not written by the server itself: why a kernel did not start, say."""
+        """Return the last `lines` of the log that the server itself did not write, such as the error of a kernel."""
         return "\n".join(without_entries_of_server(self._log_end())[-lines:])
 
     def _log_end(self) -> list[str]:
@@ -251,9 +251,9 @@ class EmbeddedServer:
         return text.replace(self._token, "[token]").splitlines()
 
     async def stop(self) -> None:
-        """End the server, its kernels and its folder, without asking any of them; do nothing when that is done.
+        """End the server and its kernels and delete its folder. Do nothing if it is stopped already.
 
-        It takes some hundredths of a second, at most `STOP_LIMIT` when the server is stuck.
+        This takes some hundredths of a second, and at most `STOP_LIMIT` if the server hangs.
         """
         process, self._process = self._process, None
         listener, self._listener = self._listener, None
@@ -279,7 +279,7 @@ class EmbeddedServer:
         return self._folder / "log"
 
     async def _listen(self, news: asyncio.StreamReader) -> None:
-        """Follow what the server tells until it is gone; then see to it that it has left no kernel."""
+        """Read the server's messages until it has ended; then kill the kernels that it has left."""
         if self._port is None:
             raise AssertionError("start comes first")
         while line := await news.readline():
@@ -288,7 +288,7 @@ class EmbeddedServer:
                     self._port.set_result(port)
                 case LiveKernels(pids):
                     self._kernels = pids
-                case None:  # printed by a sitecustomize or the like, before the server had its pipes to itself
+                case None:  # printed by a sitecustomize or similar, before the server took over its pipes
                     pass
         kill_groups(self._kernels)
         self._kernels = ()
@@ -296,10 +296,10 @@ class EmbeddedServer:
             self._port.set_exception(
                 self._failure(f"the private server {await self._end_in_words('while it started')}")
             )
-            self._port.exception()  # seen, even if nobody waits for it
+            self._port.exception()  # mark it as retrieved, because possibly nothing awaits it
 
     async def _end_in_words(self, when: str = "") -> str:
-        """Return how the process ended, as the end of a sentence that begins with the server's name."""
+        """Return how the process ended, as the end of a sentence whose subject is the server."""
         code = None if self._process is None else await self._process.wait()
         if code is None:
             return "was stopped"
@@ -317,7 +317,10 @@ class EmbeddedServer:
 
 
 def without_entries_of_server(lines: Sequence[str]) -> list[str]:
-    """Return the lines that are no entry of the server's log; further lines of an entry are indented by four spaces."""
+    """Return the lines that are not entries of the server's log.
+
+    Continuation lines of an entry are indented by four spaces.
+    """
     kept, inside = [], False
     for line in lines:
         inside = bool(_ENTRY.match(line)) or (inside and line.startswith("    "))
@@ -327,7 +330,7 @@ def without_entries_of_server(lines: Sequence[str]) -> list[str]:
 
 
 async def _end(process: Process) -> None:
-    """Cut the lifeline and wait for the process; kill it when it is stuck."""
+    """Close the control pipe and wait for the process; kill it if it hangs."""
     if process.stdin is not None:
         process.stdin.close()
     with contextlib.suppress(TimeoutError):
@@ -347,7 +350,7 @@ def _check_installed() -> None:
 
 
 def _private_folder() -> Path:
-    """Make a fresh folder that only this user may enter, with a path short enough for sockets if one can be had."""
+    """Create a folder that only this user may enter, with a path short enough for sockets if possible."""
     longest = _LONGEST_SOCKET - _LONGEST_NAME - len("/nbrun-12345678")
     try:
         for base in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - mkdtemp makes it safe
@@ -362,7 +365,7 @@ def _private_folder() -> Path:
 
 
 def _socket_in(folder: Path) -> str:
-    """Return the path for a Unix socket in `folder`; empty when the platform, or the folder's file system, has none."""
+    """Return the path of a Unix socket in `folder`, or an empty text if they are not supported there."""
     path = str(folder / "server")
     if not hasattr(socket, "AF_UNIX") or len(os.fsencode(folder)) + _LONGEST_NAME > _LONGEST_SOCKET:
         return ""

@@ -43,28 +43,28 @@ from nbrun.private_server.process.provisioner import ForkingProvisioner, Zygote,
 from nbrun.private_server.process.websocket import PrivateConnection
 
 DEATH_POLL = 0.5
-"""Seconds between two looks whether a kernel's process still lives."""
+"""Seconds between two checks whether a kernel's process is alive."""
 
 SHUTDOWN_POLL = 0.01
-"""Seconds between two looks whether a kernel that was asked to end has ended."""
+"""Seconds between two checks whether a kernel has ended after a request to shut down."""
 
 BODY_LIMIT = 4 << 30
-"""Bytes of a notebook that can be saved."""
+"""Maximum bytes of a notebook that can be saved."""
 
 FRAME_LIMIT = 2 << 30
-"""Bytes of a message to a kernel."""
+"""Maximum bytes of a message to a kernel."""
 
 LAUNCH_IPYKERNEL = str(Path(__file__).parents[2] / "kernel_side" / "launch.py")
-"""The program that starts ipykernel; a kernel's environment need not have nbrun in it to import."""
+"""The program that starts ipykernel. It is a file, because nbrun need not be installed in a kernel's environment."""
 
 IPYKERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:",)
-"""Keep what the run executes out of the user's interactive history, and off its lock."""
+"""Keeps executed code out of the user's interactive history, and avoids its lock."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class PrivateKernelSpecs(KernelSpecManager):
-    """The user's kernelspecs from the usual places, without importing IPython only to learn where its folder is."""
+    """The user's kernelspecs from the usual folders, without importing IPython to find its folder."""
 
     def _kernel_dirs_default(self) -> list[str]:
         ipython = os.environ.get("IPYTHONDIR") or str(PurePath("~", ".ipython"))
@@ -72,20 +72,20 @@ class PrivateKernelSpecs(KernelSpecManager):
 
 
 class PrivateKernel(ServerKernelManager):
-    """One kernel: tied to the server's life, and to the folder's sockets where it can use them."""
+    """A kernel that ends with the server, and uses Unix sockets if possible."""
 
     provisioner: Any
 
     @property
     def _is_ipykernel(self) -> bool:
-        """Return whether the kernelspec starts ipykernel itself on this machine, and not through a wrapper."""
+        """Return whether the kernelspec starts ipykernel directly, not through a wrapper."""
         argv = self.kernel_spec.argv
         is_python = bool(argv) and PurePath(argv[0]).name.lower().startswith(("python", "pypy"))
         module = argv[argv.index("-m") + 1 :][:1] if "-m" in argv else []
         return is_python and module in (["ipykernel_launcher"], ["ipykernel"])
 
     def _transport_default(self) -> str:
-        """Prefer Unix sockets, which cannot collide with anybody's port; only ipykernel is known to speak them."""
+        """Prefer Unix sockets, which cannot collide with a port in use. Only ipykernel is known to support them."""
         return "ipc" if self.parent.parent.kernels_may_use_ipc and self._is_ipykernel else "tcp"
 
     def _ip_default(self) -> str:
@@ -94,7 +94,7 @@ class PrivateKernel(ServerKernelManager):
         return str(PurePath(self.parent.connection_dir, secrets.token_hex(4)))
 
     def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
-        """Start ipykernel so that it drops no output, any other kernel as it is."""
+        """Return the command, which for ipykernel runs the launcher that drops no output."""
         command: list[str] = super().format_kernel_cmd(extra_arguments)
         if not self._is_ipykernel:
             return command
@@ -102,7 +102,7 @@ class PrivateKernel(ServerKernelManager):
         return [*command[:place], LAUNCH_IPYKERNEL, *command[place + 1 :], *IPYKERNEL_OPTIONS]
 
     async def _async_pre_start_kernel(self, **kw: Any) -> Any:
-        """Choose how the kernel is launched: forked where the kernelspec allows it and there is somebody to fork."""
+        """Choose how the kernel is launched: forked from the zygote if the kernelspec allows it, or as usual."""
         kw["env"] = {**(kw.get("env") or os.environ), **self.parent.parent.kernel_environment}
         zygote = self.parent.parent.zygote
         if self.provisioner is None and zygote is not None and may_be_forked(self.kernel_spec):
@@ -114,7 +114,7 @@ class PrivateKernel(ServerKernelManager):
     async def _async_finish_shutdown(
         self, waittime: float | None = None, pollinterval: float = SHUTDOWN_POLL, restart: bool = False
     ) -> None:
-        """Wait for the kernel's own end, which runs what the notebook has registered with atexit, and look often."""
+        """Wait for the kernel to end by itself, with a short poll interval, so that its atexit functions run."""
         await super()._async_finish_shutdown(waittime, min(pollinterval, SHUTDOWN_POLL), restart)
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
@@ -136,25 +136,25 @@ class PrivateKernels(AsyncMappingKernelManager):
         return f"{__name__}.{PrivateKernel.__name__}"
 
     def _context_default(self) -> Context:
-        """Let messages wait without limit: by ZeroMQ's default 1000 may, and the rest is dropped without a word."""
+        """Remove the limit on waiting messages: by default ZeroMQ drops more than 1000 without an error."""
         self._created_context = True
         context = Context()
         context.setsockopt(SocketOption.RCVHWM, 0)
         return context
 
     def start_watching_activity(self, kernel_id: str) -> None:
-        """Watch nothing: the stock manager has every message sent a second time, to note when it came."""
+        """Do not watch activity: the stock manager receives every message a second time to record its time."""
         kernel = self._kernels[kernel_id]
         kernel.reason, kernel.execution_state, kernel.last_activity = "", "idle", utcnow()
 
     def remove_kernel(self, kernel_id: str) -> Any:
-        """Forget a kernel that was shut down or died."""
+        """Remove a kernel that was shut down or died."""
         self.parent.lifeline.kernel_gone(kernel_id)
         return super().remove_kernel(kernel_id)
 
 
 class PrivateServer(ServerApp):
-    """The stock server without configuration files, extensions, pages and traces."""
+    """The stock server without configuration files, extensions, pages and files in the user's folders."""
 
     name = "nbrun-private-server"
     default_services = ("api", "contents", "kernels", "kernelspecs", "sessions")
@@ -162,23 +162,23 @@ class PrivateServer(ServerApp):
     zygote: Zygote | None = None
     kernels_may_use_ipc = False
     kernel_environment: Mapping[str, str] = MappingProxyType({})
-    """What kernels get in addition to this process's own environment."""
+    """Variables that kernels get in addition to this process's environment."""
 
     def load_config_file(self, suppress_errors: bool = True) -> None:
-        """Read none."""
+        """Load no configuration file."""
 
     def migrate_config(self) -> None:
-        """Touch nothing."""
+        """Migrate no configuration."""
 
     def init_event_logger(self) -> None:
         """Discard events, because nothing listens and validating their schemas is slow."""
         self.event_logger = EventLogger(parent=self)
 
     def init_signal(self) -> None:
-        """Leave it to nbrun to end the server: a signal for everybody must not keep nbrun from saving what it has.
+        """Ignore signals, because nbrun ends the server after it has saved. A signal may be sent to all processes.
 
-        The handlers do nothing but, unlike `SIG_IGN`, are not inherited by kernels. Under ``nohup`` kernels ignore
-        SIGHUP, as any other program does.
+        The handlers do nothing. Unlike `SIG_IGN`, kernels do not inherit them. Under ``nohup`` kernels ignore SIGHUP,
+        as other programs do.
         """
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
@@ -186,7 +186,7 @@ class PrivateServer(ServerApp):
                 signal.signal(number, lambda *_: None)
 
     def listen(self, path: str) -> int:
-        """Answer on the Unix socket, or on a free loopback port when `path` is empty; returns the port or 0."""
+        """Listen on the Unix socket, or on a free loopback port if `path` is empty; return the port or 0."""
         server = HTTPServer(self.web_app, max_body_size=self.max_body_size, max_buffer_size=self.max_buffer_size)
         self._http_server = server
         if path and sys.platform != "win32":
@@ -204,25 +204,25 @@ if sys.platform != "win32":
 
 
 def dying_with(server: int) -> Callable[[], None]:
-    """Return what a new kernel's process does first: ask the kernel of Linux to kill it when the server's process ends.
+    """Return the first action of a new kernel's process: Linux must kill it when the server's process ends.
 
-    The signal follows the *thread* that forked (prctl(2)). Kernels are started by the event loop, in the main thread,
-    which lives as long as the process. It runs between fork and exec, where only little is safe: no imports, no locks.
+    The signal is tied to the *thread* that forked (prctl(2)). Kernels are started by the event loop in the main thread,
+    which lives as long as the process. The action runs between fork and exec, where imports and locks are not safe.
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def ask() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != server:  # it ended before it could be asked for
+        if os.getppid() != server:  # the server ended before prctl took effect
             os._exit(1)
 
     return ask
 
 
 def signing_folder(private: Path) -> Path:
-    """Return the folder with the key and the signatures that notebooks are trusted by: the user's if it can be written.
+    """Return the folder of the key and the signatures that make notebooks trusted: the user's if it is writable.
 
-    Otherwise (no home, a read-only one, somebody else's files in it) `private`, and trust lasts as long as the server.
+    Otherwise (no home, a read-only home, files of another user in it) it is `private`, and trust ends with the server.
     """
     try:
         users = Path(jupyter_data_dir())
@@ -230,13 +230,13 @@ def signing_folder(private: Path) -> Path:
         files = [path for path in (users / "nbsignatures.db", users / "notebook_secret") if path.exists()]
         if all(os.access(path, os.R_OK | os.W_OK) for path in (users, *files)):
             return users
-    except (OSError, RuntimeError, KeyError):  # no folder can be made, or the user has no home at all
+    except (OSError, RuntimeError, KeyError):  # no folder can be created, or the user has no home
         pass
     return private
 
 
 def configuration(settings: ServerSettings, token: str, data: Path) -> Config:
-    """Return all of the server's configuration; nothing is added to it from files or from the environment."""
+    """Return the complete configuration of the server. Files and environment add nothing."""
     return Config(
         ServerApp={
             "root_dir": settings.root,
@@ -265,7 +265,7 @@ def configuration(settings: ServerSettings, token: str, data: Path) -> Config:
 
 
 def serve(settings: ServerSettings, token: str, lifeline: Lifeline, zygote: socket.socket | None) -> None:
-    """Serve until the lifeline ends the process; `zygote` is the line to what forks kernels, if there is one."""
+    """Serve until the control pipe ends the process; `zygote` is the socket to the zygote, if there is one."""
     private = Path(settings.folder)
     data = signing_folder(private)
     server = PrivateServer.instance(

@@ -32,13 +32,14 @@ if launch is not None:
 
 
 def command(*, cautious: bool = False) -> str:
-    """Return what ``python -c`` is given to become the private server.
+    """Return the code for ``python -c`` that becomes the private server.
 
-    Neither the current folder nor one of PYTHONPATH may shadow the standard library: a json.py there must not break the
-    server. (Python's own switch for the first, ``-P``, would be inherited by kernels that are forked.) A `cautious`
-    server prefers all installed packages to what is in PYTHONPATH.
+    Neither the current folder nor a folder in PYTHONPATH may hide the standard library: a json.py there must not break
+    the server. Python's own option for the current folder, ``-P``, would be inherited by forked kernels. A `cautious`
+    server prefers all installed packages to those in PYTHONPATH.
 
-    A forked kernel goes on here, at the bottom of its stack, so that none of its frames leads to the server's settings.
+    A forked kernel continues in this code, at the bottom of its stack. So none of its frames refers to the server's
+    settings.
     """
     return _COMMAND.replace("ARGUMENTS", "users_last=True" if cautious else "")
 
@@ -46,10 +47,10 @@ def command(*, cautious: bool = False) -> str:
 def main(path: list[str]) -> CodeType | None:
     """Read the settings from standard input, move both pipes to private descriptors, and serve.
 
-    `path` is what ``sys.path`` would be in a kernel. Returns only in a forked kernel, with the code that it is to run.
+    `path` is the ``sys.path`` of a kernel. This returns only in a forked kernel, with the code that the kernel runs.
     """
     _accept_signals()
-    gc.disable()  # until it is up: a tenth of the start would go into looking for garbage where there is none
+    gc.disable()  # until the server is ready: collections would take a tenth of the start and find nothing
     line = read_line(0)
     if not line:
         return None
@@ -63,17 +64,18 @@ def main(path: list[str]) -> CodeType | None:
     zygote = _fork_zygote(settings, (source, sink)) if forks else None
     if isinstance(zygote, Order):
         return become_kernel(zygote, path)
-    token = read_line(source).decode()  # only now: no kernel is to have it in its memory
+    token = read_line(source).decode()  # after the fork, so that no kernel has it in its memory
     lifeline = Lifeline(settings, source, sink)
-    import_module("nbrun._lazy_imports").put_off_imports()  # not before: kernels that are forked import what they like
+    import_module("nbrun._lazy_imports").put_off_imports()  # after the fork: kernels import as usual
     import_module("nbrun.private_server.process.app").serve(settings, token, lifeline, zygote)
     return None
 
 
 def _accept_signals() -> None:
-    """Unblock what interrupts and ends kernels: they inherit this process's mask, and the zygote's handlers too.
+    """Unblock the signals that interrupt and end kernels, which inherit this process's signal mask.
 
-    nbrun may have been started with these signals ignored (``nohup``, a background job of a script) or blocked.
+    The zygote's kernels inherit the handlers too. nbrun may have been started with these signals ignored (``nohup``, a
+    background job of a script) or blocked.
     """
     if sys.platform == "win32":
         return
@@ -83,9 +85,9 @@ def _accept_signals() -> None:
 
 
 def _fork_zygote(settings: ServerSettings, pipes: tuple[int, ...]) -> socket.socket | Order | None:
-    """Return the server's end of the line to the zygote; in a kernel that was forked from it, the order for it.
+    """Fork the zygote and return the server's socket to it. In a kernel that the zygote forked, return the order.
 
-    None where something (a sitecustomize, say) has started a thread in this process already.
+    Return None if this process already has a second thread, for example from a sitecustomize.
     """
     for name in IN_COMMON:
         import_module(name)
@@ -97,6 +99,6 @@ def _fork_zygote(settings: ServerSettings, pipes: tuple[int, ...]) -> socket.soc
         theirs.close()
         return ours
     ours.close()
-    for pipe in pipes:  # nbrun's life hangs on them
+    for pipe in pipes:  # an open copy would hide the end of nbrun
         os.close(pipe)
     return become_zygote(theirs, server, settings.preload)

@@ -26,14 +26,14 @@ from nbrun.private_server.process.files import copy_whole, original_of, rewritin
 from nbrun.storage.writable import mode_of
 
 _SAVING: ContextVar[bool] = ContextVar("saving", default=False)
-"""Whether a notebook is being saved by whoever calls."""
+"""Whether the caller is saving a notebook."""
 
 
 class PrivateNotary(NotebookNotary):
-    """Signs notebooks; a locked or broken signature database costs the trust, never the notebook."""
+    """Signs notebooks. If the signature database is locked or broken, the notebook is saved without a signature."""
 
     def check_signature(self, nb: Any) -> bool:
-        """Return whether the notebook was signed; False when the database cannot say."""
+        """Return whether the notebook was signed; False if the database cannot be read."""
         try:
             return bool(super().check_signature(nb))
         except sqlite3.Error as error:
@@ -41,7 +41,7 @@ class PrivateNotary(NotebookNotary):
             return False
 
     def sign(self, nb: Any) -> None:
-        """Remember the notebook as trusted."""
+        """Store the notebook's signature."""
         try:
             super().sign(nb)
         except sqlite3.Error as error:
@@ -49,29 +49,29 @@ class PrivateNotary(NotebookNotary):
 
 
 class AskedForCheckpoints(AsyncFileCheckpoints):
-    """Copies beside the user's notebooks, in the usual place, where they are asked for and never by the way."""
+    """Checkpoints in the usual folder beside the notebooks, created only on request."""
 
     async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Return none, which makes no folder: each save, rename and deletion asks for them."""
+        """Return an empty list without creating a folder. Each save, rename and deletion calls this."""
         return []
 
     async def kept(self, path: str) -> list[dict[str, Any]]:
-        """Return those that there are."""
+        """Return the existing checkpoints."""
         kept: list[dict[str, Any]] = await super().list_checkpoints(path)
         return kept
 
     async def _copy(self, src: str, dest: str) -> None:
-        """Copy a notebook to its checkpoint, or back; a full disk costs neither, and the notebook keeps its mode."""
+        """Copy a notebook to its checkpoint, or back. Both survive a full disk, and the notebook keeps its mode."""
         with self.perm_to_403(dest):
             await run_sync(copy_whole, src, dest)
 
 
 State = tuple[int, int, int]
-"""What tells one state of a file from another without reading it."""
+"""Inode, size and modification time: they show a change of a file without reading it."""
 
 
 def state_of(os_path: str | int) -> State | None:
-    """Return the state of a file, or of an open one, now; None where there is none."""
+    """Return the current state of a file or an open descriptor, or None if it does not exist."""
     try:
         found = os.stat(os_path)  # noqa: PTH116 - open files have no path
     except OSError:
@@ -80,19 +80,19 @@ def state_of(os_path: str | int) -> State | None:
 
 
 class PrivateContents(AsyncLargeFileManager):
-    """The stock files, written to the end even when nbrun ends meanwhile, and notebooks with large outputs fast.
+    """The stock files manager with faster saves of large outputs. A save completes even if nbrun ends meanwhile.
 
-    A notebook that is another one than when it was last asked for is not saved over: 412.
+    A notebook that has changed since it was last read is not overwritten; the answer is 412.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._looked: dict[str, State | None] = {}
-        """The state in which each file was when it was last asked for."""
+        """The state of each file when it was last read."""
         self._modes: dict[str, int] = {}
-        """The permissions that each file had then: it may be deleted, and saved again."""
+        """The permissions of each file at that time, for a file that is deleted and saved again."""
         self._written: dict[str, tuple[State | None, str]] = {}
-        """The state in which each notebook was left by its last save, and the hash of what was written."""
+        """The state of each notebook after its last save, and the hash of the written bytes."""
 
     def _checkpoints_class_default(self) -> type[AskedForCheckpoints]:
         return AskedForCheckpoints
@@ -101,27 +101,27 @@ class PrivateContents(AsyncLargeFileManager):
         return PrivateNotary(parent=self)
 
     async def get(self, path: str, *args: Any, **options: Any) -> Any:
-        """Return what the stock file manager gives, and remember when that was."""
+        """Return the stock manager's model, and record the file's state."""
         os_path = self._get_os_path(path.strip("/"))
-        self._looked[os_path] = state_of(os_path)  # before it is read: what comes later is no part of the answer
+        self._looked[os_path] = state_of(os_path)  # before the read, so that a later change is detected
         if (mode := mode_of(Path(os_path))) is not None:
             self._modes[os_path] = mode
         return await super().get(path, *args, **options)
 
     async def save(self, model: dict[str, Any], path: str = "") -> Any:
-        """Save as the stock file manager does, and tell the hash of what was written."""
+        """Save like the stock manager, and return the hash of the written bytes."""
         saving = _SAVING.set(True)
         try:
             with self.parent.lifeline.saving():
                 saved = await super().save(model, path)
         finally:
             _SAVING.reset(saving)
-        if model["type"] == "notebook":  # not what is saved as a plain file under a notebook's name
+        if model["type"] == "notebook":  # not a plain file with a notebook's name
             saved |= self._hash(self._written[self._get_os_path(path.strip("/"))][1])
         return saved
 
     async def _notebook_model(self, path: str, content: bool = True, require_hash: bool = False) -> Any:
-        """Return what the stock manager gives; what was written here and not touched since need not be read again."""
+        """Return the stock manager's model, without reading a file that was written here and not changed since."""
         os_path = self._get_os_path(path)
         state, found = self._written.get(os_path, (None, ""))
         if content or not require_hash or state is None or state != state_of(os_path):
@@ -137,12 +137,12 @@ class PrivateContents(AsyncLargeFileManager):
         return kept
 
     async def create_checkpoint(self, path: str) -> Any:
-        """Make the checkpoint that is asked for, and not the one that a first save would make."""
+        """Create a requested checkpoint, but not the one that the stock manager creates at the first save."""
         return None if _SAVING.get() else await super().create_checkpoint(path)
 
     @contextlib.contextmanager
     def atomic_writing(self, os_path: str, *args: Any, **options: Any) -> Iterator[Any]:
-        """Open a file to write it; a new one beside a notebook gets the notebook's permissions."""
+        """Open a file for writing. A new file beside a notebook gets the notebook's permissions."""
         writable = os.access(Path(os.path.realpath(os_path)).parent, os.W_OK)
         if args or options != {"text": False} or not writable or not self.use_atomic_writing:
             with super().atomic_writing(os_path, *args, **options) as file:
@@ -154,36 +154,36 @@ class PrivateContents(AsyncLargeFileManager):
             yield file
 
     async def _save_notebook(self, os_path: str, nb: Any, capture_validation_error: Any = None) -> None:
-        """Write to the byte what the stock manager writes, and validate it as that does."""
+        """Write the same bytes as the stock manager, with the same validation."""
         if self._looked.get(os_path, now := state_of(os_path)) != now:
             raise HTTPError(412, "somebody else wrote to it since it was last looked at")
         written = hashlib.new(self.hash_algorithm)
         with self.atomic_writing(os_path, text=False) as file:
             await run_sync(write_notebook, nb, Hashed(file, written), capture_validation_error)
             file.flush()
-            state = state_of(file.fileno())  # before it takes its time to get to the disk: what comes then is not ours
+            state = state_of(file.fileno())  # before the slow fsync, so that a change meanwhile is detected
         self._written[os_path] = state, written.hexdigest()
 
 
 class Hashed:
-    """A file whose bytes are hashed while they are written."""
+    """A file that hashes the bytes while they are written."""
 
     def __init__(self, file: BinaryIO, found: "hashlib._Hash") -> None:
         self._file = file
         self._found = found
 
     def write(self, data: bytes) -> int:
-        """Write and hash."""
+        """Write and hash bytes."""
         self._found.update(data)
         return self._file.write(data)
 
 
 def write_notebook(nb: Any, file: BinaryIO | Hashed, capture_validation_error: Any = None) -> None:
-    """Write `nb` as :func:`nbformat.write` would."""
+    """Write the same bytes as :func:`nbformat.write`."""
     images = Images(secrets.token_hex(16))
     errors: dict[str, Any] = {}
     text = _text_of(nbformat.from_dict({**nb, "cells": [images.taken_from(cell) for cell in nb["cells"]]}), errors)
-    if errors and images:  # what is wrong is to be told in the notebook's own words
+    if errors and images:  # validate again with the images, so that the error quotes the notebook
         images, errors = Images(secrets.token_hex(16)), {}
         text = _text_of(nb, errors)
     if errors and capture_validation_error is not None:

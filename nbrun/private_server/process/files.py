@@ -24,14 +24,14 @@ _BESIDE = re.compile(r"(.+)-nbrun\d*(\.[^.]+)")
 
 
 def original_of(path: str) -> str | None:
-    """Return the path of the notebook beside which ``NAME-nbrun.ipynb`` lies, or None for another name."""
+    """Return the path of the notebook that belongs to ``NAME-nbrun.ipynb``, or None for another name."""
     found = _BESIDE.fullmatch(path)
     return f"{found[1]}{found[2]}" if found else None
 
 
 @contextlib.contextmanager
 def rewriting(os_path: str, mode: int | None = None) -> Iterator[IO[bytes]]:
-    """Open a file to write it anew; if that fails, the old one is there again, or none if there was none.
+    """Open a file to replace its content. After an error the old file is restored, or a new file is removed.
 
     A new file has the permissions `mode`, if given.
     """
@@ -46,7 +46,7 @@ def rewriting(os_path: str, mode: int | None = None) -> Iterator[IO[bytes]]:
         opener = None if old is not None or mode is None else _opener(mode)
         with open(path, "wb", opener=opener) as file:
             if opener and mode is not None:
-                os.chmod(path, mode)  # noqa: PTH101 - the umask may have taken something away
+                os.chmod(path, mode)  # noqa: PTH101 - the umask may have removed permissions
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -63,9 +63,9 @@ def rewriting(os_path: str, mode: int | None = None) -> Iterator[IO[bytes]]:
 
 
 def copy_whole(source: str, target: str) -> None:
-    """Copy a file; `target` is at every moment the old one or the new one, and keeps its permissions and owner.
+    """Copy a file atomically. An existing `target` keeps its permissions and owner.
 
-    A new one has those of `source`.
+    A new one gets those of `source`.
     """
     target = os.path.realpath(target)
     descriptor, temporary = tempfile.mkstemp(prefix=".nbrun-", dir=Path(target).parent)
@@ -83,7 +83,10 @@ def copy_whole(source: str, target: str) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy content, times, permissions and owner; nobody else can read the copy before. What fails leaves none."""
+    """Copy content, times, permissions and owner. Before that, only this user can read the copy.
+
+    After an error there is no copy.
+    """
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)  # noqa: PTH108 - of an earlier run that was killed
@@ -99,7 +102,7 @@ def _copy(source: str, target: str) -> None:
 
 
 def _give(path: str, like: str) -> None:
-    """Return a file to the owner of another one, as far as that is allowed."""
+    """Change the owner of a file to the owner of another one, as far as permitted."""
     if hasattr(os, "chown"):
         found = os.stat(like)  # noqa: PTH116
         with contextlib.suppress(OSError):

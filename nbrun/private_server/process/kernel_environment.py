@@ -11,7 +11,7 @@ This module imports the standard library only. Sources: "Environment variables" 
 from collections.abc import Mapping
 
 SECRET_VARIABLES = frozenset({"NBRUN_TOKEN", "NBRUN_PASSWORD", "JUPYTER_TOKEN"})
-"""What nbrun reads tokens and passwords from. A notebook that needs one is given it with ``--secret``."""
+"""Variables from which nbrun reads tokens and passwords. A notebook that needs one gets it with ``--secret``."""
 
 INTERPRETER_VARIABLES = frozenset(
     {
@@ -48,19 +48,19 @@ INTERPRETER_VARIABLES = frozenset(
         "PYTHON_TLBC",
     }
 )
-"""What changes how the interpreter works from its start on, and is of no use to the server.
+"""Variables that change the interpreter from its start, and that the server does not need.
 
-The others do the server no harm, a forked kernel inherits what they did, or they are read later: ``PYTHONHASHSEED``,
+Others are harmless for the server, are inherited by a forked kernel, or are read later: ``PYTHONHASHSEED``,
 ``PYTHONUNBUFFERED``, ``PYTHONDONTWRITEBYTECODE``, ``PYTHONUTF8``, ``PYTHONIOENCODING``, ``PYTHONNOUSERSITE``,
 ``PYTHONSTARTUP``…
 """
 
 
 def kernel_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what the kernels of a private server get of nbrun's own environment."""
+    """Return the part of nbrun's environment that the kernels of a private server get."""
     return {name: value for name, value in environment.items() if name not in SECRET_VARIABLES}
 
 
 def withheld_from_server(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what kernels get and the server's own interpreter does not; Python ignores empty variables."""
+    """Return the variables that only kernels get. Python ignores empty variables."""
     return {name: value for name, value in environment.items() if name in INTERPRETER_VARIABLES and value}

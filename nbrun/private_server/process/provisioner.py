@@ -18,18 +18,18 @@ from jupyter_client.provisioning import LocalProvisioner
 from nbrun.private_server.process.zygote import Order, adopt_orphans
 
 ANSWER_LIMIT = 60.0
-"""Seconds that the zygote may take, with all of its imports, before kernels are started without it."""
+"""Seconds for an answer of the zygote, including its imports. After that kernels start without it."""
 
 _HONOURED = ("-Xfrozen_modules=off",)
-"""Options of the interpreter in a kernelspec that make no difference to code that runs."""
+"""Interpreter options in a kernelspec that have no effect on the executed code."""
 
 
 class ForkRefused(Exception):
-    """The zygote is gone, or cannot fork now; the message says why."""
+    """The zygote has ended or cannot fork now; the message contains the reason."""
 
 
 class Zygote:
-    """The line to the zygote; kernels are forked one after the other."""
+    """The socket to the zygote. Kernels are forked one after the other."""
 
     def __init__(self, line: socket.socket) -> None:
         line.settimeout(0)
@@ -37,7 +37,7 @@ class Zygote:
         self._turn = asyncio.Lock()
 
     async def fork(self, order: Order) -> int:
-        """Return the pid of a new kernel, a child of this process; raises :class:`ForkRefused`."""
+        """Return the pid of a new kernel, a child of this process; raise :class:`ForkRefused`."""
         asking = asyncio.create_task(self._ask(order))
         try:
             return await asyncio.shield(asking)
@@ -60,7 +60,7 @@ class Zygote:
             word, _, rest = answer.decode().strip().partition(" ")
             if word == "kernel":
                 return int(rest)
-            if word != "refused":  # it ended, or it is stuck: hanging up ends it
+            if word != "refused":  # it ended or hangs; closing the socket ends it
                 self._line.close()
                 self._line = None
             raise ForkRefused(rest or "the process that forks kernels has ended")
@@ -79,7 +79,7 @@ class Zygote:
 
 
 class ForkedProcess:
-    """A child of this process that was not started by :mod:`subprocess`, with the part of Popen that is used."""
+    """A child process that was not started by :mod:`subprocess`, with the part of Popen's interface that is used."""
 
     stdin = stdout = stderr = None
 
@@ -88,15 +88,15 @@ class ForkedProcess:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit status as Popen has it, negative for a signal; None while the process lives."""
+        """Return the exit status like Popen, negative for a signal, or None while the process lives."""
         return self._reap(os.WNOHANG)
 
     def wait(self) -> int | None:
-        """Wait for the end; returns the exit status."""
+        """Wait for the end, and return the exit status."""
         return self._reap(0)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, unless the process has ended."""
+        """Send a signal if the process has not ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
@@ -112,7 +112,7 @@ class ForkedProcess:
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, options)
-            except ChildProcessError:  # somebody else has waited for it
+            except ChildProcessError:  # other code has already waited for it
                 self.returncode = 0
             else:
                 if pid:
@@ -121,12 +121,12 @@ class ForkedProcess:
 
 
 class ForkingProvisioner(LocalProvisioner):
-    """A kernel on this machine, forked by `zygote`, or started as usual where that is refused."""
+    """A kernel on this machine, forked by `zygote`, or started as usual if that is refused."""
 
     zygote: Zygote | None = None
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        """Launch the kernel; returns its connection info."""
+        """Launch the kernel, and return its connection info."""
         env: dict[str, str] = kwargs.get("env") or dict(os.environ)
         cwd = os.fspath(kwargs.get("cwd") or Path.cwd())
         if self.zygote is None or not _is_folder(cwd):
@@ -144,7 +144,7 @@ class ForkingProvisioner(LocalProvisioner):
 
 
 def may_be_forked(spec: Any) -> bool:
-    """Return whether a kernelspec starts this interpreter's ipykernel in a way that a fork can replace."""
+    """Return whether a fork of the zygote is equivalent to what the kernelspec starts."""
     program, *words = spec.argv or [""]
     while words[:1] and words[0] in _HONOURED:
         del words[0]
@@ -158,7 +158,7 @@ def may_be_forked(spec: Any) -> bool:
 
 
 def _is_this_interpreter(program: str) -> bool:
-    """Return whether `program` is the interpreter of this environment: jupyter_client reads ``python`` as that one."""
+    """Return whether `program` is this environment's interpreter; jupyter_client replaces ``python`` by it."""
     major, minor = sys.version_info[:2]
     if program in ("python", f"python{major}", f"python{major}.{minor}"):
         return True
@@ -169,12 +169,12 @@ def _is_this_interpreter(program: str) -> bool:
 
 
 def _is_folder(path: str) -> bool:
-    """Return whether a kernel can work there; the usual start says best why not."""
+    """Return whether the folder exists. If not, the usual start reports the error."""
     return Path(path).is_dir()
 
 
 def _unwanted(asking: "asyncio.Task[int]") -> None:
-    """Kill a kernel that is not needed any more."""
+    """Kill a kernel that is no longer needed."""
     if not asking.cancelled() and asking.exception() is None:
         _kill(asking.result())
 

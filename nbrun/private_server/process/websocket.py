@@ -16,27 +16,25 @@ from tornado.websocket import WebSocketClosedError
 from zmq.constants import Flag
 from zmq.error import Again
 
-V1_SUBPROTOCOL = (
-    "v1.kernel.websocket.jupyter.org"  # nbrun.core.protocol.codec has it too, and imports more than one name
-)
+V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"  # also in nbrun.core.protocol.codec, whose import is slow
 
 MOST_AT_ONCE = 256
-"""Messages that are passed on before the event loop gets its turn."""
+"""Maximum messages that are forwarded before the event loop continues."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5
-"""Seconds to wait for a sign on iopub before the kernel is asked for one again; each wait is twice the one before."""
+"""Seconds to wait for a message on iopub before the request is repeated. Each wait is twice as long as the last."""
 
 PATIENCE = 5.0
-"""Seconds to wait for a sign altogether: a kernel that is busy may give none."""
+"""Total seconds to wait for a message on iopub, because a busy kernel may send none."""
 
 
 class PrivateConnection(ZMQChannelsWebsocketConnection):
-    """One websocket and the kernel's sockets behind it."""
+    """A websocket and the kernel's sockets behind it."""
 
     _live = False
 
     def nudge(self) -> "asyncio.Future[None]":
-        """Wait until outputs are being delivered, without the stock half second for each sign that is missed."""
+        """Wait until outputs are delivered, with shorter intervals than the stock half second."""
         return asyncio.ensure_future(self._hear())
 
     async def _hear(self) -> None:
@@ -62,14 +60,14 @@ class PrivateConnection(ZMQChannelsWebsocketConnection):
                 iopub.stop_on_recv()
 
     def connect(self) -> Any:
-        """Open the kernel's sockets; many messages at a time are passed on once the buffered ones have been."""
+        """Open the kernel's sockets. Messages are forwarded in batches once the buffered ones have been sent."""
         connected = super().connect()
         if connected is not None:
             connected.add_done_callback(self._go_live)
         return connected
 
     def handle_outgoing_message(self, stream: Any, outgoing_msg: list[Any]) -> None:
-        """Pass a message of the kernel on, and those that wait behind it."""
+        """Forward a message of the kernel and the messages that wait behind it."""
         if self.subprotocol != V1_SUBPROTOCOL:
             super().handle_outgoing_message(stream, outgoing_msg)
             return

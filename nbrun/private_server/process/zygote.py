@@ -36,7 +36,7 @@ from types import CodeType
 from typing import Self
 
 IN_COMMON = ("zmq.asyncio", "traitlets.config", "jupyter_client.manager", "tornado.httpserver")
-"""What the server and its kernels both import; none of them starts a thread."""
+"""Modules that the server and its kernels both import. None of them starts a thread."""
 
 OF_KERNELS = (
     "ipykernel.kernelapp",
@@ -51,7 +51,7 @@ OF_KERNELS = (
     "pdb",
     "runpy",
 )
-"""What a kernel imports by the time that it answers; one that a version of ipykernel has not is left out."""
+"""Modules that a kernel imports before it answers. Those missing in a version of ipykernel are skipped."""
 
 ADOPTION_LIMIT = 5.0
 """Seconds that a new kernel waits to become the server's child, which takes a millisecond."""
@@ -62,9 +62,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A kernel that is wanted: the command that would start it (``python FILE ARGUMENTS…``), where, and with what.
+    """A request for a kernel: the equivalent command (``python FILE ARGUMENTS…``), its folder and its environment.
 
-    ``env`` is all of its environment.
+    ``env`` is the complete environment.
     """
 
     command: Sequence[str]
@@ -72,33 +72,33 @@ class Order:
     env: dict[str, str]
 
     def line(self) -> bytes:
-        """Return the order as the one line that goes to the zygote."""
+        """Return the order as a line for the zygote."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
-        """Read what `line` gave."""
+        """Read an order from a line."""
         return cls(**json.loads(line))
 
 
 def can_fork() -> bool:
-    """Return whether this platform forks safely and can give kernels to the server, and ``sys.path`` would be theirs.
+    """Return whether kernels can be forked on this platform and with this PYTHONPATH.
 
-    A relative folder in PYTHONPATH means another one in each working folder.
+    A relative folder in PYTHONPATH would mean another folder in each working folder.
     """
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return sys.platform == "linux" and all(not folder or Path(folder).is_absolute() for folder in folders)
 
 
 def adopt_orphans(*, wanted: bool) -> None:
-    """Ask Linux to make orphaned grandchildren children of this process, or not to any more."""
+    """Request that Linux makes orphaned descendants children of this process, or end this."""
     _prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
 
 
 def become_zygote(orders: socket.socket, server: int, preload: Sequence[str]) -> Order:
-    """Import what kernels need, then fork one for each order; returns only in a new kernel, with its order.
+    """Import the modules of kernels, then fork one for each order; return the order in a new kernel only.
 
-    It ends with the server: Linux kills it, and it ends when the server hangs up.
+    The zygote ends with the server: Linux kills it, and it ends when the socket is closed.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:
@@ -108,10 +108,10 @@ def become_zygote(orders: socket.socket, server: int, preload: Sequence[str]) ->
     os.environ["JPY_PARENT_PID"] = str(server)  # ipykernel reads it when it is imported
     os.environ.setdefault(
         "MPLBACKEND", "module://matplotlib_inline.backend_inline"
-    )  # as a kernel does, before it is read
+    )  # as a kernel does, before matplotlib reads it
     native = _import_all(preload)
     gc.collect()
-    gc.freeze()  # what is here stays shared with the kernels: a collection in one of them touches none of it
+    gc.freeze()  # keep memory shared with the kernels: their collections do not touch these objects
     with orders.makefile("rb") as lines:
         for line in lines:
             order = Order.from_line(line)
@@ -130,14 +130,14 @@ def become_zygote(orders: socket.socket, server: int, preload: Sequence[str]) ->
 
 
 def become_kernel(order: Order, path: list[str]) -> CodeType:
-    """Make this process what ``order.command`` would be in a process of its own; return the code for it to run.
+    """Prepare this process as a new process for ``order.command`` would be; return the code for it to run.
 
-    `path` is what ``sys.path`` is there, but for the empty entry in front.
+    `path` is the ``sys.path`` of such a process without its first entry.
     """
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    reading, writing = os.pipe()  # with nobody to write: standard input as jupyter_client gives it to a kernel
+    reading, writing = os.pipe()  # standard input without a writer, as jupyter_client sets it up
     os.dup2(reading, 0)
     os.close(reading)
     os.close(writing)
@@ -148,14 +148,14 @@ def become_kernel(order: Order, path: list[str]) -> CodeType:
     _reseed()
     if (processes := sys.modules.get("multiprocessing.process")) is not None:  # spawned children import from there
         processes.ORIGINAL_DIR = os.path.abspath(order.cwd)  # type: ignore[attr-defined]  # noqa: PTH100
-    with contextlib.suppress(AttributeError):  # Python itself forgets it, up to 3.12
+    with contextlib.suppress(AttributeError):  # Python up to 3.12 does not update it
         threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # noqa: SLF001
     words = [*order.command]
     sys.orig_argv = words
     sys.argv = words[next(place for place, word in enumerate(words) if place and not word.startswith("-")) :]
     file = Path(sys.argv[0])
-    added = [folder for folder in sys.path if folder not in path]  # by what was preloaded
-    sys.path[:] = [str(file.parent), *path, *added]  # as ``python FILE`` has it; the code takes the first out again
+    added = [folder for folder in sys.path if folder not in path]  # by preloaded modules
+    sys.path[:] = [str(file.parent), *path, *added]  # as ``python FILE``; the code removes the first again
     for name in [name for name in sys.modules if name.partition(".")[0] == "nbrun"]:
         del sys.modules[name]
     gc.enable()
@@ -163,8 +163,8 @@ def become_kernel(order: Order, path: list[str]) -> CodeType:
 
 
 def _import_all(preload: Sequence[str]) -> int:
-    """Import what kernels need and what the user named; return the number of threads that survive a fork."""
-    sys.modules["debugpy"] = None  # type: ignore[assignment]  # the kernel's own code does the same, and says why
+    """Import the modules of kernels and those that the user named; return the number of threads that survive a fork."""
+    sys.modules["debugpy"] = None  # type: ignore[assignment]  # as kernel_side/launch.py does
     with contextlib.suppress(ImportError):
         import_module("ipykernel.debugger")
     del sys.modules["debugpy"]
@@ -173,14 +173,14 @@ def _import_all(preload: Sequence[str]) -> int:
             import_module(name)
     native = 1
     if preload and find_spec("numpy") is not None:
-        # Its linear algebra (OpenBLAS) starts threads when it is imported, ends them before a fork, and starts them
-        # again in the child when they are needed. Of other libraries' threads nobody knows that.
+        # Its linear algebra (OpenBLAS) starts threads at import, ends them before a fork, and restarts them in the
+        # child when needed. Threads of other libraries may not survive a fork.
         import_module("numpy")
         native = _native_threads()
     for name in preload:
         try:
             import_module(name)
-        except Exception:  # noqa: BLE001 - the notebook will see it, where it belongs; the kernel can do without
+        except Exception:  # noqa: BLE001 - the kernel works without it, and the notebook gets the same error
             print(f"{name} could not be preloaded:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
     return native
 
@@ -188,7 +188,7 @@ def _import_all(preload: Sequence[str]) -> int:
 def threads_beside(native: int = 1) -> str:
     """Return a description of threads that a fork would interrupt, or an empty text if there are none.
 
-    `native` threads, the main one among them, are known to survive.
+    `native` threads, including the main thread, are known to survive.
     """
     if (count := threading.active_count()) > 1:
         return f"{count - 1} threads are running in the process that has preloaded the modules"
@@ -202,7 +202,7 @@ def _native_threads() -> int:
 
 
 def _fork_kernel() -> int:
-    """Fork twice, so that the new process has no parent here; return its pid, or 0 in it."""
+    """Fork twice, so that the new process is not a child of this one; return its pid, or 0 in the new process."""
     reading, writing = os.pipe()
     between = os.fork()
     if between == 0:
@@ -221,7 +221,7 @@ def _fork_kernel() -> int:
 
 
 def _wait_for_adoption(server: int) -> None:
-    """Wait until the server is the parent, then ask to be killed when it ends; end here if it has ended already."""
+    """Wait until the server is the parent, then request to be killed with it; exit if it has ended already."""
     give_up_at = time.monotonic() + ADOPTION_LIMIT
     while os.getppid() != server and time.monotonic() < give_up_at:
         time.sleep(0.0005)
@@ -231,7 +231,7 @@ def _wait_for_adoption(server: int) -> None:
 
 
 def _reseed() -> None:
-    """Return the kernel chance of its own; :mod:`random` sees to that itself, others draw from the system each time."""
+    """Seed the random generators of the kernel. :mod:`random` does so itself; others read system entropy each time."""
     if (processes := sys.modules.get("multiprocessing.process")) is not None:
         processes.current_process().authkey = os.urandom(32)
     for name in ("numpy.random", "torch"):
