@@ -11,8 +11,10 @@ Each name is imported when it is first used, because the command line and the pr
 package and need few of the names. ``__init__.pyi`` declares the same names for type checkers. A test compares the two.
 """
 
+import logging
 from importlib import import_module
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the caller decides where records go
 _HOMES = {
     "nbrun.api": ("connect", "run", "run_async"),
     "nbrun.core.batch.terms": ("Override",),

@@ -31,6 +31,7 @@ TESTS = Path(__file__).parent
 KERNEL_MODULES = (
     "benchmarks/",
     "cli/options/test_batch.py",
+    "cli/options/test_log.py",
     "cli/options/test_performance.py",
     "cli/options/test_preparation.py",
     "cli/options/test_reports.py",

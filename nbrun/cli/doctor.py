@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from nbrun._lazy_imports import put_off_imports
+from nbrun.cli.options.log import hide_in_log, log_option, start_log
 from nbrun.cli.options.server import find_password, find_token, server_options
 from nbrun.errors import ExitCode, UsageError
 
@@ -25,7 +26,8 @@ from nbrun.errors import ExitCode, UsageError
     help="End sessions on --server that killed nbrun processes left: expired owner mark, idle "
     "kernel, and no connection at two checks 30 s apart.",
 )
-def command(server: str | None, kernel: str | None, token_file: Path | None, *, clean: bool, **connection: Any) -> int:
+@log_option
+def command(server: str | None, kernel: str | None, token_file: Path | None, *, clean: bool, **given: Any) -> int:
     """Check whether notebooks can be run on a server, or on this machine without --server.
 
     Starts a kernel and shuts it down again. No file is written. With --server, also lists sessions that killed nbrun
@@ -33,6 +35,7 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, *, 
 
     The exit code is 0 when a notebook can be run and --clean ended every such session; otherwise 2, 4 or 5.
     """
+    start_log(given)
     if clean and not server:
         raise UsageError(
             "--clean needs --server", hint="A private server ends with its run, whose sessions are never left."
@@ -54,16 +57,17 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, *, 
             console.say(f"     {finding.hint}")
 
     token, password = (find_token(token_file), find_password()) if server else (None, None)
+    hide_in_log([token, password])
     failure = asyncio.run(
         examine(
             server,
             token=token,
             password=password,
             options=HttpOptions(
-                connection["ca_file"],
-                verify=not connection["insecure"],
-                max_response=connection["max_response"],
-                max_frame=connection["max_frame"],
+                given["ca_file"],
+                verify=not given["insecure"],
+                max_response=given["max_response"],
+                max_frame=given["max_frame"],
             ),
             kernel=kernel,
             clean=asyncio.sleep if clean else None,

@@ -18,7 +18,10 @@ COMMANDS = {
 """Other tools' words for commands of nbrun."""
 
 _SECRETS = "Set NBRUN_TOKEN or NBRUN_PASSWORD, or name a file with --token-file: everybody can read a command line."
-_LESS_OR_MORE = "-q prints failures only, --log-output prints what cells print, --events FILE writes each step as JSON."
+_LESS_OR_MORE = (
+    "-v logs the steps of a run, -q prints failures only, --log-output prints what cells print, --events FILE "
+    "writes each step as JSON."
+)
 _PAGES = "--html writes a page; for other formats and templates run jupyter nbconvert on the executed notebook."
 OPTIONS = {
     # papermill
@@ -50,8 +53,6 @@ OPTIONS = {
     "--generate-config": "Settings stand in pyproject.toml or nbrun.toml; --config FILE names another file.",
     "--config-file": "--config FILE names a file of settings.",
     "--debug": _LESS_OR_MORE,
-    "--verbose": _LESS_OR_MORE,
-    "-v": _LESS_OR_MORE,
     # nbmake and pytest
     "--nbmake": "nbrun run DIR --no-save runs all notebooks in a folder; pytest --nbrun DIR runs them as tests.",
     "--nbmake-timeout": "--cell-timeout limits each cell.",

@@ -9,6 +9,7 @@ import click
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.options.declared import OF_RUN, declared, read_declared
+from nbrun.cli.options.log import hide_in_log, log_option, start_log
 from nbrun.cli.options.parameters import parameter_options, read_parameters
 from nbrun.cli.options.server import access_options, server_options
 from nbrun.core.formats.safe_text import safe_json
@@ -21,16 +22,19 @@ from nbrun.core.planning.destinations import refuse_unreachable, require_choice
 @parameter_options
 @declared("kernel", "timeout", "cell_timeout", "idle_timeout", "allow_errors")
 @click.option("--json", "as_json", is_flag=True, help="Write the plan as JSON.")
+@log_option
 def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     """Show what a run of NOTEBOOK would do: its parameters, its kernel, its cells and their limits.
 
     Nothing is started or changed. Errors that a run would report, such as wrong parameters, are reported here too.
     """
+    start_log(given)
     if len(notebooks) > 1:
         require_choice(notebooks, message=f"nbrun plan shows one notebook, not {len(notebooks)}")
     (notebook,) = notebooks
     refuse_unreachable("" if notebook else "NOTEBOOK", notebook, reads=True)
     given |= read_parameters(given, notebook, None)
+    hide_in_log(given["secrets"].values())
     show_plan(notebook, given, as_json=as_json)
 
 

@@ -12,6 +12,7 @@ from nbrun.cli.config.files import current_project, overrides_for, settings_opti
 from nbrun.cli.destinations import Paths, check_choice, check_paths, is_plain, is_single, settle_choice
 from nbrun.cli.options.batch import batch_options, options_of_batch
 from nbrun.cli.options.declared import OF_RUN, declared, read_declared
+from nbrun.cli.options.log import hide_in_log, log_option, start_log
 from nbrun.cli.options.parameters import parameter_options, read_parameters
 from nbrun.cli.options.reports import Reports, reporting_options
 from nbrun.cli.options.server import access_options, server_options
@@ -34,6 +35,7 @@ _ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "
 @declared(*[name for name in OF_RUN if name not in _ABOVE])
 @click.option("--help-notebook", is_flag=True, help="Show what would be run, as nbrun plan does, and run nothing.")
 @reporting_options
+@log_option
 def command(notebooks: tuple[str, ...], **given: Any) -> int:
     """Run notebooks and save them with their outputs.
 
@@ -46,6 +48,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     A single notebook is overwritten with its result. Several PATHs, a folder, a pattern or --matrix need -o, --no-save
     or --in-place. All messages go to standard error.
     """
+    start_log(given)
     project = current_project()
     on_server = bool(given["server"]) and not given["upload"]
     named = list(notebooks) or project.notebooks(on_server=on_server)
@@ -64,6 +67,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     reports = Reports(given, one=one, single=single)
     try:
         given |= read_parameters(given, named[0] if single else None, given["output"])
+        hide_in_log(given["secrets"].values())
         overrides = [] if is_handed(given) else overrides_for(click.get_current_context(), project, given["parameters"])
         given["parameters"] = {**project.parameters, **given["parameters"]}
         if paths.fill_in(given["parameters"]):

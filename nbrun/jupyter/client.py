@@ -33,7 +33,7 @@ from nbrun.jupyter.sessions import Kernels, Sessions
 
 NOTICE_AFTER = 3.0
 """Seconds without an answer after which a notice is logged. The connection is given up only after half a minute."""
-_log = logging.getLogger("nbrun.jupyter")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +209,10 @@ async def connect(
     endpoint = address.endpoint if isinstance(address, Destination) else address
     async with Client(endpoint, options) as client:
         loop = asyncio.get_running_loop()
-        notice = loop.call_later(NOTICE_AFTER, _log.warning, "nbrun: %s has not answered yet; still trying", endpoint)
+        notice = loop.call_later(NOTICE_AFTER, _log.warning, "%s has not answered yet; still trying", endpoint)
         try:
-            await client.probe(address if isinstance(address, Destination) else None)
+            version = await client.probe(address if isinstance(address, Destination) else None)
         finally:
             notice.cancel()
+        _log.info("connected to %s, version %s", client.endpoint, version)
         yield client

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ PROBE_LIMIT = Patience(read=10.0, total=10.0)
 
 LIFE_SIGN_EVERY = 1.0
 """Seconds between two checks whether a starting kernel is alive."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ class Server:
         session has an owner mark (:mod:`~nbrun.jupyter.owner_mark`). Raises :class:`KernelStartFailed` and
         :class:`ServerError`. If the session cannot be deleted, `warn` is called.
         """
+        clock = asyncio.get_running_loop().time
+        began = clock()
         session = await self._start(path, spec, startup, warn)
         running: RunningKernel | None = None
         try:
@@ -124,6 +129,7 @@ class Server:
                     # NotFound: the kernel died before nbrun connected, and the server has already removed it.
                     hint = error.hint or "The server's log says why."
                     raise self._with_log(KernelStartFailed(f"kernel {spec.name}: {error}", hint=hint)) from None
+                _log.info("kernel %s: %s, started in %.2f s", spec.name, session.kernel.id, clock() - began)
                 yield running
         finally:
             unreachable = running is not None and running.kernel.is_lost
@@ -134,7 +140,10 @@ class Server:
         if running.info.implementation != IPYKERNEL:
             return Agent()
         has_agent = self.is_private and running.spec.starts_ipykernel
-        return await running.kernel.meet_agent(options, install=not has_agent)
+        agent = await running.kernel.meet_agent(options, install=not has_agent)
+        abilities = ", ".join(sorted(agent.abilities)) or "none"
+        _log.info("kernel agent: abilities %s, after %.2f s", abilities, agent.took)
+        return agent
 
     async def _meet(
         self, kernel_id: str, spec: KernelSpec, startup: float, stack: contextlib.AsyncExitStack
@@ -202,6 +211,7 @@ class Server:
     async def _delete(self, session_id: str, warn: Callable[[str], None], retry: RetryPolicy = TEARDOWN) -> None:
         try:
             await self.client.sessions.delete(session_id, retry=retry)
+            _log.info("session %s deleted", session_id)
         except ServerUnreachable:
             pass  # the run's result already reports the lost server
         except NbrunError as error:

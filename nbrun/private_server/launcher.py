@@ -10,6 +10,7 @@ an optional dependency and takes a second to import.
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import re
 import secrets
@@ -74,6 +75,8 @@ _ENTRY = re.compile(r"\[[DIWEC] \d{4}-\d\d-\d\d ")
 """The beginning of an entry in the server's log."""
 
 _LOG_TAIL_BYTES = 64 * 1024
+
+_log = logging.getLogger(__name__)
 
 
 class EmbeddedServer:
@@ -211,10 +214,13 @@ class EmbeddedServer:
             except PrivateServerEnded:
                 if start == STARTS:
                     raise
+                _log.info("the private server ended while it started; starting it again")
                 await self.stop()
                 await self._spawn(cautious=True)
             else:
                 break
+        taken = self._start_limit - (self._deadline - asyncio.get_running_loop().time())
+        _log.info("private server at %s, root %s, ready after %.2f s", self.endpoint, self._root, taken)
         return self.endpoint
 
     async def ended(self) -> ServerError:

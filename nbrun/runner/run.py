@@ -11,13 +11,14 @@ Every end of the execution (last cell, error, time-out, dead kernel, signal, can
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from nbrun.core.events import Event, Journal, RunFinished, Stage
+from nbrun.core.events import CellFinished, Event, Journal, RunFinished, Stage
 from nbrun.core.execution.machine import Execution
 from nbrun.core.execution.outcomes import Ending, unrun
 from nbrun.core.execution.write_back import Recording
@@ -44,6 +45,7 @@ Opening = AbstractAsyncContextManager[tuple[Server, Notebook]]
 """Opens the server and the notebook of a run."""
 Slot = AbstractAsyncContextManager[object]
 """Held while a run's cells execute; limits the number of runs that execute at the same time."""
+_log = logging.getLogger(__name__)
 
 
 async def run_notebook(
@@ -61,6 +63,7 @@ async def run_notebook(
     if problem is not None:
         problem = replace(problem, message=journal.mask(problem.message), hint=journal.mask(problem.hint))
     result = replace(result, problem=problem, warnings=tuple(journal.warnings))
+    _log.info("%s: %s in %.2f s", journal.notebook, result.outcome.value, result.seconds)
     journal.tell(RunFinished(journal.notebook, result, run.document.content if run.document else None))
     return result
 
@@ -101,6 +104,8 @@ class _Run:
             self.document = document
             spec = self._choose_kernel(specs, document)
             self._plan = self._prepare_document(document, spec)
+            name, cells = self._journal.notebook, len(self._plan.to_run)
+            _log.info("%s: loaded, %d cells to run, kernelspec %s", name, cells, spec.name)
             self._journal.enter(Stage.STARTING_KERNEL)
             return await self._run(server, notebook, document, self._plan, spec)
         finally:
@@ -156,6 +161,7 @@ class _Run:
                 waiting_since = self._clock()
                 async with self._slot:
                     self._waited = self._clock() - waiting_since
+                    _log.debug("%s: slot free after %.2f s, pipeline depth %d", self._job.notebook, self._waited, depth)
                     if self._stop.reason is not None:
                         raise Stopped
                     keeping.begin(execution, lambda: running.kernel.heard, _moment(self._started))
@@ -230,9 +236,13 @@ class _Run:
         keeping: ResultSaver,
     ) -> Execution:
         """Remove the results of an earlier run from the cells that will be executed."""
+        is_logged = _log.isEnabledFor(logging.DEBUG)
 
         def observe(event: Event) -> None:
             keeping.observe(event)
+            if is_logged and isinstance(event, CellFinished):
+                cell = event.result
+                _log.debug("%s: cell %s %s", self._job.notebook, cell.number, cell.outcome.value)
             self._journal.tell(event)
 
         spec = running.spec

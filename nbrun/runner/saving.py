@@ -14,6 +14,7 @@ The result says why a save failed. A bug or a cancellation is raised again after
 import asyncio
 import contextlib
 import functools
+import logging
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -45,6 +46,7 @@ SLOWEST_LINE = 100_000
 retry policy lasts and the last request may take. That is 18 minutes on a server, enough to send it more than once."""
 SHORTENED = (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
 """The outcomes after which a save has the short limit."""
+_log = logging.getLogger(__name__)
 
 
 class ResultSaver:
@@ -154,6 +156,7 @@ class ResultSaver:
         except TimeoutError:
             took = f"the server did not take the result within {spell_duration(clock() - began)}"
             return self._rescued(execution, result, SaveFailed(f"{self._job.notebook}: {took}"), under_way=True)
+        _log.info("%s: saved as %s in %.2f s", self._job.notebook, output, clock() - began)
         return replace(result, output=output)
 
     def _is_short(self, outcome: Outcome) -> bool:

@@ -4,10 +4,13 @@ A server keeps one checkpoint per file, and it belongs to the user. nbrun replac
 ``--restore-on-failure``), once, before the first write of the run.
 """
 
+import logging
 from enum import Enum
 
 from nbrun.errors import NotFound, RequestRefused, ServerError, UsageError
 from nbrun.jupyter.contents import Contents
+
+_log = logging.getLogger(__name__)
 
 
 class CheckpointUse(Enum):
@@ -43,6 +46,7 @@ class RunCheckpoint:
         """Make the checkpoint, unless none is wanted or it is there already."""
         if self.use is not CheckpointUse.NONE and not self._id:
             self._id = (await self._contents.create_checkpoint(path)).id
+            _log.info("%s: checkpoint %s created", path, self._id)
 
     async def restore(self, path: str) -> str:
         """Restore the file from its checkpoint; return what went wrong, "" if nothing."""
@@ -52,4 +56,5 @@ class RunCheckpoint:
             await self._contents.restore_checkpoint(path, self._id)
         except ServerError as error:
             return error.reason
+        _log.info("%s: checkpoint %s restored", path, self._id)
         return ""

@@ -14,6 +14,7 @@ falls into a save, a stock Jupyter server restores the old file and still confir
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
@@ -40,6 +41,9 @@ class SaveOutcome(Enum):
     """The old file is there again: a reader made the server restore it."""
     OVERTAKEN = "overtaken"
     """Another client's version is there, or no file."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class GuardedFile:
@@ -103,6 +107,7 @@ class GuardedFile:
             found = await asyncio.to_thread(digest, content, after.hash_algorithm)
             ours = replace(ours, hash=found or None, hash_algorithm=after.hash_algorithm)
         outcome = await self._outcome(content, before, ours, after)
+        _log.info("%s saved: %s, version %s", self.file.name, outcome.value, after.hash or after.last_modified)
         if outcome in (SaveOutcome.ARRIVED, SaveOutcome.CHANGED):
             self.seen = after
         elif outcome is SaveOutcome.REVERTED:

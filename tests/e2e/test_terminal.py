@@ -98,3 +98,15 @@ def test_what_was_asked_for_on_a_terminal_is_text_too(folder: Path) -> None:
     assert code == ExitCode.OK
     assert ACTS.search(came) is None
     assert "".join(outputs_of(json.loads(came))[0][0]["text"]) == "\x85\x9b2J\u2028\n"
+
+
+def test_log_records_stand_above_the_live_display_each_on_a_line_of_its_own(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "nb.ipynb", notebook("print(1)"))
+    code, came = on_terminal("run", "nb.ipynb", "--no-save", "-vv", cwd=tmp_path)
+    assert code == ExitCode.OK, came
+    assert "\x1b[?25l" in came  # the display is live
+    # What stands before the last erasure of a line is not seen any more.
+    lines = [line.rpartition("\x1b[2K")[2] for line in came.split("\n")]
+    log = [line for line in lines if "runner.run: " in line]
+    assert len(log) >= 3
+    assert [line for line in log if not re.match(r" *\d+\.\d{3} runner\.run: nb\.ipynb", line)] == []

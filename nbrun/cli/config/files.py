@@ -21,7 +21,7 @@ from nbrun.cli.destinations import CHOICES
 from nbrun.cli.options.declared import DeclaredOption
 from nbrun.core.batch.terms import Override
 from nbrun.core.parameters.limits import check_values, read_toml
-from nbrun.core.planning.options import Flag, Kind, Text, Texts
+from nbrun.core.planning.options import Flag, Integer, Kind, Text, Texts
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -112,6 +112,8 @@ def _kind(option: click.Option) -> Kind:
         return option.declared.kind
     if option.is_flag:
         return Flag()
+    if option.count:
+        return Integer()
     return Texts() if option.multiple else Text()
 
 

@@ -5,11 +5,13 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import click
 from click.core import ParameterSource
 
 from nbrun.cli.options.declared import declared
+from nbrun.cli.options.log import hide_in_log
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -44,7 +46,15 @@ def access_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the token and the password of the server that was named, as keys of :class:`nbrun.RunOptions`."""
     if not given["server"]:
         return {}
-    return {"token": find_token(given["token_file"]), "password": find_password()}
+    token, password = find_token(given["token_file"]), find_password()
+    hide_in_log([token, password, *_tokens_in(given["server"])])
+    return {"token": token, "password": password}
+
+
+def _tokens_in(address: str) -> list[str]:
+    """Return the tokens in an address, as it stands there and unquoted."""
+    found = re.findall(r"[?&]token=([^&#\s]+)", address)
+    return [*found, *map(unquote, found)]
 
 
 def find_token(token_file: Path | None) -> str | None:

@@ -9,6 +9,7 @@ Cookies are stored by :mod:`~nbrun.jupyter.http.auth`, never by httpx.
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import ssl
 import time
@@ -52,6 +53,7 @@ Explain = Callable[[ServerUnreachable], Awaitable[NbrunError]]
 """Returns a more specific error for a server that cannot be reached."""
 
 _CUT = (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Http:
     def move(self, base_url: str) -> None:
         """Use another base URL for the same server from now on."""
         if base_url != self.endpoint.base_url:
+            _log.info("the server is at %s", base_url)
             self.endpoint = self.endpoint.at(base_url)
             self._auth = Auth(self.endpoint)
 
@@ -280,6 +283,7 @@ class Http:
             headers["Content-Length"] = str(request.size)
         where = self.endpoint.named(request.method, url or self.endpoint.url(request.path))
         server = url.partition("/api")[0] if url else str(self.endpoint)
+        began = time.monotonic()
         try:
             with foreign_errors(where, "" if self.endpoint.socket else server, first=request.path == "api"):
                 async with (
@@ -296,9 +300,13 @@ class Http:
                     if date := response.headers.get("date"):
                         self._dated = (date, time.monotonic())
         except ServerUnreachable as error:
+            _log.debug("%s %s: %s", request.method, request.path, error)
             if (explained := await self.explained(error)) is error:
                 raise
             raise explained from error.__cause__
+        status, size = response.status_code, len(body)
+        milliseconds = 1000 * (time.monotonic() - began)
+        _log.debug("%s %s: %d, %d bytes in %.0f ms", request.method, request.path, status, size, milliseconds)
         return Answer(
             method=request.method,
             url=str(response.url),

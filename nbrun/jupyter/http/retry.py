@@ -16,6 +16,7 @@ There are two ways to use a policy. Both raise the error of the last attempt::
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ import tenacity
 from nbrun.errors import PrivateServerEnded, RequestRefused, ServerUnreachable, Throttled
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class RetryPolicy:
             stop=tenacity.stop_after_attempt(self.tries) | tenacity.stop_before_delay(self.total),
             wait=self._wait,
             retry=tenacity.retry_if_exception(self.retries),
+            before_sleep=_log_retry,
             reraise=True,
         )
 
@@ -74,6 +77,11 @@ class RetryPolicy:
         backoff = doubling(state) + tenacity.wait_random(0, self.first)(state)
         error = state.outcome.exception() if state.outcome else None
         return max(backoff, error.retry_after) if isinstance(error, Throttled) else backoff
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    _log.info("attempt %d: %s; retrying in %.1f s", state.attempt_number, error, state.upcoming_sleep)
 
 
 def pause_after(attempt: int, *, first: float = 0.5, longest: float = 60.0) -> float:

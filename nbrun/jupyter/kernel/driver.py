@@ -8,6 +8,7 @@ messages, so that no output waits for them. Their results are passed to the stat
 import asyncio
 import contextlib
 import functools
+import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class StopAsked:
 
 AGENT_LIMIT = 30.0
 """Seconds for the handshake with the agent, at a time when the kernel executes nothing else."""
+_log = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -290,6 +292,7 @@ class Kernel:
         for place, effect in enumerate(effects):
             match effect:
                 case Send(message):
+                    _log.debug("%s sent to kernel %s", message.type, self.id)
                     await self._channel.send(message)
                 case InterruptKernel():
                     # The following effects must not overtake the interrupt: an earlier nudge has no effect.
@@ -305,6 +308,7 @@ class Kernel:
 
     async def _interrupt(self, then: Effects) -> None:
         # If the server is unreachable, the state machine's timers continue: second interrupt, then the end.
+        _log.info("interrupting kernel %s", self.id)
         with contextlib.suppress(NbrunError):
             await self._kernels.interrupt(self.id)
         await self._carry_out(then)
@@ -317,6 +321,7 @@ class Kernel:
                 alive = kernel.execution_state != "dead"
             except NotFound:
                 alive = False
+            _log.debug("the server says that kernel %s %s", self.id, "lives" if alive else "is gone")
             self._channel.arrivals.put_nowait(Probed(alive))
 
 

@@ -3,18 +3,20 @@
 Only messages are changed. Held messages are released before any other event that may end the run.
 """
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Self
 
 from nbrun.core.delivery.retransmission import ResentMessages
 from nbrun.core.outputs.masking import MaskedMessages
-from nbrun.core.protocol.agent import Ability, Agent
+from nbrun.core.protocol.agent import RESEND, RESEND_REPLY, Ability, Agent, resent
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.core.protocol.messages import Message, Requests
 from nbrun.jupyter.kernel.websocket import Cut, Lost, Restored
 
 DRAIN_DELAY = 60.0
 """Maximum seconds that the end of a run waits for requested messages, however much output other threads produce."""
+_log = logging.getLogger(__name__)
 
 
 class Intake:
@@ -29,6 +31,8 @@ class Intake:
         self._resent = resent
         self._masked = masked
         self._draining_since: float | None = None
+        self._asks = False
+        """Whether an answer of the replay buffer is to be logged."""
         self.may_delay = resent is not None
         """Whether :meth:`delays` can return true."""
 
@@ -53,6 +57,9 @@ class Intake:
         arrivals: list[Any]
         match arrival:
             case Message():
+                if self._asks and arrival.type == RESEND_REPLY:
+                    self._asks = False
+                    _log.info("the kernel sent %d messages again", len(resent(arrival)))
                 arrivals = [*self._resent.take(arrival, now)]
             case None:
                 arrivals = [*self._resent.tick(now), None]
@@ -72,7 +79,13 @@ class Intake:
 
     def requests(self) -> list[Message]:
         """Remove and return the requests to send to the kernel."""
-        return [] if self._resent is None else self._resent.requests()
+        requests = [] if self._resent is None else self._resent.requests()
+        if requests and _log.isEnabledFor(logging.INFO):
+            for request in requests:
+                if request.type == RESEND:
+                    self._asks = True
+                    _log.info("asking the kernel again for messages %s", _spelled(request.content["numbers"]))
+        return requests
 
     def deadline(self, wanted: float | None, *, delays: bool) -> float | None:
         """Return the time of the next call with None; `wanted` is the deadline of the state machine."""
@@ -110,3 +123,8 @@ class Intake:
                 return [*self._masked.release_late(), None]
             case _:
                 return [*self._masked.release(), arrival]
+
+
+def _spelled(ranges: Iterable[tuple[int, int | None]]) -> str:
+    """Return ranges of sequence numbers as text."""
+    return ", ".join(f"{first}-{'' if last is None else last}" for first, last in ranges)

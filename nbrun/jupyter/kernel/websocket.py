@@ -12,6 +12,7 @@ was not sent, because the connection was already known to be cut, is sent over t
 
 import asyncio
 import contextlib
+import logging
 import math
 import re
 import socket as sockets
@@ -58,6 +59,7 @@ CLOSE_LIMIT = 1.0
 _TCP = (sockets.AF_INET, sockets.AF_INET6)
 _QUICKACK: int | None = getattr(sockets, "TCP_QUICKACK", None)
 """The socket option that disables delayed acknowledgements; Linux only."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,7 @@ class KernelChannel:
         self._socket = socket
         agreed = socket.subprotocol
         self.subprotocol = Subprotocol.V1 if agreed == V1_SUBPROTOCOL else Subprotocol.LEGACY
+        _log.debug("websocket of kernel %s open, protocol %s", self._kernel_id, self.subprotocol.name)
 
     async def read(self) -> None:
         """Read until the connection is lost for good."""
@@ -211,12 +214,15 @@ class KernelChannel:
             if (too_large := await self._read_connection()) is not None:
                 self.arrivals.put_nowait(Lost(too_large))
                 return
+            _log.info("websocket of kernel %s is cut; reconnecting", self._kernel_id)
             self.arrivals.put_nowait(Cut())
             try:
                 nudged = await self._connect_again()
             except NbrunError as error:
+                _log.info("websocket of kernel %s is lost: %s", self._kernel_id, error)
                 self.arrivals.put_nowait(Lost(error))
                 return
+            _log.info("websocket of kernel %s is back", self._kernel_id)
             self.arrivals.put_nowait(Restored(nudged))
 
     def reader_ended(self, reader: asyncio.Task[None]) -> None:
@@ -237,6 +243,7 @@ class KernelChannel:
             if socket is None or (silent_for := self._silence(socket)) < PING_EVERY:
                 await asyncio.sleep(PING_EVERY if socket is None else PING_EVERY - silent_for)
             elif await self._is_dead(socket):
+                _log.info("websocket of kernel %s is silent and is closed", self._kernel_id)
                 socket.transport.abort()
                 if self._socket is socket:  # otherwise it was cut and replaced during the check
                     self._socket = None

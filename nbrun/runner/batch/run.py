@@ -13,6 +13,7 @@ fail. Runs that have not started executing get a new server.
 
 import asyncio
 import contextlib
+import logging
 import math
 import traceback
 from collections import deque
@@ -42,6 +43,7 @@ from nbrun.version import __version__
 
 RESTARTS = 3
 """Maximum number of times that a batch restarts a private server that ended by itself."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class _SharedHost:
                     hint="Something in these notebooks may take all memory: run fewer at once with -j.",
                 )
             self._left -= 1
+            _log.info("the private server ended by itself; starting another one")
             self._host = None
         if self._host is None:
             self._host = await self._stack.enter_async_context(self._open())
@@ -243,6 +246,7 @@ class _Batch:
     async def _work(self) -> None:
         while self._waiting and not self._over:
             place = self._waiting.popleft()
+            _log.debug("%s: next run, %d waiting", self._planned_runs[place].name, len(self._waiting))
             slot = _Slot(self._free, whole=self._policy.max_failures is not None)
             told: list[RunFinished] = []
             try:
@@ -304,8 +308,10 @@ class _Batch:
         journal = Journal(planned.name, self._observe)
         journal.warn(f"attempt {number} of {self._policy.retries + 1}: {_reason(last)}; trying again")
         slot.pause()
+        pause = pause_after(number)
+        _log.info("%s: attempt %d starts in %.1f s", planned.name, number + 1, pause)
         try:
-            await self._stop.guard(asyncio.sleep(pause_after(number)))
+            await self._stop.guard(asyncio.sleep(pause))
             if last.outcome is not Outcome.SERVER_FAILED:
                 return True
             return await self._stop.guard(self._host.answers_within(self._policy.server_wait, journal.warn))
@@ -406,7 +412,9 @@ class _Batch:
         since = clock()
         kept = await asyncio.to_thread(cache.look, planned.job, planned.place, planned.parameters)
         if kept is None:
+            _log.debug("%s: not in the cache", planned.name)
             return None
+        _log.info("%s: taken from the cache", planned.name)
         result = self._failed(planned, began, Outcome.PASSED, None)
         told.append(RunFinished(planned.name, result, kept.content))
         return replace(

@@ -42,6 +42,15 @@ async def test_an_unreachable_server_is_tried_again() -> None:
     assert work.calls == 3
 
 
+async def test_each_retry_is_logged_with_its_reason_and_wait(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "nbrun.jupyter.http.retry"):
+        await SWIFT.call(Work(ServerUnreachable("no answer"), ServerUnreachable("no answer")))
+    assert [message.partition(" in ")[0] for message in caplog.messages] == [
+        "attempt 1: no answer; retrying",
+        "attempt 2: no answer; retrying",
+    ]
+
+
 async def test_what_comes_out_in_the_end_is_the_last_error() -> None:
     work = Work(*(ServerUnreachable(str(number)) for number in range(9)))
     with pytest.raises(ServerUnreachable, match="3"):

@@ -6,7 +6,7 @@ import pytest
 
 from nbrun.core.delivery.retransmission import ANSWER_LIMIT, CUT_LIMIT, ResentMessages
 from nbrun.core.outputs.masking import Mask, MaskedMessages
-from nbrun.core.protocol.agent import Ability, Agent
+from nbrun.core.protocol.agent import RESEND_REPLY, Ability, Agent
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.core.protocol.messages import Message, Requests
 from nbrun.errors import ServerUnreachable
@@ -90,3 +90,13 @@ def test_a_cut_is_waited_out_and_followed_by_a_question() -> None:
     assert len(intake.requests()) == 1
     assert intake.take(stopped, 1.0) == [stopped]
     assert intake.take(None, 2.0) == [None]
+
+
+def test_a_gap_and_what_was_brought_back_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    intake = with_replay()
+    with caplog.at_level("INFO", "nbrun.jupyter.kernel.inbound"):
+        intake.take(said(4, "four"), 0.0)
+        [question] = intake.requests()
+        content = {"messages": [], "until": 4, "newest": 4, "evicted": 0, "others": 0}
+        intake.take(message(RESEND_REPLY, content, parent=question.id, channel="control"), 1.0)
+    assert caplog.messages == ["asking the kernel again for messages 2-3", "the kernel sent 0 messages again"]
