@@ -12,7 +12,7 @@ from benchmarks.environment import variables
 
 PROCESSES = {
     "nbrun": "import nbrun.cli.run, nbrun.api, nbrun.reporters.console.reporter",
-    "its server": "import nbrun.private_server.process.app",
+    "its server": "import nbrun.local_server.process.app",
     "the kernel": "import ipykernel.kernelapp",
 }
 SHOWN = 8

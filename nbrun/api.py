@@ -12,7 +12,7 @@ from nbrun.core.events import Journal, Stage
 from nbrun.core.results import NotebookResult
 from nbrun.jupyter.client import connect
 from nbrun.jupyter.kernel_session import Server
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.runner.job import RunOptions, access_of, check_choice, job_of, place_of, read_run_options
 from nbrun.runner.prepare_only import host_to_prepare_on, prepare_unless_stopped
 from nbrun.runner.run import run_notebook

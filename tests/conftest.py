@@ -42,7 +42,7 @@ KERNEL_MODULES = (
     "jupyter/kernel/test_websocket.py",
     "jupyter/test_client.py",
     "jupyter/test_owner_mark.py",
-    "private_server/",
+    "local_server/",
     "pytest_plugin/",
     "runner/batch/test_discovery.py",
     "runner/batch/test_plan.py",
@@ -67,7 +67,7 @@ BROWSER_MODULES = ("reporters/html/test_reporter",)
 """Beginnings of the paths of tests that write web pages in another process and look at them in a browser."""
 BROWSER_FIXTURES = {"page", "browser"}
 NOT_UNIT = {"server", "kernel", "browser", "slow", "large", "soak"}
-PROGRAMS = ("nbrun", "jupyter_server", "nbrun.private_server.process.boot", "ipykernel_launcher")
+PROGRAMS = ("nbrun", "jupyter_server", "nbrun.local_server.process.boot", "ipykernel_launcher")
 _started: list[str] = []
 
 

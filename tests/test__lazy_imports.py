@@ -171,7 +171,7 @@ def test_the_command_starts_the_private_server_before_it_imports_what_a_run_need
     assert process.returncode == 0, process.stderr
     [line] = [line for line in process.stdout.splitlines() if line.startswith("started with")]
     loaded = set(line.split())
-    assert "nbrun.private_server.launcher" in loaded
+    assert "nbrun.local_server.launcher" in loaded
     late = (
         "httpx",
         "websockets",

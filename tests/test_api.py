@@ -289,7 +289,7 @@ async def test_output_on_another_drive_is_a_wrong_call(here: Path, monkeypatch: 
 async def test_without_the_extra_a_private_server_says_what_to_install(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.private_server.launcher.find_spec", lambda name: None)
+    monkeypatch.setattr("nbrun.local_server.launcher.find_spec", lambda name: None)
     write_notebook(here / "nb.ipynb", notebook("1"))
     with pytest.raises(UsageError) as raised:
         await nbrun.run_async("nb.ipynb")

@@ -129,7 +129,7 @@ async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> 
 
 async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
     """Start the private server before anything that takes time is imported: they need each other only later."""
-    from nbrun.private_server.launcher import EmbeddedServer
+    from nbrun.local_server.launcher import EmbeddedServer
     from nbrun.storage.paths import check_pair, local_folder, root_for
 
     is_given, is_delivered = "content" in given, "deliver" in given

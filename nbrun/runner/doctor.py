@@ -21,7 +21,7 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.client import HttpOptions
 from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.local_kernelspecs import defects
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.runner.left_sessions import SECONDS_BETWEEN_LOOKS, Cleaned, LeftSession, end_left, find_left, is_upload
 
 RATE_LIMIT_HINT = (

@@ -19,7 +19,7 @@ from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import Endpoint, contents_path
 from nbrun.jupyter.http.client import UNBOUNDED, HttpOptions
 from nbrun.jupyter.kernel_session import Server
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.storage.base import Notebook
 from nbrun.storage.checkpoint import CheckpointUse
 from nbrun.storage.in_memory import InMemoryNotebook

@@ -56,7 +56,7 @@ def test_when_its_private_server_is_killed_what_ran_is_rescued_and_the_kernel_go
     printed = tmp_path / "printed.txt"
     with live_nbrun(path, "--stdout-file", printed, cwd=here, json_file=tmp_path / "result.json") as run:
         run.await_file(printed, words="pid")  # what is still on its way from the kernel dies with the server
-        run.await_other("nbrun.private_server.process.boot").kill()
+        run.await_other("nbrun.local_server.process.boot").kill()
 
         assert run.end(within=45) == ExitCode.SERVER
         await_no_process_of(run.mark, within=1)

@@ -129,7 +129,7 @@ def test_after_sigkill_no_server_no_kernel_and_no_child_of_it_is_left(document: 
 
 def test_sigkill_while_the_server_starts_leaves_no_process(private: Place) -> None:
     with command(private, LONG) as run:
-        run.await_other("nbrun.private_server.process.boot")
+        run.await_other("nbrun.local_server.process.boot")
 
         os.kill(run.process.pid, signal.SIGKILL)
 
@@ -142,7 +142,7 @@ def test_a_signal_while_the_server_starts_changes_nothing(
 ) -> None:
     with command(private, LONG) as run:
         before = (private.folder / "notebook.ipynb").read_bytes()
-        run.await_other("nbrun.private_server.process.boot")
+        run.await_other("nbrun.local_server.process.boot")
         run.signal(number)
 
         assert run.end(within=15) == exit_code

@@ -9,7 +9,7 @@ import pytest
 
 import nbrun
 from nbrun.errors import ExitCode, UsageError
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 from tests.support.notebooks import (
     assert_exit,
     code,

@@ -15,7 +15,7 @@ import pytest
 from nbrun.errors import SaveFailed, ServerUnreachable, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.storage.checkpoint import CheckpointUse
 from tests.storage.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.environments import missing

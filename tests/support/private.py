@@ -34,7 +34,7 @@ DRIVER = """
 import asyncio, json, os, sys
 from pathlib import Path
 import httpx
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 
 async def main(root, how, *kernels):
     async with EmbeddedServer(Path(root), tcp=how == "tcp", zygote=True if how == "zygote" else None) as server:

@@ -32,7 +32,7 @@ from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
 from nbrun.errors import ExitCode, NbrunError, ServerError
 from nbrun.jupyter.http.retry import pause_after
 from nbrun.jupyter.kernel_session import Server
-from nbrun.private_server.launcher import NEWS_LIMIT
+from nbrun.local_server.launcher import NEWS_LIMIT
 from nbrun.runner.attempts import Attempts, LaterAttempt
 from nbrun.runner.batch.cache import Cache, KeptNotebook
 from nbrun.runner.run import run_notebook

@@ -72,7 +72,7 @@ def test_the_server_is_started_before_anything_that_takes_time_is_imported() -> 
     script = """
 import sys
 import nbrun.cli.main, nbrun.cli.run
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 import nbrun.storage.paths
 print(sorted({"httpx", "websockets", "nbformat", "rich", "tenacity", "msgspec", "jupyter_server"} & set(sys.modules)))
 """

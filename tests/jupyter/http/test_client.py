@@ -24,7 +24,7 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.client import Http, HttpOptions, json_bytes
 from nbrun.jupyter.http.messages import Patience
 from nbrun.jupyter.http.retry import PATIENT_GET, SAVE
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 from tests.jupyter.doubles import CUT, Heard, Reply, double, json_reply, moved, page
 from tests.support.notebooks import notebook
 from tests.support.servers import RunningServer, free_port

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from nbrun.errors import PrivateServerEnded, ServerError, ServerUnreachable, UsageError
-from nbrun.private_server.launcher import STOP_LIMIT, EmbeddedServer, without_entries_of_server
+from nbrun.local_server.launcher import STOP_LIMIT, EmbeddedServer, without_entries_of_server
 from tests.support.private import (
     channels,
     driver,
@@ -38,7 +38,7 @@ STRANGERS: set[psutil.Process] = set()
 
 @pytest.fixture(autouse=True)
 def _strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Count what is there before; and have no zygote, whose processes tests.private_server.process.test_zygote
+    """Count what is there before; and have no zygote, whose processes tests.local_server.process.test_zygote
     counts."""
     monkeypatch.setenv("NBRUN_ZYGOTE", "0")
     STRANGERS.update(psutil.Process().children(recursive=True))
@@ -186,7 +186,7 @@ async def test_a_busy_kernel_goes_too_when_nbrun_is_killed(tmp_path: Path) -> No
     script = f"""
 import asyncio
 from pathlib import Path
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 from tests.support.private import channels, http, send_code, start_kernel
 
 async def main():
@@ -276,7 +276,7 @@ async def test_a_save_under_way_is_finished_when_nbrun_is_killed(tmp_path: Path)
     script = f"""
 import asyncio, json
 from pathlib import Path
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 from tests.support.private import http
 
 rows = "\\n".join(f"row {{number}}" for number in range(100_000))
@@ -418,7 +418,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 import asyncio
 from pathlib import Path
 from nbrun.errors import UsageError
-from nbrun.private_server.launcher import EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 try:
     asyncio.run(EmbeddedServer(Path(".")).start())
 except UsageError as error:

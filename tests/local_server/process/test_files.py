@@ -13,8 +13,8 @@ import pytest
 from tornado.web import HTTPError
 from traitlets.config import Configurable
 
-from nbrun.private_server.process.contents import PrivateContents
-from nbrun.private_server.process.files import copy_whole, original_of, rewriting
+from nbrun.local_server.process.contents import PrivateContents
+from nbrun.local_server.process.files import copy_whole, original_of, rewriting
 from nbrun.storage.writable import mode_of
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 
@@ -24,7 +24,7 @@ OLD = b"x" * 2000
 PROGRAM = """
 import resource, signal, sys
 from pathlib import Path
-from nbrun.private_server.process.files import copy_whole, rewriting
+from nbrun.local_server.process.files import copy_whole, rewriting
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.private_server.launcher import EmbeddedServer
-from nbrun.private_server.process.kernel_environment import INTERPRETER_VARIABLES, SECRET_VARIABLES
+from nbrun.local_server.launcher import EmbeddedServer
+from nbrun.local_server.process.kernel_environment import INTERPRETER_VARIABLES, SECRET_VARIABLES
 from tests.support import notebooks
 from tests.support.private import (
     channels,

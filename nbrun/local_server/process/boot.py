@@ -1,7 +1,7 @@
 """Start-up of the private server's process: read the settings, fork the zygote, run the app.
 
 This happens before the slow imports, because the zygote must be forked from a process with a single thread and without
-modules that a kernel does not have. See :mod:`nbrun.private_server.process.zygote`.
+modules that a kernel does not have. See :mod:`nbrun.local_server.process.zygote`.
 """
 
 import gc
@@ -13,8 +13,8 @@ from importlib import import_module
 from types import CodeType
 
 from nbrun._import_path import shadows_standard_library
-from nbrun.private_server.control_pipe import Lifeline, ServerSettings, read_line
-from nbrun.private_server.process.zygote import IN_COMMON, Order, become_kernel, become_zygote, can_fork, threads_beside
+from nbrun.local_server.control_pipe import Lifeline, ServerSettings, read_line
+from nbrun.local_server.process.zygote import IN_COMMON, Order, become_kernel, become_zygote, can_fork, threads_beside
 
 _COMMAND = """\
 import sys
@@ -23,7 +23,7 @@ if sys.path[:1] == [""]:
 path = [*sys.path]
 from nbrun._import_path import standard_library_first
 standard_library_first(ARGUMENTS)
-from nbrun.private_server.process.boot import main
+from nbrun.local_server.process.boot import main
 launch = main(path)
 del main, path, standard_library_first
 if launch is not None:
@@ -67,7 +67,7 @@ def main(path: list[str]) -> CodeType | None:
     token = read_line(source).decode()  # after the fork, so that no kernel has it in its memory
     lifeline = Lifeline(settings, source, sink)
     import_module("nbrun._lazy_imports").put_off_imports()  # after the fork: kernels import as usual
-    import_module("nbrun.private_server.process.app").serve(settings, token, lifeline, zygote)
+    import_module("nbrun.local_server.process.app").serve(settings, token, lifeline, zygote)
     return None
 
 

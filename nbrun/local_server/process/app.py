@@ -2,12 +2,12 @@
 
 It is configured in code only. It reads none of the user's Jupyter configuration and writes nothing into the user's
 folders. It finds the user's kernels and starts them with nbrun's environment, without tokens and passwords
-(:mod:`nbrun.private_server.process.kernel_environment`). It signs notebooks with the user's key, so they open trusted
+(:mod:`nbrun.local_server.process.kernel_environment`). It signs notebooks with the user's key, so they open trusted
 in the user's JupyterLab. What only a shared server needs is off: rate limits, size limits, culling, restarts, trash,
 automatic checkpoints and pings.
 
-:class:`~nbrun.private_server.launcher.EmbeddedServer` starts it in a process of its own, see
-:mod:`nbrun.private_server.process.boot`. :mod:`nbrun.private_server.control_pipe` describes how it ends.
+:class:`~nbrun.local_server.launcher.EmbeddedServer` starts it in a process of its own, see
+:mod:`nbrun.local_server.process.boot`. :mod:`nbrun.local_server.control_pipe` describes how it ends.
 """
 
 import ctypes
@@ -37,10 +37,10 @@ from traitlets.config import Config
 from zmq.asyncio import Context
 from zmq.constants import SocketOption
 
-from nbrun.private_server.control_pipe import Lifeline, Ready, ServerSettings
-from nbrun.private_server.process.contents import PrivateContents
-from nbrun.private_server.process.provisioner import ForkingProvisioner, Zygote, may_be_forked
-from nbrun.private_server.process.websocket import PrivateConnection
+from nbrun.local_server.control_pipe import Lifeline, Ready, ServerSettings
+from nbrun.local_server.process.contents import PrivateContents
+from nbrun.local_server.process.provisioner import ForkingProvisioner, Zygote, may_be_forked
+from nbrun.local_server.process.websocket import PrivateConnection
 
 DEATH_POLL = 0.5
 """Seconds between two checks whether a kernel's process is alive."""

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from nbrun.core.notebook.images import LARGE_TEXT
-from nbrun.private_server.process.contents import write_notebook
+from nbrun.local_server.process.contents import write_notebook
 
 IMAGE = base64.b64encode(os.urandom(LARGE_TEXT)).decode()
 

@@ -2,8 +2,8 @@
 
 The server listens only for nbrun: on a Unix socket in a folder of mode 0700, or on loopback where Unix sockets are not
 available. It receives its settings and token through a pipe and ends with this pipe. If nbrun ends, even by SIGKILL,
-the server and its kernels end and the folder is deleted. :mod:`nbrun.private_server.control_pipe` describes the pipe.
-The server's side is :mod:`nbrun.private_server.process.app`. It is never imported here, because ``jupyter_server`` is
+the server and its kernels end and the folder is deleted. :mod:`nbrun.local_server.control_pipe` describes the pipe.
+The server's side is :mod:`nbrun.local_server.process.app`. It is never imported here, because ``jupyter_server`` is
 an optional dependency and takes a second to import.
 """
 
@@ -27,9 +27,9 @@ from typing import Self
 
 from nbrun.errors import NbrunError, PrivateServerEnded, ServerError, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.private_server.control_pipe import LiveKernels, Ready, ServerSettings, kill_groups, read_news
-from nbrun.private_server.process.boot import command
-from nbrun.private_server.process.kernel_environment import kernel_environment, withheld_from_server
+from nbrun.local_server.control_pipe import LiveKernels, Ready, ServerSettings, kill_groups, read_news
+from nbrun.local_server.process.boot import command
+from nbrun.local_server.process.kernel_environment import kernel_environment, withheld_from_server
 
 STARTS = 3
 """Maximum starts of the server's process if it ends before it answers."""
@@ -85,7 +85,7 @@ class EmbeddedServer:
     `root` is an existing folder; contents paths are relative to it. `start_limit` is in seconds. With `tcp`, the server
     and its kernels listen on free loopback ports, as on platforms without Unix sockets. With `zygote`, kernels are
     forked from a process that has imported ipykernel and the modules in `preload`, if the platform and the kernelspec
-    allow it (:mod:`nbrun.private_server.process.zygote`). None means true unless the environment has
+    allow it (:mod:`nbrun.local_server.process.zygote`). None means true unless the environment has
     ``NBRUN_ZYGOTE=0``.
 
     A server that ends during its start is started again, up to `STARTS` times. It then prefers the installed packages

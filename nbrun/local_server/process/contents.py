@@ -22,7 +22,7 @@ from nbformat.sign import NotebookNotary
 from tornado.web import HTTPError
 
 from nbrun.core.notebook.images import Images
-from nbrun.private_server.process.files import copy_whole, original_of, rewriting
+from nbrun.local_server.process.files import copy_whole, original_of, rewriting
 from nbrun.storage.writable import mode_of
 
 _SAVING: ContextVar[bool] = ContextVar("saving", default=False)

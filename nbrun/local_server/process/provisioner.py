@@ -15,7 +15,7 @@ from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
 
-from nbrun.private_server.process.zygote import Order, adopt_orphans
+from nbrun.local_server.process.zygote import Order, adopt_orphans
 
 ANSWER_LIMIT = 60.0
 """Seconds for an answer of the zygote, including its imports. After that kernels start without it."""

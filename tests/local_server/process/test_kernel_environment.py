@@ -6,9 +6,9 @@ import pytest
 
 from nbrun.cli.options.server import PASSWORD_VARIABLE, TOKEN_VARIABLES
 from nbrun.errors import ExitCode
-from nbrun.private_server.launcher import EmbeddedServer
-from nbrun.private_server.process.kernel_environment import SECRET_VARIABLES, kernel_environment, withheld_from_server
-from tests.private_server.process.test_zygote import fresh, is_forked
+from nbrun.local_server.launcher import EmbeddedServer
+from nbrun.local_server.process.kernel_environment import SECRET_VARIABLES, kernel_environment, withheld_from_server
+from tests.local_server.process.test_zygote import fresh, is_forked
 from tests.support.notebooks import assert_exit, notebook, read_notebook, run_nbrun, write_notebook
 from tests.support.private import http
 

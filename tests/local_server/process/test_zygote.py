@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 from httpx import AsyncClient
 
-from nbrun.private_server.launcher import EmbeddedServer
-from nbrun.private_server.process.provisioner import may_be_forked
-from nbrun.private_server.process.zygote import can_fork
+from nbrun.local_server.launcher import EmbeddedServer
+from nbrun.local_server.process.provisioner import may_be_forked
+from nbrun.local_server.process.zygote import can_fork
 from tests.support.private import channels, driver, execute, http, send_code, start_kernel
 
 GONE_WITHIN = 5.0

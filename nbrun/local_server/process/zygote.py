@@ -12,7 +12,7 @@ it (PR_SET_CHILD_SUBREAPER in prctl(2)). So the server can wait for the kernel a
 also recognises a process that got the pid of a finished kernel.
 
 This code runs in the zygote and in the new kernel. The server's side is
-:mod:`nbrun.private_server.process.provisioner`. This module imports the standard library only, because everything it
+:mod:`nbrun.local_server.process.provisioner`. This module imports the standard library only, because everything it
 imports is loaded in the user's kernel.
 """
 
