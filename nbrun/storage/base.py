@@ -23,8 +23,8 @@ from nbrun.storage.file_version import FileVersion
 class Written:
     """The answer of a storage to a write.
 
-    ``version`` is what the storage says that it wrote. ``created`` says that there was no file just before.
-    ``complaint`` is what the storage finds invalid in the notebook, "" if nothing.
+    ``version`` is the version that the storage wrote. ``created`` is true if there was no file before. ``complaint`` is
+    the storage's message about an invalid notebook, or "".
     """
 
     version: FileVersion
@@ -33,57 +33,58 @@ class Written:
 
 
 class Storage(Protocol):
-    """One file that holds a notebook, or will.
+    """One file for a notebook, which may not exist yet.
 
-    All methods raise :class:`NbrunError`. A write leaves the old file or the new one, never a part.
+    All methods raise :class:`NbrunError`. A write is atomic: it leaves the old file or the new one.
     """
 
     @property
     def name(self) -> str:
-        """The path as the user knows it."""
+        """Return the path as the user knows it."""
 
     async def exists(self) -> bool:
-        """Return whether something is there: a file or a folder."""
+        """Return whether a file or folder exists at the path."""
 
     async def stat(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:
-        """Return the version of the file; None where there is none. It does not disturb a save in progress."""
+        """Return the version of the file, or None if it does not exist. This does not disturb a save in progress."""
 
     async def read(self) -> tuple[bytes, FileVersion]:
-        """Return the content and its version; raises :class:`NbrunError` where the file changes meanwhile."""
+        """Return the content and its version; raise :class:`NbrunError` if the file changes meanwhile."""
 
     async def write(self, content: Mapping[str, Any], unless_changed_since: FileVersion | None) -> Written | None:
-        """Write a notebook, in one attempt; return None, and leave the file alone, where it has changed.
+        """Write a notebook in one attempt, or return None without a write if the file has changed.
 
-        `unless_changed_since` is what :meth:`stat` returned last; None writes only where there is no file. Missing
-        parent folders are created. Some Jupyter servers write whatever has changed: the contents API has no condition.
+        `unless_changed_since` is the last result of :meth:`stat`; None requires that the file does not exist. Missing
+        parent folders are created. Some Jupyter servers overwrite a changed file, because the contents API has no
+        conditional write.
         """
 
     def beside(self, suffix: str) -> "Storage":
-        """Return the file ``NAME{suffix}.ipynb`` in the same folder, which may exist or not."""
+        """Return the file ``NAME{suffix}.ipynb`` in the same folder, which may not exist."""
 
 
 class SaveTarget(Protocol):
-    """Where a run's notebook is saved."""
+    """The place where a run's notebook is saved."""
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool) -> str:
-        """Save the executed notebook; return its path as the user knows it. Raises :class:`SaveFailed`."""
+        """Save the executed notebook; return its path as the user knows it. Raise :class:`SaveFailed`."""
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save the notebook while its cells still run; return False where that is not to be repeated before the end."""
+        """Save the notebook while its cells still run; return False if no further such save should follow."""
 
 
 class Notebook(SaveTarget, Protocol):
-    """The notebook of a run: where it comes from, where its kernel works and where the result is saved."""
+    """The notebook of a run: its source, its kernel's folder, and the place of the result."""
 
     path: str
     """The path on the server."""
 
     @property
     def kernel_path(self) -> str:
-        """The path with which the session is created: the kernel works in its folder."""
+        """Return the path of the session; the kernel works in its folder."""
 
     async def load(self) -> Mapping[str, Any]:
-        """Return the content, of nbformat 4."""
+        """Return the content in nbformat 4."""
 
     async def close(self) -> None:
-        """Remove what loading left on the server; raises nothing."""
+        """Remove what :meth:`load` created on the server. Never raises."""

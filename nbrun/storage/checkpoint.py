@@ -14,26 +14,26 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointUse(Enum):
-    """Whether a checkpoint is made, and what it is for."""
+    """Whether a checkpoint is created, and for what."""
 
     NONE = "none"
     KEEP = "keep"
-    """The notebook as it was is kept as its checkpoint."""
+    """The original notebook is kept as a checkpoint."""
     RESTORE = "restore"
-    """It is kept, and restored where the run does not pass."""
+    """The original notebook is kept, and restored if the run does not pass."""
 
 
 class RunCheckpoint:
-    """The checkpoint of one file, made once at most."""
+    """The checkpoint of one file, created at most once."""
 
     def __init__(self, contents: Contents, use: CheckpointUse) -> None:
-        """Make a checkpoint on this server, as `use` says."""
+        """Prepare for checkpoints on this server, according to `use`."""
         self.use = use
         self._contents = contents
         self._id = ""
 
     async def check(self, path: str) -> None:
-        """Raise :class:`UsageError` where a checkpoint is wanted and the server keeps none."""
+        """Raise :class:`UsageError` if a checkpoint is requested and the server does not support checkpoints."""
         if self.use is CheckpointUse.NONE:
             return
         try:
@@ -43,13 +43,13 @@ class RunCheckpoint:
             raise UsageError(f"{path}: this server keeps no checkpoint of it: {error.reason}", hint=hint) from None
 
     async def make(self, path: str) -> None:
-        """Make the checkpoint, unless none is wanted or it is there already."""
+        """Create the checkpoint if it is requested and does not exist yet."""
         if self.use is not CheckpointUse.NONE and not self._id:
             self._id = (await self._contents.create_checkpoint(path)).id
             _log.info("%s: checkpoint %s created", path, self._id)
 
     async def restore(self, path: str) -> str:
-        """Restore the file from its checkpoint; return what went wrong, "" if nothing."""
+        """Restore the file from its checkpoint; return the server's error, or ""."""
         if not self._id:
             return ""  # nothing was written
         try:

@@ -41,30 +41,30 @@ class GuardedTarget:
     """A save target that is one file, which others may change during the run."""
 
     def __init__(self, file: Storage, *, warn: Callable[[str], None], on_conflict: OnConflict) -> None:
-        """Save to `file`; call `warn` with what the user should know."""
+        """Save to `file`; call `warn` with messages for the user."""
         self.file = file
         self._guarded = GuardedFile(file, overwrite=on_conflict is OnConflict.OVERWRITE)
         self._warn = warn
         self._on_conflict = on_conflict
         self._known: frozenset[int] = frozenset()
-        """The fingerprints of the code cells as the file held them last: results of the user's own are others."""
+        """Fingerprints of the code cells in the last own version of the file. Other results are the user's."""
         self._complaints: set[str] = set()
 
     @property
     def was_reverted(self) -> bool:
-        """Whether a reader made the server restore the old file after a save."""
+        """Return whether a reader made the server restore the old file after a save."""
         return self._guarded.was_reverted
 
     def loaded(self, content: Mapping[str, Any], version: FileVersion | None) -> None:
-        """Remember what was loaded, and the version if it was loaded from this very file."""
+        """Record what was loaded, and its version if it was loaded from this file."""
         self._known, self._guarded.seen = fingerprints(content), version
 
     async def has_changed(self) -> bool:
-        """Return whether another client has changed or deleted the file, with a look of its own."""
+        """Request the file's version; return whether another client has changed or deleted the file."""
         return self._guarded.is_foreign(await self._guarded.stat())
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:  # noqa: ARG002
-        """Save, and apply the conflict rule; return the name of the file that holds the executed notebook."""
+        """Save according to the conflict rule; return the name of the file with the executed notebook."""
         for _ in range(ROUNDS):
             before = await self._guarded.settled()
             if not self._guarded.is_foreign(before):
@@ -79,9 +79,9 @@ class GuardedTarget:
         return await self._save_beside(content, retry, "is being changed by somebody else over and over")
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save in one attempt while the cells still run; return False, and do nothing, where somebody changed the file.
+        """Save in one attempt while the cells still run; return False if another client changed the file.
 
-        Raises :class:`ServerError`.
+        Nothing is saved then. Raises :class:`ServerError`.
         """
         before = await self._guarded.settled(ONCE)
         if self._guarded.is_foreign(before):
@@ -90,7 +90,7 @@ class GuardedTarget:
         outcome, _ = await self._guarded.write(content, before, ONCE)
         if outcome is SaveOutcome.OVERTAKEN:
             return self._stop_saving(deleted=False)
-        if outcome is not SaveOutcome.REVERTED:  # else the next save writes it
+        if outcome is not SaveOutcome.REVERTED:  # the next save repeats a reverted one
             self._known = fingerprints(content)
         return True
 
@@ -100,13 +100,13 @@ class GuardedTarget:
         return False
 
     def tell_complaint(self, what: str, complaint: str) -> None:
-        """Warn of what the server finds invalid in a notebook, once for each complaint."""
+        """Warn about an invalid notebook that the server reports, once per message."""
         if complaint and complaint not in self._complaints:
             self._complaints.add(complaint)
             self._warn(f"the server says of {what}: {complaint}")
 
     async def create_beside(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
-        """Save under a free name beside the file, and return that name; raises :class:`SaveFailed` where none is."""
+        """Save under a free name beside the file, and return that name; raise :class:`SaveFailed` if there is none."""
         for number in range(1, 1000):
             beside = self.file.beside(f"{_BESIDE}{'' if number == 1 else number}")
             if not await beside.exists():
@@ -123,7 +123,7 @@ class GuardedTarget:
         return beside
 
     async def _save_merged(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
-        """Put the results into their notebook; return the name of the executed one, "" to begin another round."""
+        """Merge the results into the edited notebook; return the name of the executed one, or "" to try again."""
         found = await self._read_theirs()
         if found is None:
             return await self._save_beside(content, retry, _CHANGED)
@@ -151,25 +151,25 @@ class GuardedTarget:
         return beside
 
     async def _read_theirs(self) -> tuple[Document, FileVersion] | None:
-        """Return their notebook and its version; None where the file holds none."""
+        """Return the edited notebook and its version, or None if the file is not a notebook."""
         for round_ in range(ROUNDS):
             if round_:
                 await asyncio.sleep(SETTLE)
             try:
                 data, version = await self.file.read()
                 return Document(json_text.loads(data)), version
-            except (ServerError, NotANotebook):  # their save may be in progress, and half of it on disk
+            except (ServerError, NotANotebook):  # another client's save may be in progress
                 continue
         return None
 
     async def _write_unless_changed(self, content: Mapping[str, Any], version: FileVersion, retry: RetryPolicy) -> bool:
-        """Save where the file still has this version; return False where it has another one."""
+        """Save if the file still has this version; return False otherwise."""
         return await self._guarded.has_version(version) and await self._write(self._guarded, content, version, retry)
 
     async def _write(
         self, file: GuardedFile, content: Mapping[str, Any], before: FileVersion | None, retry: RetryPolicy
     ) -> bool:
-        """Save over the version `before`; return False where somebody else saved right after, and theirs is there."""
+        """Save over the version `before`; return False if another client saved right afterwards."""
         for round_ in range(ROUNDS):
             if round_:
                 await asyncio.sleep(SETTLE)
@@ -187,7 +187,7 @@ class GuardedTarget:
         )
 
     def _tell_of(self, name: str, written: Written, before: FileVersion | None, outcome: SaveOutcome) -> None:
-        """Warn of what was odd about a save that arrived."""
+        """Warn about unusual results of a save that arrived."""
         if before is not None and written.created:
             self._warn(f"{name} was deleted or renamed just before it was saved; it is there again")
         if outcome is SaveOutcome.CHANGED:

@@ -20,10 +20,10 @@ _MTIME_MARGIN = timedelta(milliseconds=500)
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What a storage knows of one version of a file; what it does not know is None.
+    """The known properties of one version of a file; unknown ones are None.
 
-    ``hash`` is hexadecimal, of the bytes of the file, or any other text that changes whenever the file does (an ETag).
-    ``hash_algorithm`` is the name under which :mod:`hashlib` knows the algorithm; another name is allowed.
+    ``hash`` is hexadecimal, of the bytes of the file, or any text that changes with the file (such as an ETag).
+    ``hash_algorithm`` is the name of the algorithm in :mod:`hashlib`, or any other name.
     """
 
     hash: str | None = None
@@ -38,7 +38,7 @@ def version_of(data: bytes) -> FileVersion:
 
 
 def differ(seen: FileVersion, now: FileVersion | None) -> bool:
-    """Return whether a file has changed since it was seen; a deleted one has."""
+    """Return whether a file has changed since the version `seen`; a deleted file has."""
     if now is None:
         return True
     if seen.hash and now.hash:
@@ -49,12 +49,12 @@ def differ(seen: FileVersion, now: FileVersion | None) -> bool:
 
 
 def is_same(before: FileVersion | None, now: FileVersion | None) -> bool:
-    """Return whether a file is still what it was; None stands for no file."""
+    """Return whether a file is unchanged; None means no file."""
     return now is None if before is None else not differ(before, now)
 
 
 def was_reverted(before: FileVersion | None, after: FileVersion) -> bool:
-    """Return whether a save left no trace: the file that was there `before` is there again, or an empty one."""
+    """Return whether a save was undone: the file `before` is there again, or an empty one."""
     if before is None:
         return after.size == 0
     if before.hash and after.hash:
@@ -63,12 +63,12 @@ def was_reverted(before: FileVersion | None, after: FileVersion) -> bool:
 
 
 def written_since(saved: FileVersion, now: FileVersion) -> bool:
-    """Return whether a file was written again after the storage had confirmed that it was `saved`."""
+    """Return whether a file was written again after the storage confirmed the version `saved`."""
     return None not in (saved.last_modified, now.last_modified) and saved.last_modified != now.last_modified
 
 
 def digest(content: Mapping[str, Any] | bytes, algorithm: str | None) -> str:
-    """Return the hash of the file of a notebook, or of a file's bytes; empty for an algorithm unknown to Python."""
+    """Return the hash of a notebook's file, or of bytes, or "" if Python does not know the algorithm."""
     try:
         found = hashlib.new(algorithm or "sha256")
     except ValueError:
@@ -82,12 +82,12 @@ def digest(content: Mapping[str, Any] | bytes, algorithm: str | None) -> str:
 
 
 def is_of(content: Mapping[str, Any] | bytes, version: FileVersion) -> bool:
-    """Return whether this notebook or file has this version; True where the version has no hash."""
+    """Return whether a notebook or file has this version; True if the version has no hash."""
     return not version.hash or digest(content, version.hash_algorithm) == version.hash
 
 
 def has_mark_of(content: Mapping[str, Any], found: Any) -> bool:
-    """Return whether a notebook has the mark of a run, and the same one as `content`."""
+    """Return whether a notebook has the same mark of a run as `content`."""
     return bool(_mark(found)) and _mark(found) == _mark(content)
 
 

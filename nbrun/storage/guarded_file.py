@@ -28,7 +28,7 @@ from nbrun.storage.base import Storage, Written
 from nbrun.storage.file_version import FileVersion, differ, digest, has_mark_of, was_reverted, written_since
 
 SETTLE = 1.0
-"""Seconds until a second look: another client's save, or a reader who polls the file, may have finished by then."""
+"""Seconds until a second check, when another client's save or read may have finished."""
 
 
 class SaveOutcome(Enum):
@@ -38,7 +38,7 @@ class SaveOutcome(Enum):
     CHANGED = "changed"
     """It arrived, and a hook of the server changed sources or outputs."""
     REVERTED = "reverted"
-    """The old file is there again: a reader made the server restore it."""
+    """The old file is there again, because a reader made the server restore it."""
     OVERTAKEN = "overtaken"
     """Another client's version is there, or no file."""
 
@@ -47,21 +47,21 @@ _log = logging.getLogger(__name__)
 
 
 class GuardedFile:
-    """A file with the version that was last ours; the file need not exist yet."""
+    """A file and the version of the last own write. The file may not exist yet."""
 
     def __init__(self, file: Storage, *, overwrite: bool = False) -> None:
-        """Guard `file`; with `overwrite`, changes by others do not count."""
+        """Guard `file`; with `overwrite`, changes by others are ignored."""
         self.file = file
         self.seen: FileVersion | None = None
-        """The version that was last ours; None where any version may be overwritten."""
+        """The version of the last own write or read; None if any version may be overwritten."""
         self.was_reverted = False
         """Whether a save was reverted by a reader."""
         self._overwrite = overwrite
         self._in_doubt: set[str] = set()
-        """The hashes of what was sent and may have arrived, now or later."""
+        """The hashes of content that was sent without an answer, and may have arrived or arrive later."""
 
     async def stat(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:
-        """Return the version of the file, None where there is none; recognise a save that arrived late."""
+        """Return the version of the file, or None if it does not exist; recognise a save that arrived late."""
         now = await self.file.stat(retry)
         if now is not None and now.hash in self._in_doubt:
             self.seen = now
@@ -69,7 +69,7 @@ class GuardedFile:
         return now
 
     async def settled(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:
-        """Return the version; where it is somebody else's, look a second time, after their save may have finished."""
+        """Return the version. If another client wrote it, check again after that save may have finished."""
         now = await self.stat(retry)
         if self.is_foreign(now):
             await asyncio.sleep(SETTLE)
@@ -81,15 +81,15 @@ class GuardedFile:
         return self.seen is not None and not self._overwrite and differ(self.seen, now)
 
     async def has_version(self, version: FileVersion) -> bool:
-        """Return whether the file still has this version, with a look of its own."""
+        """Request the file's version; return whether it is `version`."""
         return not differ(version, await self.stat())
 
     async def write(
         self, content: Mapping[str, Any], before: FileVersion | None, retry: RetryPolicy
     ) -> tuple[SaveOutcome, Written | None]:
-        """Save `content` over the version `before`, and look what is there then; return the storage's answer too.
+        """Save `content` over the version `before`, and check the result; return the outcome and the storage's answer.
 
-        Raises what :meth:`Storage.write` does. A save that ends without an answer is recognised by its hash later.
+        Raises the errors of :meth:`Storage.write`. A save without an answer is recognised later by its hash.
         """
         sent = await self._send(content, before, retry)
         if isinstance(sent, SaveOutcome):
@@ -103,7 +103,7 @@ class GuardedFile:
             self.seen = self.seen or sent.version
             return SaveOutcome.OVERTAKEN, sent
         ours = sent.version
-        if not ours.hash and after.hash:  # the stock server does not tell the hash of what it saved
+        if not ours.hash and after.hash:  # the stock server does not return the hash of a save
             found = await asyncio.to_thread(digest, content, after.hash_algorithm)
             ours = replace(ours, hash=found or None, hash_algorithm=after.hash_algorithm)
         outcome = await self._outcome(content, before, ours, after)
@@ -119,8 +119,11 @@ class GuardedFile:
     async def _send(
         self, content: Mapping[str, Any], before: FileVersion | None, retry: RetryPolicy
     ) -> Written | SaveOutcome:
-        """Write until there is an answer; a repetition looks first, at what an earlier attempt or others have left."""
-        sent: str | None = None  # the hash of what an earlier attempt sent, "" where that is unknown
+        """Write until there is an answer.
+
+        Before a repetition, check whether an earlier attempt or another client wrote.
+        """
+        sent: str | None = None  # the hash of an earlier attempt, or "" if unknown
         async for attempt in retry.attempts():
             with attempt:
                 now = before if sent is None else await self.stat(ONCE)
@@ -137,7 +140,7 @@ class GuardedFile:
         raise AssertionError("the attempts end in a value or in an error")
 
     def _doubt(self, content: Mapping[str, Any], before: FileVersion | None) -> str:
-        """Remember the hash of what may have arrived."""
+        """Record the hash of content that may have arrived."""
         sent = digest(content, before.hash_algorithm if before else None)
         self._in_doubt |= {sent} - {""}
         return sent

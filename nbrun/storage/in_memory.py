@@ -23,13 +23,13 @@ from nbrun.storage.paths import Deliver
 
 
 class MemoryFile:
-    """One notebook in memory: a :class:`~nbrun.storage.base.Storage`.
+    """A notebook in memory: a :class:`~nbrun.storage.base.Storage`.
 
-    With ``deliver`` it is written by calling that function with the text, and the text is not kept.
+    With ``deliver``, a write calls that function with the text, and the text is not stored.
     """
 
     def __init__(self, name: str, content: bytes | None = None, *, deliver: Deliver | None = None) -> None:
-        """Hold `content`, None for no notebook yet, under a `name` for messages."""
+        """Create a file with `content`, or None for no notebook yet; `name` is used in messages."""
         self.name = name
         self.content = content
         self._deliver = deliver
@@ -37,29 +37,29 @@ class MemoryFile:
         self._siblings: dict[str, MemoryFile] = {}
 
     def beside(self, suffix: str) -> "MemoryFile":
-        """Return the notebook ``NAME{suffix}``, the same one for the same suffix."""
+        """Return the notebook ``NAME{suffix}``, always the same object for the same suffix."""
         path = PurePosixPath(self.name)
         name = f"{path.stem}{suffix}{path.suffix}"
         return self._siblings.setdefault(suffix, MemoryFile(name, deliver=self._deliver))
 
     async def exists(self) -> bool:
-        """Return whether there is a notebook."""
+        """Return whether a notebook exists."""
         return await self.stat() is not None
 
     async def stat(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:  # noqa: ARG002
-        """Return the version of the notebook; None where there is none."""
+        """Return the version of the notebook, or None if there is none."""
         return self._delivered if self.content is None else version_of(self.content)
 
     async def read(self) -> tuple[bytes, FileVersion]:
-        """Return the text and its version; raises :class:`NoSuchNotebook` where there is none."""
+        """Return the text and its version; raise :class:`NoSuchNotebook` if there is none."""
         if self.content is None:
             raise NoSuchNotebook(f"{self.name}: there is no text of it")
         return self.content, version_of(self.content)
 
     async def write(self, content: Mapping[str, Any], unless_changed_since: FileVersion | None) -> Written | None:
-        """Keep or deliver the text of a notebook; return None where there is another version.
+        """Store or deliver the text of a notebook; return None if the version differs.
 
-        Raises :class:`SaveFailed` where it cannot be delivered.
+        Raises :class:`SaveFailed` if it cannot be delivered.
         """
         if not is_same(unless_changed_since, await self.stat()):
             return None
@@ -72,7 +72,7 @@ class MemoryFile:
 
 
 class InMemoryNotebook:
-    """A notebook whose content is given, or whose result is delivered, as text; `inner` does the rest."""
+    """A notebook whose input or result is text in memory; `inner` does the rest."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class InMemoryNotebook:
         deliver: Deliver | None,
         cwd: str | None,
     ) -> None:
-        """Use a notebook of this `name`; its kernel works in `cwd`, a folder on the server, if given."""
+        """Use a notebook with this `name`; its kernel works in `cwd`, a folder on the server, if given."""
         self._inner = inner
         self._contents = contents
         self._source = None if content is None else MemoryFile(name, content)
@@ -100,11 +100,11 @@ class InMemoryNotebook:
 
     @property
     def kernel_path(self) -> str:
-        """The path with which the session is created: the kernel works in its folder."""
+        """Return the path of the session; the kernel works in its folder."""
         return self._inner.kernel_path
 
     async def load(self) -> Mapping[str, Any]:
-        """Return the content; raises :class:`NotANotebook`, and what `inner` raises where it is loaded from there."""
+        """Return the content; raise :class:`NotANotebook`, or the errors of `inner` if it is loaded from there."""
         if self._source is None:
             return await self._inner.load()
         if self._cwd is not None:
@@ -113,23 +113,23 @@ class InMemoryNotebook:
         return notebook_content(data, self._source.name)
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:
-        """Deliver or save the result; return the name of the place. Raises :class:`SaveFailed`."""
+        """Deliver or save the result; return the name of the place. Raise :class:`SaveFailed`."""
         return await self._target.save(content, retry, passed=passed)
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save while the cells still run; return False for a result that is delivered, once and at the end."""
+        """Save while the cells still run; return False for a result that is delivered only once, at the end."""
         return not self._is_delivered and await self._target.save_meanwhile(content)
 
     async def close(self) -> None:
-        """Remove what loading left on the server; raises nothing."""
+        """Remove what :meth:`load` created on the server. Never raises."""
         if self._source is None:
             await self._inner.close()
 
 
 async def _hand_over(content: Mapping[str, Any], deliver: Deliver) -> None:
-    """Call `deliver` with the text of a notebook; raises :class:`SaveFailed` for an OSError.
+    """Call `deliver` with the text of a notebook; raise :class:`SaveFailed` for an OSError.
 
-    This happens in a daemon thread, which nobody has to wait for: the function may never return.
+    It runs in a daemon thread, because the function may never return.
     """
     handed = Future[None]()
 
@@ -138,7 +138,7 @@ async def _hand_over(content: Mapping[str, Any], deliver: Deliver) -> None:
         try:
             deliver(notebook_text(content))
             handed.set_result(None)
-        except BaseException as error:  # noqa: BLE001 - it belongs to the run, which waits for it
+        except BaseException as error:  # noqa: BLE001 - raised again in the run, which waits for it
             handed.set_exception(error)
 
     threading.Thread(target=work, name="nbrun-deliver", daemon=True).start()

@@ -21,11 +21,11 @@ from nbrun.storage.file_version import FileVersion, is_same, version_of
 from nbrun.storage.writable import mode_of
 
 LONGEST_STEM = 200
-"""Bytes of a notebook's name that a rescue file's name begins with; most file systems end names at 255."""
+"""Maximum bytes of a notebook's name in the name of a rescue file; most file systems allow 255 bytes per name."""
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a notebook's bytes; raises :class:`NoSuchNotebook` or :class:`NotANotebook`."""
+    """Return a notebook's bytes; raise :class:`NoSuchNotebook` or :class:`NotANotebook`."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -38,12 +38,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Read a notebook's text; raises :class:`NoSuchNotebook` or :class:`NotANotebook`."""
+    """Return a notebook's text; raise :class:`NoSuchNotebook` or :class:`NotANotebook`."""
     return decoded(path, read_bytes(path))
 
 
 def decoded(path: Path, data: bytes) -> str:
-    """Return the text of a notebook's bytes with plain line breaks; raises :class:`NotANotebook`."""
+    """Return the text of a notebook's bytes with plain line breaks; raise :class:`NotANotebook`."""
     try:
         return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -51,17 +51,17 @@ def decoded(path: Path, data: bytes) -> str:
 
 
 class DiskFile:
-    """One file on this machine's disk: a :class:`~nbrun.storage.base.Storage`."""
+    """A file on the local disk: a :class:`~nbrun.storage.base.Storage`."""
 
     def __init__(self, path: Path, *, mode: int | None = None) -> None:
-        """Use the file at `path`; where it has to be created, it gets the permissions it has now, or else `mode`."""
+        """Use the file at `path`. If it must be created, it gets its current permissions, or else `mode`."""
         self.path = path
         now = mode_of(path)
         self._mode = mode if now is None else now
 
     @property
     def name(self) -> str:
-        """The path as the user knows it."""
+        """Return the path as the user knows it."""
         return str(self.path)
 
     def beside(self, suffix: str) -> "DiskFile":
@@ -71,20 +71,20 @@ class DiskFile:
         return DiskFile(path, mode=self._mode if now is None else now)
 
     async def exists(self) -> bool:
-        """Return whether there is a file or folder."""
+        """Return whether a file or folder exists at the path."""
         return self.path.exists()
 
     async def stat(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:  # noqa: ARG002
-        """Return the version of the file; None where there is none that may be looked at."""
+        """Return the version of the file, or None if it does not exist or is not accessible."""
         return self._version()
 
     async def read(self) -> tuple[bytes, FileVersion]:
-        """Return the content and its version; raises :class:`NoSuchNotebook` or :class:`NotANotebook`."""
+        """Return the content and its version; raise :class:`NoSuchNotebook` or :class:`NotANotebook`."""
         data = read_bytes(self.path)
         return data, version_of(data)
 
     async def write(self, content: Mapping[str, Any], unless_changed_since: FileVersion | None) -> Written | None:
-        """Write a notebook; return None where the file has changed at the last moment. Raises :class:`SaveFailed`."""
+        """Write a notebook; return None if the file has changed at the last moment. Raise :class:`SaveFailed`."""
         data = notebook_text(content).encode("utf-8", "replace")
         if _replace(self.path, data, self._mode, lambda: is_same(unless_changed_since, self._version())):
             return Written(version_of(data))
@@ -104,23 +104,23 @@ class DiskFile:
 
 
 def write_notebook(path: Path, content: Mapping[str, Any], *, mode: int | None = None) -> None:
-    """Write a notebook, whatever is there; raises :class:`SaveFailed`.
+    """Write a notebook and replace any existing file; raise :class:`SaveFailed`.
 
-    Parent folders are created. An old file keeps its permissions; a new one has `mode`, or the usual ones.
+    Parent folders are created. An existing file keeps its permissions. A new one gets `mode`, or the default ones.
     """
     _replace(path, notebook_text(content).encode("utf-8", "replace"), mode, lambda: True)
 
 
 def _replace(path: Path, data: bytes, mode: int | None, where: Callable[[], bool]) -> bool:
-    """Write a file; return False, and leave the old one, if `where` does not hold at the last moment."""
+    """Write a file; return False and keep the old one if `where` is false at the last moment."""
     try:
-        path = path.resolve()  # a link stays a link: the file that it points to is replaced
+        path = path.resolve()  # a symbolic link stays, and its target is replaced
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(path, where, mode) as handle:
             handle.write(data)
     except _NotReplaced:
         return False
-    except (OSError, RuntimeError) as error:  # before Python 3.13 a link that leads to itself is a RuntimeError
+    except (OSError, RuntimeError) as error:  # before Python 3.13, a link to itself is a RuntimeError
         reason = error.strerror if isinstance(error, OSError) else "a link that leads to itself"
         raise SaveFailed(f"{path}: cannot be written: {reason}") from None
     return True
@@ -129,12 +129,12 @@ def _replace(path: Path, data: bytes, mode: int | None, where: Callable[[], bool
 def rescue(content: Mapping[str, Any], name: str, now: datetime) -> Path | None:
     """Write an executed notebook to the current folder, or else to the folder for temporary files.
 
-    Return the path, which never existed before, or None where neither can be written. `name` is the notebook's path.
-    Only the user can read the file: the notebook itself may be private, or on a server.
+    Return the path of the new file, or None if neither folder is writable. `name` is the notebook's path. Only the user
+    can read the file, because the notebook may be private or on a server.
     """
     stem = (Path(name).stem or "notebook").encode()[:LONGEST_STEM].decode(errors="ignore")
     for folder in (Path.cwd, tempfile.gettempdir):
-        # The current folder may be gone, taken away by the notebook itself.
+        # The notebook may have deleted the current folder.
         with contextlib.suppress(SaveFailed, OSError):
             path = Path(folder()) / f"{stem}.rescued-{now:%Y%m%d-%H%M%S-%f}.ipynb"
             write_notebook(path, content, mode=0o600)
@@ -143,12 +143,12 @@ def rescue(content: Mapping[str, Any], name: str, now: datetime) -> Path | None:
 
 
 class _NotReplaced(Exception):
-    """The old file stays: it has changed."""
+    """The file has changed, so it is not replaced."""
 
 
 @contextlib.contextmanager
 def _replacing(path: Path, where: Callable[[], bool], mode: int | None) -> Iterator[Any]:
-    """Open a binary file that replaces `path` when the block ends without an error and `where` holds."""
+    """Open a binary file that replaces `path` if the block ends without an error and `where` is true."""
     old = path.stat() if path.exists() else None
     descriptor, temporary = tempfile.mkstemp(prefix=".nbrun-", dir=path.parent)
     try:
@@ -157,7 +157,7 @@ def _replacing(path: Path, where: Callable[[], bool], mode: int | None) -> Itera
             handle.flush()
             os.fsync(handle.fileno())
         if old is not None and hasattr(os, "chown"):
-            with contextlib.suppress(OSError):  # only root can give a file back to its owner
+            with contextlib.suppress(OSError):  # only root can change the owner
                 os.chown(temporary, old.st_uid, old.st_gid)
         usual = _usual_mode() if mode is None else mode
         Path(temporary).chmod(usual if old is None else old.st_mode & 0o777)

@@ -32,12 +32,12 @@ from nbrun.storage.file_version import FileVersion, differ, is_of
 from nbrun.storage.paths import hint_for_missing_on_server
 
 CHANGED_MEANWHILE = 412
-"""The answer of a private server to a save of a file that has changed since the last look."""
+"""The private server's answer to a save if the file has changed since the last read."""
 _DRIVE = re.compile(r"^[A-Za-z][\w-]*:")
 
 
 class ServerFile:
-    """One file on a server: a :class:`~nbrun.storage.base.Storage`."""
+    """A file on a server: a :class:`~nbrun.storage.base.Storage`."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class ServerFile:
         name_for_user: Callable[[str], str] = str,
         checkpoint: RunCheckpoint | None = None,
     ) -> None:
-        """Use the file at `path`; make the `checkpoint` before it is first written over."""
+        """Use the file at `path`; create the `checkpoint` before the first overwrite."""
         self.path = path
         """The path on the server."""
         self._contents = contents
@@ -58,7 +58,7 @@ class ServerFile:
 
     @property
     def name(self) -> str:
-        """The path as the user knows it."""
+        """Return the path as the user knows it."""
         return self._name_for_user(self.path)
 
     def beside(self, suffix: str) -> "ServerFile":
@@ -72,16 +72,16 @@ class ServerFile:
         return await self._contents.exists(self.path)
 
     async def stat(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:
-        """Return the version of the file; None where there is none. Harmless during a save."""
+        """Return the version of the file, or None if it does not exist. Safe during a save."""
         try:
             return version_of_model(await self._contents.stat(self.path, retry=retry))
         except NotFound:
             return None
 
     async def read(self) -> tuple[bytes, FileVersion]:
-        """Return the file as it is on the server's disk, and its version. Harmless during a save.
+        """Return the bytes of the file and its version. Safe during a save.
 
-        Raises :class:`ServerError` where the file changes meanwhile, and where it is no text.
+        Raises :class:`ServerError` if the file changes meanwhile or is not text.
         """
         version = version_of_model(await self._contents.stat(self.path))
         data = (await self._contents.text(self.path)).encode("utf-8", "replace")
@@ -90,9 +90,9 @@ class ServerFile:
         return data, version
 
     async def write(self, content: Mapping[str, Any], unless_changed_since: FileVersion | None) -> Written | None:
-        """PUT the notebook once; return None where a private server says that the file has changed.
+        """Save the notebook with one PUT; return None if a private server reports that the file has changed.
 
-        A stock server does not compare versions. A save that it broke off is undone where that is possible.
+        A stock server does not compare versions. An incomplete save is undone if possible.
         """
         if unless_changed_since is None:
             await self._contents.make_parents(self.path)
@@ -111,7 +111,7 @@ class ServerFile:
     async def _left_behind(
         self, content: Mapping[str, Any], before: FileVersion | None, error: RequestRefused
     ) -> FileVersion | None:
-        """Return the version that a refused save wrote all the same; else undo what it left, or warn of that."""
+        """Return the version that a refused save wrote nevertheless. Otherwise undo the save, or warn."""
         try:
             now = await self.stat()
             if now is None or (before is not None and not differ(before, now)):
@@ -122,7 +122,7 @@ class ServerFile:
             if before is None:
                 await self._contents.delete(self.path)
             else:
-                # Fetching the notebook makes the server restore the old content and put the half written one aside.
+                # Reading it as a notebook makes the server restore the old content and rename the incomplete file.
                 await self._contents.notebook(self.path)
                 with contextlib.suppress(NotFound):
                     await self._contents.delete(f"{self.path}.invalid")
@@ -133,12 +133,12 @@ class ServerFile:
 
 
 def version_of_model(model: ContentsModel) -> FileVersion:
-    """Return the version of a file that a server describes."""
+    """Return the version in the server's description of a file."""
     return FileVersion(model.hash, model.hash_algorithm, model.last_modified, model.size)
 
 
 class ServerNotebook:
-    """A notebook that is run where it is: loaded from one path on the server and saved to the same or another one."""
+    """A notebook that is loaded from a path on the server and saved to the same or another path there."""
 
     def __init__(
         self,
@@ -154,10 +154,10 @@ class ServerNotebook:
     ) -> None:
         """Load from `path` and save to `output`; the kernel works in `cwd`, or else in the notebook's folder.
 
-        `warn` is called with what the user should know; the user knows the file at a path by `name_for_user` of it.
+        `warn` is called with messages for the user. `name_for_user` returns the user's name for a path.
         """
         self.check_output = False
-        """Whether loading asks the server if the output can be written."""
+        """Whether :meth:`load` checks that the output can be written."""
         self.path = path
         self._contents = contents
         self._checkpoint = RunCheckpoint(contents, checkpoint)
@@ -169,11 +169,11 @@ class ServerNotebook:
 
     @property
     def kernel_path(self) -> str:
-        """The path with which the session is created: the kernel works in its folder."""
+        """Return the path of the session; the kernel works in its folder."""
         return kernel_path(self.path, self._cwd)
 
     async def load(self) -> Mapping[str, Any]:
-        """Fetch the content; raises :class:`NoSuchNotebook`, :class:`NotANotebook` or :class:`UsageError`."""
+        """Return the content; raise :class:`NoSuchNotebook`, :class:`NotANotebook` or :class:`UsageError`."""
         if self._cwd is not None:
             await self._contents.require_folder(self._cwd)
         try:
@@ -187,7 +187,7 @@ class ServerNotebook:
                 raise
             hint = "Let the server's user read the file, or name another notebook."
             raise UsageError(f"{self._name(self.path)}: the server may not read this notebook", hint=hint) from None
-        # From here on the server's own path is used: the path as it was typed may differ from it.
+        # From here on the server's canonical path is used, which may differ from the path in the call.
         in_place = self._file.path == self.path
         self.path = model.path or self.path
         if in_place:
@@ -203,16 +203,16 @@ class ServerNotebook:
         return content
 
     async def _missing(self) -> NoSuchNotebook:
-        """Return the error for a notebook that is not found; a server without files has no root folder either."""
+        """Return the error for a notebook that is not found. If there is no root folder, the server has no files."""
         if not await self._contents.exists(""):
             return NoSuchNotebook(f"{self.path}: this server serves no files", hint=NO_FILES_HINT)
         hint = hint_for_missing_on_server(self.path)
         return NoSuchNotebook(f"{self.path}: there is no such notebook on the server", hint=hint)
 
     async def _check_output(self) -> None:
-        """Raise :class:`UsageError` where the server says that the output cannot be written there.
+        """Raise :class:`UsageError` if the server reports that the output cannot be written.
 
-        Where the output is a folder on the server, the notebook's path within that folder becomes the output.
+        If the output is a folder on the server, the output becomes the notebook's path within that folder.
         """
         model = await self._described(self._file.path)
         if model is not None and model.type == "directory":
@@ -228,9 +228,10 @@ class ServerNotebook:
             raise _not_writable(f"-o {self._file.path}", "Choose another path on the server, or add --no-save.")
 
     async def _described(self, path: str) -> ContentsModel | None:
-        """Return the server's description of a path, None where nothing is.
+        """Return the server's description of a path, or None if nothing is there.
 
-        It is asked without the hash: servers answer 500 when asked for a folder's. They do so for a path below a file.
+        The hash is not requested, because servers answer 500 for the hash of a folder. They also do so for a path below
+        a file.
         """
         try:
             return await self._contents.get(path, content=False)
@@ -241,7 +242,7 @@ class ServerNotebook:
         try:
             return await self._contents.notebook(self.path)
         except NotFound:
-            # JupyterLab shows some paths with a drive before them (RTC:), which the server knows nothing of.
+            # JupyterLab shows some paths with a drive (RTC:), which the server does not know.
             bare = _DRIVE.sub("", self.path)
             if bare == self.path:
                 raise
@@ -252,7 +253,7 @@ class ServerNotebook:
         return model
 
     async def _diagnosed(self, error: NotANotebook) -> NotANotebook:
-        """Return the error with the reason why the file is no notebook, if its bytes show one."""
+        """Return the error with the reason why the file is not a notebook, if its bytes show one."""
         try:
             what, hint = why_unreadable(await self._contents.data(self.path))
         except NbrunError:
@@ -260,9 +261,9 @@ class ServerNotebook:
         return NotANotebook(f"{self._name(self.path)}: {what}", hint=hint)
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:
-        """Save, and return the name of the file that holds the executed notebook; raises :class:`SaveFailed`.
+        """Save, and return the name of the file with the executed notebook; raise :class:`SaveFailed`.
 
-        Where the run has not `passed` and the notebook is to be restored, the executed notebook is saved beside it.
+        If the run has not `passed` and the original must be restored, the executed notebook is saved beside it.
         """
         try:
             if self._checkpoint.use is CheckpointUse.RESTORE and not passed and self._file.path == self.path:
@@ -280,17 +281,17 @@ class ServerNotebook:
         return saved_as
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save in one attempt while the cells still run; return False where somebody changed the file.
+        """Save in one attempt while the cells still run; return False if another client changed the file.
 
         Raises :class:`ServerError`.
         """
         return await self._target.save_meanwhile(content)
 
     async def close(self) -> None:
-        """Do nothing: loading left nothing on the server."""
+        """Do nothing, because :meth:`load` created nothing on the server."""
 
     async def _why_refused(self, error: ServerError) -> tuple[str, str]:
-        """Return why a save failed, without the address of the request, and what to do."""
+        """Return the reason of a failed save, without the request's address, and a hint."""
         if not isinstance(error, RequestRefused):
             return error.reason, error.hint
         with contextlib.suppress(NbrunError):
@@ -301,7 +302,7 @@ class ServerNotebook:
         return error.reason, error.hint or hint
 
     async def _save_beside_and_restore(self, content: Mapping[str, Any], retry: RetryPolicy) -> str:
-        """Restore the notebook as it was before the run, and save the executed one beside it."""
+        """Restore the original notebook, and save the executed one beside it."""
         beside = await self._target.create_beside(content, retry)
         name, is_beside = self._file.name, f"the executed notebook is {beside}"
         if await self._target.has_changed():

@@ -13,13 +13,13 @@ from nbrun.storage.writable import check_file, check_readable, is_file, is_folde
 
 OWN_PLACE = "Leave out -o to write in place (for several notebooks with --in-place), or name another folder."
 BACKUP = ".~"
-"""Jupyter Server's prefix for the copy of a file's old content while the file is written."""
+"""Jupyter Server's prefix for the copy of a file's old content during a write."""
 Deliver = Callable[[str], None]
-"""A function that is called with the text of an executed notebook. It may raise OSError."""
+"""Receives the text of an executed notebook. It may raise OSError."""
 
 
 def local_notebook(name: str) -> Path:
-    """Return a notebook's path; raises :class:`NoSuchNotebook`, or :class:`NotANotebook` for a folder."""
+    """Return a notebook's path; raise :class:`NoSuchNotebook`, or :class:`NotANotebook` for a folder."""
     path = absolute(name)
     if is_folder(path):
         raise NotANotebook(f"{name}: this is a folder", hint="Name the notebook in it.")
@@ -36,11 +36,11 @@ _KINDS = {
     ".qmd": "a Quarto document", ".txt": "text", ".html": "a web page", ".pdf": "a PDF file", ".yaml": "YAML",
     ".yml": "YAML", ".toml": "TOML", ".csv": "a table",
 }  # fmt: skip
-"""The usual content of files with other suffixes than ``.ipynb``."""
+"""The usual content of files with suffixes other than ``.ipynb``."""
 
 
 def refuse_other_kinds(name: str, path: Path) -> None:
-    """Raise :class:`NotANotebook` for a file whose suffix and first bytes show that it is no notebook."""
+    """Raise :class:`NotANotebook` for a file whose suffix and first bytes show that it is not a notebook."""
     kind = _KINDS.get(path.suffix.casefold())
     if kind is None:
         return
@@ -48,7 +48,7 @@ def refuse_other_kinds(name: str, path: Path) -> None:
         with path.open("rb") as file:
             is_json = file.read(1000).lstrip().startswith(b"{")
     except OSError:
-        return  # reading it later raises the error that says why
+        return  # reading it later raises the error
     if not is_json:
         raise NotANotebook(f"{name}: this is {kind}, no notebook (.ipynb)", hint=_hint_for_kind(name, path))
 
@@ -68,7 +68,7 @@ def _hint_for_kind(name: str, path: Path) -> str:
 
 
 def hint_for_missing(path: Path) -> str:
-    """Return the hint for a notebook that does not exist: the nearest name beside it, else the folder searched."""
+    """Return the hint for a notebook that does not exist: the nearest name in its folder, or the folder searched."""
     try:
         beside = sorted(each.name for each in path.parent.iterdir() if each.suffix == ".ipynb")
     except OSError:
@@ -81,9 +81,9 @@ def hint_for_missing(path: Path) -> str:
 
 
 def hint_for_missing_on_server(name: str) -> str:
-    """Return the hint for a notebook that is not on a server: it may be on this machine."""
+    """Return the hint for a notebook that is not on the server but may be on this machine."""
     try:
-        is_here = Path(name).exists() or Path("/", name).exists()  # a path on a server has no slash in front
+        is_here = Path(name).exists() or Path("/", name).exists()  # paths on a server have no leading slash
     except (OSError, ValueError):
         is_here = False
     if is_here:
@@ -95,7 +95,7 @@ def hint_for_missing_on_server(name: str) -> str:
 
 
 def local_folder(name: str | os.PathLike[str]) -> Path:
-    """Return the path of a folder to work in; raises :class:`UsageError` where there is none."""
+    """Return the path of a kernel's working folder; raise :class:`UsageError` if it does not exist."""
     path = absolute(name)
     if not is_folder(path):
         raise UsageError(f"{name}: there is no such folder to work in")
@@ -103,7 +103,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path:
 
 
 def local_output(output: str | os.PathLike[str]) -> Path:
-    """Return the path of an output; raises :class:`UsageError` where something other than a file is there."""
+    """Return the path of an output; raise :class:`UsageError` if something other than a file is there."""
     path = absolute(output)
     if is_folder(path):
         raise UsageError(f"{output}: this is a folder", hint="Name the file in it.")
@@ -121,7 +121,7 @@ def check_pair(
     save: bool = True,
     probed: set[Path] | None = None,
 ) -> tuple[Path, Path]:
-    """Return what :func:`local_pair` does; also raises :class:`UsageError` for what cannot be read or written."""
+    """Return the paths of :func:`local_pair`; also raise :class:`UsageError` if they cannot be read or written."""
     source, target = local_pair(notebook, output, is_given=is_given, is_delivered=is_delivered)
     if not is_given:
         check_readable(notebook, source)
@@ -134,7 +134,7 @@ def check_pair(
 
 
 def names_folder(output: str | os.PathLike[str], *, on_server: bool = False) -> bool:
-    """Return whether an output is a folder: it ends with a separator, or is an existing folder of this machine."""
+    """Return whether an output is a folder: it ends with a separator, or is an existing local folder."""
     text = os.fspath(output)
     if on_server:
         return text.endswith("/")
@@ -144,7 +144,7 @@ def names_folder(output: str | os.PathLike[str], *, on_server: bool = False) -> 
 def tree_path(notebook: str) -> str:
     """Return a notebook's path within the tree that an output folder mirrors, with ``/``.
 
-    That is its path relative to the current folder, or its name alone where it is not below that folder.
+    It is the path relative to the current folder, or only the name if the notebook is not below that folder.
     """
     path, here = absolute(notebook), Path.cwd()
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
@@ -166,9 +166,9 @@ def output_file(notebook: str, output: str | os.PathLike[str], *, on_server: boo
 def local_pair(
     notebook: str, output: str | os.PathLike[str] | None, *, is_given: bool, is_delivered: bool
 ) -> tuple[Path, Path]:
-    """Return the path of a notebook, which may not exist, and the path of its output, unless that is delivered.
+    """Return the paths of a notebook, which may not exist, and of its output, unless it is delivered.
 
-    Raises what :func:`local_notebook` and :func:`local_output` do.
+    Raises the errors of :func:`local_notebook` and :func:`local_output`.
     """
     source = absolute(notebook) if is_given else local_notebook(notebook)
     return source, source if is_delivered else local_output(output or notebook)
@@ -181,10 +181,10 @@ def absolute(name: str | os.PathLike[str]) -> Path:
 
 
 def root_for(pairs: Sequence[tuple[Path, Path]], folders: Sequence[Path] = ()) -> Path:
-    """Return the root folder for a private server: it holds the git root, or folder, of each notebook and each output.
+    """Return the root folder for a private server: it contains each notebook's git root or folder, and each output.
 
-    `pairs` are absolute paths of notebooks and outputs; `folders` must be in it too. Raises :class:`UsageError` where
-    no folder holds them all.
+    `pairs` are absolute paths of notebooks and outputs. `folders` must be below the root too. Raises
+    :class:`UsageError` if no folder contains them all.
     """
     around: dict[Path, Path] = {}
     for notebook, _ in pairs:
@@ -198,5 +198,5 @@ def root_for(pairs: Sequence[tuple[Path, Path]], folders: Sequence[Path] = ()) -
 
 
 def shown(path: Path, here: Path) -> str:
-    """Return a path relative to the folder `here` if it is below that, else the path itself."""
+    """Return a path relative to the folder `here` if it is below it, or else the path itself."""
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

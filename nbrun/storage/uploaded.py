@@ -19,11 +19,11 @@ from nbrun.storage.conflicts import GuardedTarget
 from nbrun.storage.on_disk import DiskFile, decoded
 
 UPLOAD_FOLDER = re.compile(r"nbrun-[0-9a-f]{12}")
-"""The name of the folder, at the server's root, of one upload."""
+"""The name of an upload's folder in the server's root."""
 
 
 async def remove_upload(contents: Contents, path: str) -> list[str]:
-    """Delete an uploaded notebook, and its folder if nothing else is in it; return the names of what else is."""
+    """Delete an uploaded notebook, and its folder if it is empty; return the names of the remaining files."""
     folder = path.rpartition("/")[0]
     with contextlib.suppress(NbrunError):
         await contents.delete(path)
@@ -32,12 +32,12 @@ async def remove_upload(contents: Contents, path: str) -> list[str]:
         if not left:
             await contents.delete(folder)
     except NotFound:
-        return []  # it never came to the upload
+        return []  # the upload never happened
     return left
 
 
 class UploadedNotebook:
-    """A notebook on this machine that is run on a server."""
+    """A local notebook that is run on a remote server."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class UploadedNotebook:
     ) -> None:
         """Run `local` and save the result to `output`.
 
-        `on_conflict` says what happens where somebody changed the output during the run. The kernel works in `cwd`, a
+        `on_conflict` is the rule if another program changed the output during the run. The kernel works in `cwd`, a
         folder on the server, or else in the folder of the upload.
         """
         self._contents = contents
@@ -66,11 +66,11 @@ class UploadedNotebook:
 
     @property
     def kernel_path(self) -> str:
-        """The path with which the session is created: the kernel works in its folder."""
+        """Return the path of the session; the kernel works in its folder."""
         return kernel_path(self.path, self._cwd)
 
     async def load(self) -> Mapping[str, Any]:
-        """Upload the file and fetch it as a notebook; raises :class:`UsageError` where it is none.
+        """Upload the file and return it as a notebook; raise :class:`UsageError` if it is not one.
 
         Raises :class:`NotFound` for a server without a contents API, such as a kernel gateway.
         """
@@ -91,15 +91,15 @@ class UploadedNotebook:
         return content
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:
-        """Save on this machine, and return the path of the executed notebook; raises :class:`SaveFailed`."""
+        """Save on this machine, and return the path of the executed notebook; raise :class:`SaveFailed`."""
         return await self._target.save(content, retry, passed=passed)
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save while the cells still run; return False where somebody changed the file."""
+        """Save while the cells still run; return False if another program changed the file."""
         return await self._target.save_meanwhile(content)
 
     async def close(self) -> None:
-        """Remove the upload; warn of what cannot be removed."""
+        """Remove the upload, or warn if something cannot be removed."""
         try:
             left = await remove_upload(self._contents, self.path)
             if left:

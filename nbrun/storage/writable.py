@@ -25,22 +25,22 @@ _HINTS = {
 
 
 def is_there(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path exists and may be looked at; unlike in :mod:`pathlib`, a long name is no error."""
+    """Return whether a path exists and is accessible. Unlike in :mod:`pathlib`, a long name is not an error."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a folder that may be looked at."""
+    """Return whether a path is an accessible folder."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a regular file that may be looked at."""
+    """Return whether a path is an accessible regular file."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def mode_of(path: Path) -> int | None:
-    """Return the permissions of a file, or None where there is none."""
+    """Return the permissions of a file, or None if it does not exist."""
     try:
         return path.stat().st_mode & 0o777
     except OSError:
@@ -48,7 +48,7 @@ def mode_of(path: Path) -> int | None:
 
 
 def require(name: str, path: Path, missing: str, hint: str) -> None:
-    """Raise :class:`NoSuchNotebook` where nothing is at a path, :class:`UsageError` where it may not be looked at."""
+    """Raise :class:`NoSuchNotebook` if nothing is at a path, :class:`UsageError` if it is not accessible."""
     try:
         os.stat(path)  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
@@ -64,7 +64,7 @@ def _unreadable(name: str, error: OSError) -> UsageError:
 
 
 def check_readable(name: str, path: Path) -> None:
-    """Raise :class:`UsageError` where the notebook or other file `name` cannot be read."""
+    """Raise :class:`UsageError` if the file `name` cannot be read."""
     try:
         os.close(os.open(path, os.O_RDONLY | _BINARY))
     except OSError as error:
@@ -74,18 +74,18 @@ def check_readable(name: str, path: Path) -> None:
 def check_file(
     option: str, target: str | os.PathLike[str], *, hint: str = "", prefix: str = "", probed: set[Path] | None = None
 ) -> None:
-    """Raise :class:`UsageError` where the file `target` of an option could not be written at the end.
+    """Raise :class:`UsageError` if the file `target` of an option could not be written at the end.
 
-    `hint` is for a user without the permission; `prefix` is put before the name of the file while it is written.
-    `probed` are the folders in which a file could be created already; a batch checks each of them once.
+    `hint` is for a user without the permission. `prefix` is put before the file's name during the write. `probed`
+    contains the folders in which a file could already be created; a batch checks each of them once.
     """
     path = Path(target).absolute()
     label = f"{option} {target}".strip()
     try:
         try:
-            found = os.stat(path)  # noqa: PTH116  (an error that pathlib would swallow is the answer)
+            found = os.stat(path)  # noqa: PTH116  (pathlib would hide some errors)
         except FileNotFoundError:
-            path = Path(os.path.realpath(path))  # where a link leads that leads to nothing
+            path = Path(os.path.realpath(path))  # the missing target of a link
             _look_at_names(path, prefix)
             _probe_below(label, path.parent, set() if probed is None else probed)
             return
@@ -99,7 +99,7 @@ def check_file(
 
 
 def check_folder(option: str, target: str | os.PathLike[str]) -> None:
-    """Raise :class:`UsageError` where no file can be created in the folder `target`, or where that is no folder."""
+    """Raise :class:`UsageError` if `target` is not a folder, or no file can be created in it."""
     path = Path(target).absolute()
     label = f"{option} {target}".strip()
     try:
@@ -124,10 +124,10 @@ def _refusal(label: str, path: Path, error: OSError, hint: str) -> UsageError:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder itself, or the nearest folder above it that exists."""
+    """Return the folder itself, or its nearest parent that exists."""
     for path in (folder, *folder.parents):
         try:
-            os.stat(path)  # noqa: PTH116  (that it may not be looked at is an error)
+            os.stat(path)  # noqa: PTH116  (a permission error must be raised)
         except FileNotFoundError:
             continue
         return path

@@ -14,42 +14,41 @@ from nbrun.core.parameters.limits import shown_name
 from nbrun.errors import UsageError
 
 PLAIN_INTEGERS = 2**53
-"""Up to here every integer is a double."""
+"""Every integer up to this value is exact as a double."""
 
 
 class NoLiteral(UsageError):
-    """A value that the language has no literal for."""
+    """The language has no literal for a value."""
 
 
 class LiteralWriter(ABC):
-    """Writes values as a language's literals, and assignments of them; subclass it for another language.
+    """Writes values as literals of one language, and assignments of them; subclass it for another language.
 
-    What a language must say for itself is how it writes text, lists and mappings: a writer that lacks one of them
-    cannot be made.
+    A subclass must define how the language writes text, lists and mappings.
 
-    Values are what YAML, TOML and JSON know: None, bool, int, float, str, date, time, datetime, lists and mappings.
-    Keys of mappings are written as text, whatever they were.
+    Values are those of YAML, TOML and JSON: None, bool, int, float, str, date, time, datetime, lists and mappings. Keys
+    of mappings are written as text.
     """
 
     language = ""
-    """The language's name, for messages."""
+    """The name of the language, for messages."""
     comment_sign = "#"
     name_pattern = r"[^\W\d]\w*"
-    """What a name of a variable looks like."""
+    """Regular expression for the names of variables."""
     reserved: Container[str] = frozenset()
-    """Names that look like a variable's and cannot be assigned, as :meth:`variable` returns them."""
+    """Names that cannot be assigned, in the form that :meth:`variable` returns."""
     sometimes_reserved: Container[str] = frozenset()
-    """The same, where only some of the language's kernels refuse them: the notebook may show that its own does not."""
+    """Names that only some of the language's kernels refuse. They are allowed if the notebook itself assigns them."""
     none = "null"
     true, false = "true", "false"
     nan, infinity, minus_infinity = "NaN", "Infinity", "-Infinity"
     date_import = ""
-    """A line that must stand before the first date."""
+    """The line that must precede the first date."""
 
     def cell(self, parameters: Mapping[str, Any], comment: str = "Parameters", *, declared: Container[str] = ()) -> str:
-        """Return the source of a cell that assigns `parameters`, headed by a comment, without a newline at its end.
+        """Return the source of a cell that assigns `parameters`, after a comment, without a final newline.
 
-        Those that are `declared` the notebook has assigned before. Raises :class:`UsageError` for a name that is none.
+        The notebook itself has assigned the `declared` ones before. Raises :class:`UsageError` for an invalid name.
         """
         lines = [self.comment(comment)] if comment else []
         if self.date_import and _holds_date(parameters):
@@ -71,11 +70,11 @@ class LiteralWriter(ABC):
         return "\n".join(lines)
 
     def variable(self, name: str) -> str:
-        """Return the variable that a parameter's name stands for; equal ones are the same variable."""
+        """Return the variable of a parameter; two parameters with the same one conflict."""
         return name
 
     def check_name(self, name: str, *, known: bool) -> None:
-        """Raise :class:`UsageError` for a name that no variable can have; a `known` one the notebook assigns itself."""
+        """Raise :class:`UsageError` for an invalid or reserved name; `known` means that the notebook assigns it."""
         if not self.is_name(name):
             raise UsageError(
                 f"parameter {shown_name(name)}: this is no name of a variable in {self.language}",
@@ -88,24 +87,24 @@ class LiteralWriter(ABC):
             )
 
     def is_name(self, name: str) -> bool:
-        """Return whether `name` looks like a variable's."""
-        # \w also matches superscripts and the like, which no language has in names.
+        """Return whether `name` has the form of a variable's name."""
+        # \w also matches superscripts, which no language allows in names.
         return bool(re.fullmatch(self.name_pattern, name)) and re.sub(r"[$.]", "_", name).isidentifier()
 
     def comment(self, text: str) -> str:
-        """Return a line that is a comment."""
+        """Return `text` as a comment line."""
         return f"{self.comment_sign} {text}"
 
     def assign(self, name: str, value: Any) -> str:
-        """Return a statement that makes `name` mean `value`."""
+        """Return a statement that assigns `value` to `name`."""
         return f"{name} = {self.literal(value)}"
 
     def reassign(self, name: str, value: Any) -> str:
-        """Return a statement that makes a `name` which means something already mean `value`."""
+        """Return a statement that assigns `value` to an existing variable `name`."""
         return self.assign(name, value)
 
     def literal(self, value: Any) -> str:  # noqa: PLR0911  (one return for each kind of value)
-        """Return `value` as a literal; raises :class:`NoLiteral`."""
+        """Return `value` as a literal; raise :class:`NoLiteral`."""
         match value:
             case None:
                 return self.none
@@ -140,11 +139,11 @@ class LiteralWriter(ABC):
                 )
 
     def integer(self, value: int) -> str:
-        """Return an integer."""
+        """Return the literal of an integer."""
         return str(value)
 
     def real(self, value: float) -> str:
-        """Return a floating-point number."""
+        """Return the literal of a floating-point number."""
         if value != value:
             return self.nan
         if value in (float("inf"), float("-inf")):
@@ -152,39 +151,39 @@ class LiteralWriter(ABC):
         return self.finite(value)
 
     def finite(self, value: float) -> str:
-        """Return a floating-point number that is neither NaN nor infinite."""
+        """Return the literal of a floating-point number other than NaN and infinities."""
         return repr(value)
 
     @abstractmethod
     def text(self, value: str) -> str:
-        """Return text."""
+        """Return the literal of a string."""
 
     def day(self, value: date) -> str:
-        """Return a day; as ISO 8601 text where a language has nothing of its own for it."""
+        """Return the literal of a date; ISO 8601 text if the language has no type for it."""
         return self.text(value.isoformat())
 
     def moment(self, value: datetime) -> str:
-        """Return a point in time, with the offset from UTC where it has one."""
+        """Return the literal of a date and time, with its offset from UTC if it has one."""
         return self.text(value.isoformat())
 
     def time_of_day(self, value: time) -> str:
-        """Return a time of day."""
+        """Return the literal of a time of day."""
         return self.text(value.isoformat())
 
     @abstractmethod
     def sequence(self, values: Sequence[Any]) -> str:
-        """Return a list."""
+        """Return the literal of a list."""
 
     @abstractmethod
     def mapping(self, values: Mapping[str, Any]) -> str:
-        """Return a mapping from text to values."""
+        """Return the literal of a mapping from text to values."""
 
     def listed(self, values: Iterable[Any], separator: str = ", ") -> str:
-        """Return literals one after the other."""
+        """Return the literals of several values, joined by a separator."""
         return separator.join(self.literal(value) for value in values)
 
     def refuse(self, what: str, hint: str = "Give it as text, with -r NAME VALUE.") -> NoLiteral:
-        """Return the error that says what the language has no literal for."""
+        """Return the error for a value without a literal; `what` describes the value."""
         return NoLiteral(f"{self.language} has no {what}", hint=hint)
 
 
@@ -194,7 +193,7 @@ def key_text(key: Any) -> str:
 
 
 def recordable(value: Any) -> Any:
-    """Return a value as JSON can record it: dates as ISO 8601 text, NaN and the infinities by their names."""
+    """Return a value as JSON can store it: dates as ISO 8601 text, NaN and the infinities by their names."""
     if isinstance(value, Mapping):
         return {key_text(key): recordable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -207,12 +206,12 @@ def recordable(value: Any) -> Any:
 
 
 def escaped(value: str, table: Mapping[str, str], code: Callable[[str], str]) -> str:
-    """Return text with the characters in `table` replaced, and those that cannot be seen written by `code`."""
+    """Return text with the characters in `table` replaced, and other unprintable characters written by `code`."""
     return "".join(table.get(each) or (each if each.isprintable() else code(each)) for each in value)
 
 
 def utf16_units(character: str) -> str:
-    r"""Return a character as ``\uXXXX``, two of them beyond the basic plane: what Java and its likes read."""
+    r"""Return a character as ``\uXXXX``, or as two of them beyond the basic plane, as in Java."""
     data = character.encode("utf-16-be")
     return "".join(f"\\u{data[place]:02x}{data[place + 1]:02x}" for place in range(0, len(data), 2))
 
@@ -223,18 +222,18 @@ def long_code(character: str) -> str:
 
 
 def with_point(value: float) -> str:
-    """Return a finite number that no reader takes for an integer: ``1e16`` as ``1.0e16``."""
+    """Return a finite number with a decimal point, so that it is never an integer: ``1e16`` as ``1.0e16``."""
     written = repr(value)
     return written if "." in written else written.replace("e", ".0e")
 
 
 def in_utc(value: datetime) -> datetime:
-    """Return a point in time in UTC; one that knows no offset stays as it is."""
+    """Return a date and time in UTC, or unchanged if it has no offset."""
     return value if value.tzinfo is None else value.astimezone(UTC)
 
 
 def of_one_kind(values: Iterable[Any]) -> bool:
-    """Return whether all values are scalars of the same type, so that a typed list can hold them as they are."""
+    """Return whether all values are scalars of the same type, so that a typed list can contain them."""
     kinds = {type(value) for value in values}
     return len(kinds) <= 1 and not kinds & {list, tuple, dict, type(None)}
 

@@ -35,7 +35,7 @@ JAVASCRIPT = _words(
     "void while with undefined NaN Infinity"
 )
 JAVASCRIPT_STRICT = _words("arguments eval implements interface let package private protected public static yield")
-"""Reserved in modules and TypeScript, assigned freely elsewhere."""
+"""Reserved in modules and TypeScript, allowed elsewhere."""
 CSHARP = _words(
     "_ abstract as base bool break byte case catch char checked class const continue decimal default delegate do "
     "double else enum event explicit extern false finally fixed float for foreach goto if implicit in int "
@@ -55,7 +55,7 @@ POWERSHELL = _words(
     "_ args enabledexperimentalfeatures error executioncontext false home host input iscoreclr islinux ismacos "
     "iswindows null pid psculture psedition pshome psitem psuiculture psversiontable shellid this true"
 )
-"""In lower case: names of variables do not distinguish."""
+"""In lower case, because names of variables are case-insensitive."""
 MATLAB = _words(
     "break case catch classdef continue else elseif end for function global if otherwise parfor persistent return "
     "spmd switch try while"

@@ -23,7 +23,7 @@ _BACKSLASHED_OR_DOLLAR = {**_BACKSLASHED, "$": "\\$"}
 
 
 class PythonWriter(LiteralWriter):
-    """Python; dates without an import, which would give the notebook a name that it has not asked for."""
+    """Python. Dates use ``__import__``, because an import would add a name to the notebook."""
 
     language = "Python"
     reserved = frozenset({*keyword.kwlist, "__debug__"})
@@ -62,7 +62,7 @@ class RWriter(LiteralWriter):
     infinity, minus_infinity = "Inf", "-Inf"
 
     def assign(self, name: str, value: Any) -> str:
-        """Return an assignment; leading underscores, which R does not allow, are removed as in papermill."""
+        """Return an assignment. Leading underscores, which R does not allow, are removed as in papermill."""
         return f"{self.variable(name)} = {self.literal(value)}"
 
     def variable(self, name: str) -> str:  # noqa: D102
@@ -76,7 +76,7 @@ class RWriter(LiteralWriter):
         return self.finite(float(value))
 
     def finite(self, value: float) -> str:
-        """Return a number in decimal where R's own reader, which rounds twice, reads it right, else in hexadecimal."""
+        """Return a number in decimal if R reads it exactly, otherwise in hexadecimal. R's reader rounds twice."""
         written = repr(value)
         return written if _survives_rounding_twice(written, value) else value.hex()
 
@@ -89,7 +89,7 @@ class RWriter(LiteralWriter):
         return f'as.Date("{value.isoformat()}")'
 
     def moment(self, value: datetime) -> str:
-        """Return a ``POSIXct``, in UTC; R has no point in time without a zone."""
+        """Return a ``POSIXct`` in UTC, because R has no date and time without a time zone."""
         at = in_utc(value).replace(tzinfo=None)
         return f'as.POSIXct("{at.isoformat(" ")}", format = "%Y-%m-%d %H:%M:%OS", tz = "UTC")'
 
@@ -103,7 +103,7 @@ class RWriter(LiteralWriter):
 
 
 class JuliaWriter(LiteralWriter):
-    """Julia; its own literals grow into ``Int128`` and ``BigInt`` where they must."""
+    """Julia. Its integer literals become ``Int128`` or ``BigInt`` if necessary."""
 
     language = "Julia"
     reserved = reserved_words.JULIA
@@ -129,7 +129,7 @@ class JuliaWriter(LiteralWriter):
         return f"Dates.Time({', '.join(map(str, parts))}, {whole // 1000}, {whole % 1000})"
 
     def sequence(self, values: Sequence[Any]) -> str:
-        """Return a vector, of type ``Any`` where Julia would make its values into one another."""
+        """Return a vector, of type ``Any`` if Julia would otherwise convert its values to a common type."""
         return f"{'' if of_one_kind(values) else 'Any'}[{self.listed(values)}]"
 
     def mapping(self, values: Mapping[str, Any]) -> str:  # noqa: D102
@@ -138,7 +138,7 @@ class JuliaWriter(LiteralWriter):
 
 
 class BashWriter(LiteralWriter):
-    """Bash, where all is text; lists are arrays, mappings associative ones, and what stands inside them is JSON."""
+    """Bash, where every value is text. Lists are arrays, mappings associative arrays, and nested values JSON."""
 
     language = "Bash"
     reserved = reserved_words.BASH
@@ -158,7 +158,7 @@ class BashWriter(LiteralWriter):
             return value
         if value.isprintable() and not set(value) & set("!"):
             return "'" + value.replace("'", "'\"'\"'") + "'"
-        # Raw control characters would be commands to the terminal through which the kernel speaks to its shell.
+        # The kernel talks to its shell through a terminal, which would interpret raw control characters.
         special = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t", "!": "\\041"}
         return f"$'{escaped(value, special, _octal)}'"
 
@@ -198,7 +198,7 @@ class PowerShellWriter(LiteralWriter):
         return str(value) if -(2**63) < value < 2**63 else f"[bigint]::Parse('{value}')"
 
     def text(self, value: str) -> str:  # noqa: D102
-        # PowerShell takes curly quotes for quotes.
+        # PowerShell treats curly quotes as quotes.
         special = {each: f"`{each}" for each in '`$"\u201c\u201d\u201e'}
         special |= {"\n": "`n", "\r": "`r", "\t": "`t", "\0": "`0"}
         return f'"{escaped(value, special, lambda each: f"$([char]::ConvertFromUtf32({ord(each)}))")}"'
@@ -220,7 +220,7 @@ class PowerShellWriter(LiteralWriter):
 
 
 class MatlabWriter(LiteralWriter):
-    """MATLAB; lists are cells, mappings ``containers.Map``, None is ``[]``, as ``jsondecode`` has it."""
+    """MATLAB. Lists are cells, mappings ``containers.Map``, and None is ``[]``, as in ``jsondecode``."""
 
     language = "MATLAB"
     reserved = reserved_words.MATLAB
@@ -235,7 +235,7 @@ class MatlabWriter(LiteralWriter):
     def integer(self, value: int) -> str:  # noqa: D102
         if abs(value) <= PLAIN_INTEGERS:
             return str(value)
-        # The readers take long numbers for doubles, so the bits are given by halves.
+        # MATLAB reads long numbers as doubles, so the two halves of the bits are written separately.
         bits, kind = value % 2**64, "int64" if value < 2**63 else "uint64"
         if not -(2**63) <= value < 2**64:
             raise self.refuse(f"exact number for {value}")
@@ -264,24 +264,24 @@ class MatlabWriter(LiteralWriter):
         return f"containers.Map({{{keys}}}, {{{items}}}, 'UniformValues', false)"
 
     def key(self, key: str) -> str:
-        """Return a key: an array of characters, where text is a string."""
+        """Return a key as an array of characters, because text is a string."""
         written = escaped(key, {"'": "''"}, lambda each: f"' char({_utf16(each)}) '")
         return f"'{written}'" if key.isprintable() else f"['{written}']"
 
 
 class OctaveWriter(MatlabWriter):
-    """GNU Octave; as MATLAB, but its text is bytes, knows escapes, and there are no dates but as text."""
+    """GNU Octave. It differs from MATLAB: text is bytes with escapes, and dates are text."""
 
     language = "Octave"
     name_pattern = r"[A-Za-z_][A-Za-z0-9_]*"
     reserved = reserved_words.OCTAVE
-    comment_sign = "#"  # its kernel takes a line that begins with % for a magic command
+    comment_sign = "#"  # its kernel treats a line that begins with % as a magic command
 
     def text(self, value: str) -> str:  # noqa: D102
         return f'"{escaped(value, _BACKSLASHED, _octal)}"'
 
     def key(self, key: str) -> str:  # noqa: D102
-        return self.text(key) if key else "char(zeros(1, 0))"  # it takes no "", which has no rows at all
+        return self.text(key) if key else "char(zeros(1, 0))"  # "" is not accepted as a key, because it has no rows
 
     def day(self, value: date) -> str:  # noqa: D102
         return self.text(value.isoformat())
@@ -306,7 +306,7 @@ def _utf16(character: str) -> str:
 
 
 def _survives_rounding_twice(written: str, value: float) -> bool:
-    """Return whether a decimal is read right by way of 64 bits, the x87's long double, on its way to 53."""
+    """Return whether a decimal is read exactly if it is rounded to 64 bits (x87's long double) and then to 53."""
     if not 1e-5 <= abs(value) < 1e15:
         return value == 0
     exact = abs(Fraction(written))

@@ -20,7 +20,7 @@ _BACKSLASHED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class _TypedWriter(LiteralWriter):
-    """What languages with static types share: text with escapes, and numbers that are no integers show a point."""
+    """Common to languages with static types: text with escapes, and a decimal point in floating-point numbers."""
 
     comment_sign = "//"
 
@@ -63,7 +63,7 @@ class ScalaWriter(_TypedWriter):
 
 
 class JavaScriptWriter(LiteralWriter):
-    """JavaScript and TypeScript; integers beyond the doubles are BigInts."""
+    """JavaScript and TypeScript. Integers beyond the doubles are BigInts."""
 
     language = "JavaScript"
     reserved = reserved_words.JAVASCRIPT
@@ -75,7 +75,7 @@ class JavaScriptWriter(LiteralWriter):
         return f"var {name} = {self.literal(value)};"
 
     def reassign(self, name: str, value: Any) -> str:
-        """Return an assignment alone: what ``let`` has declared cannot be declared again."""
+        """Return an assignment without ``var``, because a variable declared by ``let`` cannot be declared again."""
         return f"{name} = {self.literal(value)};"
 
     def integer(self, value: int) -> str:  # noqa: D102
@@ -85,11 +85,11 @@ class JavaScriptWriter(LiteralWriter):
         return f'"{escaped(value, _BACKSLASHED, utf16_units)}"'
 
     def day(self, value: date) -> str:
-        """Return a Date, at midnight in UTC as ECMAScript reads a day."""
+        """Return a Date at midnight UTC, as ECMAScript reads a date without a time."""
         return f'new Date("{value.isoformat()}")'
 
     def moment(self, value: datetime) -> str:
-        """Return a Date; without an offset it is in the kernel's local time."""
+        """Return a Date. Without an offset it is in the kernel's local time."""
         if value.microsecond % 1000:
             raise self.refuse(f"Date finer than a millisecond, as {value} is")
         at = in_utc(value)
@@ -102,12 +102,12 @@ class JavaScriptWriter(LiteralWriter):
         return f"{{{', '.join(f'{self._key(key)}: {self.literal(value)}' for key, value in values.items())}}}"
 
     def _key(self, key: str) -> str:
-        # Bare, this one would set the prototype instead.
+        # An unquoted __proto__ would set the prototype.
         return f"[{self.text(key)}]" if key == "__proto__" else self.text(key)
 
 
 class CSharpWriter(_TypedWriter):
-    """C#, as .NET Interactive runs it."""
+    """C# as executed by .NET Interactive."""
 
     language = "C#"
     reserved = reserved_words.CSHARP
@@ -140,7 +140,7 @@ class CSharpWriter(_TypedWriter):
 
 
 class FSharpWriter(_TypedWriter):
-    """F#, as .NET Interactive runs it; what is of several kinds is boxed."""
+    """F# as executed by .NET Interactive. Values of different types are boxed."""
 
     language = "F#"
     reserved = reserved_words.FSHARP
@@ -179,7 +179,7 @@ class FSharpWriter(_TypedWriter):
 
 
 class RustWriter(_TypedWriter):
-    """Rust, as evcxr runs it; lists and mappings hold values of one type only, dates are text."""
+    """Rust as executed by evcxr. Lists and mappings contain values of one type only. Dates are text."""
 
     language = "Rust"
     reserved = reserved_words.RUST
@@ -215,12 +215,12 @@ class RustWriter(_TypedWriter):
 
 
 class GoWriter(_TypedWriter):
-    """Go, as gonb and gophernotes run it."""
+    """Go as executed by gonb and gophernotes."""
 
     language = "Go"
     reserved = reserved_words.GO
     none = "interface{}(nil)"
-    # Go knows no literals of these, and math may not be imported.
+    # Go has no literals for these, and math may not be imported.
     nan = "func() float64 { zero := 0.0; return zero / zero }()"
     infinity = "func() float64 { zero := 0.0; return 1 / zero }()"
     minus_infinity = "func() float64 { zero := 0.0; return -1 / zero }()"
@@ -243,7 +243,7 @@ class GoWriter(_TypedWriter):
         return f"time.Date({value.year}, {value.month}, {value.day}, 0, 0, 0, 0, time.UTC)"
 
     def moment(self, value: datetime) -> str:
-        """Return a ``time.Time``, in UTC; without an offset it is in the kernel's local time."""
+        """Return a ``time.Time`` in UTC. Without an offset it is in the kernel's local time."""
         zone, at = "time.Local" if value.tzinfo is None else "time.UTC", in_utc(value)
         parts = (at.year, at.month, at.day, at.hour, at.minute, at.second)
         return f"time.Date({', '.join(map(str, parts))}, {at.microsecond * 1000}, {zone})"
