@@ -17,11 +17,11 @@ BARRIER_AFTER = 2.0
 BARRIER_LIMIT = 10.0
 """Seconds to wait for the barrier's answer before the server is asked whether the kernel still exists."""
 BARRIER_GRACE = 5.0
-"""Seconds of silence after which nothing is behind the barrier's reply any more; it comes over another socket."""
+"""Seconds of silence after the barrier's reply until its iopub messages are complete. They use another socket."""
 
 
 class Barrier:
-    """The barrier of the current cell: not sent, sent, or answered. Sent again, any answer counts."""
+    """The barrier of the current cell: not sent, sent, or answered. If it is sent twice, any answer counts."""
 
     def __init__(self, timers: Timers, requests: Requests, routes: Routes) -> None:
         self._timers = timers
@@ -31,16 +31,16 @@ class Barrier:
         self._is_answered = False
 
     def reset(self) -> None:
-        """Forget the barrier: the cell has ended, or starts again."""
+        """Remove the barrier, because the cell has ended or starts again."""
         self._sent = set()
         self._is_answered = False
 
     def expect_other_sign(self, now: float) -> None:
-        """Let a barrier be due in a moment: one of reply and idle came, and the other has not."""
+        """Start the timer of the barrier, because one of reply and idle has arrived and the other has not."""
         self._timers.set(Timer.BARRIER, now, BARRIER_AFTER)
 
     def send(self, cell: CellExecution, now: float) -> Effects:
-        """Send the barrier behind `cell`."""
+        """Send the barrier after `cell`."""
         self._timers.set(Timer.BARRIER, now, BARRIER_LIMIT)
         request = self._requests.kernel_info()
         self._sent.add(request.id)
@@ -51,15 +51,15 @@ class Barrier:
         return message.parent_id in self._sent
 
     def on_reply(self, now: float) -> None:
-        """Note the barrier's reply: the cell's own reply will not come any more, its idle may come in a moment."""
+        """Record the barrier's reply: the cell's reply is lost, but its idle may still arrive."""
         self._is_answered = True
         self._timers.set(Timer.BARRIER, now, BARRIER_GRACE)
 
     def on_overdue(self, cell: CellExecution, now: float, *, late_output_at: float, next_began: bool) -> Effects | None:
-        """Return what to do when the barrier, or its answer, is due; None where no further sign of `cell` will come.
+        """Return the effects when the barrier or its answer is due, or None if no reply or idle of `cell` can arrive.
 
-        `late_output_at` is when the last output came that is older than the cell's reply; `next_began` says that the
-        kernel has begun the cell after it.
+        `late_output_at` is the arrival time of the last output that is older than the cell's reply. `next_began` is
+        true if the kernel has started the next cell.
         """
         is_replied = cell.state is State.REPLIED
         if not self._sent:
@@ -67,9 +67,9 @@ class Barrier:
         if is_replied and now - late_output_at < BARRIER_GRACE:
             return self.send(
                 cell, now
-            )  # outputs still arrive, far behind the replies: the cell's idle comes after them
+            )  # outputs still arrive, long after the replies, and the cell's idle follows them
         if self._is_answered or is_replied or next_began:
             return None
-        # The barrier waits in the kernel's queue behind a cell that still runs. Or does the kernel not exist any more?
+        # The cell may still run, so that the barrier waits in the kernel's queue, or the kernel is gone.
         self._timers.set(Timer.BARRIER, now, BARRIER_LIMIT)
         return (ProbeKernel(),)

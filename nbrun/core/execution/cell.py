@@ -32,7 +32,7 @@ from nbrun.core.results import CellError, CellOutcome, CellResult
 
 
 class State(Enum):
-    """How far a cell has come."""
+    """The state of a cell, see the table above."""
 
     SENT = "sent"
     REPLIED = "replied"
@@ -41,7 +41,7 @@ class State(Enum):
 
 
 class Sign(Enum):
-    """The two signs that together complete a cell."""
+    """The two messages that together complete a cell."""
 
     REPLY = "execute_reply"
     IDLE = "idle"
@@ -67,18 +67,18 @@ class Stop(Enum):
 
 _FRAME = frozenset({"busy", "execute_input", "idle"})
 RANK = {Stop.RUN_TIMEOUT: 1, Stop.SIGNAL: 2}
-"""Reasons that end the whole run outrank, where a cell is being interrupted already, those that end a cell."""
+"""Reasons that end the whole run. They replace a reason that ends only the cell."""
 TIMEOUTS = (Stop.CELL_TIMEOUT, Stop.IDLE_TIMEOUT, Stop.RUN_TIMEOUT)
 ABORTED = ("aborted", "abort")
-"""Statuses of a reply. Protocol 5.1 knows ``aborted``; tslab, IRkernel and bash_kernel say ``abort``."""
+"""Statuses of an aborted reply: ``aborted`` in protocol 5.1, ``abort`` in tslab, IRkernel and bash_kernel."""
 _SUCCESSFUL_EXITS = ("", "0", "None")
 STDERR_LINES = 60
-"""Lines of standard error that an error without a traceback keeps."""
+"""Maximum lines of standard error that are stored with an error without a traceback."""
 
 
 @dataclass(slots=True)
 class CellExecution:
-    """A cell that was sent; times are seconds on the caller's clock."""
+    """A cell that was sent. Times are seconds on the caller's clock."""
 
     plan: CellPlan
     area: OutputArea
@@ -91,22 +91,22 @@ class CellExecution:
     ended_at: float | None = None
     attempts: int = 1
     ahead: bool = False
-    """It was sent before it became current, on the condition that the cell before it passes."""
+    """Whether it was sent before it became current, on the condition that the cell before it passes."""
     stop: Stop | None = None
     stop_reason: str = ""
     interrupts: int = 0
     notices: int = 0
-    """How often the server said that it dropped output of this cell."""
+    """The number of the server's notices that it dropped output of this cell."""
     stretch: Stretch | None = None
-    """The kernel's numbers while the cell ran, where it numbers its messages."""
+    """The kernel's sequence numbers while the cell ran, if the kernel numbers its messages."""
     unsent: int = 0
-    """How many numbers the kernel took and sent nothing with, as it said at the end."""
+    """The numbers that the kernel used without sending a message, as it reported at the end."""
     seen: set[str] = field(default_factory=set)
-    """Which of the messages that frame a cell's outputs have come: busy, execute_input, idle."""
+    """The messages around a cell's outputs that have arrived: busy, execute_input, idle."""
     outcome: CellOutcome | None = None
     error: CellError | None = None
     stale: Collection[tuple[str, ...]] = ()
-    """Tracebacks of earlier cells. ipykernel repeats the last one where an error has none of its own."""
+    """Tracebacks of earlier cells. ipykernel repeats the last one for an error without a traceback."""
 
     def on_status(self, message: Message) -> bool:
         """Handle a busy or idle status of this cell; return whether it completed the cell."""
@@ -117,7 +117,7 @@ class CellExecution:
         return state == "idle" and self._advance(Sign.IDLE)
 
     def on_execute_input(self, message: Message) -> None:
-        """Handle the kernel's execute_input; its execution count is the one that the user sees."""
+        """Handle the kernel's execute_input, whose execution count is shown to the user."""
         self.seen.add("execute_input")
         self.execution_count = count(message.content.get("execution_count"))
         self._note_time("iopub.execute_input", message.date)
@@ -143,25 +143,25 @@ class CellExecution:
 
     @property
     def aborted(self) -> bool:
-        """Return whether the kernel broke the cell off, or never began it, because an earlier request had failed."""
+        """Return whether the kernel aborted the cell, or did not run it because an earlier request failed."""
         return self.reply is not None and self.reply.content.get("status") in ABORTED
 
     @property
     def never_ran(self) -> bool:
-        """Return whether the kernel never began the cell: it said so, echoed no code and put nothing out.
+        """Return whether the kernel did not start the cell: aborted, no execute_input and no output.
 
-        What came for a cell that was sent ahead is of a thread of the cell before.
+        Output for a cell that was sent ahead comes from a thread of the previous cell.
         """
         return self.aborted and self.execution_count is None and (self.ahead or not self.area.render())
 
     @property
     def asks_exit(self) -> bool:
-        """Return whether the cell called ``exit()``: the kernel says ok and ends a moment later."""
+        """Return whether the cell called ``exit()``: the kernel replies ok and ends a moment later."""
         return any(not payload.get("keepkernel") for payload in self._payloads("ask_exit"))
 
     @property
     def asks_new_input(self) -> bool:
-        """Return whether the cell wants to write into the notebook, as ``%load`` does."""
+        """Return whether the cell requests a new cell in the notebook, as ``%load`` does."""
         return bool(self._payloads("set_next_input"))
 
     def _payloads(self, source: str) -> list[dict[str, Any]]:
@@ -171,7 +171,7 @@ class CellExecution:
 
     @property
     def is_over(self) -> bool:
-        """Return whether the kernel came to the end of the cell."""
+        """Return whether the kernel reached the end of the cell."""
         return self.outcome in (CellOutcome.PASSED, CellOutcome.FAILED)
 
     @property
@@ -180,12 +180,12 @@ class CellExecution:
 
     @property
     def exited_well(self) -> bool:
-        """Return whether the cell ended the notebook early on purpose, by ``sys.exit()`` or ``sys.exit(0)``."""
+        """Return whether the cell ended the notebook deliberately, by ``sys.exit()`` or ``sys.exit(0)``."""
         error = self._reply_error()
         return error is not None and _is_success(error.ename, error.evalue)
 
     def start_again(self) -> None:
-        """Go back to the start: the kernel said that it did not run the request."""
+        """Return to the initial state, because the kernel reported that it did not run the request."""
         self.attempts += 1
         self.ahead = False
         self.state = State.SENT
@@ -199,21 +199,21 @@ class CellExecution:
         return _STOPPED[self.stop], CellError(self.stop.value, self.stop_reason, error.traceback if error else ())
 
     def review(self) -> None:
-        """Correct the verdict: a thread of the cell may have shown an error, or cleared one, after the cell ended."""
+        """Correct the verdict, because a thread may have shown or cleared an error after the cell ended."""
         if self.is_over and self.stop is None and (self.exited_well or self._replied_ok):
             self.outcome, self.error = self._verdict()
 
     def settle(self, now: float, outcome: CellOutcome | None = None, error: CellError | None = None) -> None:
-        """End the cell: by its reply, or, where that will not come, with the outcome and error given.
+        """End the cell by its reply, or with the given outcome and error if the reply is lost.
 
-        What went wrong is made visible in the outputs where no ``error`` message did that.
+        If no ``error`` message arrived, the error is added to the outputs.
         """
         self.state = State.DONE
         self.ended_at = now
         if outcome is None:
             self.outcome, self.error = self._verdict()
             for page in self._payloads("page")[:1]:
-                # What `obj?` shows in a pager, JupyterLab shows below the cell.
+                # JupyterLab shows the pager text of `obj?` below the cell.
                 self.area.append(display_output(as_object(page.get("data"))))
         else:
             self.outcome, self.error = outcome, error
@@ -221,9 +221,9 @@ class CellExecution:
             self.area.append(error_output(self.error.as_dict()))
 
     def incomplete(self) -> Incomplete | None:
-        """Return what is missing of the cell's outputs; None where nothing is, as far as anybody can know.
+        """Return what is missing of the cell's outputs, or None if nothing is known to be missing.
 
-        Only of a cell that came to its end: of one that did not, its outcome says enough.
+        Only a cell that reached its end is checked. The outcome of other cells says enough.
         """
         if self.reply is None or self.state is not State.DONE:
             return None
@@ -238,13 +238,13 @@ class CellExecution:
         return Incomplete(tuple(causes), missing, exact=self.stretch is not None and self.stretch.alone)
 
     def _missing(self) -> int | None:
-        """Count the outputs that are missing; None for a kernel that does not number its messages."""
+        """Return the number of missing outputs, or None for a kernel that does not number its messages."""
         if self.stretch is None:
             return None
         return max(self.stretch.missing - len(_FRAME - self.seen) - self.unsent, 0)
 
     def result(self) -> CellResult:
-        """Return what came of the cell; of one that is still running, that it was interrupted."""
+        """Return the result of the cell. A cell that is still running is reported as interrupted."""
         seconds = None if self.ended_at is None else self.ended_at - self.sent_at
         outcome = self.outcome or CellOutcome.INTERRUPTED
         return CellResult(
@@ -261,7 +261,7 @@ class CellExecution:
         )
 
     def _described_error(self) -> CellError | None:
-        """Return the error; one that has no traceback, with the end of standard error."""
+        """Return the error. If it has no traceback, the end of standard error is added."""
         error = self.error
         if error is None or error.traceback:
             return error
@@ -301,7 +301,7 @@ class CellExecution:
         ename, evalue = text(content.get("ename")), text(content.get("evalue"))
         if tuple(lines) in self.stale and not self.area.errors:
             if ename == _NOTHING_RAISED:
-                return None  # ipykernel 7 reports the failed representation of an earlier cell once more
+                return None  # ipykernel 7 reports the failed representation of an earlier cell again
             lines = []
         if ename == _NOTHING_RAISED:
             for shown in reversed(self.area.shown_errors()):
@@ -309,7 +309,7 @@ class CellExecution:
         return CellError(ename, evalue, lines)
 
     def _shown_error(self) -> CellError | None:
-        """Return the first error that the outputs show and that is no successful exit."""
+        """Return the first error in the outputs that is not a successful exit."""
         for shown in self.area.shown_errors():
             if not _is_success(shown["ename"], shown["evalue"]):
                 return CellError(shown["ename"], shown["evalue"], shown["traceback"], shown=True)
@@ -322,7 +322,10 @@ def _is_success(ename: str, evalue: str) -> bool:
 
 
 _NOTHING_RAISED = "NoneType"
-"""What ipykernel's reply names where a result's own representation raised; the ``error`` message names what."""
+"""The error name in ipykernel's reply if the representation of a result failed.
+
+The ``error`` message has the real name.
+"""
 
 _STOPPED = {
     Stop.CELL_TIMEOUT: CellOutcome.TIMED_OUT,

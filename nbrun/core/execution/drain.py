@@ -23,16 +23,16 @@ from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Channel, Message, Requests
 
 DRAIN_QUIET = 0.25
-"""Seconds of quiet after the last cell: ipykernel sends what reached its file descriptors with up to 0.2 s delay."""
+"""Seconds without output until the drain ends. ipykernel sends its file descriptors with up to 0.2 s delay."""
 DRAIN_LIMIT = 2.0
-"""Seconds after which a background thread that never falls silent is not waited for; the cells' own output is in."""
+"""Seconds after which the drain ends although a thread still writes. The cells' own output has arrived."""
 
 
 class Drain:
-    """The drain of a run, and what the kernel's answers say."""
+    """The drain of a run, and the kernel's answers to its questions."""
 
     def __init__(self, timers: Timers, requests: Requests, *, asks_writers: bool) -> None:
-        """Prepare it; `asks_writers` is for a kernel whose agent can be asked for writers."""
+        """Prepare the drain; `asks_writers` is true if the kernel's agent can report writers."""
         self._timers = timers
         self._requests = requests
         self._asks_writers = asks_writers
@@ -42,23 +42,23 @@ class Drain:
         self._may_write = True
         self._is_idle = False
         self.ending: Ending | None = None
-        """The ending of the run, once it drains: its verdict stands."""
+        """The ending of the run while it drains; it does not change any more."""
         self.unsent: Counter[int] = Counter()
-        """How many numbers of the stretches asked about were not sent, by the last number of each."""
+        """The number of unsent messages in each requested range, by the range's last number."""
 
     @property
     def asks_again(self) -> bool:
-        """Return whether a second answer, after a moment of quiet, would bring what was written meanwhile."""
+        """Return whether a second question, after a quiet moment, would flush output written in between."""
         return self._asks_writers and len(self._sent) == 1
 
     def start(self, ending: Ending, now: float) -> None:
-        """Start the drain of a run that ends so."""
+        """Start the drain of a run with this ending."""
         self.ending = ending
         self._timers.drop(Timer.RUN_TIMEOUT, Timer.PROBE)
         self._timers.set(Timer.DRAIN, now, DRAIN_LIMIT)
 
     def question(self, doubtful: Iterable[tuple[int, int]] = ()) -> Message:
-        """Return the question to send; `doubtful` are the first and last numbers where messages seem to be missing."""
+        """Return the request to send; `doubtful` are the first and last numbers of ranges with missing messages."""
         self._is_idle = False
         self._doubtful = [*doubtful]
         request = agent.drain(self._requests, self._doubtful) if self._asks_writers else self._requests.kernel_info()
@@ -79,20 +79,20 @@ class Drain:
         if self._is_idle and (not self._may_write or len(self._sent) > 1):
             return True
         if message.channel == Channel.IOPUB:
-            # Everything that the kernel sent before this is here; what its threads still hold comes in a moment.
+            # Everything that the kernel sent before this has arrived. Output of its threads follows in a moment.
             self._is_answered = True
             self.on_output(now)
         return False
 
     def on_output(self, now: float) -> None:
-        """Wait for a moment of quiet behind an output."""
+        """Restart the quiet period after an output."""
         if self._is_answered:
             self._timers.set(Timer.QUIET, now, DRAIN_QUIET)
 
     def on_limit(self, now: float, *, late_output_at: float) -> bool:
-        """Return whether the run may end at the drain's limit; else prolong it.
+        """Return whether the run may end at the drain's limit; otherwise extend it.
 
-        Outputs that are older than the reply of their cell are owed; the last one came at `late_output_at`.
+        Outputs that are older than their cell's reply must arrive; the last one arrived at `late_output_at`.
         """
         if self._is_answered or now - late_output_at >= DRAIN_LIMIT:
             return True
@@ -100,5 +100,5 @@ class Drain:
         return False
 
     def on_exit(self, reply: Message, doubtful: Iterable[tuple[int, int]]) -> None:
-        """Handle the shutdown reply's record of unsent numbers; the kernel cannot be asked any more."""
+        """Handle the unsent numbers in the shutdown reply, because the kernel cannot be asked any more."""
         self.unsent = agent.unsent_at_exit(reply, doubtful)

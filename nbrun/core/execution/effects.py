@@ -22,31 +22,31 @@ class InterruptKernel:
 
 @dataclass(frozen=True, slots=True)
 class ProbeKernel:
-    """Ask the server whether the kernel is there."""
+    """Ask the server whether the kernel exists."""
 
 
 Effect = Send | InterruptKernel | ProbeKernel
 Effects = Sequence[Effect]
-"""To be carried out in this order; none may overtake the one before it."""
+"""Effects in the order in which they must be carried out."""
 
 
 class Timer(Enum):
     """The timers of a run, in the order of urgency when several expire at once."""
 
     ESCALATE = auto()
-    """An interrupt, or a recall, had no effect."""
+    """An interrupt or a recall had no effect."""
     RUN_TIMEOUT = auto()
     CELL_TIMEOUT = auto()
     IDLE_TIMEOUT = auto()
     BARRIER = auto()
     """One of reply and idle, or a barrier's answer, is overdue."""
     RESEND = auto()
-    """A cell that the kernel did not run may be sent again."""
+    """A cell that the kernel did not run can be sent again."""
     PROBE = auto()
     QUIET = auto()
-    """Nothing came for a while during the drain."""
+    """Nothing arrived for some time during the drain."""
     DRAIN = auto()
-    """The drain has lasted long enough."""
+    """The time limit of the drain."""
 
 
 OF_A_CELL = (Timer.CELL_TIMEOUT, Timer.IDLE_TIMEOUT, Timer.BARRIER, Timer.ESCALATE, Timer.RESEND)
@@ -54,18 +54,18 @@ OF_A_CELL = (Timer.CELL_TIMEOUT, Timer.IDLE_TIMEOUT, Timer.BARRIER, Timer.ESCALA
 
 
 class Timers:
-    """Points in time, by name."""
+    """The expiry times of all timers."""
 
     def __init__(self) -> None:
         self._at: dict[Timer, float] = {}
 
     @property
     def next(self) -> float | None:
-        """Return the earliest point in time, None where no timer runs."""
+        """Return the earliest expiry, or None if no timer runs."""
         return min(self._at.values()) if self._at else None
 
     def set(self, timer: Timer, now: float, seconds: float | None) -> None:
-        """Let `timer` expire in `seconds`; None and infinity stop it."""
+        """Start `timer` with this duration; None and infinity stop it."""
         if seconds is None or seconds == math.inf:
             self._at.pop(timer, None)
         else:
@@ -77,7 +77,7 @@ class Timers:
             self._at.pop(timer, None)
 
     def expired(self, now: float) -> Timer | None:
-        """Remove and return a timer that has expired by `now`, the most urgent first; None where none has."""
+        """Remove and return a timer that has expired by `now`, the most urgent first, or None."""
         due = [timer for timer, at in self._at.items() if at <= now]
         if not due:
             return None

@@ -19,28 +19,28 @@ from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Message, Requests
 
 INTERRUPT_GRACE = 5.0
-"""Seconds that a cell has to end after each of two interrupts."""
+"""Seconds for a cell to end after each of two interrupts."""
 RECALL_GRACE = 1.0
-"""Seconds to wait until the kernel says that it begins nothing more, before a cell is interrupted."""
+"""Seconds to wait for the kernel's answer that it starts no further cell, before the interrupt."""
 SIGNAL_GRACE = 2.0
-"""Seconds that a cell has to end after a signal, and once only: whoever sent the signal may follow up with SIGKILL."""
+"""Seconds for a cell to end after a signal, which interrupts it only once, because SIGKILL may follow."""
 LIMITS = {
     Timer.RUN_TIMEOUT: Stop.RUN_TIMEOUT,
     Timer.CELL_TIMEOUT: Stop.CELL_TIMEOUT,
     Timer.IDLE_TIMEOUT: Stop.IDLE_TIMEOUT,
 }
-"""The limits of a run and of a cell, by the timer that measures each."""
+"""The limits of a run and of a cell, by their timers."""
 
 
 class Recalled(Enum):
-    """What the answer to a recall says."""
+    """The meaning of the answer to a recall."""
 
     NOTHING = auto()
-    """It came too late, or the kernel has not begun the cell and will refuse it."""
+    """The answer is late, or the kernel has not started the cell and will refuse it."""
     RUNNING = auto()
-    """The cell runs: it may be interrupted now."""
+    """The cell runs and can be interrupted."""
     ENDED = auto()
-    """The cell had ended before: its reply is on the way."""
+    """The cell had ended before, and its reply is on the way."""
 
 
 class Interruption:
@@ -55,11 +55,11 @@ class Interruption:
 
     @staticmethod
     def applies(stop: Stop, cell: CellExecution) -> bool:
-        """Return whether `stop` says something new of `cell`: it is not interrupted yet, or for a lesser reason."""
+        """Return whether `stop` is a new reason to interrupt `cell`: the first one, or one with a higher rank."""
         return cell.stop is None or RANK.get(stop, 0) > RANK.get(cell.stop, 0)
 
     def start(self, cell: CellExecution, stop: Stop, reason: str, now: float, *, recalling: str = "") -> Effects:
-        """Interrupt `cell`; `recalling` is its request where cells were sent behind it."""
+        """Interrupt `cell`; `recalling` is its request if more cells were sent behind it."""
         is_first = cell.stop is None
         cell.stop, cell.stop_reason = stop, reason
         self._timers.drop(Timer.CELL_TIMEOUT, Timer.IDLE_TIMEOUT)
@@ -75,7 +75,7 @@ class Interruption:
         return self._interrupt(cell)
 
     def on_recall_reply(self, message: Message, cell: CellExecution | None) -> Recalled:
-        """Return what the answer to a recall says of the current cell, `cell`."""
+        """Return the meaning of the answer to a recall for the current `cell`."""
         if cell is None or cell.stop is None or cell.interrupts or message.parent_id != self._recall:
             return Recalled.NOTHING
         if message.content.get("state") == "unknown":
@@ -88,7 +88,7 @@ class Interruption:
         return Recalled.ENDED
 
     def escalate(self, cell: CellExecution, now: float) -> Effects | None:
-        """Interrupt `cell` once more, as it has not ended; None where no further interrupt will help."""
+        """Interrupt `cell` again, because it has not ended, or return None if no further interrupt helps."""
         assert cell.stop is not None
         if cell.interrupts >= (1 if cell.stop is Stop.SIGNAL else 2):
             return None
@@ -96,17 +96,17 @@ class Interruption:
         return self._interrupt(cell)
 
     def postpone(self, cell: CellExecution) -> None:
-        """Postpone the reason for which `cell` was to be interrupted, as it has passed before the interrupt."""
+        """Postpone the interrupt to the next cell, because `cell` passed before it."""
         assert cell.stop is not None
         self._postponed = cell.stop, cell.stop_reason
 
     def postponed(self) -> tuple[Stop, str] | None:
-        """Remove and return what was postponed."""
+        """Remove and return the postponed reason."""
         postponed, self._postponed = self._postponed, None
         return postponed
 
     def _interrupt(self, cell: CellExecution) -> Effects:
-        """Interrupt and nudge: ipykernel notices the interrupt of a cell that awaits only at the next shell message."""
+        """Interrupt and nudge: an ipykernel in an ``await`` notices an interrupt only at the next shell message."""
         cell.interrupts += 1
         return (InterruptKernel(), self._routes.send_aside(self._requests.kernel_info(), cell))
 

@@ -51,11 +51,11 @@ from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Prob
 from nbrun.errors import NbrunError
 
 RESEND_AFTER = 0.3
-"""Seconds before a cell is sent again that the kernel did not run; after an error tslab refuses all for 0.2 s."""
+"""Seconds before a cell is sent again that the kernel did not run. After an error tslab refuses cells for 0.2 s."""
 ATTEMPTS = 3
-"""How often a cell is sent at most, when the kernel says each time that it did not run it."""
+"""Maximum times that a cell is sent if the kernel reports each time that it did not run it."""
 PROBE_EVERY = 60.0
-"""Seconds between two looks at the kernel over REST; servers that cull idle kernels count them as activity."""
+"""Seconds between two requests for the kernel's state. Servers that cull idle kernels count them as activity."""
 
 
 class Execution:
@@ -76,10 +76,10 @@ class Execution:
     ) -> None:
         """Prepare a run.
 
-        `kernel_session` is the kernel's own as its handshake gave it, None to accept messages of any; `max_output` is
-        what a cell may put out; `ask_for_writers` is for a kernel whose agent can be asked (:mod:`.drain`);
-        `depth` is how many cells may be on their way at a time, over 1 only with a kernel whose agent executes on
-        conditions; `observe` is called with the events of cells and outputs under the name `notebook`.
+        `kernel_session` is the kernel's session from the handshake, or None to accept messages of any session.
+        `max_output` is the maximum size of a cell's outputs. `ask_for_writers` is true if the kernel's agent can report
+        writers (:mod:`.drain`). `depth` is how many cells may be in progress at a time; more than 1 requires an agent
+        that executes on conditions. `observe` is called with the events of cells and outputs, with the name `notebook`.
         """
         self._plan = plan
         self._requests = requests
@@ -100,23 +100,23 @@ class Execution:
         self._drain = Drain(self._timers, requests, asks_writers=ask_for_writers)
         self._current: CellExecution | None = None
         self._late_output_at = 0.0
-        """When the last output came that its kernel sent before the reply of its cell, which is in."""
+        """The arrival time of the last output that is older than its cell's reply."""
         self._tracebacks: set[tuple[str, ...]] = set()
         self.cells: dict[int, CellExecution] = {}
-        """The cells that were sent, by their position in the notebook."""
+        """The cells that were sent, by their index in the notebook."""
         self.ending: Ending | None = None
-        """How the run ended, once it has."""
+        """The ending of the run, or None while it runs."""
 
-    # What the driver calls -----------------------------------------------------------------------------------------
+    # The driver's interface ----------------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float | None:
-        """Return the time at which :meth:`tick` wants to be called."""
+        """Return the time of the next call of :meth:`tick`."""
         return self._timers.next
 
     @property
     def is_draining(self) -> bool:
-        """Return whether the cells are over, and only late output is waited for."""
+        """Return whether all cells have ended and only late output is expected."""
         return self._drain.ending is not None
 
     @property
@@ -144,24 +144,24 @@ class Execution:
         return self._on_reply(message, now)
 
     def tick(self, now: float) -> Effects:
-        """Do what is due."""
+        """Handle the timers that have expired."""
         effects: list[Effect] = []
         while not self.ending and (timer := self._timers.expired(now)):
             effects += self._on_timer(timer, now)
         return effects
 
     def interrupt(self, now: float, reason: str) -> Effects:
-        """End the run because its user wants that (Ctrl-C, SIGTERM)."""
+        """End the run on request of the user (Ctrl-C, SIGTERM)."""
         if self._current is None:
             return self._end(now, Ending(Outcome.INTERRUPTED, Problem(reason)))
         return self._stop_cell(now, Stop.SIGNAL, reason)
 
     def probed(self, now: float, *, alive: bool) -> Effects:
-        """Handle what the server said when it was asked for the kernel."""
+        """Handle the server's answer whether the kernel is alive."""
         return () if alive or self.ending else self._lose_kernel(now, "is gone: it died, or somebody shut it down")
 
     def reconnected(self, now: float, *, nudged: bool = True) -> Effects:
-        """Go on over a new websocket: nothing is sent again; a barrier shows what was lost."""
+        """Continue with a new websocket. Nothing is sent again; a barrier shows what was lost."""
         if nudged:
             self._ledger.disturb()
         self._queue.mark_doubtful()
@@ -174,18 +174,18 @@ class Execution:
         self._give_up(now, CellOutcome.INTERRUPTED, "ServerLost", Ending(Outcome.SERVER_FAILED, problem))
 
     def abandon(self, now: float, reason: str) -> None:
-        """End the run at once, without another request to the kernel."""
+        """End the run at once, without a further request to the kernel."""
         self._give_up(now, CellOutcome.INTERRUPTED, "Interrupted", Ending(Outcome.INTERRUPTED, Problem(reason)))
 
     def widgets(self, shown: Iterable[Output]) -> dict[str, Any] | None:
-        """Return the state of the widgets as a notebook keeps it, where its outputs are those `shown`."""
+        """Return the state of the widgets in the notebook's format, for the outputs `shown`."""
         return self._widgets.saved(shown)
 
     def results(self) -> list[CellResult]:
         """Return the result of every code cell of the plan, in order."""
         return outcomes.results_of(self._plan, self.cells, self.ending)
 
-    # From cell to cell ---------------------------------------------------------------------------------------------
+    # Sequence of cells ---------------------------------------------------------------------------------------------
 
     def _send_next(self, now: float) -> Effects:
         if slot := self._queue.pop_ahead():
@@ -193,13 +193,13 @@ class Execution:
         plan = self._queue.pop_waiting()
         if plan is None:
             return self._start_drain(now, Ending(Outcome.PASSED))
-        told = self._update_widgets()
+        updates = self._update_widgets()
         cell = self._begin(plan, now)
         prepared = [
             self._routes.send_aside(self._requests.execute(code, silent=True, stop_on_error=False), cell)
             for code in plan.before
         ]
-        return (*told, *prepared, *self._send_cell(cell, now))
+        return (*updates, *prepared, *self._send_cell(cell, now))
 
     def _begin(self, plan: CellPlan, began_at: float) -> CellExecution:
         cell = self._current = CellExecution(
@@ -215,7 +215,7 @@ class Execution:
         return (Send(request), *self._send_ahead())
 
     def _send_ahead(self) -> Effects:
-        # The kernel has to be told what an Output widget holds before the next cell runs.
+        # The kernel needs the contents of Output widgets before the next cell runs.
         return () if self._widgets.are_used else self._queue.send_ahead()
 
     def _continue_with(self, slot: Slot, now: float) -> Effects:
@@ -251,13 +251,13 @@ class Execution:
         if cell.never_ran and cell.ahead and not cell.stop:
             return self._send_unconditionally(cell, now)
         if cell.never_ran and not cell.stop and cell.attempts < ATTEMPTS:
-            # A request before it failed, and the kernel discarded what was queued. Only then may a cell be sent again.
+            # An earlier request failed, and the kernel discarded its queue. Only then may a cell be sent again.
             self._restart(cell)
             self._timers.set(Timer.RESEND, now, RESEND_AFTER)
             return ()
         self._settle(now)
         if cell.stop in RANK and cell.outcome is CellOutcome.PASSED and self._queue.has_ahead:
-            self._interruption.postpone(cell)  # the kernel may have begun the next one already
+            self._interruption.postpone(cell)  # the kernel may have started the next one already
         elif cell.stop is Stop.SIGNAL:
             problem = outcomes.problem_in(cell, self._total, cell.stop_reason)
             return self._end(now, Ending(Outcome.INTERRUPTED, problem))
@@ -288,12 +288,12 @@ class Execution:
                 self._observe(Warned(self._notebook, text))
             self._observe(CellFinished(self._notebook, cell.result()))
 
-    # Cells that were sent ahead in vain ----------------------------------------------------------------------------
+    # Cells that were sent ahead but not run ------------------------------------------------------------------------
 
     def _send_unconditionally(self, cell: CellExecution, now: float) -> Effects:
-        """Send a cell again, without condition, that the kernel refused because the one before it did not pass.
+        """Send a cell again without condition, because the kernel refused it after a cell that did not pass.
 
-        What was sent behind it waits again: the kernel refuses that, too, and its late output is this cell's.
+        The cells behind it wait again. The kernel refuses them too, and their late output belongs to this cell.
         """
         effects: list[Effect] = []
         for slot in self._queue.take_back():
@@ -305,7 +305,7 @@ class Execution:
         return (*effects, *self._update_widgets(), *self._send_cell(cell, now))
 
     def _settle_ahead(self, ending: Ending, now: float) -> None:
-        """Settle the cells that were sent ahead, now that the run ends: one that may have run counts as run."""
+        """End the cells that were sent ahead, because the run ends. A cell that may have run counts as run."""
         last = next(reversed(self.cells.values()), None)
         is_unsure = ending.outcome is Outcome.SERVER_FAILED
         for slot in self._queue.take_back():
@@ -328,7 +328,7 @@ class Execution:
     # Messages ------------------------------------------------------------------------------------------------------
 
     def _on_sign_of_next(self, message: Message, now: float) -> Effects:
-        """End the current cell where a message held for the next shows that a sign is lost: the kernel keeps order."""
+        """End the current cell if a message for the next one shows that a reply or idle is lost."""
         cell = self._current
         assert cell is not None
         busy = message.channel == Channel.IOPUB and message.content.get("execution_state") == "busy"
@@ -459,7 +459,7 @@ class Execution:
         cell = self._current
         assert cell is not None
         if cell.state is State.REPLIED:
-            return self._finish_cell(now)  # it did react; only its idle is missing
+            return self._finish_cell(now)  # the cell has ended; only its idle is missing
         effects = self._interruption.escalate(cell, now)
         if effects is None:
             return self._end_stopped(cell, now, "The kernel did not react to interrupts, so it was shut down.")
@@ -474,7 +474,7 @@ class Execution:
 
     def _lose_kernel(self, now: float, how: str) -> Effects:
         if self._current is not None and self._current.stop:
-            # The user has to be told why it was interrupted, not that the kernel did not bear it.
+            # Report the reason of the interrupt, not the death of the kernel that followed.
             return self._end_stopped(self._current, now, "The kernel did not survive the interrupt.")
         ending = outcomes.kernel_lost(how, self._current, self._total, now)
         self._give_up(now, CellOutcome.KERNEL_DIED, "KernelDied", ending)
@@ -487,7 +487,7 @@ class Execution:
             self._end(now, ending)
 
     def _start_drain(self, now: float, ending: Ending) -> Effects:
-        """Wait a moment for output that is still on its way: the cells are over, and the verdict stands."""
+        """Wait for output that is still on its way. All cells have ended, and the verdict does not change."""
         if not self.cells:
             return self._end(now, ending)
         self._drain.start(ending, now)
@@ -495,7 +495,7 @@ class Execution:
         return self._ask_writers()
 
     def _ask_writers(self) -> Effects:
-        """Ask whether more may come, and whether what seems to be missing of cells was sent at all."""
+        """Ask whether more output may come, and whether missing messages were sent at all."""
         return (self._routes.send_aside(self._drain.question(self._doubtful()), self._newest),)
 
     def _on_drain_answer(self, message: Message, now: float) -> Effects:
@@ -506,17 +506,17 @@ class Execution:
         return self._end(now, self._drain.ending)
 
     def _doubtful(self) -> list[tuple[int, int]]:
-        """Return the first and the last number of each stretch where messages seem to be missing."""
+        """Return the first and last number of each range with missing messages."""
         stretches = [cell.stretch for cell in self.cells.values() if cell.stretch]
         return [(stretch.first, stretch.last) for stretch in stretches if stretch.missing]
 
     def _end(self, now: float, ending: Ending) -> Effects:
-        """End the run; the verdict of a run that drains stands, whatever happens then."""
+        """End the run. The verdict of a run that drains does not change."""
         ending = self._drain.ending or ending
         self._settle_ahead(ending, now)
         for cell in self.cells.values():
             cell.unsent = self._drain.unsent[cell.stretch.last] if cell.stretch else 0
-            cell.review()  # by the outputs as they are now: they are what is saved
+            cell.review()  # with the final outputs, which are saved
         self.ending = self.ending or outcomes.ending_of_all(ending, self.cells.values(), self._total)
         self._timers.drop(*Timer)
         return ()

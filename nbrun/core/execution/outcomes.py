@@ -29,12 +29,12 @@ GONE = {
     "restarting": "died, and the server put a fresh one in its place,",
     "autorestarting": "died, and the server put a fresh one in its place,",
 }
-"""Execution states of a kernel that is no more, in the words of :func:`kernel_lost`."""
+"""Execution states of a kernel that has ended, as phrases for :func:`kernel_lost`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the run ended; ``problem`` is None where all went well."""
+    """How the run ended; ``problem`` is None for a success."""
 
     outcome: Outcome
     problem: Problem | None = None
@@ -47,17 +47,17 @@ INPUT_HINT = (
 
 
 def place_of(cell: CellExecution, total: int) -> str:
-    """Return where a cell is, ``in cell 7 of 12``, counted among the cells that the run executes."""
+    """Return the position of a cell as text, ``in cell 7 of 12``, among the cells that the run executes."""
     return f"in cell {cell.number} of {total}"
 
 
 def problem_in(cell: CellExecution, total: int, what: str, hint: str = "", *, then: str = "") -> Problem:
-    """Return the problem that `what` describes, in a cell; `then` follows the place."""
+    """Return a problem in a cell: `what`, the cell's position, and `then`."""
     return Problem(f"{what} {place_of(cell, total)}{then}", hint, cell.plan.index)
 
 
 def limit_reached(stop: Stop, run_timeout: float | None, cell: CellPlan | None) -> str:
-    """Return which limit was reached: that of the run or of the running cell."""
+    """Return a description of the limit that was reached: of the run or of the running cell."""
     if stop is Stop.RUN_TIMEOUT or cell is None:
         return f"the run took longer than its limit of {spell_duration(run_timeout or 0)}"
     if stop is Stop.IDLE_TIMEOUT:
@@ -66,11 +66,11 @@ def limit_reached(stop: Stop, run_timeout: float | None, cell: CellPlan | None) 
 
 
 def ending_after(cell: CellExecution, total: int) -> Ending | None:
-    """Return the ending that a finished cell brings, or None when the next cell may run.
+    """Return the ending after a finished cell, or None if the next cell may run.
 
-    An error that the cell or the call allows ends nothing. A time-out under ``--allow-errors`` ends nothing either, as
-    long as the kernel obeyed the interrupt; the limit of the whole run always ends it. Neither does an error that the
-    outputs show and the kernel's reply does not report; :func:`ending_of_all` counts it.
+    An error that the cell or the call allows does not end the run. With ``--allow-errors`` a time-out does not end it
+    either if the kernel reacted to the interrupt. The time limit of the run always ends it. An error that only the
+    outputs show does not end it; :func:`ending_of_all` counts it.
     """
     problem = partial(problem_in, cell, total)
     is_shown = cell.error is not None and cell.error.shown
@@ -96,10 +96,10 @@ def ending_after(cell: CellExecution, total: int) -> Ending | None:
 
 
 def ending_of_all(ending: Ending, cells: Iterable[CellExecution], total: int) -> Ending:
-    """Return the ending of a run that came to its end, where a cell failed on the way and did not stop it.
+    """Return the ending of a run that reached its end, if a cell failed without ending the run.
 
-    ``--allow-errors`` lets a run go on after a time-out, as it does after an error; but a time-out is no error that
-    the option allows. An error that the outputs show stops no run, and fails it. The first such cell is named.
+    With ``--allow-errors`` a run continues after a time-out, but the time-out still fails the run, because it is not an
+    error. An error that only the outputs show also fails the run. The first such cell is named.
     """
     faults = [cell for cell in cells if cell.result().is_fault]
     if ending.outcome is not Outcome.PASSED or not faults:
@@ -113,9 +113,9 @@ def ending_of_all(ending: Ending, cells: Iterable[CellExecution], total: int) ->
 
 
 def ending_with_losses(ending: Ending, results: Sequence[CellResult], *, private: bool) -> Ending:
-    """Return the ending of a run that lost output: where nothing else went wrong, that is what it has to say.
+    """Return the ending of a run that lost output but has no other problem.
 
-    A server that is `private` to the run has no limits that anybody could lift.
+    A server that is `private` to the run has no limits to lift.
     """
     lossy = [result for result in results if result.incomplete]
     if ending.outcome is not Outcome.PASSED or not lossy:
@@ -133,10 +133,10 @@ def ending_with_losses(ending: Ending, results: Sequence[CellResult], *, private
 def kept_elsewhere(
     result: NotebookResult, failure: Problem, path: str | None, *, under_way: bool = False
 ) -> NotebookResult:
-    """Return the result of a run whose notebook could not be saved, but is in the rescue file at `path`, if anywhere.
+    """Return the result of a run whose notebook could not be saved; `path` is the rescue file, if any.
 
-    That is now what the run has to say first, unless it lost its server, of which this only follows. A save that was
-    still `under_way` when it was given up may have its effect all the same.
+    The failed save becomes the run's problem, unless the server was lost, which is its cause. A save that was
+    `under_way` may still take effect.
     """
     first = result.problem if result.outcome is Outcome.SERVER_FAILED and result.problem else failure
     where = f"The executed notebook is in {path}." if path else "No rescue file could be written either."
@@ -158,7 +158,7 @@ def results_of(plan: Plan, cells: Mapping[int, CellExecution], ending: Ending | 
 
 
 def unrun(plan: Plan, outcome: CellOutcome = CellOutcome.NOT_RUN) -> list[CellResult]:
-    """Return the results of a plan of which no cell was sent: `outcome` for each that was to run."""
+    """Return the results of a plan without sent cells: `outcome` for each cell that was to run."""
     numbers = plan.numbers
     return [
         CellResult(
@@ -172,7 +172,7 @@ def unrun(plan: Plan, outcome: CellOutcome = CellOutcome.NOT_RUN) -> list[CellRe
 
 
 def cut_off(ending: Ending) -> tuple[CellOutcome, CellError]:
-    """Return outcome and error of a cell that was still running behind the one with which the run ended."""
+    """Return outcome and error of a cell that still ran when the run ended with another cell."""
     died = ending.outcome is Outcome.KERNEL_DIED
     text = ending.problem.message if ending.problem else "the run ended"
     if died:
@@ -181,7 +181,7 @@ def cut_off(ending: Ending) -> tuple[CellOutcome, CellError]:
 
 
 def ending_of_stopped(cell: CellExecution, total: int, hint: str) -> Ending:
-    """Return the ending of a run with whose cell the kernel was lost, too, when nbrun interrupted it."""
+    """Return the ending of a run whose kernel was lost when nbrun interrupted its cell."""
     problem = problem_in(cell, total, cell.stop_reason, hint)
     match cell.outcome:
         case CellOutcome.INTERRUPTED:
@@ -205,9 +205,9 @@ def _first_line(text: str) -> str:
 
 
 def is_of_another_kernel(message: Message, kernel_session: str | None, own_session: str) -> bool:
-    """Return whether a fresh kernel speaks where ours should; never where its session is not known (None).
+    """Return whether a message has the session of a new kernel; False if the kernel's session is unknown (None).
 
-    Servers, and gateways behind servers, put in streams and death notices under sessions of their own.
+    Servers and gateways add streams and death notices with their own sessions.
     """
     if kernel_session is None or message.session in (kernel_session, own_session, ""):
         return False
@@ -220,7 +220,7 @@ def ended_by_rest(message: Message) -> str:
 
 
 def kernel_lost(how: str, cell: CellExecution | None, total: int, now: float) -> Ending:
-    """Return the ending of a run whose kernel is no more; `how` completes the sentence "the kernel ..."."""
+    """Return the ending of a run whose kernel is gone; `how` completes the sentence "the kernel ..."."""
     if cell is None:
         return Ending(Outcome.KERNEL_DIED, Problem(f"the kernel {how}", DEATH_HINT))
     after = spell_duration(now - cell.sent_at)

@@ -20,20 +20,20 @@ from nbrun.core.results import CellResult, NotebookResult, Outcome
 
 
 class Recording:
-    """The record of one run in its document."""
+    """Writes the results of one run into its document."""
 
     def __init__(self, document: Document, job: Job, mask: Mask, version: str) -> None:
-        """Record in `document`, as `job` wants it; `version` is that of nbrun."""
+        """Write to `document` according to `job`; `version` is nbrun's."""
         self.document = document
         self._job = job
         self._mask = mask
         self._version = version
         self._done: set[int] = set()
-        """The cells whose final results are in the document already."""
+        """The cells whose final results are in the document."""
         self._saves = 0
 
     def so_far(self, execution: Execution, started: str) -> Iterator[None]:
-        """Record how far the run has come, a cell for each step; what ended before the last time was recorded then."""
+        """Write the results so far, one cell per step. Cells that were written in their final state are skipped."""
         for index, sent in tuple(execution.cells.items()):
             if index in self._done:
                 continue
@@ -46,11 +46,11 @@ class Recording:
             yield
         self._put_widgets(execution)
         times = {"started": started} if self._job.record_timing else {}
-        self._saves += 1  # so that each save can be told from the one before
+        self._saves += 1  # so that two saves are never identical
         self.document.mark_run({"version": self._version, "outcome": RUNNING, "saves": self._saves, **times})
 
     def finish(self, execution: Execution, result: NotebookResult) -> None:
-        """Record the run that is over, and what came of it."""
+        """Write the results of the finished run."""
         for cell in result.cells:
             self.document.mark(cell.index, cell.outcome, cell.incomplete, cell.truncated)
             if sent := execution.cells.get(cell.index):
@@ -61,9 +61,9 @@ class Recording:
         self.document.mark_run({"version": self._version, "outcome": result.outcome.value, **times, **given})
 
     def salvage(self, execution: Execution) -> list[int]:
-        """Record what can be recorded after a bug in :meth:`finish`; return the cells whose outputs are not in.
+        """Write as much as possible after a bug in :meth:`finish`; return the cells whose outputs are missing.
 
-        Such a cell keeps what was recorded of it before, and says that the rest is missing.
+        Such a cell keeps its earlier outputs and gets a note about the missing ones.
         """
         lost = [index for index, sent in execution.cells.items() if not self._is_salvaged(index, sent)]
         for put in (self._put_marks, self._put_widgets):
@@ -77,7 +77,7 @@ class Recording:
         try:
             self._put(sent, sent.execution_count)
             _check(cell["outputs"])
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not to cost the other cells their outputs
+        except Exception as error:  # noqa: BLE001 - the other cells must keep their outputs
             note = f"nbrun: outputs of this cell may be missing, by a bug in nbrun: {type(error).__name__}\n"
             cell["outputs"] = [*filter(_can_be_written, before), stream_output("stderr", note)]
             return False
@@ -107,7 +107,7 @@ class Recording:
 
 
 def _check(outputs: Sequence[Output]) -> None:
-    """Raise whatever is raised where outputs cannot be written."""
+    """Raise an exception if outputs cannot be encoded."""
     cell: dict[str, Any] = {"cell_type": "code", "source": "", "metadata": {}}
     cell |= {"execution_count": None, "outputs": outputs}
     notebook_text({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [cell]})

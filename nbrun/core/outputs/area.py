@@ -37,7 +37,7 @@ class Shown:
     data: dict[str, Any]
     metadata: dict[str, Any]
     rooms: list[Room] = field(default_factory=list)
-    """The areas that show it, once per output, if they have a limit."""
+    """The limits of the areas that show it, once per output."""
 
     def change(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
         """Replace the content, or show a note if the limit does not allow it."""
@@ -145,7 +145,7 @@ class OutputArea:
     def shown_errors(self) -> list[Output]:
         """Return the current ``error`` outputs."""
         if not self.errors:
-            return []  # most cells: nothing has to be looked through
+            return []  # the common case: no need to render
         return [output for output in self.render() if output["output_type"] == "error"]
 
     def end_of_stderr(self, lines: int) -> str:
@@ -189,7 +189,7 @@ class OutputArea:
         self._append(_Plain(output))
 
     def clear(self, *, wait: bool = False) -> None:
-        """Empty the area now, or when the next output comes."""
+        """Clear the area now, or when the next output arrives."""
         self._clear_pending = wait
         if not wait:
             self._entries.clear()
@@ -203,7 +203,7 @@ class OutputArea:
             self._entries.append(entry)
 
     def _makes_room(self, room: Room, entry: _Display | _Plain) -> bool:
-        """Return whether an entry fits into the limit; otherwise count it, or keep an error in the tail."""
+        """Return whether an entry fits into the limit. Otherwise count it, or keep an error in the tail."""
         size = size_of(entry.shown.data if isinstance(entry, _Display) else entry.output)
         if self._tail is None and room.takes(size):
             if isinstance(entry, _Display):

@@ -21,9 +21,9 @@ from nbrun.core.outputs.mimebundle import Output, stream_output
 from nbrun.core.outputs.stream import StreamText
 
 OVERHEAD = 100
-"""Characters of an output in the notebook besides its content."""
+"""Characters of an output in the notebook in addition to its content."""
 _BLOCK = 1 << 12
-"""Characters from which pieces of a tail are put together, so that a million short ones cost what their text costs."""
+"""Minimum characters of a block in the tail. Joining short pieces keeps the time linear in the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Tail:
         self._dropped += len(text) - len(kept)
         for start in range(0, len(kept), _BLOCK):
             self._write(name, kept[start : start + _BLOCK])
-        # Whole blocks go; what of the oldest is too much is left out when it is shown.
+        # Drop whole blocks. The surplus of the oldest block is omitted by render().
         while self._held - self._blocks[0].size >= self._limit:
             self._held -= (dropped := self._blocks.popleft().size)
             self._dropped += dropped

@@ -26,18 +26,18 @@ from urllib.parse import quote, quote_plus
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message
 
 SHORTEST = 4
-"""Minimum length; a shorter secret would match everywhere."""
+"""Minimum length. A shorter secret would match everywhere."""
 SHORTEST_BASE64 = 8
-"""Characters of a secret's base64 that its neighbours have no part in; of fewer, chance would make too many."""
+"""Minimum characters of a secret's base64 that do not depend on its neighbours. Shorter ones match by chance."""
 MASK = "***"
 _TURNS = ("execute_request", CONDITIONAL_EXECUTE)
 _CODE = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])"
 _TERMINAL_CODE = re.compile(_CODE)
 _CONTEXT = 32
-"""Characters of base64 that stand before a line break of wrapped base64; after fewer, it is the end of a line."""
+"""Characters of base64 before a line break that make it wrapped base64. With fewer, it is the end of a line."""
 _LINE = f"[A-Za-z0-9+/=_-]{{{_CONTEXT}}}"
 _WRAP = "|".join(
-    # The line break is matched first, and then looked at what stands before it: characters of base64 are many.
+    # The line break is matched first, then the text before it, because base64 characters are frequent.
     f"(?<={first}){rest}(?<={_LINE}{first}{rest})"
     for first, rest in (
         (r"\n", ""), (r"\r", r"\n"), (r"\\", r"n"), (r"\\", r"r\\n"), (r"\\", r"\\n"), (r"\\", r"\\r\\\\n"),
@@ -50,14 +50,18 @@ _GAP_OR_CODE = re.compile(f"{_ANY_GAP}|{_CODE}")
 _CUT_GAP = re.compile(r"(?:['\"][ \t]*(?:\r?\n[ \t]*[bBuU]{0,2}|\r)?|\r|\\{1,2}(?:r\\{0,2})?)\Z")
 _LONGEST_CUT_GAP = 400
 _MARKS = "%\\&:,"
-"""Characters that few texts have, and many forms."""
+"""Characters that are rare in text and common in encoded forms."""
 _UNICODE_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 _PERCENT = re.compile("%[0-9A-F]{2}")
 _CUT_CODE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*)?$")
 
 
 class Mask:
-    """Masks a set of secrets."""
+    """Replaces a set of secrets by ``***``.
+
+    >>> Mask(["s3cret-token"]).text("token=s3cret-token")
+    'token=***'
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in _forms(secret)}
@@ -78,9 +82,9 @@ class Mask:
         return bool(self._forms)
 
     def text(self, text: str, before: str = "") -> str:
-        """Return `text` with ``***`` for every secret in it; what stood between its characters stays, behind it.
+        """Return `text` with ``***`` for every secret. Gaps inside a secret, such as terminal codes, follow the mask.
 
-        `before` is what came before it in the same stream: it tells line breaks of wrapped base64 from others.
+        `before` is the previous text of the same stream. It distinguishes line breaks in wrapped base64 from others.
         """
         start = len(before)
         joined = before + text if before else text
@@ -91,7 +95,7 @@ class Mask:
         return self._pattern.sub(MASK, text) if self._is_in(text) else text
 
     def value(self, value: Any) -> Any:
-        """Return a JSON value masked, keys and numbers too; the same object where nothing is masked."""
+        """Return a JSON value with keys, texts and numbers masked, or the same object if it contains no secret."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -100,7 +104,7 @@ class Mask:
         if isinstance(value, (list, tuple)):
             items = [self.value(item) for item in value]
             if len(items) > 1 and all(isinstance(item, str) for item in items):
-                # A text as a list of its lines: a notebook joins them.
+                # A list of lines is one text in a notebook.
                 joined = "".join(items)
                 items = [whole] if (whole := self.text(joined)) != joined else items
             return value if items == list(value) else items
@@ -109,16 +113,16 @@ class Mask:
         return value
 
     def data(self, data: bytes) -> bytes:
-        """Return binary data masked, of the same length: what reads it may count on that."""
+        """Return masked binary data of the same length, because its reader may rely on the length."""
         for form in self._bytes:
             if form in data:
                 data = bytes(data).replace(form, b"*" * len(form))
         return data
 
     def undecided(self, text: str, before: str = "") -> int:
-        """Return the place from which `text` may be the beginning of a secret that is cut off at its end.
+        """Return the position in `text` from which it may be the beginning of a secret.
 
-        `before` is what came before it in the same stream.
+        `before` is the previous text of the same stream.
         """
         cut = _CUT_CODE.search(text)
         end = cut.start() if cut else len(text)
@@ -130,39 +134,39 @@ class Mask:
         if gap is None and not _GAP.search(joined, start + max(0, end - 4 * self._longest - 1000), start + end):
             return first
         place, views = first, []
-        # A quote at the end may be the last character of a gap, or the first of one.
+        # A quote at the end may be the last character of a gap or the first.
         for stop in {start + end, start + (gap.start() if gap else end)}:
             views.append(_View(joined, _GAP_OR_CODE.finditer(joined, start, stop), stop, start))
             found = self._beginning_in(views[-1], stop)
             place = min(place, found - start if found < stop else end)
-        # No whole secret is cut, not even one that is seen only in another view.
+        # A complete secret is never cut, even if it is found only in another view.
         spans = [*self._found_in(plain, 0), *(span for view in views for span in self._found_in(view, start))]
         while (begun := min((begun for begun, done in spans if begun < place < done), default=place)) < place:
             place = begun
         return place
 
     def _beginning_in(self, view: "_View", end: int) -> int:
-        """Return the place in the text where a secret may begin that is not whole; `end` if none does."""
+        """Return the position in the text where an incomplete secret may begin, or `end`."""
         plain = view.plain
         first = self._beginning_of_tail(plain)
         if first == len(plain):
             return end
         whole = [found.span() for found in self._pattern.finditer(plain)] if self._is_in(plain) else []
         for start in range(first, len(plain)):
-            # What begins inside a whole secret is masked with it.
+            # A beginning inside a complete secret is masked with it.
             if self._may_begin(plain[start:]) and not any(begun < start < done for begun, done in whole):
                 return view.place(start)
         return end
 
     def _found_in(self, view: "_View", start: int) -> list[tuple[int, int]]:
-        """Return the places of whole secrets, from `start` of the text."""
+        """Return the positions of complete secrets, relative to `start` of the text."""
         if not self._is_in(view.plain):
             return []
         found = [one.span() for one in self._pattern.finditer(view.plain)]
         return [(view.place(begun) - start, view.place(done - 1) + 1 - start) for begun, done in found]
 
     def _beginning_of_tail(self, plain: str) -> int:
-        """Return the place behind the last character that is in no secret: most pieces end in a newline."""
+        """Return the position behind the last character that is in no secret. Most pieces end in a newline."""
         shortest = max(0, len(plain) - self._longest + 1)
         place = len(plain)
         while place > shortest and plain[place - 1] in self._alphabet:
@@ -192,7 +196,7 @@ class Mask:
 
 
 class _View:
-    """A text from `start` to `end` without some gaps, and the places of its characters in the text."""
+    """A part of a text, from `start` to `end`, without its gaps, and the positions of its characters in the text."""
 
     def __init__(self, text: str, gaps: Iterable[re.Match[str]], end: int | None = None, start: int = 0) -> None:
         self._gaps = list(gaps)
@@ -205,12 +209,12 @@ class _View:
         self.plain = "".join(pieces) if self._gaps else pieces[0]
 
     def place(self, offset: int) -> int:
-        """Return the place in the text of the character at `offset` of the view."""
+        """Return the position in the text of the character at `offset` of the view."""
         piece = bisect_right(self._offsets, offset) - 1
         return self._starts[piece] + offset - self._offsets[piece]
 
     def between(self, first: int, last: int) -> list[str]:
-        """Return the gaps between two places in the text."""
+        """Return the gaps between two positions in the text."""
         return [gap[0] for gap in self._gaps if first < gap.start() < last]
 
 
@@ -228,7 +232,7 @@ def _spellings(text: str) -> Iterator[str]:
     escaped = json.dumps(text)[1:-1]
     yield from (escaped, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(escaped)[1:-1])
     yield _UNICODE_ESCAPE.sub(lambda found: f"\\u{found[1].upper()}", escaped)
-    # With either quote before it, so that it comes out quoted in both ways.
+    # A leading quote of either kind makes repr() use the other kind.
     yield from (repr(f"'{text}")[2:-1], repr(f'"{text}')[2:-1], ascii(f'"{text}')[2:-1])
     units = [int.from_bytes(pair) for pair in _pairs(text.encode("utf-16-be", "surrogatepass"))]
     for digits in ("04x", "04X"):
@@ -249,7 +253,7 @@ def _encodings(raw: bytes) -> Iterator[str]:
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(raw).decode()
         for before in range(3):
-            # The first and last characters have bits of the neighbours in them; what is between is always the same.
+            # The first and last characters contain bits of the neighbours. The characters between are constant.
             inner = encode(b"\0" * before + raw).decode().rstrip("=")
             inner = inner[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
             if len(inner) >= SHORTEST_BASE64:
@@ -257,7 +261,7 @@ def _encodings(raw: bytes) -> Iterator[str]:
 
 
 def _cut_gap(text: str, end: int) -> re.Match[str] | None:
-    """Return what may be the beginning of a gap at the end of `text[:end]`."""
+    """Return a possible beginning of a gap at the end of `text[:end]`."""
     start = max(0, end - _LONGEST_CUT_GAP)
     tail = text[start:end].rstrip(" \t\r\nbBuU")
     if tail.endswith(("'", '"', "\\", "\\r")) or text.endswith("\r", 0, end):
@@ -270,29 +274,29 @@ def _pairs(data: bytes) -> Iterator[bytes]:
 
 
 class MaskedMessages:
-    """Masks the messages of one kernel in the order in which they come, and may hold back the end of a stream.
+    """Masks the messages of one kernel in their order, and may hold back the end of a stream.
 
-    Every message comes out, if only without its text, for messages are counted; what was held back comes out in one
-    more that bears no number.
+    Every message is passed on, even if its text is held back, because messages are counted. Held text is passed on in
+    an additional message without a number.
     """
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._held: dict[str, Message] = {}
-        """What is held back, by the request that it answers."""
+        """Held text as messages, by the request that they belong to."""
         self._before: dict[str, tuple[str, str]] = {}
-        """The name of the stream that each request has written to last, and the end of what has come out of it."""
+        """The name of the stream that each request wrote last, and the end of the text that was passed on."""
         self._idle: set[str] = set()
-        """The requests that the kernel is done with; only its threads write for them now."""
+        """The requests that the kernel has finished. Only threads still write for them."""
 
     def take(self, message: Message) -> list[Message]:
-        """Return the messages that are to be taken in the place of this one."""
+        """Return the messages that replace this one."""
         if message.channel != Channel.IOPUB:
             return [self._masked(message)]
         if message.type == "stream" and isinstance(message.content.get("text"), str):
             return self._take_stream(message)
         if message.type == "status":
-            # A cell runs on beside requests on the control channel; when another cell has its turn, it has ended.
+            # A cell continues during control requests. It has ended when another cell starts.
             is_a_turn = message.parent.get("msg_type") in _TURNS
             released = self.release() if is_a_turn else self._release_of(message.parent_id)
             if message.content.get("execution_state") == "idle":
@@ -302,11 +306,11 @@ class MaskedMessages:
         return [*released, self._masked(message)]
 
     def release(self) -> list[Message]:
-        """Return what is held back: no more of it will come."""
+        """Return all held text, because no more will arrive."""
         return [message for parent in list(self._held) for message in self._release_of(parent)]
 
     def release_late(self) -> list[Message]:
-        """Return what is held back of requests that are done: the run may be about to end."""
+        """Return the held text of finished requests, because the run may be about to end."""
         return [message for parent in self._idle & self._held.keys() for message in self._release_of(parent)]
 
     def _release_of(self, parent: str) -> list[Message]:
@@ -341,7 +345,7 @@ def _with_text(message: Message, text: str) -> Message:
 
 
 def lines_to_mask(secret: str) -> list[str]:
-    """Return the lines of a secret; GitHub needs each line separately."""
+    """Return the lines of a secret. GitHub needs each line separately."""
     return [line for line in secret.splitlines() if line.strip()]
 
 

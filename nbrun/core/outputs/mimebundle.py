@@ -14,13 +14,13 @@ from nbrun.core.formats.json_text import as_object, dumps
 from nbrun.core.protocol.messages import Message, traceback_lines
 
 Output = dict[str, Any]
-"""One entry of a code cell's ``outputs``, in nbformat's shape."""
+"""An entry of a code cell's ``outputs`` in nbformat's format."""
 
 _JSON_TYPE = re.compile(r"application/(.*\+)?json$")
 
 
 def mime_bundle(data: object) -> dict[str, Any]:
-    """Return a valid mime bundle of whatever a kernel sent as ``data``."""
+    """Return a valid mime bundle for the ``data`` of a message."""
     return {mime: _mime_value(mime, value) for mime, value in as_object(data).items() if value is not None}
 
 
@@ -33,19 +33,19 @@ def _mime_value(mime: str, value: Any) -> Any:
 
 
 def text(value: object) -> str:
-    """Return text as it is, nothing as nothing, anything else as its JSON text."""
+    """Return a string unchanged, None as "", and any other value as its JSON text."""
     if isinstance(value, str):
         return value
     return "" if value is None else dumps(value).decode()
 
 
 def count(value: object) -> int | None:
-    """Return an execution count, or None for what is none."""
+    """Return an execution count, or None if the value is not one."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def output_of(message: Message) -> Output | None:
-    """Return the output that a message carries by itself, as an observer is told of it, or None."""
+    """Return the output in a message, as reporters receive it, or None."""
     content = message.content
     match message.type:
         case "stream":
@@ -63,7 +63,7 @@ def output_of(message: Message) -> Output | None:
 
 
 def display_output(data: object) -> Output:
-    """Return a ``display_data`` output of a mime bundle."""
+    """Return a ``display_data`` output for a mime bundle."""
     return {"output_type": "display_data", "data": mime_bundle(data), "metadata": {}}
 
 

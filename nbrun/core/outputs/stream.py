@@ -30,7 +30,7 @@ class StreamText:
     )  # fmt: skip
 
     def __init__(self, *, raw: bool = False) -> None:
-        r"""Start empty; `raw` keeps ``\r`` and ``\b`` in the text as they were written."""
+        r"""Start empty; `raw` keeps ``\r`` and ``\b`` in the text."""
         self._raw = raw
         self._rendered = ""
         self._settled = TextBuffer()
@@ -45,7 +45,7 @@ class StreamText:
         return self._length
 
     def __str__(self) -> str:
-        # What is put together stays so: a large text is in memory once, however often asked.
+        # The joined text is stored, so that a large text is in memory only once.
         if self._lines_unsettled:
             self._settle()
         self._rendered += self._settled.take()
@@ -54,7 +54,7 @@ class StreamText:
     def feed(self, text: str) -> None:
         """Write `text` at the cursor."""
         if not text:
-            return  # an empty chunk would be what the next backspace takes back
+            return  # the next backspace would remove an empty chunk instead of a character
         if self._raw or not (self._after or "\r" in text or "\b" in text):
             self._before.append(text)
             self._length += len(text)
@@ -63,7 +63,7 @@ class StreamText:
             if self._unsettled > self._limit:
                 self._settle()
             return
-        # Only when there are lines to put away: joining one long line again for each \r and \b costs its square.
+        # Only if there are whole lines: joining one long line for each \r and \b would take quadratic time.
         if self._lines_unsettled:
             self._settle()
         for part in _CONTROLS.split(text):
@@ -79,14 +79,14 @@ class StreamText:
                 del self._after[-len(part) :]
 
     def _settle(self) -> None:
-        """Put whole lines away, so that only the last line stands before the cursor."""
+        """Move whole lines to the settled text, so that only the last line remains before the cursor."""
         head, newline, tail = "".join(self._before).rpartition("\n")
         if newline:
             self._settled.write(head + newline)
         self._before = [tail] if tail else []
         self._lines_unsettled = False
         self._unsettled = len(tail)
-        # A line that never ends must not be joined again and again at the same small number of characters.
+        # The limit doubles for a line without an end. Otherwise joining it would take quadratic time.
         self._limit = _CHARACTERS_KEPT if newline else 2 * self._limit
 
     def _newline(self) -> None:
@@ -103,7 +103,7 @@ class StreamText:
         if not self._before:
             return
         if len(self._before[-1]) > 1:
-            self._before[-1:] = self._before[-1]  # a chunk becomes characters once, however many are taken back
+            self._before[-1:] = self._before[-1]  # split the chunk into characters, once
         self._before.pop()
         self._length -= 1
         if self._after:
@@ -112,13 +112,12 @@ class StreamText:
 
 
 class TextBuffer:
-    """Accumulates text of any size, and leaves no memory behind when it is taken out.
+    """Accumulates text of any size, and returns its memory to the system.
 
-    A hundred megabytes put together from small pieces stay with the process when the pieces are freed, because the
-    allocator keeps what lies between other objects. While the notebook is encoded for its save, that would be the text
-    a third time. So only the newest pieces are ordinary strings. Older text lies, in UTF-8, in a memory mapping of its
-    own, which doubles as it fills and returns to the system as a whole. Text below a megabyte (of characters) costs no
-    more than a list of strings.
+    The memory of many small strings stays in the process when they are freed, because the allocator keeps blocks
+    between other objects. During a save, a hundred megabytes of output would then be in memory a third time. So only
+    the newest pieces are strings. Older text is stored as UTF-8 in a memory mapping, which doubles when it is full and
+    is returned to the system as a whole. Text of less than a million characters costs the same as a list of strings.
     """
 
     __slots__ = ("_mapping", "_pieces", "_size")
@@ -136,7 +135,7 @@ class TextBuffer:
             self._move_to_mapping()
 
     def take(self) -> str:
-        """Return all that was written since the last call, and forget it."""
+        """Remove and return all text that was written since the last call."""
         if self._mapping is None:
             text = "".join(self._pieces)
             self._pieces, self._size = [], 0
@@ -155,7 +154,7 @@ class TextBuffer:
 
 
 def _with_room(mapping: mmap.mmap | None, needed: int) -> mmap.mmap:
-    """Return a mapping with room for `needed` bytes more: the same one, or a larger one with the same content."""
+    """Return a mapping with room for `needed` more bytes: the same one, or a larger copy."""
     if mapping is None:
         return mmap.mmap(-1, 4 * needed)
     if mapping.tell() + needed <= len(mapping):

@@ -34,9 +34,9 @@ class Model:
     buffers: dict[Path, bytes] = field(default_factory=dict)
     closed: bool = False
     area: OutputArea | None = None
-    """The captured outputs of an Output widget; None for other widgets."""
+    """The captured outputs of an Output widget, or None for other widgets."""
     dirty: bool = False
-    """Whether captured outputs were not sent to the kernel yet."""
+    """Whether some captured outputs were not sent to the kernel yet."""
 
     def update(self, state: Mapping[str, Any], paths: object, buffers: Sequence[bytes]) -> None:
         """Update the state: replace top-level keys and the buffers below them."""
@@ -49,7 +49,7 @@ class Model:
                 self.state.pop(str(path[0]), None)
 
     def saved(self) -> dict[str, Any]:
-        """Return the model as it stands in the notebook."""
+        """Return the model in the notebook's format."""
         state = dict(self.state)
         if self.area is not None:
             state |= {"outputs": self.area.render(), "msg_id": ""}
@@ -71,14 +71,14 @@ class Widgets:
     """All widgets of one kernel."""
 
     def __init__(self, new_area: Callable[[], OutputArea]) -> None:
-        """Begin without any; `new_area` makes what an Output widget captures into."""
+        """Start without widgets; `new_area` creates the area for captured outputs of an Output widget."""
         self._new_area = new_area
         self._models: dict[str, Model] = {}
         self._capturing: dict[str, list[str]] = {}
 
     @property
     def are_used(self) -> bool:
-        """Return whether there was any widget so far."""
+        """Return whether there has been any widget."""
         return bool(self._models)
 
     def take(self, message: Message) -> bool:
@@ -102,7 +102,7 @@ class Widgets:
         return True
 
     def captures(self, message: Message) -> bool:
-        """Add an output to the widget that captures it, if there is one."""
+        """Add an output to the widget that captures it; return False if no widget does."""
         holders = self._capturing.get(message.parent_id)
         if not holders:
             return False
@@ -122,9 +122,9 @@ class Widgets:
         return said
 
     def saved(self, shown: Iterable[Output]) -> dict[str, Any] | None:
-        """Return the value for ``metadata.widgets``, None where there are no widgets.
+        """Return the value for ``metadata.widgets``, or None if there are no widgets.
 
-        A widget that was closed is left out, unless it stands in one of the outputs `shown`, or in one that does.
+        A closed widget is omitted, unless one of the outputs `shown` or a widget in them refers to it.
         """
         records = {comm_id: model.saved() for comm_id, model in self._models.items()}
         open_ones = [comm_id for comm_id, model in self._models.items() if not model.closed]
@@ -155,7 +155,7 @@ class Widgets:
 def merged_state(
     old: Mapping[str, Any], new: Mapping[str, Any] | None, shown: Iterable[Output]
 ) -> dict[str, Any] | None:
-    """Return a new ``metadata.widgets``, with those models of the old one that the outputs `shown` still need."""
+    """Return a new ``metadata.widgets`` that also contains the old models that the outputs `shown` need."""
     before, now = (as_object(as_object(as_object(state).get(STATE_MIME)).get("state")) for state in (old, new))
     needed = _reached(before, [model_id for model_id in map(_model_shown, shown) if model_id not in now])
     return _state_of({**needed, **now})
@@ -166,7 +166,7 @@ def _state_of(records: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _reached(records: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
-    """Return the models that are wanted, and those that they refer to, in the order of `records`."""
+    """Return the wanted models and all models that they refer to, in the order of `records`."""
     found: set[str] = set()
     left = [model_id for model_id in wanted if model_id in records]
     while left:
@@ -187,7 +187,7 @@ def _model_shown(output: Output) -> str:
 
 
 def _references(value: Any) -> list[str]:
-    """Return the ids of the models that a state refers to, however deep."""
+    """Return the ids of all models that a state refers to, at any depth."""
     if isinstance(value, str):
         return [value.removeprefix(_REFERENCE)] if value.startswith(_REFERENCE) else []
     if isinstance(value, dict):
