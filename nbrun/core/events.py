@@ -81,12 +81,13 @@ class RunFinished:
     """The run is finished and saved.
 
     ``content`` is the executed notebook, if there is one. It may be read only during the call, because it can be large
-    and belongs to the run.
+    and belongs to the run. ``report_mode`` says that the run hides the notebook's code.
     """
 
     notebook: str
     result: NotebookResult
     content: Mapping[str, Any] | None = None
+    report_mode: bool = False
 
 
 @dataclass(frozen=True, slots=True)

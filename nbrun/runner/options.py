@@ -333,6 +333,27 @@ class SharedRunOptions(TypedDict, total=False):
     ]
 
 
+class ReportOptions(TypedDict, total=False):
+    """What pages and documents of executed notebooks show; for the command line and the settings."""
+
+    html_code: Annotated[
+        Literal["show", "fold", "hide"] | None,
+        Option(
+            Choice(("show", "fold", "hide")),
+            "What HTML pages and PDF files show of the code. hide also leaves out prompts and standard error. The "
+            "default is show, and hide with --report-mode.",
+        ),
+    ]
+    html_failures: Annotated[
+        Literal["show", "hide"],
+        Option(
+            Choice(("show", "hide")),
+            "Whether HTML pages and PDF files show the code and the traceback of a failed cell.",
+            default="show",
+        ),
+    ]
+
+
 class SharedBatchOptions(TypedDict, total=False):
     """What a batch may be told beside what each of its runs may be told."""
 

@@ -59,7 +59,7 @@ def not_prepared(
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     result = NotebookResult(__version__, job.notebook, None, None, outcome, started, 0.0, problem=problem)
     result = replace(result, signal=signal, warnings=tuple(journal.warnings))
-    journal.tell(RunFinished(journal.notebook, result))
+    journal.tell(RunFinished(journal.notebook, result, report_mode=job.report_mode))
     return result
 
 
@@ -101,7 +101,7 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
             await notebook.close()
     seconds = (datetime.now(UTC) - began).total_seconds()
     result = replace(result, seconds=seconds, warnings=tuple(journal.warnings))
-    journal.tell(RunFinished(journal.notebook, result, document.content))
+    journal.tell(RunFinished(journal.notebook, result, document.content, job.report_mode))
     return result
 
 

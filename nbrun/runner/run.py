@@ -64,7 +64,8 @@ async def run_notebook(
         problem = replace(problem, message=journal.mask(problem.message), hint=journal.mask(problem.hint))
     result = replace(result, problem=problem, warnings=tuple(journal.warnings))
     _log.info("%s: %s in %.2f s", journal.notebook, result.outcome.value, result.seconds)
-    journal.tell(RunFinished(journal.notebook, result, run.document.content if run.document else None))
+    content = run.document.content if run.document else None
+    journal.tell(RunFinished(journal.notebook, result, content, job.report_mode))
     return result
 
 

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import click
 
 from nbrun.core.planning.options import Choice, Flag, Kind, Option, PathName, Text, Texts, options_in
-from nbrun.runner.options import SharedBatchOptions, SharedRunOptions
+from nbrun.runner.options import ReportOptions, SharedBatchOptions, SharedRunOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
-_DECLARED = {**options_in(SharedRunOptions), **options_in(SharedBatchOptions)}
+_DECLARED = {**options_in(SharedRunOptions), **options_in(SharedBatchOptions), **options_in(ReportOptions)}
 OF_RUN = [name for name, option in options_in(SharedRunOptions).items() if option.flags is not None]
 """The options of a run that the command line has, by their names in Python."""
 OF_BATCH = [name for name, option in options_in(SharedBatchOptions).items() if option.flags is not None]

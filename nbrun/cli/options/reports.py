@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nbrun.cli.options.declared import declared
 from nbrun.cli.standard_streams import closed
 from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.errors import NbrunError, UsageError
@@ -32,6 +33,7 @@ _OPTIONS = (
         help="Write each executed notebook as an HTML page into this folder, with an index. For a "
         "single notebook, FILE.html names the page.",
     ),
+    declared("html_code", "html_failures"),
     click.option("--html-scripts", is_flag=True, help="Run scripts of outputs in HTML pages, for interactive plots."),
     click.option(
         "--github/--no-github",
@@ -56,8 +58,8 @@ _OPTIONS = (
     click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
 )
 NAMES = (
-    "json_file", "junit_file", "events_file", "html_folder", "html_scripts", "github", "log_output",
-    "stdout_file", "stderr_file", "progress_bar", "quiet",
+    "json_file", "junit_file", "events_file", "html_folder", "html_code", "html_failures", "html_scripts",
+    "github", "log_output", "stdout_file", "stderr_file", "progress_bar", "quiet",
 )  # fmt: skip
 """The parameters that the options come as."""
 _FILES = {
@@ -134,10 +136,11 @@ class Reports:
 
             files += stream_files(given["stdout_file"], given["stderr_file"])
         if given["html_folder"]:
-            from nbrun.reporters.html.reporter import Html
+            from nbrun.reporters.html.reporter import Html, Look
 
+            look = Look(given["html_code"], given["html_failures"])
             local = not given.get("server") or bool(given.get("upload"))
-            files.append(Html(Path(given["html_folder"]), local=local, scripts=given["html_scripts"]))
+            files.append(Html(Path(given["html_folder"]), local=local, scripts=given["html_scripts"], look=look))
         self._asked = tuple(files)
         if self._github:
             from nbrun.reporters.github.reporter import GitHub
@@ -254,7 +257,7 @@ def _is_page(target: str | None) -> bool:
 def _check_html(target: Path, *, many: bool) -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("nbconvert", "jinja2", "nh3", "tinycss2") if find_spec(name) is None]
+    missing = [name for name in ("nbconvert", "jinja2", "nh3", "tinycss2", "math_core") if find_spec(name) is None]
     if missing:
         hint = "pip install 'jupyter-nbrun[html]'"
         raise UsageError(f"--html needs {missing[0]}, which is not installed", hint=hint)

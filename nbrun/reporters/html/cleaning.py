@@ -191,6 +191,7 @@ _CLEANER = nh3.Cleaner(
         "audio": {"src"},
         "video": {"src", "poster"},
         "source": {"src"},
+        "mo": {"form", "largeop"},
         "input": {"name"},  # of radio buttons; elsewhere a name could hide what scripts look for
     },
     attribute_filter=_attribute,

@@ -1,8 +1,7 @@
 """Render executed notebooks as HTML pages and an index, in a process of its own.
 
-This is the only module that imports nbconvert, jinja2 and pygments. nbconvert renders the cells. The page around them
-is nbrun's own, because nbconvert's loads scripts from other servers, weighs half a megabyte and is either light or
-dark.
+:mod:`nbrun.reporters.html.cells` renders the cells with nbconvert. The page around them is nbrun's own, because
+nbconvert's loads scripts from other servers, weighs half a megabyte and is either light or dark.
 
 Two measures keep a page from loading anything, running code of the notebook, or navigating away. All output of
 nbconvert is cleaned (:mod:`nbrun.reporters.html.cleaning`), and the page has a Content-Security-Policy, which the
@@ -24,7 +23,6 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +32,13 @@ if __name__ == "__main__":  # the process that makes pages
     put_off_imports()
 
 # isort: split
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from nbconvert import HTMLExporter
-from pygments.formatters import HtmlFormatter
-from traitlets.config import Config
-
 from nbrun.core.notebook.file_format import read_notebook
+from nbrun.reporters.html.bundles import bundles, settle
+from nbrun.reporters.html.cells import Body, colours, render
 from nbrun.reporters.html.cleaning import clean
 from nbrun.reporters.html.scripts import Live, take_scripts
+from nbrun.reporters.html.templates import FRAME, INDEX, PAGE, fill, loader
+from nbrun.reporters.html.visibility import Code, Rules
 from nbrun.reporters.safe_stream import binary, protect_standard_streams
 
 _NO_SCRIPTS = (
@@ -49,92 +46,73 @@ _NO_SCRIPTS = (
     "form-action 'none'; base-uri 'none'; frame-src 'none'"
 )
 _SCRIPTS = f"{_NO_SCRIPTS}; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:"
-_SHOWN = [
-    "text/html", "text/markdown", "image/svg+xml", "text/vnd.mermaid", "text/latex", "image/png", "image/jpeg",
-    "text/plain",
-]  # fmt: skip
-"""What is shown of an output, the best first: what nbconvert shows, but nothing that needs a script."""
 _ODD_ID = re.compile(r"[^\w-]|^$|.{65}", re.ASCII | re.DOTALL)
 _LONGEST_REASON = 300
 
 
-def page(text: str, facts: Mapping[str, Any], *, scripts: bool = False) -> str:
-    """Return the page of an executed notebook, whose file's text is `text`; `facts` stand at its head."""
+def page(text: str, facts: Mapping[str, Any], *, scripts: bool = False) -> tuple[str, str]:
+    """Return the page of an executed notebook, whose file's text is `text`, and its title; `facts` are the run's."""
     notebook = read_notebook(text)
+    body = Body(_title(notebook))
+    Rules.of(facts).apply(notebook)
     live = take_scripts(notebook) if scripts else None
+    for output in bundles(notebook):
+        settle(output, clean)
+        if isinstance(mermaid := output["data"].get("text/vnd.mermaid"), str):
+            output["data"]["text/vnd.mermaid"] = html.escape(
+                mermaid
+            )  # shown as its source, which may hold any character
     for cell in notebook.cells:
         if _ODD_ID.search(str(cell.get("id", ""))):
             del cell["id"]  # nbconvert refuses it
-        for output in cell.get("outputs", ()):
-            data = output.get("data", {})
-            if isinstance(mermaid := data.get("text/vnd.mermaid"), str):
-                data["text/vnd.mermaid"] = html.escape(mermaid)  # shown as its source, which may hold any character
-    body, _ = _exporter().from_notebook_node(notebook)
-    return _page(clean(body), facts, live)
+    render(notebook, body, loader())
+    body.html = clean(body.html)
+    return _page(body, facts, live), body.title
 
 
-@cache
-def _exporter() -> HTMLExporter:
-    exporter = HTMLExporter(
-        config=Config({"NbConvertBase": {"display_data_priority": _SHOWN}}),
-        template_name="lab",
-        template_file="base.html.j2",
-        embed_images=False,
-    )
-    exporter.exclude_anchor_links = True
-    return exporter
+def _title(notebook: Any) -> str:
+    title = notebook["metadata"].get("title")
+    return title.strip() if isinstance(title, str) else ""
 
 
-def _page(body: str, facts: Mapping[str, Any], live: Live | None = None) -> str:
+def _page(body: Body, facts: Mapping[str, Any], live: Live | None = None) -> str:
     """Return a page with a clean body, and a frame of its scripts if it has any."""
-    templates, frame = _templates(), ""
+    frame = ""
     policy = _SCRIPTS if live and live.fragments else _NO_SCRIPTS
     if live and live.fragments:
-        frame = templates.get_template("frame.html.j2").render(policy=policy, fragments=live.fragments)
-    facts = {**facts, "frame": frame, "token": live.token if live else ""}
-    return str(templates.get_template("page.html.j2").render(body=body, policy=policy, colours=_colours(), **facts))
+        frame = fill(FRAME, {"policy": policy, "fragments": live.fragments})
+    values = {"frame": frame, "token": live.token if live else "", "policy": policy, "colours": colours()}
+    return fill(PAGE, {**facts, **values, "title": body.title or facts["name"], "body": body})
 
 
 def index(facts: Mapping[str, Any]) -> str:
     """Return the index page."""
-    return str(_templates().get_template("index.html.j2").render(policy=_NO_SCRIPTS, **facts))
+    return fill(INDEX, {"policy": _NO_SCRIPTS, **facts})
 
 
 def failure_page(facts: Mapping[str, Any], reason: str) -> str:
     """Return the page of a notebook that could not be made into one."""
-    return _page(f'<pre class="note">{html.escape(reason)}</pre>', facts)
+    return _page(Body(html=f'<pre class="note">{html.escape(reason)}</pre>'), facts)
 
 
-@cache
-def _templates() -> Environment:
-    loader = PackageLoader("nbrun.reporters.html")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-
-
-@cache
-def _colours() -> dict[str, str]:
-    """Return the style sheets of highlighted code."""
-    names = {"light": "friendly", "dark": "github-dark"}
-    return {name: str(HtmlFormatter(style=style).get_style_defs(".highlight")) for name, style in names.items()}
-
-
-def write_page(target: Path, source: Path, facts: Mapping[str, Any], *, scripts: bool) -> str:
+def write_page(target: Path, source: Path, facts: Mapping[str, Any], *, scripts: bool) -> tuple[str, str]:
     """Write the page of the notebook in the file `source`.
 
-    Return what kept the notebook from being made into a page, in which case the page says so, or nothing.
+    Return what kept the notebook from being made into a page, in which case the page says so, or nothing; and the
+    page's title.
     """
-    problem = ""
+    problem = title = ""
     try:
-        made = page(source.read_text(encoding="utf-8"), facts, scripts=scripts)
+        made, title = page(source.read_text(encoding="utf-8"), facts, scripts=scripts)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         lines = str(error).strip().splitlines() or [""]  # some go on with a copy of the notebook
         problem = f"{type(error).__name__}: {lines[0][:_LONGEST_REASON]}"
-        made = failure_page(facts, problem)
+        made = failure_page(facts, type(error).__name__ if facts["code"] == Code.HIDE else problem)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(made, encoding="utf-8", errors="replace")
-    return problem
+    return problem, title
 
 
 def main() -> None:
@@ -153,12 +131,12 @@ def main() -> None:
             if asked["source"] is None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(index(asked["facts"]), encoding="utf-8", errors="replace")
-                problem = ""
+                answer = ("", "")
             else:
-                problem = write_page(target, Path(asked["source"]), asked["facts"], scripts=asked["scripts"])
+                answer = write_page(target, Path(asked["source"]), asked["facts"], scripts=asked["scripts"])
         except OSError as error:
-            problem = f"{target}: {error.strerror}"
-        answers.write(json.dumps(problem).encode() + b"\n")
+            answer = (f"{target}: {error.strerror}", "")
+        answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
 

@@ -11,8 +11,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -24,10 +25,13 @@ from nbrun.core.formats.tracebacks import plain
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.results import DELIVERED, NotebookResult, Outcome
 from nbrun.reporters import phrases
+from nbrun.reporters.html.visibility import Code, Failures
 from nbrun.reporters.run_log import Record, RunRecord, fault_of
 
 PAGE_LIMIT = 300.0
 """Time limit for one page in seconds."""
+_Answer = tuple[str, str]
+"""What the process says of a page: an error message or an empty text, and the page's title."""
 _ODD = re.compile(r"[^\w.+-]+")
 
 
@@ -36,19 +40,36 @@ def is_page(target: Path) -> bool:
     return target.suffix.lower() in (".html", ".htm") and not os.path.isdir(target)  # noqa: PTH112
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What pages show: of sources (``show``, ``fold``, ``hide``), and of failed cells (``show``, ``hide``).
+
+    Without a word for sources they are shown, and hidden for a run in report mode.
+    """
+
+    code: str | None = None
+    failures: str = Failures.SHOW.value
+
+    def code_of(self, *, report_mode: bool) -> str:
+        """Return what the page of a run shows of sources."""
+        return self.code or (Code.HIDE if report_mode else Code.SHOW).value
+
+
 class Html:
     """Writes pages into a folder or one page to a file; `local` if executed notebooks are files of this machine."""
 
-    def __init__(self, target: Path, *, local: bool, scripts: bool = False) -> None:
+    def __init__(self, target: Path, *, local: bool, scripts: bool = False, look: Look | None = None) -> None:
         self._page = target.name if is_page(target) else ""
         self.name = f"the page {target}" if self._page else f"the pages in {target}"
         self._folder = target.absolute().parent if self._page else target.absolute()
         self._here = Path.cwd()  # asked for now: a notebook may take it away
         self._local = local
         self._scripts = scripts
+        self._look = look or Look()
         self._record = Record()
         self._pages: dict[str, str] = {}
-        self._made: dict[str, Future[str]] = {}
+        self._made: dict[str, Future[_Answer]] = {}
+        self._codes: dict[str, str] = {}
         self._problems: list[str] = []
         self._maker: _Maker | None = None
         self._spool = tempfile.TemporaryDirectory(prefix="nbrun-html-", ignore_cleanup_errors=True)
@@ -59,7 +80,8 @@ class Html:
         match event:
             case StageEntered() if self._maker is None:
                 self._maker = _Maker()  # it imports what it needs while the first run goes on
-            case RunFinished(notebook, result, content):
+            case RunFinished(notebook, result, content, report_mode):
+                self._codes[notebook] = self._look.code_of(report_mode=report_mode)
                 self._order(self._record.runs[notebook], result, content)
             case Warned() | CellFinished() | _:
                 pass
@@ -73,8 +95,11 @@ class Html:
             return
         page = self._page or self._pages.setdefault(run.name, self._free_name(run.name))
         maker = self._maker = self._maker or _Maker()
-        facts = {**_facts(run, result), "index": "" if self._page else "../" * page.count("/") + "index.html"}
+        facts = {**self._facts(run, result), "index": "" if self._page else "../" * page.count("/") + "index.html"}
         self._made[run.name] = maker.order(self._folder / page, source, facts, scripts=self._scripts)
+
+    def _facts(self, run: RunRecord, result: NotebookResult) -> dict[str, Any]:
+        return facts_of(run, result, self._codes[run.name], self._look.failures)
 
     def _source(self, result: NotebookResult, content: Mapping[str, Any] | None) -> Path | None:
         """Return the file of the executed notebook, or write a temporary one if it is not on this machine."""
@@ -100,13 +125,15 @@ class Html:
         """Wait for the pages, and write the index."""
         maker = self._maker or _Maker()
         with self._spool, maker:
+            titles = {}
             for name, made in self._made.items():
-                problem = maker.result(made)
+                problem, titles[name] = maker.result(made)
                 if problem:
                     self._problems.append(f"{name}: {problem}")
             if not self._page:
-                facts = index_facts(self._record, self._pages)
-                problem = maker.result(maker.order(self._folder / "index.html", None, facts, scripts=False))
+                runs = [(self._facts(run, result), run, result) for run, result in self._record.finished()]
+                facts = index_facts(self._record, runs, self._pages, titles)
+                problem, _ = maker.result(maker.order(self._folder / "index.html", None, facts, scripts=False))
                 if problem:
                     self._problems.append(problem)
             elif not self._made:
@@ -136,8 +163,8 @@ class _Maker:
             start_new_session=True,  # Ctrl-C ends the run; its pages are still wanted
         )
 
-    def order(self, target: Path, source: Path | None, facts: Mapping[str, Any], *, scripts: bool) -> "Future[str]":
-        """Request a page; the future's result is an error message or an empty text."""
+    def order(self, target: Path, source: Path | None, facts: Mapping[str, Any], *, scripts: bool) -> "Future[_Answer]":
+        """Request a page."""
         asked = {
             "target": str(target),
             "source": None if source is None else str(source),
@@ -146,15 +173,15 @@ class _Maker:
         }
         return self._thread.submit(self._ask, json.dumps(asked).encode() + b"\n")
 
-    def result(self, made: "Future[str]") -> str:
-        """Wait for a requested page and return an error message or an empty text."""
+    def result(self, made: "Future[_Answer]") -> _Answer:
+        """Wait for a requested page and return what is said of it."""
         try:
             return made.result(PAGE_LIMIT)
         except TimeoutError:
             self._process.kill()
-            return f"given up after {spell_duration(PAGE_LIMIT)}"
+            return f"given up after {spell_duration(PAGE_LIMIT)}", ""
 
-    def _ask(self, line: bytes) -> str:
+    def _ask(self, line: bytes) -> _Answer:
         if self._process.poll() is not None:
             self._closed()
             self._process = self._started()
@@ -168,7 +195,9 @@ class _Maker:
             answer = b""
         if not answer:
             self._process.wait()
-        return str(json.loads(answer)) if answer else self._why_ended()
+            return self._why_ended(), ""
+        problem, title = json.loads(answer)
+        return problem, title
 
     def _closed(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
@@ -200,9 +229,13 @@ class _Maker:
         self._said.close()
 
 
-def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
-    """Return the values of a run for the head of its page and its row of the index."""
-    fault = fault_of(run, result)
+def facts_of(run: RunRecord, result: NotebookResult, code: str, failures: str) -> dict[str, Any]:
+    """Return the values of a run for the head of its page and its row of the index; with no code, less of it all."""
+    hidden, told = code == Code.HIDE, failures != Failures.HIDE
+    fault = fault_of(run, result) if told else None
+    problem, hint = (result.problem.message, result.problem.hint) if result.problem else ("", "")
+    if problem and not told:
+        problem, hint = f"The report is incomplete: {phrases.outcome(result)}.", ""
     return {
         "name": plain(run.name),
         "outcome": result.outcome.value,
@@ -212,13 +245,16 @@ def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "took": spell_duration(result.seconds),
         "started": result.started,
-        "kernel": result.kernel or "",
+        "kernel": "" if hidden else result.kernel or "",
         "attempts": result.attempts,
         "cached": result.cached,
-        "problem": plain(result.problem.message) if result.problem else "",
-        "hint": plain(result.problem.hint) if result.problem else "",
-        "warnings": [plain(warning) for warning in result.warnings],
+        "problem": plain(problem),
+        "hint": plain(hint),
+        "warnings": [] if hidden else [plain(warning) for warning in result.warnings],
         "parameters": {name: str(value) for name, value in result.parameters.items()},
+        "code": code,
+        "failures": failures,
+        "failing": [cell.index if cell.id is None else cell.id for cell in result.cells if cell.is_fault],
         "fault": {
             "id": quote(f"cell-id={fault.cell.id}", safe="=") if fault.cell.id else "",
             "title": run.title(fault.cell),
@@ -230,19 +266,25 @@ def _facts(run: RunRecord, result: NotebookResult) -> dict[str, Any]:
     }
 
 
-def index_facts(record: Record, pages: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values for the index page."""
-    runs = list(record.finished())
+Run = tuple[Mapping[str, Any], RunRecord, NotebookResult]
+"""A finished run with the facts of its page."""
+
+
+def index_facts(
+    record: Record, finished: Sequence[Run], pages: Mapping[str, str], titles: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the values for the index page of the `finished` runs."""
+    runs = [(run, result) for _, run, result in finished]
     began = {run.name: _moment(result.started) for run, result in runs}
     first = min(began.values(), default=0.0)
     last = max((began[run.name] + result.seconds for run, result in runs), default=1.0)
     span = max(last - first, 0.001)
     rows = []
-    for run, result in runs:
+    for facts, run, result in finished:
         left = 100 * (began[run.name] - first) / span
         width = max(0.4, min(100 - left, 100 * result.seconds / span))
-        page = quote(pages[run.name]) if run.name in pages else ""
-        rows.append({**_facts(run, result), "page": page, "left": f"{left:.2f}", "width": f"{width:.2f}"})
+        page, title = quote(pages[run.name]) if run.name in pages else "", titles.get(run.name, "")
+        rows.append({**facts, "page": page, "title": title, "left": f"{left:.2f}", "width": f"{width:.2f}"})
     tally = {outcome: sum(result.outcome is outcome for _, result in runs) for outcome in Outcome}
     batch = record.batch
     return {

@@ -259,7 +259,7 @@ class _Batch:
         planned = self._planned_runs[place]
         self._results[place] = result
         self._failures += result.exit_code is not ExitCode.OK and result.attempts > 0
-        self._observe(RunFinished(planned.name, result, content))
+        self._observe(RunFinished(planned.name, result, content, planned.job.report_mode))
 
     async def _run(self, planned: PlannedRun, slot: _Slot, told: list[RunFinished]) -> NotebookResult:
         """Repeat a run as its failures and the policy require; `told` gets the kept attempt's notebook."""

@@ -207,6 +207,8 @@ VALUES: dict[type[Kind], str] = {
     Size: "77000", Count: "77000", Words: "'pandas'",
 }  # fmt: skip
 SPECIAL = {
+    "html-code": '"fold"',
+    "html-failures": '"hide"',
     "retry-on": "'cell'",
     "order": "'slowest-first'",
     "on-conflict": "'beside'",

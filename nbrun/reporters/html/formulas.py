@@ -1,0 +1,49 @@
+"""Convert formulas in TeX to MathML, which browsers draw without a script; uses math_core.
+
+A formula that cannot be converted is shown as its source. Equations get no numbers, as in JupyterLab.
+"""
+
+import html
+import re
+from functools import cache
+
+import math_core
+
+_DISPLAYED = ("$$", r"\[", r"\begin")
+_FORMULA = re.compile(
+    r"(?<!\\)\$\$(?P<tex_block>.+?)(?<!\\)\$\$"
+    r"|\\\[(?P<latex_block>.+?)\\\]"
+    r"|(?<!\\)\$(?P<tex_inline>[^$]+?)(?<!\\)\$"
+    r"|\\\((?P<latex_inline>.+?)\\\)"
+    r"|\\begin\{(?P<name>[a-z]+\*?)\}.+?\\end\{(?P=name)\}",
+    re.DOTALL,
+)
+_NUMBERED = re.compile(r"\\(begin|end)\{(equation|align|gather|multline|alignat|flalign)\}")
+
+
+@cache
+def _converter() -> "math_core.LatexToMathML":
+    return math_core.LatexToMathML(fancy_error=False)
+
+
+def formula(source: str, *, displayed: bool, written: str) -> str:
+    """Return a formula as MathML; `written`, its source with delimiters, where it cannot be converted."""
+    try:
+        made = _converter().convert_with_local_state(_NUMBERED.sub(r"\\\1{\2*}", source), displaystyle=displayed)
+    except math_core.LatexError:
+        return f'<code class="tex">{html.escape(written)}</code>'
+    return f'<div class="formula">{made}</div>' if displayed else str(made)
+
+
+def text_with_formulas(text: str) -> str:
+    """Return an output in LaTeX as HTML: its formulas converted, the text between them as it is."""
+    parts, end = [], 0
+    for found in _FORMULA.finditer(text):
+        parts.append(html.escape(text[end : found.start()]))
+        source = next((found[name] for name in _GROUPS if found[name] is not None), found[0])
+        parts.append(formula(source, displayed=found[0].startswith(_DISPLAYED), written=found[0]))
+        end = found.end()
+    return "".join([*parts, html.escape(text[end:])])
+
+
+_GROUPS = ("tex_block", "latex_block", "tex_inline", "latex_inline")
