@@ -12,8 +12,8 @@ import sys
 
 
 def standard_library_first(*, users_last: bool = False) -> None:
-    """Move the standard library to the front of ``sys.path``; with `users_last` those of PYTHONPATH to its end."""
-    library = os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib imports what may be shadowed
+    """Move the standard library to the front of ``sys.path``; with `users_last`, folders of PYTHONPATH to its end."""
+    library = os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib imports modules that may be shadowed
     own = [folder for folder in sys.path if folder in (library, library + os.sep + "lib-dynload")]
     users = _folders_of_users() if users_last else []
     others = [folder for folder in sys.path if folder not in own and folder not in users]
@@ -21,7 +21,7 @@ def standard_library_first(*, users_last: bool = False) -> None:
 
 
 def shadows_standard_library() -> bool:
-    """Return whether a folder of PYTHONPATH has a module with the name of one of the standard library."""
+    """Return whether a folder in PYTHONPATH contains a module with the name of one in the standard library."""
     return any(
         name.partition(".")[0] in sys.stdlib_module_names and _is_module(folder, name)
         for folder in _folders_of_users()
@@ -42,5 +42,8 @@ def _names_in(folder: str) -> list[str]:
 
 
 def _is_module(folder: str, name: str) -> bool:
-    """Return whether it is a file of a module, or a package: a folder alone gives way to the standard library."""
+    """Return whether `name` is a module file or a package.
+
+    The standard library precedes a folder without __init__.py.
+    """
     return name.endswith((".py", ".pyc", ".so", ".pyd")) or os.path.exists(os.path.join(folder, name, "__init__.py"))  # noqa: PTH110, PTH118

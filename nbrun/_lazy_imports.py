@@ -37,23 +37,23 @@ _EXECUTE = "__nbrun_execute__"
 
 
 class _LazyModule(ModuleType):
-    """A module that is executed when one of its names is first used; who uses another meanwhile waits."""
+    """A module that is executed when one of its names is first used. Other threads wait meanwhile."""
 
     def __getattribute__(self, name: str) -> object:
         if name != "__spec__":
             with _EXECUTING:
                 execute = object.__getattribute__(self, "__dict__").pop(_EXECUTE, None)
                 if execute is not None:
-                    execute()  # who executes it uses its names, too: they are plain ones from here on
+                    execute()  # the executing code uses the module's names, so they work normally from here on
                     self.__class__ = ModuleType  # type: ignore[assignment]
         return ModuleType.__getattribute__(self, name)
 
 
 class _LazyLoader:
-    """Load a module without executing it.
+    """Loads a module without executing it.
 
-    The standard library's `LazyLoader` gives half a module to a second thread that asks while the first executes it,
-    until Python 3.11.8 and 3.12.2.
+    The standard library's `LazyLoader`, up to Python 3.11.8 and 3.12.2, returns an incomplete module to a second thread
+    while the first one executes it.
     """
 
     def __init__(self, spec: ModuleSpec) -> None:
@@ -61,11 +61,11 @@ class _LazyLoader:
         self._loader = spec.loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Make the module as always."""
+        """Create the module as usual."""
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Have the module executed later."""
+        """Postpone the execution of the module."""
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
         vars(module)[_EXECUTE] = lambda: self._loader.exec_module(module)
@@ -73,7 +73,7 @@ class _LazyLoader:
 
 
 class _LazyModules:
-    """Find some modules as always, but let them be executed only when one of their names is used."""
+    """Finds some modules as usual, but executes them only when one of their names is used."""
 
     @staticmethod
     def find_spec(fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -86,11 +86,11 @@ class _LazyModules:
 
 
 def put_off_grammar() -> None:
-    """Let ``rfc3987_syntax`` be imported without its grammar, which is then built at its first use.
+    """Import ``rfc3987_syntax`` without its grammar, which is built at its first use.
 
-    Lazy loading is no help here, because :mod:`jsonschema` takes a function out of the package at once. So the package
-    is put in place without being executed (all it does is import the names of its one slow module) and its names are
-    looked up there when they are used. Does nothing when the package is absent or already imported.
+    Lazy loading does not help here, because :mod:`jsonschema` reads a function of the package at import. So the package
+    is created without being executed. All that it does is to import the names of its slow module; these are now looked
+    up there on use. Does nothing if the package is not installed or already imported.
     """
     if _GRAMMAR in sys.modules or (spec := find_spec(_GRAMMAR)) is None:
         return
@@ -109,7 +109,7 @@ def put_off_grammar() -> None:
 
 
 def put_off(name: str, function: str) -> None:
-    """Put a stand-in for a module in place that imports the real one when its `function`, or another name, is used."""
+    """Replace a module by a stand-in that imports the real one when its `function` or another name is used."""
     if name in sys.modules:
         return
     stand_in = ModuleType(name)
@@ -132,7 +132,7 @@ def put_off(name: str, function: str) -> None:
 
 
 def put_off_imports() -> None:
-    """Put off what hardly any run uses, in this process and for good; only for processes that belong to nbrun."""
+    """Postpone slow imports in this process for good; only for processes that belong to nbrun."""
     _put_off_formats()
     if "httpx" not in sys.modules:
         put_off(_COMMAND_LINE, "main")
@@ -142,7 +142,7 @@ def put_off_imports() -> None:
 
 @contextlib.contextmanager
 def grammars_put_off() -> Iterator[None]:
-    """Put off the grammars and expressions of formats while the block imports; afterwards no stand-in is left."""
+    """Postpone the grammars and expressions of formats during the imports in the block, then remove all stand-ins."""
     absent = [name for name in (_GRAMMAR, _EXPRESSIONS) if name not in sys.modules]
     _put_off_formats()
     try:

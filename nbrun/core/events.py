@@ -14,7 +14,7 @@ from nbrun.core.results import BatchResult, CellResult, NotebookResult
 
 
 class Stage(StrEnum):
-    """The stage of a run, in words for the user."""
+    """The stage of a run, as text for the user."""
 
     STARTING_SERVER = "starting the server"
     CONNECTING = "connecting to the server"
@@ -103,7 +103,7 @@ Observer = Callable[[Event], None]
 
 
 class Journal:
-    """Send the events of one run to an observer, and collect the warnings for the result.
+    """Sends the events of one run to an observer, and collects the warnings for the result.
 
     If the observer raises an exception, one warning is recorded and the run continues.
     """
@@ -112,12 +112,12 @@ class Journal:
         self.notebook = notebook
         self.warnings: list[str] = []
         self.mask: Callable[[str], str] = str
-        """Mask secrets in text; outputs and errors of cells are masked earlier."""
+        """Masks secrets in text. Outputs and errors of cells are masked earlier."""
         self._observe = observe
         self._complained = False
 
     def tell(self, event: Event) -> None:
-        """Pass an event on."""
+        """Send an event to the observer."""
         match event:
             case Warned(notebook, text):
                 event = Warned(notebook, self.mask(text))
@@ -128,7 +128,7 @@ class Journal:
                 pass
         try:
             self._observe(event)
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is not the run's)
+        except Exception as error:  # noqa: BLE001  (an error of the observer must not end the run)
             if not self._complained:
                 self._complained = True
                 self.warnings.append(f"an observer of the run raised {type(error).__name__}: {error}")

@@ -28,7 +28,7 @@ class CellOutcome(StrEnum):
     INTERRUPTED = "interrupted"
     """Ctrl-C, SIGTERM or the loss of the server stopped it."""
     SKIPPED = "skipped"
-    """Not to be run: tagged so, without code, or after a cell that ended the notebook on purpose."""
+    """Not run: tagged to be skipped, without code, or after a cell that ended the notebook deliberately."""
     NOT_RUN = "not-run"
     """The run ended before this cell."""
 
@@ -38,7 +38,7 @@ class Outcome(StrEnum):
 
     PASSED = "passed"
     PREPARED = "prepared"
-    """Written with its parameters and not to be run (``--prepare-only``)."""
+    """Written with its parameters and not executed (``--prepare-only``)."""
     FAILED = "failed"
     TIMED_OUT = "timed-out"
     KERNEL_DIED = "kernel-died"
@@ -67,10 +67,10 @@ _OUTCOMES = {code: outcome for outcome, code in _EXIT_CODES.items() if outcome n
 
 @dataclass(frozen=True, slots=True)
 class CellError:
-    """Why a cell did not pass, in the shape of nbformat's ``error`` output.
+    """The error of a cell, in the format of nbformat's ``error`` output.
 
-    ``shown`` marks an error that the outputs show although the kernel's reply was ok. ``stderr`` is the end of the
-    cell's standard error, for an error that came without a traceback; some kernels print the traceback there.
+    ``shown`` is true if only the outputs show the error and the kernel's reply was ok. ``stderr`` is the end of the
+    cell's standard error for an error without a traceback, because some kernels print the traceback there.
     """
 
     ename: str
@@ -81,7 +81,7 @@ class CellError:
 
     @property
     def details(self) -> Sequence[str]:
-        """Return the traceback; without one, the last lines of standard error."""
+        """Return the traceback, or the last lines of standard error if there is none."""
         return self.traceback or self.stderr.splitlines()
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class CellError:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "CellError":
-        """Return the error that :meth:`as_dict` described."""
+        """Return the error from the result of :meth:`as_dict`."""
         return cls(
             content["ename"],
             content["evalue"],
@@ -108,13 +108,13 @@ class CellError:
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What came of one code cell.
+    """The result of one code cell.
 
     ``index`` is its position among all cells of the notebook, from 0. ``number`` is its position among the cells that
-    the run executes, from 1; messages use it. It is None for a cell without code and for one that is skipped.
-    ``seconds`` is the wall time from its start to its end, None where it never started. ``error`` may stand beside
-    ``passed``: an expected error is still told. ``allowed`` marks a failed cell whose error ``--allow-errors``
-    permits; such a cell is no failure in any report.
+    the run executes, from 1; messages use it. It is None for a cell without code and for a skipped one. ``seconds`` is
+    the wall time of the cell, or None if it never started. A passed cell may have an ``error`` if the error was
+    expected. ``allowed`` is true for a failed cell whose error ``--allow-errors`` permits. No report counts such a cell
+    as a failure.
     """
 
     index: int
@@ -151,9 +151,9 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What went wrong with a run as a whole: one sentence of what and where, and what to do about it.
+    """The problem of a run as a whole: a sentence for the user, and a hint.
 
-    ``cell`` is the position, among all cells from 0, of the cell that the sentence is about.
+    ``cell`` is the index of the cell that the sentence is about, among all cells from 0.
     """
 
     message: str
@@ -172,10 +172,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt of a run that was repeated.
+    """One attempt of a retried run.
 
-    ``verdicts`` counts the cells that passed, failed, timed out or had their kernel die; ``output`` is where this
-    attempt was saved, None where nothing was; ``kept`` says that the result and the notebook are those of this attempt.
+    ``verdicts`` counts the cells that passed, failed, timed out or had their kernel die. ``output`` is the path of this
+    attempt's notebook, or None if it was not saved. ``kept`` is true for the attempt whose result and notebook were
+    kept.
     """
 
     outcome: Outcome
@@ -210,20 +211,19 @@ def is_verdict(outcome: CellOutcome) -> bool:
 
 
 DELIVERED = "-"
-"""The output of a run whose executed notebook was delivered as text."""
+"""The output path of a run whose executed notebook was delivered as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotebookResult:
-    """What came of one notebook.
+    """The result of one notebook.
 
-    ``output`` is where the executed notebook is: the asked place, or the rescue file where that could not be written
-    (``rescued`` then is true), ``-`` where its text was delivered, or None where nothing was saved. ``started`` is ISO
-    8601 in UTC, ``seconds`` wall time. ``signal`` says by which exit code a run ends that a signal stopped.
-    ``parameters`` are those that were given to the run, without secrets; ``attempts`` counts the tries of a run that
-    was repeated, 0 for one whose turn never came; ``tries`` lists them, and is empty for a run that was not repeated.
-    The result is that of the attempt that came furthest. ``cached`` says that nothing was executed, because the results
-    of an earlier run still hold.
+    ``output`` is the path of the executed notebook: the requested path, the rescue file if that could not be written
+    (``rescued`` is then true), ``-`` if its text was delivered, or None if nothing was saved. ``started`` is ISO 8601
+    in UTC, ``seconds`` wall time. ``signal`` is the exit code of a run that was stopped by a signal. ``parameters`` are
+    those given to the run, without secrets. ``attempts`` is the number of attempts of a retried run, and 0 for a run
+    that never started. ``tries`` lists the attempts, and is empty for a run that was not retried; the result is that of
+    the best one. ``cached`` is true if nothing was executed, because the results of an earlier run are still valid.
     """
 
     version: str
@@ -245,7 +245,7 @@ class NotebookResult:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Return the exit code that this outcome ends in."""
+        """Return the exit code for this outcome."""
         if self.outcome in (Outcome.INTERRUPTED, Outcome.NOT_RUN) and self.signal is not None:
             return self.signal
         if self.outcome is Outcome.NOT_RUN and not self.attempts:
@@ -259,7 +259,7 @@ class NotebookResult:
 
     @property
     def failing(self) -> CellResult | None:
-        """Return the cell that the problem is about, if that did not pass; the last such where it names none."""
+        """Return the failed cell that the problem is about, or the last failed cell."""
         named = self.problem.cell if self.problem else None
         faults = [cell for cell in self.cells if cell.is_fault and named in (None, cell.index)]
         return faults[-1] if faults else None
@@ -270,7 +270,7 @@ class NotebookResult:
         return sum(is_verdict(cell.outcome) for cell in self.cells)
 
     def goes_further(self, other: "NotebookResult") -> bool:
-        """Return whether this attempt is to be kept instead of the earlier one: it passed, or as many cells ended."""
+        """Return whether this attempt is better than the earlier one: it passed, or at least as many cells ended."""
         mine, others = self.outcome is Outcome.PASSED, other.outcome is Outcome.PASSED
         return mine if mine != others else self.verdicts >= other.verdicts
 
@@ -327,11 +327,11 @@ def with_lost_reports(code: int, lost: Sequence[str]) -> ExitCode:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What came of many notebooks, in the order in which they were asked for.
+    """The results of many notebooks, in the order in which they were requested.
 
-    ``started`` is ISO 8601 in UTC, ``seconds`` wall time. ``left_out`` counts the runs that were found and left out on
-    purpose: other shards', unchanged ones, skipped ones. ``problem`` says why there are none,
-    ``failure`` by which exit code a batch ends that could not begin.
+    ``started`` is ISO 8601 in UTC, ``seconds`` wall time. ``left_out`` counts the runs that were found and deliberately
+    left out: those of other shards, unchanged and skipped ones. ``problem`` explains why there are no runs, and
+    ``failure`` is the exit code of a batch that could not start.
     """
 
     version: str
@@ -373,5 +373,5 @@ _NO_FAULT = (CellOutcome.PASSED, CellOutcome.SKIPPED, CellOutcome.NOT_RUN)
 
 
 def outcome_of(error: NbrunError) -> Outcome:
-    """Return the outcome of a run that `error` ended, the one whose exit code is the error's own."""
+    """Return the outcome of a run that ended with `error`, by the error's exit code."""
     return _OUTCOMES.get(error.exit_code, Outcome.SERVER_FAILED)

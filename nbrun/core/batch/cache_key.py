@@ -18,16 +18,16 @@ from nbrun.core.planning.job import Job
 from nbrun.core.results import CellError, CellOutcome, CellResult, NotebookResult, Outcome
 
 FORMAT = 2
-"""Of the entries; another number makes all that was kept before unknown."""
+"""The format of cache entries. A new number invalidates all older entries."""
 _STEERING = (SKIP_TAG, RAISES_TAG, PARAMETERS_TAG)
 
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """What decides a run's outputs, beside the notebook and the job; ``kernel`` describes it as far as is known.
+    """The parts of the key besides the notebook and the job.
 
-    ``inputs`` gives the hash of each declared file by its path; ``cwd`` is the kernel's working folder as it is seen
-    from the notebook's.
+    ``kernel`` describes the kernel as far as it is known. ``inputs`` contains the hash of each declared file by its
+    path. ``cwd`` is the kernel's working folder relative to the notebook's.
     """
 
     parameters: Mapping[str, Any]
@@ -38,14 +38,14 @@ class Ingredients:
 
 
 def declared_inputs(document: Document) -> list[str]:
-    """Return the patterns of the files that a notebook says it reads, relative to its folder."""
+    """Return the patterns of the files that a notebook declares as inputs, relative to its folder."""
     declared = as_object(document.metadata.get("nbrun")).get("depends")
     declared = [declared] if isinstance(declared, str) else declared
     return [pattern for pattern in declared if isinstance(pattern, str)] if isinstance(declared, list) else []
 
 
 def run_hash(document: Document, job: Job, ingredients: Ingredients) -> str:
-    """Return the name under which a run's results are kept: 64 hexadecimal digits."""
+    """Return the key of a run: 64 hexadecimal digits."""
     known = {
         "format": FORMAT,
         "version": ingredients.version.split(".")[0],
@@ -62,7 +62,7 @@ def run_hash(document: Document, job: Job, ingredients: Ingredients) -> str:
 
 
 def kept_outputs(document: Document) -> dict[str, Any]:
-    """Return what is kept of an executed notebook."""
+    """Return the part of an executed notebook that is cached."""
     kept: list[dict[str, Any]] = []
     for _, cell in document.code_cells():
         entry: dict[str, Any] = {name: cell[name] for name in ("outputs", "execution_count")}
@@ -79,34 +79,34 @@ def kept_outputs(document: Document) -> dict[str, Any]:
 
 
 def kept_results(result: NotebookResult) -> dict[str, Any]:
-    """Return what is kept of what came of it."""
+    """Return the part of a result that is cached."""
     return {"kernel": result.kernel, "cells": [cell.as_dict() for cell in result.cells]}
 
 
 def is_worth_keeping(result: NotebookResult) -> bool:
-    """Return whether the results may stand for later runs: all passed, nothing was lost."""
+    """Return whether a result may be cached: it passed, and no output was lost."""
     return result.outcome is Outcome.PASSED and not any(cell.incomplete for cell in result.cells)
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What came of the run whose outputs were put back: the cells' results, the kernel's name."""
+    """The cached results of the cells, and the kernel's name."""
 
     kernel: str | None
     cells: Sequence[CellResult] = field(default_factory=tuple)
 
 
 def restore(document: Document, outputs: Mapping[str, Any], results: Mapping[str, Any]) -> Restored | None:
-    """Put kept outputs into a notebook; None, and nothing is changed, where they do not fit."""
-    kept, came_of = outputs.get("cells"), results.get("cells")
-    if outputs.get("format") != FORMAT or not isinstance(kept, list) or not isinstance(came_of, list):
+    """Put cached outputs into a notebook; return None, without a change, if they do not match."""
+    kept, cell_results = outputs.get("cells"), results.get("cells")
+    if outputs.get("format") != FORMAT or not isinstance(kept, list) or not isinstance(cell_results, list):
         return None
     written = [cell for cell in kept if "injected" not in cell]
-    if len(written) != len(_written_cells(document)) or len(kept) != len(came_of):
+    if len(written) != len(_written_cells(document)) or len(kept) != len(cell_results):
         return None
     _inject(document, kept)
     found = []
-    for (index, cell), held, result in zip(document.code_cells(), kept, came_of, strict=True):
+    for (index, cell), held, result in zip(document.code_cells(), kept, cell_results, strict=True):
         shown: list[Output] = held["outputs"]
         cell["outputs"], cell["execution_count"] = shown, held["execution_count"]
         found.append(_result(index, cell, result))
@@ -117,7 +117,7 @@ def restore(document: Document, outputs: Mapping[str, Any], results: Mapping[str
 
 
 def _inject(document: Document, kept: Sequence[Mapping[str, Any]]) -> None:
-    """Let the injected cells be those of the kept run, each behind as many written ones as it was there."""
+    """Replace the injected cells by those of the cached run, each after the same number of other code cells."""
     document.cells[:] = [cell for cell in document.cells if cell["cell_type"] != "code" or not _is_injected(cell)]
     places = [index for index, _ in document.code_cells()]
     before = 0

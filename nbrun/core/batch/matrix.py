@@ -10,13 +10,13 @@ from nbrun.errors import UsageError
 _WORDS: Mapping[str, Any] = {"None": None, "True": True, "False": False}
 _LIKE_WORDS = {word.casefold(): word for word in _WORDS} | {"null": "None"}
 LONGEST = 10_000
-"""Combinations. More is a slip of the pen."""
+"""Maximum combinations; more are probably a mistake."""
 
 
 def typed(text: str) -> Any:
-    """Return the value of `text` as ``-p`` reads it: True, False, None, an integer, a float, else the text itself.
+    """Return the value of `text` as ``-p`` reads it: True, False, None, an integer, a float, or else the text itself.
 
-    Raises ValueError for a number that would arrive as another one.
+    Raises ValueError for a number that cannot be represented exactly.
     """
     if text in _WORDS:
         return _WORDS[text]
@@ -25,7 +25,7 @@ def typed(text: str) -> Any:
 
 
 def read_axes(given: Iterable[str]) -> dict[str, Sequence[Any]]:
-    """Read ``region=EU,US``; raises :class:`UsageError` for what is none, and for a name that comes twice."""
+    """Read arguments such as ``region=EU,US``; raise :class:`UsageError` for an invalid one and a repeated name."""
     axes: dict[str, Sequence[Any]] = {}
     for text in given:
         name, equals, values = text.partition("=")
@@ -44,7 +44,7 @@ def read_axes(given: Iterable[str]) -> dict[str, Sequence[Any]]:
 
 
 def notes_of(axes: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Return a note for each value that is text and looks like a boolean or nothing: ``true`` is not ``True``."""
+    """Return a note for each text that looks like a boolean or null: ``true`` is not ``True``."""
     return [
         f"--matrix {name}: {value} is text; write {_LIKE_WORDS[value.casefold()]} for the value"
         for name, values in axes.items()
@@ -54,9 +54,9 @@ def notes_of(axes: Mapping[str, Sequence[Any]]) -> list[str]:
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return each combination, the last name's values changing fastest; one that is empty where there are no axes.
+    """Return all combinations, the last name's values changing fastest; without axes, a single empty one.
 
-    Raises :class:`UsageError` for a name without values, and for more than `LONGEST`.
+    Raises :class:`UsageError` for a name without values, and for more than `LONGEST` combinations.
     """
     size = 1
     for name, values in axes.items():
@@ -70,5 +70,5 @@ def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 def run_name(notebook: str, combination: Mapping[str, Any]) -> str:
     """Return the name of a run: ``report.ipynb [region=EU, year=2025]``."""
-    told = ", ".join(f"{name}={value}" for name, value in combination.items())
-    return f"{notebook} [{told}]" if told else notebook
+    values = ", ".join(f"{name}={value}" for name, value in combination.items())
+    return f"{notebook} [{values}]" if values else notebook

@@ -19,16 +19,16 @@ FIELDS = ("folder", "stem", "name", "index", "date", "run-id")
 _OF_ALL = ("date", "run-id")
 _PARAMETER = "params."
 _UNFIT = re.compile(r"[\\/:*?\"<>|\x00-\x1f]")
-"""What no file system, or not every one, takes in a file's name."""
+"""Characters that some file systems do not allow in names."""
 _SLASHES = re.compile(r"/{2,}")
 _HERE = re.compile(r"(?:^|(?<=/))(?:\./)+")
-"""What a folder that is the current one leaves behind."""
+"""Remains of a ``{folder}`` that is the current folder."""
 _HINT = f"Fields are {', '.join('{' + name + '}' for name in FIELDS)} and {{params.NAME}}; write {{{{ for a brace."
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What one run fills in: its notebook's path in the tree, its place among all runs from 1, and its parameters."""
+    """The values of one run: its notebook's path in the tree, its number among all runs from 1, its parameters."""
 
     path: str
     index: int
@@ -37,7 +37,7 @@ class Fields:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def value(self, name: str) -> Any:
-        """Return the value of a field that was checked to exist; KeyError for a parameter that the run has not."""
+        """Return the value of a field; raise KeyError for a parameter that the run does not have."""
         if name.startswith(_PARAMETER):
             return self.parameters[name.removeprefix(_PARAMETER)]
         folder, _, file = self.path.rpartition("/")
@@ -48,24 +48,24 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """When a call began, and a random id: what is the same for all runs and reports of the call."""
+    """The start of a call and a random id, the same for all runs and reports of the call."""
 
     when: datetime
     run_id: str
 
 
 class Template:
-    """A path with fields in it, read and checked."""
+    """A path with fields, parsed and checked."""
 
     def __init__(self, text: str, stamp: Stamp | None = None) -> None:
-        """Read a template; raises :class:`UsageError` for unknown fields and for braces that do not match.
+        """Parse a template; raise :class:`UsageError` for unknown fields and unbalanced braces.
 
-        The `stamp` is the call's, if it has one already.
+        `stamp` is the call's, if it has one already.
         """
         self.text = text
         self.stamp = stamp
         self.is_folder = False
-        """Whether it stands for a folder in which the tree is mirrored."""
+        """Whether the template is a folder that mirrors the tree."""
         try:
             self._parts = [(before, name, spec or "", how) for before, name, spec, how in Formatter().parse(text)]
         except ValueError as error:
@@ -80,11 +80,11 @@ class Template:
 
     @classmethod
     def exactly(cls, path: str) -> "Template":
-        """Return the template of one path, whose braces are braces."""
+        """Return the template of a path whose braces are literal."""
         return cls(path.replace("{", "{{").replace("}", "}}"))
 
     def __fspath__(self) -> str:
-        """Return the text, so that a template stands where a path does."""
+        """Return the text, so that a template can be used as a path."""
         return self.text
 
     @property
@@ -99,12 +99,12 @@ class Template:
 
     @property
     def top(self) -> str:
-        """Return the folder below which everything lands whatever is filled in; empty where that is not known."""
+        """Return the folder that contains every possible path, or "" if it is unknown."""
         before = self._parts[0][0] if self._parts else ""
         return before.rpartition("/")[0]
 
     def fill(self, fields: Fields) -> str:
-        """Return the path for one run; raises :class:`UsageError` where a value is missing or cannot be formatted."""
+        """Return the path for one run; raise :class:`UsageError` if a value is missing or cannot be formatted."""
         filled = []
         for before, name, spec, _ in self._parts:
             filled.append(before)
@@ -135,9 +135,9 @@ def _names_parameter(name: str) -> bool:
 
 
 def template_of_all(option: str, path: str, stamp: Stamp) -> str:
-    """Return the path of one report over many notebooks.
+    """Return the path of one report on many notebooks.
 
-    Raises :class:`UsageError` for fields that differ between them.
+    Raises :class:`UsageError` for fields that differ between the notebooks.
     """
     template = Template(path)
     if differing := [name for name in template.names if name not in _OF_ALL]:
@@ -149,12 +149,12 @@ def template_of_all(option: str, path: str, stamp: Stamp) -> str:
 
 
 def is_template(text: str) -> bool:
-    """Return whether a path has fields in it."""
+    """Return whether a path contains fields."""
     return "{" in text or "}" in text
 
 
 def template_for(output: str) -> Template:
-    """Return the template that `output` means in a batch: itself, or a folder in which the tree is mirrored."""
+    """Return the template for `output` in a batch: itself, or a folder that mirrors the tree."""
     if is_template(output):
         return Template(output)
     if output.endswith(".ipynb"):
@@ -166,7 +166,7 @@ def template_for(output: str) -> Template:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where one run reads and writes, both as paths that can be compared."""
+    """The paths that one run reads and writes, in a comparable form."""
 
     run: str
     source: str
@@ -174,9 +174,9 @@ class Destination:
 
 
 def refuse_collisions(destinations: Sequence[Destination]) -> None:
-    """Raise :class:`UsageError` where two runs would write the same file, or one would write over another's notebook.
+    """Raise :class:`UsageError` if two runs would write the same file, or one would overwrite another's notebook.
 
-    A run may write over its own.
+    A run may overwrite its own notebook.
     """
     taken: dict[str, str] = {}
     sources = {place.source: place.run for place in destinations}

@@ -21,7 +21,7 @@ _NOT_EXECUTED = (Outcome.NOT_RUN, Outcome.PREPARED)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a batch goes on: how many at once, after how many failures no more, what is tried again and how often."""
+    """The policy of a batch: number of workers, maximum failures, and retries."""
 
     jobs: int = 1
     max_failures: int | None = None
@@ -31,9 +31,10 @@ class Policy:
     """Seconds to wait for an unreachable server before the next attempt."""
 
     def tries_again(self, result: NotebookResult, attempt: int) -> bool:
-        """Return whether a run that has come to this in its `attempt`-th try, from 1, is tried again.
+        """Return whether a run with this result of its `attempt`-th attempt, from 1, is retried.
 
-        One that was executed to its end and only could not be saved is not: its result is in a rescue file.
+        A run that executed all cells and only could not be saved is not retried, because its result is in a rescue
+        file.
         """
         if attempt > self.retries or _CAUSES.get(result.outcome) not in self.retry_on:
             return False
@@ -42,15 +43,15 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """How long runs took when they last ran, in seconds, by :func:`run_key`."""
+    """The last durations of runs in seconds, by :func:`run_key`."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, value: Any) -> Self:
-        """Read a result of ``nbrun run --json`` (of one notebook or of a batch) or what :meth:`as_dict` gives.
+        """Read the JSON of ``nbrun run --json`` (of one notebook or of a batch) or of :meth:`as_dict`.
 
-        What is neither gives no durations; runs that were cached or not run have none.
+        Any other value contains no durations. Cached runs and runs that were not executed are ignored.
         """
         content = as_object(value)
         found = {
@@ -67,11 +68,11 @@ class Durations:
         return cls(found)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that stands in a file."""
+        """Return the durations as JSON."""
         return {"durations": {key: round(seconds, 3) for key, seconds in sorted(self.seconds.items())}}
 
     def updated(self, results: Sequence[NotebookResult]) -> "Durations":
-        """Return the durations with those of `results` that were really run."""
+        """Return the durations updated by those of `results` that were executed."""
         taken = {
             run_key(result.notebook, result.parameters): result.seconds
             for result in results
@@ -81,10 +82,10 @@ class Durations:
 
 
 def time_left(finished: Sequence[float], running: Sequence[float], waiting: int) -> float | None:
-    """Return the seconds until a batch ends, or None before its first run has finished.
+    """Return the estimated seconds until a batch ends, or None before its first run has finished.
 
-    `finished` are the seconds that runs took, `running` the seconds since those now running began. Every run is taken
-    for an average one, and as many run at once as do now.
+    `finished` are the durations of finished runs, `running` the elapsed seconds of current ones. The estimate uses the
+    average duration, and assumes that the number of concurrent runs stays the same.
     """
     if not finished:
         return None
@@ -94,7 +95,7 @@ def time_left(finished: Sequence[float], running: Sequence[float], waiting: int)
 
 
 def run_key(notebook: str, parameters: Mapping[str, Any]) -> str:
-    """Return what tells a run from all others of a project, from one day to the next."""
+    """Return the key of a run in a project, which is the same in each batch."""
     if not parameters:
         return notebook
     return f"{notebook} {dumps({name: str(parameters[name]) for name in sorted(parameters)}).decode()}"
@@ -108,8 +109,8 @@ def slowest_first(keys: Sequence[str], durations: Durations) -> list[int]:
 def in_shard(keys: Sequence[str], shard: Shard, durations: Durations) -> list[int]:
     """Return the positions in `keys` that belong to a shard, in order.
 
-    Each key is in exactly one of all shards, as long as all know the same keys and durations. The longest runs are
-    dealt out first, each to the shard that has least to do; what took nobody knows how long counts as the median.
+    Each key is in exactly one shard if all shards have the same keys and durations. The longest runs are assigned
+    first, each to the shard with the least work. An unknown duration counts as the median.
     """
     known = sorted(durations.seconds[key] for key in keys if key in durations.seconds)
     usual = known[len(known) // 2] if known else 1.0

@@ -12,7 +12,7 @@ from nbrun.core.formats.units import parse_count
 from nbrun.errors import UsageError
 
 SERVER_WAIT = 120.0
-"""Seconds for which a lost server is waited for before a run is tried again."""
+"""Default seconds to wait for a lost server before a run is retried."""
 
 
 class Cause(StrEnum):
@@ -33,14 +33,14 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The `number`-th of `total` parts, from 1."""
+    """The `number`-th of `total` parts, counted from 1."""
 
     number: int
     total: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``2/3``; raises :class:`UsageError`."""
+        """Parse ``2/3``; raise :class:`UsageError`."""
         number, _, total = text.partition("/")
         part, whole = parse_count(number), parse_count(total)
         if part is None or whole is None or part > whole:
@@ -50,10 +50,10 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """What differs for the notebooks that ``match`` names, as patterns of a .gitignore; later ones win.
+    """Options for the notebooks that match the .gitignore patterns in ``match``. Later overrides win.
 
-    The patterns begin at the folder below which the current one is at ``base``. ``options`` are keys of
-    :class:`nbrun.RunOptions`; with ``skip`` the notebooks are left out.
+    The patterns are relative to the folder that contains the current one at ``base``. ``options`` are keys of
+    :class:`nbrun.RunOptions`. With ``skip`` the notebooks are left out.
     """
 
     match: Sequence[str]

@@ -25,7 +25,7 @@ class Patterns:
 
     @classmethod
     def anchored(cls, lines: Iterable[str]) -> "Patterns":
-        """Read patterns that begin at the top folder, as a shell's do: ``*.ipynb`` names no file in a folder below."""
+        """Return patterns relative to the top folder, as in a shell: ``*.ipynb`` matches no file in a subfolder."""
         return cls(f"/{line.removeprefix('./').lstrip('/')}" for line in lines)
 
     def name(self, path: str) -> bool:

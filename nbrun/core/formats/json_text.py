@@ -15,7 +15,7 @@ import msgspec
 from nbrun.errors import BadFrame
 
 DEEPEST = 200
-"""Levels of arrays and objects. A Jupyter server, at two frames of Python a level, fails at some four hundred."""
+"""Maximum levels of arrays and objects. A Jupyter server, with two Python frames per level, fails at about 400."""
 
 
 def _finite(number: str) -> float | None:
@@ -29,7 +29,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def loads(raw: bytes | bytearray | str) -> Any:
-    """Read JSON text; raises :class:`BadFrame` for what is none, is nested too deep or holds an endless number."""
+    """Read JSON text; raise :class:`BadFrame` if it is invalid, nested too deeply or contains an endless number."""
     unclean = ""
     try:
         value = _strict.decode(raw)
@@ -50,7 +50,7 @@ def _read_tolerantly(text: str) -> Any:
 
 
 def _is_deep(value: Any) -> bool:
-    level = [value]  # the arrays and objects of one level after the other
+    level = [value]  # the arrays and objects of the current level
     for _ in range(DEEPEST):
         items = (inner.values() if isinstance(inner, dict) else inner for inner in level)
         level = [item for inner in items for item in inner if isinstance(item, (dict, list))]
@@ -58,10 +58,11 @@ def _is_deep(value: Any) -> bool:
 
 
 def dumps(value: Any) -> bytes:
-    """Write compact JSON in UTF-8 that any reader can read.
+    """Return compact JSON in UTF-8 that any reader can read.
 
-    Non-ASCII stays as it is, NaN and the infinities become null, as in a browser, and a lone surrogate becomes U+FFFD.
-    Raises TypeError for what JSON cannot hold, RecursionError for what holds itself.
+    Non-ASCII characters are not escaped. NaN and the infinities become null, as in a browser, and a lone surrogate
+    becomes U+FFFD. Raises TypeError for a value that JSON cannot represent, RecursionError for one that contains
+    itself.
     """
     try:
         return _encoder.encode(value)
@@ -70,7 +71,7 @@ def dumps(value: Any) -> bytes:
 
 
 def dump_into(buffer: bytearray, value: Any) -> None:
-    """Append to `buffer` what :func:`dumps` writes, without a copy of it; raises the same, the buffer as it was."""
+    """Append the result of :func:`dumps` to `buffer` without a copy; after an error the buffer is unchanged."""
     before = len(buffer)
     try:
         _encoder.encode_into(value, buffer, -1)
@@ -83,7 +84,7 @@ def dump_into(buffer: bytearray, value: Any) -> None:
 
 
 def as_object(value: Any) -> dict[str, Any]:
-    """Return a JSON object as it is, and an empty one for whatever is none."""
+    """Return a JSON object unchanged, and any other value as an empty one."""
     return value if isinstance(value, dict) else {}
 
 

@@ -22,7 +22,7 @@ _CONTROL_STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]*+(
 _SEQUENCE = r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]"
 _ESCAPE = r"\x1b[ -/]*+[0-~]"
 _LINE_BREAK = r"\r\n?|[\x0b\x0c\x85\u2028\u2029]"
-# C0 without tab and newline, DEL and C1, directional formatting, surrogates, and the two that XML cannot hold.
+# C0 without tab and newline, DEL and C1, directional formatting, surrogates, and two that XML does not allow.
 _ACTING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
 _CONTROL = re.compile(f"{_CONTROL_STRING}|{_SEQUENCE}|{_ESCAPE}|{_LINE_BREAK}|[{_ACTING}]")
 _HAS_CONTROL = re.compile(f"[{_ACTING}]")
@@ -49,10 +49,10 @@ _IN_JSON = re.compile(f"[#{_ACTING}]|_(?=(?i:start|end):)")
 
 
 def safe_text(text: str, *, colours: bool = False, commands: bool = True) -> str:
-    r"""Return `text` without characters that act, and where `commands` is true without commands to a CI runner.
+    r"""Return `text` without control characters, and with `commands` also without commands to a CI runner.
 
-    Tabs and newlines stay, other line breaks become a blank, a lone surrogate becomes U+FFFD, and all else that a
-    terminal would act on is removed. With `colours`, SGR sequences for colours and weights stay.
+    Tabs and newlines stay, other line breaks become a blank, and a lone surrogate becomes U+FFFD. Everything else that
+    a terminal would interpret is removed. With `colours`, SGR sequences for colours and weights stay.
 
     >>> safe_text("x\r::error::y\x1b[2J")
     'x ::error::y'
@@ -62,14 +62,14 @@ def safe_text(text: str, *, colours: bool = False, commands: bool = True) -> str
 
 
 def without_controls(text: str, *, colours: bool = False) -> str:
-    """Return `text` without the characters and sequences that a terminal acts on, colours only where allowed."""
+    """Return `text` without the characters and sequences that a terminal interprets, except for colours if allowed."""
     if _HAS_CONTROL.search(text) is None:
         return text
     return _CONTROL.sub(_in_colours if colours else _in_black, text)
 
 
 def without_commands(text: str) -> str:
-    """Return `text`, free of control characters but for colours, with every command to a CI runner broken."""
+    """Return `text`, which has no control characters except colours, with every command to a CI runner broken."""
     if _MAY_COMMAND.search(text) is None:
         return text
     return _COMMAND.sub(rf"\g<0>{_ZERO_WIDTH}", text)
@@ -93,7 +93,7 @@ def _in_colours(found: re.Match[str]) -> str:
 
 @lru_cache(maxsize=256)
 def _colour(sequence: str) -> str:
-    """Return an SGR sequence with what it says of colours and weights; concealed and blinking text is neither."""
+    """Return the colours and weights of an SGR sequence, without concealed and blinking text."""
     found = _COLOUR.fullmatch(sequence)
     if found is None:
         return ""

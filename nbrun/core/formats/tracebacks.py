@@ -37,24 +37,24 @@ _RULE = re.compile(r"^(?:-+|\S+ +Traceback \(most recent call last\):?)$")
 _CONTEXT = re.compile(r"^ +\d+(?: |$)|^ +\(\.\.\.\)")
 _CAUSE_ENDS = re.compile(r"^\s*(?:During handling of the above|The above exception was)", re.MULTILINE)
 LONGEST = 60
-"""Lines of a trimmed traceback."""
+"""Maximum lines of a trimmed traceback."""
 
 
 def plain(text: str) -> str:
-    """Return text without anything that a terminal acts on and without characters that XML cannot hold."""
+    """Return text without control characters, and without characters that XML does not allow."""
     return without_controls(text)
 
 
 def failing_line(traceback: Sequence[str], source: str, execution_count: int | None) -> int | None:
-    """Return the line of `source`, from 1, at which it failed, or None where the traceback does not tell.
+    """Return the line of `source`, from 1, at which it failed, or None if the traceback does not show it.
 
-    Of the frames that lie in this very cell the innermost counts: there stands the ``raise``.
+    The innermost frame of this cell counts, which contains the ``raise``.
     """
     last = source.count("\n") + 1
     blank = len(_BLANK_LINES.match(source)[0].splitlines())  # type: ignore[index]
     entries = _final_cause([plain(entry) for entry in traceback])
     own = [line + blank for entry in entries for line in _lines_of_cell(entry, execution_count)]
-    # The first frame of a module is the running cell's; a cell that defines what it calls may stand below.
+    # The first module frame is the running cell's. Frames below may belong to a cell that defines a function.
     own = own or [int(found[1]) + blank for entry in entries if (found := _NATIVE_CELL.match(entry))][:1]
     if not own and not any(_FRAME.match(line) for entry in entries for line in entry.splitlines()):
         own = [int(number) for pattern in _ELSEWHERE for entry in entries for number in pattern.findall(entry)][:1]
@@ -62,14 +62,14 @@ def failing_line(traceback: Sequence[str], source: str, execution_count: int | N
 
 
 def _final_cause(entries: list[str]) -> list[str]:
-    """Leave out the exceptions while handling which, or because of which, the last one was raised."""
+    """Remove the exceptions that preceded the last one, as its cause or context."""
     starts = [number for number, entry in enumerate(entries) if _CAUSE_ENDS.search(entry)]
     rest = entries[starts[-1] + 1 :] if starts else entries
     return rest or entries
 
 
 def _lines_of_cell(entry: str, execution_count: int | None) -> Iterator[int]:
-    """Return the lines that the frames of the cell name; an entry may hold several frames."""
+    """Yield the line numbers in the frames of the cell. An entry may contain several frames."""
     lines = entry.splitlines()
     starts = [number for number, line in enumerate(lines) if _FRAME.match(line) or _CELL_FRAME.match(line)]
     for start, end in pairwise([*starts, len(lines)]):
@@ -88,11 +88,11 @@ def _lines_of_cell(entry: str, execution_count: int | None) -> Iterator[int]:
 
 
 def trimmed(traceback: Sequence[str], *, longest: int = LONGEST) -> list[str]:
-    """Return a traceback as plain lines: of each frame where it is and its failing line.
+    """Return a traceback as plain lines, with the position and the failing line of each frame.
 
-    Frames inside of installed libraries are cut down to where they are, without the folder that holds all libraries. Of
-    many such in a row the first and the last stay. More than `longest` lines are cut in the middle: what stands at the
-    end says most.
+    Frames in installed libraries are reduced to their position, without the library folder. Of several such frames in a
+    row, the first and the last stay. More than `longest` lines are cut in the middle, because the end is most
+    important.
     """
     lines: list[str] = []
     inside: list[str] = []
@@ -108,7 +108,7 @@ def trimmed(traceback: Sequence[str], *, longest: int = LONGEST) -> list[str]:
 
 
 def _blocks(traceback: Sequence[str]) -> Iterator[list[str]]:
-    """Return the frames, and what stands between them, as lists of lines; rules drawn for a terminal are left out."""
+    """Yield the frames and the text between them as lists of lines, without the rules drawn for a terminal."""
     for entry in _without_native_libraries(traceback):
         block: list[str] = []
         for line in plain(entry).splitlines():
@@ -123,7 +123,7 @@ def _blocks(traceback: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _without_native_libraries(traceback: Sequence[str]) -> Iterator[str]:
-    """Leave out, of what Python itself printed, the frames in libraries, but for the last of several in a row."""
+    """Remove library frames from a traceback that Python printed, except for the last of several in a row."""
     held: list[str] = []
     inside = ""
     for entry in traceback:
@@ -141,14 +141,14 @@ def _without_native_libraries(traceback: Sequence[str]) -> Iterator[str]:
 
 
 def _without_context(block: list[str]) -> list[str]:
-    """Leave out the lines around the failing one of a frame."""
+    """Remove the lines around the failing line of a frame."""
     if not any(_ARROW.match(line) for line in block):
         return block
     return [line for line in block if not _CONTEXT.match(line)]
 
 
 def _ends_frame(line: str) -> bool:
-    """Return whether a line stands outside of the frame above: neither source nor blank."""
+    """Return whether a line is outside of the frame above: neither source nor blank."""
     return bool(line.strip()) and not line.startswith((" ", "-"))
 
 
@@ -175,9 +175,9 @@ def _without_middle(lines: list[str], longest: int) -> list[str]:
 
 
 def excerpt(source: str, line: int | None, *, around: int = 3) -> list[tuple[int, str, bool]]:
-    """Return lines of a cell's source as (number from 1, text, whether it is the failing one).
+    """Return lines of a cell's source as (number from 1, text, whether it is the failing line).
 
-    Those within `around` lines of the failing one; without one, the first lines.
+    These are the lines within `around` lines of the failing one, or the first lines if there is none.
     """
     lines = source.split("\n")
     first = 1 if line is None else max(1, line - around)

@@ -19,7 +19,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(d|h|ms|m|s)")
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds that `text` names, or infinity for ``none``; raise ValueError with a valid example."""
+    """Return the seconds that `text` specifies, or infinity for ``none``; raise ValueError with a valid example."""
     bare = text.strip().lower().replace(" ", "")
     if bare in ("none", "never"):
         return math.inf
@@ -49,7 +49,7 @@ def spell_duration(seconds: float) -> str:
 
 
 def parse_size(text: str) -> int | None:
-    """Return the number that `text` names, or None for ``none``; raise ValueError with a valid example."""
+    """Return the number that `text` specifies, or None for ``none``; raise ValueError with a valid example."""
     bare = text.strip().lower().replace(" ", "").replace("_", "")
     if bare == "none":
         return None
@@ -63,7 +63,7 @@ def parse_size(text: str) -> int | None:
 
 
 def parse_count(text: str) -> int | None:
-    """Return the whole number from 1 to 999999999 that `text` spells, or None for anything else."""
+    """Return `text` as an integer from 1 to 999999999, or None if it is not one."""
     bare = text.strip()
     return int(bare) or None if re.fullmatch(r"[0-9]{1,9}", bare) else None
 

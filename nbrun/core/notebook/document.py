@@ -28,22 +28,22 @@ _NOT_ON_DISK = ("orig_nbformat", "orig_nbformat_minor", "signature")
 Cell = dict[str, Any]
 
 RUNNING = "running"
-"""The outcome of a run, and of a cell, in a notebook that was saved before they had one."""
+"""The outcome in a notebook that was saved while the run, or the cell, was still running."""
 
 
 class Document:
-    """One notebook while it runs."""
+    """The notebook of a run."""
 
     def __init__(self, content: Mapping[str, Any], *, name: str = "the notebook") -> None:
         """Wrap a notebook's content without copying it; raise :class:`NotANotebook`."""
         self._content, self.cells, self.metadata = _checked(content, name)
         self.notes: list[str] = []
-        """What was repaired, as sentences for the user."""
+        """Repairs, as sentences for the user."""
         self._tidy()
 
     @property
     def content(self) -> dict[str, Any]:
-        """Return the whole notebook, as a server takes it."""
+        """Return the whole notebook in the server's format."""
         return self._content
 
     @property
@@ -56,7 +56,7 @@ class Document:
         return [(index, cell) for index, cell in enumerate(self.cells) if cell["cell_type"] == "code"]
 
     def clear(self, index: int) -> None:
-        """Remove the results of an earlier run from a code cell, which makes the cell trusted."""
+        """Remove the results of an earlier run from a code cell, and mark it as trusted."""
         cell = self.cells[index]
         cell["outputs"] = []
         cell["execution_count"] = None
@@ -65,14 +65,14 @@ class Document:
         self.mark(index, None)
 
     def hide_sources(self) -> None:
-        """Have the sources of all code cells folded away where the notebook is opened, as in a report."""
+        """Set the metadata that hides the sources of all code cells, as in a report."""
         for _, cell in self.code_cells():
             cell["metadata"]["jupyter"] = {**as_object(cell["metadata"].get("jupyter")), "source_hidden": True}
 
     def record(
         self, index: int, outputs: Sequence[Output], execution_count: int | None, timing: Mapping[str, str]
     ) -> None:
-        """Put the results of this run into a code cell, as far as they have come."""
+        """Write the current results of this run into a code cell."""
         cell = self.cells[index]
         cell["outputs"] = list(outputs)
         cell["execution_count"] = execution_count
@@ -86,7 +86,7 @@ class Document:
         incomplete: Incomplete | None = None,
         truncated: Truncated | None = None,
     ) -> None:
-        """Write the outcome into the cell's ``nbrun`` metadata; a cell that passed without loss gets none."""
+        """Write the outcome into the cell's ``nbrun`` metadata. A cell that passed without loss gets no mark."""
         metadata = self.cells[index]["metadata"]
         ours = as_object(metadata.get("nbrun"))
         ours.pop("outcome", None)
@@ -101,7 +101,7 @@ class Document:
         _put_or_drop(metadata, "nbrun", ours)
 
     def mark_running(self, index: int) -> None:
-        """Write into the cell's ``nbrun`` metadata that it is running."""
+        """Mark the cell as running in its ``nbrun`` metadata."""
         metadata = self.cells[index]["metadata"]
         metadata["nbrun"] = {**as_object(metadata.get("nbrun")), "outcome": RUNNING}
 
@@ -110,15 +110,15 @@ class Document:
         self.metadata["nbrun"] = {**as_object(self.metadata.get("nbrun")), "run": dict(record)}
 
     def shown(self) -> list[Output]:
-        """Return the outputs of all code cells as they stand now."""
+        """Return the current outputs of all code cells."""
         return [output for _, cell in self.code_cells() for output in cell["outputs"] if isinstance(output, dict)]
 
     def size(self) -> int:
-        """Count the characters of what makes a notebook large: its sources, and the texts and pictures of outputs."""
+        """Return the approximate size in characters: sources, and the texts and images of outputs."""
         return sum(len(cell["source"]) for cell in self.cells) + sum(map(_size, self.shown()))
 
     def set_widgets(self, state: Mapping[str, Any] | None) -> None:
-        """Put the widgets' state into the notebook; of an earlier run, only what its outputs still show is kept."""
+        """Write the widgets' state into the notebook. Of an earlier state, only the widgets in the outputs are kept."""
         merged = merged_state(as_object(self.metadata.get("widgets")), state, self.shown())
         if merged:
             self.metadata["widgets"] = merged
@@ -126,7 +126,7 @@ class Document:
             self.metadata.pop("widgets", None)
 
     def set_kernel(self, kernelspec: Mapping[str, str], language_info: Mapping[str, Any]) -> None:
-        """Name the kernel that runs the notebook, as JupyterLab does when it connects one."""
+        """Write the kernel into the metadata, as JupyterLab does when it connects to one."""
         self.metadata["kernelspec"] = dict(kernelspec)
         if language_info:
             self.metadata["language_info"] = dict(language_info)
@@ -151,7 +151,7 @@ class Document:
             self.notes.append(f"cells have ids, which nbformat 4.{self._content['nbformat_minor']} does not know")
 
     def _repair_ids(self) -> None:
-        """Return every cell a valid id of its own; the first of two that share one keeps it."""
+        """Make the ids of all cells valid and unique. The first of two cells with the same id keeps it."""
         taken: set[str] = set()
         used = {str(cell.get("id")) for cell in self.cells}
         repaired = 0
@@ -168,7 +168,7 @@ class Document:
 
 
 def _new_id(seed: str, used: set[str]) -> str:
-    """Make an id out of what the cell is, so that the same file gets the same ids each time."""
+    """Return an id derived from the cell, so that the same file always gets the same ids."""
     while (made := hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()[:8]) in used:
         seed += "'"
     return made
@@ -188,7 +188,7 @@ def _checked(content: Any, name: str) -> tuple[dict[str, Any], list[Cell], dict[
             raise NotANotebook(f"{name}: the cell at index {index}, counted from 0, {problem}", hint=hint)
         cell["metadata"] = as_object(cell.get("metadata"))
         if cell.get("source") is None:
-            cell["source"] = ""  # of a text cell: _cell_problem refuses a code cell without one
+            cell["source"] = ""  # only in a text cell: _cell_problem refuses a code cell without one
         if isinstance(cell["source"], list):
             cell["source"] = "".join(cell["source"])
     content["metadata"] = as_object(content.get("metadata"))

@@ -12,24 +12,24 @@ from nbrun.core.formats import json_text
 from nbrun.errors import UsageError
 
 PIECE = 1 << 18
-"""Bytes from which on a piece of small cells is done."""
+"""Minimum bytes of a piece that consists of small cells."""
 _LARGE = 1 << 20
-"""Characters of a text that is encoded in slices."""
+"""Minimum characters of a text that is encoded in slices."""
 
 Piece = bytes | bytearray
 
 
 class NotebookBody:
-    """The contents model that saves a notebook, as JSON; to go through it raises :class:`UsageError` where it is none.
+    """The contents model of a notebook as JSON; iterating raises :class:`UsageError` if it cannot be encoded.
 
-    The notebook must not change as long as this is in use.
+    The notebook must not change during the iteration.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self._content = content
 
     def __iter__(self) -> Iterator[Piece]:
-        """Encode it from the beginning."""
+        """Encode the notebook from the beginning."""
         try:
             yield from _encoded(self._content)
         except (TypeError, RecursionError) as error:
@@ -63,7 +63,7 @@ def _is_large(value: Any) -> bool:
 
 
 def _mapped(output: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return an output with `function` of its values in their place, and of those of its mime bundle."""
+    """Return an output with `function` applied to its values and those of its mime bundle."""
     return {
         key: {mime: function(data) for mime, data in value.items()}
         if key == "data" and isinstance(value, dict)
@@ -88,10 +88,10 @@ def _marked(mark: str, value: Any) -> Any:
 
 
 def _around(cell: Mapping[str, Any], large: int) -> list[bytes]:
-    """Encode a cell without its large texts, whose number is given; returns what stands before, between and after."""
+    """Encode a cell without its large texts; return the parts before, between and after them."""
     mark, parts = "\0", [b""]
     while len(parts) != large + 1:
-        mark += "\0"  # until nothing else in the cell is the same
+        mark += "\0"  # until the mark is unique in the cell
         marked = [_mapped(output, partial(_marked, mark)) for output in cell["outputs"]]
         parts = json_text.dumps({**cell, "outputs": marked}).split(json_text.dumps(mark))
     return [b'"' * (place > 0) + part + b'"' * (place < large) for place, part in enumerate(parts)]
@@ -102,6 +102,6 @@ def _slices(text: str) -> Iterator[Piece]:
     while start < len(text):
         end = start + _LARGE
         while "\ud800" <= text[end - 1 : end] <= "\udbff":
-            end += 1  # two halves of a character, encoded one by one, would be none
+            end += 1  # do not split a surrogate pair
         yield json_text.dumps(text[start:end])[1:-1]
         start = end

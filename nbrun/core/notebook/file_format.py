@@ -18,7 +18,7 @@ from nbrun.core.notebook.images import Images
 from nbrun.errors import BadFrame, NotANotebook
 
 _NO_CELLS = '\n "cells": []'
-"""What stands in no other place of a notebook without cells: within texts there are no line breaks."""
+"""The empty list of cells in a notebook's text. It is unique, because texts contain no raw line breaks."""
 _CELLS = '\n "cells": [\n'
 _END = "\n ]"
 _MERGE_MARKER = re.compile(rb"^(<{7} .*|={7}|>{7} .*)$", re.MULTILINE)
@@ -27,7 +27,7 @@ _HINT = (
     "Check that this is a Jupyter notebook (.ipynb), and get it from version control or a checkpoint if it once was."
 )
 LONGEST = 300
-"""Characters of what is said to be wrong; an error may quote the value that is."""
+"""Maximum characters of an error, which may quote the invalid value."""
 _INVALID = "Notebook validation failed: "
 _PLACE = re.compile(r"^On instance((?:\[[^\n]*\])?):$", re.MULTILINE)
 _STEP = re.compile(r"\['([^']*)'\]|\[(\d+)\]")
@@ -40,7 +40,7 @@ def _nbformat() -> ModuleType:
 
 
 def notebook_content(data: bytes, name: str) -> dict[str, Any]:
-    """Return the content that a file holds, of an older format as nbformat 4; raises :class:`NotANotebook`."""
+    """Return the content of a file, converted to nbformat 4 if it is older; raise :class:`NotANotebook`."""
     try:
         content = loads(data)
         if isinstance(content, dict) and content.get("nbformat") in (1, 2, 3):
@@ -62,9 +62,9 @@ def _upgraded(text: str) -> Any:
 
 
 def notebook_text(content: Mapping[str, Any]) -> str:
-    """Return the file's text: nbformat's own serialisation, which splits long texts into lines and sorts keys.
+    """Return the text of a notebook's file in nbformat's format, with texts split into lines and keys sorted.
 
-    ``trusted`` flags, which exist only between server and client, do not get into the file. `content` is not changed.
+    ``trusted`` flags, which exist only between server and client, are omitted. `content` is not changed.
     """
     nbformat = _nbformat()
     text: str = nbformat.writes(nbformat.from_dict(_without_trust(content)), version=nbformat.NO_CONVERT)
@@ -72,14 +72,14 @@ def notebook_text(content: Mapping[str, Any]) -> str:
 
 
 def get_ready() -> None:
-    """Do beforehand what makes the first text take longer: to import nbformat, and what that imports."""
+    """Import nbformat and its dependencies, so that the first text does not take longer."""
     notebook_text({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
 def notebook_pieces(content: Mapping[str, Any], mark: str) -> Iterator[bytes]:
-    """Return the same text in UTF-8, by pieces: it is never there as a whole, and its images are not looked through.
+    """Yield the same text in UTF-8, in pieces, without searching images for escapes.
 
-    `mark` is a text of letters and digits that is nowhere in the notebook.
+    `mark` is a text of letters and digits that does not occur in the notebook.
     """
     before, after = notebook_text({**content, "cells": []}).split(_NO_CELLS)
     if not content["cells"]:
@@ -97,7 +97,7 @@ def notebook_pieces(content: Mapping[str, Any], mark: str) -> Iterator[bytes]:
 
 
 def read_notebook(text: str) -> Any:
-    """Read a file's text as nbformat's own node, upgraded to nbformat 4; raises what nbformat raises."""
+    """Return a file's text as nbformat's node, converted to nbformat 4; raises nbformat's errors."""
     return _nbformat().reads(text, as_version=4)
 
 
@@ -110,7 +110,7 @@ def _without_trust(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def why_unreadable(data: bytes) -> tuple[str, str]:
-    """Return what is wrong with a file that is no readable notebook, and what to do about it."""
+    """Return why a file is not a readable notebook, and a hint."""
     if not data.strip():
         return "the file is empty", _HINT
     if data.startswith(_BYTE_ORDER_MARKS):
@@ -145,7 +145,7 @@ def _why_no_notebook(text: str) -> tuple[str, str]:
 
 
 def complaint_of(message: str) -> str:
-    """Return what a contents model's ``message`` says, as one line: what is wrong, and where in the notebook."""
+    """Return the ``message`` of a contents model as one line: the error and its position in the notebook."""
     what = next((line for line in message.removeprefix(_INVALID).splitlines() if line.strip()), "")
     what = " ".join(what.split()).removesuffix(":")
     if len(what) > LONGEST:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 LARGE_TEXT = 4096
-"""Characters from which on an image is worth the trouble."""
+"""Minimum characters of an image that is replaced."""
 
 _BASE64 = f"{string.ascii_letters}{string.digits}+/=".encode()
 
 
 class Images:
-    """The images of some cells, for as long as these are turned into one text, in which `mark` must not be."""
+    """The images of some cells while these are encoded. The text must not contain `mark` otherwise."""
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
@@ -25,7 +25,7 @@ class Images:
         return len(self._images)
 
     def taken_from(self, cell: Any) -> Any:
-        """Return the cell with marks in the place of its images; it is not changed itself."""
+        """Return a copy of the cell with marks in place of its images."""
         outputs = [
             {**output, "data": {kind: self._marked(value) for kind, value in output["data"].items()}}
             if isinstance(output.get("data"), dict)
@@ -35,15 +35,18 @@ class Images:
         return {**cell, "outputs": outputs} if outputs else cell
 
     def put_into(self, text: str) -> Iterator[bytes]:
-        """Return the text that was made of the cells by pieces, in UTF-8, with the images in it."""
-        first, *pieces = text.split(self._mark)  # a mark stands before and after the number of each image
+        """Yield the text of the cells in UTF-8, in pieces, with the images inserted."""
+        first, *pieces = text.split(self._mark)  # a mark is before and after the number of each image
         yield first.encode("utf-8", "replace")
         for number, piece in zip(pieces[::2], pieces[1::2], strict=True):
             yield self._images[int(number)]
             yield piece.encode("utf-8", "replace")
 
     def _marked(self, value: Any) -> Any:
-        """Return what stands for a value of a MIME bundle; a last line break stays: it decides how it is written."""
+        """Return the replacement of a value in a mime bundle.
+
+        A final line break stays, because it affects the encoding.
+        """
         if not isinstance(value, str) or len(value) < LARGE_TEXT or not value.isascii():
             return value
         end = "\n" if value[-1] == "\n" else ""

@@ -14,17 +14,15 @@ from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.document import Cell, Document
 from nbrun.core.notebook.tags import INJECTED_TAG, SKIP_TAG, tags_of
 
-"""The tag of the cell that a runner itself writes into the notebook, as papermill does."""
-
 _MARKS = ("outcome", "incomplete")
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What came of it.
+    """The result of a merge.
 
-    ``placed`` counts the cells that have got results which they had not; ``unplaced`` are the positions, in ours, of
-    those whose results found no place.
+    ``placed`` is the number of cells that got new results. ``unplaced`` are the positions, in the executed notebook, of
+    cells whose results have no place.
     """
 
     content: dict[str, Any]
@@ -33,10 +31,10 @@ class Merged:
 
 
 def merge(theirs: Document, ours: Mapping[str, Any], known: Container[int]) -> Merged:
-    """Put the results of `ours`, an executed notebook's content, into `theirs`, which is changed by it.
+    """Merge the results of `ours`, the content of an executed notebook, into `theirs`, which is modified.
 
-    `known` has the :func:`fingerprint` of each code cell as the file held it before they came: of a cell that has other
-    results than that, they are theirs.
+    `known` contains the :func:`fingerprint` of each code cell in the last version before the other client's edit. A
+    cell with other results was executed by the other client.
     """
     cells, pairs = ours["cells"], _pairs(ours["cells"], theirs.cells)
     injected = [index for index, cell in enumerate(cells) if INJECTED_TAG in tags_of(cell) and index not in pairs]
@@ -49,7 +47,7 @@ def merge(theirs: Document, ours: Mapping[str, Any], known: Container[int]) -> M
         elif _was_run(cell):
             unplaced.append(index)
     if injected and unplaced:
-        # Results of other parameters than those that stand above them would be a lie.
+        # The results must not appear below parameters that did not produce them.
         return Merged(theirs.content, 0, sorted(unplaced + injected))
     placed = len(injected)
     for cell, other in fitting:
@@ -62,23 +60,23 @@ def merge(theirs: Document, ours: Mapping[str, Any], known: Container[int]) -> M
 
 
 def fingerprint(cell: Cell) -> int:
-    """Return a number for a code cell's source and results, which another run of it changes; good in this process only.
+    """Return a number for a code cell's source and results; it is valid in this process only.
 
-    Strings remember their hash, so that asking again costs next to nothing.
+    Strings cache their hash, so a second call is fast.
     """
     return hash((_joined(cell["source"]), _frozen(cell.get("execution_count")), _frozen(_outputs(cell))))
 
 
 def fingerprints(content: Mapping[str, Any]) -> frozenset[int]:
-    """Return the fingerprints of all code cells of a notebook; none for what is no notebook."""
+    """Return the fingerprints of all code cells of a notebook, or an empty set if it is invalid."""
     try:
         return frozenset(fingerprint(cell) for cell in content["cells"] if cell["cell_type"] == "code")
-    except (TypeError, KeyError):  # what is wrong with it, Document says in words
+    except (TypeError, KeyError):  # Document reports the error
         return frozenset()
 
 
 def _pairs(ours: Sequence[Cell], theirs: Sequence[Cell]) -> dict[int, int]:
-    """Return, for positions in `ours`, the positions in `theirs` of the same cells."""
+    """Return the positions in `theirs` of the same cells, by positions in `ours`."""
     my_ids, their_ids = ({_id(cell): index for index, cell in enumerate(cells)} for cells in (ours, theirs))
     pairs = {
         index: their_ids[_id(cell)]
@@ -87,13 +85,13 @@ def _pairs(ours: Sequence[Cell], theirs: Sequence[Cell]) -> dict[int, int]:
     }
     mine_left, theirs_left = _by_source(ours, their_ids), _by_source(theirs, my_ids)
     for source, mine in mine_left.items():
-        if len(mine) == len(theirs_left[source]):  # else nobody knows which of them is which
+        if len(mine) == len(theirs_left[source]):  # otherwise the assignment is ambiguous
             pairs.update(zip(mine, theirs_left[source], strict=True))
     return pairs
 
 
 def _by_source(cells: Sequence[Cell], others: Container[str]) -> defaultdict[tuple[str, str], list[int]]:
-    """Return the positions of the cells that cannot be told by an id that the other notebook has, too."""
+    """Return the positions of cells without an id that both notebooks have, by type and source."""
     found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for index, cell in enumerate(cells):
         if not _id(cell) or _id(cell) not in others:
@@ -110,13 +108,13 @@ def _same(mine: Cell, other: Cell) -> bool:
 
 
 def _takes(other: Cell, mine: Cell, known: Container[int]) -> bool:
-    """Return whether their cell may have its results replaced."""
+    """Return whether the other client's cell may get new results."""
     return not _has_results(other) or fingerprint(other) in known or fingerprint(other) == fingerprint(mine)
 
 
 def _transplant(mine: Cell, other: Cell) -> None:
     if SKIP_TAG in tags_of(mine):
-        # It did not run. Its outputs are as trustworthy as they were, where they are the same ones.
+        # It did not run. The trust is kept only if the outputs are unchanged.
         if fingerprint(mine) == fingerprint(other):
             _take_over(mine["metadata"], other["metadata"], "trusted")
         return
@@ -138,7 +136,7 @@ def _take_over(mine: Mapping[str, Any], other: dict[str, Any], key: str) -> None
 
 
 def _inject(index: int, ours: Sequence[Cell], theirs: list[Cell], pairs: Mapping[int, int]) -> None:
-    """Put a cell that the run itself wrote in the place of the one of an earlier run, or after what it stood after."""
+    """Insert a cell that the run injected: in place of an earlier injected one, or after the same cell as before."""
     earlier = [place for place, cell in enumerate(theirs) if INJECTED_TAG in tags_of(cell)]
     if earlier:
         theirs[earlier[0]] = ours[index]

@@ -6,16 +6,16 @@ from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.document import Cell
 
 SKIP_TAG = "skip-execution"
-"""The cell keeps what it shows and is not executed."""
+"""The cell is not executed and keeps its outputs."""
 RAISES_TAG = "raises-exception"
 """An error of the cell is expected."""
 PARAMETERS_TAG = "parameters"
 """The cell declares the notebook's parameters."""
 INJECTED_TAG = "injected-parameters"
-"""The cell sets parameters; nbrun and papermill write it."""
+"""The cell sets parameters. nbrun and papermill write it."""
 
 
 def tags_of(cell: Cell) -> list[Any]:
-    """Return a cell's tags; none where its metadata holds something else in their place."""
+    """Return a cell's tags, or an empty list if its metadata has no list of tags."""
     tags = as_object(cell.get("metadata")).get("tags")
     return tags if isinstance(tags, list) else []

@@ -17,9 +17,9 @@ from nbrun.core.parameters.types import NUMBER, UNKNOWN, DeclaredType, of_annota
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """One parameter: ``default`` is its source text, ``comment`` what the author says of it.
+    """The declaration of a parameter: ``default`` is source code, ``comment`` the author's comment.
 
-    A ``constant`` can never be given another value.
+    A ``constant`` cannot be assigned another value.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Declaration:
 
 
 def declarations_in(source: str, language: str) -> Sequence[Declaration] | None:
-    """Read a cell; None where it cannot be read."""
+    """Return the declarations in a cell, or None if it cannot be parsed."""
     if language.casefold() in ("python", "ipython"):
         return _in_python(source)
     return list(_by_lines(source, language.casefold()))
@@ -47,7 +47,7 @@ def _in_python(source: str) -> Sequence[Declaration] | None:
     try:
         tree = ast.parse(source)
         return _declared(source, tree)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the parser has no memory for what is nested deep
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # deep nesting exhausts the parser
         return None
 
 
@@ -75,7 +75,7 @@ def _declared(source: str, tree: ast.Module) -> Sequence[Declaration]:
 
 
 def _segment(lines: Sequence[bytes], node: ast.expr) -> str:
-    """Return the source of a node; :func:`ast.get_source_segment` splits all of the source for each one."""
+    """Return the source of a node. :func:`ast.get_source_segment` would split the whole source for each node."""
     first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
     start, end = node.col_offset, node.end_col_offset
     if first == last:
@@ -84,13 +84,13 @@ def _segment(lines: Sequence[bytes], node: ast.expr) -> str:
 
 
 def _inferred(value: ast.expr, comment: str) -> tuple[DeclaredType, str]:
-    """Return the type of an assignment without an annotation, and its comment without what says the type."""
-    if told := _TYPE_COMMENT.fullmatch(comment):
+    """Return the type of an assignment without an annotation, and its comment without a type comment."""
+    if match := _TYPE_COMMENT.fullmatch(comment):
         try:
-            annotation = ast.parse(told["type"], mode="eval").body
+            annotation = ast.parse(match["type"], mode="eval").body
         except SyntaxError:
             return UNKNOWN, comment
-        return of_annotation(annotation), told["rest"]
+        return of_annotation(annotation), match["rest"]
     if isinstance(value, ast.Call) and isinstance(value.func, (ast.Name, ast.Attribute)):
         name = value.func.id if isinstance(value.func, ast.Name) else value.func.attr
         if name in ("date", "datetime", "time", "float"):
@@ -102,8 +102,10 @@ def _inferred(value: ast.expr, comment: str) -> tuple[DeclaredType, str]:
 
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
-    """Return the comments that stand behind code, by the number of their line."""
-    with contextlib.suppress(tokenize.TokenError, SyntaxError):  # it is stricter than the parser about a file's end
+    """Yield the comments after code, with their line numbers."""
+    with contextlib.suppress(
+        tokenize.TokenError, SyntaxError
+    ):  # tokenize is stricter than the parser at the end of a file
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type == tokenize.COMMENT and token.line[: token.start[1]].strip():
                 yield token.start[0], token.string.lstrip("#").strip()
@@ -120,7 +122,7 @@ _ASSIGNMENT = re.compile(
 )
 _SIGN = re.compile("<-|=")
 _LONGEST_TARGET = 500
-"""Characters before the sign of an assignment."""
+"""Maximum characters before the sign of an assignment."""
 _BEHIND = re.compile(r"""((?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^"'])*?)(?:;?\s*(?:%s)\s*(.*))?""")
 _COMMENT_SIGNS = {"r": "#", "julia": "#", "bash": r"(?<=\s)\#", "powershell": "#", "matlab": "%", "octave": "[%#]"}
 _TEXT = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""")
@@ -133,7 +135,7 @@ def _by_lines(source: str, language: str) -> Iterator[Declaration]:
     behind = re.compile(_BEHIND.pattern % _COMMENT_SIGNS.get(language, "//"), re.DOTALL)
     for line in source.splitlines():
         sign = _SIGN.search(line)
-        # Without the bound, a long line of blanks costs the pattern the square of its length.
+        # Without the limit, the pattern takes quadratic time on a long line of blanks.
         if not sign or sign.start() > _LONGEST_TARGET or not (found := _ASSIGNMENT.fullmatch(line)):
             continue
         split = behind.fullmatch(found["rest"])
@@ -144,7 +146,7 @@ def _by_lines(source: str, language: str) -> Iterator[Declaration]:
 
 
 def _type_of(default: str, language: str) -> DeclaredType:
-    """Return the type of a literal; in Bash every value is text, so every type is accepted."""
+    """Return the type of a literal. In Bash every value is text, so every type is accepted."""
     if language == "bash":
         return UNKNOWN
     if default.lstrip("$") in ("true", "false", "TRUE", "FALSE", "True", "False"):

@@ -24,8 +24,8 @@ from nbrun.errors import UsageError
 class Declared:
     """The parameters that a notebook declares.
 
-    ``index`` is the position of the cell that declares them, None where there is none; ``readable`` tells whether the
-    declarations could be read in the notebook's language.
+    ``index`` is the position of the declaring cell, or None. ``readable`` is false if the cell could not be parsed in
+    the notebook's language.
     """
 
     index: int | None
@@ -38,12 +38,12 @@ class Declared:
         return {each.name for each in self.parameters}
 
     def named(self, name: str) -> Declaration | None:
-        """Return the declaration of that name, the last one if there are several."""
+        """Return the declaration of a name, the last one if there are several."""
         return next((each for each in reversed(self.parameters) if each.name == name), None)
 
 
 def declared(document: Document, language: str) -> Declared:
-    """Return the declarations of a notebook in that language."""
+    """Return the parameters that a notebook declares in that language."""
     for index, cell in document.code_cells():
         if PARAMETERS_TAG in tags_of(cell):
             found = declarations_in(cell["source"], language)
@@ -56,7 +56,7 @@ def checked(
 ) -> tuple[dict[str, Any], list[str]]:
     """Check parameters against the declarations; return the values to inject, and warnings.
 
-    ISO 8601 text becomes a date if a date is declared. Raise :class:`UsageError` with all errors. Without declarations
+    ISO 8601 text becomes a date if a date is declared. Raises :class:`UsageError` with all errors. Without declarations
     nothing can be checked, which is a warning as in papermill.
     """
     if known.index is None:
@@ -93,7 +93,7 @@ def set_parameters(
 ) -> tuple[dict[str, Any], list[str]]:
     """Check and inject parameters; return the injected values, and warnings.
 
-    Raise :class:`UsageError` without changing the notebook.
+    Raises :class:`UsageError` without a change to the notebook.
     """
     check_values(given, where)
     known = declared(document, language)
@@ -121,7 +121,7 @@ def inject(document: Document, parameters: Mapping[str, Any], writer: LiteralWri
         cell["id"] = kept or _new_id({each["id"] for each in document.cells})
     if old:
         document.cells[old[0]] = cell
-        for index in reversed(old[1:]):  # one that is left over would bring its old values back
+        for index in reversed(old[1:]):  # a remaining one would set its old values
             del document.cells[index]
         return old[0]
     declaring = [index for index, each in document.code_cells() if PARAMETERS_TAG in tags_of(each)]
@@ -138,7 +138,7 @@ def _nearest(name: str, known: Declared) -> str:
 
 
 def _hints_for_text(name: str, text: str, declared_type: str) -> list[str]:
-    """Return what to type instead of ``-p NAME TEXT`` where the text looks like another value."""
+    """Return what to type instead of ``-p NAME TEXT`` if the text looks like another value."""
     shown = text.strip() if len(text) < 60 else "VALUE"
     if text.lstrip().startswith(("[", "{")):
         return [f"For a list or a mapping say -y '{name}: {shown}'."]
@@ -172,7 +172,7 @@ def _kind(value: Any) -> str:
 
 
 def _new_id(taken: set[str]) -> str:
-    """Make an id that is the same each time the same notebook gets its first injected cell."""
+    """Return an id that is always the same for the first injected cell of the same notebook."""
     seed = INJECTED_TAG
     while (made := hashlib.sha256(seed.encode()).hexdigest()[:8]) in taken:
         seed += "'"

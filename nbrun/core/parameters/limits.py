@@ -14,11 +14,11 @@ from typing import Any
 from nbrun.errors import UsageError
 
 DEEPEST = 100
-"""Levels of lists and mappings. Python's own tokenizer fails at 200 brackets."""
+"""Maximum levels of lists and mappings. Python's own tokenizer fails at 200 brackets."""
 MOST_VALUES = 200_000
 MOST_CHARACTERS = 4_000_000
 MOST_DIGITS = 4300
-"""Digits of an integer: Python reads and writes no longer ones."""
+"""Maximum digits of an integer, which is Python's own limit."""
 
 _HINT_SIZE = "Put data of that size into a file of its own, and give the notebook its path."
 _HINT_TEXT = "Give it as text: -r NAME VALUE, or in quotes."
@@ -30,9 +30,9 @@ _DIGITS = re.compile(r"[-+]?[\d_]+")
 
 
 def read_number(text: str) -> int | float | None:
-    """Return the integer or float that `text` is, None where it is no number.
+    """Return `text` as an integer or a float, or None if it is not a number.
 
-    Raises ValueError for a number that neither can hold: it would arrive as another one.
+    Raises ValueError for a number that neither type can represent.
     """
     bare = text.strip()
     if len(bare) > MOST_DIGITS and _DIGITS.fullmatch(bare):
@@ -50,7 +50,7 @@ def read_number(text: str) -> int | float | None:
 
 
 def read_float(text: str) -> float:
-    """Return `text` as a float; raises OverflowError for a number that only infinity could stand for."""
+    """Return `text` as a float; raise OverflowError for a number that would become infinite."""
     value = float(text)
     if math.isinf(value) and not _NOT_FINITE.fullmatch(text.strip()):
         raise OverflowError(f"{shortened(text)} is beyond the floating-point numbers, which end at 1.8e308")
@@ -58,8 +58,8 @@ def read_float(text: str) -> float:
 
 
 def read_toml(text: str) -> dict[str, Any]:
-    """Return the table that a TOML text holds; raises ValueError with a message that says where it is wrong."""
-    # A key of thousands of parts takes the parser gigabytes.
+    """Return the table in a TOML text; raise ValueError with the position of an error."""
+    # The parser needs gigabytes for a key of thousands of parts.
     if deep := _DOTTED.search(text):
         line = text.count("\n", 0, deep.end()) + 1
         raise ValueError(f"a key in line {line} has more than {DEEPEST} parts")
@@ -71,15 +71,15 @@ def read_toml(text: str) -> dict[str, Any]:
         raise ValueError(str(error)) from None
     except tomllib.TOMLDecodeError:
         raise
-    except ValueError as error:  # an integer that is too long; from Python 3.14 on also what is nested too deep
+    except ValueError as error:  # an integer that is too long, or from Python 3.14 on, deep nesting
         raise ValueError(_number_problem(error)) from None
 
 
 def check_values(values: Mapping[str, Any], where: str) -> None:
-    """Raise :class:`UsageError` for a parameter that no cell can hold.
+    """Raise :class:`UsageError` for parameters that do not fit into a cell.
 
-    These are values that hold themselves, that are nested too deep, too many or too large. A value that appears in
-    several places counts in each of them, as it would be written.
+    These are values that contain themselves, are nested too deeply, too many or too large. A value that appears in
+    several places counts in each of them, because it is written each time.
     """
     count = characters = 0
     for name, value in values.items():
@@ -113,12 +113,12 @@ def check_values(values: Mapping[str, Any], where: str) -> None:
 
 
 def shown_name(name: str) -> str:
-    """Return a parameter's name as a message shows it: in quotes, escaped and not too long."""
+    """Return a parameter's name for messages: quoted, escaped and shortened."""
     return repr(shortened(name))
 
 
 def shown_value(value: Any) -> str:
-    """Return a value as a message shows it: as Python writes it, not too long."""
+    """Return a value for messages: as Python writes it, shortened."""
     try:
         return shortened(repr(value))
     except ValueError:

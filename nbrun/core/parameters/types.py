@@ -14,13 +14,13 @@ Accepts = Callable[[Any], bool]
 
 @dataclass(frozen=True, slots=True)
 class DeclaredType:
-    """A type: its name as the notebook's author would write it, and what it takes; an empty name is an unknown one."""
+    """A declared type: its name as written by the author, and a check of values. An empty name is an unknown type."""
 
     name: str = ""
     takes: Accepts | None = None
 
     def __str__(self) -> str:
-        """Return its name."""
+        """Return the name."""
         return self.name
 
     def accepts(self, value: Any) -> bool:
@@ -28,7 +28,7 @@ class DeclaredType:
         return self.takes is None or self.takes(value)
 
     def adapt(self, value: Any) -> Any:
-        """Return ISO 8601 text as the date it stands for, where this type takes a date and no text."""
+        """Return ISO 8601 text as a date, time or datetime if this type accepts that and no text."""
         if not isinstance(value, str) or self.accepts(value):
             return value
         for read in (date.fromisoformat, datetime.fromisoformat, time.fromisoformat):
@@ -45,17 +45,17 @@ UNKNOWN = DeclaredType()
 
 
 LONGEST = 1000
-"""Characters of an annotation that is understood; a longer one takes everything."""
+"""Maximum characters of an annotation. A longer one accepts every value."""
 
 
 def of_annotation(node: ast.expr) -> DeclaredType:
-    """Return the type that a Python annotation names."""
+    """Return the type for a Python annotation."""
     name = _spelt(node)
     return DeclaredType(name, _reader(node)) if len(name) <= LONGEST else UNKNOWN
 
 
 def of_value(value: Any) -> DeclaredType:
-    """Return the type of a default; of None, which says nothing, the unknown one."""
+    """Return the type of a default value; unknown for None."""
     if value is None:
         return UNKNOWN
     for name, takes in _SIMPLE.items():
@@ -117,7 +117,7 @@ def _spelt(node: ast.expr) -> str:
 
 
 def _reader(node: ast.expr) -> Accepts | None:
-    """Return what an annotation takes; None where it takes everything, as far as is known here."""
+    """Return the check for an annotation, or None if it accepts every value."""
     match node:
         case ast.Constant(None):
             return lambda value: value is None

@@ -24,9 +24,9 @@ _COPY = {"s3": "aws s3 cp", "s3a": "aws s3 cp", "gs": "gcloud storage cp", "gcs"
 
 
 def require_choice(named: Sequence[str], *, message: str = "") -> None:
-    """Raise :class:`UsageError` for a call that would overwrite several notebooks without having said so.
+    """Raise :class:`UsageError`, because a call would overwrite several notebooks without an explicit choice.
 
-    `named` are the paths of the call; `message` replaces the reason that they give.
+    `named` are the paths of the call; `message` replaces the default message.
     """
     shown = ", ".join(named[:_SHOWN]) + (f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else "")
     what = f"{len(named)} paths" if len(named) > 1 else "a folder or a pattern"
@@ -38,29 +38,29 @@ def require_choice(named: Sequence[str], *, message: str = "") -> None:
 
 
 def refuse_contradiction(chosen: Sequence[str]) -> None:
-    """Raise :class:`UsageError` where more than one of the three choices, by their names, was made."""
+    """Raise :class:`UsageError` if more than one of the three choices was made."""
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} contradict each other", hint="Leave all of them out but one.")
 
 
 def _word(name: str) -> str:
-    """Return a name as a shell takes it."""
+    """Return a name quoted for a shell."""
     return name if re.fullmatch(r"[\w@%+=:,./-]+", name) else "'" + name.replace("'", "'\"'\"'") + "'"
 
 
 def is_url(path: str) -> bool:
-    """Return whether a path is a URL: a scheme with ``://``, or the ``s3:/`` that :class:`pathlib.Path` leaves of one.
+    """Return whether a path is a URL: a scheme with ``://``, or with ``:/``, which :class:`pathlib.Path` makes of it.
 
-    A scheme has two letters at least; one alone is a drive of Windows.
+    A scheme has at least two letters, because one letter is a drive on Windows.
     """
     return _URL.match(path) is not None
 
 
 def refuse_unreachable(option: str, path: str, *, reads: bool = False) -> None:
-    """Raise :class:`UsageError` for a path of `option` that nbrun neither reads nor writes.
+    """Raise :class:`UsageError` for a path of `option` that nbrun can neither read nor write.
 
-    These are the empty path, a URL, a home folder that no shell has put in, and a name with a NUL. `reads` says that
-    nbrun would read there.
+    These are an empty path, a URL, an unexpanded home folder, and a name with a NUL. `reads` means that nbrun would
+    read the path.
     """
     if is_url(path):
         path = re.sub(r":/+", "://", path, count=1)

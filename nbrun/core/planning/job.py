@@ -6,15 +6,15 @@ from enum import Enum
 from typing import Any
 
 STARTUP_LIMIT = 60.0
-"""Seconds that a kernel may take to start, if nothing else is said."""
+"""Default time limit in seconds for the start of a kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The clocks of a run, in seconds; None never strikes.
+    """The time limits of a run in seconds; None means no limit.
 
-    ``run`` counts from the first cell, ``cell`` from a cell's start, ``silence`` from the last output of the running
-    cell (the command line calls it the idle time-out); ``startup`` bounds the start of the server and of the kernel.
+    ``run`` counts from the first cell, ``cell`` from the start of a cell, ``silence`` from the last output of the
+    running cell (the option is ``--idle-timeout``). ``startup`` limits the start of the server and of the kernel.
     """
 
     run: float | None = None
@@ -24,29 +24,32 @@ class Limits:
 
 
 class OnConflict(Enum):
-    """What happens to a notebook that somebody else changed during its run."""
+    """The rule for a notebook that another client changed during its run."""
 
     MERGE = "merge"
-    """Their notebook gets the results; what finds no place in it is saved beside it."""
+    """The edited notebook gets the results. Results without a place in it are saved beside it."""
     BESIDE = "beside"
-    """Their notebook stays as it is; the executed one is saved beside it."""
+    """The edited notebook stays as it is, and the executed one is saved beside it."""
     OVERWRITE = "overwrite"
-    """The executed notebook replaces theirs."""
+    """The executed notebook replaces the edited one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One run of one notebook.
 
-    ``notebook`` is its name for the user, the path as it was given; ``kernel`` overrides the notebook's own kernelspec,
-    ``language`` what that says of the language in which values are written. ``report_mode`` hides the sources of code.
-    ``save_every`` is the pause in seconds between two saves while it runs: None to choose it, infinite to save at the
-    end only. ``tolerate_loss`` makes lost output a warning, ``note_loss`` says so at the end of the cell's outputs.
-    ``parameters`` are injected into the notebook, ``allow_new`` those too that it does not declare; ``secrets`` are set
-    in the kernel and masked wherever they come out.
-    ``pipeline`` is how many cells may be on their way to the kernel at a time, None for what suits the server.
-    ``lift_limits`` lets the kernel queue any amount of output; ``resend`` lets it send again what was lost on the way;
-    ``max_output`` is what each cell may put out, in characters.
+    ``notebook`` is its path as given by the user. ``kernel`` overrides the notebook's kernelspec, and ``language`` the
+    kernel's language for literals. ``report_mode`` hides the sources of code.
+
+    ``save_every`` is the interval in seconds between saves during the run: None to choose it, infinite to save at the
+    end only. ``tolerate_loss`` makes lost output a warning. ``note_loss`` adds a note to the outputs of such a cell.
+
+    ``parameters`` are injected into the notebook; with ``allow_new``, also those that it does not declare. ``secrets``
+    are set in the kernel and masked in all outputs.
+
+    ``pipeline`` is how many cells may be in progress at a time; None to choose it. ``lift_limits`` lets the kernel
+    queue any amount of output. ``resend`` lets it send lost messages again. ``max_output`` limits the outputs of each
+    cell, in characters.
     """
 
     notebook: str

@@ -20,31 +20,31 @@ from nbrun.core.parameters.limits import shown_value
 from nbrun.errors import UsageError
 
 AUTO = "auto"
-"""The number of :class:`Count` that nbrun chooses."""
+"""The value of :class:`Count` that lets nbrun choose the number."""
 LARGEST_INTEGER = 10**9
 SMALLEST_SIZE = 10_000
-"""Characters or bytes: less leaves no space for a note or a message."""
+"""Minimum characters or bytes of a size. Less leaves no space for a note or a message."""
 
 
 class Kind(ABC):
-    """The values that an option takes."""
+    """The type of an option's values."""
 
     takes: str
-    """What a message says of them."""
+    """The description of the values in messages."""
 
     @abstractmethod
     def read(self, value: Any) -> Any:
-        """Return a value of Python or of the settings as a run takes it; raises ValueError.
+        """Return a value from Python or the settings in the form that a run uses; raise ValueError.
 
-        What this returns is read as itself.
+        Reading the result again returns the same value.
         """
 
     def parse(self, text: str) -> Any:
-        """Return the value of the command line's `text`; raises ValueError."""
+        """Return the value of a command line argument; raise ValueError."""
         return self.read(text)
 
     def spell(self, value: Any) -> str:
-        """Return a default as the command line writes it."""
+        """Return a default in the form of the command line."""
         return str(value)
 
     def schema(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Flag(Kind):
 
 
 class Integer(Kind):
-    """A whole number that is at least `least`."""
+    """An integer of at least `least`."""
 
     takes = "a whole number"
 
@@ -81,7 +81,7 @@ class Integer(Kind):
         self.least = least
 
     def read(self, value: Any) -> int:
-        """Return the number."""
+        """Return the integer."""
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.refuse(value)
         if not self.least <= value < LARGEST_INTEGER:
@@ -89,7 +89,7 @@ class Integer(Kind):
         return value
 
     def parse(self, text: str) -> int:
-        """Return the number that is written in decimal digits."""
+        """Return the integer in decimal digits."""
         digits = text.strip()
         if not digits.removeprefix("-").isdecimal() or len(digits) > len(str(LARGEST_INTEGER)):
             raise self.refuse(text)
@@ -101,7 +101,7 @@ class Integer(Kind):
 
 
 class Count(Kind):
-    """A whole number from 1, or ``auto``; None means ``auto`` too."""
+    """An integer from 1, or ``auto``. None also means ``auto``."""
 
     takes = f"a number from 1, or {AUTO}"
 
@@ -121,7 +121,7 @@ class Count(Kind):
 
 
 class Duration(Kind):
-    """Seconds, as a number or as text such as ``5m``; infinity for ``none``, and for None."""
+    """Seconds as a number, or text such as ``5m``. ``none`` and None mean infinity."""
 
     takes = 'seconds, or text such as "5m"'
 
@@ -138,7 +138,7 @@ class Duration(Kind):
         except OverflowError:
             raise ValueError(f"{shown_value(value)} is beyond all durations; write none for no limit") from None
         if not seconds > 0:
-            return parse_duration(str(seconds))  # which raises, with the message that text gets
+            return parse_duration(str(seconds))  # raises with the same message as for text
         return seconds
 
     def spell(self, value: Any) -> str:
@@ -151,7 +151,7 @@ class Duration(Kind):
 
 
 class Pause(Duration):
-    """A duration in which 0 means never, as papermill has it."""
+    """A duration in which 0 means never, as in papermill."""
 
     def read(self, value: Any) -> float:
         """Return the seconds."""
@@ -160,7 +160,7 @@ class Pause(Duration):
 
 
 class Size(Kind):
-    """A number of characters or bytes, as a number or as text such as ``50MB``; None for ``none``."""
+    """A number of characters or bytes, or text such as ``50MB``. None means no limit."""
 
     takes = 'a number, or text such as "50MB"'
 
@@ -197,7 +197,7 @@ class Text(Kind):
 
 
 class PathName(Kind):
-    """A path, as text or as an object that has one; `exists` and `folder` are checked by the command line alone."""
+    """A path as text or as a path object. Only the command line checks `exists` and `folder`."""
 
     takes = "a path"
 
@@ -206,7 +206,7 @@ class PathName(Kind):
         self.folder = folder
 
     def read(self, value: Any) -> Any:
-        """Return the path as it was given."""
+        """Return the path unchanged."""
         if not isinstance(value, str) and not hasattr(value, "__fspath__"):
             raise self.refuse(value)
         return value
@@ -231,7 +231,7 @@ class Choice(Kind):
 
 
 class Words(Kind):
-    """A few words, as a list or with commas between them; `check` raises ValueError for one that is wrong."""
+    """Words as a list or separated by commas; `check` raises ValueError for an invalid one."""
 
     takes = "words, as a list or with commas between them"
 
@@ -249,12 +249,12 @@ class Words(Kind):
         return found
 
     def spell(self, value: Any) -> str:
-        """Return the words with commas between them."""
+        """Return the words separated by commas."""
         return ",".join(value)
 
 
 class Texts(Kind):
-    """A list of texts; the command line repeats the option."""
+    """A list of texts. On the command line the option is repeated."""
 
     takes = "a list of texts"
 
@@ -270,7 +270,7 @@ class Texts(Kind):
 
 
 class Named(Kind):
-    """Values by name, each of which `check` accepts."""
+    """Values by name; `check` must accept each value."""
 
     def __init__(self, values: str = "values", check: Callable[[Any], bool] = lambda _: True) -> None:
         self.takes = f"a mapping of names to {values}"
@@ -287,7 +287,7 @@ class Named(Kind):
 
 
 class Thing(Kind):
-    """A Python object that `check` accepts."""
+    """A Python object that `check` must accept."""
 
     def __init__(self, takes: str, check: Callable[[Any], bool]) -> None:
         self.takes = takes
@@ -302,11 +302,11 @@ class Thing(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option.
+    """The declaration of an option.
 
-    ``flags`` are its spellings on the command line, of which the first long one is the key of the settings. The flag of
-    an option that is true by default says the opposite. None makes an option of the Python API alone. ``each`` is true
-    where notebooks of one batch may differ in it.
+    ``flags`` are its flags on the command line. The first long one is also the key of the settings. The flag of an
+    option that is true by default negates it. None declares an option that exists only in Python. ``each`` is true if
+    the option may differ between the notebooks of a batch.
     """
 
     kind: Kind
@@ -319,11 +319,11 @@ class Option:
 
     @property
     def is_opposite(self) -> bool:
-        """Return whether the flag of the command line sets the option to false."""
+        """Return whether the flag sets the option to false."""
         return isinstance(self.kind, Flag) and self.default is True
 
     def spellings(self, name: str) -> list[str]:
-        """Return the option's spellings on the command line; those of an option that declares none by its `name`."""
+        """Return the option's flags; the default is derived from its `name`."""
         return [*self.flags] if self.flags else [f"--{'no-' * self.is_opposite}{name.replace('_', '-')}"]
 
     def setting(self, name: str) -> str:
@@ -332,7 +332,7 @@ class Option:
         return long.partition("/")[0].removeprefix("--")
 
     def read(self, value: Any) -> Any:
-        """Return `value` as a run takes it; raises ValueError."""
+        """Return `value` in the form that a run uses; raise ValueError."""
         return None if value is None and self.default is None else self.kind.read(value)
 
 
@@ -342,7 +342,7 @@ def are_texts(value: Any) -> bool:
 
 
 def options_in(declaration: Any) -> dict[str, Option]:
-    """Return the options that a TypedDict declares, by name: those with an :class:`Option` beside their type."""
+    """Return the options that a TypedDict declares, by name: keys whose annotation contains an :class:`Option`."""
     found = {}
     for name, annotation in declaration.__annotations__.items():
         for extra in getattr(annotation, "__metadata__", ()):
@@ -352,9 +352,9 @@ def options_in(declaration: Any) -> dict[str, Option]:
 
 
 def read_options(declaration: Any, given: Mapping[str, Any], what: str) -> Any:
-    """Return all options that a TypedDict declares: those `given`, checked, and the defaults of the others.
+    """Return all options of a TypedDict: those in `given`, checked, and the defaults of the others.
 
-    Raises TypeError for a name that is no option of `what`, and :class:`UsageError` for a wrong value.
+    Raises TypeError for an unknown name, and :class:`UsageError` for an invalid value. `what` is used in the message.
     """
     options = options_in(declaration)
     if unknown := [name for name in given if name not in options]:
@@ -368,7 +368,7 @@ def read_options(declaration: Any, given: Mapping[str, Any], what: str) -> Any:
 
 
 def read_option(name: str, option: Option, value: Any) -> Any:
-    """Return the value of the option `name` as a run takes it; raises :class:`UsageError`."""
+    """Return the value of the option `name` in the form that a run uses; raise :class:`UsageError`."""
     try:
         return option.read(value)
     except ValueError as error:
@@ -376,5 +376,5 @@ def read_option(name: str, option: Option, value: Any) -> Any:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Return the names that are most like a mistyped one."""
+    """Return the known names that are most similar to an unknown one."""
     return get_close_matches(name, [*known], most, 0.5)

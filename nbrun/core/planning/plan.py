@@ -23,24 +23,24 @@ from nbrun.core.planning.job import Job, Limits
 from nbrun.errors import NotANotebook
 
 LARGEST_SOURCE = 9_500_000
-"""Bytes. Servers close the socket on a message over 10 MiB."""
+"""Maximum bytes of a cell's source. Servers close the socket after a message over 10 MiB."""
 
 
 class Action(Enum):
-    """What is done with a code cell."""
+    """What the run does with a code cell."""
 
     RUN = "run"
     CLEAR = "clear"
-    """It has no code: its old outputs go, nothing is sent."""
+    """The cell has no code. Its old outputs are removed, and nothing is sent."""
     KEEP = "keep"
-    """It is to be skipped: nothing of it is touched."""
+    """The cell is skipped and stays unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:
-    """What is to happen with one code cell; ``index`` is its position among all cells.
+    """The plan for one code cell; ``index`` is its position among all cells.
 
-    ``before`` is code that the kernel is to run in silence before it, leaving no trace in the notebook.
+    ``before`` is code that the kernel runs silently before the cell, without a trace in the notebook.
     """
 
     index: int
@@ -56,7 +56,7 @@ class CellPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to happen with a notebook's code cells, in order."""
+    """The plan for a notebook's code cells, in order."""
 
     cells: Sequence[CellPlan]
     run_timeout: float | None = None
@@ -68,15 +68,15 @@ class Plan:
 
     @property
     def numbers(self) -> Mapping[int, int]:
-        """Return the numbers that messages give cells, by their positions among all cells.
+        """Return the cell numbers used in messages, by the position among all cells.
 
-        Cells are counted from 1, those that run and no others: so a fresh kernel counts them in the brackets, too.
+        Only cells that run are counted, from 1. So the number equals the execution count in a new kernel.
         """
         return {cell.index: number for number, cell in enumerate(self.to_run, 1)}
 
 
 def make_plan(document: Document, job: Job) -> Plan:
-    """Plan a run; raises :class:`NotANotebook` for limits that are none and for cells too large to send."""
+    """Plan a run; raise :class:`NotANotebook` for invalid limits in the metadata and for cells that are too large."""
     where = job.notebook
     settings = as_object(document.metadata.get("nbrun"))
     shared = as_object(document.metadata.get("execution"))
@@ -106,7 +106,7 @@ def make_plan(document: Document, job: Job) -> Plan:
 
 
 def with_preparation(plan: Plan, first: str, again: str, after: int | None) -> Plan:
-    """Return the plan with silent code, `first` before its first cell, `again` behind the one at `after`."""
+    """Return the plan with silent code: `first` before its first cell, `again` after the cell at index `after`."""
     places = [cell.index for cell in plan.to_run]
     behind = [index for index in places if after is not None and index > after]
     wanted = [(first, places[:1]), (again, behind[:1])]

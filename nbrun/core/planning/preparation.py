@@ -16,7 +16,7 @@ from nbrun.core.planning.plan import Plan, make_plan, with_preparation
 from nbrun.errors import UsageError
 
 FindWriter = Callable[[str, str], LiteralWriter]
-"""Return the writer of literals for a kernel and its language; raise :class:`UsageError` if there is none."""
+"""Returns the writer of literals for a kernel and its language; raises :class:`UsageError` if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class Prepared:
 
 
 def prepare(document: Document, job: Job, kernel: str, language: str, find_writer: FindWriter) -> Prepared:
-    """Put the job's parameters into `document`, and plan its run in which the secrets are set in silence.
+    """Inject the job's parameters into `document`, and plan the run, which sets the secrets silently.
 
-    A writer is looked for only where there is something to write. Raises :class:`UsageError`, and
-    :class:`NotANotebook` for what cannot be planned.
+    A writer is searched only if there is a value to write. Raises :class:`UsageError`, and :class:`NotANotebook` for an
+    invalid plan.
     """
     if twice := job.secrets.keys() & job.parameters.keys():
         raise UsageError(f"{job.notebook}: {', '.join(sorted(twice))} is given as a parameter and as a secret")
@@ -58,8 +58,8 @@ def prepare(document: Document, job: Job, kernel: str, language: str, find_write
 def _secret_code(
     document: Document, secrets: Mapping[str, str], writer: LiteralWriter, language: str
 ) -> tuple[str, str, int | None]:
-    """Return the code that sets the secrets first, the code that sets them again, and the cell behind which it does."""
+    """Return the code that sets the secrets, the code that sets them again, and the cell after which it does so."""
     known = declared(document, language)
-    # What the notebook declares comes behind its declaration only: there may be but one in some languages.
+    # Declared names are set after their declaration only, because some languages allow only one declaration.
     new = {name: value for name, value in secrets.items() if name not in known.names}
     return writer.cell(new, comment=""), writer.cell(secrets, comment="", declared=secrets), known.index

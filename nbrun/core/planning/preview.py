@@ -20,10 +20,10 @@ SPELT = {Action.RUN: "run", Action.CLEAR: "empty", Action.KEEP: "skip"}
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run would do.
+    """The preview of a run.
 
-    ``kernel`` is None where the notebook names none that could be found; ``values`` are the parameters that were given,
-    ``secrets`` the names of those; ``injected`` is the index of the cell that would set the parameters.
+    ``kernel`` is None if the notebook's kernel was not found. ``values`` are the given parameters, ``secrets`` the
+    names of the given secrets. ``injected`` is the index of the cell that would set the parameters.
     """
 
     notebook: str
@@ -53,7 +53,7 @@ class Preview:
 
     @property
     def parameters(self) -> Sequence[Declaration]:
-        """Return what is declared, and behind it what is given without having been declared."""
+        """Return the declared parameters, then the given ones that are not declared."""
         known = {each.name for each in self.declarations}
         return [*self.declarations, *(Declaration(name, UNKNOWN) for name in self.values if name not in known)]
 
@@ -85,7 +85,7 @@ class Preview:
 
 
 def make_preview(document: Document, job: Job, kernel: str | None, language: str, find_writer: FindWriter) -> Preview:
-    """Prepare `document` as a run does and return the preview; raise what the run would raise."""
+    """Prepare `document` like a run and return the preview; raises the same errors as the run."""
     prepared = prepare(document, job, kernel or "", language, find_writer)
     injected = next((index for index, cell in document.code_cells() if INJECTED_TAG in tags_of(cell)), None)
     return Preview(
@@ -103,5 +103,5 @@ def make_preview(document: Document, job: Job, kernel: str | None, language: str
 
 
 def seconds(limit: float | None) -> float | None:
-    """Return a limit as JSON has it: None for none."""
+    """Return a limit for JSON; None means no limit."""
     return limit if limit is not None and math.isfinite(limit) else None

@@ -23,17 +23,17 @@ RECALL = "nbrun_recall_request"
 RECALL_REPLY = "nbrun_recall_reply"
 DRAIN = "nbrun_drain_request"
 REPLAY_BUFFER = 32_000_000
-"""Bytes of output that a kernel keeps to send it again."""
+"""Bytes of output that a kernel stores to send them again."""
 _UNSENT = "nbrun_unsent"
 _INSTALL = (
     "exec(\"exec(compile(source, '<nbrun agent>', 'exec')); install(kernel, options)\", {{'__name__': 'nbrun_agent', "
     "'kernel': get_ipython().kernel, 'source': {source!r}, 'options': {options!r}}})"
 )
-"""Leaves no name behind."""
+"""Runs the agent's source without leaving a name in the user's namespace."""
 
 
 class Ability(StrEnum):
-    """What an agent can do in its kernel."""
+    """The abilities of an agent, see :mod:`nbrun.kernel_side.agent`."""
 
     REPLAY = "replay"
     CONDITIONAL = "conditional"
@@ -46,22 +46,22 @@ class Ability(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """What the agent is asked to do beside answering: keep so many bytes of output, lift limits, be quiet in logs."""
+    """Options of the agent: its replay buffer in bytes, whether it lifts limits, whether it is quiet in logs."""
 
     replay: int = 0
     lift_limits: bool = False
     quiet: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the options as they are sent."""
+        """Return the options as JSON."""
         return {"replay": self.replay, "lift_limits": self.lift_limits, "quiet": self.quiet}
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """The agent of one kernel as its handshake showed it; of a kernel without one, no abilities.
+    """The agent of one kernel after its handshake. Without abilities there is no agent.
 
-    ``took`` is how long the handshake took in seconds, ``last`` the kernel's last message of it.
+    ``took`` is the duration of the handshake in seconds, ``last`` the kernel's last message in it.
     """
 
     abilities: frozenset[str] = frozenset()
@@ -70,34 +70,34 @@ class Agent:
 
 
 def install(requests: Requests, source: str, options: AgentOptions) -> Message:
-    """Return the request that installs the agent in an ipykernel; `source` is the text of its file."""
+    """Return the request that installs the agent in an ipykernel; `source` is the content of its file."""
     code = _INSTALL.format(source=source, options=options.as_dict())
     return requests.execute(code, silent=True, stop_on_error=False)
 
 
 def hello(requests: Requests, options: AgentOptions) -> Message:
-    """Return the request for the abilities. Its answer also shows that a server lets such requests through."""
+    """Return the request for the abilities. A reply also shows that the server forwards such requests."""
     return requests.special(Channel.SHELL, HELLO, options.as_dict())
 
 
 def abilities_in(reply: Message) -> frozenset[str]:
-    """Return what a reply to :func:`hello` says that the agent can do."""
+    """Return the abilities in a reply to :func:`hello`."""
     named = reply.content.get("abilities")
     return frozenset(each for each in named if isinstance(each, str)) if isinstance(named, list) else frozenset()
 
 
 def recall(requests: Requests, request: str) -> Message:
-    """Return the request that nothing begins which was sent behind `request`."""
+    """Return the request that cancels all cells sent behind `request`."""
     return requests.special(Channel.CONTROL, RECALL, {"request": request})
 
 
 def resend(requests: Requests, numbers: Sequence[tuple[int, int | None]]) -> Message:
-    """Return the request for messages by ascending ranges of numbers, each first and last; None for the newest."""
+    """Return the request for messages by ascending ranges of numbers, first and last; None means the newest."""
     return requests.special(Channel.CONTROL, RESEND, {"numbers": numbers})
 
 
 def resent(answer: Message) -> list[Message]:
-    """Return the messages in an answer to :func:`resend`; what is none is left out."""
+    """Return the messages in an answer to :func:`resend`; invalid ones are ignored."""
     texts, buffers, found = answer.content.get("messages"), list(answer.buffers), []
     for text in texts if isinstance(texts, list) else ():
         body = _body(text)
@@ -119,25 +119,25 @@ def _body(text: Any) -> dict[str, Any]:
 
 
 def drain(requests: Requests, doubtful: Iterable[tuple[int, int]]) -> Message:
-    """Return the request that asks whether anything can still write, and which of the doubtful numbers were not sent.
+    """Return the request that asks whether anything can still write, and which numbers were not sent.
 
-    `doubtful` are the first and last numbers of each stretch where messages seem to be missing.
+    `doubtful` are the first and last numbers of each range with missing messages.
     """
     return requests.special(Channel.SHELL, DRAIN, {"of": [*doubtful]})
 
 
 def has_writers(answer: Message) -> bool:
-    """Return whether anything may still write; yes unless an answer to :func:`drain` says no."""
+    """Return whether anything may still write: true unless an answer to :func:`drain` denies it."""
     return answer.content.get("writers") is not False
 
 
 def unsent_in(answer: Message, doubtful: Iterable[tuple[int, int]]) -> Counter[int]:
-    """Return how many numbers of each stretch were not sent, by its last number, as an answer to :func:`drain` says."""
+    """Return the number of unsent messages in each range, by its last number, from an answer to :func:`drain`."""
     return _amounts(answer.content, "unsent", doubtful)
 
 
 def unsent_at_exit(reply: Message, doubtful: Iterable[tuple[int, int]]) -> Counter[int]:
-    """Return the same from the reply to a cell that told the kernel to exit."""
+    """Return the same from the reply to a cell that ended the kernel."""
     return _amounts(reply.metadata, _UNSENT, doubtful)
 
 

@@ -24,18 +24,18 @@ from nbrun.errors import BadFrame
 
 V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"
 V1_PARTS = 5
-"""Channel, header, parent_header, metadata and content; buffers follow."""
+"""The number of parts before the buffers: channel, header, parent_header, metadata and content."""
 
 
 class Subprotocol(Enum):
-    """How messages are framed; settled by the websocket handshake."""
+    """The format of frames, negotiated in the websocket handshake."""
 
     V1 = V1_SUBPROTOCOL
     LEGACY = None
 
 
 def encode(message: Message, subprotocol: Subprotocol, *, date: str) -> str | bytes:
-    """Return the frame that carries `message`; `date` (ISO 8601) becomes the header's time stamp."""
+    """Return the frame of `message`; `date` (ISO 8601) becomes the header's time stamp."""
     header = {**message.header, "date": date}
     if subprotocol is Subprotocol.V1:
         return _encode_v1(message, header)
@@ -43,9 +43,9 @@ def encode(message: Message, subprotocol: Subprotocol, *, date: str) -> str | by
 
 
 def decode(frame: str | bytes, subprotocol: Subprotocol) -> Message:
-    """Read one frame.
+    """Return the message in a frame.
 
-    A text frame is a legacy message whatever was agreed: there is nothing else it could be.
+    A text frame is always a legacy message, whatever was negotiated.
     """
     if isinstance(frame, str):
         return _legacy_message(loads(frame), ())
@@ -123,7 +123,7 @@ def _legacy_message(value: Any, buffers: tuple[bytes, ...]) -> Message:
 
 
 def _cut(frame: bytes, order: str, unit: str, size: int, *, ends_named: bool = True) -> list[bytes]:
-    """Cut a frame at the offsets it names at its start; `ends_named` where the last offset is the frame's end."""
+    """Cut a frame at the offsets at its start; `ends_named` means that the last offset is the end of the frame."""
     if len(frame) < size:
         raise BadFrame(f"a frame of {len(frame)} bytes is too short to name its parts")
     (count,) = struct.unpack_from(f"{order}{unit}", frame)

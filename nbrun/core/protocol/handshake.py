@@ -21,20 +21,20 @@ from nbrun.core.formats.json_text import as_object
 from nbrun.core.protocol.messages import Channel, Message, Requests
 
 ASK_AGAIN = 1.0
-"""Seconds to wait for a sign on iopub before the question is put again."""
+"""Seconds to wait for a message on iopub before the request is repeated."""
 ASK_SOON = 0.1
-"""The same, of a kernel that still starts."""
+"""The same for a kernel that is still starting."""
 START_LIMIT = 5.0
-"""Seconds after its first reply that a kernel may go on starting."""
+"""Seconds after its first reply that a kernel may report that it is starting."""
 _UNKNOWN_YET = "n/a"
 
 
 @dataclass(frozen=True, slots=True)
 class KernelInfo:
-    """Who the kernel says it is.
+    """The kernel's ``kernel_info_reply``.
 
-    ``session`` names this very kernel process in the headers of its messages, so that a fresh kernel behind the same
-    address is told from it; None where the kernel's headers do not keep one session of its own.
+    ``session`` identifies this kernel process in the headers of its messages, so that a restarted kernel is recognised.
+    It is None if the kernel's messages do not all have the same session.
     """
 
     language_info: Mapping[str, Any]
@@ -45,7 +45,7 @@ class KernelInfo:
 
 
 class Introduction:
-    """Asks until the kernel is known; feed it messages and the time."""
+    """The handshake as a state machine, driven by messages and time."""
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
@@ -56,11 +56,11 @@ class Introduction:
         self._started_by: float | None = None
         self._starts = False
         self.deadline: float | None = None
-        """When :meth:`tick` wants to be called, on the clock of `now`; None for never."""
+        """The time of the next call of :meth:`tick`, on the clock of `now`, or None."""
 
     @property
     def kernel(self) -> KernelInfo | None:
-        """Return the kernel once it is known and its iopub channel is live."""
+        """Return the kernel once it has replied and its iopub messages arrive, otherwise None."""
         if self._reply is None or not self._heard_iopub or self._starts:
             return None
         content = self._reply.content
@@ -74,7 +74,7 @@ class Introduction:
         )
 
     def ask(self) -> Message:
-        """Return the question to send."""
+        """Return the request to send."""
         question = self._requests.kernel_info()
         self._asked.add(question.id)
         return question
@@ -94,7 +94,7 @@ class Introduction:
             self.deadline = now + (ASK_SOON if self._starts else ASK_AGAIN)
 
     def tick(self, now: float) -> Sequence[Message]:
-        """Return what to send once the deadline is past."""
+        """Return the requests to send after the deadline."""
         if self.deadline is None or now < self.deadline:
             return ()
         self.deadline = now + ASK_AGAIN

@@ -12,20 +12,20 @@ from enum import StrEnum
 from typing import Any
 
 PROTOCOL_VERSION = "5.3"
-"""A header without a version is taken for protocol 4, and ipykernel then never answers."""
+"""The version in request headers. Without one, ipykernel assumes protocol 4 and never answers."""
 
 KERNEL_INFO = "kernel_info_request"
-"""The type of the question that frontends, and servers for themselves, ask at any time."""
+"""The type of the request that frontends and servers may send at any time."""
 
 CONDITIONAL_EXECUTE = "nbrun_execute_request"
-"""The type of an execution that a kernel refuses unless the one before it has passed."""
+"""The type of an execute request that the agent refuses unless the previous cell has passed."""
 
 Json = Mapping[str, Any]
-"""A JSON object as it came; never changed in place."""
+"""A JSON object, never modified."""
 
 
 class Channel(StrEnum):
-    """The channels of a kernel that a websocket carries."""
+    """The channels of a kernel on a websocket."""
 
     SHELL = "shell"
     IOPUB = "iopub"
@@ -35,10 +35,10 @@ class Channel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message, in either direction.
+    """A message in either direction.
 
-    ``channel`` is a plain string: servers may name channels that nbrun does not know, and those pass unread.
-    ``buffers`` are raw binary attachments; only comm messages use them in practice.
+    ``channel`` is a plain string, because servers may use channels that nbrun does not know; those messages are
+    ignored. ``buffers`` are raw binary attachments, in practice only of comm messages.
     """
 
     channel: str
@@ -50,32 +50,32 @@ class Message:
 
     @property
     def type(self) -> str:
-        """Return the ``msg_type``; empty where the sender gave none."""
+        """Return the ``msg_type``, or "" if there is none."""
         return _text(self.header.get("msg_type"))
 
     @property
     def id(self) -> str:
-        """Return the message's own ``msg_id``."""
+        """Return the message's ``msg_id``."""
         return _text(self.header.get("msg_id"))
 
     @property
     def session(self) -> str:
-        """Return the session of the *sender*: the kernel's, or our own on messages that the server makes up."""
+        """Return the session of the *sender*: the kernel's, or the client's in messages that the server creates."""
         return _text(self.header.get("session"))
 
     @property
     def date(self) -> str:
-        """Return the sender's time stamp (ISO 8601, the kernel's clock); empty where there is none."""
+        """Return the sender's time stamp (ISO 8601, the kernel's clock), or "" if there is none."""
         return _text(self.header.get("date"))
 
     @property
     def parent_id(self) -> str:
-        """Return the ``msg_id`` of the request that this message answers; empty where it answers none."""
+        """Return the ``msg_id`` of the request that caused this message, or "" if there is none."""
         return _text(self.parent.get("msg_id"))
 
     @property
     def parent_type(self) -> str:
-        """Return the ``msg_type`` of that request; empty where it is not told."""
+        """Return the ``msg_type`` of that request, or "" if it is missing."""
         return _text(self.parent.get("msg_type"))
 
 
@@ -85,10 +85,10 @@ def _text(value: object) -> str:
 
 @dataclass(slots=True)
 class Requests:
-    """Makes the requests of one client session, each with a ``msg_id`` of its own.
+    """Creates the requests of one client session, each with its own ``msg_id``.
 
-    ``session`` is the random id that names this client to the server and must stay the same over reconnects, or the
-    server throws away what it kept for us. Ids count up from it, so a recorded run can be replayed to the letter.
+    ``session`` is the random id of this client. It must not change after a reconnection, because the server then drops
+    the messages that it stored. Message ids are numbered, so a recorded run can be replayed exactly.
     """
 
     session: str
@@ -105,12 +105,10 @@ class Requests:
         metadata: Json | None = None,
         kind: str = "execute_request",
     ) -> Message:
-        """Ask to execute `code`, and then to evaluate `expressions`, by name.
+        """Return a request to execute `code`, and then to evaluate `expressions`, by name.
 
-        `kind` is another type of request that executes, for a kernel that knows it.
-
-        Never allows stdin: nobody is there to answer. ``metadata`` must be an object even when it is empty; ipykernel
-        answers ``null`` with busy and idle and no reply.
+        `kind` is another type of execute request, for a kernel that knows it. stdin is never allowed, because nobody
+        can answer. ``metadata`` must be an object: ipykernel answers ``null`` with busy and idle but without a reply.
         """
         content = {
             "code": code,
@@ -123,25 +121,25 @@ class Requests:
         return self._make(Channel.SHELL, kind, content, metadata=metadata)
 
     def kernel_info(self, channel: Channel = Channel.SHELL) -> Message:
-        """Ask what the kernel is. As a barrier, its reply shows that every earlier shell request is finished."""
+        """Return a kernel_info request. As a barrier, its reply shows that every earlier shell request is finished."""
         return self._make(channel, KERNEL_INFO, {})
 
     def complete(self, code: str, cursor_pos: int) -> Message:
-        """Ask for completions at `cursor_pos`, counted in Unicode code points."""
+        """Return a request for completions at `cursor_pos`, counted in Unicode code points."""
         return self._make(Channel.SHELL, "complete_request", {"code": code, "cursor_pos": cursor_pos})
 
     def inspect(self, code: str, cursor_pos: int, detail_level: int = 0) -> Message:
-        """Ask what stands at `cursor_pos`; `detail_level` 1 adds the source where there is one."""
+        """Return a request for information at `cursor_pos`; `detail_level` 1 adds the source if there is one."""
         content = {"code": code, "cursor_pos": cursor_pos, "detail_level": detail_level}
         return self._make(Channel.SHELL, "inspect_request", content)
 
     def comm_update(self, comm_id: str, outputs: Sequence[Mapping[str, Any]]) -> Message:
-        """Send the state of an Output widget to the kernel, as a frontend does."""
+        """Return a message that sends the state of an Output widget to the kernel, as a frontend does."""
         data = {"method": "update", "state": {"outputs": list(outputs)}, "buffer_paths": []}
         return self._make(Channel.SHELL, "comm_msg", {"comm_id": comm_id, "data": data})
 
     def special(self, channel: Channel, kind: str, content: Json) -> Message:
-        """Ask what is in no specification, of a kernel that was taught it."""
+        """Return a request of a type that only the agent knows."""
         return self._make(channel, kind, content)
 
     def _make(
@@ -164,7 +162,7 @@ class Requests:
 
 
 def traceback_lines(value: object) -> list[str]:
-    """Return a traceback as nbformat wants it, a list of strings, from whatever a kernel sent."""
+    """Return the ``traceback`` of a message as a list of strings, as nbformat requires it."""
     if isinstance(value, str):
         return value.split("\n")
     if isinstance(value, Sequence):
