@@ -16,9 +16,8 @@ from importlib import import_module
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the caller decides where records go
 _HOMES = {
-    "nbrun.api": ("connect", "run", "run_async"),
+    "nbrun.api": ("connect", "run", "run_async", "run_many", "run_many_async"),
     "nbrun.core.batch.terms": ("Override",),
-    "nbrun.runner.batch.plan": ("run_many", "run_many_async"),
     "nbrun.runner.job": ("BatchOptions", "RunOptions"),
     "nbrun.core.results": (
         "Attempt",

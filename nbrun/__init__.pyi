@@ -1,6 +1,8 @@
 from nbrun.api import connect as connect
 from nbrun.api import run as run
 from nbrun.api import run_async as run_async
+from nbrun.api import run_many as run_many
+from nbrun.api import run_many_async as run_many_async
 from nbrun.core.batch.terms import Override as Override
 from nbrun.core.results import Attempt as Attempt
 from nbrun.core.results import BatchResult as BatchResult
@@ -12,8 +14,6 @@ from nbrun.core.results import Outcome as Outcome
 from nbrun.core.results import Problem as Problem
 from nbrun.errors import ExitCode as ExitCode
 from nbrun.errors import NbrunError as NbrunError
-from nbrun.runner.batch.plan import run_many as run_many
-from nbrun.runner.batch.plan import run_many_async as run_many_async
 from nbrun.runner.job import BatchOptions as BatchOptions
 from nbrun.runner.job import RunOptions as RunOptions
 from nbrun.runner.stop import StopSwitch as StopSwitch

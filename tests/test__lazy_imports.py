@@ -163,7 +163,11 @@ runpy.run_module("nbrun", {}, "__main__")
 """
 
 
-@pytest.mark.parametrize("options", ["", "-o b.ipynb -p x 1 --allow-new --junit r.xml"], ids=["plain", "with options"])
+@pytest.mark.parametrize(
+    "options",
+    ["", "-o b.ipynb -p x 1 --allow-new --junit r.xml", "--matrix x=1,2 --allow-new --no-save"],
+    ids=["plain", "with options", "batch"],
+)
 def test_the_command_starts_the_private_server_before_it_imports_what_a_run_needs(tmp_path: Path, options: str) -> None:
     write_notebook(tmp_path / "a.ipynb", notebook("6 * 7"))
     command = [sys.executable, "-c", STARTING, "run", "a.ipynb", *options.split()]
@@ -180,7 +184,8 @@ def test_the_command_starts_the_private_server_before_it_imports_what_a_run_need
         "rich",
         "msgspec",
         "nbrun.api",
-        "nbrun.runner.batch.plan",
+        "nbrun.core.results",
+        "nbrun.runner.batch.run",
         "nbrun.runner.run",
     )
     assert loaded.isdisjoint(late), loaded.intersection(late)

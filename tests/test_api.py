@@ -15,7 +15,7 @@ import pytest
 import nbrun
 from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived, RunFinished, Stage, StageEntered
 from nbrun.core.results import Outcome
-from nbrun.errors import NoSuchNotebook, NotANotebook, UsageError
+from nbrun.errors import ExitCode, NbrunError, NoSuchNotebook, NotANotebook, UsageError
 from tests.support.live_runs import live_run, outcomes, text_of
 from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
 from tests.support.servers import RunningServer, jupyter_server
@@ -98,6 +98,16 @@ async def test_the_observer_sees_the_events_in_order(here: Path) -> None:
     ]  # fmt: skip
     assert isinstance(events[-1], RunFinished)
     assert events[-1].result == result
+
+
+def test_what_keeps_a_run_from_beginning_is_its_last_event_and_is_raised(here: Path) -> None:
+    write_notebook(here / "a.ipynb", notebook("1"))
+    events: list[Event] = []
+    with pytest.raises(NbrunError, match="no connection") as raised:
+        nbrun.run("a.ipynb", server="http://127.0.0.1:1/", upload=True, observe=events.append)
+    [finished] = [event for event in events if isinstance(event, RunFinished)]
+    assert finished is events[-1]
+    assert (finished.error, finished.result.exit_code) == (raised.value, ExitCode.SERVER)
 
 
 async def test_a_cancelled_run_saves_and_tears_down_before_it_passes_the_cancellation_on(

@@ -3,17 +3,21 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nbrun._lazy_imports import put_off_imports
-from nbrun.cli.options.declared import OF_RUN, declared, read_declared
+from nbrun.cli.options.declared import OF_RUN, declared, read_declared, read_fields
 from nbrun.cli.options.log import hide_in_log, log_option, start_log
-from nbrun.cli.options.parameters import parameter_options, read_parameters
+from nbrun.cli.options.parameters import ParameterTexts, parameter_options, read_parameters
 from nbrun.cli.options.server import access_options, server_options
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.core.planning.destinations import refuse_unreachable, require_choice
+from nbrun.runner.job import BatchOptions, access_of, job_of, read_batch_options
+
+if TYPE_CHECKING:
+    from nbrun.core.planning.preview import Preview
 
 
 @click.command("plan", short_help="Show what a run would do: parameters, kernel, cells and limits.")
@@ -33,14 +37,15 @@ def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
         require_choice(notebooks, message=f"nbrun plan shows one notebook, not {len(notebooks)}")
     (notebook,) = notebooks
     refuse_unreachable("" if notebook else "NOTEBOOK", notebook, reads=True)
-    given |= read_parameters(given, notebook, None)
-    hide_in_log(given["secrets"].values())
-    show_plan(notebook, given, as_json=as_json)
+    options = read_batch_options({**read_declared(OF_RUN, given), **access_options(given)})
+    options["parameters"], options["secrets"] = read_parameters(read_fields(ParameterTexts, given), notebook, None)
+    hide_in_log(options["secrets"].values())
+    show_plan(notebook, options, as_json=as_json)
 
 
-def show_plan(notebook: str, given: dict[str, Any], *, as_json: bool = False) -> None:
-    """Write what a run of `notebook` with the options `given` would do to standard output."""
-    preview = _preview(notebook, given)
+def show_plan(notebook: str, options: BatchOptions, *, as_json: bool = False) -> None:
+    """Write what a run of `notebook` with these options would do to standard output."""
+    preview = _preview(notebook, options)
     if as_json:
         click.echo(safe_json(json.dumps(preview.as_dict(), indent=2, ensure_ascii=False)))
         return
@@ -48,26 +53,18 @@ def show_plan(notebook: str, given: dict[str, Any], *, as_json: bool = False) ->
         click.echo(line)
 
 
-def _preview(notebook: str, given: dict[str, Any]) -> Any:
+def _preview(notebook: str, options: BatchOptions) -> "Preview":
     # What this needs is imported here, so that a wrong call is answered at once.
     put_off_imports()
-    from nbrun.jupyter.endpoint import Endpoint
-    from nbrun.runner.job import access_of, job_of, read_run_options
     from nbrun.runner.preview import preview_local, preview_on_server
 
-    read = read_declared(OF_RUN, given)
-    options = read_run_options(
-        {**read, **access_options(given), "parameters": given["parameters"], "secrets": given["secrets"]}
-    )
     job = job_of(notebook, options)
-    if not given["server"]:
+    if not options["server"]:
         return preview_local(job)
-    access = access_of(options)
-    endpoint = Endpoint.parse(given["server"], access.token, access.password)
-    return asyncio.run(preview_on_server(job, endpoint, access.http_options))
+    return asyncio.run(preview_on_server(job, access_of(options)))
 
 
-def _lines(preview: Any) -> Iterator[str]:
+def _lines(preview: "Preview") -> Iterator[str]:
     from nbrun.core.formats.units import spell_duration
 
     yield f"notebook    {preview.notebook}"

@@ -1,19 +1,21 @@
 """The project's settings for a single notebook, for the pytest plug-in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
+from nbrun.cli.call import read_options
 from nbrun.cli.config.files import current_project, overrides_for
-from nbrun.cli.options.parameters import read_parameters
-from nbrun.cli.run import command, run_options
+from nbrun.cli.options.declared import read_fields
+from nbrun.cli.options.parameters import ParameterTexts, read_parameters
+from nbrun.cli.run import command
 from nbrun.core.batch.terms import Override
 from nbrun.core.formats.globs import Patterns
 from nbrun.errors import UsageError
 from nbrun.runner.batch.plan import options_of_one
-from nbrun.runner.job import RunOptions, read_run_options
+from nbrun.runner.job import RunOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,13 @@ def project_options(arguments: Sequence[str]) -> ProjectOptions:
     try:
         with command.make_context("nbrun run", list(arguments)) as context:
             project = current_project()
-            given = dict(context.params)
-            given |= dict.fromkeys((name for name in given if name.startswith("inject_")), None)  # for single runs
-            given |= read_parameters(given, None, None)
-            overrides = overrides_for(context, project, given["parameters"])
-            given["parameters"] = {**project.parameters, **given["parameters"]}
-            return ProjectOptions(project.folder, read_run_options(run_options(given)), overrides)
+            options = read_options(context, context.params)
+            texts = read_fields(ParameterTexts, context.params)
+            # Paths are for single runs.
+            texts = replace(texts, inject_input_path=False, inject_output_path=False, inject_paths=False)
+            parameters, options["secrets"] = read_parameters(texts, None, None)
+            overrides = overrides_for(context, project, parameters)
+            options["parameters"] = {**project.parameters, **parameters}
+            return ProjectOptions(project.folder, options, overrides)
     except click.ClickException as error:
         raise UsageError(error.format_message()) from None

@@ -1,26 +1,31 @@
 """``nbrun run``: run one notebook or many."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nbrun._lazy_imports import put_off_imports
+from nbrun.cli.call import Call, read_call
 from nbrun.cli.config.files import current_project, overrides_for, settings_options
-from nbrun.cli.destinations import Paths, check_choice, check_paths, is_plain, is_single, settle_choice
-from nbrun.cli.options.batch import batch_options, options_of_batch
-from nbrun.cli.options.declared import OF_RUN, declared, read_declared
+from nbrun.cli.destinations import Paths
+from nbrun.cli.options.batch import batch_options
+from nbrun.cli.options.declared import OF_RUN, declared
 from nbrun.cli.options.log import hide_in_log, log_option, start_log
 from nbrun.cli.options.parameters import parameter_options, read_parameters
 from nbrun.cli.options.reports import Reports, reporting_options
-from nbrun.cli.options.server import access_options, server_options
+from nbrun.cli.options.server import server_options
 from nbrun.cli.plan import show_plan
 from nbrun.cli.signals import signals
-from nbrun.cli.stdio import STREAMED, is_handed, read_streams
-from nbrun.errors import ExitCode, NbrunError, UsageError
-from nbrun.runner.options import check_together
+from nbrun.errors import ExitCode, NbrunError
+
+if TYPE_CHECKING:
+    from nbrun.core.results import BatchResult, NotebookResult
+    from nbrun.local_server.launcher import EmbeddedServer
+    from nbrun.runner.batch.plan import BatchPlan
 
 _ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "max_frame", "allow_new", "language")
 
@@ -49,108 +54,74 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     or --in-place. All messages go to standard error.
     """
     start_log(given)
-    project = current_project()
-    on_server = bool(given["server"]) and not given["upload"]
-    named = list(notebooks) or project.notebooks(on_server=on_server)
-    if not named:
-        raise click.MissingParameter(param_hint="'PATH...'", param_type="argument")
-    if given["upload"] and not given["server"]:
-        raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
-    check_together(given)
-    settle_choice(click.get_current_context(), given)
-    check_paths(named, given)
-    named = read_streams(named, given, many=bool(project.matrix))
-    single = is_single(named, given) and not project.matrix
-    check_choice(named, given, single=single, matrix=bool(project.matrix), by_settings=not notebooks)
-    paths = Paths(given, named[0] if single else None)
-    one = named[0] if len(named) == 1 and not given["matrix"] and not project.matrix else None
-    reports = Reports(given, one=one, single=single)
+    context, project = click.get_current_context(), current_project()
+    call = read_call(context, notebooks, given, project)
+    options = call.options
+    paths = Paths(options, call.reports, call.notebook)
+    reports = Reports(call.reports, options, call.notebook)
     try:
-        given |= read_parameters(given, named[0] if single else None, given["output"])
-        hide_in_log(given["secrets"].values())
-        overrides = [] if is_handed(given) else overrides_for(click.get_current_context(), project, given["parameters"])
-        given["parameters"] = {**project.parameters, **given["parameters"]}
-        if paths.fill_in(given["parameters"]):
+        output = None if options["output"] is None else os.fspath(options["output"])
+        parameters, options["secrets"] = read_parameters(call.parameters, call.notebook, output)
+        hide_in_log(options["secrets"].values())
+        options["overrides"] = overrides_for(context, project, parameters)
+        options["parameters"] = {**project.parameters, **parameters}
+        if paths.fill_in(options["parameters"]):
             reports.check()
-        if given["help_notebook"]:
-            show_plan(named[0], given)
+        if call.only_plan:
+            show_plan(call.named[0], options)
             return ExitCode.OK
-        if is_handed(given) or (single and is_plain(given, overrides)):
-            result = asyncio.run(_run(given, reports, notebook=named[0]))
-        else:
-            batch = options_of_batch(given, project.matrix)
-            batch |= {"overrides": overrides, "output": paths.output_of_batch()}
-            result = asyncio.run(_run_many(named, given, reports, batch))
+        result = asyncio.run(_run(call, reports))
     except NbrunError as error:
-        reports.could_not_begin(named[0] if single else None, error)
+        reports.could_not_begin(call.notebook, error)
         raise
     finally:
         reports.close()
-    return _exit_code(result, given, reports.lost())
+    return _exit_code(result, call, reports.lost())
 
 
-def _exit_code(result: Any, given: Mapping[str, Any], lost: Sequence[str]) -> int:
+def _exit_code(result: "NotebookResult | BatchResult", call: Call, lost: Sequence[str]) -> int:
     """Return the code of a run or a batch; one that ran nothing says why."""
     from nbrun.core.results import BatchResult, with_lost_reports
 
     code = result.exit_code
     if isinstance(result, BatchResult):
-        _say_why_nothing_ran(result, quiet=given["quiet"])
-        code = ExitCode.OK if given["allow_empty"] and not result.runs else code
+        _say_why_nothing_ran(result, quiet=call.reports.quiet)
+        code = ExitCode.OK if call.allow_empty and not result.runs else code
     return int(with_lost_reports(code, lost))
 
 
-def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the options say of each run, as keys of :class:`nbrun.RunOptions`."""
-    handed = {name: given[name] for name in (*STREAMED, "parameters", "secrets") if name in given}
-    return {**read_declared(OF_RUN, given), **access_options(given), **handed}
-
-
-async def _run(given: Mapping[str, Any], reports: Reports, *, notebook: str) -> Any:
+async def _run(call: Call, reports: Reports) -> "NotebookResult | BatchResult":
+    """Plan, start the private server, and import what a run needs only while that starts."""
+    put_off_imports()
+    from nbrun.runner.batch.plan import plan_runs
     from nbrun.runner.stop import StopSwitch
 
     stop = StopSwitch()
     async with signals(stop):
-        started = None if given["server"] or given["prepare_only"] else await _private_server(notebook, given)
+        call.options["observe"], call.options["stop"] = reports.observe, stop
+        plan = await plan_runs(call.named, call.options, one=call.one)
+        started = await _private_server(plan)
         try:
-            # What a run needs is imported here, while the server starts.
-            put_off_imports()
-            from nbrun.api import run_beside_start
-            from nbrun.runner.job import read_run_options
+            from nbrun.api import run_planned
 
             reports.open()
             async with _ticking(reports):
-                options = {**run_options(given), "observe": reports.observe, "stop": stop}
-                return await run_beside_start(started, notebook, read_run_options(options))
+                return await run_planned(plan, started)
         finally:
             if started is not None:
                 await started.stop()
 
 
-async def _private_server(notebook: str, given: Mapping[str, Any]) -> Any:
-    """Start the private server before anything that takes time is imported: they need each other only later."""
+async def _private_server(plan: "BatchPlan") -> "EmbeddedServer | None":
+    """Start the private server of the runs; None where there is none, or where a cache may make it needless."""
+    if not plan.runs or plan.access.server or plan.cache is not None or plan.options["prepare_only"]:
+        return None
     from nbrun.local_server.launcher import EmbeddedServer
-    from nbrun.storage.paths import check_pair, local_folder, root_for
+    from nbrun.runner.job import private_root
 
-    is_given, is_delivered = "content" in given, "deliver" in given
-    save = not given["no_save"]
-    pair = check_pair(notebook, given["output"], is_given=is_given, is_delivered=is_delivered, save=save)
-    folders = [local_folder(given["cwd"])] if given["cwd"] else []
-    server = EmbeddedServer(root_for([pair], folders), zygote=given["zygote"], preload=given["preload"] or ())
+    server = EmbeddedServer(private_root(plan.paths), zygote=plan.access.zygote, preload=plan.access.preload)
     await server.start()
     return server
-
-
-async def _run_many(notebooks: list[str], given: Mapping[str, Any], reports: Reports, batch: Mapping[str, Any]) -> Any:
-    put_off_imports()
-    from nbrun.runner.batch.plan import run_many_async
-    from nbrun.runner.stop import StopSwitch
-
-    stop = StopSwitch()
-    reports.open()
-    async with signals(stop), _ticking(reports):
-        options: Any = {**run_options(given), **batch, "observe": reports.observe, "stop": stop}
-        return await run_many_async(notebooks, **options)
 
 
 @asynccontextmanager
@@ -169,7 +140,7 @@ async def _ticking(reports: Reports) -> AsyncIterator[None]:
         ticker.cancel()
 
 
-def _say_why_nothing_ran(result: Any, *, quiet: bool) -> None:
+def _say_why_nothing_ran(result: "BatchResult", *, quiet: bool) -> None:
     if result.problem is not None:
         click.echo(f"nbrun: {result.problem.message}\n  {result.problem.hint}", err=True)
     elif not result.runs and not quiet:

@@ -4,16 +4,18 @@ A path that is neither a file nor a folder, such as ``<(jupytext --to ipynb -o -
 input.
 """
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nbrun.cli.destinations import is_plain, is_single
 from nbrun.cli.standard_streams import closed, read_whole, write_whole
+from nbrun.core.batch.output_paths import is_template
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import is_on_runner
+from nbrun.runner.job import BatchOptions, is_on_server
 from nbrun.storage.writable import is_file, is_folder, is_there
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
@@ -21,46 +23,42 @@ STANDARD_ERROR = "/dev/stderr"
 _INPUT = "-"
 _STANDARD_INPUT = (_INPUT, "/dev/stdin")
 
-STREAMED = ("content", "deliver")
-"""The keys of :class:`nbrun.RunOptions` that say what comes and goes as text."""
+_OF_BATCH = ("cache", "shard", "changed_since", "retries", "exclude", "refresh")
 
 
-def is_handed(given: dict[str, Any]) -> bool:
-    """Return whether the notebook comes or goes through a stream."""
-    return any(name in given for name in STREAMED)
+def read_streams(named: Sequence[str], options: BatchOptions, *, one: bool, only_plan: bool) -> list[str]:
+    """Read what comes through a stream, and set in `options` what goes through one; return the notebooks' names.
 
-
-def read_streams(named: Sequence[str], given: dict[str, Any], *, many: bool) -> list[str]:
-    """Read what comes through a stream, and set in `given` what goes through one; returns the notebooks' names.
-
-    A notebook that is read, and said to go nowhere, goes to standard output. Raises :class:`UsageError`, also where
-    the settings have it run `many` times.
+    A notebook that is read, and said to go nowhere, goes to standard output. Raise :class:`UsageError`, also where it
+    would be run more than once.
     """
-    comes = [name for name in named if _is_stream(name, given)]
-    goes = given["output"] in STANDARD_OUTPUT or (bool(comes) and given["output"] is None and not given["no_save"])
+    comes = [name for name in named if _is_stream(name, options)]
+    output = options["output"]
+    goes = output in STANDARD_OUTPUT or (bool(comes) and output is None and options["save"])
     if not comes and not goes:
         return [*named]
-    what = f"{comes[0]} as a notebook" if comes else f"--output {given['output']}"
-    if many or not is_single(named, given) or not is_plain({**given, "prepare_only": False}, ()):
+    what = f"{comes[0]} as a notebook" if comes else f"--output {output}"
+    given: Mapping[str, Any] = options
+    if not one or any(given[name] for name in _OF_BATCH) or is_template(os.fspath(output or "")):
         raise UsageError(f"{what}: for one notebook, run once", hint="Name files where there is more to do.")
-    if given["help_notebook"]:
+    if only_plan:
         raise UsageError(f"{what}: --help-notebook wants a file")
     if goes:
-        if given["no_save"]:
+        if not options["save"]:
             raise UsageError(f"{what}: with --no-save nothing would come out")
         if "stdout" in closed:
             raise UsageError(f"{what}: standard output is closed")
-        given |= {"output": "-", "deliver": _write}
+        options["output"], options["deliver"] = "-", _write
     if not comes:
         return [*named]
-    given["content"] = _read(comes[0])
+    options["content"] = _read(comes[0])
     return ["stdin.ipynb" if comes[0] == _INPUT else "pipe.ipynb"]
 
 
-def _is_stream(name: str, given: dict[str, Any]) -> bool:
+def _is_stream(name: str, options: BatchOptions) -> bool:
     if name == _INPUT:
         return True
-    return (not given["server"] or given["upload"]) and is_there(name) and not is_file(name) and not is_folder(name)
+    return not is_on_server(options) and is_there(name) and not is_file(name) and not is_folder(name)
 
 
 def _read(name: str) -> bytes:

@@ -81,13 +81,15 @@ class RunFinished:
     """The run is finished and saved.
 
     ``content`` is the executed notebook, if there is one. It may be read only during the call, because it can be large
-    and belongs to the run. ``report_mode`` says that the run hides the notebook's code.
+    and belongs to the run. ``report_mode`` says that the run hides the notebook's code. ``error`` is why nothing could
+    be run; ``nbrun.run`` raises it.
     """
 
     notebook: str
     result: NotebookResult
     content: Mapping[str, Any] | None = None
     report_mode: bool = False
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,9 @@ from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Record, fault_of
 from nbrun.reporters.safe_stream import is_on_runner
-from nbrun.runner.job import access_of, job_of, place_of
+from nbrun.runner.job import access_of, job_of, paths_of, private_root
 from nbrun.runner.server_thread import NotebookServer
-from nbrun.runner.servers import existing_host, private_host
-from nbrun.storage.paths import local_folder, root_for
+from nbrun.runner.servers import open_host
 
 _OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")
 """What both command lines have, with ``--nbrun-`` before it in pytest's."""
@@ -78,13 +77,13 @@ class Notebooks:
         if its is None:
             raise LeftOut
         its |= {**_OF_SAVING, "save": self._save, "upload": bool(its["server"])}
-        place, access = place_of(str(path), its), access_of(its)
-        key = access.server or root_for([(path, path)], [local_folder(place.cwd)] if place.cwd else [])
+        paths, access = paths_of(str(path), its), access_of(its)
+        key = access.server or private_root([paths])
         if key not in self._servers:
-            server = NotebookServer(lambda: existing_host(access) if access.server else private_host(access, [place]))
+            server = NotebookServer(lambda: open_host(access, [paths]))
             server.start()
             self._servers[key] = server
-        return self._servers[key].run(job_of(name, its), place, observe=record.observe)
+        return self._servers[key].run(job_of(name, its), paths, observe=record.observe)
 
 
 class NotebookFile(pytest.File):

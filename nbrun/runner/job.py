@@ -1,24 +1,109 @@
-"""From options to a run: the job, the paths of notebook and output, and the server."""
+"""From options to a run: the job, the paths of notebook and output, and the server.
+
+The module imports little, so that the private server can be started before the slow imports.
+"""
 
 import os
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from nbrun.core.events import Observer
+from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.planning.destinations import refuse_contradiction, refuse_unreachable
-from nbrun.core.planning.job import Job, Limits, OnConflict
+from nbrun.core.planning.job import CheckpointUse, Job, Limits, OnConflict
 from nbrun.core.planning.options import AUTO, Option, Thing, read_options
 from nbrun.errors import UsageError
+from nbrun.jupyter.endpoint import Destination, Endpoint, contents_path
 from nbrun.runner.options import SharedBatchOptions, SharedRunOptions, check_together
-from nbrun.runner.servers import Access, Place, path_on_server
 from nbrun.runner.stop import StopSwitch
-from nbrun.storage.checkpoint import CheckpointUse
-from nbrun.storage.paths import Deliver, local_folder, output_file
+from nbrun.storage.paths import (
+    Deliver,
+    check_pair,
+    hint_for_missing_on_server,
+    local_folder,
+    local_pair,
+    output_file,
+    root_for,
+)
+
+if TYPE_CHECKING:
+    from nbrun.core.events import Observer
 
 T = TypeVar("T")
 _OF_JOB = {field.name for field in fields(Job)} - {"notebook", "limits"}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The server's address and credentials.
+
+    Without an address a private server is started. Its ``zygote`` imports ``preload`` and forks the kernels.
+    """
+
+    server: str | None = None
+    token: str | None = None
+    password: str | None = None
+    ca_file: Path | None = None
+    verify: bool = True
+    max_response: int | None = MAX_RESPONSE
+    max_frame: int | None = MAX_FRAME
+    zygote: bool | None = None
+    preload: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookPaths:
+    """The paths of a notebook and of its output, as the user wrote them, and how the result is saved.
+
+    Without ``output`` the notebook is saved in place. With ``upload`` both paths are on this machine and the server is
+    elsewhere. ``on_conflict`` is the rule for a notebook that somebody else changed during the run, ``checkpoint`` says
+    whether the original is kept. The kernel works in ``cwd``, a folder on the server's machine, or else in the
+    notebook's folder. ``content`` is the text of a notebook that need not exist as a file. ``deliver`` is called with
+    the text of the result, which is then not saved. Without ``save`` nothing is written.
+    """
+
+    notebook: str
+    output: str | None = None
+    upload: bool = False
+    on_conflict: OnConflict = OnConflict.MERGE
+    checkpoint: CheckpointUse = CheckpointUse.NONE
+    cwd: str | None = None
+    content: bytes | None = None
+    deliver: Deliver | None = None
+    save: bool = True
+
+    @property
+    def in_memory(self) -> bool:
+        """Return whether the notebook is read from memory or delivered as text."""
+        return self.content is not None or self.deliver is not None
+
+    def local_pair(self) -> tuple[Path, Path]:
+        """Return the paths of the notebook and its output on this machine; raises :class:`UsageError`."""
+        is_given, is_delivered = self.content is not None, self.deliver is not None
+        return local_pair(self.notebook, self.output, is_given=is_given, is_delivered=is_delivered)
+
+    def check(self, probed: set[Path] | None = None) -> None:
+        """Raise :class:`UsageError` where the notebook cannot be read on this machine, or its result be written."""
+        is_given, is_delivered = self.content is not None, self.deliver is not None
+        check_pair(
+            self.notebook, self.output, is_given=is_given, is_delivered=is_delivered, save=self.save, probed=probed
+        )
+
+
+def private_root(paths: Sequence[NotebookPaths]) -> Path:
+    """Return the root folder of a private server for these notebooks; raises :class:`UsageError`."""
+    return root_for([each.local_pair() for each in paths], [local_folder(each.cwd) for each in paths if each.cwd])
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run: its name in events, the job, its paths, and its parameters."""
+
+    name: str
+    job: Job
+    paths: NotebookPaths
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RunOptions(SharedRunOptions, total=False):
@@ -40,7 +125,7 @@ class RunOptions(SharedRunOptions, total=False):
     """
     deliver: Annotated[Deliver | None, Option(Thing("a function", callable), flags=None)]
     """Called with the text of the executed notebook, which is then saved nowhere; may raise OSError."""
-    observe: Annotated[Observer | None, Option(Thing("a function", callable), flags=None)]
+    observe: Annotated["Observer | None", Option(Thing("a function", callable), flags=None)]
     """Called with each event of the run."""
     stop: Annotated[
         StopSwitch | None,
@@ -102,20 +187,19 @@ def _read(value: T | str) -> T:
     return value
 
 
-def place_of(name: str, options: RunOptions) -> Place:
+def paths_of(name: str, options: RunOptions) -> NotebookPaths:
     """Return where the notebook is, where its result goes and where its kernel works; raises :class:`UsageError`."""
-    output, cwd = options["output"], options["cwd"]
-    if options["content"] is None:
+    output, cwd, content = options["output"], options["cwd"], options["content"]
+    if content is None:
         refuse_unreachable("", name, reads=True)
     if output is not None:
         refuse_unreachable("output", os.fspath(output))
         output = output_file(name, output, on_server=is_on_server(options))
-    if is_on_server(options) and options["content"] is None:
+    if is_on_server(options) and content is None:
         path_on_server(name)
     if cwd and not options["server"]:
         local_folder(cwd)
-    content = options["content"]
-    return Place(
+    return NotebookPaths(
         name,
         output or None,
         upload=options["upload"],
@@ -126,6 +210,14 @@ def place_of(name: str, options: RunOptions) -> Place:
         deliver=options["deliver"],
         save=options["save"],
     )
+
+
+def path_on_server(name: str) -> str:
+    """Return a notebook's path as the server names it; raises :class:`UsageError` for one that is none."""
+    try:
+        return contents_path(name)
+    except UsageError as error:
+        raise UsageError(str(error), hint=hint_for_missing_on_server(name)) from None
 
 
 def is_on_server(options: RunOptions) -> bool:
@@ -170,3 +262,8 @@ def access_of(options: RunOptions) -> Access:
         zygote=options["zygote"],
         preload=tuple(options["preload"]),
     )
+
+
+def endpoint_of(access: Access) -> Destination:
+    """Return the existing server's address with its credentials; raises :class:`UsageError` for one that is none."""
+    return Endpoint.parse(access.server or "", access.token, access.password)

@@ -19,12 +19,13 @@ from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning import preparation
 from nbrun.core.planning.job import Job
 from nbrun.core.planning.plan import Action
-from nbrun.core.results import DELIVERED, NotebookResult, Outcome, Problem
-from nbrun.errors import ExitCode, NoSuchKernel, UsageError
+from nbrun.core.results import DELIVERED, NotebookResult, Outcome, Problem, outcome_of
+from nbrun.errors import ExitCode, NbrunError, NoSuchKernel, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.local_kernelspecs import installed_kernelspecs
+from nbrun.runner.job import Access, NotebookPaths
 from nbrun.runner.plugins import literal_writer
-from nbrun.runner.servers import Access, Host, Place, existing_host
+from nbrun.runner.servers import Host, existing_host
 from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.in_memory import MemoryFile
 from nbrun.storage.on_disk import read_bytes, write_notebook
@@ -43,27 +44,35 @@ async def host_to_prepare_on(access: Access) -> AsyncIterator[Host | None]:
 
 
 async def prepare_unless_stopped(
-    job: Job, place: Place, host: Host | None, journal: Journal, stop: StopSwitch
+    job: Job, paths: NotebookPaths, host: Host | None, journal: Journal, stop: StopSwitch
 ) -> NotebookResult:
-    """Prepare as :func:`prepare` does, until `stop` is pulled."""
+    """Prepare as :func:`prepare` does, until `stop` is pulled, and report a failure in the result."""
     try:
-        return await stop.guard(prepare(job, place, host, journal))
+        return await stop.guard(prepare(job, paths, host, journal))
     except Stopped:
-        return not_prepared(job, journal, Outcome.NOT_RUN, Problem(f"not prepared: {stop.reason}"), stop.exit_code)
+        problem = Problem(f"not prepared: {stop.reason}")
+        return _not_prepared(job, journal, Outcome.NOT_RUN, problem, signal=stop.exit_code)
+    except NbrunError as error:
+        return _not_prepared(job, journal, outcome_of(error), Problem.of(error), error=error)
 
 
-def not_prepared(
-    job: Job, journal: Journal, outcome: Outcome, problem: Problem, signal: ExitCode | None = None
+def _not_prepared(
+    job: Job,
+    journal: Journal,
+    outcome: Outcome,
+    problem: Problem,
+    *,
+    signal: ExitCode | None = None,
+    error: NbrunError | None = None,
 ) -> NotebookResult:
-    """Report that a notebook was not prepared, and return its result."""
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     result = NotebookResult(__version__, job.notebook, None, None, outcome, started, 0.0, problem=problem)
     result = replace(result, signal=signal, warnings=tuple(journal.warnings))
-    journal.tell(RunFinished(journal.notebook, result, report_mode=job.report_mode))
+    journal.tell(RunFinished(journal.notebook, result, report_mode=job.report_mode, error=error))
     return result
 
 
-async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -> NotebookResult:
+async def prepare(job: Job, paths: NotebookPaths, host: Host | None, journal: Journal) -> NotebookResult:
     """Write the parameters into a notebook, save it and return the result; raise :class:`NbrunError`.
 
     Outputs of an earlier run are removed, because they do not belong to the new parameters.
@@ -73,25 +82,25 @@ async def prepare(job: Job, place: Place, host: Host | None, journal: Journal) -
     began = datetime.now(UTC)
     journal.enter(Stage.LOADING)
     if host is None:
-        source = Path(place.notebook)
-        target = Path(place.output or source)
-        if not place.deliver:
+        source = Path(paths.notebook)
+        target = Path(paths.output or source)
+        if not paths.deliver:
             local_output(target)
-        if place.content is None:
-            local_notebook(place.notebook)
-        data = read_bytes(source) if place.content is None else place.content
+        if paths.content is None:
+            local_notebook(paths.notebook)
+        data = read_bytes(source) if paths.content is None else paths.content
         document = Document(notebook_content(data, str(source)), name=job.notebook)
         result = _prepared(document, job, installed_kernelspecs(), journal, began)
         journal.enter(Stage.SAVING)
-        if place.deliver:
+        if paths.deliver:
             output = DELIVERED
-            await MemoryFile(output, deliver=place.deliver).write(document.content, None)
+            await MemoryFile(output, deliver=paths.deliver).write(document.content, None)
         else:
             output = str(target)
             write_notebook(absolute(target), document.content)
         result = replace(result, output=output)
     else:
-        notebook = host.notebook(place, journal.warn)
+        notebook = host.notebook(paths, journal.warn)
         try:
             document = Document(await notebook.load(), name=job.notebook)
             result = _prepared(document, job, await host.server.client.kernelspecs(), journal, began)

@@ -12,14 +12,12 @@ from nbrun.core.notebook.file_format import notebook_content
 from nbrun.core.planning.job import Job
 from nbrun.core.planning.preview import Preview, make_preview
 from nbrun.errors import NoSuchNotebook, NotFound
-from nbrun.jupyter.client import connect
-from nbrun.jupyter.endpoint import Destination
-from nbrun.jupyter.http.client import HttpOptions
 from nbrun.jupyter.http.messages import Fields
 from nbrun.jupyter.kernelspecs import KernelSpecs
+from nbrun.runner.job import Access, path_on_server
 from nbrun.runner.plugins import literal_writer
 from nbrun.runner.prepare_only import kernel_of
-from nbrun.runner.servers import path_on_server
+from nbrun.runner.servers import connect_to
 from nbrun.storage.on_disk import read_bytes
 from nbrun.storage.paths import hint_for_missing_on_server, local_notebook, refuse_other_kinds
 
@@ -40,10 +38,10 @@ def preview_local(job: Job) -> Preview:
     return _preview(document, job, _local_kernels())
 
 
-async def preview_on_server(job: Job, endpoint: Destination, options: HttpOptions) -> Preview:
+async def preview_on_server(job: Job, access: Access) -> Preview:
     """Return what a run of a notebook on a server would do; raise :class:`NbrunError`."""
     path = path_on_server(job.notebook)
-    async with connect(endpoint, options=options) as client:
+    async with connect_to(access) as client:
         try:
             content = (await client.contents.notebook(path)).content
         except NotFound:

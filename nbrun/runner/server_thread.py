@@ -16,8 +16,9 @@ from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult
 from nbrun.errors import ExitCode
 from nbrun.jupyter.kernel_session import Server
+from nbrun.runner.job import NotebookPaths
 from nbrun.runner.run import run_notebook
-from nbrun.runner.servers import Host, Place
+from nbrun.runner.servers import Host
 from nbrun.runner.stop import StopSwitch
 from nbrun.storage.base import Notebook
 
@@ -58,12 +59,12 @@ class NotebookServer:
                 return
             raise
 
-    def run(self, job: Job, place: Place, *, observe: Observer) -> NotebookResult:
-        """Run the notebook at `place`, for which the server was opened; raises :class:`NbrunError` as a run does."""
+    def run(self, job: Job, paths: NotebookPaths, *, observe: Observer) -> NotebookResult:
+        """Run the notebook at `paths`, for which the server was opened; raises :class:`NbrunError` as a run does."""
         loop, host, _ = self._open.result()
         stop = StopSwitch()
         journal = Journal(job.notebook, observe)
-        opening = self._notebook(host, place, journal)
+        opening = self._notebook(host, paths, journal)
         running = asyncio.run_coroutine_threadsafe(run_notebook(job, opening, journal=journal, stop=stop), loop)
         try:
             return running.result()
@@ -74,8 +75,10 @@ class NotebookServer:
             raise
 
     @contextlib.asynccontextmanager
-    async def _notebook(self, host: Host, place: Place, journal: Journal) -> AsyncIterator[tuple[Server, Notebook]]:
-        yield host.server, host.notebook(place, journal.warn)
+    async def _notebook(
+        self, host: Host, paths: NotebookPaths, journal: Journal
+    ) -> AsyncIterator[tuple[Server, Notebook]]:
+        yield host.server, host.notebook(paths, journal.warn)
 
     def close(self) -> None:
         """End the server, if it is ours, and its kernels."""

@@ -5,22 +5,12 @@ A server keeps one checkpoint per file, and it belongs to the user. nbrun replac
 """
 
 import logging
-from enum import Enum
 
+from nbrun.core.planning.job import CheckpointUse
 from nbrun.errors import NotFound, RequestRefused, ServerError, UsageError
 from nbrun.jupyter.contents import Contents
 
 _log = logging.getLogger(__name__)
-
-
-class CheckpointUse(Enum):
-    """Whether a checkpoint is created, and for what."""
-
-    NONE = "none"
-    KEEP = "keep"
-    """The original notebook is kept as a checkpoint."""
-    RESTORE = "restore"
-    """The original notebook is kept, and restored if the run does not pass."""
 
 
 class RunCheckpoint:

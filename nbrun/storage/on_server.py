@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from nbrun.core.notebook.file_format import complaint_of, why_unreadable
-from nbrun.core.planning.job import OnConflict
+from nbrun.core.planning.job import CheckpointUse, OnConflict
 from nbrun.errors import (
     NbrunError,
     NoSuchNotebook,
@@ -26,7 +26,7 @@ from nbrun.errors import (
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, ContentsModel, kernel_path
 from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, RetryPolicy
 from nbrun.storage.base import Written
-from nbrun.storage.checkpoint import CheckpointUse, RunCheckpoint
+from nbrun.storage.checkpoint import RunCheckpoint
 from nbrun.storage.conflicts import GuardedTarget
 from nbrun.storage.file_version import FileVersion, differ, is_of
 from nbrun.storage.paths import hint_for_missing_on_server

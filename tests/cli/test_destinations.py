@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 import nbrun
+from nbrun.cli.call import read_options
 from nbrun.cli.main import cli
+from nbrun.cli.run import command
 from nbrun.errors import ExitCode, NbrunError, UsageError
+from nbrun.runner.job import paths_of
 from tests.support.notebooks import notebook, read_notebook, run_nbrun, write_notebook
 from tests.support.permissions import obedient, read_only
 
@@ -106,16 +110,10 @@ def test_in_place_overwrites_each(here: Path) -> None:
 def test_what_is_typed_counts_before_the_settings(
     settings: str, typed: tuple[str, ...], found: tuple[Any, ...], here: Path
 ) -> None:
-    import click
-
-    from nbrun.cli.destinations import settle_choice
-    from nbrun.cli.run import command
-
     (here / "nbrun.toml").write_text(settings)
     with command.make_context("run", ["docs", *typed]) as context:
-        given = dict(context.params)
-        settle_choice(click.get_current_context(), given)
-        assert (given["output"], given["no_save"], given["in_place"]) == found
+        options = read_options(context, context.params)
+        assert (options["output"], not options["save"], options["in_place"]) == found
 
 
 @pytest.mark.parametrize(
@@ -133,16 +131,9 @@ def test_what_is_typed_counts_before_the_settings(
     ids=str,
 )
 def test_the_rule_for_conflicts_is_the_typed_one(settings: str, typed: tuple[str, ...], rule: str, here: Path) -> None:
-    from nbrun.cli.destinations import settle_choice
-    from nbrun.cli.run import command, run_options
-    from nbrun.runner.job import place_of, read_run_options
-
     (here / "nbrun.toml").write_text(settings)
     with command.make_context("run", ["in.ipynb", *typed]) as context:
-        given = dict(context.params)
-        settle_choice(context, given)
-        options = read_run_options(run_options({**given, "parameters": {}, "secrets": {}}))
-        assert place_of("in.ipynb", options).on_conflict.value == rule
+        assert paths_of("in.ipynb", read_options(context, context.params)).on_conflict.value == rule
 
 
 def test_force_contradicts_every_rule_but_to_overwrite(here: Path) -> None:
@@ -152,20 +143,14 @@ def test_force_contradicts_every_rule_but_to_overwrite(here: Path) -> None:
 
 
 def test_a_jobs_choice_counts_before_the_projects(here: Path) -> None:
-    from nbrun.cli.destinations import settle_choice
-    from nbrun.cli.run import command
-
     (here / "nbrun.toml").write_text('output = "out"\n[batch.all]\nnotebooks = ["docs"]\nin-place = true\n')
     context = command.make_context("run", [], parent=None, obj=None)
     assert context.params["output"] == "out"
-    import click
-
     parent = click.Context(command)
     parent.meta["nbrun.job"] = "all"
     with command.make_context("run", [], parent=parent) as context:
-        given = dict(context.params)
-        settle_choice(context, given)
-        assert (given["output"], given["in_place"]) == (None, True)
+        options = read_options(context, context.params)
+        assert (options["output"], options["in_place"]) == (None, True)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from nbrun.core.planning.job import CheckpointUse
 from nbrun.errors import SaveFailed, ServerUnreachable, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.local_server.launcher import EmbeddedServer
-from nbrun.storage.checkpoint import CheckpointUse
 from tests.storage.places import BRISK, EXECUTED, ORIGINAL, Place
 from tests.support.environments import missing
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook

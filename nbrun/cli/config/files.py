@@ -17,10 +17,10 @@ import click
 from click.core import ParameterSource
 
 from nbrun.cli.config.schema import JobSetting, Setting, Settings, Wrong, line_of, read_settings
-from nbrun.cli.destinations import CHOICES
 from nbrun.cli.options.declared import DeclaredOption
 from nbrun.core.batch.terms import Override
 from nbrun.core.parameters.limits import check_values, read_toml
+from nbrun.core.planning.destinations import CHOICE_OPTIONS
 from nbrun.core.planning.options import Flag, Integer, Kind, Text, Texts
 from nbrun.errors import UsageError
 
@@ -164,7 +164,7 @@ def _read(context: click.Context, _: click.Parameter, file: Path | None) -> Path
 def _together(project: Project) -> dict[str, Any]:
     """Return the options of the project and of its job; a job's choice of where notebooks go replaces the project's."""
     options, of_job = dict(project.settings.options), project.job.options if project.job else {}
-    names = [option.removeprefix("--") for option in CHOICES.values()]
+    names = [option.removeprefix("--") for option in CHOICE_OPTIONS.values()]
     if any(of_job.get(name) for name in names):
         options = {name: value for name, value in options.items() if name not in names}
     return {**options, **of_job}

@@ -1,14 +1,12 @@
 """Options of a batch: selection, order, number of workers, retries and cache."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from nbrun.cli.options.declared import OF_BATCH, declared, read_declared
+from nbrun.cli.options.declared import OF_BATCH, declared
 from nbrun.core.batch.matrix import notes_of, read_axes
-from nbrun.core.batch.terms import Shard
-from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = (
@@ -30,14 +28,9 @@ def batch_options(function: Function) -> Function:
     return declared(*OF_BATCH)(function)
 
 
-def options_of_batch(given: Mapping[str, Any], matrix: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Return what the options say, as keys of :class:`nbrun.BatchOptions`; `matrix` is the settings'."""
-    if given["refresh"] and not given["cache"]:
-        raise UsageError("--no-cache-read needs --cache")
-    if given["shard"]:
-        Shard.parse(given["shard"])
-    axes = read_axes(given["matrix"])
-    for note in () if given["quiet"] else notes_of(axes):
+def read_matrix(texts: Sequence[str], *, quiet: bool) -> dict[str, Sequence[Any]]:
+    """Return the values of ``--matrix`` by name, with a note for what may be meant otherwise unless `quiet`."""
+    axes = read_axes(texts)
+    for note in () if quiet else notes_of(axes):
         click.echo(f"nbrun: note: {note}", err=True)
-    options = {**read_declared(OF_BATCH, given), "matrix": {**matrix, **axes}}
-    return {**options, "max_failures": 1} if given["fail_fast"] else options
+    return axes

@@ -1,6 +1,7 @@
 """Create click options from the declarations in :mod:`nbrun.runner.options`."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from nbrun.core.planning.options import Choice, Flag, Kind, Option, PathName, Te
 from nbrun.runner.options import ReportOptions, SharedBatchOptions, SharedRunOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Group = TypeVar("Group")
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
 _DECLARED = {**options_in(SharedRunOptions), **options_in(SharedBatchOptions), **options_in(ReportOptions)}
 OF_RUN = [name for name, option in options_in(SharedRunOptions).items() if option.flags is not None]
@@ -67,6 +69,11 @@ def read_declared(names: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
         if parameter in given:
             found[name] = not given[parameter] if _DECLARED[name].is_opposite else given[parameter]
     return found
+
+
+def read_fields(kind: type[Group], given: Mapping[str, Any]) -> Group:
+    """Return a dataclass whose fields have the names under which click hands over options."""
+    return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def _decorator(name: str, option: Option, callback: Callback | None) -> Callable[[Function], Function]:

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,18 +14,22 @@ from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import write_command
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_NAMES = (
-    "parameters",
-    "parameters_raw",
-    "parameters_file",
-    "parameters_yaml",
-    "parameters_base64",
-    "inject_input_path",
-    "inject_output_path",
-    "inject_paths",
-    "secret",
-    "secret_file",
-)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterTexts:
+    """The parameters and secrets of a call, as they were typed."""
+
+    parameters: Sequence[tuple[str, str]]
+    parameters_raw: Sequence[tuple[str, str]]
+    parameters_file: Sequence[str]
+    parameters_yaml: Sequence[str]
+    parameters_base64: Sequence[str]
+    inject_input_path: bool
+    inject_output_path: bool
+    inject_paths: bool
+    secret: Sequence[str]
+    secret_file: Sequence[str]
 
 
 def parameter_options(function: Function) -> Function:
@@ -91,57 +96,56 @@ def _names_and_values(
     return pairs
 
 
-def read_parameters(given: dict[str, Any], notebook: str | None, output: str | None) -> dict[str, Any]:
-    """Remove the options from `given` and return those of a run: ``parameters`` and ``secrets``.
+def read_parameters(
+    texts: ParameterTexts, notebook: str | None, output: str | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the parameters and the secrets of a run; raise :class:`UsageError`.
 
-    What stands in this list later wins, as in papermill: paths, base64, files, YAML, ``-p``, ``-r``. Of many notebooks,
-    `notebook` is None. Raises :class:`UsageError`. On GitHub the secrets are announced, so that its log masks them as
-    well.
+    What stands in this list later wins, as in papermill: paths, base64, files, YAML, ``-p``, ``-r``. `notebook` is None
+    for several notebooks. On GitHub the secrets are announced, so that its log masks them as well.
     """
-    options = {name: given.pop(name) for name in _NAMES}
-    parameters = _paths(options, notebook, output)
-    if any(options[name] for name in ("parameters", "parameters_file", "parameters_yaml", "parameters_base64")):
-        parameters |= _read(options)
-    parameters |= dict(options["parameters_raw"])
-    secrets = _secrets(options) if options["secret"] or options["secret_file"] else {}
-    return {"parameters": parameters, "secrets": secrets}
+    parameters = _paths(texts, notebook, output)
+    if texts.parameters or texts.parameters_file or texts.parameters_yaml or texts.parameters_base64:
+        parameters |= _read(texts)
+    parameters |= dict(texts.parameters_raw)
+    return parameters, _secrets(texts) if texts.secret or texts.secret_file else {}
 
 
-def _paths(options: dict[str, Any], notebook: str | None, output: str | None) -> dict[str, Any]:
+def _paths(texts: ParameterTexts, notebook: str | None, output: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if notebook is None:
-        if any(options[name] for name in ("inject_input_path", "inject_output_path", "inject_paths")):
+        if texts.inject_input_path or texts.inject_output_path or texts.inject_paths:
             raise UsageError("--inject-input-path and --inject-output-path are for one notebook")
         return found
-    if options["inject_input_path"] or options["inject_paths"]:
+    if texts.inject_input_path or texts.inject_paths:
         found["PAPERMILL_INPUT_PATH"] = notebook
-    if options["inject_output_path"] or options["inject_paths"]:
+    if texts.inject_output_path or texts.inject_paths:
         found["PAPERMILL_OUTPUT_PATH"] = output or notebook
     return found
 
 
-def _read(options: dict[str, Any]) -> dict[str, Any]:
+def _read(texts: ParameterTexts) -> dict[str, Any]:
     # Imported here: a run without parameters needs no YAML.
     from nbrun.runner import parameter_files
 
     found: dict[str, Any] = {}
-    for text in options["parameters_base64"]:
+    for text in texts.parameters_base64:
         found |= parameter_files.from_base64(text, "-b")
-    for path in options["parameters_file"]:
+    for path in texts.parameters_file:
         found |= parameter_files.from_file(Path(path), "-f")
-    for text in options["parameters_yaml"]:
+    for text in texts.parameters_yaml:
         found |= parameter_files.from_yaml(text, "-y")
-    return found | {name: parameter_files.guessed(name, text) for name, text in options["parameters"]}
+    return found | {name: parameter_files.guessed(name, text) for name, text in texts.parameters}
 
 
-def _secrets(options: dict[str, Any]) -> dict[str, str]:
+def _secrets(texts: ParameterTexts) -> dict[str, str]:
     from nbrun.runner import parameter_files
 
     found = {}
-    for text in options["secret"]:
+    for text in texts.secret:
         name, _, variable = text.partition("=")
         found[_name(name, text, "--secret")] = parameter_files.secret_of_environment(name, variable or name)
-    for text in options["secret_file"]:
+    for text in texts.secret_file:
         name, equals, path = text.partition("=")
         if not equals or not path:
             raise UsageError(f"--secret-file {text}: NAME=PATH is wanted")

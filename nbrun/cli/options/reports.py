@@ -1,7 +1,8 @@
 """Options for console output and reports, and the reporters that they create."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from nbrun.cli.standard_streams import closed
 from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
+from nbrun.runner.job import BatchOptions, is_on_server
 from nbrun.storage.writable import check_file, check_folder, is_file, is_folder, is_there
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -57,11 +59,8 @@ _OPTIONS = (
     ),
     click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
 )
-NAMES = (
-    "json_file", "junit_file", "events_file", "html_folder", "html_code", "html_failures", "html_scripts",
-    "github", "log_output", "stdout_file", "stderr_file", "progress_bar", "quiet",
-)  # fmt: skip
-"""The parameters that the options come as."""
+
+
 _FILES = {
     "json_file": "--json",
     "junit_file": "--junit",
@@ -69,6 +68,33 @@ _FILES = {
     "stdout_file": "--stdout-file",
     "stderr_file": "--stderr-file",
 }
+TARGETS = {"html_folder": "--html", **_FILES}
+"""The options that say where reports go."""
+
+
+@dataclass(slots=True)
+class ReportOptions:
+    """The reports of a call, by the names of their options."""
+
+    json_file: str | None
+    junit_file: str | None
+    events_file: str | None
+    html_folder: str | None
+    html_code: str | None
+    html_failures: str
+    html_scripts: bool
+    github: bool | None
+    log_output: bool
+    stdout_file: str | None
+    stderr_file: str | None
+    progress_bar: bool
+    quiet: bool
+
+    def targets(self, options: Mapping[str, str] = TARGETS) -> dict[str, str | None]:
+        """Return where these reports go, by the spelling of their options."""
+        return {option: getattr(self, name) for name, option in options.items()}
+
+
 _SHOWN = (*STANDARD_OUTPUT, STANDARD_ERROR)
 _STREAMS = (("stdout", "standard output", STANDARD_OUTPUT), ("stderr", "standard error", (STANDARD_ERROR,)))
 
@@ -83,74 +109,76 @@ def reporting_options(function: Function) -> Function:
 class Reports:
     """All who listen to what a command does; once open, ``observe``, ``tick``, ``interval`` as a console has them.
 
-    A batch that turns out to be the one notebook of the name `one` is told as a run by itself. Raises
-    :class:`UsageError` at once for what could not be written at the end. `single` says that the call is for one run.
+    `notebook` is the one that is run by itself. Raises :class:`UsageError` at once for what could not be written at the
+    end.
     """
 
-    def __init__(self, given: dict[str, Any], *, one: str | None = None, single: bool = False) -> None:
-        self._one = one
-        self._single = single
-        self._is_one = False
-        self._github = _on_github() if given["github"] is None else bool(given["github"])
+    def __init__(self, given: ReportOptions, options: BatchOptions, notebook: str | None = None) -> None:
+        self._notebook = notebook
+        self._is_batch = False
+        self._has_ended = False
+        self._github = _on_github() if given.github is None else given.github
         self._given = given
+        self._options = options
         self._is_open = False
         self.check()
 
     def check(self) -> None:
         """Raise :class:`UsageError` for what could not be written at the end."""
         given = self._given
-        _check_streams(given, on_runner=self._github or is_on_runner())
-        for name, option in _FILES.items():
-            _check_file(option, given[name])
-        _check_different(given, self._one)
-        if given["html_folder"] is not None:
-            _check_html(Path(given["html_folder"]), many=not self._single)
+        on_runner = self._github or is_on_runner()
+        _check_streams(given, delivers=self._options["deliver"] is not None, on_runner=on_runner)
+        for option, target in given.targets(_FILES).items():
+            _check_file(option, target)
+        _check_different(given, self._options, self._notebook)
+        if given.html_folder is not None:
+            _check_html(Path(given.html_folder), many=self._notebook is None)
 
     def open(self) -> None:
         """Import what the reports need, once: a wrong call is answered at once, and a server may start meanwhile."""
         if self._is_open:
             return
         self._is_open, given = True, self._given
-        from nbrun.core.events import BatchFinished, BatchStarted
+        from nbrun.core.events import BatchFinished, BatchStarted, RunFinished
         from nbrun.reporters.composite import Composite, Listener
         from nbrun.reporters.console.reporter import Console
 
-        quiet, log_output = given["quiet"], given["log_output"]
-        progress, mask, runner = given["progress_bar"], _mask_of(given), self._github or is_on_runner()
+        quiet, log_output = given.quiet, given.log_output
+        progress, mask, runner = given.progress_bar, _mask_of(self._options["secrets"]), self._github or is_on_runner()
         console = Console(log_output=log_output, quiet=quiet, progress=progress, runner=runner, mask=mask)
         files: list[Listener] = []
-        if given["json_file"]:
+        if given.json_file:
             from nbrun.reporters.jsonlines import Results
 
-            files.append(Results(given["json_file"], lost=self.lost))
-        if given["events_file"]:
+            files.append(Results(given.json_file, lost=self.lost))
+        if given.events_file:
             from nbrun.reporters.jsonlines import Events
 
-            files.append(Events(given["events_file"]))
-        if given["junit_file"]:
+            files.append(Events(given.events_file))
+        if given.junit_file:
             from nbrun.reporters.junit import JUnit
 
-            files.append(JUnit(Path(given["junit_file"])))
-        if given["stdout_file"] or given["stderr_file"]:
+            files.append(JUnit(Path(given.junit_file)))
+        if given.stdout_file or given.stderr_file:
             from nbrun.reporters.stream_files import stream_files
 
-            files += stream_files(given["stdout_file"], given["stderr_file"])
-        if given["html_folder"]:
+            files += stream_files(given.stdout_file, given.stderr_file)
+        if given.html_folder:
             from nbrun.reporters.html.reporter import Html, Look
 
-            look = Look(given["html_code"], given["html_failures"])
-            local = not given.get("server") or bool(given.get("upload"))
-            files.append(Html(Path(given["html_folder"]), local=local, scripts=given["html_scripts"], look=look))
+            look = Look(given.html_code, given.html_failures)
+            local = not is_on_server(self._options)
+            files.append(Html(Path(given.html_folder), local=local, scripts=given.html_scripts, look=look))
         self._asked = tuple(files)
         if self._github:
             from nbrun.reporters.github.reporter import GitHub
 
             # Before the console: its group ends before the console says what went wrong.
-            places = {"results-json": given["json_file"], "html-dir": given["html_folder"]}
+            places = {"results-json": given.json_file, "html-dir": given.html_folder}
             known = {name: str(Path(path).absolute()) for name, path in places.items() if path not in (None, "-")}
             files.insert(0, GitHub(known, lost=self.lost))
         self._console = console
-        self._of_batches = (BatchStarted, BatchFinished)
+        self._ends = (BatchStarted, RunFinished, BatchFinished)
         self._all = Composite([*files[: int(self._github)], console, *files[int(self._github) :]])
         self.tick, self.interval = console.tick, console.interval
 
@@ -165,11 +193,13 @@ class Reports:
 
     def observe(self, event: Any) -> None:
         """Pass an event to all reporters."""
-        begins, ends = self._of_batches
-        if isinstance(event, begins) and self._one is not None:
-            self._is_one = [name.strip("/") for name in event.notebooks] == [self._one.strip("/")]
-        if not (self._is_one and isinstance(event, (begins, ends))):
-            self._all.observe(event)
+        begins, *ends = self._ends
+        self._is_batch = self._is_batch or isinstance(event, begins)
+        if isinstance(event, ends[self._is_batch]):
+            self._has_ended = True
+        # Why a single run could not begin is said elsewhere, as of every call that could not.
+        is_said = not self._is_batch and getattr(event, "error", None) is not None
+        self._all.observe(event, all_but=self._console if is_said else None)
 
     def could_not_begin(self, notebook: str | None, error: NbrunError) -> None:
         """Report a run or batch that could not start to all reporters except the console.
@@ -182,6 +212,8 @@ class Reports:
         from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
         from nbrun.version import __version__
 
+        if self._has_ended:
+            return
         self.open()
         started = datetime.now(UTC).isoformat(timespec="milliseconds")
         if notebook is None:
@@ -194,47 +226,48 @@ class Reports:
         self._all.observe(RunFinished(notebook, result), all_but=self._console)
 
 
-def _mask_of(given: dict[str, Any]) -> Callable[[str], str]:
-    if not given.get("secrets"):
+def _mask_of(secrets: Mapping[str, str]) -> Callable[[str], str]:
+    if not secrets:
         return str
     from nbrun.core.outputs.masking import Mask
 
-    return Mask(given["secrets"].values()).text
+    return Mask(secrets.values()).text
 
 
 def _on_github() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
-def _check_streams(given: dict[str, Any], *, on_runner: bool) -> None:
+def _check_streams(given: ReportOptions, *, delivers: bool, on_runner: bool) -> None:
     """Refuse what would mix data on standard output, or let a notebook command the runner of a CI job."""
-    there = ["--output"] if given.get("deliver") else []
-    there += [option for name, option in _FILES.items() if own_stream(given[name]) == "stdout"]
+    there = ["--output"] if delivers else []
+    files = given.targets(_FILES)
+    there += [option for option, target in files.items() if own_stream(target) == "stdout"]
     if len(there) > 1 and there != ["--stdout-file", "--stderr-file"]:
         raise UsageError(f"{' - and '.join(there)} -: only one of them can have standard output")
-    for name, option in _FILES.items():
-        for stream, words, targets in _STREAMS:
-            if given[name] in targets and stream in closed:
-                raise UsageError(f"{option} {given[name]}: {words} is closed", hint="Name a file.")
-    for name in ("stdout_file", "stderr_file", "junit_file"):
-        if on_runner and own_stream(given[name]):
-            hint = "Name a file." if name == "junit_file" else "--log-output shows outputs without that."
+    for option, target in files.items():
+        for stream, words, names in _STREAMS:
+            if target in names and stream in closed:
+                raise UsageError(f"{option} {target}: {words} is closed", hint="Name a file.")
+    for option in ("--stdout-file", "--stderr-file", "--junit"):
+        if on_runner and own_stream(files[option]):
+            hint = "Name a file." if option == "--junit" else "--log-output shows outputs without that."
             raise UsageError(
-                f"{_FILES[name]} {given[name]}: the CI runner would take commands from what notebooks write there",
+                f"{option} {files[option]}: the CI runner would take commands from what notebooks write there",
                 hint=hint,
             )
 
 
-def _check_different(given: dict[str, Any], notebook: str | None) -> None:
+def _check_different(given: ReportOptions, options: BatchOptions, notebook: str | None) -> None:
     """Refuse two reports in one file, and one in a notebook's; the two streams of cells may share one."""
-    pages = {"html_folder": "--html"} if _is_page(given["html_folder"]) else {}
+    pages = {"html_folder": "--html"} if _is_page(given.html_folder) else {}
     files = [
-        (option, os.path.realpath(given[name]))
-        for name, option in {**_FILES, **pages}.items()
-        if given[name] not in (None, *_SHOWN) and (is_file(given[name]) or not is_there(given[name]))
+        (option, os.path.realpath(target))
+        for option, target in given.targets({**_FILES, **pages}).items()
+        if target is not None and target not in _SHOWN and (is_file(target) or not is_there(target))
     ]
-    local = not given["server"] or given["upload"]
-    notebooks = [os.path.realpath(name) for name in (notebook, given["output"]) if name is not None and local]
+    saved = () if is_on_server(options) else (notebook, options["output"])
+    notebooks = [os.path.realpath(name) for name in saved if name is not None]
     for option, path in files:
         if path in notebooks or path.lower().endswith(".ipynb"):
             raise UsageError(f"{option} {path}: a report does not go into a notebook", hint="Name another file.")

@@ -34,6 +34,16 @@ class OnConflict(Enum):
     """The executed notebook replaces the edited one."""
 
 
+class CheckpointUse(Enum):
+    """Whether a checkpoint is made, and what it is for."""
+
+    NONE = "none"
+    KEEP = "keep"
+    """The notebook as it was is kept as its checkpoint."""
+    RESTORE = "restore"
+    """It is kept, and restored where the run does not pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One run of one notebook.

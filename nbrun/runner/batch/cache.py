@@ -36,7 +36,7 @@ from nbrun.errors import BadFrame, NbrunError, UsageError
 from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.local_kernelspecs import installed_kernelspecs, kernel_identity
-from nbrun.runner.servers import Place
+from nbrun.runner.job import NotebookPaths
 from nbrun.storage.base import Notebook
 from nbrun.storage.on_disk import read_text, write_notebook
 from nbrun.storage.paths import absolute
@@ -69,7 +69,7 @@ class Cache:
         self._hashes: dict[tuple[str, int, int], str] = {}
         check_folder("--cache", folder)
 
-    def look(self, job: Job, place: Place, parameters: Mapping[str, Any]) -> CachedRun | None:
+    def look(self, job: Job, paths: NotebookPaths, parameters: Mapping[str, Any]) -> CachedRun | None:
         """Write the cached results into the notebook; return None if the cache has no valid entry.
 
         Other problems (an unreadable notebook, a broken entry, an unwritable output) also return None, because the run
@@ -78,9 +78,9 @@ class Cache:
         if self._refresh:
             return None
         try:
-            text = read_text(absolute(place.notebook))
-            document = Document(loads(text), name=place.notebook)
-            entry = self._entry(self._hash(document, job, place, parameters))
+            text = read_text(absolute(paths.notebook))
+            document = Document(loads(text), name=paths.notebook)
+            entry = self._entry(self._hash(document, job, paths, parameters))
             outputs, results = map(loads, entry.read_bytes().splitlines())
             restored = restore(document, outputs, results)
             if restored is None:
@@ -89,22 +89,22 @@ class Cache:
                 document.hide_sources()
             if not job.save:
                 return CachedRun(restored, None, document.content)
-            output = place.output or place.notebook
-            if absolute(output) != absolute(place.notebook) or notebook_text(document.content) != text:
+            output = paths.output or paths.notebook
+            if absolute(output) != absolute(paths.notebook) or notebook_text(document.content) != text:
                 write_notebook(absolute(output), document.content)
         except (NbrunError, BadFrame, OSError, ValueError, KeyError, TypeError):
             return None
         return CachedRun(restored, output, document.content)
 
-    def keeping(self, inner: Notebook, job: Job, place: Place, parameters: Mapping[str, Any]) -> "KeptNotebook":
+    def keeping(self, inner: Notebook, job: Job, paths: NotebookPaths, parameters: Mapping[str, Any]) -> "KeptNotebook":
         """Return a wrapper of `inner` that also holds saved results for this cache."""
-        return KeptNotebook(inner, self, job, place, parameters)
+        return KeptNotebook(inner, self, job, paths, parameters)
 
-    def hash_now(self, job: Job, place: Place, parameters: Mapping[str, Any]) -> str:
+    def hash_now(self, job: Job, paths: NotebookPaths, parameters: Mapping[str, Any]) -> str:
         """Return the run's hash from the files on disk, or an empty text if the notebook cannot be read."""
         try:
-            document = Document(loads(read_text(absolute(place.notebook))), name=place.notebook)
-            return self._hash(document, job, place, parameters)
+            document = Document(loads(read_text(absolute(paths.notebook))), name=paths.notebook)
+            return self._hash(document, job, paths, parameters)
         except (NbrunError, BadFrame, OSError):
             return ""
 
@@ -153,16 +153,16 @@ class Cache:
     def _entry(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.json"
 
-    def _hash(self, document: Document, job: Job, place: Place, parameters: Mapping[str, Any]) -> str:
+    def _hash(self, document: Document, job: Job, paths: NotebookPaths, parameters: Mapping[str, Any]) -> str:
         self._specs = self._specs or installed_kernelspecs()
         spec = self._specs.choose(job.kernel, document.metadata)
         inputs = {
             path: digest
             for pattern in declared_inputs(document)
-            for path, digest in self._inputs(absolute(place.notebook).parent, pattern)
+            for path, digest in self._inputs(absolute(paths.notebook).parent, pattern)
         }
-        folder = absolute(place.notebook).parent
-        cwd = os.path.relpath(absolute(place.cwd), folder) if place.cwd else "."
+        folder = absolute(paths.notebook).parent
+        cwd = os.path.relpath(absolute(paths.cwd), folder) if paths.cwd else "."
         return run_hash(document, job, Ingredients(parameters, kernel_identity(spec), inputs, __version__, cwd))
 
     def _inputs(self, folder: Path, pattern: str) -> list[tuple[str, str]]:
@@ -183,11 +183,13 @@ class Cache:
 class KeptNotebook:
     """A notebook whose result is also written into the cache, or only there without `job.save`."""
 
-    def __init__(self, inner: Notebook, cache: Cache, job: Job, place: Place, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self, inner: Notebook, cache: Cache, job: Job, paths: NotebookPaths, parameters: Mapping[str, Any]
+    ) -> None:
         self.path = inner.path
         self._inner = inner
         self._cache = cache
-        self._run = (job, place, parameters)
+        self._run = (job, paths, parameters)
         self._key = ""
         self._held: Path | None = None
 

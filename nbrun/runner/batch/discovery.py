@@ -10,14 +10,17 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from nbrun.core.formats.globs import Patterns, is_glob
-from nbrun.errors import NoSuchNotebook, NotFound, UsageError
-from nbrun.jupyter.contents import Contents, ContentsModel
+from nbrun.errors import NoSuchNotebook, NotFound
 from nbrun.jupyter.endpoint import contents_path
-from nbrun.runner.servers import path_on_server
+from nbrun.runner.job import path_on_server
 from nbrun.storage.paths import absolute, hint_for_missing, hint_for_missing_on_server
 from nbrun.storage.writable import is_file, is_folder, is_there, require
+
+if TYPE_CHECKING:
+    from nbrun.jupyter.contents import Contents, ContentsModel
 
 _FOREIGN = ("node_modules", "__pycache__", "site-packages")
 _SUFFIX = ".ipynb"
@@ -103,7 +106,7 @@ def _before_the_glob(pattern: str) -> str:
 
 
 async def notebooks_on_server(
-    contents: Contents, named: Sequence[str], exclude: Sequence[str] = (), outputs: str = ""
+    contents: "Contents", named: Sequence[str], exclude: Sequence[str] = (), outputs: str = ""
 ) -> list[FoundNotebook]:
     """Return the notebooks on a server by the rules of :func:`local_notebooks`, using the contents API."""
     excluded = Patterns(exclude)
@@ -115,7 +118,7 @@ async def notebooks_on_server(
     return list(found.values())
 
 
-async def _on_server(contents: Contents, name: str, written: str | None) -> list[str]:
+async def _on_server(contents: "Contents", name: str, written: str | None) -> list[str]:
     path = path_on_server(name)
     try:
         model = await contents.get(path, content=False)  # without a hash: of a folder, servers answer 500
@@ -134,7 +137,7 @@ async def _on_server(contents: Contents, name: str, written: str | None) -> list
     return await _listed(contents, path, written) if model.type == "directory" else [path]
 
 
-async def _listed(contents: Contents, folder: str, written: str | None) -> list[str]:
+async def _listed(contents: "Contents", folder: str, written: str | None) -> list[str]:
     found: list[str] = []
     waiting = [folder]
     while waiting:
@@ -144,14 +147,6 @@ async def _listed(contents: Contents, folder: str, written: str | None) -> list[
     return sorted(found, key=lambda path: PurePosixPath(path).parts)
 
 
-def _is_followed(entry: ContentsModel, written: str | None) -> bool:
+def _is_followed(entry: "ContentsModel", written: str | None) -> bool:
     hidden = entry.name.startswith(".") or entry.name in _FOREIGN
     return entry.type == "directory" and not hidden and entry.path != written
-
-
-async def is_folder_on_server(contents: Contents, name: str) -> bool:
-    """Return whether a server has a folder of that name."""
-    try:
-        return (await contents.get(contents_path(name), content=False)).type == "directory"
-    except (NotFound, UsageError):
-        return False

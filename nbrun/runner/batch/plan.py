@@ -1,18 +1,21 @@
-"""Plan a batch: from the named notebooks to a checked, ordered list of runs.
+"""Plan a call for one notebook or many: from its arguments to a checked list of runs.
 
 The steps are: find the notebooks, filter them, multiply them by the matrix, choose each run's output, check everything
-that can be checked, select the shard, and order the runs. Nothing starts before. :func:`run_many` and
-:func:`run_many_async` are the entry points from Python.
+that can be checked, select the shard, and order the runs. Nothing starts before. A call that names one notebook is
+planned like any other. It keeps the notebook's name as it was given, and writes it in place if nothing else is said.
+
+The module imports little, so that the private server can be started before the slow imports.
 """
 
 import asyncio
 import os
+import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from nbrun.core.batch.matrix import combinations, run_name
 from nbrun.core.batch.output_paths import (
@@ -24,130 +27,86 @@ from nbrun.core.batch.output_paths import (
     refuse_collisions,
     template_for,
 )
-from nbrun.core.batch.scheduling import Durations, Policy, in_shard, run_key, slowest_first
-from nbrun.core.batch.terms import Cause, Order, Override, Shard
-from nbrun.core.events import BatchFinished, BatchStarted, Journal, Observer
+from nbrun.core.batch.terms import Order, Override, Shard
 from nbrun.core.formats.globs import Patterns
 from nbrun.core.planning.destinations import MATRIX, refuse_unreachable, require_choice
 from nbrun.core.planning.options import options_in, read_option
-from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
-from nbrun.errors import NbrunError, UsageError
-from nbrun.jupyter.client import connect
-from nbrun.jupyter.endpoint import Endpoint, contents_path
-from nbrun.runner.batch.cache import Cache, read_durations
+from nbrun.errors import UsageError
+from nbrun.jupyter.endpoint import contents_path
 from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
-from nbrun.runner.batch.git_changes import changed_only
-from nbrun.runner.batch.run import PlannedRun, run_planned
 from nbrun.runner.job import (
+    Access,
     BatchOptions,
+    NotebookPaths,
+    PlannedRun,
     RunOptions,
     access_of,
     check_choice,
+    endpoint_of,
     is_on_server,
     job_of,
-    place_of,
-    read_batch_options,
+    path_on_server,
+    paths_of,
 )
 from nbrun.runner.options import SharedBatchOptions
-from nbrun.runner.prepare_only import host_to_prepare_on, not_prepared, prepare_unless_stopped
-from nbrun.runner.servers import Access, Place, check_local, existing_host, private_host
-from nbrun.runner.stop import StopSwitch
-from nbrun.runner.synchronous import run_to_end
-from nbrun.storage.paths import OWN_PLACE, absolute, names_folder
-from nbrun.version import __version__
+from nbrun.storage.paths import OWN_PLACE, absolute, local_notebook, names_folder, tree_path
+
+if TYPE_CHECKING:
+    from nbrun.runner.batch.cache import Cache
 
 _OF_BATCH = {*options_in(SharedBatchOptions)}
-_OF_ONE = {"content", "deliver"}
 _SHARED = {
     "in_place", "prepare_only", "server", "token", "password", "ca_file", "verify", "max_response", "max_frame",
-    "upload", "observe", "stop",
-} | _OF_ONE  # fmt: skip
+    "upload", "observe", "stop", "content", "deliver",
+}  # fmt: skip
 """The options in which the runs of a batch cannot differ."""
 
 
-def run_many(notebooks: Sequence[str | os.PathLike[str]], **options: Unpack[BatchOptions]) -> BatchResult:
-    """Run notebooks, folders of notebooks and patterns over one server; see :class:`BatchOptions`.
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What one call runs, in order, on which server.
 
-    Notebooks that fail are no exception: look at the result. Raises :class:`~nbrun.errors.UsageError` when the call was
-    wrong, and nothing was run then. May be called where an event loop is already running.
+    ``one`` says that the result is that of the only run, and not that of a batch. ``left_out`` counts the runs that
+    were found and left out on purpose. ``since`` is the call's begin on the monotonic clock, ``began`` in UTC.
     """
-    return run_to_end(run_many_async(notebooks, **options))
+
+    named: Sequence[str]
+    runs: Sequence[PlannedRun]
+    options: BatchOptions
+    access: Access
+    one: bool
+    left_out: int
+    cache: "Cache | None"
+    began: datetime
+    since: float
+
+    @property
+    def paths(self) -> list[NotebookPaths]:
+        """Return where the notebooks of all runs are."""
+        return [planned.paths for planned in self.runs]
 
 
-async def run_many_async(notebooks: Sequence[str | os.PathLike[str]], **given: Unpack[BatchOptions]) -> BatchResult:
-    """Run many as :func:`run_many` does, in the loop that is running. Cancellation saves what there is first."""
-    if one := given.keys() & _OF_ONE:
-        raise TypeError(f"for one notebook, which nbrun.run runs: {', '.join(sorted(one))}")
-    options = read_batch_options(given)
-    began, clock = datetime.now(UTC), asyncio.get_running_loop().time
-    since = clock()
-    observe = options["observe"] or (lambda _: None)
-    policy = _policy(options)
-    cache = _cache(options)
-    named = [os.fspath(name) for name in notebooks]
-    for name in named:
+async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = False) -> BatchPlan:
+    """Return what a call with these arguments runs; raises :class:`UsageError`.
+
+    With `one`, `named` is one notebook by itself, which may be overwritten unasked. Otherwise notebooks, folders and
+    patterns are named.
+    """
+    began, since = datetime.now(UTC), time.monotonic()
+    for name in named if options["content"] is None else ():
         refuse_unreachable("", name, reads=True)
-    if not (chosen := check_choice(options)) and (len(named) != 1 or options["matrix"]):
+    chosen = check_choice(options) or one
+    if not chosen and (len(named) != 1 or options["matrix"]):
         require_choice(named, message=MATRIX if options["matrix"] else "")
-    planned_runs, left_out = await _plan(named, options, began, cache, chosen=chosen)
     access = access_of(options)
-    places = [planned.place for planned in planned_runs]
-    observe(BatchStarted([planned.name for planned in planned_runs]))
-    stop = options["stop"] or StopSwitch()
-    if options["prepare_only"]:
-        results = await prepare_planned_runs(planned_runs, access, observe=observe, stop=stop)
-    else:
-        results = await run_planned(
-            planned_runs,
-            lambda: existing_host(access) if access.server else private_host(access, places),
-            policy=policy,
-            observe=observe,
-            stop=stop,
-            cache=cache,
-            replaceable=not access.server,
-        )
-    if cache is not None:
-        cache.remember(results)
-    started = began.isoformat(timespec="milliseconds")
-    nothing = Problem(f"no notebook matches {' '.join(named)}", "Folders and patterns are searched for .ipynb files.")
-    problem = None if results or left_out else nothing
-    result = BatchResult(__version__, started, clock() - since, results, left_out, problem)
-    observe(BatchFinished(result))
-    return result
+    if access.server:
+        endpoint_of(access)
+    cache = _cache(options)
+    runs, left_out = await _plan(named, options, began, cache, one=one, chosen=chosen)
+    return BatchPlan(named, runs, options, access, one and len(runs) == 1, left_out, cache, began, since)
 
 
-async def prepare_planned_runs(
-    planned_runs: Sequence[PlannedRun], access: Access, *, observe: Observer, stop: StopSwitch
-) -> list[NotebookResult]:
-    """Prepare all planned runs in order and return their results; a failure of one does not affect the others."""
-    results: list[NotebookResult] = []
-    async with host_to_prepare_on(access) as host:
-        for planned in planned_runs:
-            journal = Journal(planned.name, observe)
-            try:
-                result = await prepare_unless_stopped(planned.job, planned.place, host, journal, stop)
-            except NbrunError as error:
-                result = not_prepared(planned.job, journal, outcome_of(error), Problem.of(error))
-            results.append(result)
-    return results
-
-
-def _policy(options: BatchOptions) -> Policy:
-    jobs, wait = options["jobs"], options["server_wait"]
-    assert isinstance(wait, float)
-    causes = [Cause(cause) for cause in options["retry_on"]]
-    at_once = jobs if isinstance(jobs, int) else processors()
-    return Policy(at_once, options["max_failures"], options["retries"], causes, wait)
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
-
-
-def _cache(options: BatchOptions) -> Cache | None:
+def _cache(options: BatchOptions) -> "Cache | None":
     folder = options["cache"]
     if not folder:
         return None
@@ -158,72 +117,90 @@ def _cache(options: BatchOptions) -> Cache | None:
         hint = "What a secret is decides what comes of a run, and the cache is to know nothing of it."
         raise UsageError("the cache is for runs without secrets", hint=hint)
     refuse_unreachable("--cache", os.fspath(folder))
+    from nbrun.runner.batch.cache import Cache
+
     return Cache(Path(folder), refresh=options["refresh"])
 
 
 async def _plan(
-    named: Sequence[str], options: BatchOptions, began: datetime, cache: Cache | None, *, chosen: bool
+    named: Sequence[str], options: BatchOptions, began: datetime, cache: "Cache | None", *, one: bool, chosen: bool
 ) -> tuple[list[PlannedRun], int]:
     """Return what is to be run, in order, and how many runs were found but left out on purpose."""
-    output = options["output"]
-    template = _template(output, on_server=is_on_server(options)) if output else None
-    found = await _find(named, options, template.top if template else "")
+    template = _template(options, one=one)
+    found = [_named(named[0], options)] if one else await _find(named, options, template.top if template else "")
     same = _comparable_on_server if is_on_server(options) else _comparable
-    if not chosen and [same(one.name) for one in found] != [same(name) for name in named]:
+    if not chosen and [same(each.name) for each in found] != [same(name) for name in named]:
         require_choice(named)  # a folder or a pattern, and not one notebook by itself
     all_found = len(found)
     if (since := options["changed_since"]) and found:
         if options["server"] and not options["upload"]:
             raise UsageError("--changed-since asks git, which knows nothing of a server's files")
-        changed = await asyncio.to_thread(changed_only, [one.name for one in found], since)
-        found = [one for one, has_changed in zip(found, changed, strict=True) if has_changed]
-    overrides = [(Patterns(override.match), override) for override in options["overrides"]]
+        from nbrun.runner.batch.git_changes import changed_only
+
+        changed = await asyncio.to_thread(changed_only, [each.name for each in found], since)
+        found = [each for each, has_changed in zip(found, changed, strict=True) if has_changed]
+    # A notebook that is given as text has no path, so no pattern is meant for it.
+    given = options["overrides"] if options["content"] is None else ()
+    overrides = [(Patterns(override.match), override) for override in given]
     axes = combinations(options["matrix"])
     planned_runs: list[tuple[FoundNotebook, PlannedRun]] = []
-    for one in found:
+    for each in found:
         its = options_of_one(
-            options, [override for patterns, override in overrides if patterns.name(_seen(one, override))]
+            options, [override for patterns, override in overrides if patterns.name(_seen(each, override))]
         )
         if its is not None:
-            planned_runs += [(one, _planned_run(one, its, combination)) for combination in axes]
+            planned_runs += [(each, _planned_run(each, its, combination)) for combination in axes]
     left_out = (all_found * len(axes)) - len(planned_runs)
     if template is not None:
         planned_runs = _with_outputs(planned_runs, template, began)
         for _, planned in planned_runs if template.is_folder else ():
-            if same(planned.place.output or "") == same(planned.place.notebook):
-                raise UsageError(f"-o: {planned.place.output} would overwrite the notebook itself", hint=OWN_PLACE)
+            if same(planned.paths.output or "") == same(planned.paths.notebook):
+                raise UsageError(f"-o: {planned.paths.output} would overwrite the notebook itself", hint=OWN_PLACE)
     _check_destinations([planned for _, planned in planned_runs], options)
     mine = _cut_and_order([planned for _, planned in planned_runs], options, cache)
     if not is_on_server(options):
-        await asyncio.to_thread(_check_places, [planned_runs[place][1].place for place in mine])
-    return [planned_runs[place][1] for place in mine], left_out + len(planned_runs) - len(mine)
+        await asyncio.to_thread(_check_paths, [planned_runs[index][1].paths for index in mine])
+    return [planned_runs[index][1] for index in mine], left_out + len(planned_runs) - len(mine)
 
 
-def _check_places(places: Sequence[Place]) -> None:
+def _check_paths(paths: Sequence[NotebookPaths]) -> None:
     probed: set[Path] = set()
-    for place in places:
-        check_local(place, probed)
+    for each in paths:
+        each.check(probed)
 
 
-def _template(output: str | os.PathLike[str], *, on_server: bool) -> Template:
+def _template(options: BatchOptions, *, one: bool) -> Template | None:
+    """Return the template of the outputs; None where the output of one notebook is exactly the path that is given."""
+    output = options["output"]
     if isinstance(output, Template):
         return output
+    if one or not output:
+        return None
     text = os.fspath(output)
-    is_folder = not is_template(text) and not on_server and names_folder(text)
+    is_folder = not is_template(text) and not is_on_server(options) and names_folder(text)
     return template_for(f"{text}/" if is_folder else text)
 
 
-def _seen(one: FoundNotebook, override: Override) -> str:
-    return f"{override.base}/{one.tree}" if override.base else one.tree
+def _named(name: str, options: BatchOptions) -> FoundNotebook:
+    """Return the one notebook that is named by itself; raises :class:`NoSuchNotebook`."""
+    if is_on_server(options):
+        return FoundNotebook(name, path_on_server(name))
+    if options["content"] is None:
+        local_notebook(name)
+    return FoundNotebook(name, tree_path(name))
+
+
+def _seen(found: FoundNotebook, override: Override) -> str:
+    return f"{override.base}/{found.tree}" if override.base else found.tree
 
 
 async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> list[FoundNotebook]:
     exclude = options["exclude"]
     if not is_on_server(options):
         return await asyncio.to_thread(local_notebooks, named, exclude, outputs)
-    access = access_of(options)
-    destination = Endpoint.parse(access.server or "", access.token, access.password)
-    async with connect(destination, options=access.http_options) as client:
+    from nbrun.runner.servers import connect_to
+
+    async with connect_to(access_of(options)) as client:
         return await notebooks_on_server(client.contents, named, exclude, outputs)
 
 
@@ -246,11 +223,11 @@ def options_of_one(options: RunOptions, overrides: Sequence[Override]) -> RunOpt
     return None if skip else its
 
 
-def _planned_run(one: FoundNotebook, its: RunOptions, combination: Mapping[str, Any]) -> PlannedRun:
+def _planned_run(found: FoundNotebook, its: RunOptions, combination: Mapping[str, Any]) -> PlannedRun:
     parameters = {**its["parameters"], **combination}
     options: RunOptions = {**its, "parameters": parameters}
-    name = run_name(one.name, combination)
-    return PlannedRun(name, job_of(one.name, options), place_of(one.name, options), parameters)
+    name = run_name(found.name, combination)
+    return PlannedRun(name, job_of(found.name, options), paths_of(found.name, options), parameters)
 
 
 def _with_outputs(
@@ -259,9 +236,9 @@ def _with_outputs(
     """Fill the template in for each run."""
     stamp = template.stamp or Stamp(began.astimezone(), uuid.uuid4().hex[:8])
     filled = []
-    for index, (one, planned) in enumerate(planned_runs, 1):
-        output = template.fill(Fields(one.tree, index, stamp.when, stamp.run_id, planned.parameters))
-        filled.append((one, replace(planned, place=replace(planned.place, output=output))))
+    for index, (found, planned) in enumerate(planned_runs, 1):
+        output = template.fill(Fields(found.tree, index, stamp.when, stamp.run_id, planned.parameters))
+        filled.append((found, replace(planned, paths=replace(planned.paths, output=output))))
     return filled
 
 
@@ -271,7 +248,7 @@ def _check_destinations(planned_runs: Sequence[PlannedRun], options: BatchOption
     refuse_collisions(
         [
             Destination(
-                planned.name, where(planned.place.notebook), where(planned.place.output or planned.place.notebook)
+                planned.name, where(planned.paths.notebook), where(planned.paths.output or planned.paths.notebook)
             )
             for planned in planned_runs
             if planned.job.save
@@ -287,17 +264,21 @@ def _comparable(path: str) -> str:
     return os.path.normcase(absolute(path))
 
 
-def _cut_and_order(planned_runs: Sequence[PlannedRun], options: BatchOptions, cache: Cache | None) -> list[int]:
+def _cut_and_order(planned_runs: Sequence[PlannedRun], options: BatchOptions, cache: "Cache | None") -> list[int]:
     """Return the positions of the planned runs that are run here, in the order in which they begin.
 
     A shard goes by the named durations alone: each shard's own cache knows others, and runs would fall between them.
     """
-    given = options["durations"]
+    shard, given, is_as_given = options["shard"], options["durations"], options["order"] == Order.AS_GIVEN.value
+    if not (shard or given) and is_as_given:
+        return [*range(len(planned_runs))]
+    from nbrun.core.batch.scheduling import Durations, in_shard, run_key, slowest_first
+    from nbrun.runner.batch.cache import read_durations
+
     named = read_durations(Path(given)) if given else Durations()
     keys = [run_key(planned.job.notebook, planned.parameters) for planned in planned_runs]
-    shard = options["shard"]
-    mine = in_shard(keys, Shard.parse(shard), named) if shard else list(range(len(keys)))
-    if options["order"] == Order.AS_GIVEN.value:
+    mine = in_shard(keys, Shard.parse(shard), named) if shard else [*range(len(keys))]
+    if is_as_given:
         return mine
     known = Durations({**(cache.durations() if cache else Durations()).seconds, **named.seconds})
-    return [mine[place] for place in slowest_first([keys[place] for place in mine], known)]
+    return [mine[index] for index in slowest_first([keys[index] for index in mine], known)]

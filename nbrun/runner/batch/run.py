@@ -1,8 +1,8 @@
-"""Run the planned runs of a batch on one server, some of them at the same time.
+"""Run what is planned on one server, some of it at the same time.
 
-A worker starts a planned run, closes its kernel, connection and notebook, and keeps only the result without outputs.
-There is one worker more than runs may execute at once. It starts the next kernel and loads the next notebook, whose
-cells then wait for a slot. Slots are assigned in the order of the planned runs.
+A single run is a batch of one. A worker starts a planned run, closes its kernel, connection and notebook, and keeps
+only the result without outputs. There is one worker more than runs may execute at once. It starts the next kernel and
+loads the next notebook, whose cells then wait for a slot. Slots are assigned in the order of the planned runs.
 
 A repeated run keeps its best attempt (:mod:`nbrun.runner.attempts`). Before the next attempt nbrun waits, longer each
 time, and until an unreachable server answers.
@@ -15,28 +15,31 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from nbrun.core.batch.scheduling import Policy
+from nbrun.core.batch.terms import Cause
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.parameters.literals.base import recordable
-from nbrun.core.planning.job import Job
 from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
 from nbrun.errors import ExitCode, NbrunError, ServerError
 from nbrun.jupyter.http.retry import pause_after
 from nbrun.jupyter.kernel_session import Server
-from nbrun.local_server.launcher import NEWS_LIMIT
+from nbrun.local_server.launcher import NEWS_LIMIT, EmbeddedServer
 from nbrun.runner.attempts import Attempts, LaterAttempt
 from nbrun.runner.batch.cache import Cache, KeptNotebook
+from nbrun.runner.batch.plan import BatchPlan
+from nbrun.runner.job import BatchOptions, PlannedRun
+from nbrun.runner.prepare_only import host_to_prepare_on, prepare_unless_stopped
 from nbrun.runner.run import run_notebook
-from nbrun.runner.servers import Host, Place
+from nbrun.runner.servers import Host, open_host
 from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.base import Notebook
 from nbrun.version import __version__
@@ -46,42 +49,59 @@ RESTARTS = 3
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRun:
-    """One run of a batch: its name in events, the job, its paths, and its parameters."""
-
-    name: str
-    job: Job
-    place: Place
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
 class _NotStarted(NbrunError):
     """The batch ended before a waiting run started; raised and caught in this module."""
 
 
-async def run_planned(
-    planned_runs: Sequence[PlannedRun],
-    open_host: Callable[[], AbstractAsyncContextManager[Host]],
-    *,
-    policy: Policy,
-    observe: Observer,
-    stop: StopSwitch,
-    cache: Cache | None = None,
-    replaceable: bool = True,
+async def run_plan(
+    plan: BatchPlan, *, observe: Observer, stop: StopSwitch, started: EmbeddedServer | None = None
 ) -> list[NotebookResult]:
-    """Run all planned runs and return their results in the same order.
+    """Run or prepare what is planned, and return the results in the same order.
 
-    `open_host` opens the server that they share, when the first of them needs it; a `replaceable` one is opened again
-    when it ended by itself. `stop` ends the runs that are executing in good order, and no other is begun. Each planned
-    is told of by exactly one :class:`RunFinished`. Cancellation saves what there is before it passes on.
+    The private server may have been `started` already. `stop` ends the runs that are executing in good order, and no
+    other is begun. Each run is told of by exactly one :class:`RunFinished`. Cancellation saves what there is before it
+    passes on.
     """
-    host = _SharedHost(open_host, replaceable=replaceable)
-    batch = _Batch(planned_runs, host, policy, observe, stop, cache)
+    if plan.options["prepare_only"]:
+        return await _prepare(plan, observe, stop)
+    first = [started] if started is not None else []
+
+    def open_server() -> AbstractAsyncContextManager[Host]:
+        return open_host(plan.access, plan.paths, first.pop() if first else None)
+
+    host = _SharedHost(open_server, replaceable=not plan.access.server)
     try:
-        return await batch.go()
+        results = await _Batch(plan.runs, host, _policy(plan.options), observe, stop, plan.cache).go()
     finally:
         await host.close()
+    if plan.cache is not None:
+        plan.cache.remember(results)
+    return results
+
+
+def _policy(options: BatchOptions) -> Policy:
+    jobs, wait = options["jobs"], options["server_wait"]
+    assert isinstance(wait, float)
+    causes = [Cause(cause) for cause in options["retry_on"]]
+    at_once = jobs if isinstance(jobs, int) else processors()
+    return Policy(at_once, options["max_failures"], options["retries"], causes, wait)
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+async def _prepare(plan: BatchPlan, observe: Observer, stop: StopSwitch) -> list[NotebookResult]:
+    """Prepare all planned runs in order; a failure of one does not affect the others."""
+    results: list[NotebookResult] = []
+    async with host_to_prepare_on(plan.access) as host:
+        for planned in plan.runs:
+            journal = Journal(planned.name, observe)
+            results.append(await prepare_unless_stopped(planned.job, planned.paths, host, journal, stop))
+    return results
 
 
 class _SharedHost:
@@ -224,12 +244,14 @@ class _Batch:
         self._free = asyncio.Semaphore(policy.jobs)
 
     async def go(self) -> list[NotebookResult]:
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self._policy.jobs + 1, len(self._planned_runs))):
-                workers.create_task(self._work())
-        for place in self._waiting:
-            self._finish(place, self._not_its_turn(self._planned_runs[place]), None)
-        return [self._results[place] for place in range(len(self._planned_runs))]
+        workers = [self._work() for _ in range(min(self._policy.jobs + 1, len(self._planned_runs)))]
+        # No TaskGroup: it passes on only the first cancellation, and the second one ends a save in a rescue file.
+        for error in await asyncio.gather(*workers, return_exceptions=True):
+            if error is not None:
+                raise error
+        for index in self._waiting:
+            self._finish(index, self._not_its_turn(self._planned_runs[index]), None)
+        return [self._results[index] for index in range(len(self._planned_runs))]
 
     @property
     def _over(self) -> str:
@@ -245,21 +267,23 @@ class _Batch:
 
     async def _work(self) -> None:
         while self._waiting and not self._over:
-            place = self._waiting.popleft()
-            _log.debug("%s: next run, %d waiting", self._planned_runs[place].name, len(self._waiting))
+            index = self._waiting.popleft()
+            _log.debug("%s: next run, %d waiting", self._planned_runs[index].name, len(self._waiting))
             slot = _Slot(self._free, whole=self._policy.max_failures is not None)
             told: list[RunFinished] = []
             try:
-                result = await self._run(self._planned_runs[place], slot, told)
-                self._finish(place, result, told[-1].content if told else None)
+                result = await self._run(self._planned_runs[index], slot, told)
+                self._finish(index, result, told[-1] if told else None)
             finally:
                 slot.give_back()
 
-    def _finish(self, place: int, result: NotebookResult, content: Mapping[str, Any] | None) -> None:
-        planned = self._planned_runs[place]
-        self._results[place] = result
+    def _finish(self, index: int, result: NotebookResult, told: RunFinished | None) -> None:
+        planned = self._planned_runs[index]
+        self._results[index] = result
         self._failures += result.exit_code is not ExitCode.OK and result.attempts > 0
-        self._observe(RunFinished(planned.name, result, content, planned.job.report_mode))
+        content, error = (told.content, told.error) if told else (None, None)
+        finished = RunFinished(planned.name, result, content, planned.job.report_mode, error)
+        Journal(planned.name, self._observe).tell(finished)
 
     async def _run(self, planned: PlannedRun, slot: _Slot, told: list[RunFinished]) -> NotebookResult:
         """Repeat a run as its failures and the policy require; `told` gets the kept attempt's notebook."""
@@ -362,11 +386,13 @@ class _Batch:
                 return None
             result = self._failed(planned, began, outcome_of(error), Problem.of(error))
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
+            told.append(RunFinished(planned.name, result, error=error))
         except Exception as error:  # noqa: BLE001  (a bug in one run must not take the others down)
             lines = "".join(traceback.format_exception(error))
             problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
             result = replace(self._failed(planned, began, Outcome.INTERRUPTED, problem), signal=ExitCode.BUG)
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
+            told.append(RunFinished(planned.name, result, error=error))
         except BaseException:
             for notebook in kept:
                 notebook.drop()
@@ -390,9 +416,9 @@ class _Batch:
             journal.enter(self._host.stage)
         host = await self._host.get()
         used.append(host)
-        notebook = host.notebook(planned.place, journal.warn)
+        notebook = host.notebook(planned.paths, journal.warn)
         if self._cache is not None:
-            keeping = self._cache.keeping(notebook, planned.job, planned.place, planned.parameters)
+            keeping = self._cache.keeping(notebook, planned.job, planned.paths, planned.parameters)
             kept.append(keeping)
             notebook = keeping
         if best is not None:
@@ -410,7 +436,7 @@ class _Batch:
     async def _from_cache(self, planned: PlannedRun, cache: Cache, told: list[RunFinished]) -> NotebookResult | None:
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()
-        kept = await asyncio.to_thread(cache.look, planned.job, planned.place, planned.parameters)
+        kept = await asyncio.to_thread(cache.look, planned.job, planned.paths, planned.parameters)
         if kept is None:
             _log.debug("%s: not in the cache", planned.name)
             return None

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import nbrun
+from nbrun.core.batch.output_paths import Template
 from nbrun.core.batch.terms import Override
 from nbrun.core.events import BatchFinished, BatchStarted, Event, OutputArrived, RunFinished, Warned
 from nbrun.core.notebook.document import Document
@@ -17,6 +18,8 @@ from nbrun.core.planning.job import Job
 from nbrun.core.planning.plan import Plan, make_plan
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NbrunError, UsageError
+from nbrun.runner.batch.plan import BatchPlan, plan_runs
+from nbrun.runner.job import read_batch_options
 from nbrun.runner.stop import StopSwitch
 from tests.support.live_runs import text_of
 from tests.support.notebooks import code, notebook, read_notebook, write_notebook
@@ -109,7 +112,7 @@ def test_a_second_run_with_a_cache_executes_nothing(here: Path, monkeypatch: pyt
     (here / "out" / "nb" / "a.ipynb").unlink()
 
     with monkeypatch.context() as patch:
-        patch.setattr("nbrun.runner.batch.plan.private_host", lambda _: pytest.fail("a server was started"))
+        patch.setattr("nbrun.runner.servers.private_host", lambda *_: pytest.fail("a server was started"))
         second = nbrun.run_many(["nb/a.ipynb", "nb/b.ipynb"], output="out", cache="kept")
         assert [(run.outcome, run.cached, run.kernel) for run in second.runs] == [(Outcome.PASSED, True, "python3")] * 2
         assert [cell.execution_count for run in second.runs for cell in run.cells] == [1, 1]
@@ -351,3 +354,37 @@ async def test_memory_does_not_grow_with_the_number_of_notebooks(here: Path) -> 
     result = await nbrun.run_many_async(["."], jobs=2, observe=observe, in_place=True)
     assert result.exit_code is ExitCode.OK
     assert max(peaks[50:]) < 1.2 * max(peaks[:20])
+
+
+async def plan_of(*named: str, one: bool = True, **options: Any) -> BatchPlan:
+    return await plan_runs(named, read_batch_options(options), one=one)
+
+
+async def test_a_single_notebook_is_a_batch_of_one_under_the_name_that_was_given(here: Path) -> None:
+    write(here / "nb", a="1")
+    plan = await plan_of("./nb/a.ipynb")
+    assert [planned.name for planned in plan.runs] == ["./nb/a.ipynb"]
+    assert (plan.one, plan.left_out, plan.paths[0].output) == (True, 0, None)
+    assert [planned.name for planned in (await plan_of("./nb/a.ipynb", one=False)).runs] == ["nb/a.ipynb"]
+
+
+async def test_a_single_notebook_has_all_that_a_batch_has(here: Path) -> None:
+    write(here / "nb", a="1")
+    kernel = Override(["nb/"], {"kernel": "other"}, {"x": 1})
+    [planned] = (await plan_of("nb/a.ipynb", output=Template("out/{stem}-{params.x}"), overrides=[kernel])).runs
+    assert (planned.job.kernel, planned.paths.output) == ("other", "out/a-1")
+    left_out = await plan_of("nb/a.ipynb", overrides=[Override(["a.ipynb"], skip=True)])
+    assert (left_out.one, left_out.runs, left_out.left_out) == (False, [], 1)
+    text = await plan_of("nb/a.ipynb", overrides=[kernel], content="{}", deliver=print)
+    assert text.runs[0].job.kernel is None
+
+
+async def test_braces_in_the_output_of_a_single_notebook_are_braces_in_python(here: Path) -> None:
+    write(here, a="1")
+    assert (await plan_of("a.ipynb", output="{stem}.ipynb")).paths[0].output == "{stem}.ipynb"
+
+
+async def test_a_wrong_address_is_told_before_anything_is_run(here: Path) -> None:
+    write(here, a="1")
+    with pytest.raises(UsageError, match="ftp"):
+        await plan_of("a.ipynb", "b.ipynb", one=False, save=False, upload=True, server="ftp://host/")

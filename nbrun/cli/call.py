@@ -1,0 +1,93 @@
+"""Read a call of ``nbrun run`` into typed options; click's parameters go no further."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from nbrun.cli.config.files import Project
+from nbrun.cli.destinations import check_paths, is_single
+from nbrun.cli.options.batch import read_matrix
+from nbrun.cli.options.declared import OF_BATCH, OF_RUN, read_declared, read_fields
+from nbrun.cli.options.parameters import ParameterTexts
+from nbrun.cli.options.reports import ReportOptions
+from nbrun.cli.options.server import access_options
+from nbrun.cli.stdio import read_streams
+from nbrun.core.planning.destinations import CHOICE_OPTIONS, MATRIX, SETTINGS, refuse_contradiction, require_choice
+from nbrun.errors import UsageError
+from nbrun.runner.job import BatchOptions, check_choice, is_on_server, read_batch_options
+
+
+@dataclass(slots=True)
+class Call:
+    """The notebooks and the options of a call.
+
+    ``options`` are those of Python, complete and checked; the parameters are still texts. ``one`` says that a single
+    notebook is named, to be run once.
+    """
+
+    named: Sequence[str]
+    options: BatchOptions
+    parameters: ParameterTexts
+    reports: ReportOptions
+    one: bool
+    allow_empty: bool
+    only_plan: bool
+
+    @property
+    def notebook(self) -> str | None:
+        """Return the notebook of a call for one; None for several."""
+        return self.named[0] if self.one else None
+
+
+def read_options(context: click.Context, given: Mapping[str, Any]) -> BatchOptions:
+    """Return the options that are declared, from the command line and the settings; raise :class:`UsageError`."""
+    settled = _settled(context, given)
+    return read_batch_options({**read_declared([*OF_RUN, *OF_BATCH], settled), **access_options(settled)})
+
+
+def read_call(context: click.Context, notebooks: Sequence[str], given: Mapping[str, Any], project: Project) -> Call:
+    """Read a call, and what comes through standard input; raise :class:`UsageError` for one that cannot be meant."""
+    options = read_options(context, given)
+    if options["upload"] and not options["server"]:
+        raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
+    if options["refresh"] and not options["cache"]:
+        raise UsageError("--no-cache-read needs --cache")
+    named = [*notebooks] or project.notebooks(on_server=is_on_server(options))
+    if not named:
+        raise click.MissingParameter(param_hint="'PATH...'", param_type="argument")
+    options["matrix"] = {**project.matrix, **read_matrix(given["matrix"], quiet=given["quiet"])}
+    if given["fail_fast"]:
+        options["max_failures"] = 1
+    parameters, reports = read_fields(ParameterTexts, given), read_fields(ReportOptions, given)
+    check_paths(named, options, parameters, reports)
+    chosen = check_choice(options)
+    one = is_single(named, options)
+    named = read_streams(named, options, one=one, only_plan=given["help_notebook"])
+    if not chosen and not (one and (notebooks or options["content"] is not None)):
+        require_choice(named, message=MATRIX if options["matrix"] else "" if notebooks else SETTINGS)
+    return Call(named, options, parameters, reports, one, given["allow_empty"], given["help_notebook"])
+
+
+def _settled(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with the choices that count: what was typed replaces what the settings say.
+
+    Raise :class:`UsageError` where two of the same rank contradict each other.
+    """
+
+    def is_typed(name: str) -> bool:
+        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+    settled = dict(given)
+    made = [name for name in CHOICE_OPTIONS if given[name] not in (None, False)]
+    counting = [name for name in made if is_typed(name)] or made
+    refuse_contradiction([CHOICE_OPTIONS[name] for name in counting])
+    for name in set(made) - set(counting):
+        settled[name] = None if name == "output" else False
+    if is_typed("on_conflict") and not is_typed("force"):
+        settled["force"] = False
+    if is_typed("force") and not is_typed("on_conflict"):
+        settled["on_conflict"] = None
+    return settled
