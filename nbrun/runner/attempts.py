@@ -60,7 +60,7 @@ def _listed(result: NotebookResult, *, kept: bool) -> Attempt:
 
 
 class LaterAttempt:
-    """The notebook of a later attempt, saved only when it has got as far as the `best` one."""
+    """The notebook of a later attempt. It is saved only when it has got as far as the `best` one."""
 
     def __init__(self, inner: Notebook, best: NotebookResult) -> None:
         self.path = inner.path
@@ -77,7 +77,7 @@ class LaterAttempt:
 
     @property
     def kernel_path(self) -> str:
-        """The notebook's path for its kernel."""
+        """Return the path of the session; the kernel works in its folder."""
         return self._inner.kernel_path
 
     async def load(self) -> Mapping[str, Any]:
@@ -98,7 +98,7 @@ class LaterAttempt:
         return not self._has_caught_up or await self._inner.save_meanwhile(content)
 
     async def close(self) -> None:
-        """Clean up."""
+        """Remove what :meth:`load` created on the server."""
         await self._inner.close()
 
     @property

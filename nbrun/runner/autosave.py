@@ -16,25 +16,25 @@ from nbrun.core.outputs.mimebundle import Output
 from nbrun.errors import NbrunError, ServerUnreachable
 
 SHARE = 0.05
-"""The share of the run's time, from its first cell, that all intermediate saves together may take."""
+"""Maximum share of the run's time, from its first cell, for all interval saves together."""
 EVERY = 30.0
-"""Seconds between two saves, by default."""
+"""Default interval in seconds."""
 MUCH, SOON = 16_000_000, 5.0
 """With this many characters of new output, a save is due after this many seconds."""
 FIRST_COST = 0.05
 SPEED = 50_000_000.0
 """The assumed cost of a save, in seconds and in characters a second, before one was measured."""
 TICK = 1.0
-"""Seconds between two checks whether there is something to save."""
+"""Seconds between two checks for new output."""
 LIMIT = 120.0
-"""Seconds to wait at the end of a run for a save in progress, unless the run is to end soon."""
+"""Seconds to wait at the end of a run for a save in progress, unless the run must end soon."""
 
 
 @dataclass(slots=True)
 class Pacing:
-    """The times of one run's saves, in seconds on the caller's clock.
+    """Computes the times of interval saves, in seconds on the caller's clock.
 
-    ``every`` is the interval that the user asked for, None for the default.
+    ``every`` is the requested interval, or None for the default.
     """
 
     began: float
@@ -44,7 +44,7 @@ class Pacing:
     last: float | None = None
 
     def due(self, unsaved: int) -> float:
-        """Return the time of the next save when `unsaved` characters of output are not saved yet."""
+        """Return the time of the next save if `unsaved` characters of output are not saved yet."""
         pause = self.every if self.every is not None else SOON if unsaved >= MUCH else EVERY
         expected = max(self.cost, unsaved / SPEED)
         since = self.began if self.last is None else self.last
@@ -58,7 +58,7 @@ class Pacing:
 
 
 class Autosave:
-    """The intermediate saves of one run, for as long as the block lasts."""
+    """The interval saves of one run, within the block."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.saves = 0
@@ -82,9 +82,9 @@ class Autosave:
             self._unsaved += _size(event.output)
 
     def start(self, save: Callable[[], Awaitable[bool]], news: Callable[[], int], every: float | None) -> None:
-        """Start to call `save` whenever it is due and `news` has grown, until it returns False.
+        """Call `save` whenever it is due and `news` has grown, until it returns False.
 
-        `every` is the interval in seconds, None for the default.
+        `every` is the interval in seconds, or None for the default.
         """
         self._task = asyncio.create_task(self._run(save, news, Pacing(_now(), every)))
 
@@ -112,7 +112,7 @@ class Autosave:
             pacing.saved(now, _now())
 
     async def _saved(self, save: Callable[[], Awaitable[bool]]) -> bool:
-        """Save once; return whether to go on."""
+        """Save once; return whether to continue."""
         try:
             self.saves += 1
             return await save()
@@ -120,7 +120,7 @@ class Autosave:
             return True  # it may be back for the next one
         except NbrunError as error:
             self._warn(f"the notebook cannot be saved while it runs: {error}")
-        except Exception as error:  # noqa: BLE001 - the run is worth more than its intermediate saves
+        except Exception as error:  # noqa: BLE001 - a failed interval save must not end the run
             self._warn(f"the notebook is not saved while it runs, by a bug in nbrun: {error!r}")
         return False
 

@@ -55,7 +55,7 @@ UNLISTED_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check: good, bad, or (None) only information."""
+    """The result of a check: ``good`` is true, false, or None for information only."""
 
     good: bool | None
     text: str
@@ -138,7 +138,7 @@ async def _existing(
         show(Finding(good=True, text=text))
         endpoint, who = client.endpoint, ""
         how = "the token" if endpoint.token else "the password" if endpoint.password else "us without a token"
-        with contextlib.suppress(NbrunError):  # servers before 2.0 know nobody
+        with contextlib.suppress(NbrunError):  # servers before 2.0 have no identity
             who = f" and takes us for {(await client.me()).username}"
         show(Finding(good=True, text=f"it accepts {how}{who}"))
         yield Server(client)
@@ -161,9 +161,9 @@ async def examine_left(
     show: Show,
     clean: Wait | None,
 ) -> ExitCode | None:
-    """List the sessions of nbrun and, with the wait that is `clean`, end those that were left.
+    """List the sessions of nbrun, and with `clean`, the wait between the two checks, end those that were left.
 
-    `files` is what is in the server's root folder. Return the exit code of what could not be done, or None.
+    `files` are the entries of the server's root folder. Return the exit code of a failure, or None.
     """
     try:
         found = await find_left(client)

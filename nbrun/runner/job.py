@@ -107,24 +107,24 @@ class PlannedRun:
 
 
 class RunOptions(SharedRunOptions, total=False):
-    """What a run may be told; every key may be left out.
+    """The options of a run; every key is optional.
 
-    The table in docs/cli.md lists the options that the command line and the settings have too, with their defaults.
-    Times are seconds or text such as ``"5m"``, sizes are numbers or text such as ``"50MB"``; None sets no limit.
-    ``output`` is the notebook's own path if left out; a path that ends with a separator, or a folder that is there, is
-    a folder, in which the tree is mirrored.
+    The table in docs/cli.md lists the options that the command line and the settings also have, with their defaults.
+    Times are seconds or text such as ``"5m"``, sizes are numbers or text such as ``"50MB"``; None means no limit. The
+    default of ``output`` is the notebook's own path. A path that ends with a separator, or an existing folder, is a
+    folder that mirrors the tree.
     """
 
     content: Annotated[
         str | bytes | None,
         Option(Thing("the text of a notebook", lambda value: isinstance(value, (str, bytes))), flags=None),
     ]
-    """The notebook itself, as the text of a file, which need not be there: its name is then only a name.
+    """The notebook as text. A file of its name need not exist.
 
-    The kernel works in the folder of that name, the current one for a plain name, or in ``cwd``.
+    The kernel works in the folder of that name, in the current folder for a plain name, or in ``cwd``.
     """
     deliver: Annotated[Deliver | None, Option(Thing("a function", callable), flags=None)]
-    """Called with the text of the executed notebook, which is then saved nowhere; may raise OSError."""
+    """Called with the text of the executed notebook, which is then not saved; may raise OSError."""
     observe: Annotated["Observer | None", Option(Thing("a function", callable), flags=None)]
     """Called with each event of the run."""
     stop: Annotated[
@@ -135,17 +135,17 @@ class RunOptions(SharedRunOptions, total=False):
 
 
 class BatchOptions(RunOptions, SharedBatchOptions, total=False):
-    """What a batch may be told, beside what each of its runs may be told; every key may be left out.
+    """The options of a batch and of each of its runs; every key is optional.
 
-    ``output`` is a folder in which the tree is mirrored, or a template (``out/{folder}/{stem}-{params.region}.ipynb``).
-    Whatever is not one notebook by itself needs ``output``, ``save=False`` or ``in_place=True``.
+    ``output`` is a folder that mirrors the tree, or a template (``out/{folder}/{stem}-{params.region}.ipynb``). A batch
+    that is not a single notebook needs ``output``, ``save=False`` or ``in_place=True``.
     """
 
 
 def read_run_options(given: Mapping[str, Any]) -> RunOptions:
-    """Return all options of a run: those `given`, checked, and the defaults of the others.
+    """Return all options of a run: those in `given`, checked, and the defaults of the others.
 
-    Raises TypeError for an option that does not exist, :class:`UsageError` for a wrong value.
+    Raises TypeError for an unknown option, :class:`UsageError` for an invalid value.
     """
     options: RunOptions = read_options(RunOptions, given, "a run")
     check_together(options)
@@ -153,14 +153,14 @@ def read_run_options(given: Mapping[str, Any]) -> RunOptions:
 
 
 def read_batch_options(given: Mapping[str, Any]) -> BatchOptions:
-    """Return all options of a batch, as :func:`read_run_options` does."""
+    """Return all options of a batch, like :func:`read_run_options`."""
     options: BatchOptions = read_options(BatchOptions, given, "a batch")
     check_together(options)
     return options
 
 
 def check_choice(options: RunOptions) -> bool:
-    """Return whether the options say where results go; raises :class:`UsageError` where they contradict each other."""
+    """Return whether the options contain a choice of destination; raise :class:`UsageError` for several."""
     chosen = ["output"] if options["output"] is not None else []
     chosen += ["save=False"] if not options["save"] else []
     chosen += ["in_place"] if options["in_place"] else []
@@ -169,7 +169,7 @@ def check_choice(options: RunOptions) -> bool:
 
 
 def job_of(name: str, options: RunOptions) -> Job:
-    """Return the job that the options of a run describe: what :class:`Job` has by the same name, and its limits."""
+    """Return the job for the options of a run. Most fields of :class:`Job` have the name of an option."""
     limits = Limits(
         run=_read(options["timeout"]),
         cell=_read(options["cell_timeout"]),
@@ -182,7 +182,7 @@ def job_of(name: str, options: RunOptions) -> Job:
 
 
 def _read(value: T | str) -> T:
-    """Return a value that has been read, and so is no text any more."""
+    """Return a value that is no longer text, because it was read before."""
     assert not isinstance(value, str)
     return value
 
@@ -221,12 +221,12 @@ def path_on_server(name: str) -> str:
 
 
 def is_on_server(options: RunOptions) -> bool:
-    """Return whether the notebooks are a server's, and not on this machine."""
+    """Return whether the notebooks are on the server, not on this machine."""
     return bool(options["server"]) and not options["upload"]
 
 
 def on_conflict_of(options: RunOptions) -> OnConflict:
-    """Return the rule for a notebook that changed during the run; raises :class:`UsageError` for a contradiction."""
+    """Return the rule for a notebook that changed during the run; raise :class:`UsageError` for a contradiction."""
     wanted, force = options["on_conflict"], options["force"]
     rule = OnConflict.MERGE if wanted is None else OnConflict(wanted)
     if force and wanted is not None and rule is not OnConflict.OVERWRITE:
@@ -236,7 +236,7 @@ def on_conflict_of(options: RunOptions) -> OnConflict:
 
 
 def checkpoint_of(options: RunOptions) -> CheckpointUse:
-    """Return whether a checkpoint is made; raises :class:`UsageError` where there can be none."""
+    """Return whether a checkpoint is created; raise :class:`UsageError` if that is impossible."""
     use = CheckpointUse.KEEP if options["checkpoint"] else CheckpointUse.NONE
     use = CheckpointUse.RESTORE if options["restore_on_failure"] else use
     if use is not CheckpointUse.NONE and options["upload"]:
@@ -249,7 +249,7 @@ def checkpoint_of(options: RunOptions) -> CheckpointUse:
 
 
 def access_of(options: RunOptions) -> Access:
-    """Return the server to run on."""
+    """Return the address and credentials of the server."""
     ca_file = options["ca_file"]
     return Access(
         options["server"],

@@ -39,7 +39,7 @@ class LeftSession:
     obstacle: str
 
     def __str__(self) -> str:
-        """Name the notebook, the kernel and when the server last heard of it."""
+        """Return the notebook, the kernel and the time of its last activity."""
         session, kernel = self.session, self.session.kernel
         folder = session.path.strip("/").rpartition("/")[0]
         notebook = f"{folder}/{session.name or '?'}".lstrip("/")
@@ -62,7 +62,7 @@ class Cleaned:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the session is gone."""
+        """Return whether the session is gone."""
         return not self.left.obstacle and self.error is None
 
 
@@ -97,7 +97,7 @@ def _obstacle(session: SessionModel, sessions: Sequence[SessionModel], now: date
 
 
 async def find_left(client: Client) -> tuple[LeftSession, ...]:
-    """Check the sessions of nbrun on a server once; raise what :meth:`Sessions.list` raises."""
+    """Return the sessions of nbrun on a server after one check; raises the errors of :meth:`Sessions.list`."""
     sessions = await client.sessions.list()
     return sessions_of_nbrun(sessions, client.sessions.server_time())
 
@@ -107,7 +107,7 @@ async def end_left(
 ) -> tuple[Cleaned, ...]:
     """Repeat the `first` check after a `wait`, and end the sessions that both checks allow to end.
 
-    Raise what :meth:`Sessions.list` raises. A session that cannot be ended is in the result.
+    Raises the errors of :meth:`Sessions.list`. A session that cannot be ended is in the result.
     """
     if not any(not left.obstacle for left in first):
         return tuple(map(Cleaned, first))
@@ -139,7 +139,7 @@ async def _ended(client: Client, before: LeftSession, now: LeftSession, sessions
 
 
 async def _answers(client: Client, kernel_id: str) -> bool:
-    """Return whether a kernel answers a question on the shell channel, where cells run."""
+    """Return whether a kernel answers a request on the shell channel, where cells run."""
     with contextlib.suppress(NbrunError, TimeoutError):
         async with asyncio.timeout(CONNECT_LIMIT), client.kernel(kernel_id, patience=ONCE) as kernel:
             await kernel.introduce(ANSWER_LIMIT)
@@ -158,5 +158,5 @@ async def _remove_upload(client: Client, session: SessionModel, sessions: Sequen
 
 
 def is_upload(name: str) -> bool:
-    """Return whether a folder at the server's root is named like one of --upload."""
+    """Return whether a folder in the server's root has the name of an upload's folder."""
     return re.fullmatch(UPLOAD_FOLDER, name) is not None

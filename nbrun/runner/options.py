@@ -53,7 +53,7 @@ def _are_values(value: Any) -> bool:
 
 
 class SharedRunOptions(TypedDict, total=False):
-    """What each run may be told, from the command line, the settings and Python. Times are seconds or text."""
+    """The options of a run for command line, settings and Python. Times are seconds or text."""
 
     output: Annotated[
         _Path,
@@ -334,7 +334,7 @@ class SharedRunOptions(TypedDict, total=False):
 
 
 class ReportOptions(TypedDict, total=False):
-    """What pages and documents of executed notebooks show; for the command line and the settings."""
+    """Options for the content of HTML pages and PDF files; for the command line and the settings."""
 
     html_code: Annotated[
         Literal["show", "fold", "hide"] | None,
@@ -355,7 +355,7 @@ class ReportOptions(TypedDict, total=False):
 
 
 class SharedBatchOptions(TypedDict, total=False):
-    """What a batch may be told beside what each of its runs may be told."""
+    """The options of a batch, in addition to those of its runs."""
 
     exclude: Annotated[
         Sequence[str],
@@ -471,6 +471,6 @@ class SharedBatchOptions(TypedDict, total=False):
 
 
 def check_together(options: Mapping[str, Any]) -> None:
-    """Raise :class:`UsageError` for options of a run of which one makes no sense with another."""
+    """Raise :class:`UsageError` for options that contradict each other."""
     if options["preload"] and options["zygote"] is False:
         raise UsageError("preload needs the zygote", hint="Without it every kernel imports for itself.")

@@ -30,7 +30,7 @@ from nbrun.core.parameters.limits import (
 from nbrun.errors import UsageError
 
 LARGEST_SECRET = LARGEST_FILE = 1 << 20
-"""Bytes that a secret's file, or a file of parameters, may have."""
+"""Maximum bytes of a file with a secret or parameters."""
 
 _HINT_LARGE = "Put data of that size into a file of its own, and give the notebook its path."
 _HINT_PLAIN = "Use plain values: text, numbers, true, false, null, lists and mappings."
@@ -40,16 +40,16 @@ _HINT_TWICE = "Remove one of them: only one value would count."
 _HINT_YAML = "Write NAME: VALUE, one in each line; text with special characters stands in quotes."
 _COMMENT = re.compile(r"//|/\*|^[ \t]*#", re.MULTILINE)
 
-# libyaml bounds its nesting, and is ten times faster; PyYAML may be installed without it.
+# libyaml limits the nesting and is ten times faster. PyYAML may be installed without it.
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_BASE):  # type: ignore[misc]
-    """YAML's plain types, each key once; what looks like a date stays text, as in papermill."""
+    """Loads YAML's plain types with unique keys. Dates stay text, as in papermill."""
 
     def flatten_mapping(self, node: Any) -> None:
-        """Merge what ``<<`` names; raises for a key that appears twice, of which one would be lost."""
-        # Merging puts keys into the node that it may override, so only the node's first sight counts.
+        """Merge the mappings of ``<<``; raise an error for a key that appears twice."""
+        # Merging adds keys to the node, which it may override. So a node is checked only the first time.
         if id(node) not in self.__dict__.setdefault("_seen_nodes", set()):
             self._seen_nodes.add(id(node))
             seen = set()
@@ -61,20 +61,20 @@ class _Loader(_BASE):  # type: ignore[misc]
         super().flatten_mapping(node)
 
     def construct_float(self, node: Any) -> float:
-        """Return a float; raises OverflowError where only infinity could stand for it."""
+        """Return a float; raise OverflowError for a number that would become infinite."""
         value: float = super().construct_yaml_float(node)
         if value in (float("inf"), float("-inf")) and "inf" not in node.value.casefold():
             read_float(node.value.replace("_", ""))
         return value
 
     def refuse(self, node: Any) -> Any:
-        """Raise for a tag of which nothing plain can be made."""
+        """Raise an error for a tag without a plain value."""
         tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
         raise _YamlProblem(f"values with the tag {shortened(tag)} are not read", node.start_mark)
 
 
 class _YamlProblem(yaml.MarkedYAMLError):
-    """What is wrong with a text that is YAML, and at which mark."""
+    """An error in valid YAML, with its position."""
 
     def __init__(self, problem: str, mark: Any) -> None:
         super().__init__(None, None, problem, mark)
@@ -89,9 +89,9 @@ _Loader.add_constructor(None, _Loader.refuse)
 
 
 def guessed(name: str, text: str) -> Any:
-    """Return the value that the text of ``-p NAME TEXT`` stands for: True, False, None, an integer, a float or itself.
+    """Return the value of ``-p NAME TEXT``: True, False, None, an integer, a float, or else the text.
 
-    Raises :class:`UsageError` for a number that would arrive as another one.
+    Raises :class:`UsageError` for a number that cannot be represented exactly.
     """
     if text in ("True", "False"):
         return text == "True"
@@ -105,11 +105,11 @@ def guessed(name: str, text: str) -> Any:
 
 
 def from_yaml(text: str | bytes, where: str) -> dict[str, Any]:
-    """Read a YAML mapping; raises :class:`UsageError`, naming `where` it stands."""
+    """Read a YAML mapping; raise :class:`UsageError` that begins with `where`."""
     try:
         _check_size(text)
         found = yaml.load(text, Loader=_Loader)  # noqa: S506  (a kind of SafeLoader)
-    except Exception as error:  # noqa: BLE001  (PyYAML lets through whatever a value that does not fit its tag raises)
+    except Exception as error:  # noqa: BLE001  (a value that does not match its tag raises any exception in PyYAML)
         raise UsageError(
             f"{where}: not readable as YAML: {_yaml_problem(error)}", hint=_yaml_hint(error, text)
         ) from None
@@ -117,7 +117,7 @@ def from_yaml(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def from_base64(text: str, where: str) -> dict[str, Any]:
-    """Read a YAML mapping out of base64."""
+    """Read a YAML mapping that is encoded in base64."""
     try:
         decoded = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -127,7 +127,7 @@ def from_base64(text: str, where: str) -> dict[str, Any]:
 
 
 def from_file(path: Path, where: str) -> dict[str, Any]:
-    """Read a file of parameters: TOML or JSON if it is named so, else YAML."""
+    """Read a file of parameters: TOML or JSON by its suffix, otherwise YAML."""
     where = f"{where} {path}"
     text = _read(path, where)
     match path.suffix.casefold():
@@ -148,7 +148,7 @@ def from_file(path: Path, where: str) -> dict[str, Any]:
 
 
 def secret_of_environment(name: str, variable: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return a secret from an environment variable; raises :class:`UsageError` where it is not set."""
+    """Return a secret from an environment variable; raise :class:`UsageError` if it is not set."""
     if variable not in environment:
         raise UsageError(
             f"--secret {name}: the environment variable {variable} is not set",
@@ -158,7 +158,7 @@ def secret_of_environment(name: str, variable: str, environment: Mapping[str, st
 
 
 def secret_of_file(name: str, path: Path) -> str:
-    """Return a secret from a file, without the newline at the file's end; raises :class:`UsageError`."""
+    """Return a secret from a file, without the final newline; raise :class:`UsageError`."""
     where = f"--secret-file {name}={path}"
     return _read_bounded(path, where, LARGEST_SECRET, "utf-8").removesuffix("\n").removesuffix("\r")
 
@@ -178,7 +178,7 @@ def _read(path: Path, where: str) -> str:
 
 
 class _NotThere(UsageError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 def _read_bounded(path: Path, where: str, largest: int, encoding: str) -> str:
@@ -200,12 +200,12 @@ def _read_bounded(path: Path, where: str, largest: int, encoding: str) -> str:
 
 
 def _check_size(text: str | bytes) -> None:
-    """Go through the events of a YAML text; raises for what is nested too deep, holds itself or is too much.
+    """Parse a YAML text; raise an error if it is nested too deeply, contains itself or is too large.
 
-    An alias counts as all that it stands for: ten lines of them can stand for a billion values.
+    An alias counts as much as the value that it refers to, because ten lines of aliases can expand to a billion values.
     """
     sizes: dict[str, int] = {}
-    open_: list[tuple[str | None, int]] = []  # the collections around, with the count at their beginning
+    open_: list[tuple[str | None, int]] = []  # the open collections, with the count at their beginning
     count = 0
     for event in yaml.parse(text, Loader=_BASE):
         if isinstance(event, yaml.AliasEvent):
@@ -231,7 +231,7 @@ def _check_size(text: str | bytes) -> None:
 
 
 def _yaml_problem(error: Exception) -> str:
-    """Return in one line what is wrong with a YAML text, and where."""
+    """Return the error in a YAML text and its position, in one line."""
     match error:
         case yaml.MarkedYAMLError():
             mark = error.problem_mark or error.context_mark
@@ -272,7 +272,7 @@ def _yaml_hint(error: Exception, text: str | bytes) -> str:
 
 
 def _json_problem(error: Exception, text: str) -> tuple[str, str]:
-    """Return in one line what is wrong with a JSON text and where, and what to do."""
+    """Return the error in a JSON text with its position, in one line, and a hint."""
     match error:
         case json.JSONDecodeError() if not text.strip():
             return "the file is empty", "Write {} for no parameters."

@@ -11,9 +11,9 @@ from nbrun.core.protocol.agent import Ability, Agent
 from nbrun.jupyter.kernel_session import RunningKernel
 
 NEAR = 0.01
-"""Seconds there and back within which a server is near: what cells ahead could hide is less than what they cost."""
+"""Round-trip time in seconds below which a server is near, so that pipelining costs more than it saves."""
 NEAR_WITH_AGENT = 0.04
-"""The same for the installation of the agent, which takes the kernel some milliseconds."""
+"""The same for the handshake with the agent, which takes the kernel some milliseconds."""
 FAR_DEPTH = 256
 
 
@@ -26,8 +26,10 @@ async def find_depth(
     *,
     near: bool = False,
 ) -> int:
-    """Return the depth for a run: the one that is wanted, or where that is None the one that suits the way; 1 for no
-    cells ahead. A wish that cannot be granted is told to `warn`; `near` says that there is no way to speak of.
+    """Return the pipeline depth of a run; 1 sends no cells ahead.
+
+    It is the `wanted` one, or if that is None, one that suits the latency of the server. If the kernel does not support
+    the wanted depth, `warn` is called. `near` means that the latency is negligible.
     """
     if wanted == 1 or len(plan.to_run) < 2:
         return 1

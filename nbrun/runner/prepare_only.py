@@ -46,7 +46,7 @@ async def host_to_prepare_on(access: Access) -> AsyncIterator[Host | None]:
 async def prepare_unless_stopped(
     job: Job, paths: NotebookPaths, host: Host | None, journal: Journal, stop: StopSwitch
 ) -> NotebookResult:
-    """Prepare as :func:`prepare` does, until `stop` is pulled, and report a failure in the result."""
+    """Prepare like :func:`prepare`, until `stop` is pulled, and report a failure in the result."""
     try:
         return await stop.guard(prepare(job, paths, host, journal))
     except Stopped:
@@ -118,8 +118,8 @@ def _prepared(document: Document, job: Job, kernels: KernelSpecs, journal: Journ
     """Change the notebook's content and return the result without its output path."""
     kernel, language, warning = kernel_of(document, job, kernels)
     prepared = preparation.prepare(document, job, kernel, language, literal_writer)
-    for said in (*document.notes, *([warning] if warning else []), *prepared.warnings):
-        journal.warn(said)
+    for note in (*document.notes, *([warning] if warning else []), *prepared.warnings):
+        journal.warn(note)
     for cell in prepared.plan.cells:
         if cell.action is not Action.KEEP:
             document.clear(cell.index)

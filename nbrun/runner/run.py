@@ -44,18 +44,18 @@ from nbrun.version import __version__
 Opening = AbstractAsyncContextManager[tuple[Server, Notebook]]
 """Opens the server and the notebook of a run."""
 Slot = AbstractAsyncContextManager[object]
-"""Held while a run's cells execute; limits the number of runs that execute at the same time."""
+"""Entered while a run's cells execute; limits the number of runs that execute at the same time."""
 _log = logging.getLogger(__name__)
 
 
 async def run_notebook(
     job: Job, opening: Opening, *, journal: Journal, stop: StopSwitch, slot: Slot | None = None
 ) -> NotebookResult:
-    """Run one notebook on a server and return what came of it.
+    """Run one notebook on a server and return its result.
 
-    `journal` is told of everything on the way, `stop` ends the run early; with a `slot`, its cells wait until it is
-    given, and that time is not the run's. Raises :class:`NbrunError` when nothing
-    could be run; then nothing was changed. Cancellation saves what there is before it passes on.
+    `journal` receives all events, and `stop` ends the run early. With a `slot`, the cells wait until it is acquired;
+    this time is not part of the run's duration. Raises :class:`NbrunError` if nothing was executed; then nothing was
+    changed. Cancellation first saves the results so far.
     """
     run = _Run(job, journal, stop, slot or contextlib.nullcontext())
     result = await run.go(opening)
@@ -133,7 +133,7 @@ class _Run:
     async def _load(self, server: Server, notebook: Notebook) -> tuple[Document, KernelSpecs]:
         finding = asyncio.create_task(server.client.kernelspecs())
         try:
-            # Loading may mean uploading, which nothing but its own end may interrupt: it is cleaned up after.
+            # Loading may upload the notebook. It must not be interrupted, so that the upload can be removed.
             document = Document(await notebook.load(), name=self._job.notebook)
             specs = await finding
         finally:
@@ -167,7 +167,7 @@ class _Run:
                         raise Stopped
                     keeping.begin(execution, lambda: running.kernel.heard, _moment(self._started))
                     ended_by = await self._execute(execution, running, agent)
-                # The notebook is saved while the kernel shuts down: neither needs the other any more.
+                # The notebook is saved while the kernel shuts down, because neither needs the other any more.
                 saving = asyncio.create_task(self._conclude(keeping, execution, spec))
         except BaseException as error:
             if saving is None:
@@ -186,12 +186,12 @@ class _Run:
                 ended_by = error
         if isinstance(ended_by, asyncio.CancelledError):
             keeping.shorten("the run was cancelled")
-            # Unless this is cancelled once more: then the save ends as well, in a rescue file.
+            # A second cancellation ends the save too, and a rescue file is written.
             await asyncio.gather(saving, return_exceptions=True)
         if ended_by is None:
             return saving.result()
         if (bug := saving.exception()) is None and (problem := saving.result().problem) and saving.result().rescued:
-            self._journal.warn(f"{problem.message}. {problem.hint}")  # nobody gets the result to read it there
+            self._journal.warn(f"{problem.message}. {problem.hint}")  # the caller does not get the result
         raise ended_by from bug
 
     async def _conclude(self, keeping: ResultSaver, execution: Execution, spec: KernelSpec) -> NotebookResult:
@@ -210,9 +210,10 @@ class _Run:
             self._journal.enter(Stage.STOPPING)
 
     async def _meet_agent(self, server: Server, running: RunningKernel) -> Agent:
-        """Return the agent in the kernel, told what this run wants of it.
+        """Return the agent in the kernel, with the options of this run.
 
-        On the way from a private server nothing is lost, and its own ipykernels start without limits.
+        Messages of a private server are not lost, so no replay buffer is needed. Its own ipykernels start without
+        limits.
         """
         has_no_limits = server.is_private and running.spec.starts_ipykernel
         options = AgentOptions(
@@ -279,7 +280,7 @@ class _Run:
         except asyncio.CancelledError as error:
             self._abandon(execution, "the run was cancelled")
             return error
-        except Exception as error:  # noqa: BLE001 - what was computed is worth more than to be lost with it
+        except Exception as error:  # noqa: BLE001 - the results must be saved all the same
             self._abandon(execution, f"the run was ended by a bug in nbrun: {error!r}")
             return error
         finally:
@@ -287,7 +288,7 @@ class _Run:
         return None
 
     def _abandon(self, execution: Execution, reason: str) -> None:
-        with contextlib.suppress(Exception):  # one that cannot even be ended any more is kept as it stands
+        with contextlib.suppress(Exception):  # after a bug, keep the execution as it is
             execution.abandon(self._clock(), reason)
 
     def _result(self, ending: Ending, cells: Sequence[CellResult], kernel: str | None) -> NotebookResult:

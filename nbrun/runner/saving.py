@@ -38,24 +38,27 @@ from nbrun.storage.base import SaveTarget
 from nbrun.storage.on_disk import rescue
 
 SHORT_RETRY = 5.0
-"""Seconds within which a save is repeated after a signal or the loss of the server."""
+"""Seconds of retries for a save after a signal or the loss of the server."""
 SHORT_LIMIT = 20.0
-"""Seconds after which such a save is given up for a rescue file, even if it is still in progress."""
+"""Seconds after which such a save is replaced by a rescue file, even if it is still in progress."""
 SLOWEST_LINE = 100_000
-"""Characters a second. A save may take as long as the notebook needs at this speed, and in addition as long as its
-retry policy lasts and the last request may take. That is 18 minutes on a server, enough to send it more than once."""
+"""The lowest expected speed of a save, in characters per second.
+
+A save may take the time for the notebook at this speed, plus the time of its retry policy and of the last request. That
+is at least 18 minutes on a server, enough to send the notebook more than once.
+"""
 SHORTENED = (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
 """The outcomes after which a save has the short limit."""
 _log = logging.getLogger(__name__)
 
 
 class ResultSaver:
-    """Saves the results of one run; a context in which they may be saved while it runs."""
+    """Saves the results of one run. Within the block, they can be saved while it runs."""
 
     def __init__(self, job: Job, journal: Journal, recording: Recording, target: SaveTarget, server: Server) -> None:
-        """Save what `job` computes, as `recording` writes it into its document, to `target`.
+        """Save the results of `job`, which `recording` writes into its document, to `target`.
 
-        The `server` says how long a save is repeated, and whether it is private.
+        The `server` determines how long a save is repeated, and whether it is private.
         """
         self._job = job
         self._journal = journal
@@ -77,17 +80,17 @@ class ResultSaver:
         await self._autosave.__aexit__(kind, error, trace)
 
     def observe(self, event: Event) -> None:
-        """Count how much output there is to save."""
+        """Count the output that is not saved yet."""
         self._autosave.observe(event)
 
     def begin(self, execution: Execution, news: Callable[[], int], started: str) -> None:
-        """Save at intervals from now on, if the job says so, whenever `news` has grown."""
+        """Start to save at intervals, if the job requires it, whenever `news` has grown."""
         if self._job.save and self._job.save_every != math.inf:
             save = functools.partial(self._save_meanwhile, execution, started)
             self._autosave.start(save, news, self._job.save_every)
 
     def shorten(self, reason: str) -> None:  # noqa: ARG002 - a listener of a switch
-        """Apply the short limit from now on, to a save in progress too: the run is to end soon."""
+        """Apply the short limit from now on, also to a save in progress, because the run must end soon."""
         self._is_shortened = True
         if self._clock is not None and not self._clock.expired():
             soon = asyncio.get_running_loop().time() + SHORT_LIMIT
@@ -96,7 +99,7 @@ class ResultSaver:
     async def conclude(
         self, execution: Execution, result_of: Callable[[Ending, Sequence[CellResult]], NotebookResult]
     ) -> NotebookResult:
-        """Record an execution that has ended, save it, and return the result that `result_of` makes.
+        """Record and save an execution that has ended, and return the result that `result_of` creates.
 
         Raises only cancellation and bugs, after a rescue file is written.
         """
@@ -111,7 +114,7 @@ class ResultSaver:
             for cell in cells:
                 if cell.truncated:
                     self._journal.warn(f"{cell.truncated}, in cell {cell.number}")
-            # A run that was stopped before its first cell has nothing to save, and must not clear the user's notebook.
+            # A run that was stopped before its first cell must not save, because that would clear the notebook.
             worth_saving = bool(execution.cells) or ending.outcome is Outcome.PASSED
             return await self._save(execution, result) if self._job.save and worth_saving else result
         except BaseException as error:
@@ -131,7 +134,7 @@ class ResultSaver:
         await self._autosave.end(0.0)
 
     def _weigh_losses(self, ending: Ending, cells: Sequence[CellResult]) -> Ending:
-        """Return the ending as incomplete where output was lost and nothing worse happened; else warn of the loss."""
+        """Return the ending as incomplete if output was lost and nothing worse happened; otherwise warn of the loss."""
         if not self._job.tolerate_loss:
             ending = ending_with_losses(ending, cells, private=self._server.is_private)
         if ending.outcome is not Outcome.INCOMPLETE:
@@ -164,7 +167,7 @@ class ResultSaver:
 
     @contextlib.asynccontextmanager
     async def _within(self, limit: float) -> AsyncIterator[None]:
-        """Limit a block to some seconds, which :meth:`shorten` reduces; raises TimeoutError."""
+        """Limit a block to some seconds, which :meth:`shorten` reduces; raise TimeoutError."""
         try:
             async with asyncio.timeout(limit) as self._clock:
                 yield
@@ -190,7 +193,7 @@ class ResultSaver:
             self._journal.warn(f"the save was {how}; {where}")
 
     def _write_rescue_file(self, execution: Execution) -> Path | None:
-        """Write a rescue file of all cells that can be written, and return its path; raises nothing."""
+        """Write a rescue file of all cells that can be written, and return its path. Never raises."""
         content, now = self._recording.document.content, datetime.now(UTC)
         if self._is_recorded:
             with contextlib.suppress(Exception):

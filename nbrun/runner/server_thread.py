@@ -23,11 +23,11 @@ from nbrun.runner.stop import StopSwitch
 from nbrun.storage.base import Notebook
 
 _STOP_LIMIT = 60.0
-"""Seconds that an interrupted run may take to save and to end."""
+"""Seconds for an interrupted run to save and to end."""
 
 
 class NotebookServer:
-    """The server that `open_host` opens, from :meth:`start` to :meth:`close`; a context that does both."""
+    """The server of `open_host` in a thread, from :meth:`start` to :meth:`close`, or within a ``with`` block."""
 
     def __init__(self, open_host: Callable[[], AbstractAsyncContextManager[Host]]) -> None:
         self._open_host = open_host
@@ -43,7 +43,7 @@ class NotebookServer:
         self.close()
 
     def start(self) -> None:
-        """Open the server and wait until it answers; raises what opening it raises."""
+        """Open the server and wait until it answers; raises the error of opening it."""
         self._serving = self._thread.submit(asyncio.run, self._serve())
         self._open.result()
 
@@ -60,7 +60,7 @@ class NotebookServer:
             raise
 
     def run(self, job: Job, paths: NotebookPaths, *, observe: Observer) -> NotebookResult:
-        """Run the notebook at `paths`, for which the server was opened; raises :class:`NbrunError` as a run does."""
+        """Run the notebook at `paths`, one of those of this server; raises :class:`NbrunError` like a run."""
         loop, host, _ = self._open.result()
         stop = StopSwitch()
         journal = Journal(job.notebook, observe)
@@ -81,7 +81,7 @@ class NotebookServer:
         yield host.server, host.notebook(paths, journal.warn)
 
     def close(self) -> None:
-        """End the server, if it is ours, and its kernels."""
+        """Close the server. A private server and its kernels end."""
         if self._serving is not None and self._open.done() and self._open.exception() is None:
             loop, _, ended = self._open.result()
             loop.call_soon_threadsafe(ended.set)

@@ -26,7 +26,7 @@ from nbrun.storage.paths import absolute, shown
 from nbrun.storage.uploaded import UploadedNotebook
 
 _NOWHERE = ""
-"""Stands for the output path of a notebook that is passed to ``deliver``."""
+"""The output path of a notebook that is passed to ``deliver``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ def open_host(
 
 @contextlib.asynccontextmanager
 async def existing_host(access: Access) -> AsyncIterator[Host]:
-    """Open a server that exists, for as long as the block lasts."""
+    """Connect to an existing server for the length of the block."""
     async with connect_to(access) as client:
-        # A save there is proved by the text of the file. What that needs is imported while the server is waited for.
+        # A save is verified by the text of the file. Import what that needs while the server answers.
         asyncio.get_running_loop().run_in_executor(None, get_ready)
 
         def find(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:
@@ -95,12 +95,12 @@ async def existing_host(access: Access) -> AsyncIterator[Host]:
 async def private_host(
     access: Access, paths: Sequence[NotebookPaths], started: EmbeddedServer | None = None
 ) -> AsyncIterator[Host]:
-    """Start a server of our own for these notebooks, for as long as the block lasts.
+    """Start a private server for these notebooks, for the length of the block.
 
-    It may have been `started` already, for the same root.
+    `started` is a server with the same root that has been started already.
     """
     root = private_root(paths)
-    here = Path.cwd()  # asked for now: a notebook may take it away
+    here = Path.cwd()  # now, because a notebook may delete the folder
     embedded = started or EmbeddedServer(root, zygote=access.zygote, preload=access.preload)
     async with embedded, Client(embedded.endpoint, UNBOUNDED, explain=embedded.explain) as client:
 
@@ -125,7 +125,7 @@ async def private_host(
 def _in_memory(
     notebook: Notebook, client: Client, paths: NotebookPaths, warn: Callable[[str], None], cwd: str | None
 ) -> Notebook:
-    """Return the notebook with its text taken from memory, or delivered, where its paths say so."""
+    """Return the notebook with input or output in memory if its paths require it."""
     if not paths.in_memory:
         return notebook
     return InMemoryNotebook(
@@ -134,5 +134,5 @@ def _in_memory(
 
 
 def _below(root: Path, folder: Path) -> str:
-    """Return a folder's path on a server with that root, whose own path is empty."""
+    """Return a folder's path on a server with that root; the root's own path is empty."""
     return "" if folder == root else folder.relative_to(root).as_posix()

@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """The run was stopped before it started; raised and caught inside nbrun."""
+    """The run was stopped before it started. Raised and caught inside nbrun."""
 
 
 class StopSwitch:
-    """A switch that stops runs; it is pulled once and belongs to one event loop."""
+    """A switch that stops runs. It can be pulled once and belongs to one event loop."""
 
     def __init__(self) -> None:
         self.reason: str | None = None

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns; in a thread of its own where an event loop is running, as in a notebook."""
+    """Run `work` and return its result; in a separate thread if an event loop is running, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -18,7 +18,7 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
-    """Run in a thread. An exception while waiting, such as Ctrl-C, cancels the run, which then saves."""
+    """Run in a thread. An exception in the waiting thread, such as Ctrl-C, cancels the run, which then saves."""
     begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def begin() -> T:

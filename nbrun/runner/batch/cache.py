@@ -61,7 +61,7 @@ class Cache:
     def __init__(self, folder: Path, *, refresh: bool = False) -> None:
         """Use a folder and create it if necessary; with `refresh`, ignore stored results and replace them.
 
-        Raise :class:`UsageError` if the folder cannot be written.
+        Raises :class:`UsageError` if the folder cannot be written.
         """
         self._folder = folder.absolute()
         self._refresh = refresh
@@ -97,7 +97,7 @@ class Cache:
         return CachedRun(restored, output, document.content)
 
     def keeping(self, inner: Notebook, job: Job, paths: NotebookPaths, parameters: Mapping[str, Any]) -> "KeptNotebook":
-        """Return a wrapper of `inner` that also holds saved results for this cache."""
+        """Return a wrapper of `inner` that also stores saved results for this cache."""
         return KeptNotebook(inner, self, job, paths, parameters)
 
     def hash_now(self, job: Job, paths: NotebookPaths, parameters: Mapping[str, Any]) -> str:
@@ -128,7 +128,7 @@ class Cache:
                 place.parent.mkdir(exist_ok=True)
                 held.replace(place)
         except OSError:
-            pass  # a cache that cannot be written costs the next run time, and this one nothing
+            pass  # the run succeeded; the next one just cannot use the cache
         finally:
             with contextlib.suppress(OSError):
                 held.unlink(missing_ok=True)
@@ -195,7 +195,7 @@ class KeptNotebook:
 
     @property
     def kernel_path(self) -> str:
-        """The notebook's path for its kernel."""
+        """Return the path of the session; the kernel works in its folder."""
         return self._inner.kernel_path
 
     async def load(self) -> Mapping[str, Any]:
@@ -206,16 +206,16 @@ class KeptNotebook:
         return content
 
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool) -> str:
-        """Save to the output path and hold a copy of the outputs."""
+        """Save to the output path, and store a copy of the outputs."""
         self._held = await asyncio.to_thread(self._cache.hold, content)
         return await self._inner.save(content, retry, passed=passed) if self._run[0].save else ""
 
     async def save_meanwhile(self, content: Mapping[str, Any]) -> bool:
-        """Save to the output path only; a running notebook is not a result."""
+        """Save to the output path only, because a running notebook is not a result."""
         return self._run[0].save and await self._inner.save_meanwhile(content)
 
     async def close(self) -> None:
-        """Clean up."""
+        """Remove what :meth:`load` created on the server."""
         await self._inner.close()
 
     def drop(self) -> None:

@@ -40,7 +40,7 @@ class FoundNotebook:
 def local_notebooks(named: Sequence[str], exclude: Sequence[str] = (), outputs: str = "") -> list[FoundNotebook]:
     """Return the notebooks on this machine, each once, in the order of the arguments and by path within a folder.
 
-    `exclude` are patterns relative to the current folder. The folder `outputs` is not searched. Raise
+    `exclude` are patterns relative to the current folder. The folder `outputs` is not searched. Raises
     :class:`NoSuchNotebook` for a named path that does not exist.
     """
     here = Path.cwd()
@@ -59,7 +59,7 @@ def local_notebooks(named: Sequence[str], exclude: Sequence[str] = (), outputs: 
 
 
 def _local(name: str, written: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Return the notebooks that one argument names, each with the folder that was searched."""
+    """Yield the notebooks that one argument names, each with the folder that was searched."""
     path = absolute(name)
     if is_folder(path):
         yield from ((file, path.parent) for file in _below(path, written))
@@ -121,7 +121,9 @@ async def notebooks_on_server(
 async def _on_server(contents: "Contents", name: str, written: str | None) -> list[str]:
     path = path_on_server(name)
     try:
-        model = await contents.get(path, content=False)  # without a hash: of a folder, servers answer 500
+        model = await contents.get(
+            path, content=False
+        )  # without a hash, for which servers answer 500 if it is a folder
     except NotFound:
         if not is_glob(name):
             hint = hint_for_missing_on_server(name)

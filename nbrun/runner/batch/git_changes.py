@@ -34,7 +34,7 @@ class Changes:
     def concern(self, notebook: Path) -> bool:
         """Return whether the notebook at an absolute path, or one of its dependencies, has changed.
 
-        Raise :class:`UsageError` outside of a repository, for an unknown commit, and without git.
+        Raises :class:`UsageError` outside of a repository, for an unknown commit, and without git.
         """
         folder = notebook.parent.resolve()
         top = self._tops.get(folder) or self._top(folder)
@@ -64,7 +64,7 @@ class Changes:
             )
             raise UsageError(f"--changed-since {self._since}: {top} knows no such commit", hint=hint) from None
         base = commit.decode().strip()
-        with contextlib.suppress(UsageError):  # without a common history here, the commit itself is compared with
+        with contextlib.suppress(UsageError):  # without a common history, compare with the commit itself
             base = _git(top, "merge-base", base, "HEAD").decode().strip() or base
         tracked = _git(top, "diff", "--name-only", "--no-renames", "--no-ext-diff", "-z", base, "--")
         others = _git(top, "ls-files", "--others", "--exclude-standard", "-z")
@@ -103,6 +103,6 @@ def _git(folder: Path, *arguments: str) -> bytes:
     except subprocess.TimeoutExpired:
         raise UsageError(f"--changed-since: git did not answer within {GIT_LIMIT:g} s in {folder}") from None
     if answer.returncode:
-        said = answer.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
-        raise UsageError(f"--changed-since: git says of {folder}: {said or 'no'}")
+        message = answer.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
+        raise UsageError(f"--changed-since: git says of {folder}: {message or 'no'}")
     return answer.stdout

@@ -59,7 +59,7 @@ _SHARED = {
     "in_place", "prepare_only", "server", "token", "password", "ca_file", "verify", "max_response", "max_frame",
     "upload", "observe", "stop", "content", "deliver",
 }  # fmt: skip
-"""The options in which the runs of a batch cannot differ."""
+"""Options that must be the same for all runs of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +125,12 @@ def _cache(options: BatchOptions) -> "Cache | None":
 async def _plan(
     named: Sequence[str], options: BatchOptions, began: datetime, cache: "Cache | None", *, one: bool, chosen: bool
 ) -> tuple[list[PlannedRun], int]:
-    """Return what is to be run, in order, and how many runs were found but left out on purpose."""
+    """Return the planned runs in order, and the number of runs that were found but left out."""
     template = _template(options, one=one)
     found = [_named(named[0], options)] if one else await _find(named, options, template.top if template else "")
     same = _comparable_on_server if is_on_server(options) else _comparable
     if not chosen and [same(each.name) for each in found] != [same(name) for name in named]:
-        require_choice(named)  # a folder or a pattern, and not one notebook by itself
+        require_choice(named)  # a folder or a pattern, not a single notebook
     all_found = len(found)
     if (since := options["changed_since"]) and found:
         if options["server"] and not options["upload"]:
@@ -205,9 +205,10 @@ async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> li
 
 
 def options_of_one(options: RunOptions, overrides: Sequence[Override]) -> RunOptions | None:
-    """Return the options of one notebook's runs, None for one that is left out.
+    """Return the options of one notebook's runs, or None if it is left out.
 
-    Raises TypeError for an override of what notebooks cannot differ in, :class:`UsageError` for a wrong value.
+    Raises TypeError for an override of an option that is shared by all notebooks, :class:`UsageError` for an invalid
+    value.
     """
     known = options_in(RunOptions)
     its: Any = {name: value for name, value in options.items() if name not in _OF_BATCH}
@@ -233,7 +234,7 @@ def _planned_run(found: FoundNotebook, its: RunOptions, combination: Mapping[str
 def _with_outputs(
     planned_runs: Sequence[tuple[FoundNotebook, PlannedRun]], template: Template, began: datetime
 ) -> list[tuple[FoundNotebook, PlannedRun]]:
-    """Fill the template in for each run."""
+    """Fill in the template for each run."""
     stamp = template.stamp or Stamp(began.astimezone(), uuid.uuid4().hex[:8])
     filled = []
     for index, (found, planned) in enumerate(planned_runs, 1):
@@ -243,7 +244,7 @@ def _with_outputs(
 
 
 def _check_destinations(planned_runs: Sequence[PlannedRun], options: BatchOptions) -> None:
-    """Find out before anything runs that two runs would write the same file."""
+    """Raise :class:`UsageError` if two runs would write the same file."""
     where = _comparable_on_server if is_on_server(options) else _comparable
     refuse_collisions(
         [
@@ -265,9 +266,9 @@ def _comparable(path: str) -> str:
 
 
 def _cut_and_order(planned_runs: Sequence[PlannedRun], options: BatchOptions, cache: "Cache | None") -> list[int]:
-    """Return the positions of the planned runs that are run here, in the order in which they begin.
+    """Return the positions of the planned runs of this shard, in the order in which they start.
 
-    A shard goes by the named durations alone: each shard's own cache knows others, and runs would fall between them.
+    Shards use only the named durations. Each shard's own cache has different ones, so some runs would be in no shard.
     """
     shard, given, is_as_given = options["shard"], options["durations"], options["order"] == Order.AS_GIVEN.value
     if not (shard or given) and is_as_given:

@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 
 class _NotStarted(NbrunError):
-    """The batch ended before a waiting run started; raised and caught in this module."""
+    """The batch ended before a waiting run started. Raised and caught in this module."""
 
 
 async def run_plan(
@@ -115,7 +115,7 @@ class _SharedHost:
         self._stack = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
         self.failure: NbrunError | None = None
-        """Why no server can be opened any more, or None."""
+        """The error that prevents a new server, or None."""
 
     @property
     def is_open(self) -> bool:
@@ -124,11 +124,11 @@ class _SharedHost:
 
     @property
     def stage(self) -> Stage:
-        """Report what the batch is waiting for."""
+        """Return the stage that the batch is waiting for."""
         return Stage.STARTING_SERVER if self._replaceable else Stage.CONNECTING
 
     async def get(self) -> Host:
-        """Return the open server; raise what opening it raises."""
+        """Return the open server; raises the error of opening it."""
         async with self._opening:
             if self.failure is not None:
                 raise self.failure
@@ -165,11 +165,11 @@ class _SharedHost:
         if self._host is None or self._replaceable:
             return True
         server = self._host.server
-        said = f"{server.client.endpoint} does not answer"
+        problem = f"{server.client.endpoint} does not answer"
         wait = "" if math.isinf(limit) else f"up to {spell_duration(limit)} "
-        if await server.answers_within(limit, lambda: warn(f"{said}; waiting {wait}until it does")):
+        if await server.answers_within(limit, lambda: warn(f"{problem}; waiting {wait}until it does")):
             return True
-        warn(f"{said} after {spell_duration(limit)}; not trying again")
+        warn(f"{problem} after {spell_duration(limit)}; not trying again")
         return False
 
     async def close(self) -> None:
@@ -178,10 +178,10 @@ class _SharedHost:
 
 
 class _Slot:
-    """One of the slots for executing runs: acquired at the start of a run, or later when one becomes free.
+    """A slot for an executing run, acquired at the start of a run, or later when one becomes free.
 
     It is released after the last cell, so that the next run executes while this one is saved. If `whole`, it is
-    released only after the run has been counted. ``check`` raises if the run must not start any more.
+    released only after the run has been counted. ``check`` raises an exception if the run must not start any more.
     """
 
     def __init__(self, free: asyncio.Semaphore, *, whole: bool) -> None:
@@ -212,7 +212,7 @@ class _Slot:
             self._free.release()
 
     async def __aenter__(self) -> None:
-        """Wait for the slot; raise what ``check`` raises."""
+        """Wait for the slot; raises the exception of ``check``."""
         if not self._held:
             await self.take()
         self.check()
@@ -255,7 +255,7 @@ class _Batch:
 
     @property
     def _over(self) -> str:
-        """Return why no further run starts; empty while runs may start."""
+        """Return why no further run starts, or "" while runs may start."""
         if self._stop.reason is not None:
             return self._stop.reason
         if self._host.failure is not None:
@@ -286,16 +286,16 @@ class _Batch:
         Journal(planned.name, self._observe).tell(finished)
 
     async def _run(self, planned: PlannedRun, slot: _Slot, told: list[RunFinished]) -> NotebookResult:
-        """Repeat a run as its failures and the policy require; `told` gets the kept attempt's notebook."""
+        """Run and retry according to the policy; `finished` receives the last event of the kept attempt."""
         if self._cache is not None and (found := await self._from_cache(planned, self._cache, told)):
             return found
         attempts, warnings, is_pending = Attempts(), list[str](), False
         while True:
             heard: list[RunFinished] = []
             result = await self._attempt(planned, slot, warnings, heard, attempts.best)
-            if result is None:  # the server had ended before anything was executed: another one, no attempt spent
+            if result is None:  # the server ended before anything was executed; this does not count as an attempt
                 continue
-            if not result.attempts and attempts.best is not None:  # its slot did not come again
+            if not result.attempts and attempts.best is not None:  # it got no slot again
                 break
             attempts.add(result, heard[-1] if heard else None)
             warnings = list(result.warnings)
@@ -318,7 +318,7 @@ class _Batch:
         """Return the result of a run that a signal ended in a later attempt, or in the pause before it."""
         last = len(attempts.results)
         if attempts.number == last and not is_pending:
-            return kept  # its own problem is the signal
+            return kept  # its problem already names the signal
         when = f"before attempt {last + 1}" if is_pending else f"in attempt {last}"
         problem = Problem(
             f"{self._stop.reason} {when} of {self._policy.retries + 1}",
@@ -354,8 +354,8 @@ class _Batch:
     ) -> NotebookResult | None:
         """Make one attempt; return None if the server ended before the run started and will be replaced.
 
-        Events are passed on, except the last one, which goes into `told`, because another attempt may follow. `best` is
-        the best attempt so far.
+        Events are passed on, except the last one. It is added to `finished`, because another attempt may follow. `best`
+        is the best attempt so far.
         """
         later: list[LaterAttempt] = []
 
@@ -387,7 +387,7 @@ class _Batch:
             result = self._failed(planned, began, outcome_of(error), Problem.of(error))
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
             told.append(RunFinished(planned.name, result, error=error))
-        except Exception as error:  # noqa: BLE001  (a bug in one run must not take the others down)
+        except Exception as error:  # noqa: BLE001  (a bug in one run must not affect the others)
             lines = "".join(traceback.format_exception(error))
             problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
             result = replace(self._failed(planned, began, Outcome.INTERRUPTED, problem), signal=ExitCode.BUG)
@@ -427,7 +427,7 @@ class _Batch:
         yield host.server, notebook
 
     def _check_start(self, used: Sequence[Host]) -> None:
-        """Raise if a waiting run must not or cannot start any more."""
+        """Raise an exception if a waiting run must not or cannot start any more."""
         if self._over and self._stop.reason is None:
             raise _NotStarted(self._over)
         if used and used[0].gone():
