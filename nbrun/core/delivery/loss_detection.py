@@ -79,7 +79,7 @@ class Incomplete:
     def __str__(self) -> str:
         """Return a sentence for the user."""
         about = "" if self.exact else "about "
-        if self.lost is None:
+        if not self.lost:
             what = "outputs may be missing"
         else:
             what = f"{about}{self.lost} {'output message is' if self.lost == 1 else 'output messages are'} missing"

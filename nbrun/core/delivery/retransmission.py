@@ -12,6 +12,9 @@ Replies arrive on another socket, so their numbers are not gaps. A reply that ha
 reply that has not arrived is the one number missing before the idle status of its request. The same holds for replies
 to other clients.
 
+A reply often overtakes the outputs before it. They are requested if they do not arrive soon, because they may be lost
+together with everything behind them. They are requested at once if they are more than the queues can hold.
+
 After a reconnection there may be no later message that would show a gap, so the kernel is asked for its last number.
 While a server reports that it drops messages, the kernel is asked repeatedly, before its buffer is full. The server's
 notice counts as a loss only if a message could not be requested again.
@@ -35,6 +38,12 @@ CUT_LIMIT = 10.0
 """Seconds for which the end of a run waits for a connection that was cut behind the last cell."""
 RHYTHM = 0.2
 """Seconds between two questions for what is new while a server drops output."""
+PATIENCE = 1.0
+"""Seconds without progress after which the outputs before a reply are requested. The barrier
+(:mod:`nbrun.core.execution.barrier`) waits longer."""
+IN_QUEUES = 2000
+"""Outputs that the queues between a kernel and a server can hold: ZMQ's default is 1000 on each side. Replies use other
+queues. If a reply is further ahead than this, outputs are lost or will be."""
 FAILURES = 2
 """After so many questions without an answer in a row, no more is asked."""
 RANGES = 500
@@ -102,6 +111,8 @@ class ResentMessages:
         self._look = _Look.NONE
         self._look_at: float | None = None
         """When to ask what is new; None for at once."""
+        self._overtaken_until: float | None = None
+        """When to ask for the outputs before a reply that has come."""
         self._is_cut = False
         self._cut_until: float | None = None
         self._notices: list[Message] = []
@@ -115,18 +126,18 @@ class ResentMessages:
     def deadline(self) -> float | None:
         """Return the time at which :meth:`tick` wants to be called."""
         give_up_at = self._question.give_up_at if self._question else None
-        times = (give_up_at, self._look_at, self._cut_until)
+        times = (give_up_at, self._look_at, self._overtaken_until, self._cut_until)
         return min((time for time in times if time is not None), default=None)
 
     @property
     def is_waiting(self) -> bool:
         """Return whether something may yet be brought back in a moment: the run should not end before."""
-        return self._question is not None or self._cut_until is not None
+        return self._question is not None or self._cut_until is not None or self._overtaken_until is not None
 
     @property
     def is_holding(self) -> bool:
-        """Return whether what has come stands behind something that is asked for."""
-        return self._question is not None and bool(self._held)
+        """Return whether something that has come, given on or held, stands behind something that is asked for."""
+        return self._question is not None and bool(self._held or self._early)
 
     def requests(self) -> list[Message]:
         """Remove and return what is to be sent to the kernel."""
@@ -138,12 +149,15 @@ class ResentMessages:
         number = self._numbers.of(message)
         if number is None:
             return self._take_unnumbered(message, now)
-        if message.channel != Channel.IOPUB:
-            return self._take_reply(message, number, now)
-        if number == self._next and not self._held and not self._early:
+        if number == self._next and not self._held and not self._early and message.channel == Channel.IOPUB:
             self._next += 1
             return [message]
-        return self._take_output(message, number, now)
+        if message.channel == Channel.IOPUB:
+            given = self._take_output(message, number, now)
+        else:
+            given = self._take_reply(message, number, now)
+        self._look_before_replies(now)
+        return given
 
     def tick(self, now: float) -> list[Message]:
         """Do what is due; returns what is held no longer."""
@@ -152,6 +166,9 @@ class ResentMessages:
         if self._look_at is not None and now >= self._look_at:
             self._look_at = None
             self._ask(now)
+        if self._overtaken_until is not None and now >= self._overtaken_until:
+            self._overtaken_until = None
+            self._ask_what_is_new(now)
         question = self._question
         if question is None or now < question.give_up_at:
             return []
@@ -187,8 +204,7 @@ class ResentMessages:
             if not self._answers:
                 return [message]
             self._notices.append(message)
-            self._look, self._look_at = _Look.WHAT_IS_NEW, None
-            self._ask(now)
+            self._ask_what_is_new(now)
             return []
         if message.session != self._kernel_session:
             return [*self.release(), message]  # the server's word that the kernel died, say
@@ -251,8 +267,8 @@ class ResentMessages:
             return [*given, *self._go_on(now)]
         self._question = None
         until, newest, evicted, others = (_count(answer, name) for name in ("until", "newest", "evicted", "others"))
-        if any(first > until for first, _ in question.ranges[:1]):
-            return [*given, *self._fail()]  # it has learned nothing, and would ask for ever
+        if until < 0 or any(first > until and last is not None for first, last in question.ranges[:1]):
+            return [*given, *self._fail()]  # it has learned nothing of a gap, and would ask for ever
         self._gone += [(first, until if last is None else min(last, until)) for first, last in question.ranges]
         self._failures = 0
         given += self._advance()
@@ -290,6 +306,7 @@ class ResentMessages:
     def _advance(self) -> list[Message]:
         """Remove and return what is in order."""
         given: dict[int, list[Message]] = {}
+        start = self._next
         while self._next is not None:
             if held := self._held.pop(self._next, None):
                 given[self._next] = held
@@ -304,6 +321,8 @@ class ResentMessages:
             else:
                 break
             self._next += 1
+        if self._next != start:
+            self._overtaken_until = None  # what is before a reply is on its way
         self._gone = [each for each in self._gone if self._next is not None and each[1] >= self._next]
         if not given:
             return []
@@ -332,6 +351,19 @@ class ResentMessages:
             self._owed = {number: None for number in self._owed if number in self._left_out}
 
     # Questions -----------------------------------------------------------------------------------------------------
+
+    def _look_before_replies(self, now: float) -> None:
+        """Ask for the outputs before a reply that has come, if they are many at once, else if they do not come soon."""
+        if not self._early or self._next is None or not self._answers:
+            self._overtaken_until = None
+        elif max(self._early) - self._next > IN_QUEUES and self._question is None:
+            self._ask_what_is_new(now)
+        elif self._overtaken_until is None:
+            self._overtaken_until = now + PATIENCE
+
+    def _ask_what_is_new(self, now: float) -> None:
+        self._look, self._look_at = _Look.WHAT_IS_NEW, None
+        self._ask(now)
 
     def _ask(self, now: float) -> None:
         """Ask for what is missing, unless that is under way or would be in vain."""

@@ -313,6 +313,7 @@ def test_the_servers_notice_is_told_from_a_cells_output(session: str, kind: str,
         (Incomplete((Cause.MISSING_MESSAGES,), 5), "about 5 output messages are missing: messages of the kernel"),
         (Incomplete((Cause.RATE_LIMIT, Cause.MISSING_MESSAGES), 5, exact=True), "5 output messages are missing: the"),
         (Incomplete((Cause.RATE_LIMIT, Cause.ERROR_LOST)), "outputs may be missing: the server's rate limit dropped"),
+        (Incomplete((Cause.RATE_LIMIT,), 0, exact=True), "outputs may be missing: the server's rate limit dropped"),
         (Incomplete((Cause.IDLE_LOST,)), "outputs may be missing: the message that ends"),
     ],
 )

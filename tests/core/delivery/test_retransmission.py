@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbrun.core.delivery import retransmission
-from nbrun.core.delivery.retransmission import ANSWER_LIMIT, CUT_LIMIT, FAILURES, FEW, RHYTHM, ResentMessages, in_order
+from nbrun.core.delivery.retransmission import (
+    ANSWER_LIMIT,
+    CUT_LIMIT,
+    FAILURES,
+    FEW,
+    PATIENCE,
+    RHYTHM,
+    ResentMessages,
+    in_order,
+)
 from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Channel, Message, Requests
 from tests.core.conversation import KERNEL, OURS, STRANGER, message
@@ -220,6 +229,52 @@ def test_whatever_is_lost_all_goes_on_in_order_and_once(seed: int, share: float)
     assert sorted(replies) == [number_of(each) for each in own]
 
 
+def test_what_is_lost_before_a_reply_and_with_all_that_follows_is_asked_for_after_a_moment() -> None:
+    line = Line()
+    line.kernel.run_cell(3)
+    line.output()
+    line.kernel.iopub.clear()
+    line.reply()
+    assert line.waits()
+    line.until(PATIENCE - 0.01)
+    assert line.asked == []
+    line.until(PATIENCE)
+    assert line.client.is_holding  # no clock of the cell runs on
+    line.answer()
+    assert line.texts() == ["2:0", "2:1", "2:2"]
+    assert line.kinds()[-1] == "idle"
+    assert not line.waits()
+
+
+def test_what_a_reply_has_only_overtaken_is_not_asked_for_while_it_comes() -> None:
+    line = Line()
+    line.kernel.run_cell(4)
+    line.reply()
+    while line.kernel.iopub:
+        line.until(line.now + PATIENCE / 2)
+        line.output()
+    line.until(line.now + PATIENCE)
+    assert (line.asked, line.client.deadline) == ([], None)
+
+
+def test_what_is_more_before_a_reply_than_queues_hold_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the kernel forgets it: the cells that were sent ahead go on."""
+    monkeypatch.setattr(retransmission, "IN_QUEUES", 20)
+    line = Line(portion=2500)
+    line.kernel.run_cell(30)
+    line.output()
+    line.reply()
+    [[(_, last)]] = line.ranges()
+    assert last is None
+    while len(line.kernel.iopub) > 15:
+        line.answer()
+        line.output()
+    line.deliver_all()
+    line.settle()
+    assert line.texts() == [f"2:{number}" for number in range(30)]
+    assert (line.now, line.kinds()[-1]) == (0.0, "idle")
+
+
 def test_after_a_cut_the_tail_is_found_though_nothing_follows_it() -> None:
     line = Line()
     line.kernel.run_cell(3)
@@ -373,6 +428,20 @@ def test_a_server_that_drops_is_overtaken_and_its_word_is_no_loss() -> None:
     line.settle()
     assert "IOPub message rate exceeded.\n" not in line.texts()
     assert line.client.deadline is None
+
+
+def test_the_servers_word_is_no_loss_where_the_kernel_has_sent_nothing_since() -> None:
+    line = Line()
+    line.kernel.run_cell(2)
+    line.deliver_all()
+    for _ in range(2 + FAILURES):  # the last answer is the newest message from the second time on
+        line.take(NOTICE)
+        line.answer()
+        assert not line.waits()
+    line.kernel.run_cell(2)
+    line.deliver_all(lose=2)
+    line.settle()
+    assert line.texts() == ["2:0", "2:1", "3:0", "3:1"]
 
 
 def test_the_servers_word_is_given_on_where_the_kernel_has_forgotten() -> None:
