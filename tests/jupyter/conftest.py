@@ -56,6 +56,7 @@ def socket_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoi
         path = Path(folder, "s.sock")
         options = ["--no-browser", "--allow-root", f"--ServerApp.sock={path}"]
         command = [sys.executable, "-m", "jupyter_server", *options]
+        environment["TMPDIR"] = folder
         process = subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.DEVNULL)
         try:
             wait_until_listening(path)

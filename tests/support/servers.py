@@ -109,7 +109,7 @@ def server_process(
 ) -> Iterator[RunningServer]:
     """Run a command that serves at `url` until the block ends; it is ready when the block begins."""
     home = root.parent / f"{root.name}-server-home"
-    for name in ("config", "data", "runtime", "ipython"):
+    for name in ("config", "data", "runtime", "ipython", "tmp"):
         (home / name).mkdir(parents=True, exist_ok=True)
     log = home / f"server-{urllib.parse.urlsplit(url).port}.log"
     # Where it sees that pytest runs it, ipykernel does not collect what child processes write.
@@ -121,6 +121,7 @@ def server_process(
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTER_NO_CONFIG": "1",
         "IPYTHONDIR": str(home / "ipython"),
+        "TMPDIR": str(home / "tmp"),  # where each Jupyter process makes an empty configuration and leaves it
         **(env or {}),
     }
     with log.open("wb") as sink:
