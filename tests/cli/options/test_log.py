@@ -115,7 +115,7 @@ def test_the_steps_of_a_run_are_logged_without_source_or_secret_beside_its_json(
     assert json.loads(found.stdout)["outcome"] == "failed"
     log = [line for line in found.stderr.splitlines() if re.match(r" *\d+\.\d{3} [a-z_.]+: ", line)]
     for wanted in (
-        "private_server.launcher: private server at",
+        "local_server.launcher: private server at",
         "http.client: POST api/sessions: 201",
         "kernel_session: kernel python3: ",
         "kernel agent: abilities ",
