@@ -150,7 +150,7 @@ class Server:
     ) -> RunningKernel:
         connecting = connect_kernel(self.client.http, self.client.kernels, kernel_id, patience=self.reconnect)
         kernel = await stack.enter_async_context(connecting)
-        return RunningKernel(kernel, await kernel.introduce(startup), spec)
+        return RunningKernel(kernel, await kernel.handshake(startup), spec)
 
     async def _unless_it_dies(self, kernel_id: str, meeting: Coroutine[Any, Any, RunningKernel]) -> RunningKernel:
         """Await `meeting`, or raise :class:`KernelStartFailed` if the kernel dies.

@@ -114,7 +114,7 @@ def kill_groups(pids: tuple[int, ...]) -> None:
                 os.killpg(pid, signal.SIGKILL)
 
 
-class Lifeline:
+class ControlPipe:
     """The server's end of the pipes. A thread waits for the end of nbrun, even if the event loop is busy."""
 
     def __init__(self, settings: ServerSettings, source: int, sink: int) -> None:
@@ -127,7 +127,7 @@ class Lifeline:
         self._no_save = threading.Event()
         self._no_save.set()
         self.ending = False
-        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+        threading.Thread(target=self._watch, name="control_pipe", daemon=True).start()
 
     def tell(self, news: News) -> None:
         """Send a message to the parent; ignore a closed pipe, because the process ends then anyway."""

@@ -142,7 +142,7 @@ async def _answers(client: Client, kernel_id: str) -> bool:
     """Return whether a kernel answers a request on the shell channel, where cells run."""
     with contextlib.suppress(NbrunError, TimeoutError):
         async with asyncio.timeout(CONNECT_LIMIT), client.kernel(kernel_id, patience=ONCE) as kernel:
-            await kernel.introduce(ANSWER_LIMIT)
+            await kernel.handshake(ANSWER_LIMIT)
             return True
     return False
 

@@ -36,7 +36,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 async def test_the_agent_has_all_of_its_abilities(server: RunningServer) -> None:
     name = server.call("POST", "api/kernels", {"name": "other"})["id"]
     async with Client(Endpoint(server.url, server.token)) as client, client.kernel(name) as kernel:
-        await kernel.introduce()
+        await kernel.handshake()
         agent = await kernel.meet_agent(AgentOptions(replay=REPLAY_BUFFER, lift_limits=True, quiet=True))
         assert agent.abilities == frozenset(Ability)
     server.call("DELETE", f"api/kernels/{name}")

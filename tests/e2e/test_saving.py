@@ -241,7 +241,7 @@ async def test_on_a_hub_a_session_that_was_left_is_ended(a_hub: Hub) -> None:
         session = await client.sessions.start("short.ipynb", "python3")
         assert session.kernel
         async with client.kernel(session.kernel.id) as kernel:
-            await kernel.introduce()
+            await kernel.handshake()
             await kernel.meet_agent(AgentOptions())  # something is run, so that the server knows the kernel to be idle
         mark = OwnerMark(str(uuid.uuid4()), datetime.now(UTC) - timedelta(minutes=5))
         await client.sessions.move(session.id, mark.segment)

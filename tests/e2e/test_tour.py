@@ -74,7 +74,7 @@ async def test_a_frontend_lives_its_whole_life_on_a_server(tmp_path: Path) -> No
 
             # The cell is executed, and its messages come in order.
             async with client.kernel(session.kernel.id) as kernel:
-                info = await kernel.introduce()
+                info = await kernel.handshake()
                 assert info.language_info["name"] == "python"
                 messages = [message async for message in kernel.execute("1 + 1", limit=60)]
                 completions = await kernel.complete("impor")

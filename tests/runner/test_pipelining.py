@@ -36,7 +36,7 @@ async def running(kernel_id: tuple[RunningServer, str]) -> AsyncIterator[Running
     """The shared kernel, connected and introduced."""
     server, name = kernel_id
     async with Client(Endpoint(server.url, server.token)) as client, client.kernel(name) as kernel:
-        yield RunningKernel(kernel, await kernel.introduce(), SPEC)
+        yield RunningKernel(kernel, await kernel.handshake(), SPEC)
 
 
 async def ask(kernel: Kernel, code: str, after: str = "") -> tuple[str, str]:
@@ -80,7 +80,7 @@ async def test_some_that_end_well_let_nothing_begin_behind_them(
     server, _ = kernel_id
     own = server.call("POST", "api/kernels", {"name": "python3"})["id"]
     async with Client(Endpoint(server.url, server.token)) as client, client.kernel(own) as kernel:
-        await kernel.introduce()
+        await kernel.handshake()
         assert Ability.CONDITIONAL in (await kernel.meet_agent(AgentOptions())).abilities
         await kernel._channel.send(first := kernel.requests.execute(code, kind=CONDITIONAL_EXECUTE))
         behind = kernel.requests.execute("1", metadata={"nbrun_after": first.id}, kind=CONDITIONAL_EXECUTE)

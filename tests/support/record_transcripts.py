@@ -229,7 +229,7 @@ async def record(scenario: Scenario, client: Client) -> list[dict[str, Any]]:
         scenario.run_timeout,
     )
     async with _kernel(client, "scenario.ipynb") as (kernel_id, kernel):
-        info = await kernel.introduce()
+        info = await kernel.handshake()
         made = kernel.requests._made
         if scenario.depth > 1:
             assert Ability.CONDITIONAL in (await kernel.meet_agent(AgentOptions())).abilities
@@ -238,7 +238,7 @@ async def record(scenario: Scenario, client: Client) -> list[dict[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
             if scenario.beforehand:
                 other = await stack.enter_async_context(client.kernel(kernel_id))
-                await other.introduce()
+                await other.handshake()
                 await other._channel.send(other.requests.execute(scenario.beforehand))
                 await _until_busy(other)
             work = scenario.meanwhile and asyncio.create_task(

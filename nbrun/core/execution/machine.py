@@ -351,7 +351,7 @@ class Execution:
             owner.notices += 1
         elif self._widgets.captures(message):
             return ()
-        elif owner is not None and owner.area.take(message):
+        elif owner is not None and owner.area.apply(message):
             self._report_output(owner, message)
             return ()
         if kind == "status":
@@ -363,7 +363,7 @@ class Execution:
         elif kind == "update_display_data":
             self._displays.update(message.content)
         else:
-            self._widgets.take(message)
+            self._widgets.apply(message)
         return ()
 
     def _on_reply(self, message: Message, now: float) -> Effects:

@@ -162,7 +162,7 @@ class OutputArea:
         characters = room.characters + (tail.characters if tail else 0)
         return Truncated(characters, room.outputs, room.limit) if characters else None
 
-    def take(self, message: Message) -> bool:
+    def apply(self, message: Message) -> bool:
         """Apply a message; return False if it is not an output."""
         content = message.content
         match message.type:

@@ -289,12 +289,12 @@ class MaskedMessages:
         self._idle: set[str] = set()
         """The requests that the kernel has finished. Only threads still write for them."""
 
-    def take(self, message: Message) -> list[Message]:
+    def mask(self, message: Message) -> list[Message]:
         """Return the messages that replace this one."""
         if message.channel != Channel.IOPUB:
             return [self._masked(message)]
         if message.type == "stream" and isinstance(message.content.get("text"), str):
-            return self._take_stream(message)
+            return self._mask_stream(message)
         if message.type == "status":
             # A cell continues during control requests. It has ended when another cell starts.
             is_a_turn = message.parent.get("msg_type") in _TURNS
@@ -318,7 +318,7 @@ class MaskedMessages:
         _, before = self._before.pop(parent, ("", ""))
         return [] if held is None else [_with_text(held, self._mask.text(held.content["text"], before))]
 
-    def _take_stream(self, message: Message) -> list[Message]:
+    def _mask_stream(self, message: Message) -> list[Message]:
         parent, name, text, released = message.parent_id, message.content.get("name"), message.content["text"], []
         if parent in self._held and self._held[parent].content.get("name") == name:
             text = self._held.pop(parent).content["text"] + text

@@ -48,7 +48,7 @@ class StreamText:
         # The joined text is stored, so that a large text is in memory only once.
         if self._lines_unsettled:
             self._settle()
-        self._rendered += self._settled.take()
+        self._rendered += self._settled.pop()
         return "".join([self._rendered, *self._before, *reversed(self._after)])
 
     def feed(self, text: str) -> None:
@@ -134,7 +134,7 @@ class TextBuffer:
         if self._size > _PIECES_KEPT:
             self._move_to_mapping()
 
-    def take(self) -> str:
+    def pop(self) -> str:
         """Remove and return all text that was written since the last call."""
         if self._mapping is None:
             text = "".join(self._pieces)

@@ -81,7 +81,7 @@ class Widgets:
         """Return whether there has been any widget."""
         return bool(self._models)
 
-    def take(self, message: Message) -> bool:
+    def apply(self, message: Message) -> bool:
         """Apply a comm message; return False for another message."""
         content, comm_id = message.content, str(message.content.get("comm_id"))
         match message.type:
@@ -107,7 +107,7 @@ class Widgets:
         if not holders:
             return False
         model = self._models[holders[-1]]
-        if model.area is None or not model.area.take(message):
+        if model.area is None or not model.area.apply(message):
             return False
         model.dirty = True
         return True

@@ -44,7 +44,7 @@ class KernelInfo:
     session: str | None
 
 
-class Introduction:
+class Handshake:
     """The handshake as a state machine, driven by messages and time."""
 
     def __init__(self, requests: Requests) -> None:

@@ -22,7 +22,7 @@ from nbrun.core.execution.outcomes import GONE
 from nbrun.core.protocol import agent
 from nbrun.core.protocol.agent import Agent, AgentOptions
 from nbrun.core.protocol.codec import Subprotocol
-from nbrun.core.protocol.handshake import Introduction, KernelInfo
+from nbrun.core.protocol.handshake import Handshake, KernelInfo
 from nbrun.core.protocol.messages import Message, Requests
 from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerRestarted, ServerUnreachable
 from nbrun.jupyter.http.client import Http
@@ -82,34 +82,34 @@ class Kernel:
         """Return the websocket subprotocol of the connection."""
         return self._channel.subprotocol
 
-    async def introduce(self, limit: float = 60.0) -> KernelInfo:
+    async def handshake(self, limit: float = 60.0) -> KernelInfo:
         """Wait until the kernel answers and its outputs are delivered, and return its info.
 
         Raises :class:`KernelStartFailed` after `limit` seconds, and :class:`NbrunError` if the connection is lost.
         """
-        introduction = Introduction(self.requests)
-        await self._channel.send(introduction.ask())
+        handshake = Handshake(self.requests)
+        await self._channel.send(handshake.ask())
         give_up_at = _now() + limit
-        while (known := introduction.kernel) is None:
+        while (known := handshake.kernel) is None:
             if _now() >= give_up_at:
                 raise KernelStartFailed(
                     f"the kernel did not answer within {limit:g} s",
                     hint="Look at the server's log, or give it more time with --startup-timeout.",
                 )
-            deadline = min(give_up_at, introduction.deadline or give_up_at)
+            deadline = min(give_up_at, handshake.deadline or give_up_at)
             match await self._next(deadline):
                 case Message() as message:
                     if message.type == "status" and message.content.get("execution_state") == "dead":
                         raise KernelStartFailed("the kernel died while it started", hint="The server's log says why.")
-                    introduction.receive(message, _now())
+                    handshake.receive(message, _now())
                 case Lost(error):
                     raise _lost(error)
                 case Restored():
-                    await self._channel.send(introduction.ask())  # the request may have been lost with the connection
+                    await self._channel.send(handshake.ask())  # the request may have been lost with the connection
                 case Unreadable():
                     self.unreadable += 1
                 case _:
-                    for message in introduction.tick(_now()):
+                    for message in handshake.tick(_now()):
                         await self._channel.send(message)
         return known
 
@@ -126,9 +126,9 @@ class Kernel:
         """
         began, signs = _now(), 0
         abilities: frozenset[str] = frozenset()
-        fence = self.requests.kernel_info()
+        barrier = self.requests.kernel_info()
         installing = [agent.install(self.requests, agent_source(), options)] if install else []
-        await self._send([*installing, agent.hello(self.requests, options), fence])
+        await self._send([*installing, agent.hello(self.requests, options), barrier])
         while True:
             match await self._next(began + limit):
                 case Message() as message if message.content.get("execution_state") in GONE:
@@ -138,8 +138,8 @@ class Kernel:
                     if message.type == agent.HELLO_REPLY:
                         abilities = agent.abilities_in(message)
                     idle = message.content.get("execution_state") == "idle"
-                    last = message if idle and message.parent_id == fence.id else None
-                    signs += (idle or message.type == "kernel_info_reply") and message.parent_id == fence.id
+                    last = message if idle and message.parent_id == barrier.id else None
+                    signs += (idle or message.type == "kernel_info_reply") and message.parent_id == barrier.id
                     if signs == 2:
                         return Agent(abilities, _now() - began, last)
                 case Lost(error):
@@ -223,7 +223,7 @@ class Kernel:
         await self._channel.send(request)
         give_up_at = None if limit is None else _now() + limit
         replied = idle = False
-        fence = ""
+        barrier = ""
         while not (replied and idle):
             arrival = await self._next(give_up_at)
             if give_up_at is not None and _now() >= give_up_at:
@@ -231,9 +231,9 @@ class Kernel:
             match arrival:
                 case Restored():
                     question = self.requests.kernel_info()
-                    fence = question.id
+                    barrier = question.id
                     await self._channel.send(question)
-                case Message("shell") as message if message.parent_id == fence:
+                case Message("shell") as message if message.parent_id == barrier:
                     # The kernel answers in order: what has not arrived by now was lost with the connection.
                     if not replied:
                         raise ServerUnreachable(f"the {reply_type} was lost while the connection was cut")

@@ -118,7 +118,7 @@ class Intake:
             return [arrival]
         match arrival:
             case Message():
-                return [*self._masked.take(arrival)]
+                return [*self._masked.mask(arrival)]
             case None:
                 return [*self._masked.release_late(), None]
             case _:

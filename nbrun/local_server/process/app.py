@@ -37,7 +37,7 @@ from traitlets.config import Config
 from zmq.asyncio import Context
 from zmq.constants import SocketOption
 
-from nbrun.local_server.control_pipe import Lifeline, Ready, ServerSettings
+from nbrun.local_server.control_pipe import ControlPipe, Ready, ServerSettings
 from nbrun.local_server.process.contents import PrivateContents
 from nbrun.local_server.process.provisioner import ForkingProvisioner, Zygote, may_be_forked
 from nbrun.local_server.process.websocket import PrivateConnection
@@ -118,15 +118,15 @@ class PrivateKernel(ServerKernelManager):
         await super()._async_finish_shutdown(waittime, min(pollinterval, SHUTDOWN_POLL), restart)
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
-        lifeline = self.parent.parent.lifeline
-        if lifeline.ending:
+        control_pipe = self.parent.parent.control_pipe
+        if control_pipe.ending:
             raise RuntimeError("the server is ending")
         is_local = isinstance(self.provisioner, LocalProvisioner)
         if is_local and sys.platform == "linux":
             kw["preexec_fn"] = dying_with(os.getpid())
         await super()._async_launch_kernel(kernel_cmd, **kw)
         if is_local and self.provisioner.pid:
-            lifeline.kernel_started(self.kernel_id, self.provisioner.pid)
+            control_pipe.kernel_started(self.kernel_id, self.provisioner.pid)
 
 
 class PrivateKernels(AsyncMappingKernelManager):
@@ -149,7 +149,7 @@ class PrivateKernels(AsyncMappingKernelManager):
 
     def remove_kernel(self, kernel_id: str) -> Any:
         """Remove a kernel that was shut down or died."""
-        self.parent.lifeline.kernel_gone(kernel_id)
+        self.parent.control_pipe.kernel_gone(kernel_id)
         return super().remove_kernel(kernel_id)
 
 
@@ -158,7 +158,7 @@ class PrivateServer(ServerApp):
 
     name = "nbrun-private-server"
     default_services = ("api", "contents", "kernels", "kernelspecs", "sessions")
-    lifeline: Lifeline
+    control_pipe: ControlPipe
     zygote: Zygote | None = None
     kernels_may_use_ipc = False
     kernel_environment: Mapping[str, str] = MappingProxyType({})
@@ -264,7 +264,7 @@ def configuration(settings: ServerSettings, token: str, data: Path) -> Config:
     )
 
 
-def serve(settings: ServerSettings, token: str, lifeline: Lifeline, zygote: socket.socket | None) -> None:
+def serve(settings: ServerSettings, token: str, control_pipe: ControlPipe, zygote: socket.socket | None) -> None:
     """Serve until the control pipe ends the process; `zygote` is the socket to the zygote, if there is one."""
     private = Path(settings.folder)
     data = signing_folder(private)
@@ -274,7 +274,7 @@ def serve(settings: ServerSettings, token: str, lifeline: Lifeline, zygote: sock
         data_dir=str(data),
         runtime_dir=str(private),
     )
-    server.lifeline = lifeline
+    server.control_pipe = control_pipe
     server.zygote = Zygote(zygote) if zygote is not None else None
     server.kernel_environment = settings.environment
     server.kernels_may_use_ipc = settings.ipc and zmq.has("ipc")
@@ -282,8 +282,8 @@ def serve(settings: ServerSettings, token: str, lifeline: Lifeline, zygote: sock
     port = server.listen(settings.socket)
     gc.enable()
     gc.freeze()
-    lifeline.tell(Ready(port))
+    control_pipe.tell(Ready(port))
     try:
         server.io_loop.start()
     finally:
-        lifeline.kill_kernels()
+        control_pipe.kill_kernels()

@@ -13,7 +13,7 @@ from importlib import import_module
 from types import CodeType
 
 from nbrun._import_path import shadows_standard_library
-from nbrun.local_server.control_pipe import Lifeline, ServerSettings, read_line
+from nbrun.local_server.control_pipe import ControlPipe, ServerSettings, read_line
 from nbrun.local_server.process.zygote import IN_COMMON, Order, become_kernel, become_zygote, can_fork, threads_beside
 
 _COMMAND = """\
@@ -65,9 +65,9 @@ def main(path: list[str]) -> CodeType | None:
     if isinstance(zygote, Order):
         return become_kernel(zygote, path)
     token = read_line(source).decode()  # after the fork, so that no kernel has it in its memory
-    lifeline = Lifeline(settings, source, sink)
+    control_pipe = ControlPipe(settings, source, sink)
     import_module("nbrun._lazy_imports").put_off_imports()  # after the fork: kernels import as usual
-    import_module("nbrun.local_server.process.app").serve(settings, token, lifeline, zygote)
+    import_module("nbrun.local_server.process.app").serve(settings, token, control_pipe, zygote)
     return None
 
 

@@ -112,7 +112,7 @@ class PrivateContents(AsyncLargeFileManager):
         """Save like the stock manager, and return the hash of the written bytes."""
         saving = _SAVING.set(True)
         try:
-            with self.parent.lifeline.saving():
+            with self.parent.control_pipe.saving():
                 saved = await super().save(model, path)
         finally:
             _SAVING.reset(saving)

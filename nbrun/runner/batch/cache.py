@@ -96,10 +96,6 @@ class Cache:
             return None
         return CachedRun(restored, output, document.content)
 
-    def keeping(self, inner: Notebook, job: Job, paths: NotebookPaths, parameters: Mapping[str, Any]) -> "KeptNotebook":
-        """Return a wrapper of `inner` that also stores saved results for this cache."""
-        return KeptNotebook(inner, self, job, paths, parameters)
-
     def hash_now(self, job: Job, paths: NotebookPaths, parameters: Mapping[str, Any]) -> str:
         """Return the run's hash from the files on disk, or an empty text if the notebook cannot be read."""
         try:
@@ -180,7 +176,7 @@ class Cache:
         return found
 
 
-class KeptNotebook:
+class CachingNotebook:
     """A notebook whose result is also written into the cache, or only there without `job.save`."""
 
     def __init__(

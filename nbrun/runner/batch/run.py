@@ -34,7 +34,7 @@ from nbrun.jupyter.http.retry import pause_after
 from nbrun.jupyter.kernel_session import Server
 from nbrun.local_server.launcher import NEWS_LIMIT, EmbeddedServer
 from nbrun.runner.attempts import Attempts, LaterAttempt
-from nbrun.runner.batch.cache import Cache, KeptNotebook
+from nbrun.runner.batch.cache import Cache, CachingNotebook
 from nbrun.runner.batch.plan import BatchPlan
 from nbrun.runner.job import BatchOptions, PlannedRun
 from nbrun.runner.prepare_only import host_to_prepare_on, prepare_unless_stopped
@@ -190,12 +190,12 @@ class _Slot:
         self._held = False
         self.check: Callable[[], None] = lambda: None
 
-    async def take_if_free(self) -> None:
+    async def acquire_if_free(self) -> None:
         """Acquire a slot if one is free, without waiting."""
         if not self._held and not self._free.locked():
-            await self.take()
+            await self.acquire()
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Wait for a free slot and acquire it."""
         await self._free.acquire()
         self._held = True
@@ -203,9 +203,9 @@ class _Slot:
     def pause(self) -> None:
         """Release the slot until the next attempt, unless the run must be counted first."""
         if not self._whole:
-            self.give_back()
+            self.release()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release the slot if it is held."""
         if self._held:
             self._held = False
@@ -214,12 +214,12 @@ class _Slot:
     async def __aenter__(self) -> None:
         """Wait for the slot; raises the exception of ``check``."""
         if not self._held:
-            await self.take()
+            await self.acquire()
         self.check()
 
     async def __aexit__(self, *_: object) -> None:
         if not self._whole:
-            self.give_back()
+            self.release()
 
 
 class _Batch:
@@ -275,7 +275,7 @@ class _Batch:
                 result = await self._run(self._planned_runs[index], slot, told)
                 self._finish(index, result, told[-1] if told else None)
             finally:
-                slot.give_back()
+                slot.release()
 
     def _finish(self, index: int, result: NotebookResult, told: RunFinished | None) -> None:
         planned = self._planned_runs[index]
@@ -372,12 +372,12 @@ class _Batch:
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()
         used: list[Host] = []
-        kept: list[KeptNotebook] = []
+        caching: list[CachingNotebook] = []
         slot.check = lambda: self._check_start(used)
-        await slot.take_if_free()
+        await slot.acquire_if_free()
         job = planned.job if self._cache is None else replace(planned.job, save=True)
         try:
-            opening = self._opening(planned, journal, used, kept, later, best)
+            opening = self._opening(planned, journal, used, caching, later, best)
             result = await run_notebook(job, opening, journal=journal, stop=self._stop, slot=slot)
         except _NotStarted:
             return self._not_its_turn(planned)
@@ -394,10 +394,10 @@ class _Batch:
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
             told.append(RunFinished(planned.name, result, error=error))
         except BaseException:
-            for notebook in kept:
+            for notebook in caching:
                 notebook.drop()
             raise
-        for notebook in kept:
+        for notebook in caching:
             await asyncio.to_thread(notebook.settle, result)
         is_saved = (planned.job.save and not any(notebook.is_withheld for notebook in later)) or result.rescued
         return result if is_saved else replace(result, output=None)
@@ -408,7 +408,7 @@ class _Batch:
         planned: PlannedRun,
         journal: Journal,
         used: list[Host],
-        kept: list[KeptNotebook],
+        caching: list[CachingNotebook],
         later: list[LaterAttempt],
         best: NotebookResult | None,
     ) -> AsyncIterator[tuple[Server, Notebook]]:
@@ -418,9 +418,8 @@ class _Batch:
         used.append(host)
         notebook = host.notebook(planned.paths, journal.warn)
         if self._cache is not None:
-            keeping = self._cache.keeping(notebook, planned.job, planned.paths, planned.parameters)
-            kept.append(keeping)
-            notebook = keeping
+            caching.append(CachingNotebook(notebook, self._cache, planned.job, planned.paths, planned.parameters))
+            notebook = caching[-1]
         if best is not None:
             later.append(LaterAttempt(notebook, best))
             notebook = later[-1]
@@ -436,18 +435,18 @@ class _Batch:
     async def _from_cache(self, planned: PlannedRun, cache: Cache, told: list[RunFinished]) -> NotebookResult | None:
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()
-        kept = await asyncio.to_thread(cache.look, planned.job, planned.paths, planned.parameters)
-        if kept is None:
+        found = await asyncio.to_thread(cache.look, planned.job, planned.paths, planned.parameters)
+        if found is None:
             _log.debug("%s: not in the cache", planned.name)
             return None
         _log.info("%s: taken from the cache", planned.name)
         result = self._failed(planned, began, Outcome.PASSED, None)
-        told.append(RunFinished(planned.name, result, kept.content))
+        told.append(RunFinished(planned.name, result, found.content))
         return replace(
             result,
-            output=kept.output,
-            kernel=kept.restored.kernel,
-            cells=kept.restored.cells,
+            output=found.output,
+            kernel=found.restored.kernel,
+            cells=found.restored.cells,
             seconds=clock() - since,
             parameters=recordable(planned.parameters),
             cached=True,

@@ -57,7 +57,7 @@ def shown(cell: CellExecution) -> list[str]:
 def test_an_error_that_the_reply_has_no_name_for_is_named_as_it_was_shown() -> None:
     """So ipykernel replies where a result's representation raised."""
     cell = sent()
-    cell.area.take(message("error", {"ename": "ValueError", "evalue": "bad repr", "traceback": ["line"]}))
+    cell.area.apply(message("error", {"ename": "ValueError", "evalue": "bad repr", "traceback": ["line"]}))
     cell.on_reply(failed("NoneType", "None"))
     cell.settle(12.5)
     assert cell.error == CellError("ValueError", "bad repr", ["line"])
@@ -220,7 +220,7 @@ def test_of_a_cell_that_was_interrupted_the_reason_is_told(
 def test_an_aborted_cell_that_had_begun_was_broken_off_and_is_never_sent_again() -> None:
     echoed, shown_something = sent(), sent()
     echoed.on_execute_input(echo(1))
-    shown_something.area.take(message("stream", {"name": "stdout", "text": "x"}))
+    shown_something.area.apply(message("stream", {"name": "stdout", "text": "x"}))
     for cell in (echoed, shown_something):
         cell.on_reply(reply("aborted"))
         assert not cell.never_ran
@@ -253,7 +253,7 @@ def test_an_error_that_arrived_is_not_shown_twice_even_if_it_was_cleared() -> No
     for more in ([], [message("clear_output", {"wait": False})]):
         cell = sent()
         for each in [ERROR, *more]:
-            cell.area.take(each)
+            cell.area.apply(each)
         cell.on_reply(failed())
         cell.settle(1.0)
         assert shown(cell) == ([] if more else ["error"])
@@ -407,7 +407,7 @@ def settled_over(
     cell = sent(**plan)
     cell.stop, cell.stop_reason = stop, "for a reason" if stop else ""
     for output in outputs:
-        cell.area.take(output)
+        cell.area.apply(output)
     cell.on_reply(answer or reply())
     cell.settle(12.5)
     return cell
@@ -465,11 +465,11 @@ def test_a_script_that_shows_the_interrupt_was_interrupted(stop: Stop, outcome: 
 def test_a_verdict_is_reviewed_by_the_outputs_as_they_are_in_the_end(answer: Message) -> None:
     cell = settled(answer)
     assert cell.outcome is PASSED
-    cell.area.take(error_shown("ValueError", "of a thread"))
+    cell.area.apply(error_shown("ValueError", "of a thread"))
     assert cell.outcome is PASSED
     cell.review()
     assert (cell.outcome, cell.error) == (FAILED, CellError("ValueError", "of a thread", ["line"], shown=True))
-    cell.area.take(message("clear_output", {}))
+    cell.area.apply(message("clear_output", {}))
     cell.review()
     assert (cell.outcome, cell.error) == (PASSED, None)
 
@@ -482,7 +482,7 @@ def test_a_verdict_is_reviewed_by_the_outputs_as_they_are_in_the_end(answer: Mes
 def test_a_verdict_that_the_outputs_do_not_decide_is_not_reviewed(answer: Message | None, stop: Stop | None) -> None:
     cell = settled(answer, stop)
     before = cell.outcome, cell.error
-    cell.area.take(error_shown("ValueError", "of a thread"))
+    cell.area.apply(error_shown("ValueError", "of a thread"))
     cell.review()
     assert (cell.outcome, cell.error) == before
 
@@ -514,7 +514,7 @@ def test_a_traceback_that_was_another_cells_is_not_this_ones() -> None:
     assert cell.area.render() == [], "and no error output is made of it"
     same = sent()
     same.stale = known
-    same.area.take(error_shown("ValueError", "bad", ["raised"]))
+    same.area.apply(error_shown("ValueError", "bad", ["raised"]))
     same.on_reply(failed(traceback=["raised"]))
     same.settle(12.5)
     assert same.error == CellError("ValueError", "bad", ["raised"]), "the error message says that it is its own"

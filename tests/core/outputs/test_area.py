@@ -48,7 +48,7 @@ ERROR = message("error", {"ename": "E", "evalue": "v", "traceback": ["t"], "exec
 def area(*messages: Message, displays: Displays | None = None, raw: bool = False) -> OutputArea:
     made = OutputArea(displays or Displays(), raw_streams=raw)
     for each in messages:
-        assert made.take(each)
+        assert made.apply(each)
     return made
 
 
@@ -86,7 +86,7 @@ def test_each_kind_of_message_becomes_its_kind_of_output(sent: Message, output: 
 @pytest.mark.parametrize("kind", ["status", "execute_input", "comm_open", "nobody_knows", ""])
 def test_a_message_that_is_no_output_is_left_to_others(kind: str) -> None:
     made = area()
-    assert made.take(message(kind, {"text": "x", "name": "stdout"})) is False
+    assert made.apply(message(kind, {"text": "x", "name": "stdout"})) is False
     assert made.render() == []
 
 
@@ -124,7 +124,7 @@ def test_clear_output_empties_the_cell_at_once() -> None:
 def test_clear_output_that_waits_empties_the_cell_when_the_next_output_comes(next_output: Message) -> None:
     made = area(stream("old"), clear(wait=True))
     assert texts(made) == ["old"]
-    made.take(next_output)
+    made.apply(next_output)
     assert texts(made) == ["new"]
 
 
@@ -160,7 +160,7 @@ def test_errors_are_counted_also_when_they_are_cleared() -> None:
 
 def test_an_update_changes_data_and_metadata_and_nothing_else() -> None:
     made = area(result("old", "d", count=7))
-    made.take(message("update_display_data", {
+    made.apply(message("update_display_data", {
         "data": {"text/html": "new"}, "metadata": {"m": 1}, "transient": {"display_id": "d"}, "execution_count": 9,
     }))  # fmt: skip
     assert made.render() == [
@@ -171,14 +171,14 @@ def test_an_update_changes_data_and_metadata_and_nothing_else() -> None:
 def test_an_update_from_a_later_cell_changes_the_earlier_one() -> None:
     displays = Displays()
     first, second = area(display("old", "d"), displays=displays), area(displays=displays)
-    second.take(update("new"))
+    second.apply(update("new"))
     assert (texts(first), texts(second)) == (["new"], [])
 
 
 def test_an_update_from_an_earlier_cell_changes_the_later_one() -> None:
     displays = Displays()
     first, second = area(displays=displays), area(display("old", "d"), displays=displays)
-    first.take(update("new"))
+    first.apply(update("new"))
     assert (texts(first), texts(second)) == ([], ["new"])
 
 
@@ -186,7 +186,7 @@ def test_showing_an_id_again_appends_and_changes_where_it_was_shown_before() -> 
     displays = Displays()
     first, second = area(display("one", "d"), displays=displays), area(display("two", "d"), displays=displays)
     assert (texts(first), texts(second)) == (["two"], ["two"])
-    first.take(update("three"))
+    first.apply(update("three"))
     assert (texts(first), texts(second)) == (["three"], ["three"])
 
 
@@ -216,15 +216,15 @@ def test_what_was_cleared_is_forgotten_and_its_id_unknown_again(forget: list[Mes
     made = area(display("old", "d"), *forget, displays=displays)
     gc.collect()
     assert displays.update(update("new").content) is None
-    made.take(display("again", "d"))
+    made.apply(display("again", "d"))
     assert texts(made)[-1] == "again"
 
 
 def test_what_is_cleared_in_one_cell_stays_known_in_another() -> None:
     displays = Displays()
     first, second = area(display("old", "d"), displays=displays), area(display("old", "d"), displays=displays)
-    first.take(clear())
-    first.take(update("new"))
+    first.apply(clear())
+    first.apply(update("new"))
     assert (texts(first), texts(second)) == ([], ["new"])
 
 
@@ -243,7 +243,7 @@ def test_a_waiting_clear_is_not_settled_by_an_update() -> None:
 )
 def test_an_id_that_is_no_text_is_none(transient: Any) -> None:
     made = area(message("display_data", {"data": {"text/plain": "x"}, "transient": transient}))
-    made.take(message("update_display_data", {"data": {"text/plain": "new"}, "transient": transient}))
+    made.apply(message("update_display_data", {"data": {"text/plain": "new"}, "transient": transient}))
     assert texts(made) == ["x"]
 
 
@@ -275,7 +275,7 @@ kinds = st.sampled_from(
 def test_whatever_a_kernel_sends_the_notebook_is_valid(sent: list[tuple[str, Output]]) -> None:
     made = OutputArea(Displays())
     for kind, content in sent:
-        made.take(message(kind, content))
+        made.apply(message(kind, content))
     cell: Output = {
         "cell_type": "code",
         "id": "a",
@@ -298,21 +298,21 @@ def test_the_errors_that_are_shown_are_those_that_were_not_cleared() -> None:
     area = OutputArea(Displays())
     assert area.shown_errors() == []
     for name in "ab":
-        area.take(error_message(name))
+        area.apply(error_message(name))
     assert [output["ename"] for output in area.shown_errors()] == ["a", "b"]
-    area.take(message("clear_output", {"wait": True}))
+    area.apply(message("clear_output", {"wait": True}))
     assert len(area.shown_errors()) == 2, "until something else comes, the outputs stay"
-    area.take(error_message("c"))
+    area.apply(error_message("c"))
     assert [output["ename"] for output in area.shown_errors()] == ["c"]
-    area.take(message("clear_output", {"wait": False}))
+    area.apply(message("clear_output", {"wait": False}))
     assert area.shown_errors() == []
     assert area.errors == 3
 
 
 def test_an_error_that_had_no_room_is_shown_all_the_same() -> None:
     area = OutputArea(Displays(), limit=1000)
-    area.take(message("stream", {"name": "stdout", "text": "x" * 5000}))
-    area.take(error_message("E"))
+    area.apply(message("stream", {"name": "stdout", "text": "x" * 5000}))
+    area.apply(error_message("E"))
     assert [output["ename"] for output in area.shown_errors()] == ["E"]
 
 
@@ -320,6 +320,6 @@ def test_the_end_of_standard_error_is_its_last_lines() -> None:
     area = OutputArea(Displays())
     assert area.end_of_stderr(2) == ""
     for name, written in [("stderr", "a\nb\n"), ("stdout", "no\n"), ("stderr", "c\n\n"), ("stdout", "no")]:
-        area.take(message("stream", {"name": name, "text": written}))
+        area.apply(message("stream", {"name": name, "text": written}))
     assert area.end_of_stderr(2) == "b\nc"
     assert area.end_of_stderr(9) == "a\nb\nc"

@@ -35,7 +35,7 @@ def error(traceback: list[str]) -> Message:
 def area(*messages: Message, displays: Displays | None = None, limit: int = LIMIT) -> OutputArea:
     made = OutputArea(displays or Displays(), limit=limit)
     for each in messages:
-        assert made.take(each)
+        assert made.apply(each)
     return made
 
 
@@ -193,15 +193,15 @@ def test_whatever_comes_the_outputs_stay_near_the_limit_and_what_is_missing_is_c
     for kind, size, flag in pieces:
         match kind:
             case "stream":
-                made.take(stream("x" * size, "stderr" if flag else "stdout"))
+                made.apply(stream("x" * size, "stderr" if flag else "stdout"))
                 written += size
             case "display":
-                made.take(shown(size))
+                made.apply(shown(size))
                 written += size
             case "error":
-                made.take(error(["x" * min(size, 300)]))
+                made.apply(error(["x" * min(size, 300)]))
             case _:
-                made.take(message("clear_output", wait=flag))
+                made.apply(message("clear_output", wait=flag))
                 written = written if flag else 0
     outputs = made.render()
     assert sum(len(str(output)) for output in outputs) < 2 * LIMIT + 4000
@@ -215,6 +215,6 @@ def test_whatever_comes_the_outputs_stay_near_the_limit_and_what_is_missing_is_c
 @pytest.mark.parametrize("raw", [False, True])
 def test_the_end_is_shown_as_the_rest_is(raw: bool) -> None:
     made = OutputArea(Displays(), raw_streams=raw, limit=LIMIT)
-    made.take(stream("x" * HEAD + "\n"))
-    made.take(stream("10%\r20%\n"))
+    made.apply(stream("x" * HEAD + "\n"))
+    made.apply(stream("10%\r20%\n"))
     assert texts(made)[-1].endswith("10%\r20%\n" if raw else "20%\n")

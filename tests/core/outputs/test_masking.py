@@ -115,51 +115,51 @@ def test_without_secrets_there_is_nothing_to_mask() -> None:
 
 def test_the_end_of_a_piece_is_held_back_while_it_may_be_the_beginning_of_a_secret() -> None:
     masked = MaskedMessages(Mask(["hunter2222"]))
-    first, second = masked.take(stream("it is hun")), masked.take(stream("ter2222."))
+    first, second = masked.mask(stream("it is hun")), masked.mask(stream("ter2222."))
     assert (texts(first), texts(second)) == ("it is ", "***.")
     assert [each.id for each in first + second] == ["x", "x"]
 
 
 def test_what_was_held_back_and_is_no_secret_comes_out_in_its_place() -> None:
     masked = MaskedMessages(Mask(["hunter2222"]))
-    assert texts(masked.take(stream("hun"))) == ""
-    assert texts(masked.take(stream("gry"))) == "hungry"
-    masked.take(stream("hun"))
-    released, error = masked.take(message("error", {"evalue": "hunter2222"}, parent="cell"))
+    assert texts(masked.mask(stream("hun"))) == ""
+    assert texts(masked.mask(stream("gry"))) == "hungry"
+    masked.mask(stream("hun"))
+    released, error = masked.mask(message("error", {"evalue": "hunter2222"}, parent="cell"))
     assert (texts([released]), released.id, error.content) == ("hun", "", {"evalue": "***"})
 
 
 def test_another_stream_or_the_end_of_the_cell_brings_out_what_was_held_back() -> None:
     masked = MaskedMessages(Mask(["hunter2222"]))
-    masked.take(stream("hun"))
-    assert [each.content["text"] for each in masked.take(stream("h", "stderr"))] == ["hun", ""]
-    masked.take(stream("hun", parent="other"))
+    masked.mask(stream("hun"))
+    assert [each.content["text"] for each in masked.mask(stream("h", "stderr"))] == ["hun", ""]
+    masked.mask(stream("hun", parent="other"))
     idle = message("status", {"execution_state": "idle"}, parent="cell")
-    assert [each.content.get("text") for each in masked.take(idle)] == ["h", None]
+    assert [each.content.get("text") for each in masked.mask(idle)] == ["h", None]
     next_cell = replace(idle, parent={"msg_id": "next", "msg_type": "execute_request"})
-    assert [each.content.get("text") for each in masked.take(next_cell)] == ["hun", None]
+    assert [each.content.get("text") for each in masked.mask(next_cell)] == ["hun", None]
     assert masked.release() == []
 
 
 def test_a_request_on_the_control_channel_does_not_cut_a_secret_in_two() -> None:
     masked = MaskedMessages(Mask(["hunter2222"]))
-    masked.take(stream("hunter"))
+    masked.mask(stream("hunter"))
     for state in ("busy", "idle"):
         status = message("status", {"execution_state": state}, parent="question")
         asked = replace(status, parent={"msg_id": "question", "msg_type": "nbrun_resend_request"})
-        assert [each.type for each in masked.take(asked)] == ["status"]
-    assert texts(masked.take(stream("2222\n"))) == "***\n"
+        assert [each.type for each in masked.mask(asked)] == ["status"]
+    assert texts(masked.mask(stream("2222\n"))) == "***\n"
 
 
 def test_of_a_cell_that_is_done_what_is_held_back_comes_out_when_the_run_may_end() -> None:
     masked = MaskedMessages(Mask(["hunter2222"]))
-    masked.take(message("status", {"execution_state": "busy"}, parent="cell"))
-    masked.take(stream("hun"))
+    masked.mask(message("status", {"execution_state": "busy"}, parent="cell"))
+    masked.mask(stream("hun"))
     assert masked.release_late() == []
-    masked.take(message("status", {"execution_state": "idle"}, parent="cell"))
-    masked.take(stream("hunt"))
+    masked.mask(message("status", {"execution_state": "idle"}, parent="cell"))
+    masked.mask(stream("hunt"))
     assert texts(masked.release_late()) == "hunt"
-    masked.take(stream("hunte", parent="running"))
+    masked.mask(stream("hunte", parent="running"))
     assert masked.release_late() == []
     assert texts(masked.release()) == "hunte"
 
@@ -167,29 +167,29 @@ def test_of_a_cell_that_is_done_what_is_held_back_comes_out_when_the_run_may_end
 def test_a_terminal_code_that_is_cut_is_held_back_too() -> None:
     mask = Mask(["hunter2222"])
     masked = MaskedMessages(mask)
-    assert texts(masked.take(stream("a hunt\x1b[3"))) == "a "
-    assert texts(masked.take(stream("1mer2222 b"))) == "***\x1b[31m b"
-    assert texts(masked.take(stream("plain \x1b["))) == "plain "
-    assert texts(masked.take(stream("0mhun"))) == "\x1b[0m"
-    assert texts(masked.take(stream("d"))) == "hund"
+    assert texts(masked.mask(stream("a hunt\x1b[3"))) == "a "
+    assert texts(masked.mask(stream("1mer2222 b"))) == "***\x1b[31m b"
+    assert texts(masked.mask(stream("plain \x1b["))) == "plain "
+    assert texts(masked.mask(stream("0mhun"))) == "\x1b[0m"
+    assert texts(masked.mask(stream("d"))) == "hund"
 
 
 def test_what_begins_inside_a_whole_secret_is_not_held_back() -> None:
     masked = MaskedMessages(Mask(["xyzx"]))
-    assert texts(masked.take(stream("a xyzx"))) == "a ***"
+    assert texts(masked.mask(stream("a xyzx"))) == "a ***"
 
 
 def test_replies_and_comms_are_masked_with_their_buffers() -> None:
     masked = MaskedMessages(Mask(["hunter2222"]))
     reply = message("execute_reply", {"traceback": ["hunter2222"]}, channel=Channel.SHELL)
-    assert masked.take(reply)[0].content == {"traceback": ["***"]}
+    assert masked.mask(reply)[0].content == {"traceback": ["***"]}
     comm = Message(
         "iopub", {"msg_type": "comm_msg"}, {}, {"data": {"state": {"v": "hunter2222"}}}, {}, (b"hunter2222",)
     )
-    (found,) = masked.take(comm)
+    (found,) = masked.mask(comm)
     assert (found.content, found.buffers) == ({"data": {"state": {"v": "***"}}}, (b"**********",))
     odd = message("stream", {"name": "stdout", "text": None}, parent="cell")
-    assert masked.take(odd)[0].content["text"] is None
+    assert masked.mask(odd)[0].content["text"] is None
 
 
 @given(st.data(), st.sampled_from(["hunter2222", "aabaabaab", "line one\nline two", "abababab"]))
@@ -199,7 +199,7 @@ def test_a_secret_never_comes_through_wherever_the_stream_is_cut(data: Any, secr
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
     pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     masked, mask = MaskedMessages(Mask([secret])), Mask([secret])
-    found = "".join(texts(masked.take(stream(piece))) for piece in pieces) + texts(masked.release())
+    found = "".join(texts(masked.mask(stream(piece))) for piece in pieces) + texts(masked.release())
     assert found == mask.text(whole)
 
 
@@ -275,7 +275,7 @@ def test_a_secret_across_lines_never_comes_through_wherever_the_stream_is_cut(
     pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     mask = Mask([TOKEN, PHRASE])
     masked = MaskedMessages(mask)
-    found = "".join(texts(masked.take(stream(piece))) for piece in pieces) + texts(masked.release())
+    found = "".join(texts(masked.mask(stream(piece))) for piece in pieces) + texts(masked.release())
     assert found == mask.text(whole)
     assert MASK in found
 
@@ -285,9 +285,9 @@ def test_what_begins_inside_a_whole_secret_across_lines_keeps_all_of_it_together
     assert mask.undecided("a 'xy z '\n 'xy") == len("a '")
     assert mask.undecided("a 'xy z '\n 'xy'") == len("a 'xy z '\n 'xy'")
     masked = MaskedMessages(mask)
-    assert texts(masked.take(stream("a 'xy z '\n 'xy"))) == "a '"
-    assert texts(masked.take(stream("z'"))) == "***'\n 'z'"
-    assert texts(masked.take(stream("b 'xy z '\n 'xy"))) == "b '"
+    assert texts(masked.mask(stream("a 'xy z '\n 'xy"))) == "a '"
+    assert texts(masked.mask(stream("z'"))) == "***'\n 'z'"
+    assert texts(masked.mask(stream("b 'xy z '\n 'xy"))) == "b '"
     assert texts(masked.release()) == "***'\n '"
 
 

@@ -162,7 +162,7 @@ def test_a_buffer_returns_once_what_was_written(takes: list[list[str]]) -> None:
         for texts in takes:
             for text in texts:
                 buffer.write(text)
-            assert buffer.take() == "".join(texts)
+            assert buffer.pop() == "".join(texts)
 
 
 @pytest.mark.large
@@ -171,5 +171,5 @@ def test_a_buffer_keeps_many_megabytes_of_many_widths() -> None:
     pieces = [f"{number} é € 😀 \ud800\n" * 10_000 for number in range(100)]
     for piece in pieces:
         buffer.write(piece)
-    assert buffer.take() == "".join(pieces)
-    assert buffer.take() == ""
+    assert buffer.pop() == "".join(pieces)
+    assert buffer.pop() == ""

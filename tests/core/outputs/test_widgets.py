@@ -37,7 +37,7 @@ def updated(
 def widgets(*messages: Message) -> Widgets:
     made = Widgets(lambda: OutputArea(Displays()))
     for each in messages:
-        assert made.take(each)
+        assert made.apply(each)
     return made
 
 
@@ -90,7 +90,7 @@ def test_without_widgets_there_is_no_state() -> None:
 def test_what_is_not_about_a_widgets_state_changes_nothing(foreign: Message) -> None:
     made = widgets(opened("a", {"value": 1}))
     before = models(made)
-    made.take(foreign)
+    made.apply(foreign)
     assert models(made) == before
 
 
@@ -101,7 +101,7 @@ def test_the_echo_of_an_update_is_an_update() -> None:
 
 
 def test_other_messages_are_not_taken() -> None:
-    assert not Widgets(lambda: OutputArea(Displays())).take(message("stream", {"name": "stdout", "text": "x"}))
+    assert not Widgets(lambda: OutputArea(Displays())).apply(message("stream", {"name": "stdout", "text": "x"}))
 
 
 # Buffers ---------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_an_output_widget_captures_what_its_request_puts_out_until_it_lets_go() 
     assert made.captures(printed("in"))
     assert not made.captures(printed("elsewhere", parent="another"))
     assert not made.captures(message("status", {"execution_state": "busy"}, parent="r"))
-    made.take(updated("o", {"msg_id": ""}))
+    made.apply(updated("o", {"msg_id": ""}))
     assert not made.captures(printed("after"))
     state = models(made)["o"]["state"]
     assert state["outputs"] == [{"output_type": "stream", "name": "stdout", "text": "in"}]
@@ -182,7 +182,7 @@ def test_of_two_output_widgets_the_inner_one_captures_and_then_the_outer_one_aga
         opened("a", OUTPUT), opened("b", OUTPUT), updated("a", {"msg_id": "r"}), updated("b", {"msg_id": "r"})
     )
     made.captures(printed("inner"))
-    made.take(updated("b", {"msg_id": ""}))
+    made.apply(updated("b", {"msg_id": ""}))
     made.captures(printed("outer"))
     captured = {comm_id: outputs[0]["text"] for comm_id, outputs in made.unsaid()}
     assert captured == {"a": "outer", "b": "inner"}
@@ -194,7 +194,7 @@ def test_the_kernel_is_told_once_what_was_captured_and_not_after_the_widget_is_c
     assert [comm_id for comm_id, _ in made.unsaid()] == ["o"]
     assert made.unsaid() == []
     made.captures(printed("y"))
-    made.take(comm("comm_close", "o"))
+    made.apply(comm("comm_close", "o"))
     assert made.unsaid() == []
     assert not made.captures(printed("z"))
 
@@ -203,9 +203,9 @@ def test_outputs_that_the_kernel_sets_take_the_place_of_the_captured_ones() -> N
     made = widgets(opened("o", OUTPUT), updated("o", {"msg_id": "r"}))
     made.captures(printed("gone"))
     set_by_kernel = {"output_type": "stream", "name": "stdout", "text": "set"}
-    made.take(updated("o", {"outputs": [set_by_kernel]}))
+    made.apply(updated("o", {"outputs": [set_by_kernel]}))
     assert models(made)["o"]["state"]["outputs"] == [set_by_kernel]
-    made.take(updated("o", {"outputs": None}))
+    made.apply(updated("o", {"outputs": None}))
     assert models(made)["o"]["state"]["outputs"] == []
 
 

@@ -154,7 +154,7 @@ async def test_names_are_completed_and_inspected_at_a_position_in_code_points(
 
 async def test_a_kernel_introduces_itself(server: RunningServer, shared: str) -> None:
     async with connected(server, shared) as kernel:
-        info = await kernel.introduce()
+        info = await kernel.handshake()
         assert info.implementation == "ipython"
         assert info.language_info["name"] == "python"
         assert info.session not in (None, "", kernel.requests.session)
@@ -165,7 +165,7 @@ async def test_a_kernel_that_never_answers_is_given_up_at_the_limit(server: Runn
         info = await process_of(kernel)
         info.suspend()
         with pytest.raises(KernelStartFailed, match=r"did not answer within 0\.5 s"):
-            await kernel.introduce(0.5)
+            await kernel.handshake(0.5)
         info.resume()
 
 
@@ -189,19 +189,19 @@ async def test_a_kernel_that_dies_during_its_introduction_did_not_start(server: 
     async with connected(server, own) as kernel:
         process = await process_of(kernel)
         process.suspend()
-        introduction = asyncio.create_task(kernel.introduce(LIMIT))
+        handshake = asyncio.create_task(kernel.handshake(LIMIT))
         process.kill()
         with pytest.raises(KernelStartFailed, match="died while it started"):
-            await introduction
+            await handshake
 
 
-@pytest.mark.parametrize("asked", ["introduce", "execute"])
+@pytest.mark.parametrize("asked", ["handshake", "execute"])
 async def test_a_kernel_deleted_while_the_connection_is_away_has_died(
     asked: str, server: RunningServer, own: str, wire: Proxy
 ) -> None:
     async with connected(server, own, wire.url) as kernel:
         (await process_of(kernel)).suspend()
-        work = asyncio.create_task(kernel.introduce(LIMIT) if asked == "introduce" else kernel.complete("x"))
+        work = asyncio.create_task(kernel.handshake(LIMIT) if asked == "handshake" else kernel.complete("x"))
         async with wire.outage():
             await asyncio.to_thread(server.call, "DELETE", f"api/kernels/{own}")
         with pytest.raises(KernelDied, match="gone from the server"):
@@ -339,11 +339,11 @@ async def test_a_question_that_was_lost_with_the_connection_is_put_again(
 ) -> None:
     async with connected(server, shared, wire.url) as kernel:
         wire.black_hole = True
-        introduction = asyncio.create_task(kernel.introduce(LIMIT))
+        handshake = asyncio.create_task(kernel.handshake(LIMIT))
         await wire.swallowed.wait()
         wire.black_hole = False
         wire.cut()
-        assert (await introduction).implementation == "ipython"
+        assert (await handshake).implementation == "ipython"
 
 
 async def test_a_frame_that_cannot_be_read_does_not_disturb_the_introduction(
@@ -352,10 +352,10 @@ async def test_a_frame_that_cannot_be_read_does_not_disturb_the_introduction(
     async with connected(server, own, wire.url) as kernel:
         process = await process_of(kernel)
         process.suspend()
-        introduction = asyncio.create_task(kernel.introduce(LIMIT))
+        handshake = asyncio.create_task(kernel.handshake(LIMIT))
         wire.inject(websocket_frame(b"garbage"))
         process.resume()
-        await introduction
+        await handshake
     assert kernel.unreadable == 1
 
 
@@ -363,7 +363,7 @@ async def test_a_request_that_was_lost_with_the_connection_is_told_and_not_repea
     server: RunningServer, shared: str, wire: Proxy
 ) -> None:
     async with connected(server, shared, wire.url) as kernel:
-        await kernel.introduce(LIMIT)
+        await kernel.handshake(LIMIT)
         wire.black_hole = True
         work = asyncio.create_task(kernel.complete("x", limit=LIMIT))
         await wire.swallowed.wait()
@@ -390,7 +390,7 @@ async def test_an_answer_that_was_kept_by_the_server_is_given_after_the_cut(
 async def test_a_cell_that_never_falls_silent_ends_at_its_limit_all_the_same(server: RunningServer, own: str) -> None:
     clock = asyncio.get_running_loop().time
     async with connected(server, own) as kernel:
-        await kernel.introduce(LIMIT)
+        await kernel.handshake(LIMIT)
         began = clock()
         with pytest.raises(ServerUnreachable, match="no execute_reply within 1 s"):
             async for _ in kernel.execute("while True: display({'text/plain': 'x' * 9999}, raw=True)", limit=1):

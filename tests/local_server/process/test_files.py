@@ -126,7 +126,7 @@ def test_a_copy_is_known_by_its_name(path: str, original: str | None) -> None:
 class Server(Configurable):  # type: ignore[misc]
     """What the contents manager asks of its server."""
 
-    class lifeline:  # noqa: N801
+    class control_pipe:  # noqa: N801
         saving = contextlib.nullcontext
 
 

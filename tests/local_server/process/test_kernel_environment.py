@@ -30,7 +30,7 @@ frame, names = sys._getframe(), set()
 while frame:
     names |= set(frame.f_globals) | set(frame.f_locals)
     frame = frame.f_back
-print(found, sorted(names & {{"settings", "token", "order", "lifeline", "main", "zygote"}}))
+print(found, sorted(names & {{"settings", "token", "order", "control_pipe", "main", "zygote"}}))
 """
 
 
