@@ -9,7 +9,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add the options of nbrun."""
     group = parser.getgroup("nbrun", "notebooks, executed by nbrun")
     group.addoption("--nbrun", action="store_true", help="Run each notebook (*.ipynb) as a test.")
     group.addoption("--nbrun-timeout", metavar="TIME", help="Time limit of each notebook: 90, 90s, 5m, 1h30m.")
@@ -21,6 +21,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let notebooks be collected, if that was asked for."""
+    """Collect notebooks if ``--nbrun`` is given."""
     if config.getoption("--nbrun"):
         config.pluginmanager.register(import_module("nbrun.pytest_plugin.items").Notebooks(config), "nbrun-notebooks")

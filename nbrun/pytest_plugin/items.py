@@ -25,7 +25,7 @@ from nbrun.runner.server_thread import NotebookServer
 from nbrun.runner.servers import open_host
 
 _OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")
-"""What both command lines have, with ``--nbrun-`` before it in pytest's."""
+"""The options that exist on both command lines, with the prefix ``--nbrun-`` in pytest's."""
 _OF_SAVING = {
     "output": None,
     "in_place": False,
@@ -36,11 +36,11 @@ _OF_SAVING = {
 
 
 _ODD = re.compile(r":(?=:)|#(?=#)|[^\S ]|[^\w\s!-~]")
-"""What in a file's name pytest, a terminal or a CI runner may take for something else."""
+"""Characters in a file name that pytest, a terminal or a CI runner may interpret."""
 
 
 class LeftOut(Exception):
-    """The project's settings want a notebook not to be run; never leaves this module."""
+    """The project's settings skip the notebook. Raised and caught in this module."""
 
 
 class Notebooks:
@@ -53,7 +53,7 @@ class Notebooks:
 
     @pytest.hookimpl
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-        """Collect notebooks except Jupyter's checkpoints."""
+        """Collect notebooks, except Jupyter's checkpoints."""
         if file_path.suffix != ".ipynb" or ".ipynb_checkpoints" in file_path.parts:
             return None
         file: NotebookFile = NotebookFile.from_parent(parent, path=file_path)
@@ -69,9 +69,9 @@ class Notebooks:
             self._servers.popitem()[1].close()
 
     def run(self, path: Path, name: str, record: Record) -> NotebookResult:
-        """Run a notebook, on a server that was opened for an earlier one if there is one for its root.
+        """Run a notebook on the server for its root, which is started if necessary.
 
-        Raises :class:`LeftOut` for one that the settings leave out.
+        Raises :class:`LeftOut` if the settings skip it.
         """
         its: Any = self._project.of(path)
         if its is None:
@@ -87,7 +87,7 @@ class Notebooks:
 
 
 class NotebookFile(pytest.File):
-    """A file with one test in it."""
+    """A notebook file with one test."""
 
     notebooks: Notebooks
 
@@ -99,11 +99,11 @@ class NotebookFile(pytest.File):
 
 
 class NotebookFailed(Exception):
-    """A notebook did not pass; the text says where and why."""
+    """The notebook did not pass. The message contains the cell and the error."""
 
 
 class NotebookItem(pytest.Item):
-    """A notebook as a test."""
+    """A notebook as a test item."""
 
     notebooks: Notebooks
 
@@ -118,10 +118,10 @@ class NotebookItem(pytest.Item):
         for warning in result.warnings:
             self.add_report_section("call", "nbrun", _safe(warning))
         if not result.went_well:
-            raise NotebookFailed(_safe(told(record, name, result)))
+            raise NotebookFailed(_safe(failure_text(record, name, result)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Show the cell, not the inside of nbrun."""
+        """Show the failing cell instead of nbrun's traceback."""
         match excinfo.value:
             case NotebookFailed() as failed:
                 return str(failed)
@@ -131,11 +131,11 @@ class NotebookItem(pytest.Item):
                 return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        """Name the test by its notebook."""
+        """Return the notebook's name as the name of the test."""
         return self.path, 0, self.nodeid.partition("::")[0]
 
 
-def told(record: Record, name: str, result: NotebookResult) -> str:
+def failure_text(record: Record, name: str, result: NotebookResult) -> str:
     """Return why a notebook did not pass: the message, the cell with its failing line, the traceback."""
     lines = [line.removeprefix(f"{name}: ") for line in phrases.problem(result)]
     fault = fault_of(record.runs[name], result) if name in record.runs else None
@@ -148,7 +148,7 @@ def told(record: Record, name: str, result: NotebookResult) -> str:
 
 
 def _escape(found: re.Match[str]) -> str:
-    """Return a character that is printable and no command as it is, and any other as Python writes it in a string."""
+    """Return a printable, harmless character unchanged, and any other as a Python escape."""
     mark = found[0]
     if mark not in ":#" and mark.isprintable():
         return mark
@@ -156,12 +156,12 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _safe(text: str) -> str:
-    """Return text for pytest to print: pytest itself removes nothing that a terminal or a CI runner acts on."""
+    """Return text that is safe to print, because pytest does not filter control characters and commands."""
     return safe_text(text, commands=is_on_runner())
 
 
 def _settings(config: pytest.Config) -> ProjectOptions:
-    """Read the project's settings, below what pytest was called with."""
+    """Return the project's settings. Options of pytest take precedence."""
     given = {name: config.getoption(f"--nbrun-{name}") for name in _OPTIONS}
     for name, value in given.items():
         if value is not None and name != "kernel":

@@ -92,7 +92,7 @@ class Results:
     """Writes the result of the run or batch as one JSON object at the end."""
 
     def __init__(self, target: str, *, lost: Callable[[], Sequence[str]] = tuple) -> None:
-        """Write to `target`; `lost` names the reports that could not be written, when all others are closed."""
+        """Write to `target`. `lost` returns the reports that could not be written, after all others are closed."""
         self.name = f"the result in {named(target)}"
         self._lost = lost
         self._target = target

@@ -18,7 +18,7 @@ from nbrun.reporters.safe_stream import named
 LONGEST_OUTPUT = 16_000
 """Maximum number of characters of a cell's text; the last ones are kept."""
 _LINES_APART = 64
-"""Number of lines of a running cell that are collected before they are joined and cut."""
+"""Lines of a running cell that are collected before they are joined and shortened."""
 _KIND = {CellOutcome.FAILED: "failure", CellOutcome.TIMED_OUT: "failure"}
 
 
@@ -116,8 +116,8 @@ class JUnit:
         if said:
             ET.SubElement(case, "system-out").text = said
         if cell.error and not fails(result, cell):
-            told = f"an error that was allowed: {cell.error.ename}: {cell.error.evalue}"
-            ET.SubElement(case, "system-err").text = _clean(told)
+            note = f"an error that was allowed: {cell.error.ename}: {cell.error.evalue}"
+            ET.SubElement(case, "system-err").text = _clean(note)
         return case
 
 
@@ -143,7 +143,7 @@ def _verdict(kind: str, result: NotebookResult, cell: CellResult) -> ET.Element:
 
 
 def _is_told_by_a_cell(result: NotebookResult) -> bool:
-    """Return whether the case of a cell contains the run's problem; a failed save is in no cell's case."""
+    """Return whether the case of a cell contains the run's problem. A failed save is in no cell's case."""
     is_of_the_run = result.problem is not None and result.problem.cell is None
     if is_of_the_run and result.outcome is Outcome.SERVER_FAILED:
         return False

@@ -22,11 +22,11 @@ _SAID = {
 
 def summary(result: NotebookResult) -> str:
     """Return one line about the end of a run: ``passed: 12 cells in 3.4 s, saved in out/report.ipynb``."""
-    told = tally(result)
+    cells = tally(result)
     took = "" if result.outcome is Outcome.PREPARED else f" in {spell_duration(result.seconds)}"
     took = " from the cache" if result.cached else took
-    comma = "," if took and "," in told else ""
-    parts = [f"{_SAID[result.outcome]}: {told}{comma}{took}"]
+    comma = "," if took and "," in cells else ""
+    parts = [f"{_SAID[result.outcome]}: {cells}{comma}{took}"]
     if result.output == DELIVERED:
         parts.append("delivered")
     elif result.output and not result.rescued:
@@ -47,9 +47,9 @@ def outcome(result: NotebookResult) -> str:
 
 
 def tally(result: NotebookResult) -> str:
-    """Count the cells: ``12 cells``, ``11 of 15 cells passed, 3 not run``, or ``12 cells to run``.
+    """Return the number of cells: ``12 cells``, ``11 of 15 cells passed, 3 not run``, or ``12 cells to run``.
 
-    Cells whose outcome is the run's own are not counted apart: the run's outcome stands beside the tally.
+    Cells with the outcome of the run are not counted separately, because the outcome is shown beside it.
     """
     cells = [cell for cell in result.cells if cell.outcome is not CellOutcome.SKIPPED]
     found = [cell.outcome for cell in cells if not cell.allowed]
@@ -85,7 +85,7 @@ def cell_line(result: CellResult, number: int, total: int) -> str:
 
 
 def wrapped(line: str, width: int) -> list[str]:
-    """Return a line as lines of at most `width` columns, broken between words; a longer word stays whole."""
+    """Split a line into lines of at most `width` columns between words. A longer word is not split."""
     indent = line[: len(line) - len(line.lstrip())]
     broken = textwrap.wrap(
         line,
@@ -105,7 +105,7 @@ def batch_summary(batch: BatchResult) -> str:
 
 
 def counts(tally: Mapping[Outcome, int]) -> str:
-    """Count runs by outcome: ``38 passed, 2 failed``."""
+    """Return the number of runs by outcome: ``38 passed, 2 failed``."""
     return ", ".join(f"{number} {_SAID[outcome]}" for outcome, number in tally.items()) or "nothing was run"
 
 

@@ -9,22 +9,22 @@ from nbrun.core.formats.tracebacks import LONGEST, excerpt, failing_line, plain,
 from nbrun.core.results import BatchResult, CellResult, NotebookResult
 
 _POINTS = re.compile(r"-|[\s|]*[\^~]+$")
-"""Lines that mark a line of source, or a part of it."""
+"""Lines that mark a line of source or a part of it."""
 
 
 @dataclass(slots=True)
 class RunRecord:
-    """One run; ``sources`` and ``numbers`` (from 1) are those of cells by their index in the notebook."""
+    """The data of one run. ``sources`` and ``numbers`` (from 1) are those of cells by their index in the notebook."""
 
     name: str
     sources: dict[int, str] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)
     total: int = 0
-    """The number of cells to run."""
+    """Return the number of cells to run."""
     result: NotebookResult | None = None
 
     def name_of(self, cell: CellResult) -> str:
-        """Return ``cell 3``; a cell that the run skips has no number, and is told from others by its index."""
+        """Return ``cell 3``. A skipped cell has no number, so its index is used."""
         number = cell.number or self.numbers.get(cell.index)
         return f"skipped cell at index {cell.index}" if number is None else f"cell {number}"
 
@@ -70,18 +70,18 @@ class Record:
 
 
 def fails(result: NotebookResult, cell: CellResult) -> bool:
-    """Return whether a cell made its run fail: an error that the call allows does not."""
+    """Return whether a cell made its run fail. An error that the call allows does not."""
     return cell.is_fault and not result.went_well
 
 
 def is_fault(result: NotebookResult) -> bool:
-    """Return whether a run failed, and not because the batch ended before it started."""
+    """Return whether a run failed, except because the batch ended before it started."""
     return not result.went_well and result.attempts > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The cell that a run's problem is about, with its source; ``line`` is the failing one, from 1, if it is known."""
+    """The cell that a run's problem is about, with its source; ``line`` is the failing line, from 1, or None."""
 
     run: RunRecord
     cell: CellResult
@@ -89,15 +89,15 @@ class Fault:
     line: int | None
 
     def excerpt(self) -> list[tuple[int, str, bool]]:
-        """Return the lines around the failing one: number, text, whether it is the one."""
+        """Return the lines around the failing one: number, text, whether it is the failing one."""
         return excerpt(self.source, self.line)
 
     def traceback(self, longest: int = LONGEST) -> list[str]:
-        """Return the trimmed traceback, or the end of standard error for an error that came without one."""
+        """Return the trimmed traceback, or the end of standard error for an error without one."""
         return trimmed(self.cell.error.details, longest=longest) if self.cell.error else []
 
-    def told(self, longest: int = LONGEST) -> Iterator[tuple[str, str, bool]]:
-        """Return what a console shows of it: text, style, and whether the text has to stay on one line."""
+    def lines(self, longest: int = LONGEST) -> Iterator[tuple[str, str, bool]]:
+        """Yield the lines that a console shows: text, style, and whether the text must stay on one line."""
         for at, text, hit in self.excerpt() if self.source else ():
             yield f"  {'>' if hit else ' '} {at:4} | {text}", "bold" if hit else "", True
         for line in self.traceback(longest):
@@ -105,7 +105,7 @@ class Fault:
 
 
 def fault_of(run: RunRecord, result: NotebookResult) -> Fault | None:
-    """Return the cell that made a run fail, or None where no cell did."""
+    """Return the cell that made a run fail, or None."""
     cell = result.failing
     if cell is None or not fails(result, cell):
         return None

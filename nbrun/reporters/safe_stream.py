@@ -32,11 +32,11 @@ def is_on_runner(environ: Mapping[str, str] | None = None) -> bool:
 
 
 class SafeStream:
-    """A text stream that writes only text to the stream `under` it.
+    """A text stream that writes filtered text to the stream `under` it.
 
     With `colours`, SGR sequences for colours stay. With `commands`, no line is a command to a CI runner; a line is then
-    written when it is whole. With `movements`, the cursor movements of a live display stay: only for a console whose
-    text is cleaned before.
+    written when it is complete. With `movements`, the cursor movements of a live display stay. This is only for a
+    console whose text is cleaned before.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class SafeStream:
 
     @property
     def encoding(self) -> str:
-        """The encoding of the stream."""
+        """Return the encoding of the stream."""
         return getattr(self.under, "encoding", None) or "utf-8"
 
     @property
     def errors(self) -> str:
-        """The error handler for characters outside of the encoding."""
+        """Return the error handler for characters outside of the encoding."""
         return getattr(self.under, "errors", None) or "strict"
 
     @property
     def closed(self) -> bool:
-        """Whether the stream is closed."""
+        """Return whether the stream is closed."""
         return bool(getattr(self.under, "closed", False))
 
     def isatty(self) -> bool:
@@ -100,7 +100,7 @@ class SafeStream:
         return len(text)
 
     def _put(self, text: str) -> None:
-        # A stream that drops what its encoding does not have would join again what was broken.
+        # A stream that drops characters outside of its encoding would restore a broken command.
         if not self._is_unicode:
             text = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
         self.under.write(text)
@@ -111,7 +111,7 @@ class SafeStream:
             self.write(line)
 
     def write_command(self, line: str) -> None:
-        """Write a command to the CI runner, as it is, on a line of its own."""
+        """Write a command to the CI runner, unchanged, on a line of its own."""
         self.finish()
         self._put(f"{line}\n")
         self.under.flush()
@@ -143,7 +143,7 @@ def finish_standard_streams() -> None:
     """Write the unfinished line of a stream."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, SafeStream):
-            with suppress(OSError, ValueError):  # nobody reads it any more
+            with suppress(OSError, ValueError):  # the reader has gone
                 stream.close()
 
 
@@ -153,14 +153,14 @@ def binary(stream: Any) -> Any:
 
 
 def named(target: str) -> str:
-    """Return what a file is to a reader: its path, or which standard stream."""
+    """Return the name of a file for messages: its path, or the standard stream."""
     return {"stdout": "standard output", "stderr": "standard error"}.get(own_stream(target) or "", target)
 
 
 def own_stream(target: str | None) -> str | None:
-    """Return ``stdout`` or ``stderr`` where `target` is that stream of nbrun's own, under whatever name, else None.
+    """Return ``stdout`` or ``stderr`` if `target` is that stream of nbrun's process, by any name, otherwise None.
 
-    Such a stream is never opened anew: it may be a file, which would be cut off.
+    Such a stream is never opened again, because it may be a file, which would be truncated.
     """
     if target is None or target in _NAMES:
         return _NAMES.get(target or "")
@@ -174,22 +174,22 @@ def own_stream(target: str | None) -> str | None:
 
 
 def may_be_shown(target: str) -> bool:
-    """Return whether what is written to `target` may end up in a log or on a terminal: it is no file of its own."""
+    """Return whether text written to `target` may appear in a log or on a terminal."""
     if own_stream(target):
         return True
     try:
         return not stat.S_ISREG(os.stat(target).st_mode)  # noqa: PTH116
     except (OSError, ValueError):
-        return False  # a file that is yet to be made
+        return False  # a file that does not exist yet
 
 
 def write_command(stream: Any, line: str) -> None:
-    """Write a command of nbrun's own to the CI runner that reads `stream`."""
+    """Write a command of nbrun to the CI runner that reads `stream`."""
     (stream if isinstance(stream, SafeStream) else SafeStream(stream)).write_command(line)
 
 
 def _has_colours(stream: Any) -> bool:
-    """Return whether colours are wanted on the stream; the variables are those that rich heeds."""
+    """Return whether the stream gets colours, according to the variables that rich uses."""
     environ = os.environ
     if environ.get("NO_COLOR"):
         return False

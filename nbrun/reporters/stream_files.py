@@ -28,7 +28,7 @@ def is_same(one: str, other: str) -> bool:
 
 
 class StreamFile:
-    """Writes the streams of these names (``stdout``, ``stderr``) of all runs to one file."""
+    """Writes the given streams (``stdout``, ``stderr``) of all runs to one file."""
 
     def __init__(self, target: str, streams: Collection[str]) -> None:
         self.name = f"{named(target)}, for what cells write to {' and '.join(streams)},"

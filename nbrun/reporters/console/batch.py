@@ -152,7 +152,7 @@ class BatchConsole:
         row = self._rows.pop(notebook, None)
         self._results.append(result)
         if not is_fault(result):
-            # Of those whose turn never came nothing is said: it would bury what failed.
+            # Runs that never started are not shown, because they would hide the failures.
             if result.attempts and not self._quiet and self._screen is None:
                 self._say(f"{self._counted()} {notebook}: {phrases.summary(result)}")
             return
@@ -162,7 +162,7 @@ class BatchConsole:
             for line in filter(None, (result.problem.message, result.problem.hint)):
                 self._say(f"  {line}")
         fault = fault_of(row.run, result) if row else None
-        for line, shade, on_one_line in fault.told(TRACEBACK) if fault is not None else ():
+        for line, shade, on_one_line in fault.lines(TRACEBACK) if fault is not None else ():
             self._say(line, shade, on_one_line=on_one_line)
 
     def _sum_up(self, batch: BatchResult) -> None:
@@ -170,7 +170,7 @@ class BatchConsole:
         if self._quiet and not failed:
             return
         named = batch.runs if len(batch.runs) <= _LONGEST_TABLE and not self._quiet else failed
-        named = sorted(named, key=lambda run: not run.went_well)  # what is read first on a screen is its end
+        named = sorted(named, key=lambda run: not run.went_well)  # the end of the screen is read first
         table = _table(named, self._console) if named and self._console.is_terminal else None
         if table is not None:
             self._console.print(table, soft_wrap=False)
@@ -248,10 +248,10 @@ def _grid(width: int, *, names: bool) -> Table:
 
 def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table | None:
     """Return the final table without broken words, or None if the terminal is too narrow."""
-    told = [phrases.outcome(run) + (" (cached)" if run.cached else "") for run in runs]
+    outcomes = [phrases.outcome(run) + (" (cached)" if run.cached else "") for run in runs]
     tallies = [phrases.tally(run) for run in runs]
     times = [spell_duration(run.seconds) for run in runs]
-    fixed = max(map(len, ["outcome", *told])) + max(map(len, ["time", *times])) + 6  # blanks between columns
+    fixed = max(map(len, ["outcome", *outcomes])) + max(map(len, ["time", *times])) + 6  # blanks between columns
     names = [console.clean(run.notebook) for run in runs]
     longest_name = max(map(cell_len, names))
     longest_word = max(len(word) for tally in ["cells", *tallies] for word in tally.split())
@@ -265,7 +265,7 @@ def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table | None
     table.add_column("outcome", no_wrap=True)
     table.add_column("cells", width=max(for_cells, len("cells")))
     table.add_column("time", justify="right", no_wrap=True)
-    for run, name, outcome, tally, took in zip(runs, names, told, tallies, times, strict=True):
+    for run, name, outcome, tally, took in zip(runs, names, outcomes, tallies, times, strict=True):
         style = STYLES.get(run.outcome, "bold red")
         table.add_row(Text(_shortened(name, for_names)), Text(outcome, style), tally, took)
     return table

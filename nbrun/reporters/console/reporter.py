@@ -53,8 +53,8 @@ class Console:
         mask: Callable[[str], str] = str,
         console: SafeConsole | None = None,
     ) -> None:
-        # FORCE_COLOR makes rich take everything for a terminal; a log stays a log, in colours.
-        # What a runner reads is a log as well, even where it gives its steps a terminal.
+        # With FORCE_COLOR rich treats everything as a terminal. A log stays a log, with colours.
+        # The output of a CI runner is a log too, even if its steps have a terminal.
         on_screen = (console is not None or sys.stderr.isatty()) and not runner
         self._console = console or SafeConsole(mask=mask, runner=runner)
         self._quiet = quiet
@@ -108,7 +108,7 @@ class Console:
                     log_output=self._logs_output,
                 )
             case BatchFinished():
-                pass  # it comes to the batch's own console
+                pass  # handled by the batch's console
 
     def tick(self) -> None:
         """Update the elapsed time."""
@@ -163,7 +163,7 @@ class Console:
     def _finish(self, run: RunRecord, result: NotebookResult) -> None:
         self.close()
         fault = fault_of(run, result)
-        for line, shade, on_one_line in fault.told(TRACEBACK) if fault is not None else ():
+        for line, shade, on_one_line in fault.lines(TRACEBACK) if fault is not None else ():
             self._say(line, shade, on_one_line=on_one_line)
         style = STYLES.get(result.outcome, "bold red")
         for line in phrases.problem(result):

@@ -19,9 +19,9 @@ from nbrun.reporters.safe_stream import SafeStream
 
 
 class SafeConsole(Console):
-    """Writes to `file`, or to standard error; `mask` takes secrets out of each line.
+    """Writes to `file`, or to standard error; `mask` masks secrets in each line.
 
-    Where `runner` is true, no line is a command to a CI runner; otherwise the environment decides.
+    If `runner` is true, no line is a command to a CI runner. Otherwise the environment decides.
     """
 
     def __init__(
@@ -77,6 +77,6 @@ class SafeConsole(Console):
                 yield Segment(without_controls(text), style.update_link(None) if style and style.link else style)
 
     def _log(self, line: str) -> None:
-        # Past rich: a log has neither width nor style, and a line costs a tenth.
+        # Without rich, which is ten times slower: a log has neither width nor style.
         self.file.write(f"{self.clean(line)}\n")
         self.file.flush()

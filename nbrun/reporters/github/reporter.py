@@ -41,7 +41,7 @@ LARGEST_FILE = 50_000_000
 class GitHub:
     """Reports to GitHub Actions; `places` are the step outputs ``results-json`` and ``html-dir``."""
 
-    name = "what GitHub is told"
+    name = "the report to GitHub Actions"
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class GitHub:
                 return []
             return cell_places(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
-            return []  # the run itself will say what is wrong with the file
+            return []  # the run itself reports the error
 
     def _finish(self, run: RunRecord, result: NotebookResult) -> None:
         lines = self._lines.pop(run.name, [])
@@ -130,7 +130,7 @@ class GitHub:
         self._shown[kind] += 1
 
     def _file(self, notebook: str) -> str | None:
-        """Return the notebook's path in the repository as it is checked out, or None for what is not in it."""
+        """Return the notebook's path in the checked-out repository, or None if it is outside of it."""
         path = _path_in(notebook)
         if path is None:
             return None

@@ -18,7 +18,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|,', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class CellPlace:
-    """A cell in a file: ``lines[k]`` is the line of the file, from 1, where the source's line k, from 0, begins."""
+    """A cell in a file: ``lines[k]`` is the line of the file, from 1, in which line k of the source, from 0, begins."""
 
     id: str | None
     source: str
@@ -26,7 +26,7 @@ class CellPlace:
 
 
 def cell_places(text: str) -> list[CellPlace]:
-    """Find the cells of a notebook's file; an empty list for what is no notebook."""
+    """Return the positions of all cells in a notebook's file, or an empty list for another file."""
     places: list[CellPlace] = []
     found: dict[str, list[tuple[str, int]]] = {}
     for path, string, line in _strings(text):
@@ -45,7 +45,7 @@ def _place(found: dict[str, list[tuple[str, int]]]) -> CellPlace:
     lines: list[int] = []
     begins = True
     for piece, line in pieces:
-        # A piece may hold several lines of the source, and a line of it may come in several pieces.
+        # A piece may contain several lines of the source, and a line may be split into several pieces.
         starts = piece.count("\n") - piece.endswith("\n") + bool(piece)
         lines += [line] * (starts if begins else max(0, starts - 1))
         begins = piece.endswith("\n") if piece else begins
@@ -53,7 +53,7 @@ def _place(found: dict[str, list[tuple[str, int]]]) -> CellPlace:
 
 
 def _strings(text: str) -> Iterator[tuple[tuple[str | int, ...], str, int]]:
-    """Return every id and source, with its path and line, and an empty string at the end of each cell."""
+    """Yield every id and source, with its path and line, and an empty string at the end of each cell."""
     path: list[str | int] = []
     opened: list[str] = []
     key_next = False
@@ -94,9 +94,9 @@ def _value(token: str) -> str:
 def file_line(
     places: Sequence[CellPlace], *, index: int, cell_id: str | None, source: str, line: int | None
 ) -> int | None:
-    """Return the line of the file where line `line` (from 1) of a cell's source stands, or None where the cell is not.
+    """Return the line of the file with line `line` (from 1) of a cell's source, or None if the cell is not found.
 
-    Without `line` it is the cell's first. `index` is the cell's position where neither id nor source decide.
+    Without `line` it is the cell's first line. `index` is the cell's position if neither id nor source are unique.
     """
     place = _find(places, index, cell_id, source)
     if place is None or not place.lines:

@@ -13,7 +13,7 @@ from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Fault, Record, RunRecord, fault_of, is_fault
 
 LIMIT = 1024 * 1024 - 4096
-"""Bytes of the file, what other steps of an action wrote into it included."""
+"""Maximum bytes of the file, including what other steps of an action wrote into it."""
 _SLOWEST = 10
 _SIGNS = {
     Outcome.PASSED: "✅",
@@ -59,7 +59,7 @@ def _heading(runs: Sequence[tuple[RunRecord, NotebookResult]], batch: BatchResul
 
 def _table(runs: Sequence[tuple[RunRecord, NotebookResult]], room: int) -> Iterator[str]:
     yield "| | notebook | outcome | cells | time |\n|---|---|---|---|--:|\n"
-    # Those that did not pass come first: they are what somebody looks for.
+    # Failed runs come first, because readers look for them.
     ordered = sorted(runs, key=lambda pair: pair[1].went_well)
     for number, (run, result) in enumerate(ordered):
         sign = _SIGNS.get(result.outcome, "❌")

@@ -56,11 +56,10 @@ class _NotStarted(NbrunError):
 async def run_plan(
     plan: BatchPlan, *, observe: Observer, stop: StopSwitch, started: EmbeddedServer | None = None
 ) -> list[NotebookResult]:
-    """Run or prepare what is planned, and return the results in the same order.
+    """Run or prepare the planned runs, and return the results in the same order.
 
-    The private server may have been `started` already. `stop` ends the runs that are executing in good order, and no
-    other is begun. Each run is told of by exactly one :class:`RunFinished`. Cancellation saves what there is before it
-    passes on.
+    The private server may have been `started` already. `stop` ends the executing runs properly, and no other run
+    starts. Each run causes exactly one :class:`RunFinished`. Cancellation first saves the results so far.
     """
     if plan.options["prepare_only"]:
         return await _prepare(plan, observe, stop)
@@ -270,24 +269,24 @@ class _Batch:
             index = self._waiting.popleft()
             _log.debug("%s: next run, %d waiting", self._planned_runs[index].name, len(self._waiting))
             slot = _Slot(self._free, whole=self._policy.max_failures is not None)
-            told: list[RunFinished] = []
+            finished: list[RunFinished] = []
             try:
-                result = await self._run(self._planned_runs[index], slot, told)
-                self._finish(index, result, told[-1] if told else None)
+                result = await self._run(self._planned_runs[index], slot, finished)
+                self._finish(index, result, finished[-1] if finished else None)
             finally:
                 slot.release()
 
-    def _finish(self, index: int, result: NotebookResult, told: RunFinished | None) -> None:
+    def _finish(self, index: int, result: NotebookResult, finished: RunFinished | None) -> None:
         planned = self._planned_runs[index]
         self._results[index] = result
         self._failures += result.exit_code is not ExitCode.OK and result.attempts > 0
-        content, error = (told.content, told.error) if told else (None, None)
+        content, error = (finished.content, finished.error) if finished else (None, None)
         finished = RunFinished(planned.name, result, content, planned.job.report_mode, error)
         Journal(planned.name, self._observe).tell(finished)
 
-    async def _run(self, planned: PlannedRun, slot: _Slot, told: list[RunFinished]) -> NotebookResult:
+    async def _run(self, planned: PlannedRun, slot: _Slot, finished: list[RunFinished]) -> NotebookResult:
         """Run and retry according to the policy; `finished` receives the last event of the kept attempt."""
-        if self._cache is not None and (found := await self._from_cache(planned, self._cache, told)):
+        if self._cache is not None and (found := await self._from_cache(planned, self._cache, finished)):
             return found
         attempts, warnings, is_pending = Attempts(), list[str](), False
         while True:
@@ -308,7 +307,7 @@ class _Batch:
             journal.warn(f"attempt {last}: {_reason(result)}; attempt {attempts.number} came further, and is kept")
             warnings += journal.warnings
         if attempts.finished is not None:
-            told.append(attempts.finished)
+            finished.append(attempts.finished)
         kept = attempts.kept(warnings)
         if self._stop.exit_code is None or not (is_pending or attempts.results[-1].outcome is Outcome.INTERRUPTED):
             return kept
@@ -349,7 +348,7 @@ class _Batch:
         planned: PlannedRun,
         slot: _Slot,
         earlier: Sequence[str],
-        told: list[RunFinished],
+        finished: list[RunFinished],
         best: NotebookResult | None,
     ) -> NotebookResult | None:
         """Make one attempt; return None if the server ended before the run started and will be replaced.
@@ -363,7 +362,7 @@ class _Batch:
             for notebook in later:
                 notebook.observe(event)
             if isinstance(event, RunFinished):
-                told.append(event)
+                finished.append(event)
             else:
                 self._observe(event)
 
@@ -386,13 +385,13 @@ class _Batch:
                 return None
             result = self._failed(planned, began, outcome_of(error), Problem.of(error))
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
-            told.append(RunFinished(planned.name, result, error=error))
+            finished.append(RunFinished(planned.name, result, error=error))
         except Exception as error:  # noqa: BLE001  (a bug in one run must not affect the others)
             lines = "".join(traceback.format_exception(error))
             problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
             result = replace(self._failed(planned, began, Outcome.INTERRUPTED, problem), signal=ExitCode.BUG)
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
-            told.append(RunFinished(planned.name, result, error=error))
+            finished.append(RunFinished(planned.name, result, error=error))
         except BaseException:
             for notebook in caching:
                 notebook.drop()
@@ -432,7 +431,9 @@ class _Batch:
         if used and used[0].gone():
             raise ServerError("the private server ended while this run was waiting for its slot")
 
-    async def _from_cache(self, planned: PlannedRun, cache: Cache, told: list[RunFinished]) -> NotebookResult | None:
+    async def _from_cache(
+        self, planned: PlannedRun, cache: Cache, finished: list[RunFinished]
+    ) -> NotebookResult | None:
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()
         found = await asyncio.to_thread(cache.look, planned.job, planned.paths, planned.parameters)
@@ -441,7 +442,7 @@ class _Batch:
             return None
         _log.info("%s: taken from the cache", planned.name)
         result = self._failed(planned, began, Outcome.PASSED, None)
-        told.append(RunFinished(planned.name, result, found.content))
+        finished.append(RunFinished(planned.name, result, found.content))
         return replace(
             result,
             output=found.output,
