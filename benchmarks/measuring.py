@@ -10,7 +10,6 @@ count once; for the runner alone its resident set at its highest.
 import contextlib
 import ctypes
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -154,6 +153,8 @@ def _await_orphans(others: set[int], beside: Sequence[psutil.Process]) -> str:
 
 
 def _children_cpu() -> float:
+    import resource  # there is none on Windows
+
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

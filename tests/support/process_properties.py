@@ -19,7 +19,6 @@ import multiprocessing
 import os
 import platform
 import re
-import resource
 import signal
 import site
 import stat
@@ -37,6 +36,8 @@ STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
 def describe(shell: Any) -> dict[str, Any]:
     """Return the properties of this process by name; what differs from one start to the next is left out."""
+    import resource  # on Unix only
+
     app = shell.kernel.parent
     main = sys.modules["__main__"]
     loop = asyncio.get_event_loop()
