@@ -1,4 +1,4 @@
-"""Read a call of ``nbrun run`` into typed options; click's parameters go no further."""
+"""Turn the command line of ``nbrun run`` into typed options; no other module sees click's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ from nbrun.runner.job import BatchOptions, check_choice, is_on_server, read_batc
 
 @dataclass(slots=True)
 class Call:
-    """The notebooks and the options of a call.
+    """The notebooks and the options of a command.
 
-    ``options`` are those of Python, complete and checked; the parameters are still texts. ``one`` says that a single
-    notebook is named, to be run once.
+    ``options`` are the options of the Python API, complete and checked, but parameters are still text. ``one`` is true
+    for a single notebook that is run once.
     """
 
     named: Sequence[str]
@@ -38,18 +38,18 @@ class Call:
 
     @property
     def notebook(self) -> str | None:
-        """Return the notebook of a call for one; None for several."""
+        """Return the notebook of a single run, or None for several."""
         return self.named[0] if self.one else None
 
 
 def read_options(context: click.Context, given: Mapping[str, Any]) -> BatchOptions:
-    """Return the options that are declared, from the command line and the settings; raise :class:`UsageError`."""
+    """Return the declared options from the command line and the settings; raise :class:`UsageError`."""
     settled = _settled(context, given)
     return read_batch_options({**read_declared([*OF_RUN, *OF_BATCH], settled), **access_options(settled)})
 
 
 def read_call(context: click.Context, notebooks: Sequence[str], given: Mapping[str, Any], project: Project) -> Call:
-    """Read a call, and what comes through standard input; raise :class:`UsageError` for one that cannot be meant."""
+    """Read the command line and standard input; raise :class:`UsageError` for invalid combinations."""
     options = read_options(context, given)
     if options["upload"] and not options["server"]:
         raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
@@ -72,9 +72,9 @@ def read_call(context: click.Context, notebooks: Sequence[str], given: Mapping[s
 
 
 def _settled(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters with the choices that count: what was typed replaces what the settings say.
+    """Return the options with one choice of destination: the command line takes precedence over the settings.
 
-    Raise :class:`UsageError` where two of the same rank contradict each other.
+    Raises :class:`UsageError` if two choices from the same source contradict each other.
     """
 
     def is_typed(name: str) -> bool:

@@ -14,7 +14,7 @@ from nbrun.storage.writable import is_folder, is_there
 
 
 def is_single(notebooks: Sequence[str], options: BatchOptions) -> bool:
-    """Return whether the call names one notebook, to be run once."""
+    """Return whether the command names a single notebook that is run once."""
     from nbrun.core.formats.globs import is_glob
 
     if len(notebooks) != 1 or options["matrix"]:
@@ -30,7 +30,7 @@ def is_single(notebooks: Sequence[str], options: BatchOptions) -> bool:
 def check_paths(
     named: Sequence[str], options: BatchOptions, parameters: ParameterTexts, reports: ReportOptions
 ) -> None:
-    """Raise :class:`UsageError` for paths that nbrun can neither read nor write, whatever is there."""
+    """Raise :class:`UsageError` for paths that nbrun can neither read nor write, such as URLs."""
     for name in named:
         refuse_unreachable("" if name else "PATH", name, reads=True)
     written = {"-o": options["output"], **reports.targets(), "--cache": options["cache"]}
@@ -47,13 +47,13 @@ def check_paths(
 
 
 class Paths:
-    """What the paths of a call mean: folders and templates become files, as far as their values are known.
+    """Resolves the paths of a command: folders and templates become files once their values are known.
 
-    ``notebook`` is that of a single run; a report that is one for many knows only the date and the call's id.
+    ``notebook`` is the notebook of a single run. A report on several notebooks can use only the date and the run id.
     """
 
     def __init__(self, options: BatchOptions, reports: ReportOptions, notebook: str | None) -> None:
-        """Fill in what needs no parameter; raises :class:`UsageError`."""
+        """Resolve the paths that need no parameters; raise :class:`UsageError`."""
         self._reports = reports
         self._notebook = notebook
         self._stamp: Any = None
@@ -79,7 +79,7 @@ class Paths:
         return output_file(self._notebook, output, on_server=self._on_server)
 
     def fill_in(self, parameters: Mapping[str, Any]) -> bool:
-        """Fill in what needs parameters, and return whether anything did."""
+        """Resolve the paths that need parameters; return whether there were any."""
         for name, path in self._late.items():
             setattr(self._reports, name, self._filled(TARGETS[name], path, parameters))
         return bool(self._late)

@@ -29,12 +29,12 @@ _TYPED = "nbrun.typed"
 
 
 class _LazyCommands(click.Group):
-    """A group whose commands live in modules that are imported on demand."""
+    """A command group that imports its subcommands on demand."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Read the command line; what is mistyped is explained."""
+        """Parse the command line, and add hints to errors."""
         typed = [*args]
         try:
             context = super().make_context(info_name, args, parent, **extra)
@@ -44,7 +44,7 @@ class _LazyCommands(click.Group):
         return context
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the subcommand; what is mistyped there is explained."""
+        """Call the subcommand, and add hints to errors in its options."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
@@ -53,7 +53,7 @@ class _LazyCommands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the subcommand; raises :class:`click.UsageError` that says which one may be meant."""
+        """Return the subcommand; raise :class:`click.UsageError` with a suggestion for an unknown one."""
         name, *rest = args
         if name not in _COMMANDS and not ctx.resilient_parsing:
             from nbrun.cli.mistakes import unknown_command
@@ -96,7 +96,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line and end the process with the code that says how it went."""
+    """Run the command line and end the process with its exit code."""
     prepare_standard_streams()
     protect_standard_streams()
     code = _exit_code()

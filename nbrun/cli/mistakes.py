@@ -15,7 +15,7 @@ COMMANDS = {
     "execute": "run", "exec": "run", "papermill": "run", "convert": "run", "nbconvert": "run", "start": "run",
     "test": "run", "check": "plan", "inspect": "plan", "show": "plan", "status": "doctor", "diagnose": "doctor",
 }  # fmt: skip
-"""Other tools' words for commands of nbrun."""
+"""Commands of other tools, with nbrun's equivalents."""
 
 _SECRETS = "Set NBRUN_TOKEN or NBRUN_PASSWORD, or name a file with --token-file: everybody can read a command line."
 _LESS_OR_MORE = (
@@ -85,7 +85,7 @@ OPTIONS = {
     "--version": "nbrun --version shows the version.",
     "--recursive": "Folders are searched with all folders in them.",
 }
-"""Options of other tools, or that one would expect, with what nbrun has instead."""
+"""Options of other tools and options that users may expect, with nbrun's equivalents."""
 
 TRAITS = {
     "timeout": "--cell-timeout limits each cell.",
@@ -101,14 +101,14 @@ TRAITS = {
     "token": _SECRETS,
     "password": _SECRETS,
 }
-"""Settings of Jupyter applications, given as ``--Class.name=value``."""
+"""Settings of Jupyter applications, in the form ``--Class.name=value``."""
 
 _NAMED = re.compile(r"[^\W\d]\w*$")
 _LIKE_A_PATH = re.compile(r"[/\\*?\[]|\.(?:ipynb|py|md|qmd|Rmd|json|txt)$")
 
 
 def explained(error: click.UsageError, arguments: Sequence[str], command: click.Group) -> click.UsageError:
-    """Return `error` with a hint, where there is one to what the person meant who typed `arguments`."""
+    """Return `error`, with a hint if the `arguments` contain a known mistake."""
     context = error.ctx or click.get_current_context(silent=True)
     match error:
         case click.NoSuchOption():
@@ -127,7 +127,7 @@ def explained(error: click.UsageError, arguments: Sequence[str], command: click.
 
 
 def unknown_command(name: str, arguments: Sequence[str], commands: Sequence[str]) -> str:
-    """Return what is said of a first word that is no command."""
+    """Return the message for an unknown command."""
     if _LIKE_A_PATH.search(name) or name in (".", "-") or Path(name).exists():
         rest = "".join(f" {word}" for word in (name, *arguments))
         line = f"nbrun run{rest}" if len(rest) <= 80 and rest.isprintable() else "nbrun run PATH"
@@ -141,7 +141,7 @@ def unknown_command(name: str, arguments: Sequence[str], commands: Sequence[str]
 
 
 def parameter_with_equals(option: str, name: str) -> str:
-    """Return what is said of ``-p region=US``."""
+    """Return the message for ``-p region=US``."""
     name, _, value = name.partition("=")
     shown = f"{option} {name.strip()} {value.strip() or 'VALUE'}"
     return f"{option} takes NAME and VALUE, with a blank between them.\n  Write {shown if len(shown) < 80 else option}"

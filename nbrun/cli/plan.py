@@ -44,7 +44,7 @@ def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
 
 
 def show_plan(notebook: str, options: BatchOptions, *, as_json: bool = False) -> None:
-    """Write what a run of `notebook` with these options would do to standard output."""
+    """Print the plan of a run of `notebook` with these options."""
     preview = _preview(notebook, options)
     if as_json:
         click.echo(safe_json(json.dumps(preview.as_dict(), indent=2, ensure_ascii=False)))
@@ -54,7 +54,7 @@ def show_plan(notebook: str, options: BatchOptions, *, as_json: bool = False) ->
 
 
 def _preview(notebook: str, options: BatchOptions) -> "Preview":
-    # What this needs is imported here, so that a wrong call is answered at once.
+    # Slow imports are here, so that usage errors are reported at once.
     put_off_imports()
     from nbrun.runner.preview import preview_local, preview_on_server
 
@@ -104,6 +104,6 @@ def _cell_line(cell: dict[str, Any]) -> str:
     notes += ["is expected to raise"] if cell["expects_error"] else ["may raise"] if cell["allows_error"] else []
     start = lines[1 if cell["injected"] and len(lines) > 1 else 0] if lines else ""
     shown = start if len(start) <= 50 else f"{start[:47]}..."
-    told = f"  ({', '.join(notes)})" if notes else ""
+    suffix = f"  ({', '.join(notes)})" if notes else ""
     number = cell["number"] or ""
-    return f"  {number:>3}  {cell['action']:<5}  {shown}{told}"
+    return f"  {number:>3}  {cell['action']:<5}  {shown}{suffix}"

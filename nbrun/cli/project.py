@@ -20,14 +20,14 @@ from nbrun.runner.job import RunOptions
 
 @dataclass(frozen=True, slots=True)
 class ProjectOptions:
-    """The options of all runs, what differs for some notebooks, and the folder from which those are named."""
+    """The options of all runs, the overrides for some notebooks, and the folder that these are relative to."""
 
     folder: Path
     options: RunOptions
     overrides: Sequence[Override]
 
     def of(self, notebook: Path) -> RunOptions | None:
-        """Return the options of one notebook's run; None where it is left out."""
+        """Return the options of one notebook's run, or None if it is skipped."""
         if not notebook.is_relative_to(self.folder):
             return options_of_one(self.options, [])
         name = notebook.relative_to(self.folder).as_posix()
@@ -35,16 +35,16 @@ class ProjectOptions:
 
 
 def project_options(arguments: Sequence[str]) -> ProjectOptions:
-    """Read the settings that are nearest to the current folder, below `arguments`, which are options of ``nbrun run``.
+    """Return the nearest settings and `arguments`, which are options of ``nbrun run`` and take precedence.
 
-    Raises :class:`UsageError`, with file and line for a setting that is wrong.
+    Raises :class:`UsageError`, with file and line for an invalid setting.
     """
     try:
         with command.make_context("nbrun run", list(arguments)) as context:
             project = current_project()
             options = read_options(context, context.params)
             texts = read_fields(ParameterTexts, context.params)
-            # Paths are for single runs.
+            # Injected paths are for single runs.
             texts = replace(texts, inject_input_path=False, inject_output_path=False, inject_paths=False)
             parameters, options["secrets"] = read_parameters(texts, None, None)
             overrides = overrides_for(context, project, parameters)

@@ -80,7 +80,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
 
 
 def _exit_code(result: "NotebookResult | BatchResult", call: Call, lost: Sequence[str]) -> int:
-    """Return the code of a run or a batch; one that ran nothing says why."""
+    """Return the exit code of a run or a batch; print why a batch ran nothing."""
     from nbrun.core.results import BatchResult, with_lost_reports
 
     code = result.exit_code
@@ -91,7 +91,7 @@ def _exit_code(result: "NotebookResult | BatchResult", call: Call, lost: Sequenc
 
 
 async def _run(call: Call, reports: Reports) -> "NotebookResult | BatchResult":
-    """Plan, start the private server, and import what a run needs only while that starts."""
+    """Plan the runs and start the private server, then do the slow imports while it starts."""
     put_off_imports()
     from nbrun.runner.batch.plan import plan_runs
     from nbrun.runner.stop import StopSwitch
@@ -113,7 +113,7 @@ async def _run(call: Call, reports: Reports) -> "NotebookResult | BatchResult":
 
 
 async def _private_server(plan: "BatchPlan") -> "EmbeddedServer | None":
-    """Start the private server of the runs; None where there is none, or where a cache may make it needless."""
+    """Start the private server of the runs, or return None if none is needed or a cache may make it unnecessary."""
     if not plan.runs or plan.access.server or plan.cache is not None or plan.options["prepare_only"]:
         return None
     from nbrun.local_server.launcher import EmbeddedServer
@@ -126,7 +126,7 @@ async def _private_server(plan: "BatchPlan") -> "EmbeddedServer | None":
 
 @asynccontextmanager
 async def _ticking(reports: Reports) -> AsyncIterator[None]:
-    """Let the console show that time passes."""
+    """Update the console regularly."""
 
     async def tick() -> None:
         while True:

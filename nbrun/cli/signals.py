@@ -22,13 +22,13 @@ _SIGNALS = {
 
 @asynccontextmanager
 async def signals(stop: Any) -> AsyncIterator[None]:
-    """Let the first signal pull the switch `stop`, and the second end the process; respect what is ignored."""
+    """Handle signals: the first pulls the switch `stop`, the second ends the process. Ignored signals stay ignored."""
     loop = asyncio.get_running_loop()
     handled = []
 
     def on_signal(reason: str, code: ExitCode) -> None:
         if stop.reason is not None:
-            os._exit(code)  # a private server notices that nbrun is gone and ends with its kernels
+            os._exit(code)  # a private server detects the end of nbrun, and ends with its kernels
         stop.pull(reason, code)
 
     for name, (reason, code) in _SIGNALS.items():

@@ -21,23 +21,23 @@ _NAMES = ("stdin", "stdout", "stderr")
 _BUFFER = 1 << 16
 
 closed: set[str] = set()
-"""The names of the standard streams that were closed when the process began: ``stdin``, ``stdout``, ``stderr``."""
+"""The standard streams that were closed when the process started: ``stdin``, ``stdout``, ``stderr``."""
 
 
 def prepare_standard_streams() -> None:
-    """Open closed standard streams on /dev/null, and let text output survive errors; call this before all else."""
+    """Open closed standard streams on /dev/null, and make text output tolerate errors. Call this first."""
     for number, name in enumerate(_NAMES):
         if getattr(sys, name) is None or not _is_open(number):
             closed.add(name)
             _open_on_nothing(number, name)
     for name in ("stdout", "stderr"):
         if name not in closed:
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # not a file: left as it is
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # not a file, so unchanged
                 _make_tolerant(name)
 
 
 def lost_output() -> str:
-    """Flush standard output and return why text on it was lost; empty if it was not, or its reader has gone."""
+    """Flush standard output; return why text was lost, or "" if it was not or its reader has gone."""
     stream: Any = sys.stdout
     try:
         if isinstance(stream, SafeStream):
@@ -51,7 +51,7 @@ def lost_output() -> str:
 
 
 def write_whole(descriptor: int, data: bytes) -> None:
-    """Write all of `data`, past Python's buffers; wait where the descriptor does not block. Raises OSError."""
+    """Write all of `data` without Python's buffers, and wait if the descriptor does not block. Raises OSError."""
     left = memoryview(data)
     while left:
         try:
@@ -61,7 +61,7 @@ def write_whole(descriptor: int, data: bytes) -> None:
 
 
 def read_whole(descriptor: int) -> bytes:
-    """Return all that comes until the end of the file; wait where the descriptor does not block. Raises OSError."""
+    """Return everything until the end of the file, and wait if the descriptor does not block. Raises OSError."""
     parts: list[bytes] = []
     while True:
         try:
@@ -88,7 +88,7 @@ def _open_on_nothing(number: int, name: str) -> None:
         os.dup2(descriptor, number)
         os.close(descriptor)
         descriptor = number
-    if descriptor == number:  # else somebody has opened a file of their own under this number
+    if descriptor == number:  # otherwise another file has got this number
         os.set_inheritable(descriptor, True)  # noqa: FBT003
     stream = open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     setattr(sys, name, stream)
@@ -96,7 +96,7 @@ def _open_on_nothing(number: int, name: str) -> None:
 
 
 class _Tolerant(io.FileIO):
-    """Writes what can be written, and keeps the first error."""
+    """Writes as much as possible, and stores the first error."""
 
     failure: OSError | None = None
 
@@ -110,7 +110,7 @@ class _Tolerant(io.FileIO):
 
 
 class _TolerantText(io.TextIOWrapper):
-    """Text output whose ``buffer`` is one of its own, for data: that raises."""
+    """A tolerant text stream, whose binary ``buffer`` raises errors."""
 
     def __init__(self, raw: _Tolerant, data: Any, **options: Any) -> None:
         super().__init__(io.BufferedWriter(raw, _BUFFER), **options)
@@ -133,8 +133,8 @@ def _make_tolerant(name: str) -> None:
     stream = _TolerantText(
         raw,
         old.buffer,
-        encoding="utf-8" if codecs.lookup(old.encoding).name == "ascii" else old.encoding,  # as click has it
-        errors="backslashreplace" if old.errors == "strict" else old.errors,  # a name may be in no encoding
+        encoding="utf-8" if codecs.lookup(old.encoding).name == "ascii" else old.encoding,  # as in click
+        errors="backslashreplace" if old.errors == "strict" else old.errors,  # a name may have an invalid encoding
         line_buffering=name == "stderr" or old.line_buffering,
         write_through=old.write_through,
     )

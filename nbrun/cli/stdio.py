@@ -27,9 +27,9 @@ _OF_BATCH = ("cache", "shard", "changed_since", "retries", "exclude", "refresh")
 
 
 def read_streams(named: Sequence[str], options: BatchOptions, *, one: bool, only_plan: bool) -> list[str]:
-    """Read what comes through a stream, and set in `options` what goes through one; return the notebooks' names.
+    """Read a notebook from a stream, and let `options` write to a stream; return the notebooks' names.
 
-    A notebook that is read, and said to go nowhere, goes to standard output. Raise :class:`UsageError`, also where it
+    A notebook from a stream without an output goes to standard output. Raises :class:`UsageError`, also if the notebook
     would be run more than once.
     """
     comes = [name for name in named if _is_stream(name, options)]
@@ -74,6 +74,6 @@ def _read(name: str) -> bytes:
 
 def _write(text: str) -> None:
     if is_on_runner() or sys.stdout.isatty():
-        text = safe_json(text)  # the same notebook, with nothing in it that a terminal or a CI runner acts on
-    # Past Python's own buffer, at whose lock the end of the process would wait for a reader that has stopped to read.
+        text = safe_json(text)  # the same notebook, without control characters and CI commands
+    # Without Python's buffer: at exit, its lock would wait for a reader that has stopped reading.
     write_whole(sys.stdout.fileno(), text.encode("utf-8", "replace"))

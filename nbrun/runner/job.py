@@ -1,4 +1,4 @@
-"""From options to a run: the job, the paths of notebook and output, and the server.
+"""The options of a run in Python, and the job, paths and server that follow from them.
 
 The module imports little, so that the private server can be started before the slow imports.
 """
@@ -54,13 +54,13 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class NotebookPaths:
-    """The paths of a notebook and of its output, as the user wrote them, and how the result is saved.
+    """The paths of a notebook and of its output as the user wrote them, and how the result is saved.
 
     Without ``output`` the notebook is saved in place. With ``upload`` both paths are on this machine and the server is
-    elsewhere. ``on_conflict`` is the rule for a notebook that somebody else changed during the run, ``checkpoint`` says
-    whether the original is kept. The kernel works in ``cwd``, a folder on the server's machine, or else in the
-    notebook's folder. ``content`` is the text of a notebook that need not exist as a file. ``deliver`` is called with
-    the text of the result, which is then not saved. Without ``save`` nothing is written.
+    remote. ``on_conflict`` is the rule for a notebook that another client changed during the run. ``checkpoint`` is the
+    use of a checkpoint. The kernel works in ``cwd``, a folder on the server's machine, or else in the notebook's
+    folder. ``content`` is the text of a notebook that need not exist as a file. ``deliver`` is called with the text of
+    the result, which is then not saved. Without ``save`` nothing is written.
     """
 
     notebook: str
@@ -75,16 +75,16 @@ class NotebookPaths:
 
     @property
     def in_memory(self) -> bool:
-        """Return whether the notebook is read from memory or delivered as text."""
+        """Return whether the notebook is read from text or delivered as text."""
         return self.content is not None or self.deliver is not None
 
     def local_pair(self) -> tuple[Path, Path]:
-        """Return the paths of the notebook and its output on this machine; raises :class:`UsageError`."""
+        """Return the local paths of the notebook and its output; raise :class:`UsageError`."""
         is_given, is_delivered = self.content is not None, self.deliver is not None
         return local_pair(self.notebook, self.output, is_given=is_given, is_delivered=is_delivered)
 
     def check(self, probed: set[Path] | None = None) -> None:
-        """Raise :class:`UsageError` where the notebook cannot be read on this machine, or its result be written."""
+        """Raise :class:`UsageError` if the local notebook cannot be read, or its result cannot be written."""
         is_given, is_delivered = self.content is not None, self.deliver is not None
         check_pair(
             self.notebook, self.output, is_given=is_given, is_delivered=is_delivered, save=self.save, probed=probed
@@ -92,7 +92,7 @@ class NotebookPaths:
 
 
 def private_root(paths: Sequence[NotebookPaths]) -> Path:
-    """Return the root folder of a private server for these notebooks; raises :class:`UsageError`."""
+    """Return the root folder of a private server for these notebooks; raise :class:`UsageError`."""
     return root_for([each.local_pair() for each in paths], [local_folder(each.cwd) for each in paths if each.cwd])
 
 
@@ -188,7 +188,7 @@ def _read(value: T | str) -> T:
 
 
 def paths_of(name: str, options: RunOptions) -> NotebookPaths:
-    """Return where the notebook is, where its result goes and where its kernel works; raises :class:`UsageError`."""
+    """Return the paths of the notebook, its output and the kernel's folder; raise :class:`UsageError`."""
     output, cwd, content = options["output"], options["cwd"], options["content"]
     if content is None:
         refuse_unreachable("", name, reads=True)
@@ -213,7 +213,7 @@ def paths_of(name: str, options: RunOptions) -> NotebookPaths:
 
 
 def path_on_server(name: str) -> str:
-    """Return a notebook's path as the server names it; raises :class:`UsageError` for one that is none."""
+    """Return the server's form of a notebook's path; raise :class:`UsageError` if it is invalid."""
     try:
         return contents_path(name)
     except UsageError as error:
@@ -265,5 +265,5 @@ def access_of(options: RunOptions) -> Access:
 
 
 def endpoint_of(access: Access) -> Destination:
-    """Return the existing server's address with its credentials; raises :class:`UsageError` for one that is none."""
+    """Return the address and credentials of the existing server; raise :class:`UsageError` for an invalid address."""
     return Endpoint.parse(access.server or "", access.token, access.password)

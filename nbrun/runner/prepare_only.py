@@ -115,7 +115,7 @@ async def prepare(job: Job, paths: NotebookPaths, host: Host | None, journal: Jo
 
 
 def _prepared(document: Document, job: Job, kernels: KernelSpecs, journal: Journal, began: datetime) -> NotebookResult:
-    """Change the notebook's content and return the result without its output path."""
+    """Prepare the notebook's content, and return the result without its output path."""
     kernel, language, warning = kernel_of(document, job, kernels)
     prepared = preparation.prepare(document, job, kernel, language, literal_writer)
     for note in (*document.notes, *([warning] if warning else []), *prepared.warnings):

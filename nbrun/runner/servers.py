@@ -43,7 +43,7 @@ class Host:
 
 
 def connect_to(access: Access) -> AbstractAsyncContextManager[Client]:
-    """Connect to an existing server for the length of a block; raises :class:`UsageError` for a wrong address."""
+    """Connect to an existing server for the length of a block; raise :class:`UsageError` for an invalid address."""
     options = HttpOptions(
         access.ca_file, verify=access.verify, max_response=access.max_response, max_frame=access.max_frame
     )
@@ -53,7 +53,7 @@ def connect_to(access: Access) -> AbstractAsyncContextManager[Client]:
 def open_host(
     access: Access, paths: Sequence[NotebookPaths], started: EmbeddedServer | None = None
 ) -> AbstractAsyncContextManager[Host]:
-    """Open the server of runs of these notebooks: the existing one, or a private one that may have been `started`."""
+    """Open the server of these runs: the existing one, or a private one, which may have been `started` before."""
     return existing_host(access) if access.server else private_host(access, paths, started)
 
 

@@ -26,19 +26,19 @@ from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 LARGEST = 1 << 20
-"""Bytes that a file of settings may have."""
+"""Maximum bytes of a settings file."""
 _HINT_OTHER = "--config FILE reads settings from another file, --no-config reads none."
 _NOT_SETTINGS = ("config", "no-config", "matrix", "help")
 _PATHS = ("PATH", "FILE", "DIR", "DIR|FILE.html")
 _NAMED_PATH = "NAME=PATH"
 _META = "nbrun.project"
 JOB = "nbrun.job"
-"""The key of a click context's ``meta`` under which ``nbrun batch`` says which job is wanted."""
+"""The key of the click context's ``meta`` for the job of ``nbrun batch``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What a project's file says, and the folder that it is in."""
+    """The settings of a project, and the folder of the settings file."""
 
     folder: Path = field(default_factory=Path.cwd)
     settings: Settings = field(default_factory=Settings)
@@ -46,22 +46,22 @@ class Project:
 
     @property
     def matrix(self) -> Mapping[str, Sequence[Any]]:
-        """Return the matrix of the job, if one was named."""
+        """Return the matrix of the job, if there is one."""
         return self.job.matrix if self.job else {}
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Return the parameters of all notebooks, the job's before the project's."""
+        """Return the parameters of all notebooks. The job's take precedence over the project's."""
         return {**self.settings.parameters, **(self.job.parameters if self.job else {})}
 
     def notebooks(self, *, on_server: bool) -> list[str]:
-        """Return what the job runs; paths of this machine from the current folder."""
+        """Return the notebooks of the job; local paths are relative to the current folder."""
         named = self.job.notebooks if self.job else ()
         return [name if on_server else from_here(self.folder, name) for name in named]
 
 
 def settings_options(function: Function) -> Function:
-    """Add the options that say where the settings are."""
+    """Add the options that select the settings file."""
     config = click.option(
         "--config",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -83,13 +83,13 @@ def settings_options(function: Function) -> Function:
 
 
 def current_project() -> Project:
-    """Return the settings that the running command was called with."""
+    """Return the settings of the running command."""
     project = click.get_current_context().meta.get(_META)
     return project if isinstance(project, Project) else Project()
 
 
 def _name(parameter: click.Parameter) -> str:
-    """Return an option's name in a file of settings: the first of its long ones, without the dashes."""
+    """Return an option's key in a settings file: its first long flag without the dashes."""
     return next((name for name in parameter.opts if name.startswith("--")), "").removeprefix("--")
 
 
@@ -118,7 +118,10 @@ def _kind(option: click.Option) -> Kind:
 
 
 def overrides_for(context: click.Context, project: Project, typed: Mapping[str, Any]) -> list[Any]:
-    """Return the settings of single notebooks, less what was typed: options, and the parameters in `typed`."""
+    """Return the settings of single notebooks, without options and parameters from the command line.
+
+    `typed` contains the parameters from the command line.
+    """
     base = _below(project.folder)
     excluded = [
         *project.settings.options.get("exclude", ()),
@@ -162,7 +165,7 @@ def _read(context: click.Context, _: click.Parameter, file: Path | None) -> Path
 
 
 def _together(project: Project) -> dict[str, Any]:
-    """Return the options of the project and of its job; a job's choice of where notebooks go replaces the project's."""
+    """Return the options of the project and of its job. A destination in the job replaces the project's."""
     options, of_job = dict(project.settings.options), project.job.options if project.job else {}
     names = [option.removeprefix("--") for option in CHOICE_OPTIONS.values()]
     if any(of_job.get(name) for name in names):
@@ -171,7 +174,7 @@ def _together(project: Project) -> dict[str, Any]:
 
 
 def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return options of the file as click's defaults; exclusions go by the file's folder, and are made overrides."""
+    """Return the options of the file as click's defaults, except exclusions, which become overrides."""
     found: dict[str, Any] = {}
     for parameter in command.params:
         name = _name(parameter)
@@ -189,12 +192,12 @@ def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) 
 
 
 def _is_on_server(name: str, options: Mapping[str, Any]) -> bool:
-    """Return whether the path that an option names is a server's."""
+    """Return whether the path of an option is on the server."""
     return bool(options.get("server")) and (name == "cwd" or (name == "output" and not options.get("upload")))
 
 
 def from_here(folder: Path, path: str) -> str:
-    """Return a path that is relative to `folder` as it is seen from the current folder."""
+    """Return a path relative to `folder` as a path relative to the current folder."""
     if path == "-" or os.path.isabs(path) or folder == Path.cwd():  # noqa: PTH117  (a pattern, perhaps, and no path)
         return path
     seen = os.path.relpath(folder / path)
@@ -207,7 +210,7 @@ def _named_from_here(folder: Path, text: str) -> str:
 
 
 def _below(folder: Path) -> str:
-    """Return the way from `folder` to the current folder; empty where that is not below it."""
+    """Return the current folder relative to `folder`, or "" if it is not below it."""
     here = Path.cwd()
     return (
         posixpath.normpath(here.relative_to(folder).as_posix())
@@ -217,7 +220,7 @@ def _below(folder: Path) -> str:
 
 
 def project_of(file: Path | None, known: Sequence[Setting]) -> Project:
-    """Read settings from `file`, else from the nearest one; raises :class:`UsageError` with file and line."""
+    """Read settings from `file`, or from the nearest file; raise :class:`UsageError` with file and line."""
     found = _table_in(file, asked_for=True) if file else _nearest()
     if found is None:
         return Project()
@@ -251,7 +254,7 @@ def _nearest() -> tuple[Path, str, Any, Sequence[str]] | None:
 
 
 def _table_in(path: Path, *, asked_for: bool) -> tuple[Path, str, Any, Sequence[str]] | None:
-    """Return the path, the text, the table of settings and its keys; None for a pyproject that has none."""
+    """Return the path, the text, the table of settings and its keys, or None for a pyproject.toml without one."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
@@ -299,7 +302,7 @@ def _table_in(path: Path, *, asked_for: bool) -> tuple[Path, str, Any, Sequence[
 
 
 def _at(path: Path, text: str, where: Sequence[str]) -> str:
-    """Name a file with the line where the first table at or below `where` begins."""
+    """Return the file and the line of the first table at or below `where`, for messages."""
     header = re.search(rf"^[ \t]*\[+[ \t]*{'[ .]*'.join(map(re.escape, where))}\b", text, re.MULTILINE)
     line = text.count("\n", 0, header.end()) + 1 if header else line_of(text, tuple(where))
     return f"{path}, line {line}" if line else str(path)

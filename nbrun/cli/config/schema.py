@@ -11,16 +11,16 @@ from typing import Any
 from nbrun.core.planning.options import Flag, Kind, are_texts, nearest
 
 Path = tuple[str | int, ...]
-"""Where something stands in the file: keys, and positions in lists."""
+"""A position in the file: keys, and indexes in lists."""
 _FLAG = Flag()
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting: which values it takes, and what it is for.
+    """A setting, with the type of its values and its description.
 
-    One that may differ between notebooks has a `key`: its name in :class:`nbrun.RunSettings`. With ``opposite`` that
-    has the opposite value.
+    A setting that may differ between notebooks has a `key`: its name in :class:`nbrun.RunOptions`. ``opposite`` means
+    that the option is the negation of the setting.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Setting:
 
 
 class Wrong(Exception):
-    """A setting that is wrong; never leaves nbrun. ``where`` is its place in the file."""
+    """A setting is invalid; ``where`` is its position in the file. Caught within nbrun."""
 
     def __init__(self, where: Path, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class Wrong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OverrideSetting:
-    """What differs for some notebooks."""
+    """Settings for some of the notebooks."""
 
     match: Sequence[str]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class OverrideSetting:
 
 @dataclass(frozen=True, slots=True)
 class JobSetting:
-    """A named batch."""
+    """The settings of a named batch."""
 
     notebooks: Sequence[str]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class JobSetting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that a project says."""
+    """All settings of a project."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Settings:
 
 
 def read_settings(table: Any, settings: Sequence[Setting]) -> Settings:
-    """Check a project's table; raises :class:`Wrong` at the first thing that is not as it should be."""
+    """Check and read a project's table; raise :class:`Wrong` for the first error."""
     table = _table(table, ())
     known = {option.name: option for option in settings}
     each = {option.name: option for option in settings if option.key}
@@ -138,7 +138,7 @@ def _options(
 
 
 def _value(setting: Setting, value: Any, where: Path) -> Any:
-    """Return a value as it is read; as it was written where it is read as None, which would be no value at all."""
+    """Return the value of a setting. If reading returns None, return the unread value, because None means no value."""
     try:
         read = setting.kind.read(value)
     except ValueError as error:
@@ -184,10 +184,10 @@ def _schema_of(setting: Setting) -> dict[str, Any]:
 
 
 def line_of(text: str, where: Path, root: Sequence[str] = ()) -> int | None:
-    """Return the line, from 1, of what stands at `where` in a TOML text below the table `root`; None if it hides.
+    """Return the line, from 1, of the position `where` in a TOML text below the table `root`, or None.
 
-    The innermost key or table header that can be found counts. It looks at headers and at the beginnings of lines,
-    which is where people write keys; of inline tables it gives the line on which they begin.
+    The line is that of the innermost key or table header that is found. Only headers and the beginnings of lines are
+    searched. For an inline table it is the line of its beginning.
     """
     best: tuple[int, int] | None = None
     here: list[str | int] = []

@@ -22,14 +22,14 @@ _OPTIONS = (
 
 
 def batch_options(function: Function) -> Function:
-    """Add the options of many notebooks."""
+    """Add the options of a batch."""
     for decorate in reversed(_OPTIONS):
         function = decorate(function)
     return declared(*OF_BATCH)(function)
 
 
 def read_matrix(texts: Sequence[str], *, quiet: bool) -> dict[str, Sequence[Any]]:
-    """Return the values of ``--matrix`` by name, with a note for what may be meant otherwise unless `quiet`."""
+    """Return the values of ``--matrix`` by name; unless `quiet`, print a note for ambiguous values."""
     axes = read_axes(texts)
     for note in () if quiet else notes_of(axes):
         click.echo(f"nbrun: note: {note}", err=True)

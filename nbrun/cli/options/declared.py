@@ -15,20 +15,20 @@ Group = TypeVar("Group")
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
 _DECLARED = {**options_in(SharedRunOptions), **options_in(SharedBatchOptions), **options_in(ReportOptions)}
 OF_RUN = [name for name, option in options_in(SharedRunOptions).items() if option.flags is not None]
-"""The options of a run that the command line has, by their names in Python."""
+"""The options of a run on the command line, by their names in Python."""
 OF_BATCH = [name for name, option in options_in(SharedBatchOptions).items() if option.flags is not None]
-"""The same of a batch."""
+"""The options of a batch on the command line, by their names in Python."""
 
 
 class Value(click.ParamType[Any]):
-    """Values of a kind."""
+    """A click type for the values of an option's :class:`Kind`."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.name = type(kind).__name__.lower()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value that a text, or a value of the settings, stands for."""
+        """Return the value of an argument or of a setting."""
         try:
             return self.kind.parse(value) if isinstance(value, str) else self.kind.read(value)
         except ValueError as error:
@@ -36,7 +36,7 @@ class Value(click.ParamType[Any]):
 
 
 class DeclaredOption(click.Option):
-    """An option of the command line that knows its declaration, and its key in Python."""
+    """A click option with its declaration and its name in Python."""
 
     def __init__(self, *args: Any, declared: Option, key: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -45,7 +45,7 @@ class DeclaredOption(click.Option):
 
 
 def declared(*names: str, **callbacks: Callback) -> Callable[[Function], Function]:
-    """Add the options of these names, in this order; `callbacks` are click's, by name."""
+    """Add the options with these names, in this order; `callbacks` are click's, by name."""
 
     def add(function: Function) -> Function:
         for name in reversed(names):
@@ -56,13 +56,13 @@ def declared(*names: str, **callbacks: Callback) -> Callable[[Function], Functio
 
 
 def parameter_name(name: str) -> str:
-    """Return the name under which click hands over an option: that of its flag, where this says the opposite."""
+    """Return click's name of an option: that of its flag if the flag negates the option."""
     option = _DECLARED[name]
     return option.setting(name).replace("-", "_") if option.is_opposite else name
 
 
 def read_declared(names: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of these names, as the Python API takes them, from what click handed over."""
+    """Return the options with these names in the form of the Python API, from click's parameters."""
     found = {}
     for name in names:
         parameter = parameter_name(name)
@@ -72,7 +72,7 @@ def read_declared(names: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_fields(kind: type[Group], given: Mapping[str, Any]) -> Group:
-    """Return a dataclass whose fields have the names under which click hands over options."""
+    """Return a dataclass whose fields have the names of click's parameters."""
     return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 

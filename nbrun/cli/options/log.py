@@ -70,9 +70,10 @@ class LogHandler(logging.Handler):
 
 
 def start_log(given: dict[str, Any]) -> None:
-    """Attach the handler for the running command, until the command ends; raises :class:`UsageError` for -q and -v.
+    """Attach the handler until the running command ends; raise :class:`UsageError` for both -q and -v.
 
-    Where only one of the two was typed, it wins over the other from the settings or the environment.
+    If only one of the two is on the command line, it takes precedence over the other from the settings or the
+    environment.
     """
     context = click.get_current_context()
     if given.get("quiet") and given["verbose"]:

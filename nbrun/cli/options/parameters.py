@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class ParameterTexts:
-    """The parameters and secrets of a call, as they were typed."""
+    """The parameters and secrets on the command line, as text."""
 
     parameters: Sequence[tuple[str, str]]
     parameters_raw: Sequence[tuple[str, str]]
@@ -33,7 +33,7 @@ class ParameterTexts:
 
 
 def parameter_options(function: Function) -> Function:
-    """Add the options that give parameters and secrets; :func:`read_parameters` reads them."""
+    """Add the options for parameters and secrets, which :func:`read_parameters` reads."""
     for decorate in reversed(
         (
             click.option(
@@ -87,7 +87,7 @@ def parameter_options(function: Function) -> Function:
 def _names_and_values(
     context: click.Context, option: click.Parameter, pairs: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[str, str], ...]:
-    """Refuse ``-p region=US``, which takes the following word for the value."""
+    """Refuse ``-p region=US``, which would use the next word as the value."""
     for name, _ in pairs:
         if "=" in name:
             from nbrun.cli.mistakes import parameter_with_equals
@@ -101,8 +101,8 @@ def read_parameters(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the parameters and the secrets of a run; raise :class:`UsageError`.
 
-    What stands in this list later wins, as in papermill: paths, base64, files, YAML, ``-p``, ``-r``. `notebook` is None
-    for several notebooks. On GitHub the secrets are announced, so that its log masks them as well.
+    Later sources take precedence, as in papermill: paths, base64, files, YAML, ``-p``, ``-r``. `notebook` is None for
+    several notebooks. On GitHub the secrets are registered, so that its log masks them as well.
     """
     parameters = _paths(texts, notebook, output)
     if texts.parameters or texts.parameters_file or texts.parameters_yaml or texts.parameters_base64:
@@ -125,7 +125,7 @@ def _paths(texts: ParameterTexts, notebook: str | None, output: str | None) -> d
 
 
 def _read(texts: ParameterTexts) -> dict[str, Any]:
-    # Imported here: a run without parameters needs no YAML.
+    # Imported here, because a run without parameters needs no YAML.
     from nbrun.runner import parameter_files
 
     found: dict[str, Any] = {}

@@ -69,12 +69,12 @@ _FILES = {
     "stderr_file": "--stderr-file",
 }
 TARGETS = {"html_folder": "--html", **_FILES}
-"""The options that say where reports go."""
+"""The options whose value is the path of a report."""
 
 
 @dataclass(slots=True)
 class ReportOptions:
-    """The reports of a call, by the names of their options."""
+    """The report options, by the names of click's parameters."""
 
     json_file: str | None
     junit_file: str | None
@@ -91,7 +91,7 @@ class ReportOptions:
     quiet: bool
 
     def targets(self, options: Mapping[str, str] = TARGETS) -> dict[str, str | None]:
-        """Return where these reports go, by the spelling of their options."""
+        """Return the paths of the reports, by their flags."""
         return {option: getattr(self, name) for name, option in options.items()}
 
 
@@ -100,17 +100,16 @@ _STREAMS = (("stdout", "standard output", STANDARD_OUTPUT), ("stderr", "standard
 
 
 def reporting_options(function: Function) -> Function:
-    """Add the options that say who is told; what they hold is for :func:`reports`."""
+    """Add the options for console output and reports, which :class:`Reports` uses."""
     for decorate in reversed(_OPTIONS):
         function = decorate(function)
     return function
 
 
 class Reports:
-    """All who listen to what a command does; once open, ``observe``, ``tick``, ``interval`` as a console has them.
+    """All reporters of a command. After `open` it has ``observe``, ``tick`` and ``interval``.
 
-    `notebook` is the one that is run by itself. Raises :class:`UsageError` at once for what could not be written at the
-    end.
+    `notebook` is the notebook of a single run. Raises :class:`UsageError` if a report could not be written at the end.
     """
 
     def __init__(self, given: ReportOptions, options: BatchOptions, notebook: str | None = None) -> None:
@@ -124,7 +123,7 @@ class Reports:
         self.check()
 
     def check(self) -> None:
-        """Raise :class:`UsageError` for what could not be written at the end."""
+        """Raise :class:`UsageError` if a report could not be written at the end."""
         given = self._given
         on_runner = self._github or is_on_runner()
         _check_streams(given, delivers=self._options["deliver"] is not None, on_runner=on_runner)
@@ -135,7 +134,7 @@ class Reports:
             _check_html(Path(given.html_folder), many=self._notebook is None)
 
     def open(self) -> None:
-        """Import what the reports need, once: a wrong call is answered at once, and a server may start meanwhile."""
+        """Import and create the reporters, once. This is separate because the imports are slow."""
         if self._is_open:
             return
         self._is_open, given = True, self._given
@@ -173,7 +172,7 @@ class Reports:
         if self._github:
             from nbrun.reporters.github.reporter import GitHub
 
-            # Before the console: its group ends before the console says what went wrong.
+            # Before the console, so that its group ends before the console prints the failure.
             places = {"results-json": given.json_file, "html-dir": given.html_folder}
             known = {name: str(Path(path).absolute()) for name, path in places.items() if path not in (None, "-")}
             files.insert(0, GitHub(known, lost=self.lost))
@@ -183,12 +182,12 @@ class Reports:
         self.tick, self.interval = console.tick, console.interval
 
     def close(self) -> None:
-        """Let all write what they have."""
+        """Close all reporters, which write their reports."""
         if self._is_open:
             self._all.close()
 
     def lost(self) -> list[str]:
-        """Return the names of the reports that were asked for and could not be written, so far."""
+        """Return the names of the requested reports that could not be written so far."""
         return [listener.name for listener in self._all.dropped if listener in self._asked] if self._is_open else []
 
     def observe(self, event: Any) -> None:
@@ -197,14 +196,14 @@ class Reports:
         self._is_batch = self._is_batch or isinstance(event, begins)
         if isinstance(event, ends[self._is_batch]):
             self._has_ended = True
-        # Why a single run could not begin is said elsewhere, as of every call that could not.
+        # The command itself prints the error of a single run that could not start.
         is_said = not self._is_batch and getattr(event, "error", None) is not None
         self._all.observe(event, all_but=self._console if is_said else None)
 
     def could_not_begin(self, notebook: str | None, error: NbrunError) -> None:
         """Report a run or batch that could not start to all reporters except the console.
 
-        Its error is said elsewhere.
+        The command prints its error itself.
         """
         from datetime import UTC, datetime
 
@@ -239,7 +238,7 @@ def _on_github() -> bool:
 
 
 def _check_streams(given: ReportOptions, *, delivers: bool, on_runner: bool) -> None:
-    """Refuse what would mix data on standard output, or let a notebook command the runner of a CI job."""
+    """Refuse two reports on standard output, and output of notebooks on a stream that a CI runner reads."""
     there = ["--output"] if delivers else []
     files = given.targets(_FILES)
     there += [option for option, target in files.items() if own_stream(target) == "stdout"]
@@ -259,7 +258,7 @@ def _check_streams(given: ReportOptions, *, delivers: bool, on_runner: bool) -> 
 
 
 def _check_different(given: ReportOptions, options: BatchOptions, notebook: str | None) -> None:
-    """Refuse two reports in one file, and one in a notebook's; the two streams of cells may share one."""
+    """Refuse two reports in one file, and a report in a notebook's file. The two streams of cells may share a file."""
     pages = {"html_folder": "--html"} if _is_page(given.html_folder) else {}
     files = [
         (option, os.path.realpath(target))
@@ -278,7 +277,7 @@ def _check_different(given: ReportOptions, options: BatchOptions, notebook: str 
 
 
 def _check_file(option: str, target: str | None) -> None:
-    """Find out before the run, not after it, that a report cannot be written."""
+    """Raise :class:`UsageError` before the run if a report cannot be written."""
     if target is not None and target not in _SHOWN:
         check_file(option, target)
 

@@ -20,7 +20,7 @@ PASSWORD_VARIABLE = "NBRUN_PASSWORD"  # noqa: S105  (a name, no password)
 
 
 def _warn_of_token(context: click.Context, option: click.Parameter, address: str | None) -> str | None:
-    """Warn of an address with a token in it, as browsers show it; the token is used all the same."""
+    """Warn of a token in the address, as browsers show it. The token is used all the same."""
     typed = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
     if address and typed and re.search(r"[?&]token=[^&#\s]", address):
         click.echo(
@@ -32,7 +32,7 @@ def _warn_of_token(context: click.Context, option: click.Parameter, address: str
 
 
 def server_options(function: Function) -> Function:
-    """Add the options that say which server, and what opens it."""
+    """Add the options for the server and its token."""
     token_file = click.option(
         "--token-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -43,7 +43,7 @@ def server_options(function: Function) -> Function:
 
 
 def access_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the token and the password of the server that was named, as keys of :class:`nbrun.RunOptions`."""
+    """Return the token and the password of the server, as keys of :class:`nbrun.RunOptions`."""
     if not given["server"]:
         return {}
     token, password = find_token(given["token_file"]), find_password()
@@ -52,13 +52,13 @@ def access_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokens_in(address: str) -> list[str]:
-    """Return the tokens in an address, as it stands there and unquoted."""
+    """Return the tokens in an address, encoded and decoded."""
     found = re.findall(r"[?&]token=([^&#\s]+)", address)
     return [*found, *map(unquote, found)]
 
 
 def find_token(token_file: Path | None) -> str | None:
-    """Return the token from the file or the environment; never from the command line, which everybody can read."""
+    """Return the token from the file or the environment. There is no option, because command lines are public."""
     if token_file is not None:
         try:
             return token_file.read_text(encoding="utf-8").strip()

@@ -35,13 +35,13 @@ class OnConflict(Enum):
 
 
 class CheckpointUse(Enum):
-    """Whether a checkpoint is made, and what it is for."""
+    """Whether a checkpoint is created, and for what."""
 
     NONE = "none"
     KEEP = "keep"
-    """The notebook as it was is kept as its checkpoint."""
+    """The original notebook is kept as a checkpoint."""
     RESTORE = "restore"
-    """It is kept, and restored where the run does not pass."""
+    """The original notebook is kept, and restored if the run does not pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,10 +64,11 @@ _SHARED = {
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What one call runs, in order, on which server.
+    """The planned runs of one call, in order, and their server.
 
-    ``one`` says that the result is that of the only run, and not that of a batch. ``left_out`` counts the runs that
-    were found and left out on purpose. ``since`` is the call's begin on the monotonic clock, ``began`` in UTC.
+    ``one`` means that the call returns the result of its only run instead of a batch's. ``left_out`` counts the runs
+    that were found and deliberately left out. ``since`` is the start of the call on the monotonic clock, ``began`` in
+    UTC.
     """
 
     named: Sequence[str]
@@ -82,15 +83,15 @@ class BatchPlan:
 
     @property
     def paths(self) -> list[NotebookPaths]:
-        """Return where the notebooks of all runs are."""
+        """Return the paths of all runs."""
         return [planned.paths for planned in self.runs]
 
 
 async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = False) -> BatchPlan:
-    """Return what a call with these arguments runs; raises :class:`UsageError`.
+    """Plan the runs of a call; raise :class:`UsageError`.
 
-    With `one`, `named` is one notebook by itself, which may be overwritten unasked. Otherwise notebooks, folders and
-    patterns are named.
+    With `one`, `named` contains a single notebook, which may be overwritten. Otherwise it contains notebooks, folders
+    and patterns.
     """
     began, since = datetime.now(UTC), time.monotonic()
     for name in named if options["content"] is None else ():
@@ -139,7 +140,7 @@ async def _plan(
 
         changed = await asyncio.to_thread(changed_only, [each.name for each in found], since)
         found = [each for each, has_changed in zip(found, changed, strict=True) if has_changed]
-    # A notebook that is given as text has no path, so no pattern is meant for it.
+    # A notebook that is passed as text has no path, so patterns do not apply to it.
     given = options["overrides"] if options["content"] is None else ()
     overrides = [(Patterns(override.match), override) for override in given]
     axes = combinations(options["matrix"])
@@ -170,7 +171,7 @@ def _check_paths(paths: Sequence[NotebookPaths]) -> None:
 
 
 def _template(options: BatchOptions, *, one: bool) -> Template | None:
-    """Return the template of the outputs; None where the output of one notebook is exactly the path that is given."""
+    """Return the template of the outputs, or None if the output is a literal path of one notebook."""
     output = options["output"]
     if isinstance(output, Template):
         return output
@@ -182,7 +183,7 @@ def _template(options: BatchOptions, *, one: bool) -> Template | None:
 
 
 def _named(name: str, options: BatchOptions) -> FoundNotebook:
-    """Return the one notebook that is named by itself; raises :class:`NoSuchNotebook`."""
+    """Return the notebook of a call for a single one; raise :class:`NoSuchNotebook`."""
     if is_on_server(options):
         return FoundNotebook(name, path_on_server(name))
     if options["content"] is None:

@@ -1,10 +1,10 @@
-"""Run what is planned on one server, some of it at the same time.
+"""Run the planned runs of a call on one server, several at the same time, with retries.
 
 A single run is a batch of one. A worker starts a planned run, closes its kernel, connection and notebook, and keeps
 only the result without outputs. There is one worker more than runs may execute at once. It starts the next kernel and
 loads the next notebook, whose cells then wait for a slot. Slots are assigned in the order of the planned runs.
 
-A repeated run keeps its best attempt (:mod:`nbrun.runner.attempts`). Before the next attempt nbrun waits, longer each
+A retried run keeps its best attempt (:mod:`nbrun.runner.attempts`). Before the next attempt nbrun waits, longer each
 time, and until an unreachable server answers.
 
 A failure in one run, even a bug in nbrun, changes only that run's result. If a private server ends, the executing runs
@@ -87,7 +87,7 @@ def _policy(options: BatchOptions) -> Policy:
 
 
 def processors() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
@@ -244,7 +244,7 @@ class _Batch:
 
     async def go(self) -> list[NotebookResult]:
         workers = [self._work() for _ in range(min(self._policy.jobs + 1, len(self._planned_runs)))]
-        # No TaskGroup: it passes on only the first cancellation, and the second one ends a save in a rescue file.
+        # No TaskGroup, because it forwards only the first cancellation. A second one ends a save in a rescue file.
         for error in await asyncio.gather(*workers, return_exceptions=True):
             if error is not None:
                 raise error
