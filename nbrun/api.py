@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from nbrun.core.events import BatchFinished, BatchStarted, Event, Journal, RunFinished
-from nbrun.core.results import BatchResult, NotebookResult, Problem
+from nbrun.core.results import BatchResult, NotebookResult, Problem, moment
 from nbrun.jupyter.client import connect
 from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.runner.batch.plan import BatchPlan, plan_runs
@@ -86,7 +86,6 @@ async def run_planned(plan: BatchPlan, started: EmbeddedServer | None = None) ->
         f"no notebook matches {' '.join(plan.named)}", "Folders and patterns are searched for .ipynb files."
     )
     problem = None if results or plan.left_out else nothing
-    began = plan.began.isoformat(timespec="milliseconds")
-    batch = BatchResult(__version__, began, time.monotonic() - plan.since, results, plan.left_out, problem)
+    batch = BatchResult(__version__, moment(plan.began), time.monotonic() - plan.since, results, plan.left_out, problem)
     journal.tell(BatchFinished(batch))
     return batch

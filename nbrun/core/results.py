@@ -6,12 +6,14 @@ documents both, and their fields do not change.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from nbrun.core.delivery.loss_detection import Incomplete
 from nbrun.core.outputs.limit import Truncated
 from nbrun.errors import ExitCode, NbrunError
+from nbrun.version import __version__
 
 
 class CellOutcome(StrEnum):
@@ -375,3 +377,13 @@ _NO_FAULT = (CellOutcome.PASSED, CellOutcome.SKIPPED, CellOutcome.NOT_RUN)
 def outcome_of(error: NbrunError) -> Outcome:
     """Return the outcome of a run that ended with `error`, by the error's exit code."""
     return _OUTCOMES.get(error.exit_code, Outcome.SERVER_FAILED)
+
+
+def unexecuted(notebook: str, outcome: Outcome, problem: Problem | None, began: datetime) -> NotebookResult:
+    """Return the result of a run that executed no cell; `began` is in UTC."""
+    return NotebookResult(__version__, notebook, None, None, outcome, moment(began), 0.0, problem=problem)
+
+
+def moment(when: datetime) -> str:
+    """Return a time as results and events have it: ISO 8601 with milliseconds."""
+    return when.isoformat(timespec="milliseconds")

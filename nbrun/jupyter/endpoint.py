@@ -124,10 +124,6 @@ class Endpoint:
         url = url.partition("?")[0]
         return f"{method} {url.removeprefix(self.base_url) if self.socket else url}"
 
-    def api_url(self, *parts: str) -> str:
-        """Return the URL of a path under ``api/``; encoding and errors as in :func:`api_path`."""
-        return self.base_url + api_path(*parts)
-
     def websocket_url(self, kernel_id: str, session_id: str) -> str:
         """Return the URL of a kernel's websocket, without a token: ``ws`` for ``http``, ``wss`` for ``https``."""
         path = api_path("kernels", kernel_id, "channels")

@@ -26,7 +26,7 @@ from nbrun.core.events import (
 )
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.safe_text import safe_json
-from nbrun.core.results import with_lost_reports
+from nbrun.core.results import moment, with_lost_reports
 from nbrun.reporters.safe_stream import binary, may_be_shown, named, own_stream
 from nbrun.version import __version__
 
@@ -72,7 +72,7 @@ class Events:
         """Handle an event."""
         if self._file is None:
             self._file = _open(self._target)
-        line = dumps(line_of(event, self._clock().isoformat(timespec="milliseconds"))) + b"\n"
+        line = dumps(line_of(event, moment(self._clock()))) + b"\n"
         if self._is_shown:
             line = safe_json(line.decode()).encode()
         try:

@@ -19,7 +19,7 @@ from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning import preparation
 from nbrun.core.planning.job import Job
 from nbrun.core.planning.plan import Action
-from nbrun.core.results import DELIVERED, NotebookResult, Outcome, Problem, outcome_of
+from nbrun.core.results import DELIVERED, NotebookResult, Outcome, Problem, moment, outcome_of, unexecuted
 from nbrun.errors import ExitCode, NbrunError, NoSuchKernel, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.jupyter.local_kernelspecs import installed_kernelspecs
@@ -65,8 +65,7 @@ def _not_prepared(
     signal: ExitCode | None = None,
     error: NbrunError | None = None,
 ) -> NotebookResult:
-    started = datetime.now(UTC).isoformat(timespec="milliseconds")
-    result = NotebookResult(__version__, job.notebook, None, None, outcome, started, 0.0, problem=problem)
+    result = unexecuted(job.notebook, outcome, problem, datetime.now(UTC))
     result = replace(result, signal=signal, warnings=tuple(journal.warnings))
     journal.tell(RunFinished(journal.notebook, result, report_mode=job.report_mode, error=error))
     return result
@@ -123,7 +122,7 @@ def _prepared(document: Document, job: Job, kernels: KernelSpecs, journal: Journ
     for cell in prepared.plan.cells:
         if cell.action is not Action.KEEP:
             document.clear(cell.index)
-    started = began.isoformat(timespec="milliseconds")
+    started = moment(began)
     given = recordable(prepared.parameters)
     record = {"version": __version__, "outcome": Outcome.PREPARED.value}
     record |= {"started": started} if job.record_timing else {}

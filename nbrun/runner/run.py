@@ -29,7 +29,7 @@ from nbrun.core.planning.job import Job
 from nbrun.core.planning.plan import Action, Plan
 from nbrun.core.planning.preparation import prepare
 from nbrun.core.protocol.agent import REPLAY_BUFFER, Ability, Agent, AgentOptions
-from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem
+from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem, moment
 from nbrun.errors import NbrunError, NoSuchKernel
 from nbrun.jupyter.kernel.inbound import Intake
 from nbrun.jupyter.kernel_session import RunningKernel, Server
@@ -165,7 +165,7 @@ class _Run:
                     _log.debug("%s: slot free after %.2f s, pipeline depth %d", self._job.notebook, self._waited, depth)
                     if self._stop.reason is not None:
                         raise Stopped
-                    keeping.begin(execution, lambda: running.kernel.heard, _moment(self._started))
+                    keeping.begin(execution, lambda: running.kernel.heard, moment(self._started))
                     ended_by = await self._execute(execution, running, agent)
                 # The notebook is saved while the kernel shuts down, because neither needs the other any more.
                 saving = asyncio.create_task(self._conclude(keeping, execution, spec))
@@ -298,14 +298,10 @@ class _Run:
             output=None,
             kernel=kernel,
             outcome=ending.outcome,
-            started=_moment(self._started),
+            started=moment(self._started),
             seconds=self._clock() - self._began - self._waited,
             cells=cells,
             problem=ending.problem,
             signal=self._stop.exit_code,
             parameters=self._mask.value(recordable(self._parameters)),
         )
-
-
-def _moment(when: datetime) -> str:
-    return when.isoformat(timespec="milliseconds")

@@ -9,6 +9,9 @@ it has changed. Everything else is above it: ``guarded_file`` checks that a save
     Notebook (runner)  ->  SaveTarget (conflicts.py)  ->  GuardedFile (guarded_file.py)  ->  Storage
                            merge, beside, overwrite       stat, write, stat again            ServerFile, DiskFile,
                                                                                              MemoryFile
+
+A notebook on a server is not loaded by :meth:`Storage.read`. The server itself reads it as a notebook: in one request
+it returns the canonical path and the version, converts older formats, and knows notebooks that are no files.
 """
 
 from collections.abc import Mapping

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from nbrun.core.results import (
     NotebookResult,
     Outcome,
     Problem,
+    moment,
     outcome_of,
+    unexecuted,
     with_lost_reports,
 )
 from nbrun.errors import (
@@ -307,3 +310,10 @@ def test_all_attempts_are_in_the_json() -> None:
 )
 def test_a_lost_report_counts_unless_something_graver_happened(code: int, lost: list[str], expected: int) -> None:
     assert with_lost_reports(code, lost) == expected
+
+
+def test_a_run_that_executed_nothing_has_no_cells_and_a_time() -> None:
+    began = datetime(2025, 3, 9, 1, 2, 3, 456789, tzinfo=UTC)
+    result = unexecuted("a.ipynb", Outcome.NOT_RUN, Problem("why"), began)
+    assert (result.cells, result.seconds, result.exit_code) == ((), 0.0, ExitCode.USAGE)
+    assert result.started == moment(began) == "2025-03-09T01:02:03.456+00:00"

@@ -208,20 +208,18 @@ class Reports:
         from datetime import UTC, datetime
 
         from nbrun.core.events import BatchFinished, RunFinished
-        from nbrun.core.results import BatchResult, NotebookResult, Problem, outcome_of
+        from nbrun.core.results import BatchResult, Problem, moment, outcome_of, unexecuted
         from nbrun.version import __version__
 
         if self._has_ended:
             return
         self.open()
-        started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now, problem = datetime.now(UTC), Problem.of(error)
         if notebook is None:
-            batch = BatchResult(__version__, started, 0.0, problem=Problem.of(error), failure=error.exit_code)
+            batch = BatchResult(__version__, moment(now), 0.0, problem=problem, failure=error.exit_code)
             self._all.observe(BatchFinished(batch), all_but=self._console)
             return
-        result = NotebookResult(
-            __version__, notebook, None, None, outcome_of(error), started, 0.0, problem=Problem.of(error)
-        )
+        result = unexecuted(notebook, outcome_of(error), problem, now)
         self._all.observe(RunFinished(notebook, result), all_but=self._console)
 
 

@@ -78,11 +78,6 @@ class Template:
             if how:
                 raise UsageError(f"{text}: !{how} after {{{name}}} means nothing here", hint=_HINT)
 
-    @classmethod
-    def exactly(cls, path: str) -> "Template":
-        """Return the template of a path whose braces are literal."""
-        return cls(path.replace("{", "{{").replace("}", "}}"))
-
     def __fspath__(self) -> str:
         """Return the text, so that a template can be used as a path."""
         return self.text

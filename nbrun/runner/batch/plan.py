@@ -134,7 +134,7 @@ async def _plan(
         require_choice(named)  # a folder or a pattern, not a single notebook
     all_found = len(found)
     if (since := options["changed_since"]) and found:
-        if options["server"] and not options["upload"]:
+        if is_on_server(options):
             raise UsageError("--changed-since asks git, which knows nothing of a server's files")
         from nbrun.runner.batch.git_changes import changed_only
 

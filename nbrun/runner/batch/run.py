@@ -28,7 +28,7 @@ from nbrun.core.batch.terms import Cause
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.parameters.literals.base import recordable
-from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of
+from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of, unexecuted
 from nbrun.errors import ExitCode, NbrunError, ServerError
 from nbrun.jupyter.http.retry import pause_after
 from nbrun.jupyter.kernel_session import Server
@@ -383,13 +383,13 @@ class _Batch:
         except NbrunError as error:
             if isinstance(error, ServerError) and used and await self._host.may_be_replaced(used[0]):
                 return None
-            result = self._failed(planned, began, outcome_of(error), Problem.of(error))
+            result = unexecuted(planned.job.notebook, outcome_of(error), Problem.of(error), began)
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
             finished.append(RunFinished(planned.name, result, error=error))
         except Exception as error:  # noqa: BLE001  (a bug in one run must not affect the others)
             lines = "".join(traceback.format_exception(error))
             problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
-            result = replace(self._failed(planned, began, Outcome.INTERRUPTED, problem), signal=ExitCode.BUG)
+            result = replace(unexecuted(planned.job.notebook, Outcome.INTERRUPTED, problem, began), signal=ExitCode.BUG)
             result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
             finished.append(RunFinished(planned.name, result, error=error))
         except BaseException:
@@ -441,7 +441,7 @@ class _Batch:
             _log.debug("%s: not in the cache", planned.name)
             return None
         _log.info("%s: taken from the cache", planned.name)
-        result = self._failed(planned, began, Outcome.PASSED, None)
+        result = unexecuted(planned.job.notebook, Outcome.PASSED, None, began)
         finished.append(RunFinished(planned.name, result, found.content))
         return replace(
             result,
@@ -455,14 +455,8 @@ class _Batch:
 
     def _not_its_turn(self, planned: PlannedRun) -> NotebookResult:
         problem = Problem(f"not run: {self._over}")
-        result = self._failed(planned, datetime.now(UTC), Outcome.NOT_RUN, problem)
+        result = unexecuted(planned.job.notebook, Outcome.NOT_RUN, problem, datetime.now(UTC))
         return replace(result, attempts=0, signal=self._stop.exit_code, parameters=recordable(planned.parameters))
-
-    def _failed(
-        self, planned: PlannedRun, began: datetime, outcome: Outcome, problem: Problem | None
-    ) -> NotebookResult:
-        started = began.isoformat(timespec="milliseconds")
-        return NotebookResult(__version__, planned.job.notebook, None, None, outcome, started, 0.0, problem=problem)
 
 
 def _reason(result: NotebookResult) -> str:

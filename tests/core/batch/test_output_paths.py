@@ -120,12 +120,6 @@ def test_a_template_tells_its_fields_and_stands_for_its_text() -> None:
     assert template_for("/").fill(fields("a/b.ipynb")) == "/a/b.ipynb"
 
 
-def test_a_path_can_be_meant_exactly() -> None:
-    template = Template.exactly("out/{odd}}.nb")
-    assert template.fill(fields()) == "out/{odd}}.nb"
-    assert template.stamp is None
-
-
 def test_one_report_of_all_knows_only_what_is_the_same_for_all() -> None:
     stamp = Stamp(datetime(2025, 3, 9, tzinfo=UTC), "ab12")
     assert Template("{date}", stamp).stamp is stamp
