@@ -148,7 +148,7 @@ class Ledger:
     _asked_within: Counter[str] = field(default_factory=Counter)
     _closed: list[Stretch] = field(default_factory=list)
 
-    def take(self, message: Message) -> None:
+    def count(self, message: Message) -> None:
         """Count a message of the kernel."""
         number = self._numbers.of(message)
         if number is None:
@@ -167,7 +167,7 @@ class Ledger:
         elif self._busy is not None and number > self._busy:
             self._within += 1
         if message.type == "status":
-            self._take_status(message, number)
+            self._count_status(message, number)
 
     def follow(self, request: str) -> None:
         """Let the idle of `request` end the stretch, even where that of one which was refused seemed to have."""
@@ -216,7 +216,7 @@ class Ledger:
         unseen = sum(max(_MESSAGES_PER_REQUEST - seen, 0) for seen in self._asked_within.values())
         return max(self._end - self._busy - self._within - replies - unseen, 0)
 
-    def _take_status(self, message: Message, number: int) -> None:
+    def _count_status(self, message: Message, number: int) -> None:
         if not self._is_ours(message.parent_id):
             self._strangers.add(message.parent_id)
             if self._busy is not None and self._end is None:

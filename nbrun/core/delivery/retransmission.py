@@ -144,18 +144,18 @@ class ResentMessages:
         unsent, self._unsent = self._unsent, []
         return unsent
 
-    def take(self, message: Message, now: float) -> list[Message]:
+    def receive(self, message: Message, now: float) -> list[Message]:
         """Return the messages that are to be taken in the place of this one."""
         number = self._numbers.of(message)
         if number is None:
-            return self._take_unnumbered(message, now)
+            return self._receive_unnumbered(message, now)
         if number == self._next and not self._held and not self._early and message.channel == Channel.IOPUB:
             self._next += 1
             return [message]
         if message.channel == Channel.IOPUB:
-            given = self._take_output(message, number, now)
+            given = self._receive_output(message, number, now)
         else:
-            given = self._take_reply(message, number, now)
+            given = self._receive_reply(message, number, now)
         self._look_before_replies(now)
         return given
 
@@ -199,7 +199,7 @@ class ResentMessages:
 
     # What comes ----------------------------------------------------------------------------------------------------
 
-    def _take_unnumbered(self, message: Message, now: float) -> list[Message]:
+    def _receive_unnumbered(self, message: Message, now: float) -> list[Message]:
         if is_rate_limit_notice(message, self._requests.session):
             if not self._answers:
                 return [message]
@@ -214,19 +214,19 @@ class ResentMessages:
             return []
         return [message]
 
-    def _take_output(self, message: Message, number: int, now: float) -> list[Message]:
+    def _receive_output(self, message: Message, number: int, now: float) -> list[Message]:
         if self._next is None:
             self._next = number
             self._early = {each for each in self._early if each > number}
         if number < self._next:
-            return self._take_late(message, number)
+            return self._receive_late(message, number)
         if number not in self._held:
             self._held[number], self._order[number] = [message], None
         return self._go_on(now)
 
-    def _take_reply(self, message: Message, number: int, now: float) -> list[Message]:
+    def _receive_reply(self, message: Message, number: int, now: float) -> list[Message]:
         if self._next is not None and number < self._next:
-            given = self._take_late(message, number)
+            given = self._receive_late(message, number)
         elif number in self._early or number in self._held:
             given = []
         elif self._held and message.channel == Channel.SHELL:
@@ -237,10 +237,10 @@ class ResentMessages:
             self._replied.add(message.parent_id)
             given = [message, *self._advance()]
         if message.type == agent.RESEND_REPLY:
-            given += self._take_answer(message, now)
+            given += self._receive_answer(message, now)
         return given
 
-    def _take_late(self, message: Message, number: int) -> list[Message]:
+    def _receive_late(self, message: Message, number: int) -> list[Message]:
         """Return a message that was left out; nothing for one that is here already."""
         if number not in self._left_out:
             return []
@@ -248,7 +248,7 @@ class ResentMessages:
         self._owed.pop(number, None)
         return [message]
 
-    def _take_answer(self, answer: Message, now: float) -> list[Message]:
+    def _receive_answer(self, answer: Message, now: float) -> list[Message]:
         """Put in their places what the kernel has sent again."""
         given: list[Message] = []
         self._answers = True
@@ -258,7 +258,7 @@ class ResentMessages:
             if number is None or self._next is None or self._is_of_others(message):
                 continue
             if number < self._next:
-                given += self._take_late(message, number)
+                given += self._receive_late(message, number)
             elif number not in self._early and number not in self._held:
                 found += 1
                 self._held[number] = [message]

@@ -138,7 +138,7 @@ class Execution:
             return self._lose_kernel(now, "is not the one that the run began with: somebody restarted it")
         if self._queue.hold(message, now):
             return self._on_sign_of_next(message, now)
-        self._ledger.take(message)
+        self._ledger.count(message)
         if message.channel == Channel.IOPUB:
             return self._on_iopub(message, now)
         return self._on_reply(message, now)

@@ -164,7 +164,7 @@ class Kernel:
                 delays = _delays(execution, intake, _now())
                 arrival = await self._next(intake.deadline(execution.deadline, delays=delays))
                 now = _now()
-                taken = intake.take(arrival, now)
+                taken = intake.receive(arrival, now)
                 if not isinstance(arrival, Message) and _may_end(arrival, execution):
                     taken = [*intake.release(), *taken]  # held messages count, also in a run that ends now
                 effects = [each for one in taken for each in self._feed(execution, one, now)]

@@ -50,7 +50,7 @@ class Intake:
             return cls(resent=ResentMessages(requests, info.session, agent.last), masked=masked)
         return cls(masked=masked)
 
-    def take(self, arrival: Any, now: float) -> list[Any]:
+    def receive(self, arrival: Any, now: float) -> list[Any]:
         """Return the arrivals to pass on for one arrival. None means that time has passed."""
         if self._resent is None:
             return self._mask(arrival)
@@ -60,7 +60,7 @@ class Intake:
                 if self._asks and arrival.type == RESEND_REPLY:
                     self._asks = False
                     _log.info("the kernel sent %d messages again", len(resent(arrival)))
-                arrivals = [*self._resent.take(arrival, now)]
+                arrivals = [*self._resent.receive(arrival, now)]
             case None:
                 arrivals = [*self._resent.tick(now), None]
             case Lost():

@@ -51,7 +51,7 @@ def ledger(*stretches: list[int]) -> Ledger:
     counted = Ledger(OURS)
     for stretch in stretches:
         for number in stretch:
-            counted.take(numbered(number))
+            counted.count(numbered(number))
         counted.close()
     return counted
 
@@ -64,7 +64,7 @@ def ledger(*stretches: list[int]) -> Ledger:
 def test_what_is_missing_between_the_first_and_the_last_number_is_lost(numbers: list[int], missing: int) -> None:
     counted = Ledger(OURS)
     for number in numbers:
-        counted.take(numbered(number))
+        counted.count(numbered(number))
     stretch = counted.close()
     assert stretch is not None
     assert (stretch.missing, stretch.alone) == (missing, True)
@@ -72,7 +72,7 @@ def test_what_is_missing_between_the_first_and_the_last_number_is_lost(numbers: 
 
 def test_a_stretch_begins_where_the_one_before_it_ended() -> None:
     counted = ledger([1, 2, 3])
-    counted.take(numbered(6))
+    counted.count(numbered(6))
     stretch = counted.close()
     assert stretch is not None
     assert stretch.missing == 2
@@ -83,22 +83,22 @@ def test_a_late_message_is_taken_out_of_the_stretch_that_missed_it() -> None:
     stretches = []
     for numbers in ([1, 3], [4, 6], [7, 8]):
         for number in numbers:
-            counted.take(numbered(number))
+            counted.count(numbered(number))
         stretches.append(counted.close())
-    counted.take(numbered(5))
-    counted.take(numbered(2))
+    counted.count(numbered(5))
+    counted.count(numbered(2))
     assert [stretch.missing for stretch in stretches if stretch] == [0, 0, 0]
 
 
 def test_a_request_of_somebody_else_accounts_for_one_reply_that_we_do_not_see() -> None:
     counted = Ledger(OURS)
     for number in (1, 2):
-        counted.take(numbered(number))
+        counted.count(numbered(number))
     for number in (3, 5):  # busy and idle of a stranger's request; its reply, number 4, goes to the stranger
-        counted.take(numbered(number, "status", parent="stranger_1"))
+        counted.count(numbered(number, "status", parent="stranger_1"))
     for number in (6, 8):  # the server's own probe bears our session
-        counted.take(numbered(number, "status", parent=f"{OURS}_123_1"))
-    counted.take(numbered(10 + SLACK + 1))
+        counted.count(numbered(number, "status", parent=f"{OURS}_123_1"))
+    counted.count(numbered(10 + SLACK + 1))
     stretch = counted.close()
     assert stretch is not None
     assert (stretch.missing, stretch.alone) == (SLACK + 2, False)
@@ -109,11 +109,11 @@ def test_where_others_were_about_few_missing_numbers_prove_nothing_nor_in_the_ne
     missing: int, counts: int
 ) -> None:
     counted = Ledger(OURS)
-    counted.take(numbered(1))
+    counted.count(numbered(1))
     counted.disturb()
     found = []
     for stretch in range(3):
-        counted.take(numbered(1 + (stretch + 1) * (missing + 1)))
+        counted.count(numbered(1 + (stretch + 1) * (missing + 1)))
         closed = counted.close()
         assert closed is not None
         found.append((closed.missing, closed.alone))
@@ -138,7 +138,7 @@ def test_after_a_connection_came_back_what_is_missing_within_a_cell_is_lost_all_
     counted = Ledger(OURS, request=f"{OURS}_1")
     counted.disturb()
     for message in messages:
-        counted.take(message)
+        counted.count(message)
     stretch = counted.close()
     assert stretch is not None
     assert (stretch.missing, stretch.alone) == (missing, False)
@@ -151,7 +151,7 @@ def test_a_stretch_says_from_which_number_on_those_that_are_missing_count(is_sur
     if not is_sure:
         counted.disturb()
     for message in (status(9, "busy"), reply(12), idle(13)):
-        counted.take(message)
+        counted.count(message)
     stretch = counted.close()
     assert stretch is not None
     assert (stretch.first, stretch.last, stretch.missing) == (first, 13, 13 - first - 1 - is_sure)
@@ -171,7 +171,7 @@ def test_what_a_stranger_was_answered_within_a_cell_is_not_lost(asked: list[Mess
     after = [message for message in asked if message.id.endswith("_9")]
     counted = Ledger(OURS, request=f"{OURS}_1")
     for message in (status(2, "busy"), *(each for each in asked if each not in after), reply(7), idle(8), *after):
-        counted.take(message)
+        counted.count(message)
     stretch = counted.close()
     assert stretch is not None
     assert (stretch.missing, stretch.alone) == (missing, False)
@@ -180,12 +180,12 @@ def test_what_a_stranger_was_answered_within_a_cell_is_not_lost(asked: list[Mess
 def test_a_reply_that_overtook_the_end_of_a_cell_belongs_to_the_next() -> None:
     counted = Ledger(OURS, request=f"{OURS}_1")
     for number in (1, 2):
-        counted.take(numbered(number))
-    counted.take(numbered(5, "kernel_info_reply", channel=Channel.SHELL))
-    counted.take(idle(3))
+        counted.count(numbered(number))
+    counted.count(numbered(5, "kernel_info_reply", channel=Channel.SHELL))
+    counted.count(idle(3))
     first = counted.close()
-    counted.take(numbered(4, "status", parent=f"{OURS}_2"))
-    counted.take(idle(7))
+    counted.count(numbered(4, "status", parent=f"{OURS}_2"))
+    counted.count(idle(7))
     second = counted.close()
     assert first is not None
     assert second is not None
@@ -195,18 +195,18 @@ def test_a_reply_that_overtook_the_end_of_a_cell_belongs_to_the_next() -> None:
 def test_the_answer_to_a_barrier_that_overtakes_the_reply_of_the_cell_belongs_to_the_next() -> None:
     counted = Ledger(OURS, f"{OURS}_1")
     for message in (status(1, "busy"), numbered(2), idle(4)):
-        counted.take(message)
+        counted.count(message)
     barrier = f"{OURS}_2"
     for message in (status(5, "busy", barrier), status(7, "idle", barrier), reply(3)):
-        counted.take(message)
+        counted.count(message)
     first = counted.close()
     counted.follow(f"{OURS}_3")
     for message in (
         numbered(6, "kernel_info_reply", parent=barrier, channel=Channel.SHELL),
         status(8, "busy", f"{OURS}_3"),
     ):
-        counted.take(message)
-    counted.take(status(9, "idle", f"{OURS}_3"))
+        counted.count(message)
+    counted.count(status(9, "idle", f"{OURS}_3"))
     second = counted.close()
     assert first is not None
     assert second is not None
@@ -217,11 +217,11 @@ def test_a_cell_that_is_sent_again_ends_with_its_second_idle() -> None:
     counted = Ledger(OURS)
     counted.follow(f"{OURS}_1")
     for message in (status(1, "busy"), reply(2), idle(3)):
-        counted.take(message)
+        counted.count(message)
     counted.follow(f"{OURS}_2")
     again = (status(4, "busy", f"{OURS}_2"), numbered(5), numbered(6), reply(7), status(8, "idle", f"{OURS}_2"))
     for message in again:
-        counted.take(message)
+        counted.count(message)
     stretch = counted.close()
     assert stretch is not None
     assert (stretch.last, stretch.missing) == (8, 0)
@@ -230,11 +230,11 @@ def test_a_cell_that_is_sent_again_ends_with_its_second_idle() -> None:
 def test_what_a_thread_numbered_after_the_idle_and_sent_before_it_belongs_to_the_next() -> None:
     counted = Ledger(OURS, f"{OURS}_1")
     for message in (status(1, "busy"), numbered(4), idle(3), reply(2)):
-        counted.take(message)
+        counted.count(message)
     first = counted.close()
     counted.follow(f"{OURS}_2")
     for message in (status(5, "busy", f"{OURS}_2"), reply(6), status(7, "idle", f"{OURS}_2")):
-        counted.take(message)
+        counted.count(message)
     second = counted.close()
     assert first is not None
     assert second is not None
@@ -243,8 +243,8 @@ def test_what_a_thread_numbered_after_the_idle_and_sent_before_it_belongs_to_the
 
 def test_our_own_requests_and_messages_without_a_parent_are_no_strangers() -> None:
     counted = Ledger(OURS)
-    counted.take(numbered(1, "status", parent=f"{OURS}_9"))
-    counted.take(numbered(2, "status", parent=""))
+    counted.count(numbered(1, "status", parent=f"{OURS}_9"))
+    counted.count(numbered(2, "status", parent=""))
     stretch = counted.close()
     assert stretch is not None
     assert (stretch.missing, stretch.alone) == (0, True)
@@ -263,15 +263,15 @@ def test_our_own_requests_and_messages_without_a_parent_are_no_strangers() -> No
 )
 def test_of_messages_that_are_not_numbered_nothing_is_known(message: Message) -> None:
     counted = Ledger(OURS)
-    counted.take(message)
+    counted.count(message)
     assert counted.close() is None
 
 
 def test_a_forked_child_counts_for_itself() -> None:
     counted = Ledger(OURS)
-    counted.take(numbered(1))
-    counted.take(numbered(900, pid=78))
-    counted.take(numbered(2))
+    counted.count(numbered(1))
+    counted.count(numbered(900, pid=78))
+    counted.count(numbered(2))
     stretch = counted.close()
     assert stretch is not None
     assert stretch.missing == 0
@@ -283,7 +283,7 @@ def test_the_number_of_the_lost_is_exact_in_whatever_order_the_others_come(arriv
     random.shuffle(numbers)
     counted = Ledger(OURS)
     for number in numbers:
-        counted.take(numbered(number))
+        counted.count(numbered(number))
     stretch = counted.close()
     assert stretch is not None
     assert stretch.missing == len(arrives) - len(numbers)

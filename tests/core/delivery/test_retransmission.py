@@ -43,20 +43,20 @@ class Line:
         self.given: list[Message] = []
         self.asked: list[Message] = []
 
-    def take(self, what: Message) -> None:
+    def receive(self, what: Message) -> None:
         """Let a message arrive."""
-        self.given += self.client.take(what, self.now)
+        self.given += self.client.receive(what, self.now)
         self.asked += self.client.requests()
 
     def output(self, *, lost: bool = False) -> None:
         """Let the next output message arrive, or get lost."""
         what = self.kernel.iopub.popleft()
         if not lost:
-            self.take(what)
+            self.receive(what)
 
     def reply(self) -> None:
         """Let the next reply arrive."""
-        self.take(self.kernel.replies.popleft())
+        self.receive(self.kernel.replies.popleft())
 
     def deliver_all(self, lose: int = 0) -> None:
         """Let arrive what is on its way, but for the first outputs."""
@@ -217,7 +217,7 @@ def test_whatever_is_lost_all_goes_on_in_order_and_once(seed: int, share: float)
             case 5 if line.given and random.random() < 0.3:
                 twice = random.choice(line.given)
                 if twice.type != agent.RESEND_REPLY:
-                    line.take(twice)
+                    line.receive(twice)
     line.reconnect()
     line.settle()
     line.reconnect()
@@ -308,10 +308,10 @@ def test_what_a_thread_numbers_early_and_sends_late_is_given_on_when_it_comes() 
     line.output(lost=True)
     line.output()
     assert line.texts() == []
-    line.take(late)  # before the answer
+    line.receive(late)  # before the answer
     assert line.texts() == ["2:1", "2:0"]
     line.answer()
-    line.take(late)
+    line.receive(late)
     assert line.texts() == ["2:1", "2:0"]
 
 
@@ -320,12 +320,12 @@ def test_a_result_that_was_numbered_before_what_its_representation_put_out_stays
     line.kernel.run_cell(3)
     first, result, shown, *rest = (line.kernel.iopub.popleft() for _ in range(5))
     for each in (first, shown, result, *rest):
-        line.take(each)
+        line.receive(each)
     assert line.texts() == ["2:1", "2:0", "2:2"]
     line.kernel.run_cell(4)
     busy, _lost, result, shown, *rest = (line.kernel.iopub.popleft() for _ in range(6))
     for each in (busy, shown, shown, result, *rest):
-        line.take(each)
+        line.receive(each)
     assert line.client.is_holding
     line.settle()
     assert line.texts()[3:] == ["3:0", "3:2", "3:1", "3:3"]
@@ -363,7 +363,7 @@ def test_where_questions_are_not_answered_some_losses_wait_for_an_answer_and_no_
         line.until(line.now + ANSWER_LIMIT)
     assert line.texts() == [f"{cell}:1" for cell in range(2, FAILURES + 3)]
     assert line.client.deadline is None
-    line.take(NOTICE)
+    line.receive(NOTICE)
     line.reconnect()
     assert line.texts()[-1] == "IOPub message rate exceeded.\n"
     assert len(line.asked) == FAILURES
@@ -380,7 +380,7 @@ def test_a_cut_takes_the_question_along_and_holds_the_end_of_the_run_for_a_while
     assert line.client.deadline == CUT_LIMIT
     line.until(CUT_LIMIT)
     assert not line.waits()
-    line.take(NOTICE)
+    line.receive(NOTICE)
     assert len(line.asked) == 1  # nothing new: there is no connection
     line.client.reconnected(line.now)
     line.asked += line.client.requests()
@@ -394,15 +394,15 @@ def test_a_cut_takes_the_question_along_and_holds_the_end_of_the_run_for_a_while
 def test_what_a_forked_child_says_keeps_its_place_and_the_kernels_death_waits_for_nothing() -> None:
     line = Line()
     child = message("stream", {"text": "child"})
-    line.take(child)
+    line.receive(child)
     line.kernel.run_cell(3)
     line.output()
     line.output(lost=True)
     line.output()
-    line.take(child)
+    line.receive(child)
     line.output()
     assert line.texts() == ["child"]
-    line.take(DEAD)
+    line.receive(DEAD)
     assert line.texts() == ["child", "2:1", "child", "2:2"]
     assert line.kinds()[-1] == "dead"
 
@@ -413,8 +413,8 @@ def test_a_server_that_drops_is_overtaken_and_its_word_is_no_loss() -> None:
     for _ in range(3):
         line.output()
     line.kernel.iopub.clear()
-    line.take(NOTICE)
-    line.take(NOTICE)
+    line.receive(NOTICE)
+    line.receive(NOTICE)
     assert [len(ranges) for ranges in line.ranges()] == [1]
     line.answer()
     assert len(line.texts()) == FEW + 20
@@ -435,7 +435,7 @@ def test_the_servers_word_is_no_loss_where_the_kernel_has_sent_nothing_since() -
     line.kernel.run_cell(2)
     line.deliver_all()
     for _ in range(2 + FAILURES):  # the last answer is the newest message from the second time on
-        line.take(NOTICE)
+        line.receive(NOTICE)
         line.answer()
         assert not line.waits()
     line.kernel.run_cell(2)
@@ -449,7 +449,7 @@ def test_the_servers_word_is_given_on_where_the_kernel_has_forgotten() -> None:
     line.kernel.run_cell(100)
     line.output()
     line.kernel.iopub.clear()
-    line.take(NOTICE)
+    line.receive(NOTICE)
     line.settle()
     assert 0 < len([text for text in line.texts() if text[0].isdigit()]) < 100
     assert "IOPub message rate exceeded.\n" in line.texts()
@@ -463,14 +463,14 @@ def test_the_servers_word_is_given_on_where_what_bears_no_number_may_be_lost() -
     line.kernel.pid -= 1
     line.output()
     line.kernel.iopub.clear()
-    line.take(NOTICE)
+    line.receive(NOTICE)
     line.settle()
     assert sorted(line.texts()) == ["2:0", "2:1", "IOPub message rate exceeded.\n"]
 
 
 def test_the_servers_word_before_anything_else_asks_for_nothing() -> None:
     line = Line(is_known=False)
-    line.take(NOTICE)
+    line.receive(NOTICE)
     assert line.ranges() == []
     assert not line.waits()
     line.kernel.run_cell(1)
@@ -492,7 +492,7 @@ def test_what_is_held_and_what_is_remembered_stays_bounded(monkeypatch: pytest.M
         line.output()
     assert line.texts() == [f"2:{number}" for number in range(10, 16)]
     for each in lost:
-        line.take(each)  # so late, only the last are known to be new
+        line.receive(each)  # so late, only the last are known to be new
     assert line.texts()[6:] == ["2:6", "2:7", "2:8", "2:9"]
 
 
@@ -505,7 +505,7 @@ def test_more_gaps_than_one_question_asks_for_are_asked_for_one_after_the_other(
     line.output()
     for place in range(12):
         line.output(lost=place % 2 == 0)
-    line.take(NOTICE)
+    line.receive(NOTICE)
     line.settle()
     assert line.texts() == [f"2:{number}" for number in range(12)]
 
@@ -522,7 +522,7 @@ def test_an_answer_that_says_nothing_is_none() -> None:
             agent.RESEND_REPLY, {"messages": [text], "until": None}, parent=question.id, channel=Channel.CONTROL
         )
         answer.header["msg_id"] = f"{KERNEL}_{line.kernel.pid}_{900 + number}"  # type: ignore[index]
-        line.take(answer)
+        line.receive(answer)
         line.output(lost=True)
         if line.kernel.iopub:
             line.output()

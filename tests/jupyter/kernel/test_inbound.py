@@ -35,7 +35,7 @@ def texts(arrivals: list[object]) -> str:
 def test_without_anything_to_do_everything_passes() -> None:
     intake = Intake()
     what = said(1, "one")
-    assert [intake.take(each, 0.0) for each in (what, None, LOST)] == [[what], [None], [LOST]]
+    assert [intake.receive(each, 0.0) for each in (what, None, LOST)] == [[what], [None], [LOST]]
     assert (intake.requests(), intake.deadline(5.0, delays=True), intake.release()) == ([], 5.0, [])
     assert not intake.delays(0.0, is_draining=True, is_stopping=False)
 
@@ -50,29 +50,29 @@ def test_what_is_lost_is_asked_for_where_the_kernel_keeps_it(
 ) -> None:
     info = KernelInfo({}, "ipython", "5.3", "", session)
     intake = Intake.of(info, Agent(frozenset(abilities), last=said(1, "one")), Requests(OURS))
-    assert intake.take(said(3, "three"), 0.0) == ([] if resends else [said(3, "three")])
+    assert intake.receive(said(3, "three"), 0.0) == ([] if resends else [said(3, "three")])
     assert len(intake.requests()) == int(resends)
 
 
 def test_what_is_held_comes_out_in_order_and_masked() -> None:
     intake = with_replay(MaskedMessages(Mask(["hunter2222"])))
-    assert intake.take(said(3, "hun"), 0.0) == []
-    assert texts(intake.take(said(2, "ter2222\n"), 0.0)) == "***\n"
-    assert intake.take(said(5, "hunt"), 0.0) == []
+    assert intake.receive(said(3, "hun"), 0.0) == []
+    assert texts(intake.receive(said(2, "ter2222\n"), 0.0)) == "***\n"
+    assert intake.receive(said(5, "hunt"), 0.0) == []
     assert texts([*intake.release()]) == "hunt"
 
 
 def test_before_the_connection_is_lost_for_good_what_is_held_comes_out() -> None:
     for intake in (with_replay(), with_replay(MaskedMessages(Mask(["hunter2222"])))):
-        intake.take(said(4, "hunter"), 0.0)
-        *given, last = intake.take(LOST, 1.0)
+        intake.receive(said(4, "hunter"), 0.0)
+        *given, last = intake.receive(LOST, 1.0)
         assert (texts(given), last) == ("hunter", LOST)
 
 
 def test_clocks_wait_for_what_is_on_its_way_but_not_where_a_cell_is_stopped_nor_at_the_end_for_ever() -> None:
     intake = with_replay()
     assert not intake.delays(0.0, is_draining=False, is_stopping=False)
-    intake.take(said(4, "four"), 0.0)
+    intake.receive(said(4, "four"), 0.0)
     assert len(intake.requests()) == 1
     assert intake.delays(1.0, is_draining=False, is_stopping=False)
     assert not intake.delays(1.0, is_draining=False, is_stopping=True)
@@ -84,19 +84,19 @@ def test_clocks_wait_for_what_is_on_its_way_but_not_where_a_cell_is_stopped_nor_
 
 def test_a_cut_is_waited_out_and_followed_by_a_question() -> None:
     intake, stopped = with_replay(), object()
-    assert intake.take(Cut(), 0.0) == [Cut()]
+    assert intake.receive(Cut(), 0.0) == [Cut()]
     assert intake.deadline(None, delays=True) == CUT_LIMIT
-    assert intake.take(Restored(), 1.0) == [Restored()]
+    assert intake.receive(Restored(), 1.0) == [Restored()]
     assert len(intake.requests()) == 1
-    assert intake.take(stopped, 1.0) == [stopped]
-    assert intake.take(None, 2.0) == [None]
+    assert intake.receive(stopped, 1.0) == [stopped]
+    assert intake.receive(None, 2.0) == [None]
 
 
 def test_a_gap_and_what_was_brought_back_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     intake = with_replay()
     with caplog.at_level("INFO", "nbrun.jupyter.kernel.inbound"):
-        intake.take(said(4, "four"), 0.0)
+        intake.receive(said(4, "four"), 0.0)
         [question] = intake.requests()
         content = {"messages": [], "until": 4, "newest": 4, "evicted": 0, "others": 0}
-        intake.take(message(RESEND_REPLY, content, parent=question.id, channel="control"), 1.0)
+        intake.receive(message(RESEND_REPLY, content, parent=question.id, channel="control"), 1.0)
     assert caplog.messages == ["asking the kernel again for messages 2-3", "the kernel sent 0 messages again"]
