@@ -132,6 +132,6 @@ def _profile(stages: dict[str, Any], imports: dict[str, Any]) -> str:
             (name, f"{row['seconds']:.2f}", ", ".join(f"{pkg} {took:.2f}" for pkg, took in row["packages"]))
             for name, row in imports.items()
         ]
-        told += "\n\nImports, as `-X importtime` tells them (which itself makes them slower by about a third):\n\n"
+        told += "\n\nImports, according to `-X importtime`, which itself makes them slower by about a third:\n\n"
         told += _table(("process", "s", "of it, each for itself"), heavy)
     return told

@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     KERNEL = 5
     """The kernel failed: it did not start, died, or was restarted by another client."""
     INCOMPLETE = 6
-    """No cell failed unless it was allowed to, but output is known to be lost."""
+    """Output is known to be lost. Every cell passed or was allowed to fail."""
     BUG = 70
     """A bug in nbrun."""
     INTERRUPTED = 130

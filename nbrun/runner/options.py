@@ -427,8 +427,8 @@ class SharedBatchOptions(TypedDict, total=False):
         _Path,
         Option(
             PathName(exists=True),
-            "JSON result of an earlier run; its durations balance --shard and sort by --order. Use the same file for "
-            "all shards.",
+            "Use the durations in this JSON result of an earlier run for --shard and --order. All shards need the same "
+            "file.",
         ),
     ]
     changed_since: Annotated[
