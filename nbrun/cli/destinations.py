@@ -63,6 +63,9 @@ class Paths:
             path = getattr(reports, name)
             if path is not None and is_template(path):
                 setattr(reports, name, self._filled(option, path, {}, late=name))
+        trace = options["trace"]
+        if trace is not None and is_template(os.fspath(trace)):
+            options["trace"] = self._filled("--trace", os.fspath(trace), {})
         if options["output"] is not None and options["deliver"] is None:
             options["output"] = self._output(os.fspath(options["output"]), streams=options["content"] is not None)
 

@@ -26,9 +26,11 @@ from nbrun.storage.paths import (
     output_file,
     root_for,
 )
+from nbrun.storage.writable import check_trace
 
 if TYPE_CHECKING:
     from nbrun.core.events import Observer
+    from nbrun.jupyter.trace import Trace
 
 T = TypeVar("T")
 _OF_JOB = {field.name for field in fields(Job)} - {"notebook", "limits"}
@@ -50,6 +52,7 @@ class Access:
     max_frame: int | None = MAX_FRAME
     zygote: bool | None = None
     preload: Sequence[str] = ()
+    trace: "Trace | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +252,7 @@ def checkpoint_of(options: RunOptions) -> CheckpointUse:
 
 
 def access_of(options: RunOptions) -> Access:
-    """Return the address and credentials of the server."""
+    """Return the address and credentials of the server; raises :class:`UsageError` for an unwritable trace."""
     ca_file = options["ca_file"]
     return Access(
         options["server"],
@@ -261,9 +264,23 @@ def access_of(options: RunOptions) -> Access:
         max_frame=_read(options["max_frame"]),
         zygote=options["zygote"],
         preload=tuple(options["preload"]),
+        trace=trace_of(options),
     )
 
 
 def endpoint_of(access: Access) -> Destination:
     """Return the address and credentials of the existing server; raise :class:`UsageError` for an invalid address."""
     return Endpoint.parse(access.server or "", access.token, access.password)
+
+
+def trace_of(options: RunOptions) -> "Trace | None":
+    """Return the trace that the options name; raises :class:`UsageError` where it cannot be written."""
+    target = options["trace"]
+    if target is None:
+        return None
+    from nbrun.jupyter.trace import Trace
+
+    check_trace("--trace", os.fspath(target))
+    trace = target if isinstance(target, Trace) else Trace(target)
+    trace.hide(options["secrets"].values())
+    return trace

@@ -276,6 +276,15 @@ class SharedRunOptions(TypedDict, total=False):
             metavar="MODULES",
         ),
     ]
+    trace: Annotated[
+        _Path,
+        Option(
+            PathName(),
+            "Write the HTTP exchanges and kernel messages of the run to this file, for a bug report. Secrets and "
+            "tokens are masked.",
+            metavar="FILE",
+        ),
+    ]
     raw_streams: Annotated[
         bool,
         Option(Flag(), "Keep carriage returns and backspaces in text output unprocessed.", default=False, each=True),

@@ -14,7 +14,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +34,7 @@ from nbrun.errors import NbrunError, NoSuchKernel
 from nbrun.jupyter.kernel.inbound import Intake
 from nbrun.jupyter.kernel_session import RunningKernel, Server
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
+from nbrun.jupyter.trace import Trace
 from nbrun.runner.pipelining import find_depth
 from nbrun.runner.plugins import literal_writer
 from nbrun.runner.saving import ResultSaver
@@ -59,6 +60,7 @@ async def run_notebook(
     """
     run = _Run(job, journal, stop, slot or contextlib.nullcontext())
     result = await run.go(opening)
+    run.finish_trace(result)
     problem = result.problem
     if problem is not None:
         problem = replace(problem, message=journal.mask(problem.message), hint=journal.mask(problem.hint))
@@ -82,6 +84,11 @@ class _Run:
         self._plan: Plan | None = None
         self.document: Document | None = None
         self._parameters: Mapping[str, Any] = {}
+        self._trace: Trace | None = None
+        self._is_private = False
+        self._setting: Mapping[str, Any] = {}
+        """How the run was made, for the trace."""
+        self._kernel = ""
         self._mask = Mask(job.secrets.values())
         if self._mask:
             journal.mask = self._mask.text
@@ -98,7 +105,18 @@ class _Run:
             error.args, error.hint = (self._mask.text(str(error)),), self._mask.text(error.hint)
             raise
 
+    def finish_trace(self, result: NotebookResult) -> None:
+        """Write the result into the trace, and warn of a trace that is not complete."""
+        if self._trace is None:
+            return
+        self._trace.result(self._kernel, result.as_dict())
+        if (failure := self._trace.failure) is not None:
+            self._journal.warn(f"{self._trace.path}: the trace is not complete: {failure.strerror or failure}")
+
     async def _load_and_run(self, server: Server, notebook: Notebook) -> NotebookResult:
+        self._trace, self._is_private = server.client.http.options.trace, server.is_private
+        if self._trace is not None:
+            self._trace.hide(self._job.secrets.values())
         try:
             self._journal.enter(Stage.LOADING)
             document, specs = await self._stop.guard(self._load(server, notebook))
@@ -253,17 +271,24 @@ class _Run:
         for cell in plan.cells:
             if cell.action is not Action.KEEP:
                 document.clear(cell.index)
-        return Execution(
-            plan,
-            running.kernel.requests,
-            notebook=self._job.notebook,
-            kernel_session=running.info.session,
-            raw_streams=self._job.raw_streams,
-            max_output=self._job.max_output,
-            ask_for_writers=Ability.WRITERS in agent.abilities,
-            depth=depth,
-            observe=observe,
-        )
+        options: dict[str, Any] = {
+            "kernel_session": running.info.session,
+            "raw_streams": self._job.raw_streams,
+            "max_output": self._job.max_output,
+            "ask_for_writers": Ability.WRITERS in agent.abilities,
+            "depth": depth,
+        }
+        self._setting = {
+            "about": self._job.notebook,
+            "kernel": running.info.banner.partition("\n")[0],
+            "cells": [asdict(cell) | {"action": cell.action.value} for cell in plan.cells] if self._trace else [],
+            "run_timeout": plan.run_timeout,
+            **options,
+            "private": self._is_private,
+            "tolerate_loss": self._job.tolerate_loss,
+        }
+        requests = running.kernel.requests
+        return Execution(plan, requests, notebook=self._job.notebook, observe=observe, **options)
 
     async def _execute(self, execution: Execution, running: RunningKernel, agent: Agent) -> BaseException | None:
         """Execute the cells; return the cancellation or bug that must be raised after the save, or None."""
@@ -273,6 +298,11 @@ class _Run:
         try:
             masked = MaskedMessages(self._mask) if self._mask else None
             intake = Intake.of(running.info, agent, kernel.requests, masked=masked)
+            if self._trace is not None:
+                self._kernel = kernel.id
+                replays = {"replay": intake.may_delay, "last": agent.last if intake.may_delay else None}
+                sent = {"session": kernel.requests.session, "requests_made": kernel.requests.made}
+                self._trace.run(kernel.id, {**self._setting, **sent, **replays})
             await kernel.run(execution, intake)
             if kernel.unreadable:
                 what = f"{kernel.unreadable} messages of the kernel could not be read"

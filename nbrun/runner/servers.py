@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nbrun.core.notebook.file_format import get_ready
@@ -17,6 +17,7 @@ from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.jupyter.http.client import UNBOUNDED, HttpOptions
 from nbrun.jupyter.kernel_session import Server
+from nbrun.jupyter.trace import Trace
 from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.runner.job import Access, NotebookPaths, endpoint_of, path_on_server, private_root
 from nbrun.storage.base import Notebook
@@ -42,12 +43,24 @@ class Host:
     ended: Callable[[], Awaitable[object]] | None = None
 
 
-def connect_to(access: Access) -> AbstractAsyncContextManager[Client]:
+@contextlib.asynccontextmanager
+async def connect_to(access: Access) -> AsyncIterator[Client]:
     """Connect to an existing server for the length of a block; raise :class:`UsageError` for an invalid address."""
     options = HttpOptions(
-        access.ca_file, verify=access.verify, max_response=access.max_response, max_frame=access.max_frame
+        access.ca_file,
+        verify=access.verify,
+        max_response=access.max_response,
+        max_frame=access.max_frame,
+        trace=access.trace,
     )
-    return connect(endpoint_of(access), options=options)
+    async with _closing(access.trace), connect(endpoint_of(access), options=options) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def _closing(trace: Trace | None) -> AsyncIterator[None]:
+    with contextlib.nullcontext() if trace is None else contextlib.closing(trace):
+        yield
 
 
 def open_host(
@@ -102,7 +115,8 @@ async def private_host(
     root = private_root(paths)
     here = Path.cwd()  # now, because a notebook may delete the folder
     embedded = started or EmbeddedServer(root, zygote=access.zygote, preload=access.preload)
-    async with embedded, Client(embedded.endpoint, UNBOUNDED, explain=embedded.explain) as client:
+    options = replace(UNBOUNDED, trace=access.trace)
+    async with _closing(access.trace), embedded, Client(embedded.endpoint, options, explain=embedded.explain) as client:
 
         def find(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:
             local, output = absolute(here / paths.notebook), absolute(here / (paths.output or paths.notebook))

@@ -11,7 +11,9 @@ import os
 import stat
 from pathlib import Path
 
+from nbrun.core.planning.destinations import refuse_unreachable
 from nbrun.errors import NoSuchNotebook, UsageError
+from nbrun.reporters.safe_stream import own_stream
 
 _BINARY = getattr(os, "O_BINARY", 0)
 _LONGEST_LABEL = 100
@@ -109,6 +111,16 @@ def check_folder(option: str, target: str | os.PathLike[str]) -> None:
         _probe_below(label, path, set())
     except OSError as error:
         raise _refusal(label, path, error, "") from None
+
+
+def check_trace(option: str, path: str) -> None:
+    """Raise :class:`UsageError` where no trace can be written to `path`, which is a file of its own."""
+    refuse_unreachable(option, path)
+    if own_stream(path):
+        raise UsageError(f"{option} {path}: a trace goes into a file", hint="Name a file.")
+    if path.lower().endswith(".ipynb"):
+        raise UsageError(f"{option} {path}: a trace does not go into a notebook", hint="Name another file.")
+    check_file(option, path)
 
 
 def _refusal(label: str, path: Path, error: OSError, hint: str) -> UsageError:

@@ -6,19 +6,25 @@ outside ``asked`` for something, the machine wanted an ``effect``. What the mach
 recording only where a test says so: request ids are translated by their kind and their order, so a machine that sends
 another barrier in between still understands the old kernel.
 
-``python -m tests.support.record_transcripts`` records them anew.
+``python -m tests.support.record_transcripts`` records them anew. A trace (``nbrun run --trace FILE``) holds the runs of
+users in the same lines, below their kernels' ids and among HTTP exchanges; ``python -m tests.support.replay`` plays it.
 """
 
+import base64
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nbrun import errors
+from nbrun.core.delivery.retransmission import ResentMessages
 from nbrun.core.execution.effects import Effect, Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.execution.machine import Execution
 from nbrun.core.planning.plan import Action, CellPlan, Plan
 from nbrun.core.protocol.messages import Message, Requests
+from nbrun.jupyter.kernel.inbound import ExecutionFeed, Intake, Probed, StopAsked
+from nbrun.jupyter.kernel.websocket import Cut, Lost, Restored, Unreadable
 
 TRANSCRIPTS = Path(__file__).parents[2] / "fixtures" / "transcripts"
 NEVER = 1000.0
@@ -39,8 +45,13 @@ def message_as_json(message: Message) -> Line:
 
 
 def message_from_json(line: Mapping[str, Any]) -> Message:
-    """Return the message that stands in a transcript."""
-    return Message(line["channel"], line["header"], line["parent_header"], line["content"], line["metadata"])
+    """Return the message that stands in a transcript; of a buffer that was cut, zeros of its length."""
+    buffers = [
+        base64.b64decode(one["base64"]) if "base64" in one else bytes(one["size"]) for one in line.get("buffers", ())
+    ]
+    return Message(
+        line["channel"], line["header"], line["parent_header"], line["content"], line["metadata"], tuple(buffers)
+    )
 
 
 @dataclass
@@ -77,19 +88,53 @@ class Transcript:
 
     setting: Line
     lines: Sequence[Line]
+    result: Line | None = None
+    """The JSON result of the run, if the lines come from a trace of a run that ended."""
 
     @classmethod
     def load(cls, name: str) -> "Transcript":
         """Read one of the fixtures."""
-        setting, *lines = map(json.loads, (TRANSCRIPTS / f"{name}.jsonl").read_text("utf-8").splitlines())
+        return cls.read(TRANSCRIPTS / f"{name}.jsonl")
+
+    @classmethod
+    def read(cls, path: Path) -> "Transcript":
+        """Read a transcript."""
+        setting, *lines = map(json.loads, path.read_text("utf-8").splitlines())
         return cls(setting, lines)
+
+    @classmethod
+    def of_trace(cls, path: Path) -> "list[Transcript]":
+        """Return the runs in a trace, in the order in which they began; the last line may be cut off."""
+        found: dict[str, Transcript] = {}
+        lines: dict[str, list[Line]] = {}
+        for line in _whole_lines(path):
+            kernel = line.pop("kernel", None)
+            match line:
+                case {"run": setting, "at": at}:
+                    lines[kernel] = []
+                    found[kernel] = cls({**setting, "began": at}, lines[kernel])
+                case {"result": result} if kernel in found:
+                    found[kernel].result = result
+                case _ if kernel in found:
+                    line["at"] = round(line["at"] - found[kernel].setting["began"], 4)
+                    lines[kernel].append(line)
+                case _:
+                    pass
+        for transcript in found.values():
+            transcript.lines = [*_joined(transcript.lines)]
+        return [*found.values()]
+
+    def write(self, path: Path) -> None:
+        """Write a transcript as one of the fixtures."""
+        lines = [self.setting, *self.lines]
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
 
     def plan(self) -> Plan:
         """Return the plan that was run."""
-        cells = [
-            CellPlan(index, f"cell-{index}", action=Action.RUN, **cell)
-            for index, cell in enumerate(self.setting["cells"])
-        ]
+        cells = []
+        for index, cell in enumerate(self.setting["cells"]):
+            whole = {"index": index, "id": f"cell-{index}", "action": Action.RUN, **cell}
+            cells.append(CellPlan(**{**whole, "action": Action(whole["action"])}))
         return Plan(cells, self.setting["run_timeout"])
 
     def received(self) -> list[Message]:
@@ -100,24 +145,61 @@ class Transcript:
         """Play the recording to a new machine, and let its clocks run on until it has ended."""
         requests = Requests(self.setting["session"], _made=self.setting["requests_made"])
         options.setdefault("kernel_session", self.setting["kernel_session"])
-        options.setdefault("depth", self.setting.get("depth", 1))
-        player = _Player(Execution(self.plan(), requests, **options))
-        player.want(player.machine.start(0.0), 0.0)
+        for name, default in _OPTIONS.items():
+            options.setdefault(name, self.setting.get(name, default))
+        intake = Intake()
+        if self.setting.get("replay"):
+            last = self.setting["last"]
+            resent = ResentMessages(requests, self.setting["kernel_session"], last and message_from_json(last))
+            intake = Intake(resent=resent)
+        player = _Player(Execution(self.plan(), requests, **options), intake)
+        player.start()
         for line in self.lines:
             player.play(line)
-        player.tick_until(NEVER)
+        player.wait_until(player.now + NEVER)
         assert player.machine.ending is not None, "the run hangs"
         return player.played
 
 
+_OPTIONS = {"depth": 1, "raw_streams": False, "max_output": None, "ask_for_writers": False}
+
+
+def _whole_lines(path: Path) -> Iterator[Line]:
+    for text in path.read_text("utf-8").splitlines(keepends=True):
+        if text.endswith("\n"):
+            yield json.loads(text)
+
+
+def _joined(lines: Sequence[Line]) -> Iterator[Line]:
+    """Put the ends of streams that were held back to the messages that they belong to."""
+    texts: dict[str, str] = {}
+    for line in lines:
+        if rest_of := line.get("rest_of"):
+            texts[rest_of] = texts.get(rest_of, "") + line["received"]["content"]["text"]
+    for line in lines:
+        if not line.get("rest_of"):
+            received = line.get("received", {"header": {}})
+            if rest := texts.get(received["header"].get("msg_id", "")):
+                received["content"]["text"] += rest
+            yield line
+
+
 class _Player:
-    def __init__(self, machine: Execution) -> None:
+    """Does with a recording what :meth:`nbrun.jupyter.kernel.driver.Kernel.run` does with a kernel."""
+
+    def __init__(self, machine: Execution, intake: Intake) -> None:
         self.machine = machine
         self.played = Played(machine)
+        self.now = 0.0
+        self._feed = ExecutionFeed(machine, intake)
         self._recorded: dict[str, int] = {}
         self._ids: dict[str, tuple[str, int]] = {}
         self._late = 0.0
         """Seconds by which this run is behind the recorded one, because it asked later."""
+
+    def start(self) -> None:
+        for effects in self._feed.start(0.0):
+            self._want(effects)
 
     def play(self, line: Line) -> None:
         at = line["at"] + self._late
@@ -128,41 +210,61 @@ class _Player:
                 self._ids[sent["header"]["msg_id"]] = (kind, self._recorded[kind])
             case {"received": received}:
                 answer, at = self._translated(message_from_json(received), at)
-                self.tick_until(at)
-                self.want(self.machine.receive(answer, at), at)
+                self.wait_until(at)
+                self._take(answer, at)
             case {"asked": asked}:
-                self.tick_until(at)
-                self.want(self._ask(asked, at), at)
+                self.wait_until(at)
+                self._take(_arrival(asked), at)
             case _:
                 pass  # an effect that the machine wanted then; the tests say what it has to want
 
-    def tick_until(self, at: float) -> None:
-        while (deadline := self.machine.deadline) is not None and deadline < at:
-            self.want(self.machine.tick(deadline), deadline)
+    def wait_until(self, at: float) -> None:
+        while (deadline := self._deadline()) is not None and deadline < at:
+            self._take(None, max(deadline, self.now))
 
-    def want(self, effects: Effects, at: float) -> None:
-        self.played.wanted += [(at, effect) for effect in effects]
+    def _deadline(self) -> float | None:
+        return None if self.machine.ending else self._feed.deadline(self.now)
 
-    def _ask(self, asked: Line, at: float) -> Effects:
-        if "interrupt" in asked:
-            return self.machine.interrupt(at, asked["interrupt"])
-        if "probed" in asked:
-            return self.machine.probed(at, alive=asked["probed"])
-        assert "reconnected" in asked
-        return self.machine.reconnected(at)
+    def _take(self, arrival: Any, at: float) -> None:
+        self.now = max(at, self.now)
+        if not self.machine.ending:
+            for effects in self._feed.receive(arrival, self.now):
+                self._want(effects)
+
+    def _want(self, effects: Effects) -> None:
+        self.played.wanted += [(self.now, effect) for effect in effects]
 
     def _translated(self, message: Message, at: float) -> tuple[Message, float]:
         """Return an answer under today's id of its request, and when: a kernel answers nothing before it was asked."""
         kind, number = self._ids.get(message.parent_id, ("", 0))
         if not kind:
             return message, at
+        never = at + NEVER
         while number >= len(same := self.played.requests(kind)):
-            deadline = self.machine.deadline
-            if deadline is None or deadline > NEVER:
+            deadline = self._deadline()
+            if deadline is None or deadline > never:
                 return message, at
-            self.want(self.machine.tick(deadline), deadline)
+            self._take(None, deadline)
             if deadline > at:
                 self._late += deadline - at
                 at = deadline
         parent = {**message.parent, "msg_id": same[number].id}
-        return Message(message.channel, message.header, parent, message.content, message.metadata), at
+        return replace(message, parent=parent), at
+
+
+def _arrival(asked: Line) -> Any:
+    match asked:
+        case {"interrupt": reason}:
+            return StopAsked(reason)
+        case {"probed": alive}:
+            return Probed(alive)
+        case {"reconnected": nudged}:
+            return Restored(nudged)
+        case {"cut": _}:
+            return Cut()
+        case {"lost": lost}:
+            return Lost(getattr(errors, lost["kind"])(lost["message"], hint=lost["hint"]))
+        case {"unreadable": text}:
+            return Unreadable(errors.BadFrame(text))
+        case _:
+            raise AssertionError(asked)

@@ -14,7 +14,7 @@ from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
 from nbrun.runner.job import BatchOptions, is_on_server
-from nbrun.storage.writable import check_file, check_folder, is_file, is_folder, is_there
+from nbrun.storage.writable import check_file, check_folder, check_trace, is_file, is_folder, is_there
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = (
@@ -129,6 +129,8 @@ class Reports:
         _check_streams(given, delivers=self._options["deliver"] is not None, on_runner=on_runner)
         for option, target in given.targets(_FILES).items():
             _check_file(option, target)
+        if (trace := self._options["trace"]) is not None:
+            check_trace("--trace", os.fspath(trace))
         _check_different(given, self._options, self._notebook)
         if given.html_folder is not None:
             _check_html(Path(given.html_folder), many=self._notebook is None)
@@ -188,7 +190,11 @@ class Reports:
 
     def lost(self) -> list[str]:
         """Return the names of the requested reports that could not be written so far."""
-        return [listener.name for listener in self._all.dropped if listener in self._asked] if self._is_open else []
+        if not self._is_open:
+            return []
+        lost = [listener.name for listener in self._all.dropped if listener in self._asked]
+        is_traced = getattr(self._options["trace"], "failure", None) is None
+        return lost if is_traced else [*lost, "the trace"]
 
     def observe(self, event: Any) -> None:
         """Pass an event to all reporters."""
@@ -260,7 +266,7 @@ def _check_different(given: ReportOptions, options: BatchOptions, notebook: str 
     pages = {"html_folder": "--html"} if _is_page(given.html_folder) else {}
     files = [
         (option, os.path.realpath(target))
-        for option, target in given.targets({**_FILES, **pages}).items()
+        for option, target in {**given.targets({**_FILES, **pages}), "--trace": options["trace"]}.items()
         if target is not None and target not in _SHOWN and (is_file(target) or not is_there(target))
     ]
     saved = () if is_on_server(options) else (notebook, options["output"])

@@ -95,6 +95,11 @@ class Requests:
     username: str = "nbrun"
     _made: int = 0
 
+    @property
+    def made(self) -> int:
+        """Return the number of requests so far."""
+        return self._made
+
     def execute(
         self,
         code: str,

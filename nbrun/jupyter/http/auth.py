@@ -36,6 +36,11 @@ class Auth:
         way = "token" if self._endpoint.token else "password" if self._endpoint.password else "none"
         return f"<Auth by {way}>"
 
+    @property
+    def secrets(self) -> list[str]:
+        """Return the values that must not be shown: those of the cookies."""
+        return [*self._cookies.values()]
+
     def headers(self, method: str) -> dict[str, str]:
         """Return the authentication headers for a request with this method."""
         if self._endpoint.token:

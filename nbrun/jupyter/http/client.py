@@ -33,6 +33,7 @@ from nbrun.jupyter.http.errors import HINT_HTTPS, access_refused, failure_of, wh
 from nbrun.jupyter.http.messages import QUICK, Answer, Body, Patience, Request
 from nbrun.jupyter.http.redirects import MOST_REDIRECTS, may_follow, moved_base, target_of
 from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, RetryPolicy
+from nbrun.jupyter.trace import Trace
 
 CONNECT_LIMIT = 10.0
 LARGE_BODY = 1_000_000
@@ -71,6 +72,7 @@ class HttpOptions:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     max_response: int | None = MAX_RESPONSE
     max_frame: int | None = MAX_FRAME
+    trace: Trace | None = field(default=None, repr=False)
 
     def ssl_context(self) -> ssl.SSLContext:
         """Return the context for https and wss; raise :class:`UsageError` if the file contains no certificates."""
@@ -301,12 +303,14 @@ class Http:
                         self._dated = (date, time.monotonic())
         except ServerUnreachable as error:
             _log.debug("%s %s: %s", request.method, request.path, error)
+            self._trace(began, request, error=str(error))
             if (explained := await self.explained(error)) is error:
                 raise
             raise explained from error.__cause__
         status, size = response.status_code, len(body)
         milliseconds = 1000 * (time.monotonic() - began)
         _log.debug("%s %s: %d, %d bytes in %.0f ms", request.method, request.path, status, size, milliseconds)
+        self._trace(began, request, status=status, received=body)
         return Answer(
             method=request.method,
             url=str(response.url),
@@ -315,6 +319,14 @@ class Http:
             body=body,
             cookies=tuple(response.headers.get_list("set-cookie")),
         )
+
+    def _trace(self, began: float, request: Request, **outcome: Any) -> None:
+        if (trace := self.options.trace) is None:
+            return
+        endpoint = self.endpoint
+        trace.hide([endpoint.token, endpoint.password, *self.options.headers.values(), *self._auth.secrets])
+        is_json = request.headers.get("Content-Type") == "application/json"
+        trace.http(began, request.method, request.target, sent=request.body if is_json else (), **outcome)
 
     def _limit_of(self, request: Request) -> int | None:
         most = self.options.max_response

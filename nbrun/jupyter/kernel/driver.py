@@ -11,7 +11,6 @@ import functools
 import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,25 +26,11 @@ from nbrun.core.protocol.messages import Message, Requests
 from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerRestarted, ServerUnreachable
 from nbrun.jupyter.http.client import Http
 from nbrun.jupyter.http.retry import ONCE, RECONNECT, RetryPolicy
-from nbrun.jupyter.kernel.inbound import Intake
+from nbrun.jupyter.kernel.inbound import ExecutionFeed, Intake, Probed, StopAsked
 from nbrun.jupyter.kernel.server_process import ServerProcess
 from nbrun.jupyter.kernel.websocket import Arrival, Cut, KernelChannel, Lost, Restored, Unreadable, open_channel
 from nbrun.jupyter.sessions import Kernels
-
-
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """The server's answer whether the kernel is alive."""
-
-    alive: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StopAsked:
-    """A request to stop the run."""
-
-    reason: str
-
+from nbrun.jupyter.trace import Trace
 
 AGENT_LIMIT = 30.0
 """Seconds for the handshake with the agent, at a time when the kernel executes nothing else."""
@@ -64,18 +49,30 @@ class Kernel:
     Only one method may be in progress at a time, because each reads all incoming messages.
     """
 
-    def __init__(self, kernel_id: str, channel: KernelChannel, requests: Requests, kernels: Kernels) -> None:
+    def __init__(
+        self,
+        kernel_id: str,
+        channel: KernelChannel,
+        requests: Requests,
+        kernels: Kernels,
+        trace: Trace | None = None,
+    ) -> None:
         self.id = kernel_id
         self.requests = requests
         self.unreadable = 0
         """The number of frames that were not messages."""
-        self.heard = 0
-        """The number of messages that arrived while cells ran. If it has not changed, there is nothing new to save."""
         self.is_lost = False
         """Whether the connection is lost for good."""
         self._channel = channel
         self._kernels = kernels
         self._tasks: set[asyncio.Task[None]] = set()
+        self._feed: ExecutionFeed | None = None
+        self._trace = trace
+
+    @property
+    def heard(self) -> int:
+        """Return the number of messages of the current run; an unchanged number means nothing new."""
+        return 0 if self._feed is None else self._feed.heard
 
     @property
     def subprotocol(self) -> Subprotocol:
@@ -156,30 +153,20 @@ class Kernel:
 
         Messages pass through `intake` first.
         """
-        intake = intake or Intake()
+        feed = self._feed = ExecutionFeed(execution, intake or Intake())
         try:
-            await self._send(intake.requests())
-            await self._carry_out(execution.start(_now()))
+            for effects in feed.start(_now()):
+                await self._carry_out(effects)
             while execution.ending is None:
-                delays = _delays(execution, intake, _now())
-                arrival = await self._next(intake.deadline(execution.deadline, delays=delays))
-                now = _now()
-                taken = intake.receive(arrival, now)
-                if not isinstance(arrival, Message) and _may_end(arrival, execution):
-                    taken = [*intake.release(), *taken]  # held messages count, also in a run that ends now
-                effects = [each for one in taken for each in self._feed(execution, one, now)]
-                if effects:
+                arrival = await self._next(feed.deadline(_now()))
+                for effects in feed.receive(arrival, _now()):
                     await self._carry_out(effects)
-                if requests := intake.requests():
-                    await self._send(requests)
-                is_due = execution.deadline is not None and execution.deadline <= now
-                if is_due and not _delays(execution, intake, now):
-                    held = intake.release() if execution.is_stopping else ()
-                    effects = [each for one in held for each in self._feed(execution, one, now)]
-                    await self._carry_out([*effects, *execution.tick(now)])
         finally:
-            for message in intake.release():
-                execution.receive(message, _now())
+            feed.release(_now())
+            self.unreadable += feed.unreadable
+            self.is_lost = self.is_lost or feed.is_lost
+            if self._trace is not None:
+                self._trace.release(self.id)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -251,6 +238,12 @@ class Kernel:
 
     async def _next(self, deadline: float | None) -> Arrival | Probed | StopAsked | None:
         """Return the next arrival, or None at `deadline` (on the loop's clock)."""
+        arrival = await self._next_arrival(deadline)
+        if self._trace is not None:
+            _record(self._trace, self.id, arrival)
+        return arrival
+
+    async def _next_arrival(self, deadline: float | None) -> Arrival | Probed | StopAsked | None:
         arrivals = self._channel.arrivals
         try:
             return cast("Arrival | Probed | StopAsked", arrivals.get_nowait())
@@ -262,34 +255,14 @@ class Kernel:
         except TimeoutError:
             return None
 
-    def _feed(self, execution: Execution, arrival: Arrival | Probed | StopAsked | None, now: float) -> Effects:
-        match arrival:
-            case Message():
-                self.heard += 1
-                return execution.receive(arrival, now)
-            case Restored(nudged):
-                return execution.reconnected(now, nudged=nudged)
-            case Lost(NotFound()):
-                return execution.probed(now, alive=False)
-            case Lost(error):
-                self.is_lost = True
-                execution.lose_server(now, error)
-            case Probed(alive):
-                return execution.probed(now, alive=alive)
-            case StopAsked(reason):
-                return execution.interrupt(now, reason)
-            case Unreadable():
-                self.unreadable += 1
-            case Cut() | None:
-                pass
-        return ()
-
     async def _send(self, requests: Iterable[Message]) -> None:
         for request in requests:
             await self._channel.send(request)
 
     async def _carry_out(self, effects: Effects) -> None:
         for place, effect in enumerate(effects):
+            if self._trace is not None and not isinstance(effect, Send):
+                self._trace.effect(self.id, type(effect).__name__)
             match effect:
                 case Send(message):
                     _log.debug("%s sent to kernel %s", message.type, self.id)
@@ -347,25 +320,32 @@ async def connect_kernel(
     # The start time of the server is needed only if the connection can be restored.
     knowing = process.remembered() if patience.tries > 1 else contextlib.nullcontext()
     async with open_channel(http, kernel_id, session_id, find=find, patience=patience) as channel, knowing:
-        yield Kernel(kernel_id, channel, Requests(session_id), kernels)
+        yield Kernel(kernel_id, channel, Requests(session_id), kernels, http.options.trace)
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _may_end(arrival: Arrival | Probed | StopAsked | None, execution: Execution) -> bool:
+def _record(trace: Trace, kernel: str, arrival: Arrival | Probed | StopAsked | None) -> None:
     match arrival:
-        case StopAsked():
-            return execution.is_draining
+        case Message():
+            trace.received(kernel, arrival)
+        case Cut():
+            trace.asked(kernel, {"cut": True})
+        case Restored(nudged):
+            trace.asked(kernel, {"reconnected": nudged})
+        case Lost(error):
+            lost = {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
+            trace.asked(kernel, {"lost": lost})
         case Probed(alive):
-            return not alive
-        case _:
-            return False
-
-
-def _delays(execution: Execution, intake: Intake, now: float) -> bool:
-    return intake.may_delay and intake.delays(now, is_draining=execution.is_draining, is_stopping=execution.is_stopping)
+            trace.asked(kernel, {"probed": alive})
+        case StopAsked(reason):
+            trace.asked(kernel, {"interrupt": reason})
+        case Unreadable(error):
+            trace.asked(kernel, {"unreadable": str(error)})
+        case None:
+            trace.waited(kernel)
 
 
 def _lost(error: NbrunError) -> NbrunError:

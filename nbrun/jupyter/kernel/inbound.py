@@ -4,15 +4,34 @@ Only messages are changed. Held messages are released before any other event tha
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 from nbrun.core.delivery.retransmission import ResentMessages
+from nbrun.core.execution.effects import Effects, Send
+from nbrun.core.execution.machine import Execution
 from nbrun.core.outputs.masking import MaskedMessages
 from nbrun.core.protocol.agent import RESEND, RESEND_REPLY, Ability, Agent, resent
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.core.protocol.messages import Message, Requests
-from nbrun.jupyter.kernel.websocket import Cut, Lost, Restored
+from nbrun.errors import NotFound
+from nbrun.jupyter.kernel.websocket import Arrival, Cut, Lost, Restored, Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The server's answer whether the kernel is alive."""
+
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """A request to stop the run."""
+
+    reason: str
+
 
 DRAIN_DELAY = 60.0
 """Maximum seconds that the end of a run waits for requested messages, however much output other threads produce."""
@@ -123,6 +142,95 @@ class Intake:
                 return [*self._masked.release_late(), None]
             case _:
                 return [*self._masked.release(), arrival]
+
+
+class ExecutionFeed:
+    """Feeds one kernel's arrivals and the time into the state machine of a run; pure, so that a trace can be replayed.
+
+    Each step returns lists of effects. A list is carried out before the next one is computed.
+    """
+
+    def __init__(self, execution: Execution, intake: Intake) -> None:
+        self._execution = execution
+        self._intake = intake
+        self.heard = 0
+        """The number of messages so far."""
+        self.unreadable = 0
+        """The number of frames that were not a message."""
+        self.is_lost = False
+        """Whether the connection was lost permanently."""
+
+    def start(self, now: float) -> Iterator[Effects]:
+        """Start the run."""
+        yield self._requests()
+        yield self._execution.start(now)
+
+    def deadline(self, now: float) -> float | None:
+        """Return the time at which :meth:`receive` is due with None."""
+        execution = self._execution
+        return self._intake.deadline(execution.deadline, delays=self._delays(now))
+
+    def receive(self, arrival: Arrival | Probed | StopAsked | None, now: float) -> Iterator[Effects]:
+        """Handle an arrival; None means that the deadline has passed."""
+        execution, intake = self._execution, self._intake
+        taken = intake.receive(arrival, now)
+        if not isinstance(arrival, Message) and _may_end(arrival, execution):
+            taken = [*intake.release(), *taken]  # messages that have arrived count, even if the run ends now
+        if effects := [each for one in taken for each in self._feed(one, now)]:
+            yield effects
+        if requests := self._requests():
+            yield requests
+        is_due = execution.deadline is not None and execution.deadline <= now
+        if is_due and not self._delays(now):
+            held = intake.release() if execution.is_stopping else ()
+            effects = [each for one in held for each in self._feed(one, now)]
+            yield [*effects, *execution.tick(now)]
+
+    def release(self, now: float) -> None:
+        """Feed what is still held; no more messages will arrive."""
+        for message in self._intake.release():
+            self._execution.receive(message, now)
+
+    def _requests(self) -> Effects:
+        return [Send(request) for request in self._intake.requests()]
+
+    def _delays(self, now: float) -> bool:
+        execution, intake = self._execution, self._intake
+        return intake.may_delay and intake.delays(
+            now, is_draining=execution.is_draining, is_stopping=execution.is_stopping
+        )
+
+    def _feed(self, arrival: Arrival | Probed | StopAsked | None, now: float) -> Effects:
+        match arrival:
+            case Message():
+                self.heard += 1
+                return self._execution.receive(arrival, now)
+            case Restored(nudged):
+                return self._execution.reconnected(now, nudged=nudged)
+            case Lost(NotFound()):
+                return self._execution.probed(now, alive=False)
+            case Lost(error):
+                self.is_lost = True
+                self._execution.lose_server(now, error)
+            case Probed(alive):
+                return self._execution.probed(now, alive=alive)
+            case StopAsked(reason):
+                return self._execution.interrupt(now, reason)
+            case Unreadable():
+                self.unreadable += 1
+            case Cut() | None:
+                pass
+        return ()
+
+
+def _may_end(arrival: Arrival | Probed | StopAsked | None, execution: Execution) -> bool:
+    match arrival:
+        case StopAsked():
+            return execution.is_draining
+        case Probed(alive):
+            return not alive
+        case _:
+            return False
 
 
 def _spelled(ranges: Iterable[tuple[int, int | None]]) -> str:

@@ -156,6 +156,8 @@ class KernelChannel:
 
     async def send(self, message: Message) -> None:
         """Send a message, or store it until the connection is restored."""
+        if (trace := self._http.options.trace) is not None:
+            trace.sent(self._kernel_id, message)
         socket = self._socket
         if socket is None or socket.state is not State.OPEN:
             self._unsent.append(message)

@@ -47,6 +47,7 @@ from nbrun.runner.job import (
     job_of,
     path_on_server,
     paths_of,
+    trace_of,
 )
 from nbrun.runner.options import SharedBatchOptions
 from nbrun.storage.paths import OWN_PLACE, absolute, local_notebook, names_folder, tree_path
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 _OF_BATCH = {*options_in(SharedBatchOptions)}
 _SHARED = {
     "in_place", "prepare_only", "server", "token", "password", "ca_file", "verify", "max_response", "max_frame",
-    "upload", "observe", "stop", "content", "deliver",
+    "upload", "observe", "stop", "content", "deliver", "trace",
 }  # fmt: skip
 """Options that must be the same for all runs of a batch."""
 
@@ -99,6 +100,7 @@ async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = 
     chosen = check_choice(options) or one
     if not chosen and (len(named) != 1 or options["matrix"]):
         require_choice(named, message=MATRIX if options["matrix"] else "")
+    options["trace"] = trace_of(options)  # one file, however often a server is opened
     access = access_of(options)
     if access.server:
         endpoint_of(access)

@@ -28,6 +28,13 @@ def test_each_request_has_an_id_of_its_own() -> None:
     assert [request.id for request in made] == ["s_1", "s_2", "s_3", "s_4"]
 
 
+def test_requests_are_counted() -> None:
+    requests = Requests("session")
+    requests.kernel_info()
+    requests.execute("1")
+    assert requests.made == 2
+
+
 def test_code_is_executed_without_stdin_and_into_the_history() -> None:
     request = Requests("s").execute("1 + 1", metadata={"cellId": "a"})
     assert request.content == {
