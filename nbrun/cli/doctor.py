@@ -6,15 +6,16 @@ how its messages arrive, and known limits. Without ``--server`` it checks the pr
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from nbrun._lazy_imports import put_off_imports
+from nbrun.cli.options.declared import OF_RUN, read_declared
 from nbrun.cli.options.log import hide_in_log, log_option, start_log
-from nbrun.cli.options.server import find_password, find_token, server_options
+from nbrun.cli.options.server import access_options, server_options
 from nbrun.errors import ExitCode, UsageError
+from nbrun.runner.job import access_of, read_run_options
 
 
 @click.command("doctor", short_help="Check whether notebooks can be run on a server or this machine.")
@@ -27,7 +28,7 @@ from nbrun.errors import ExitCode, UsageError
     "kernel, and no connection at two checks 30 s apart.",
 )
 @log_option
-def command(server: str | None, kernel: str | None, token_file: Path | None, *, clean: bool, **given: Any) -> int:
+def command(kernel: str | None, *, clean: bool, **given: Any) -> int:
     """Check whether notebooks can be run on a server, or on this machine without --server.
 
     Starts a kernel and shuts it down again. No file is written. With --server, also lists sessions that killed nbrun
@@ -36,14 +37,13 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, *, 
     The exit code is 0 when a notebook can be run and --clean ended every such session; otherwise 2, 4 or 5.
     """
     start_log(given)
-    if clean and not server:
+    if clean and not given["server"]:
         raise UsageError(
             "--clean needs --server", hint="A private server ends with its run, whose sessions are never left."
         )
     put_off_imports()
     from rich.text import Text
 
-    from nbrun.jupyter.http.client import HttpOptions
     from nbrun.reporters.console.safe_console import SafeConsole
     from nbrun.runner.doctor import Finding, examine
 
@@ -56,22 +56,7 @@ def command(server: str | None, kernel: str | None, token_file: Path | None, *, 
         if finding.hint:
             console.say(f"     {finding.hint}")
 
-    token, password = (find_token(token_file), find_password()) if server else (None, None)
-    hide_in_log([token, password])
-    failure = asyncio.run(
-        examine(
-            server,
-            token=token,
-            password=password,
-            options=HttpOptions(
-                given["ca_file"],
-                verify=not given["insecure"],
-                max_response=given["max_response"],
-                max_frame=given["max_frame"],
-            ),
-            kernel=kernel,
-            clean=asyncio.sleep if clean else None,
-            show=show,
-        )
-    )
+    access = access_of(read_run_options({**read_declared(OF_RUN, given), **access_options(given)}))
+    hide_in_log([access.token, access.password])
+    failure = asyncio.run(examine(access, kernel=kernel, clean=asyncio.sleep if clean else None, show=show))
     return ExitCode.OK if failure is None else failure

@@ -15,14 +15,14 @@ from pathlib import Path
 from nbrun.core.protocol.agent import Ability, AgentOptions
 from nbrun.core.protocol.codec import Subprotocol
 from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, NotFound, ServerUnreachable
-from nbrun.jupyter.client import Client, connect
+from nbrun.jupyter.client import Client
 from nbrun.jupyter.contents import NO_FILES_HINT, ContentsModel
-from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.http.client import HttpOptions
 from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.local_kernelspecs import defects
 from nbrun.local_server.launcher import EmbeddedServer
+from nbrun.runner.job import Access, endpoint_of
 from nbrun.runner.left_sessions import SECONDS_BETWEEN_LOOKS, Cleaned, LeftSession, end_left, find_left, is_upload
+from nbrun.runner.servers import connect_to
 
 RATE_LIMIT_HINT = (
     "A stock server drops output beyond 1000 messages or 1 MB of text a second, and does not tell the kernel. Its "
@@ -67,14 +67,7 @@ Wait = Callable[[float], Awaitable[object]]
 
 
 async def examine(
-    address: str | None,
-    *,
-    token: str | None = None,
-    password: str | None = None,
-    options: HttpOptions | None = None,
-    kernel: str | None = None,
-    clean: Wait | None = None,
-    show: Show,
+    access: Access, *, kernel: str | None = None, clean: Wait | None = None, show: Show
 ) -> ExitCode | None:
     """Check everything that a run needs, `show` the results, and return the exit code of a failure or None.
 
@@ -82,11 +75,11 @@ async def examine(
     """
     failure: ExitCode | None = None
     try:
-        if address is None:
+        if access.server is None:
             async with _private(show) as server:
                 await _examine_kernels(server, kernel, show)
             return None
-        async with _existing(address, token, password, options, show) as server:
+        async with _existing(access, show) as server:
             files = await examine_files(server.client, show)
             failure = await examine_left(server.client, files or (), show, clean)
             await _examine_kernels(server, kernel, show)
@@ -125,13 +118,10 @@ async def _private(show: Show) -> AsyncIterator[Server]:
 
 
 @contextlib.asynccontextmanager
-async def _existing(
-    address: str, token: str | None, password: str | None, options: HttpOptions | None, show: Show
-) -> AsyncIterator[Server]:
-    destination = Endpoint.parse(address, token, password)
-    show(Finding(None, f"connecting to {destination.endpoint}"))
+async def _existing(access: Access, show: Show) -> AsyncIterator[Server]:
+    show(Finding(None, f"connecting to {endpoint_of(access).endpoint}"))
     began = _now()
-    async with connect(destination, options=options) as client:
+    async with connect_to(access) as client:
         text = (
             f"{client.endpoint} answers, in {1000 * (_now() - began):.0f} ms: Jupyter Server {await client.version()}"
         )

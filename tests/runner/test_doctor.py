@@ -10,6 +10,7 @@ import pytest
 
 from nbrun.errors import ExitCode
 from nbrun.runner.doctor import Finding, examine
+from nbrun.runner.job import Access
 from tests.support.other_servers import kernel_gateway, other_server
 from tests.support.servers import free_port, jupyter_server
 
@@ -33,7 +34,7 @@ def found() -> Found:
 
 
 async def test_a_private_server_is_started_and_found_good(found: Found) -> None:
-    assert await examine(None, show=found.show) is None
+    assert await examine(Access(), show=found.show) is None
     assert "nbrun" in found.texts(None)
     assert "jupyter-server" in found.texts(None)
     for words in ("a private server starts", "python3 (python)", "kernel python3 answers", "binary frames"):
@@ -54,7 +55,7 @@ async def test_broken_kernelspecs_of_this_machine_are_told_with_their_files(
         (tmp_path / "kernels" / name).mkdir(parents=True)
         (tmp_path / "kernels" / name / "kernel.json").write_text(text)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    assert await examine(None, kernel="torn", show=found.show) == ExitCode.USAGE
+    assert await examine(Access(), kernel="torn", show=found.show) == ExitCode.USAGE
     told = [finding.text for finding in found.findings if "kernelspec is broken" in finding.text]
     assert {name for name in broken if any(f"{tmp_path / 'kernels' / name}" in text for text in told)} == {*broken}
     assert any("/no/such/python, which is not there" in text for text in told)
@@ -85,7 +86,7 @@ def environment_without(folder: Path, package: str) -> Path:
 
 async def test_a_server_is_examined_and_left_as_it_was(found: Found, tmp_path: Path) -> None:
     with jupyter_server(tmp_path) as server:
-        assert await examine(server.url, token=server.token, show=found.show) is None
+        assert await examine(Access(server.url, server.token), show=found.show) is None
         assert (server.sessions(), server.get("api/kernels")) == ([], [])
         for words in ("answers", "accepts the token and takes us for", "it serves files"):
             assert words in found.texts(good=True)
@@ -95,24 +96,24 @@ async def test_a_server_is_examined_and_left_as_it_was(found: Found, tmp_path: P
         assert "max_body_size" in hints["neither can the size of a notebook that may be saved"]
 
         found.findings.clear()
-        assert await examine(server.url, token="wr0ng", show=found.show) == ExitCode.SERVER
+        assert await examine(Access(server.url, "wr0ng"), show=found.show) == ExitCode.SERVER
         assert "wr0ng" not in str(found.findings)
         assert found.texts(good=False)
 
         found.findings.clear()
-        assert await examine(server.url, token=server.token, kernel="cobol", show=found.show) == ExitCode.USAGE
+        assert await examine(Access(server.url, server.token), kernel="cobol", show=found.show) == ExitCode.USAGE
         assert "cobol" in found.texts(good=False)
 
 
 async def test_a_server_that_lets_everybody_in_is_said_to(found: Found, tmp_path: Path) -> None:
     with jupyter_server(tmp_path, token="") as server:
-        await examine(server.url, kernel="no-such", show=found.show)
+        await examine(Access(server.url), kernel="no-such", show=found.show)
     assert "accepts us without a token" in found.texts(good=True)
 
 
 async def test_an_old_server_lacks_what_it_lacks(found: Found, tmp_path: Path) -> None:
     with other_server("notebook-6.5", tmp_path) as server:
-        assert await examine(server.url, token=server.token, show=found.show) is None
+        assert await examine(Access(server.url, server.token), show=found.show) is None
     assert "it accepts the token\n" in found.texts(good=True)
     assert "it serves files\n" in found.texts(good=True)
     assert "as JSON" in found.texts(good=True)
@@ -123,7 +124,7 @@ async def test_a_gateway_serves_no_files_and_can_run_notebooks_from_a_pipe(
     found: Found, tmp_path: Path, lists: bool
 ) -> None:
     with kernel_gateway(tmp_path, lists=lists) as server:
-        assert await examine(server.url, token=server.token, show=found.show) is None
+        assert await examine(Access(server.url, server.token), show=found.show) is None
         if lists:
             assert server.get("api/kernels") == []
     assert "it serves no files" in found.texts(None)
@@ -137,7 +138,7 @@ async def test_a_gateway_serves_no_files_and_can_run_notebooks_from_a_pipe(
 
 async def test_where_nobody_answers_that_is_what_is_found(found: Found) -> None:
     address = f"http://127.0.0.1:{free_port()}/"
-    assert await examine(f"{address}?token=s3cret-token", show=found.show) == ExitCode.SERVER
+    assert await examine(Access(f"{address}?token=s3cret-token"), show=found.show) == ExitCode.SERVER
     [connecting, finding] = found.findings
     assert connecting.text == f"connecting to {address}"
     assert finding.good is False
@@ -166,7 +167,7 @@ async def test_what_is_no_jupyter_server_is_told_with_a_hint(found: Found, answe
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        assert await examine(f"http://127.0.0.1:{port}/", show=found.show) == ExitCode.SERVER
+        assert await examine(Access(f"http://127.0.0.1:{port}/"), show=found.show) == ExitCode.SERVER
     finding = found.findings[-1]
     assert finding.good is False
     assert words in finding.text
