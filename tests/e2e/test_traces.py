@@ -139,6 +139,13 @@ async def test_python_writes_traces_too(tmp_path: Path) -> None:
     result = await nbrun.run_async(tmp_path / "nb.ipynb", save=False, trace=tmp_path / "t.jsonl")
     [transcript] = Transcript.of_trace(tmp_path / "t.jsonl")
     assert replayed(transcript) == recorded(result.as_dict())
+    exchanges = [line["http"] for line in map(json.loads, (tmp_path / "t.jsonl").open()) if "http" in line]
+    shown = [(one["method"], one["path"].partition("?")[0].rpartition("/")[2], one["status"]) for one in exchanges]
+    assert [each for each in shown if each[1] in ("nb.ipynb", "sessions", "channels")] == [
+        ("GET", "nb.ipynb", 200),
+        ("POST", "sessions", 201),
+        ("GET", "channels", 101),
+    ]
     with pytest.raises(nbrun.NbrunError, match="a trace goes into a file"):
         await nbrun.run_async(tmp_path / "nb.ipynb", save=False, trace="-")
     assert os.fspath(Trace("x.jsonl")) == str(Path.cwd() / "x.jsonl")

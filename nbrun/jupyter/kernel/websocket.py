@@ -16,6 +16,7 @@ import logging
 import math
 import re
 import socket as sockets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -195,6 +196,8 @@ class KernelChannel:
             "user_agent_header": None,
             "proxy": None if endpoint.is_local else True,
         }
+        began, trace = time.monotonic(), self._http.options.trace
+        path = f"api/kernels/{self._kernel_id}/channels"
         if url.startswith("wss:"):
             options["ssl"] = self._http.options.ssl_context()
         try:
@@ -202,8 +205,12 @@ class KernelChannel:
                 if endpoint.socket:
                     options |= {"unix": True, "path": endpoint.socket}
                 socket = await _Connect(url, **options)
-        except ServerUnreachable as error:
-            raise await self._http.explained(error) from None
+        except NbrunError as error:
+            if trace is not None:
+                trace.http(began, "GET", path, error=str(error))
+            raise (await self._http.explained(error) if isinstance(error, ServerUnreachable) else error) from None
+        if trace is not None:
+            trace.http(began, "GET", path, status=101)
         assert isinstance(socket, _Connection)
         self._socket = socket
         agreed = socket.subprotocol
