@@ -32,27 +32,27 @@ def read_streams(named: Sequence[str], options: BatchOptions, *, one: bool, only
     A notebook from a stream without an output goes to standard output. Raises :class:`UsageError`, also if the notebook
     would be run more than once.
     """
-    comes = [name for name in named if _is_stream(name, options)]
+    sources = [name for name in named if _is_stream(name, options)]
     output = options["output"]
-    goes = output in STANDARD_OUTPUT or (bool(comes) and output is None and options["save"])
-    if not comes and not goes:
+    to_stdout = output in STANDARD_OUTPUT or (bool(sources) and output is None and options["save"])
+    if not sources and not to_stdout:
         return [*named]
-    what = f"{comes[0]} as a notebook" if comes else f"--output {output}"
+    what = f"{sources[0]} as a notebook" if sources else f"--output {output}"
     given: Mapping[str, Any] = options
     if not one or any(given[name] for name in _OF_BATCH) or is_template(os.fspath(output or "")):
         raise UsageError(f"{what}: for one notebook, run once", hint="Name files where there is more to do.")
     if only_plan:
         raise UsageError(f"{what}: --help-notebook wants a file")
-    if goes:
+    if to_stdout:
         if not options["save"]:
             raise UsageError(f"{what}: with --no-save nothing would come out")
         if "stdout" in closed:
             raise UsageError(f"{what}: standard output is closed")
         options["output"], options["deliver"] = "-", _write
-    if not comes:
+    if not sources:
         return [*named]
-    options["content"] = _read(comes[0])
-    return ["stdin.ipynb" if comes[0] == _INPUT else "pipe.ipynb"]
+    options["content"] = _read(sources[0])
+    return ["stdin.ipynb" if sources[0] == _INPUT else "pipe.ipynb"]
 
 
 def _is_stream(name: str, options: BatchOptions) -> bool:

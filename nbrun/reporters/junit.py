@@ -29,26 +29,26 @@ class JUnit:
         self.name = f"the JUnit report in {named(str(target))}"
         self._target = target
         self._record = Record()
-        self._said: dict[tuple[str, int], list[str]] = {}
+        self._output: dict[tuple[str, int], list[str]] = {}
         self._logs: dict[str, OutputLog] = {}
-        self._speaking = ("", 0)
+        self._writing = ("", 0)
 
     def observe(self, event: Event) -> None:
         """Handle an event."""
         self._record.observe(event)
         match event:
             case BatchStarted():
-                self._said.clear()
+                self._output.clear()
             case CellStarted(notebook, index):
-                self._said.pop((notebook, index), None)
+                self._output.pop((notebook, index), None)
             case OutputArrived(notebook, index, output):
-                self._speaking = (notebook, index)
+                self._writing = (notebook, index)
                 if output["output_type"] != "error":
                     self._log(notebook).show(index, "", output)
             case CellFinished(notebook, result):
-                self._speaking = (notebook, result.index)
+                self._writing = (notebook, result.index)
                 self._log(notebook).finish(result.index, "")
-                if lines := self._said.get(self._speaking):
+                if lines := self._output.get(self._writing):
                     lines[:] = ["\n".join(lines)[-LONGEST_OUTPUT:]]
             case RunFinished(notebook):
                 self._logs.pop(notebook, None)
@@ -60,7 +60,7 @@ class JUnit:
 
     def _keep(self, line: str) -> None:
         """Collect text of a running cell, and drop the oldest text of a cell that writes too much."""
-        lines = self._said.setdefault(self._speaking, [])
+        lines = self._output.setdefault(self._writing, [])
         lines.append(plain(line)[-LONGEST_OUTPUT:])
         if len(lines) > _LINES_APART:
             lines[:] = ["\n".join(lines)[-LONGEST_OUTPUT:]]
@@ -91,7 +91,7 @@ class JUnit:
         for name, value in (*properties.items(), *result.parameters.items()):
             ET.SubElement(listed, "property", name=_clean(str(name)), value=_clean("" if value is None else str(value)))
         cases = [self._case(run, result, cell) for cell in result.cells]
-        if result.problem is not None and not _is_told_by_a_cell(result):
+        if result.problem is not None and not _is_in_a_cell(result):
             cases.append(_case_of_run(run, result))
         suite.extend(cases)
         suite.set("tests", str(len(cases)))
@@ -112,9 +112,9 @@ class JUnit:
             reason = "prepared only" if result.outcome is Outcome.PREPARED else "the run ended before its turn"
             reason = "not meant to run" if cell.outcome is CellOutcome.SKIPPED else reason
             ET.SubElement(case, "skipped", message=reason)
-        said = "\n".join(self._said.get((run.name, cell.index), ()))[-LONGEST_OUTPUT:]
-        if said:
-            ET.SubElement(case, "system-out").text = said
+        output = "\n".join(self._output.get((run.name, cell.index), ()))[-LONGEST_OUTPUT:]
+        if output:
+            ET.SubElement(case, "system-out").text = output
         if cell.error and not fails(result, cell):
             note = f"an error that was allowed: {cell.error.ename}: {cell.error.evalue}"
             ET.SubElement(case, "system-err").text = _clean(note)
@@ -142,7 +142,7 @@ def _verdict(kind: str, result: NotebookResult, cell: CellResult) -> ET.Element:
     return verdict
 
 
-def _is_told_by_a_cell(result: NotebookResult) -> bool:
+def _is_in_a_cell(result: NotebookResult) -> bool:
     """Return whether the case of a cell contains the run's problem. A failed save is in no cell's case."""
     is_of_the_run = result.problem is not None and result.problem.cell is None
     if is_of_the_run and result.outcome is Outcome.SERVER_FAILED:

@@ -7,7 +7,7 @@ from nbrun.core.formats.units import spell_duration
 from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 
-_SAID = {
+_WORDS = {
     Outcome.PASSED: "passed",
     Outcome.PREPARED: "prepared",
     Outcome.FAILED: "failed",
@@ -26,7 +26,7 @@ def summary(result: NotebookResult) -> str:
     took = "" if result.outcome is Outcome.PREPARED else f" in {spell_duration(result.seconds)}"
     took = " from the cache" if result.cached else took
     comma = "," if took and "," in cells else ""
-    parts = [f"{_SAID[result.outcome]}: {cells}{comma}{took}"]
+    parts = [f"{_WORDS[result.outcome]}: {cells}{comma}{took}"]
     if result.output == DELIVERED:
         parts.append("delivered")
     elif result.output and not result.rescued:
@@ -43,7 +43,7 @@ def summary(result: NotebookResult) -> str:
 
 def outcome(result: NotebookResult) -> str:
     """Return the outcome in a word or two."""
-    return _SAID[result.outcome]
+    return _WORDS[result.outcome]
 
 
 def tally(result: NotebookResult) -> str:
@@ -106,7 +106,7 @@ def batch_summary(batch: BatchResult) -> str:
 
 def counts(tally: Mapping[Outcome, int]) -> str:
     """Return the number of runs by outcome: ``38 passed, 2 failed``."""
-    return ", ".join(f"{number} {_SAID[outcome]}" for outcome, number in tally.items()) or "nothing was run"
+    return ", ".join(f"{number} {_WORDS[outcome]}" for outcome, number in tally.items()) or "nothing was run"
 
 
 def output_text(output: Output) -> str:

@@ -140,8 +140,8 @@ def from_file(path: Path, where: str) -> dict[str, Any]:
             try:
                 found = json.loads(text, parse_float=read_float, object_pairs_hook=_each_key_once)
             except (ValueError, ArithmeticError, RecursionError) as error:
-                said, hint = _json_problem(error, text)
-                raise UsageError(f"{where}: not readable as JSON: {said}", hint=hint) from None
+                message, hint = _json_problem(error, text)
+                raise UsageError(f"{where}: not readable as JSON: {message}", hint=hint) from None
             return _parameters(found, where)
         case _:
             return from_yaml(text, where)
@@ -235,9 +235,9 @@ def _yaml_problem(error: Exception) -> str:
     match error:
         case yaml.MarkedYAMLError():
             mark = error.problem_mark or error.context_mark
-            said = str(error.problem or error.context or "malformed")
-            said = "more than one document" if said == "but found another document" else said
-            return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark else said
+            message = str(error.problem or error.context or "malformed")
+            message = "more than one document" if message == "but found another document" else message
+            return f"line {mark.line + 1}, column {mark.column + 1}: {message}" if mark else message
         case yaml.YAMLError():
             return _in_one_line(error)
         case RecursionError():
@@ -277,15 +277,15 @@ def _json_problem(error: Exception, text: str) -> tuple[str, str]:
         case json.JSONDecodeError() if not text.strip():
             return "the file is empty", "Write {} for no parameters."
         case json.JSONDecodeError():
-            said = f"line {error.lineno}, column {error.colno}: {error.msg}"
+            message = f"line {error.lineno}, column {error.colno}: {error.msg}"
             if _COMMENT.search(text):
-                return said, "JSON has no comments; a file named .yaml may have them, after a #."
-            return said, "A file named .yaml is read as YAML, which is less strict."
+                return message, "JSON has no comments; a file named .yaml may have them, after a #."
+            return message, "A file named .yaml is read as YAML, which is less strict."
         case RecursionError():
             return "nested too deep", _HINT_DEEP
         case _:
-            said = _in_one_line(error)
-            return said, _HINT_TWICE if "twice" in said else _HINT_NUMBER
+            message = _in_one_line(error)
+            return message, _HINT_TWICE if "twice" in message else _HINT_NUMBER
 
 
 def _hint_toml(text: str) -> str:

@@ -25,7 +25,7 @@ from typing import Self
 
 from nbrun.core.events import Event, Journal, Stage
 from nbrun.core.execution.machine import Execution
-from nbrun.core.execution.outcomes import Ending, ending_with_losses, kept_elsewhere
+from nbrun.core.execution.outcomes import Ending, ending_with_losses, with_failed_save
 from nbrun.core.execution.write_back import Recording
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.planning.job import Job
@@ -181,7 +181,7 @@ class ResultSaver:
         path = self._write_rescue_file(execution)
         if result.problem and result.outcome is not Outcome.SERVER_FAILED:
             self._journal.warn(result.problem.message)
-        return kept_elsewhere(result, Problem.of(error), str(path) if path else None, under_way=under_way)
+        return with_failed_save(result, Problem.of(error), str(path) if path else None, under_way=under_way)
 
     def _rescue_from(self, error: BaseException, execution: Execution) -> None:
         """Write a rescue file, and name it in a warning and in a note of the error."""

@@ -99,7 +99,7 @@ class GuardedTarget:
         self._warn(f"{self.file.name} {what}; it is not saved again before the run has ended")
         return False
 
-    def tell_complaint(self, what: str, complaint: str) -> None:
+    def warn_of_complaint(self, what: str, complaint: str) -> None:
         """Warn about an invalid notebook that the server reports, once per message."""
         if complaint and complaint not in self._complaints:
             self._complaints.add(complaint)
@@ -179,17 +179,17 @@ class GuardedTarget:
             if outcome is SaveOutcome.OVERTAKEN:
                 return False
             if written is not None:
-                self._tell_of(file.file.name, written, before, outcome)
+                self._warn_of_oddities(file.file.name, written, before, outcome)
             return True
         raise ServerError(
             "the server said three times that it saved the file, and each time the old one was there again",
             hint="Somebody seems to be reading the notebook over and over; close it in the browser and run again.",
         )
 
-    def _tell_of(self, name: str, written: Written, before: FileVersion | None, outcome: SaveOutcome) -> None:
+    def _warn_of_oddities(self, name: str, written: Written, before: FileVersion | None, outcome: SaveOutcome) -> None:
         """Warn about unusual results of a save that arrived."""
         if before is not None and written.created:
             self._warn(f"{name} was deleted or renamed just before it was saved; it is there again")
         if outcome is SaveOutcome.CHANGED:
             self._warn(f"{name} has not all sources and outputs that were saved: a hook of the server changes them")
-        self.tell_complaint("the saved notebook", written.complaint)
+        self.warn_of_complaint("the saved notebook", written.complaint)

@@ -193,7 +193,7 @@ class ServerNotebook:
         if in_place:
             self._file.path = self.path
             await self._checkpoint.check(self.path)
-        self._target.tell_complaint("the notebook", complaint_of(model.message or ""))
+        self._target.warn_of_complaint("the notebook", complaint_of(model.message or ""))
         if self.check_output and in_place and model.writable is False:
             raise _not_writable(self.path, "Add -o PATH to write elsewhere on the server, or --no-save.")
         if self.check_output and not in_place:

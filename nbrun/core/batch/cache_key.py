@@ -61,7 +61,7 @@ def run_hash(document: Document, job: Job, ingredients: Ingredients) -> str:
     return hashlib.sha256(dumps(known)).hexdigest()
 
 
-def kept_outputs(document: Document) -> dict[str, Any]:
+def cached_outputs(document: Document) -> dict[str, Any]:
     """Return the part of an executed notebook that is cached."""
     kept: list[dict[str, Any]] = []
     for _, cell in document.code_cells():
@@ -78,12 +78,12 @@ def kept_outputs(document: Document) -> dict[str, Any]:
     return {"format": FORMAT, "run": run, "metadata": metadata, "cells": kept}
 
 
-def kept_results(result: NotebookResult) -> dict[str, Any]:
+def cached_results(result: NotebookResult) -> dict[str, Any]:
     """Return the part of a result that is cached."""
     return {"kernel": result.kernel, "cells": [cell.as_dict() for cell in result.cells]}
 
 
-def is_worth_keeping(result: NotebookResult) -> bool:
+def is_cacheable(result: NotebookResult) -> bool:
     """Return whether a result may be cached: it passed, and no output was lost."""
     return result.outcome is Outcome.PASSED and not any(cell.incomplete for cell in result.cells)
 

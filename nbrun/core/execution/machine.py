@@ -238,7 +238,7 @@ class Execution:
 
     def _update_widgets(self) -> Effects:
         """Send the state of the Output widgets to the kernel."""
-        updates = [self._requests.comm_update(*captured) for captured in self._widgets.unsaid()]
+        updates = [self._requests.comm_update(*captured) for captured in self._widgets.unsent()]
         return [self._routes.send_aside(update, self._newest) for update in updates]
 
     @property

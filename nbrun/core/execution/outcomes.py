@@ -130,7 +130,7 @@ def ending_with_losses(ending: Ending, results: Sequence[CellResult], *, private
     return Ending(Outcome.INCOMPLETE, Problem(f"{first.incomplete}, {where}", hint, first.index))
 
 
-def kept_elsewhere(
+def with_failed_save(
     result: NotebookResult, failure: Problem, path: str | None, *, under_way: bool = False
 ) -> NotebookResult:
     """Return the result of a run whose notebook could not be saved; `path` is the rescue file, if any.

@@ -112,14 +112,14 @@ class Widgets:
         model.dirty = True
         return True
 
-    def unsaid(self) -> list[tuple[str, list[Output]]]:
+    def unsent(self) -> list[tuple[str, list[Output]]]:
         """Return the outputs captured since the last call, by comm id, for sending them to the kernel."""
-        said = []
+        captured = []
         for comm_id, model in self._models.items():
             if model.dirty and model.area is not None and not model.closed:
-                said.append((comm_id, model.area.render()))
+                captured.append((comm_id, model.area.render()))
                 model.dirty = False
-        return said
+        return captured
 
     def saved(self, shown: Iterable[Output]) -> dict[str, Any] | None:
         """Return the value for ``metadata.widgets``, or None if there are no widgets.

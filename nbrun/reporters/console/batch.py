@@ -204,16 +204,16 @@ class BatchConsole:
         running = [now - row.began for row in self._rows.values()]
         left = time_left([run.seconds for run in self._results], running, max(0, self._all - done - len(running)))
         failed = sum(not run.went_well for run in self._results)
-        said = Text(f"{done} of {self._all}", "bold")
+        status = Text(f"{done} of {self._all}", "bold")
         if failed:
-            said.append(f", {failed} not passed", "bold red")
-        said.append(f"  {spell_duration(now - self._began)}", "dim")
+            status.append(f", {failed} not passed", "bold red")
+        status.append(f"  {spell_duration(now - self._began)}", "dim")
         if left is not None and done < self._all:
-            said.append(f", about {spell_duration(max(left, 1.0))} left", "dim")
+            status.append(f", about {spell_duration(max(left, 1.0))} left", "dim")
         bar = Table.grid(padding=(0, 1))
-        bar.add_column(width=max(8, min(40, width - said.cell_len - 3)))
+        bar.add_column(width=max(8, min(40, width - status.cell_len - 3)))
         bar.add_column(no_wrap=True, overflow="ellipsis")
-        bar.add_row(ProgressBar(self._all, done, style="dim", complete_style="red" if failed else "green"), said)
+        bar.add_row(ProgressBar(self._all, done, style="dim", complete_style="red" if failed else "green"), status)
         return bar
 
     def _say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:

@@ -82,7 +82,7 @@ class GitHub:
     def _begin(self, notebook: str) -> None:
         self._cells[notebook] = self._read(notebook)
         if not self._record.is_batch:
-            self._say(command("group", notebook))
+            self._write_line(command("group", notebook))
             self._open = True
 
     def _read(self, notebook: str) -> list[CellPlace]:
@@ -97,11 +97,11 @@ class GitHub:
     def _finish(self, run: RunRecord, result: NotebookResult) -> None:
         lines = self._lines.pop(run.name, [])
         if self._record.is_batch:
-            self._say(command("group", f"{run.name}: {phrases.summary(result)}"))
+            self._write_line(command("group", f"{run.name}: {phrases.summary(result)}"))
             for line in lines:
                 self._stream.write(f"{line}\n")
         if self._record.is_batch or self._open:
-            self._say(command("endgroup"))
+            self._write_line(command("endgroup"))
             self._open = False
         places = self._cells.pop(run.name, [])
         if is_fault(result):
@@ -122,11 +122,11 @@ class GitHub:
 
     def _annotate(self, kind: str, message: str, **properties: object) -> None:
         """Write an annotation, but hold back errors from the last one that GitHub shows."""
-        said = command(kind, message, **properties)
+        line = command(kind, message, **properties)
         if self._shown[kind] < ANNOTATIONS - 1:
-            self._say(said)
+            self._write_line(line)
         elif kind == "error":
-            self._held.append(said)
+            self._held.append(line)
         self._shown[kind] += 1
 
     def _file(self, notebook: str) -> str | None:
@@ -141,11 +141,13 @@ class GitHub:
     def close(self) -> None:
         """Write the summary and the outputs."""
         if len(self._held) == 1:
-            self._say(self._held[0])
+            self._write_line(self._held[0])
         elif self._held:
-            self._say(command("error", f"{len(self._held)} more notebooks did not pass; the job's summary names them."))
+            self._write_line(
+                command("error", f"{len(self._held)} more notebooks did not pass; the job's summary names them.")
+            )
         if self._open:
-            self._say(command("endgroup"))
+            self._write_line(command("endgroup"))
         self._write_summary()
         self._write_outputs()
 
@@ -174,7 +176,7 @@ class GitHub:
         with Path(target).open("a", encoding="utf-8", errors="replace") as out:
             out.write(assignments(values))
 
-    def _say(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         self._stream.write_command(line)
 
 

@@ -53,8 +53,8 @@ def _heading(runs: Sequence[tuple[RunRecord, NotebookResult]], batch: BatchResul
     all_well = "all prepared" if all(result.outcome is Outcome.PREPARED for _, result in runs) else "all passed"
     seconds = batch.seconds if batch else sum(result.seconds for _, result in runs)
     notebooks = "1 notebook" if len(runs) == 1 else f"{len(runs)} notebooks"
-    said = all_well if well == len(runs) else f"{len(runs) - well} did not pass"
-    return f"## {notebooks}: {said} in {spell_duration(seconds)}\n\n"
+    outcome = all_well if well == len(runs) else f"{len(runs) - well} did not pass"
+    return f"## {notebooks}: {outcome} in {spell_duration(seconds)}\n\n"
 
 
 def _table(runs: Sequence[tuple[RunRecord, NotebookResult]], room: int) -> Iterator[str]:
@@ -63,11 +63,11 @@ def _table(runs: Sequence[tuple[RunRecord, NotebookResult]], room: int) -> Itera
     ordered = sorted(runs, key=lambda pair: pair[1].went_well)
     for number, (run, result) in enumerate(ordered):
         sign = _SIGNS.get(result.outcome, "❌")
-        said = phrases.outcome(result) + (" (cached)" if result.cached else "")
+        outcome = phrases.outcome(result) + (" (cached)" if result.cached else "")
         if result.attempts > 1:
-            said += f", {result.attempts} attempts"
+            outcome += f", {result.attempts} attempts"
         time = spell_duration(result.seconds)
-        row = f"| {sign} | {_text(run.name)} | {said} | {phrases.tally(result)} | {time} |\n"
+        row = f"| {sign} | {_text(run.name)} | {outcome} | {phrases.tally(result)} | {time} |\n"
         room -= len(row.encode("utf-8", "replace"))
         if room < 0:
             yield f"\n… and {len(runs) - number} more.\n"

@@ -19,10 +19,10 @@ from typing import Any
 from nbrun.core.batch.cache_key import (
     Ingredients,
     Restored,
+    cached_outputs,
+    cached_results,
     declared_inputs,
-    is_worth_keeping,
-    kept_outputs,
-    kept_results,
+    is_cacheable,
     restore,
     run_hash,
 )
@@ -109,7 +109,7 @@ class Cache:
         try:
             descriptor, name = self._temporary()
             with os.fdopen(descriptor, "wb") as handle:
-                handle.write(dumps(kept_outputs(Document({**content}))) + b"\n")
+                handle.write(dumps(cached_outputs(Document({**content}))) + b"\n")
         except (NbrunError, OSError):
             return None
         return Path(name)
@@ -117,9 +117,9 @@ class Cache:
     def settle(self, held: Path, key: str, result: NotebookResult) -> None:
         """Store the held result under `key` if the run passed; otherwise discard it."""
         try:
-            if key and is_worth_keeping(result):
+            if key and is_cacheable(result):
                 with held.open("ab") as handle:
-                    handle.write(dumps(kept_results(result)) + b"\n")
+                    handle.write(dumps(cached_results(result)) + b"\n")
                 place = self._entry(key)
                 place.parent.mkdir(exist_ok=True)
                 held.replace(place)

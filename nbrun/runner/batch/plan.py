@@ -2,7 +2,7 @@
 
 The steps are: find the notebooks, filter them, multiply them by the matrix, choose each run's output, check everything
 that can be checked, select the shard, and order the runs. Nothing starts before. A call that names one notebook is
-planned like any other. It keeps the notebook's name as it was given, and writes it in place if nothing else is said.
+planned like any other. It keeps the notebook's name as it was given, and writes it in place by default.
 
 The module imports little, so that the private server can be started before the slow imports.
 """
@@ -148,11 +148,11 @@ async def _plan(
     axes = combinations(options["matrix"])
     planned_runs: list[tuple[FoundNotebook, PlannedRun]] = []
     for each in found:
-        its = options_of_one(
+        run_options = options_of_one(
             options, [override for patterns, override in overrides if patterns.name(_seen(each, override))]
         )
-        if its is not None:
-            planned_runs += [(each, _planned_run(each, its, combination)) for combination in axes]
+        if run_options is not None:
+            planned_runs += [(each, _planned_run(each, run_options, combination)) for combination in axes]
     left_out = (all_found * len(axes)) - len(planned_runs)
     if template is not None:
         planned_runs = _with_outputs(planned_runs, template, began)
@@ -214,22 +214,24 @@ def options_of_one(options: RunOptions, overrides: Sequence[Override]) -> RunOpt
     value.
     """
     known = options_in(RunOptions)
-    its: Any = {name: value for name, value in options.items() if name not in _OF_BATCH}
+    run_options: Any = {name: value for name, value in options.items() if name not in _OF_BATCH}
     parameters = dict(options["parameters"])
     skip = False
     for override in overrides:
         if unknown := [name for name in override.options if name not in known or name in _SHARED]:
             raise TypeError(f"no option of a single notebook: {', '.join(sorted(unknown))}")
-        its |= {name: read_option(f"overrides: {name}", known[name], value) for name, value in override.options.items()}
+        run_options |= {
+            name: read_option(f"overrides: {name}", known[name], value) for name, value in override.options.items()
+        }
         parameters |= override.parameters
         skip = override.skip or skip
-    its["parameters"] = parameters
-    return None if skip else its
+    run_options["parameters"] = parameters
+    return None if skip else run_options
 
 
-def _planned_run(found: FoundNotebook, its: RunOptions, combination: Mapping[str, Any]) -> PlannedRun:
-    parameters = {**its["parameters"], **combination}
-    options: RunOptions = {**its, "parameters": parameters}
+def _planned_run(found: FoundNotebook, run_options: RunOptions, combination: Mapping[str, Any]) -> PlannedRun:
+    parameters = {**run_options["parameters"], **combination}
+    options: RunOptions = {**run_options, "parameters": parameters}
     name = run_name(found.name, combination)
     return PlannedRun(name, job_of(found.name, options), paths_of(found.name, options), parameters)
 

@@ -9,10 +9,10 @@ import pytest
 from nbrun.core.batch.cache_key import (
     FORMAT,
     Ingredients,
+    cached_outputs,
+    cached_results,
     declared_inputs,
-    is_worth_keeping,
-    kept_outputs,
-    kept_results,
+    is_cacheable,
     restore,
     run_hash,
 )
@@ -103,7 +103,7 @@ def executed() -> tuple[Document, NotebookResult]:
 def test_outputs_are_put_back_though_text_was_added() -> None:
     done, result = executed()
     now = document(notebook(markdown("new"), markdown("# title"), "print(1)", SOURCE["cells"][2]))
-    restored = restore(now, kept_outputs(done), kept_results(result))
+    restored = restore(now, cached_outputs(done), cached_results(result))
     assert restored is not None
     assert restored.kernel == "python3"
     assert [(cell.index, cell.execution_count) for cell in restored.cells] == [(2, 1), (3, 2), (4, 3)]
@@ -119,7 +119,7 @@ def test_an_error_that_was_allowed_is_still_allowed_when_it_is_put_back() -> Non
     done, result = executed()
     failed = replace(result.cells[2], outcome=CellOutcome.FAILED, allowed=True, number=3)
     result = replace(result, cells=[*result.cells[:2], failed])
-    restored = restore(document(notebook("print(1)", "1/0")), kept_outputs(done), kept_results(result))
+    restored = restore(document(notebook("print(1)", "1/0")), cached_outputs(done), cached_results(result))
     assert restored is not None
     assert (restored.cells[2].allowed, restored.cells[2].number, restored.cells[2].is_fault) == (True, 3, False)
 
@@ -127,7 +127,7 @@ def test_an_error_that_was_allowed_is_still_allowed_when_it_is_put_back() -> Non
 def test_an_injected_cell_takes_the_place_of_an_older_one() -> None:
     done, result = executed()
     now = document(notebook(code("a = 0", tags=[INJECTED_TAG]), "print(1)", code("1/0"), minor=4))
-    assert restore(now, kept_outputs(done), kept_results(result)) is not None
+    assert restore(now, cached_outputs(done), cached_results(result)) is not None
     assert [cell["source"] for cell in now.cells] == ["print(1)", "a = 1", "1/0"]
     assert all("id" not in cell for cell in now.cells)
 
@@ -137,18 +137,18 @@ def test_a_cell_injected_before_all_others_comes_back_there() -> None:
     results = [CellResult(index, None, CellOutcome.PASSED) for index in (0, 1)]
     result = NotebookResult("", "nb", None, None, Outcome.PASSED, "", 1.0, results)
     now = document(notebook(markdown("title"), "1"))
-    assert restore(now, kept_outputs(done), kept_results(result)) is not None
+    assert restore(now, cached_outputs(done), cached_results(result)) is not None
     assert [cell["source"] for cell in now.cells] == ["title", "a = 1", "1"]
     alone = document(notebook(code("a = 1", tags=[INJECTED_TAG])))
     empty = document(notebook(markdown("title")))
     one = replace(result, cells=results[:1])
-    assert restore(empty, kept_outputs(alone), kept_results(one)) is not None
+    assert restore(empty, cached_outputs(alone), cached_results(one)) is not None
     assert [cell["source"] for cell in empty.cells] == ["a = 1", "title"]
 
 
 def test_what_does_not_fit_changes_nothing() -> None:
     done, result = executed()
-    outputs, results = kept_outputs(done), kept_results(result)
+    outputs, results = cached_outputs(done), cached_results(result)
     now = document(notebook("only one"))
     before = copy.deepcopy(now.content)
     assert restore(now, outputs, results) is None
@@ -159,9 +159,9 @@ def test_what_does_not_fit_changes_nothing() -> None:
     assert now.content == before
 
 
-def test_only_what_passed_whole_is_worth_keeping() -> None:
+def test_only_what_passed_whole_is_cacheable() -> None:
     _, result = executed()
-    assert is_worth_keeping(result)
-    assert not is_worth_keeping(replace(result, outcome=Outcome.FAILED))
+    assert is_cacheable(result)
+    assert not is_cacheable(replace(result, outcome=Outcome.FAILED))
     lossy = replace(result.cells[0], incomplete=Incomplete((Cause.RATE_LIMIT,)))
-    assert not is_worth_keeping(replace(result, cells=[lossy]))
+    assert not is_cacheable(replace(result, cells=[lossy]))

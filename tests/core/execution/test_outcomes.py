@@ -17,11 +17,11 @@ from nbrun.core.execution.outcomes import (
     ending_of_all,
     ending_of_stopped,
     ending_with_losses,
-    kept_elsewhere,
     kernel_lost,
     limit_reached,
     place_of,
     results_of,
+    with_failed_save,
 )
 from nbrun.core.outputs.area import Displays, OutputArea
 from nbrun.core.planning.plan import Action, CellPlan, Plan
@@ -286,7 +286,7 @@ def test_a_result_that_could_not_be_saved_says_so_first_unless_the_server_was_lo
     ended: Ending, outcome: Outcome, message: str
 ) -> None:
     result = NotebookResult("1", "nb", None, None, ended.outcome, "", 0.0, problem=ended.problem)
-    kept = kept_elsewhere(result, REFUSED, "nb.rescued.ipynb")
+    kept = with_failed_save(result, REFUSED, "nb.rescued.ipynb")
     assert (kept.outcome, kept.output, kept.rescued) == (outcome, "nb.rescued.ipynb", True)
     assert kept.problem is not None
     assert kept.problem.message == message
@@ -296,7 +296,7 @@ def test_a_result_that_could_not_be_saved_says_so_first_unless_the_server_was_lo
 
 def test_a_result_that_is_nowhere_says_so_and_one_that_is_under_way_that_it_may_arrive() -> None:
     result = NotebookResult("1", "nb", None, None, Outcome.PASSED, "", 0.0)
-    kept = kept_elsewhere(result, REFUSED, None, under_way=True)
+    kept = with_failed_save(result, REFUSED, None, under_way=True)
     assert (kept.output, kept.rescued) == (None, False)
     assert kept.problem is not None
     assert kept.problem.hint == (

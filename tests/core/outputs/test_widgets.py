@@ -184,18 +184,18 @@ def test_of_two_output_widgets_the_inner_one_captures_and_then_the_outer_one_aga
     made.captures(printed("inner"))
     made.apply(updated("b", {"msg_id": ""}))
     made.captures(printed("outer"))
-    captured = {comm_id: outputs[0]["text"] for comm_id, outputs in made.unsaid()}
+    captured = {comm_id: outputs[0]["text"] for comm_id, outputs in made.unsent()}
     assert captured == {"a": "outer", "b": "inner"}
 
 
 def test_the_kernel_is_told_once_what_was_captured_and_not_after_the_widget_is_closed() -> None:
     made = widgets(opened("o", OUTPUT), updated("o", {"msg_id": "r"}))
     made.captures(printed("x"))
-    assert [comm_id for comm_id, _ in made.unsaid()] == ["o"]
-    assert made.unsaid() == []
+    assert [comm_id for comm_id, _ in made.unsent()] == ["o"]
+    assert made.unsent() == []
     made.captures(printed("y"))
     made.apply(comm("comm_close", "o"))
-    assert made.unsaid() == []
+    assert made.unsent() == []
     assert not made.captures(printed("z"))
 
 
