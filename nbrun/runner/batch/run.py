@@ -240,6 +240,7 @@ class _Batch:
         self._waiting = deque(range(len(planned_runs)))
         self._results: dict[int, NotebookResult] = {}
         self._failures = 0
+        self._has_begun = False
         self._free = asyncio.Semaphore(policy.jobs)
 
     async def go(self) -> list[NotebookResult]:
@@ -265,7 +266,9 @@ class _Batch:
         return ""
 
     async def _work(self) -> None:
-        while self._waiting and not self._over:
+        # The first run begins even if the stop came before it: it then reports that it was interrupted.
+        while self._waiting and not (self._over and self._has_begun):
+            self._has_begun = True
             index = self._waiting.popleft()
             _log.debug("%s: next run, %d waiting", self._planned_runs[index].name, len(self._waiting))
             slot = _Slot(self._free, whole=self._policy.max_failures is not None)
