@@ -32,15 +32,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-# What is used of ipykernel without being documented, tested with ipykernel 6.29, 6.31, 7.0 and 7.4. Names without an
+# Undocumented names of ipykernel that are used, tested with ipykernel 6.29, 6.31, 7.0 and 7.4. Names without an
 # underscore: IPythonKernel.shell_handlers, control_handlers, session, iopub_thread, finish_metadata, execute_request,
 # comm_manager.comms; IOPubThread.schedule, socket; OutStream.watch_fd_thread.
 REALLY_SEND = "_really_send"
 """IOPubThread: sends a message, in the thread of the socket."""
 TRACEBACK = ("_last_traceback", "_last_traceback_during_displayhook")
-"""ZMQInteractiveShell: what a reply reports where an error has no traceback of its own."""
+"""ZMQInteractiveShell: the traceback in a reply for an error that has none of its own."""
 STREAM_COPY = "_original_stdstream_copy"
-"""OutStream: the file descriptor to which it repeats what it reads from standard output or standard error."""
+"""OutStream: the file descriptor to which it copies standard output or standard error."""
 # And of Python:
 SCHEDULED = "_scheduled"
 """BaseEventLoop: the timers."""
@@ -48,25 +48,25 @@ TARGET = "_target"
 """Thread: the function that it runs."""
 
 ROOM_FOR_UNSENT = 10_000
-"""How many numbers without a message are remembered; of more than that the newest."""
+"""Maximum remembered numbers without a message; the newest are kept."""
 PORTION = 4_000_000
-"""Bytes of one answer with messages that are sent again, but for a single message that is larger."""
+"""Maximum bytes of one answer with messages that are sent again, unless a single message is larger."""
 REPLIES = 64
-"""How many replies are kept; the agent's own without what they brought."""
+"""Maximum stored replies; the agent's own are stored without messages."""
 SEND_HIGH_WATER_MARK = 23
-"""ZMQ_SNDHWM. libzmq applies it to the connections that exist."""
+"""ZMQ_SNDHWM. libzmq applies it to existing connections."""
 FORGET_LIMIT = 1.0
-"""Seconds to wait until the sockets have taken what is to be sent."""
+"""Seconds to wait until the sockets have sent everything."""
 
 _WITHOUT_STATUS = ("nbrun_resend_request", "nbrun_recall_request")
-"""Requests that are answered while a cell runs. A server takes any idle for the end of the cell."""
+"""Requests that are answered while a cell runs. A server mistakes any idle for the end of the cell."""
 _DELIMITER = b"<IDS|MSG>"
 _PARTS = (b'{"header":', b',"parent_header":', b',"metadata":', b',"content":')
 _OF_THE_KERNEL = ("ipykernel", "IPython", "tornado", "zmq")
 
 
 def install(kernel: Any, options: Mapping[str, Any]) -> Agent:
-    """Add the agent to a kernel; of one that has an agent already, only the options are applied."""
+    """Add the agent to a kernel. If the kernel already has one, only the options are applied."""
     present = getattr(kernel.shell_handlers.get("nbrun_hello_request"), "__self__", None)
     agent: Agent = Agent(kernel) if present is None else present
     agent.apply(options)
@@ -74,12 +74,12 @@ def install(kernel: Any, options: Mapping[str, Any]) -> Agent:
 
 
 class Agent:
-    """All that is added to one kernel; the parts that this kernel has no use for are missing."""
+    """The agent of one kernel. Parts that this kernel does not support are missing."""
 
     def __init__(self, kernel: Any) -> None:
         self.abilities: list[str] = []
         self.missing: dict[str, str] = {}
-        """Why this kernel has not the other abilities."""
+        """Why this kernel does not have the other abilities."""
         self.unsent: UnsentNumbers | None = None
         self.replay: ReplayBuffer | None = None
         self._kernel = kernel
@@ -92,7 +92,7 @@ class Agent:
         kernel.shell_handlers["nbrun_hello_request"] = self._hello
 
     def apply(self, options: Mapping[str, Any]) -> None:
-        """Switch on what a client wants: ``replay`` (bytes), ``lift_limits`` and ``quiet``."""
+        """Enable the options of a client: ``replay`` (bytes), ``lift_limits`` and ``quiet``."""
         if options.get("replay") and self.replay is None:
             self._offer("replay", lambda: self._keep_output(int(options["replay"])))
         if options.get("lift_limits"):
@@ -117,8 +117,8 @@ class Agent:
     def _forget_tracebacks(self) -> None:
         """Forget the last traceback before each cell.
 
-        For a cell with ``await``, ipykernel keeps that of an earlier cell: an ExceptionGroup would be reported with it,
-        a cell that passes could be reported as failed, and in the first cell no reply would be sent at all.
+        For a cell with ``await``, ipykernel keeps the traceback of an earlier cell. It would report an ExceptionGroup
+        with it, could report a passed cell as failed, and would send no reply at all in the first cell.
         """
         shell = self._kernel.shell
 
@@ -141,7 +141,7 @@ class Agent:
         if self.replay is not None and isinstance(msg_or_type, str) and msg_or_type.endswith("_reply"):
             try:
                 self.replay.keep_reply(sent)
-            except Exception:  # what cannot be kept was sent all the same
+            except Exception:  # a message that cannot be stored was sent all the same
                 return sent
         return sent
 
@@ -162,38 +162,38 @@ class Agent:
                 number for number in numbers if any(first <= number <= last for first, last in parent["content"]["of"])
             ]
             answer["writers"] = any(True for _ in writers()) or any(True for _ in unread_streams())
-        except Exception as error:  # nobody knows; so somebody may
+        except Exception as error:  # unknown, so something may still write
             answer["error"] = repr(error)
         self._reply(stream, ident, parent, answer)
 
 
 def is_without_status(parent: Any) -> bool:
-    """Return whether no status is to be published for a request."""
+    """Return whether no status is published for a request."""
     return isinstance(parent, dict) and parent.get("header", {}).get("msg_type") in _WITHOUT_STATUS
 
 
 def hand_over(iopub: Any) -> None:
-    """Wait until the sockets have taken what was sent so far."""
+    """Wait until the sockets have sent all messages so far."""
     taken = threading.Event()
     iopub.schedule(taken.set)
     taken.wait(FORGET_LIMIT)
 
 
 class UnsentNumbers:
-    """Numbers that ipykernel took and then sent nothing with: no message has them, and none is lost.
+    """Numbers that ipykernel used without sending a message, so nothing is lost.
 
-    ipykernel numbers a message before it knows whether there is one to send. There is none for a result that displays
-    itself (``_ipython_display_``, as plotly's figures do), for what cannot be represented at all, for what is
-    interrupted while it is represented, and for what a hook of the display publisher swallows. A number counts as sent
-    once its message is made ready for the socket. A message may be sent later than one with a higher number, by another
-    thread for example: its number is remembered until then.
+    ipykernel numbers a message before it knows whether it will send one. It sends none for a result that displays
+    itself (``_ipython_display_``, as in plotly's figures), for a result without any representation, for an interrupted
+    representation, and for one that a hook of the display publisher drops. A number counts as sent once its message is
+    prepared for the socket. A message may be sent later than one with a higher number, for example by another thread.
+    Its number is remembered until then.
 
-    A kernel that is told to exit cannot be asked any more: its last reply has the numbers in its metadata.
+    A kernel that exits on request cannot be asked any more, so its last reply contains the numbers in its metadata.
     """
 
     def __init__(self, session: Any) -> None:
         self.numbers: dict[int, None] = {}
-        # A forked child goes on with numbers of its own, and takes no lock that a thread held when it was forked.
+        # A forked child has its own numbers, and must not take a lock that a thread held during the fork.
         self._own = f"{session.session}_{os.getpid()}"
         self._following: int = session.message_count
         self._lock = threading.RLock()
@@ -224,18 +224,19 @@ class UnsentNumbers:
 
 
 class ReplayBuffer:
-    """What ipykernel has sent, to be sent again to a client that asks for it by number.
+    """The messages that ipykernel has sent, to send them again by number.
 
-    Every output message is kept by reference, in the thread that sends it, within a number of bytes; so are the last
-    replies. The request comes on the control channel, which a kernel answers while it runs a cell::
+    Every output message is stored by reference, in the thread that sends it, up to a number of bytes. The last replies
+    are stored too. The request arrives on the control channel, which a kernel answers while it runs a cell::
 
-        numbers [[45, 47], [60, null]]   what has these numbers, null: up to the newest, as far as one answer holds
-        messages [...] until 62          the messages themselves, as text, with their binary parts as the answer's own;
-                                         nothing else up to 62 will come, and what is beyond may be asked for again
-        newest 80  evicted 12            how far the kernel has counted, and up to where the buffer has forgotten
-        others 0                         how many messages had none of its numbers: those of forked children
+        numbers [[45, 47], [60, null]]   the requested numbers; null means up to the newest, as far as one answer holds
+        messages [...] until 62          the messages themselves, as text, with their buffers as the answer's own;
+                                         nothing else up to 62 is available, and later numbers can be requested again
+        newest 80  evicted 12            the kernel's last number, and the last number that the buffer has dropped
+        others 0                         the number of messages from forked children, which have other numbers
 
-    The answer goes to the client that asked: other clients see nothing twice, and no server's limit on output applies.
+    Only the client that asked receives the answer. So other clients receive no duplicates, and no output limit of a
+    server applies.
     """
 
     def __init__(self, kernel: Any, room: int) -> None:
@@ -259,7 +260,7 @@ class ReplayBuffer:
     def _keep_and_send(self, message: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             self._keep(message)
-        except Exception:  # what cannot be kept is sent all the same
+        except Exception:  # a message that cannot be stored is sent all the same
             return self._really_send(message, *args, **kwargs)
         return self._really_send(message, *args, **kwargs)
 
@@ -280,7 +281,7 @@ class ReplayBuffer:
             self._evicted = max(self._evicted, number)
 
     def keep_reply(self, sent: Any) -> None:
-        """Keep a reply as :meth:`Session.send` returned it."""
+        """Store a reply that :meth:`Session.send` returned."""
         header = sent["header"]
         number = int(header["msg_id"].rpartition("_")[2])
         content = {} if header["msg_type"] == "nbrun_resend_reply" else sent["content"]
@@ -298,7 +299,7 @@ class ReplayBuffer:
             yield from range(start, last + 1)
 
     def resend(self, stream: Any, ident: Any, parent: Any) -> None:
-        """Reply with the messages that a request names by their numbers."""
+        """Reply with the requested messages."""
         hand_over(self._iopub)
         until = end = self._newest
         messages: list[str] = []
@@ -328,25 +329,25 @@ class ReplayBuffer:
 
 
 def text_of(channel: str, parts: tuple[bytes, ...]) -> str:
-    """Return a message as JSON; of its binary parts only the number."""
+    """Return a message as JSON, with only the number of its buffers."""
     joined = b"".join([each for pair in zip(_PARTS, parts) for each in pair])
     return joined.decode("utf-8", "replace") + f',"channel":"{channel}","buffers":{len(parts) - 4}}}'
 
 
 class ConditionalExecution:
-    """Requests to execute that say behind which request they belong, so that cells can be sent ahead.
+    """Execute requests with a condition, so that cells can be sent ahead.
 
-    ipykernel throws away, after an error, what is *queued at that moment*; what is still on the wire it executes. So a
-    cell that is sent before the reply of the one before it has its condition with it::
+    After an error, ipykernel discards the requests that are *queued at that moment*, but it executes those that arrive
+    later. So a cell that is sent before the reply of the previous one carries its condition::
 
         execute A            runs
-        execute B, after A   runs if A has passed; else the reply is "aborted", at once, and nothing was done
+        execute B, after A   runs if A has passed; otherwise the reply is "aborted", at once, and nothing was executed
         execute C, after B   ...
-        recall B             nothing behind B begins any more; and is B running, has it ended, or is it unknown?
+        recall B             nothing behind B starts any more; the reply says whether B runs, has ended or is unknown
 
-    *Passed* means: the reply was ``ok``, the cell did not call ``exit()``, nobody recalled it, and no comm is open (the
-    Output widget has to be told what it holds before the next cell runs). A recall comes on the control channel, past
-    the queue.
+    A cell has *passed* if the reply was ``ok``, the cell did not call ``exit()``, it was not recalled, and no comm is
+    open. (An Output widget needs its contents before the next cell runs.) A recall arrives on the control channel,
+    before the queue.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -356,7 +357,7 @@ class ConditionalExecution:
         self._ended: set[str] = set()
         self._recalled: set[str] = set()
         self._finish_metadata = kernel.finish_metadata
-        # Raise here where something is missing.
+        # Raise an error here if something is missing.
         kernel.comm_manager.comms, kernel.iopub_thread.schedule, kernel.execute_request  # noqa: B018
         kernel.shell_handlers["nbrun_execute_request"] = self.execute
         kernel.control_handlers["nbrun_recall_request"] = self.recall
@@ -366,7 +367,7 @@ class ConditionalExecution:
         """Execute a cell, or reply that it was aborted."""
         own, after = parent["header"]["msg_id"], parent["metadata"].get("nbrun_after")
         if after is not None:
-            # A crash in the first line of this cell would take along what the cell before it put out.
+            # A crash in the first line of this cell would lose the output of the previous cell.
             hand_over(self._kernel.iopub_thread)
             time.sleep(0.0005)
         if own in self._recalled or after in self._recalled or (after is not None and after != self._passed):
@@ -387,7 +388,7 @@ class ConditionalExecution:
         return self._finish_metadata(parent, metadata, content)
 
     def recall(self, stream: Any, ident: Any, parent: Any) -> None:
-        """Refuse what was sent behind a request, and reply how far the request itself is."""
+        """Refuse the cells that were sent behind a request, and reply with the state of the request itself."""
         request = parent["content"]["request"]
         self._recalled.add(request)
         state = "running" if request == self._running else "ended" if request in self._ended else "unknown"
@@ -395,7 +396,7 @@ class ConditionalExecution:
 
 
 def be_quiet() -> None:
-    """Keep ipykernel from repeating in its server's log what reaches its file descriptors."""
+    """Keep ipykernel from copying what is written to its file descriptors to the server's log."""
     for stream in (sys.stdout, sys.stderr):
         copy = getattr(stream, STREAM_COPY, None)
         if copy is not None:
@@ -404,7 +405,7 @@ def be_quiet() -> None:
             os.close(nothing)
 
 
-# Can anything still write? -------------------------------------------------------------------------------------------
+# Writers after the last cell -----------------------------------------------------------------------------------------
 
 
 def is_of_the_kernel(module: Any) -> bool:
@@ -413,7 +414,7 @@ def is_of_the_kernel(module: Any) -> bool:
 
 
 def writers() -> Iterator[object]:
-    """Return threads, tasks, timers and child processes that may write, and other processes that hold the pipes."""
+    """Return threads, tasks, timers and child processes that may write, and processes that have the pipes open."""
     for thread in threading.enumerate():
         work = getattr(thread, TARGET, None)
         if not (
@@ -453,11 +454,11 @@ def unread_streams() -> Iterator[int]:
             time.sleep(0.005)
         else:
             yield descriptor
-    time.sleep(0.01)  # what was just read from there still has to be written to the stream
+    time.sleep(0.01)  # bytes that were just read must still be written to the stream
 
 
 def unread_bytes(descriptor: int) -> int:
-    """Return how many bytes wait in a pipe."""
+    """Return the number of unread bytes in a pipe."""
     import array
     import fcntl
     import termios

@@ -32,25 +32,25 @@ from typing import Any
 from nbrun.core.protocol.messages import Channel, Message
 
 SLACK = 12
-"""Numbers that may be missing without meaning anything where others talked to the kernel, unseen or half seen."""
+"""Missing numbers that prove nothing if messages of other clients were seen only in part."""
 _MESSAGES_PER_REQUEST = 3
-"""Messages with which a kernel answers a request: busy, the reply, idle."""
+"""Messages of a kernel for one request: busy, the reply, idle."""
 _MOST_DIGITS = 18
-"""An id that ends in more digits does not end in a counter."""
+"""Maximum digits of a counter at the end of a message id."""
 _NOTICES = ("IOPub message rate exceeded.", "IOPub data rate exceeded.")
 
 
 class Cause(StrEnum):
-    """Why outputs of a cell are known, or must be feared, to be missing."""
+    """Why outputs of a cell are, or may be, missing."""
 
     RATE_LIMIT = "rate-limit"
-    """The server said that it dropped output which came too fast."""
+    """The server reported that it dropped output that arrived too fast."""
     MISSING_MESSAGES = "missing-messages"
     """The kernel sent messages that did not arrive."""
     IDLE_LOST = "idle-lost"
-    """The message that ends a cell's outputs did not arrive, so others before it may not have, either."""
+    """The message that ends a cell's outputs did not arrive, so earlier messages may be missing too."""
     ERROR_LOST = "error-lost"
-    """The cell's error did not arrive as an output; it was put together from the reply."""
+    """The cell's error did not arrive as an output; it was reconstructed from the reply."""
 
 
 _SPELT = {
@@ -63,9 +63,9 @@ _SPELT = {
 
 @dataclass(frozen=True, slots=True)
 class Incomplete:
-    """What is missing of a cell: why, and how many outputs, None where nobody can know.
+    """What is missing of a cell: the causes, and the number of outputs, or None if it is unknown.
 
-    ``exact`` says that the number is the kernel's own count, with nobody else on the kernel to confuse it.
+    ``exact`` means that the number is the kernel's own count, without messages of other clients.
     """
 
     causes: Sequence[Cause]
@@ -97,12 +97,12 @@ def is_rate_limit_notice(message: Message, own_session: str) -> bool:
 
 @dataclass(slots=True)
 class SequenceNumbers:
-    """Reads the numbers of one kernel process: the process whose message comes first."""
+    """Reads the sequence numbers of one kernel process: that of the first message."""
 
     _prefix: str = ""
 
     def of(self, message: Message) -> int | None:
-        """Return the number of a message of this kernel process; None for any other, also of a forked child."""
+        """Return the number of a message of this kernel process, or None for any other, such as a forked child's."""
         prefix, _, digits = message.id.rpartition("_")
         if prefix != self._prefix or not prefix:
             session = message.session
@@ -116,10 +116,10 @@ class SequenceNumbers:
 
 @dataclass(slots=True)
 class Stretch:
-    """The numbers from the end of one cell to the end of the next."""
+    """The range of numbers from the end of one cell to the end of the next."""
 
     first: int
-    """The first number that counts: behind the end of the cell before, or behind the cell's own busy."""
+    """The first number that counts: after the end of the previous cell, or after the cell's own busy."""
     last: int
     missing: int
     alone: bool
@@ -127,12 +127,12 @@ class Stretch:
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts the messages of one kernel process, stretch by stretch."""
+    """Counts the messages of one kernel process, range by range."""
 
     session: str
-    """Our own, by which our requests are told from other people's."""
+    """The client's own session, which distinguishes its requests from those of others."""
     request: str = ""
-    """The request whose idle ends the stretch; a later reply may overtake that, over a socket of its own."""
+    """The request whose idle ends the range. A later reply may arrive before it, on another socket."""
     _numbers: SequenceNumbers = field(default_factory=SequenceNumbers)
     _base: int | None = None
     _end: int | None = None
@@ -170,7 +170,7 @@ class Ledger:
             self._count_status(message, number)
 
     def follow(self, request: str) -> None:
-        """Let the idle of `request` end the stretch, even where that of one which was refused seemed to have."""
+        """Let the idle of `request` end the range, even if the idle of a refused request seemed to have ended it."""
         self.request = request
         self._busy, self._end, self._ahead = None, None, []
         self._within, self._asked_within = 0, Counter()
@@ -180,10 +180,10 @@ class Ledger:
         self._unsure = 2
 
     def close(self) -> Stretch | None:
-        """End the stretch of a cell; None for a kernel that does not number its messages.
+        """End the range of a cell; return None for a kernel that does not number its messages.
 
-        Where others talked to the kernel, their replies may fall to either side of an end, so that few missing numbers
-        prove nothing; then only what is missing within the cell counts.
+        If other clients used the kernel, their replies may be on either side of an end, so a few missing numbers prove
+        nothing. Then only numbers that are missing within the cell count.
         """
         if not self._received:
             return None
@@ -197,7 +197,9 @@ class Ledger:
         if self._unsure and missing <= SLACK:
             missing = self._missing_within()
             first = first if self._busy is None else self._busy + 1
-        early = max(-missing, 0)  # a thread's, numbered after the idle and sent before it: the next stretch's
+        early = max(
+            -missing, 0
+        )  # a thread's message, numbered after the idle but sent before it, belongs to the next range
         missing += early
         stretch = Stretch(first, end, missing, alone=not self._unsure)
         self._closed.append(stretch)
@@ -209,7 +211,7 @@ class Ledger:
         return stretch
 
     def _missing_within(self) -> int:
-        """Count what is missing between busy and idle of the cell; 0 where one of the two is itself."""
+        """Return the number of messages missing between busy and idle of the cell, or 0 if one of these is missing."""
         if self._busy is None or self._end is None:
             return 0
         replies = sum(self._busy < number < self._end for number in self._replies)
@@ -228,5 +230,5 @@ class Ledger:
                 self._busy = number
 
     def _is_ours(self, request_id: str) -> bool:
-        """Return whether a request is our own; the server's probes have our session id but other sequence numbers."""
+        """Return whether a request is the client's own. The server's requests have its session id but other numbers."""
         return not request_id or request_id.removeprefix(f"{self.session}_").isdecimal()

@@ -33,11 +33,11 @@ from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Channel, Message, Requests
 
 ANSWER_LIMIT = 30.0
-"""Seconds to wait for an answer: a kernel may be busy in native code, and the answer stand behind much output."""
+"""Seconds to wait for an answer. A kernel may be busy in native code, and the answer follows any waiting output."""
 CUT_LIMIT = 10.0
-"""Seconds for which the end of a run waits for a connection that was cut behind the last cell."""
+"""Seconds that the end of a run waits for a connection that was cut after the last cell."""
 RHYTHM = 0.2
-"""Seconds between two questions for what is new while a server drops output."""
+"""Seconds between two requests for new messages while a server drops output."""
 PATIENCE = 1.0
 """Seconds without progress after which the outputs before a reply are requested. The barrier
 (:mod:`nbrun.core.execution.barrier`) waits longer."""
@@ -45,31 +45,31 @@ IN_QUEUES = 2000
 """Outputs that the queues between a kernel and a server can hold: ZMQ's default is 1000 on each side. Replies use other
 queues. If a reply is further ahead than this, outputs are lost or will be."""
 FAILURES = 2
-"""After so many questions without an answer in a row, no more is asked."""
+"""Consecutive requests without an answer after which no more are sent."""
 RANGES = 500
-"""Ranges of numbers in one question."""
+"""Maximum ranges of numbers in one request."""
 FEW = 10
-"""Messages so few that they may just be faster on this way than on their own; a server that drops is more at a time."""
+"""Up to this many missing messages may just be late. A server that drops messages drops more at a time."""
 LARGEST_HOLD = 100_000
-"""Messages that are held at most."""
+"""Maximum number of held messages."""
 REMEMBERED = 10_000
-"""Numbers left out that are remembered, in case they come late."""
+"""Maximum number of left-out numbers that are remembered, because their messages may arrive late."""
 
 Range = tuple[int, int | None]
 
 
 class _Look(Enum):
-    """Whether to ask for what shows no gap."""
+    """Whether to ask for messages without a visible gap."""
 
     NONE = auto()
     HOW_FAR = auto()
-    """How far has the kernel counted?"""
+    """Ask for the kernel's last number."""
     WHAT_IS_NEW = auto()
 
 
 @dataclass(slots=True)
 class _Question:
-    """A question that is under way; times are seconds on the caller's clock."""
+    """A request without an answer yet; times are seconds on the caller's clock."""
 
     id: str
     ranges: list[Range]
@@ -78,74 +78,76 @@ class _Question:
 
 
 class ResentMessages:
-    """The messages of one kernel, among them those that it had to send again."""
+    """The messages of one kernel in order, including those that were sent again."""
 
     def __init__(self, requests: Requests, kernel_session: str, last: Message | None = None) -> None:
-        """Prepare for a kernel that has a replay buffer; `last` is its last message before those that are given."""
+        """Prepare for a kernel with a replay buffer; `last` is its last message before the first one that is passed."""
         self._requests = requests
         self._kernel_session = kernel_session
         self._numbers = SequenceNumbers()
         self._unsent: list[Message] = []
         self._answers = True
-        """Whether the kernel answers questions, as far as is known."""
+        """Whether the kernel answers requests, as far as known."""
         number = None if last is None else self._numbers.of(last)
         self._next = None if number is None else number + 1
-        """The number that is next in order; every lower one was given on or left out."""
+        """The next number in order. Every lower one was passed on or left out."""
         self._held: dict[int, list[Message]] = {}
-        """What is held, by number; behind a message those that bear no number and came after it."""
+        """Held messages by number. Messages without a number are stored behind the message that they followed."""
         self._order: dict[int, None] = {}
-        """The numbers of outputs that came by themselves, as they came. (A result is numbered before what its
-        representation puts out.)"""
+        """The numbers of outputs that arrived by themselves, in order of arrival.
+
+        A result is numbered before the outputs of its representation.
+        """
         self._early: set[int] = set()
-        """The numbers of replies that were given on before their turn."""
+        """The numbers of replies that were passed on early."""
         self._replied: set[str] = set()
-        """The requests whose replies came before their idle."""
+        """The requests whose reply arrived before their idle."""
         self._left_out: dict[int, None] = {}
-        """Lower numbers that have not come, but may be late. Whatever bears another lower number is here twice."""
+        """Lower numbers that have not arrived but may be late. A message with any other lower number is a duplicate."""
         self._owed: dict[int, None] = {}
         """Those of them that are replies on their way."""
         self._gone: list[tuple[int, int]] = []
-        """Of these ranges the kernel has given all that it has."""
+        """Ranges of which the kernel has sent everything that it still had."""
         self._question: _Question | None = None
         self._failures = 0
         self._look = _Look.NONE
         self._look_at: float | None = None
-        """When to ask what is new; None for at once."""
+        """The time of the next request for new messages; None means at once."""
         self._overtaken_until: float | None = None
-        """When to ask for the outputs before a reply that has come."""
+        """The time to request the outputs before a reply that has arrived."""
         self._is_cut = False
         self._cut_until: float | None = None
         self._notices: list[Message] = []
-        """What the server said of dropping output, until it is known whether that was a loss."""
+        """The server's notices about dropped output, until it is known whether output is lost."""
         self._others = 0
-        """How many messages of the kernel's children came."""
+        """The number of messages from the kernel's forked children."""
 
-    # What the driver calls -----------------------------------------------------------------------------------------
+    # The driver's interface ----------------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float | None:
-        """Return the time at which :meth:`tick` wants to be called."""
+        """Return the time of the next call of :meth:`tick`."""
         give_up_at = self._question.give_up_at if self._question else None
         times = (give_up_at, self._look_at, self._overtaken_until, self._cut_until)
         return min((time for time in times if time is not None), default=None)
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether something may yet be brought back in a moment: the run should not end before."""
+        """Return whether a message may arrive in a moment, so that the run should not end before."""
         return self._question is not None or self._cut_until is not None or self._overtaken_until is not None
 
     @property
     def is_holding(self) -> bool:
-        """Return whether something that has come, given on or held, stands behind something that is asked for."""
+        """Return whether a message that has arrived follows one that was requested."""
         return self._question is not None and bool(self._held or self._early)
 
     def requests(self) -> list[Message]:
-        """Remove and return what is to be sent to the kernel."""
+        """Remove and return the requests to send to the kernel."""
         unsent, self._unsent = self._unsent, []
         return unsent
 
     def receive(self, message: Message, now: float) -> list[Message]:
-        """Return the messages that are to be taken in the place of this one."""
+        """Return the messages that replace this one."""
         number = self._numbers.of(message)
         if number is None:
             return self._receive_unnumbered(message, now)
@@ -160,7 +162,7 @@ class ResentMessages:
         return given
 
     def tick(self, now: float) -> list[Message]:
-        """Do what is due; returns what is held no longer."""
+        """Handle expired times; return the messages that are no longer held."""
         if self._cut_until is not None and now >= self._cut_until:
             self._cut_until = None
         if self._look_at is not None and now >= self._look_at:
@@ -181,14 +183,14 @@ class ResentMessages:
         self._is_cut, self._cut_until = True, now + CUT_LIMIT
 
     def reconnected(self, now: float) -> None:
-        """Ask how far the kernel has counted, now that the connection is back."""
+        """Ask for the kernel's last number, because the connection is restored."""
         self._is_cut, self._cut_until = False, None
         if self._look is _Look.NONE:
             self._look = _Look.HOW_FAR
         self._ask(now)
 
     def release(self) -> list[Message]:
-        """Return what is held, and leave out what is missing before it."""
+        """Return all held messages, and leave out the missing ones before them."""
         released, self._notices = self._notices, []
         self._look, self._look_at = _Look.NONE, None
         for number in sorted(self._held):
@@ -197,7 +199,7 @@ class ResentMessages:
             released += self._advance()
         return released
 
-    # What comes ----------------------------------------------------------------------------------------------------
+    # Incoming messages ---------------------------------------------------------------------------------------------
 
     def _receive_unnumbered(self, message: Message, now: float) -> list[Message]:
         if is_rate_limit_notice(message, self._requests.session):
@@ -207,7 +209,7 @@ class ResentMessages:
             self._ask_what_is_new(now)
             return []
         if message.session != self._kernel_session:
-            return [*self.release(), message]  # the server's word that the kernel died, say
+            return [*self.release(), message]  # for example, the server reports that the kernel died
         self._others += message.channel == Channel.IOPUB
         if self._held:
             self._held[max(self._held)].append(message)
@@ -241,7 +243,7 @@ class ResentMessages:
         return given
 
     def _receive_late(self, message: Message, number: int) -> list[Message]:
-        """Return a message that was left out; nothing for one that is here already."""
+        """Return a late message that was left out; drop a duplicate."""
         if number not in self._left_out:
             return []
         del self._left_out[number]
@@ -249,7 +251,7 @@ class ResentMessages:
         return [message]
 
     def _receive_answer(self, answer: Message, now: float) -> list[Message]:
-        """Put in their places what the kernel has sent again."""
+        """Insert the messages that the kernel has sent again."""
         given: list[Message] = []
         self._answers = True
         found = 0
@@ -268,7 +270,7 @@ class ResentMessages:
         self._question = None
         until, newest, evicted, others = (_count(answer, name) for name in ("until", "newest", "evicted", "others"))
         if until < 0 or any(first > until and last is not None for first, last in question.ranges[:1]):
-            return [*given, *self._fail()]  # it has learned nothing of a gap, and would ask for ever
+            return [*given, *self._fail()]  # the answer does not help, and the request would be repeated forever
         self._gone += [(first, until if last is None else min(last, until)) for first, last in question.ranges]
         self._failures = 0
         given += self._advance()
@@ -285,17 +287,17 @@ class ResentMessages:
         return message.channel != Channel.IOPUB and not message.parent_id.startswith(f"{self._requests.session}_")
 
     def _look_on(self, question: _Question, found: int, *, is_all: bool, newest: int, now: float) -> None:
-        """Decide whether there is more to ask for than the gaps that show."""
+        """Decide whether to request more than the visible gaps."""
         behind = self._next is not None and newest > max(self._held, default=self._next - 1)
         if (question.look is _Look.HOW_FAR and behind) or (question.look is _Look.WHAT_IS_NEW and not is_all):
             self._look = _Look.WHAT_IS_NEW
         elif question.look is _Look.WHAT_IS_NEW and found > FEW:
             self._look, self._look_at = _Look.WHAT_IS_NEW, now + RHYTHM
 
-    # What goes on --------------------------------------------------------------------------------------------------
+    # Outgoing messages ---------------------------------------------------------------------------------------------
 
     def _go_on(self, now: float) -> list[Message]:
-        """Return what is in order now, and ask for what is missing before the rest."""
+        """Return the messages that are in order now, and request the missing ones."""
         given = self._advance()
         if self._held and (not self._answers or len(self._held) > LARGEST_HOLD):
             return [*given, *self.release()]
@@ -304,7 +306,7 @@ class ResentMessages:
         return given
 
     def _advance(self) -> list[Message]:
-        """Remove and return what is in order."""
+        """Remove and return the messages that are in order."""
         given: dict[int, list[Message]] = {}
         start = self._next
         while self._next is not None:
@@ -322,7 +324,7 @@ class ResentMessages:
                 break
             self._next += 1
         if self._next != start:
-            self._overtaken_until = None  # what is before a reply is on its way
+            self._overtaken_until = None  # the outputs before a reply are on their way
         self._gone = [each for each in self._gone if self._next is not None and each[1] >= self._next]
         if not given:
             return []
@@ -331,14 +333,14 @@ class ResentMessages:
         return [message for number in in_order(given, came) for message in given[number]]
 
     def _note(self, message: Message) -> None:
-        """Remember which requests were replied to, until their idle."""
+        """Record which requests were replied to, until their idle arrives."""
         if message.channel != Channel.IOPUB:
             self._replied.add(message.parent_id)
         elif _is_idle(message):
             self._replied.discard(message.parent_id)
 
     def _is_reply_on_its_way(self, number: int) -> bool:
-        """Return whether a number must be a reply's: the one that is missing before the idle of its request."""
+        """Return whether a missing number must be a reply's: the only one missing before the idle of its request."""
         behind = self._held.get(number + 1)
         if behind is None or not _is_idle(behind[0]) or behind[0].parent_id in self._replied:
             return False
@@ -350,10 +352,10 @@ class ResentMessages:
             self._left_out = dict.fromkeys(list(self._left_out)[-REMEMBERED // 2 :])
             self._owed = {number: None for number in self._owed if number in self._left_out}
 
-    # Questions -----------------------------------------------------------------------------------------------------
+    # Requests ------------------------------------------------------------------------------------------------------
 
     def _look_before_replies(self, now: float) -> None:
-        """Ask for the outputs before a reply that has come, if they are many at once, else if they do not come soon."""
+        """Request the outputs before a reply that has arrived, at once if they are many, otherwise after some time."""
         if not self._early or self._next is None or not self._answers:
             self._overtaken_until = None
         elif max(self._early) - self._next > IN_QUEUES and self._question is None:
@@ -366,7 +368,7 @@ class ResentMessages:
         self._ask(now)
 
     def _ask(self, now: float) -> None:
-        """Ask for what is missing, unless that is under way or would be in vain."""
+        """Request missing messages, unless they are requested already or the request is useless."""
         if self._question is not None or self._is_cut or not self._answers:
             return
         ranges = self._gaps()
@@ -385,14 +387,14 @@ class ResentMessages:
         self._unsent.append(request)
 
     def _fail(self) -> list[Message]:
-        """Go on without an answer."""
+        """Continue without an answer."""
         self._failures += 1
         if self._failures == FAILURES:
             self._answers = False
         return self.release()
 
     def _gaps(self) -> list[Range]:
-        """Return what is missing before what is held."""
+        """Return the ranges that are missing before held messages."""
         gaps: list[Range] = []
         if self._next is None or not self._held:
             return gaps
@@ -405,9 +407,9 @@ class ResentMessages:
 
 
 def in_order(numbers: Collection[int], came: Sequence[int]) -> list[int]:
-    """Return `numbers` in order; outputs that `came` by themselves keep theirs.
+    """Return `numbers` in order; outputs that `came` by themselves keep their order of arrival.
 
-    Each of the others, of a reply or of a retransmitted message, goes before the first output that is behind it.
+    Replies and retransmitted messages are placed before the first output that follows them.
     """
     highest = [*accumulate(came, max)]
     places = [(place, True, number) for place, number in enumerate(came)]

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 NOTE = "nbrun_note"
-"""The key of an output's metadata under which the template finds what the page says below the output."""
+"""The metadata key of an output for the note that the page shows below it."""
 HTML, JAVASCRIPT, TEXT = "text/html", "application/javascript", "text/plain"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = [
     HTML, "text/markdown", "image/svg+xml", "text/vnd.mermaid", "text/latex", "image/png", "image/jpeg", TEXT,
 ]  # fmt: skip
-"""What is shown of an output, the best first."""
+"""The MIME types that a page shows, the preferred ones first."""
 _IMAGES = ("image/gif", "image/webp", "image/avif", "image/apng", "image/bmp")
 _PICTURES = ("image/svg+xml", "image/png", "image/jpeg", *_IMAGES)
 _KINDS = [
@@ -36,13 +36,13 @@ _LOADER, _LOADING = "application/vnd.bokehjs_load.v0+json", 'class="bk-notebook-
 
 
 def settle(output: dict[str, Any], clean: Callable[[str], str]) -> None:
-    """Leave in an output what a page without scripts can draw, and note what it cannot; `clean` sanitises HTML."""
+    """Reduce an output to what a page without scripts can show, and note what is missing; `clean` sanitises HTML."""
     data: dict[str, Any] = output["data"]
     for kind in _IMAGES:
         if isinstance(data.get(kind), str) and HTML not in data:
             data[HTML] = f'<img src="data:{kind};base64,{"".join(data[kind].split())}" alt="">'
     others = [kind for kind in data if kind not in SHOWN and kind not in _IMAGES]
-    rich = min(others, key=JAVASCRIPT.__eq__, default="")  # a type of its own says more than its script
+    rich = min(others, key=JAVASCRIPT.__eq__, default="")  # a specific type is more informative than a script
     markup = data.get(HTML)
     runs = isinstance(markup, str) and _HAS_SCRIPT.search(markup) is not None
     if _LOADER in data or _LOADING in str(markup):
@@ -63,7 +63,7 @@ def settle(output: dict[str, Any], clean: Callable[[str], str]) -> None:
 
 
 def is_blank(markup: str) -> bool:
-    """Return whether clean HTML shows nothing."""
+    """Return whether sanitised HTML shows nothing."""
     return not _CONTENT.search(markup) and not _INVISIBLE.sub("", markup)
 
 
@@ -78,5 +78,5 @@ def _note(rich: str, shown: str) -> str:
 
 
 def bundles(notebook: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the outputs of a notebook that have representations."""
+    """Return the outputs of a notebook that have a mime bundle."""
     return [output for cell in notebook["cells"] for output in cell.get("outputs", ()) if output.get("data")]

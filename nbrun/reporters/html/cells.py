@@ -27,7 +27,7 @@ _LONGEST_TITLE = 200
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading of the page, its level from 1."""
+    """A heading of the page, with its level from 1."""
 
     level: int
     id: str
@@ -36,9 +36,9 @@ class Heading:
 
 @dataclass
 class Body:
-    """The cells as HTML, and the headings in them. ``title`` is the page's; a first heading that says so is left out.
+    """The cells as HTML, and their headings. ``title`` is the page's; an equal first heading is omitted.
 
-    Without a title the first heading is it, and is left out too: the page's head shows it.
+    Without a title, the first heading becomes the title and is omitted too, because the page's head shows it.
     """
 
     title: str = ""
@@ -60,7 +60,7 @@ class Body:
         return f'<h{level} id="{html.escape(name)}">{markup}</h{level}>\n'
 
     def _id(self, text: str) -> str:
-        """Return an anchor as Jupyter writes it, and a number where there is one already."""
+        """Return an anchor in Jupyter's form, with a number if it is not unique."""
         name = wanted = re.sub(r"\s+", "-", text) or "section"
         number = 2
         while name in self._ids:
@@ -119,6 +119,6 @@ class _Renderer(IPythonRenderer):
 
 @cache
 def colours() -> dict[str, str]:
-    """Return the style sheets of highlighted code."""
+    """Return the style sheets for highlighted code."""
     names = {"light": "friendly", "dark": "github-dark"}
     return {name: str(HtmlFormatter(style=style).get_style_defs(".highlight")) for name, style in names.items()}

@@ -78,12 +78,12 @@ _MATH_ATTRIBUTES = _words(
 )
 _LINKS = frozenset({"a"})
 _EMBEDDED = {"img": "image", "image": "image", "audio": "audio", "video": "video", "source": ""}
-"""Elements that show data, and of which kind; a source is of a sound, a film or a picture."""
+"""Elements that show data, and their kind. A source belongs to audio, video or a picture."""
 _MEDIA = re.compile(r"data:(image|audio|video)/[\w.+-]+[;,]", re.IGNORECASE)
 _INPUTS = frozenset({"checkbox", "radio"})
 
 _LOADS = re.compile(r"url|\\|@|image|src|cross-fade", re.IGNORECASE)
-"""What a style must contain to load anything: the name of a function or rule, or an escape that hides it."""
+"""Texts without which a style cannot load anything: function or rule names, and escapes that could hide them."""
 _RULES = _words(
     """
     container counter-style font-face keyframes layer media page property scope starting-style supports
@@ -100,13 +100,13 @@ _PASSES = 4
 
 
 def clean(text: str) -> str:
-    """Return `text` with nothing in it that runs, loads or navigates without a click.
+    """Return `text` without anything that runs, loads or navigates without a click.
 
-    The result is parsed again until it stays the same, so that a browser, which parses it too, sees what was checked.
+    The result is parsed again until it no longer changes, so that a browser's parser sees the same as was checked.
     """
     for _ in range(_PASSES):
         cleaned = _STYLE.sub(_cleaned_style, _CLEANER.clean(text))
-        cleaned = _PRE.sub(r"\1\n\n", cleaned)  # a parser takes away the first line break in it
+        cleaned = _PRE.sub(r"\1\n\n", cleaned)  # a parser removes the first line break in it
         if cleaned == text:
             return cleaned
         text = cleaned
@@ -114,7 +114,7 @@ def clean(text: str) -> str:
 
 
 def _cleaned_style(found: re.Match[str]) -> str:
-    """Return an element `style` whose rules load nothing; inside SVG its text is written with character references."""
+    """Return a ``style`` element whose rules load nothing. Inside SVG its text uses character references."""
     start, text, end = found.groups()
     while (plain := html.unescape(text)) != text:
         text = plain
@@ -130,10 +130,10 @@ def clean_css(text: str) -> str:
 
 
 def _without_loads(nodes: list[tinycss2.ast.Node]) -> list[tinycss2.ast.Node]:
-    """Return tokens without URLs, but those of data and of places in the page, and without rules that load."""
+    """Return tokens without rules that load, and without URLs other than data URLs and places in the page."""
     kept, skipping = [], False
     for node in nodes:
-        if skipping:  # the rest of a rule: up to its semicolon, or its block
+        if skipping:  # the rest of a rule, up to its semicolon or the end of its block
             skipping = not (node.type == "{} block" or node == ";")
             continue
         if node.type == "at-keyword" and node.lower_value not in _RULES:
@@ -152,7 +152,7 @@ def _without_loads(nodes: list[tinycss2.ast.Node]) -> list[tinycss2.ast.Node]:
 
 
 def _is_inside(function: tinycss2.ast.FunctionBlock) -> bool:
-    """Return whether all that a loading function names is data or a place in the page."""
+    """Return whether a loading function refers only to data URLs or places in the page."""
     for node in function.arguments:
         if node.type in ("string", "url") and not _CSS_DATA.match(node.value):
             return False
@@ -162,7 +162,7 @@ def _is_inside(function: tinycss2.ast.FunctionBlock) -> bool:
 
 
 def _attribute(tag: str, name: str, value: str) -> str | None:
-    """Return the value that an attribute of the lists may have, or None for none."""
+    """Return the value of an allowed attribute, or None to remove it."""
     if name in ("href", "xlink:href", "src", "poster"):
         return _url("img" if name == "poster" else tag, value)
     if name == "type" and tag == "input":
@@ -192,7 +192,7 @@ _CLEANER = nh3.Cleaner(
         "video": {"src", "poster"},
         "source": {"src"},
         "mo": {"form", "largeop"},
-        "input": {"name"},  # of radio buttons; elsewhere a name could hide what scripts look for
+        "input": {"name"},  # for radio buttons; elsewhere a name could hide elements from scripts
     },
     attribute_filter=_attribute,
     url_schemes={"http", "https", "mailto", "data"},

@@ -27,7 +27,7 @@ def _converter() -> "math_core.LatexToMathML":
 
 
 def formula(source: str, *, displayed: bool, written: str) -> str:
-    """Return a formula as MathML; `written`, its source with delimiters, where it cannot be converted."""
+    """Return a formula as MathML, or `written`, its source with delimiters, if it cannot be converted."""
     try:
         made = _converter().convert_with_local_state(_NUMBERED.sub(r"\\\1{\2*}", source), displaystyle=displayed)
     except math_core.LatexError:
@@ -36,7 +36,7 @@ def formula(source: str, *, displayed: bool, written: str) -> str:
 
 
 def text_with_formulas(text: str) -> str:
-    """Return an output in LaTeX as HTML: its formulas converted, the text between them as it is."""
+    """Return an output in LaTeX as HTML: formulas are converted, and the text between them is unchanged."""
     parts, end = [], 0
     for found in _FORMULA.finditer(text):
         parts.append(html.escape(text[end : found.start()]))

@@ -28,7 +28,7 @@ from typing import Any
 
 from nbrun._lazy_imports import put_off_imports
 
-if __name__ == "__main__":  # the process that makes pages
+if __name__ == "__main__":  # the process that renders pages
     put_off_imports()
 
 # isort: split
@@ -51,7 +51,7 @@ _LONGEST_REASON = 300
 
 
 def page(text: str, facts: Mapping[str, Any], *, scripts: bool = False) -> tuple[str, str]:
-    """Return the page of an executed notebook, whose file's text is `text`, and its title; `facts` are the run's."""
+    """Return the page of an executed notebook, whose file contains `text`, and its title; `facts` are the run's."""
     notebook = read_notebook(text)
     body = Body(_title(notebook))
     Rules.of(facts).apply(notebook)
@@ -61,7 +61,7 @@ def page(text: str, facts: Mapping[str, Any], *, scripts: bool = False) -> tuple
         if isinstance(mermaid := output["data"].get("text/vnd.mermaid"), str):
             output["data"]["text/vnd.mermaid"] = html.escape(
                 mermaid
-            )  # shown as its source, which may hold any character
+            )  # shown as its source, which may contain any character
     for cell in notebook.cells:
         if _ODD_ID.search(str(cell.get("id", ""))):
             del cell["id"]  # nbconvert refuses it
@@ -76,7 +76,7 @@ def _title(notebook: Any) -> str:
 
 
 def _page(body: Body, facts: Mapping[str, Any], live: Live | None = None) -> str:
-    """Return a page with a clean body, and a frame of its scripts if it has any."""
+    """Return a page with a sanitised body, and a frame for its scripts if there are any."""
     frame = ""
     policy = _SCRIPTS if live and live.fragments else _NO_SCRIPTS
     if live and live.fragments:
@@ -91,15 +91,14 @@ def index(facts: Mapping[str, Any]) -> str:
 
 
 def failure_page(facts: Mapping[str, Any], reason: str) -> str:
-    """Return the page of a notebook that could not be made into one."""
+    """Return the page for a notebook that could not be rendered."""
     return _page(Body(html=f'<pre class="note">{html.escape(reason)}</pre>'), facts)
 
 
 def write_page(target: Path, source: Path, facts: Mapping[str, Any], *, scripts: bool) -> tuple[str, str]:
     """Write the page of the notebook in the file `source`.
 
-    Return what kept the notebook from being made into a page, in which case the page says so, or nothing; and the
-    page's title.
+    Return the error that kept the notebook from being rendered, which the page shows, or ""; and the page's title.
     """
     problem = title = ""
     try:
@@ -107,7 +106,7 @@ def write_page(target: Path, source: Path, facts: Mapping[str, Any], *, scripts:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        lines = str(error).strip().splitlines() or [""]  # some go on with a copy of the notebook
+        lines = str(error).strip().splitlines() or [""]  # some errors continue with a copy of the notebook
         problem = f"{type(error).__name__}: {lines[0][:_LONGEST_REASON]}"
         made = failure_page(facts, type(error).__name__ if facts["code"] == Code.HIDE else problem)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,9 +115,9 @@ def write_page(target: Path, source: Path, facts: Mapping[str, Any], *, scripts:
 
 
 def main() -> None:
-    """Make pages and indexes as lines of JSON on standard input ask for them, and answer each with a line.
+    """Render pages and indexes requested by lines of JSON on standard input, and answer each with a line.
 
-    The end of the input is the end of nbrun, and of this process.
+    The process ends at end of file, when nbrun has ended.
     """
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")

@@ -31,20 +31,20 @@ from nbrun.reporters.run_log import Record, RunRecord, fault_of
 PAGE_LIMIT = 300.0
 """Time limit for one page in seconds."""
 _Answer = tuple[str, str]
-"""What the process says of a page: an error message or an empty text, and the page's title."""
+"""The answer of the process for a page: an error message or "", and the page's title."""
 _ODD = re.compile(r"[^\w.+-]+")
 
 
 def is_page(target: Path) -> bool:
-    """Return whether the pages' target is the page of one notebook, and not a folder."""
+    """Return whether the target is a page of one notebook, not a folder."""
     return target.suffix.lower() in (".html", ".htm") and not os.path.isdir(target)  # noqa: PTH112
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What pages show: of sources (``show``, ``fold``, ``hide``), and of failed cells (``show``, ``hide``).
+    """What pages show of sources (``show``, ``fold``, ``hide``) and of failed cells (``show``, ``hide``).
 
-    Without a word for sources they are shown, and hidden for a run in report mode.
+    By default sources are shown, and hidden for a run in report mode.
     """
 
     code: str | None = None
@@ -62,7 +62,7 @@ class Html:
         self._page = target.name if is_page(target) else ""
         self.name = f"the page {target}" if self._page else f"the pages in {target}"
         self._folder = target.absolute().parent if self._page else target.absolute()
-        self._here = Path.cwd()  # asked for now: a notebook may take it away
+        self._here = Path.cwd()  # now, because a notebook may delete the folder
         self._local = local
         self._scripts = scripts
         self._look = look or Look()
@@ -79,7 +79,7 @@ class Html:
         self._record.observe(event)
         match event:
             case StageEntered() if self._maker is None:
-                self._maker = _Maker()  # it imports what it needs while the first run goes on
+                self._maker = _Maker()  # it does its imports during the first run
             case RunFinished(notebook, result, content, report_mode):
                 self._codes[notebook] = self._look.code_of(report_mode=report_mode)
                 self._order(self._record.runs[notebook], result, content)
@@ -89,7 +89,7 @@ class Html:
     def _order(self, run: RunRecord, result: NotebookResult, content: Mapping[str, Any] | None) -> None:
         source = self._source(result, content)
         if source is None and self._page:
-            source = Path(self._spool.name) / "nothing.ipynb"  # the page says what went wrong before the first cell
+            source = Path(self._spool.name) / "nothing.ipynb"  # the page shows the error before the first cell
             source.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
         if source is None:
             return
@@ -112,7 +112,7 @@ class Html:
         return path
 
     def _free_name(self, name: str) -> str:
-        """Return the page's path in the folder: like the notebook's, but with no part that leads out of it."""
+        """Return the page's path in the folder: like the notebook's, but always within the folder."""
         path = PurePath(name)
         parts = [_ODD.sub("-", part).strip("-.") for part in path.parts if part not in ("..", ".", path.anchor)]
         stem = "/".join(part for part in parts if part).removesuffix(".ipynb") or "notebook"
@@ -149,7 +149,7 @@ class _Maker:
     """
 
     def __init__(self) -> None:
-        # What libraries print is made of the notebook's text: not for a terminal.
+        # Libraries print text of the notebook, which must not reach a terminal.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the maker)
         self._process = self._started()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbrun pages")
@@ -160,7 +160,7 @@ class _Maker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            start_new_session=True,  # Ctrl-C ends the run; its pages are still wanted
+            start_new_session=True,  # Ctrl-C ends the run, but its pages are still rendered
         )
 
     def order(self, target: Path, source: Path | None, facts: Mapping[str, Any], *, scripts: bool) -> "Future[_Answer]":
@@ -174,7 +174,7 @@ class _Maker:
         return self._thread.submit(self._ask, json.dumps(asked).encode() + b"\n")
 
     def result(self, made: "Future[_Answer]") -> _Answer:
-        """Wait for a requested page and return what is said of it."""
+        """Wait for a requested page and return its answer."""
         try:
             return made.result(PAGE_LIMIT)
         except TimeoutError:
@@ -267,7 +267,7 @@ def facts_of(run: RunRecord, result: NotebookResult, code: str, failures: str) -
 
 
 Run = tuple[Mapping[str, Any], RunRecord, NotebookResult]
-"""A finished run with the facts of its page."""
+"""A finished run and the facts for its page."""
 
 
 def index_facts(

@@ -19,7 +19,7 @@ _END = re.compile(r"<(?=/script|!--)", re.IGNORECASE)
 
 @dataclass
 class Live:
-    """The outputs that go into the frame; `token` marks their places, and no notebook can know it."""
+    """The outputs in the frame; `token` marks their places, and a notebook cannot know it."""
 
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     fragments: list[str] = field(default_factory=list)
@@ -27,16 +27,16 @@ class Live:
     def place(self, fragment: str) -> str:
         """Store a fragment of HTML and return its placeholder.
 
-        The frame cannot be navigated. An element that tries would leave an error page instead of all outputs.
+        The frame cannot be navigated: an element that tries would replace all outputs by an error page.
         """
         self.fragments.append(_LEAVES.sub("<no-", fragment))
         return f'<div data-live="{self.token}"></div>'
 
 
 def take_scripts(notebook: Any) -> Live:
-    """Return the outputs of a notebook that need scripts; in the notebook, places stand for them.
+    """Move the outputs that need scripts out of a notebook, and leave placeholders; return the outputs.
 
-    Where there are any, HTML with an ``id`` goes with them: a script may write into it.
+    If there are any, HTML with an ``id`` is moved with them, because a script may write into it.
     """
     live = Live()
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ()) if output.get("data")]
@@ -59,7 +59,7 @@ def _text(value: object) -> str:
 
 
 def script(source: str) -> str:
-    """Return JavaScript as HTML; `element` is the output's own, as in Jupyter."""
+    """Return JavaScript as HTML; `element` is the output's element, as in Jupyter."""
     name = f"element-{secrets.token_hex(8)}"
     begin = f'<div id="{name}"></div><script>\nvar element = document.getElementById("{name}");\n'
     return begin + _END.sub(r"\\x3c", source) + "\n</script>"

@@ -16,7 +16,7 @@ def loader() -> BaseLoader:
 
 
 def fill(name: str, values: Mapping[str, Any]) -> str:
-    """Return a template with `values` filled in."""
+    """Return a template with `values` inserted."""
     return str(_environment().get_template(name).render(values))
 
 

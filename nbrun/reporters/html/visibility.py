@@ -15,7 +15,7 @@ from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.tags import INJECTED_TAG, tags_of
 
 VIEW = "nbrun_view"
-"""The key of a cell's metadata under which the template finds its :class:`View`."""
+"""The metadata key of a cell for its :class:`View`, which the template uses."""
 NOT_SAID = "This cell failed. The page does not show why."
 
 
@@ -53,7 +53,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a page shows; ``failing`` are the ids of the failed cells, or their indexes where they have no id."""
+    """What a page shows. ``failing`` are the ids of the failed cells, or their indexes if they have no id."""
 
     code: Code = Code.SHOW
     failures: Failures = Failures.SHOW
@@ -61,11 +61,11 @@ class Rules:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Rules":
-        """Return the rules that the facts of a run hold."""
+        """Return the rules in the facts of a run."""
         return cls(Code(facts["code"]), Failures(facts["failures"]), facts["failing"])
 
     def apply(self, notebook: Any) -> None:
-        """Remove from a notebook what the page does not show, and give each other cell its view."""
+        """Remove from a notebook what the page does not show, and set the view of each other cell."""
         shown = []
         for index, cell in enumerate(notebook["cells"]):
             failed = cell.get("id", index) in self.failing
@@ -133,7 +133,7 @@ def _is_stderr(output: Mapping[str, Any]) -> bool:
 
 
 def _without_source(output: dict[str, Any]) -> dict[str, Any]:
-    """Return an output without traceback: an error that the run allowed is shown by its name and message."""
+    """Return an output without traceback. An error that the run allowed is shown by its name and message."""
     return _error(f"{output.get('ename')}: {output.get('evalue')}") if _is_error(output) else output
 
 
