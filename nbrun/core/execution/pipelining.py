@@ -19,27 +19,27 @@ from nbrun.core.planning.plan import CellPlan
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Message, Requests
 
 MOST_SENT_AHEAD = 2_000_000
-"""Characters of code that may be sent ahead at a time."""
+"""Maximum characters of code that may be sent ahead at a time."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """A cell that was sent ahead, and the messages held for it, each with the time at which it came."""
+    """A cell that was sent ahead, and its held messages with their times of arrival."""
 
     plan: CellPlan
     request: str
     held: list[tuple[Message, float]] = field(default_factory=list)
     began_at: float | None = None
-    """When the kernel said that it runs the cell."""
+    """The time at which the kernel reported that it runs the cell."""
     is_doubtful: bool = False
-    """The connection was cut while the cell was on its way."""
+    """Whether the connection was cut while the cell was on its way."""
 
 
 class CellQueue:
-    """The cells of a run: those that wait, and those that were sent ahead."""
+    """The cells of a run that wait or were sent ahead."""
 
     def __init__(self, plans: Iterable[CellPlan], requests: Requests, depth: int) -> None:
-        """Prepare for `plans`; a `depth` over 1 needs a kernel that knows conditional execution."""
+        """Prepare for `plans`; a `depth` over 1 requires a kernel that supports conditional execution."""
         self._requests = requests
         self._depth = depth
         self._waiting = deque(plans)
@@ -55,7 +55,7 @@ class CellQueue:
 
     @property
     def next_began(self) -> bool:
-        """Return whether the kernel has begun the cell after the current one."""
+        """Return whether the kernel has started the cell after the current one."""
         return any(slot.began_at is not None for slot in self._ahead.values())
 
     def pop_waiting(self) -> CellPlan | None:
@@ -71,11 +71,11 @@ class CellQueue:
         return slot
 
     def request_for(self, plan: CellPlan) -> Message:
-        """Return the request for a cell that becomes current as it is sent."""
+        """Return the request for a cell that becomes current when it is sent."""
         return self._request(plan, "")
 
     def send_ahead(self) -> list[Send]:
-        """Send cells ahead, as many as the depth allows; a cell that has to be prepared is not sent ahead."""
+        """Send cells ahead, as many as the depth allows. A cell that needs preparation is not sent ahead."""
         sent = []
         while self._waiting and len(self._ahead) < self._depth - 1 and self._fits(self._waiting[0]):
             plan = self._waiting.popleft()
@@ -86,7 +86,7 @@ class CellQueue:
         return sent
 
     def take_back(self) -> list[Slot]:
-        """Let the cells that were sent ahead wait again, and return their slots; the kernel refuses to run them."""
+        """Let the cells that were sent ahead wait again, because the kernel refuses them; return their slots."""
         slots = list(self._ahead.values())
         self._waiting.extendleft(slot.plan for slot in reversed(slots))
         self._ahead.clear()
@@ -94,12 +94,12 @@ class CellQueue:
         return slots
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Send no further cells."""
         self._waiting.clear()
         self._depth = 1
 
     def hold(self, message: Message, now: float) -> bool:
-        """Hold a message for a cell that was sent ahead; False for any other message."""
+        """Hold a message for a cell that was sent ahead; return False for any other message."""
         slot = self._ahead.get(message.parent_id)
         if slot is None:
             return False
@@ -110,7 +110,7 @@ class CellQueue:
         return True
 
     def mark_doubtful(self) -> None:
-        """Note that the connection was cut: what was sent ahead, and its messages, may be lost."""
+        """Record that the connection was cut: cells that were sent ahead, and their messages, may be lost."""
         for slot in self._ahead.values():
             slot.is_doubtful = True
 
@@ -132,7 +132,7 @@ class CellQueue:
 
 
 class Routes:
-    """Which cell a message belongs to, by the request that it names as its parent."""
+    """Assigns messages to cells by the request that is their parent."""
 
     def __init__(self) -> None:
         self._executed: dict[str, CellExecution] = {}
@@ -140,34 +140,34 @@ class Routes:
         self._idled: set[str] = set()
 
     def add(self, request: str, cell: CellExecution) -> None:
-        """Route the messages of a request that executes `cell`."""
+        """Assign the messages of a request that executes `cell`."""
         self._executed[request] = cell
 
     def add_aside(self, request: str, cell: CellExecution) -> None:
-        """Route the output of a request that does not execute a cell to `cell`, the newest when it was sent.
+        """Assign the output of a request that does not execute a cell to `cell`, the newest when it was sent.
 
-        ipykernel names the request that came last as the parent of what late writers of a cell put out.
+        ipykernel uses the latest request as the parent of output that threads of a cell write late.
         """
         self._asides[request] = cell
 
     def send_aside(self, request: Message, cell: CellExecution) -> Send:
-        """Send a request that does not execute a cell, and route it."""
+        """Send a request that does not execute a cell, and assign its output."""
         self.add_aside(request.id, cell)
         return Send(request)
 
     def cell_of(self, message: Message) -> CellExecution | None:
-        """Return the cell whose execution a message is about."""
+        """Return the cell whose execution caused a message."""
         return self._executed.get(message.parent_id)
 
     def owner_of(self, message: Message) -> CellExecution | None:
-        """Return the cell whose output a message would be."""
+        """Return the cell that an output in this message belongs to."""
         return self._executed.get(message.parent_id) or self._asides.get(message.parent_id)
 
     def ends_cell(self, message: Message) -> bool:
-        """Return whether an idle that names an aside of the server as its parent is that of the current cell.
+        """Return whether an idle whose parent is a request of the server is that of the current cell.
 
-        Some kernels (ILua) know one parent only, that of the request that came last: a request of the server that
-        arrives while a cell runs has the idle of its own, and then the cell's.
+        Some kernels (ILua) know only one parent, that of the latest request. A request of the server during a cell is
+        followed by its own idle, and then by the cell's with the same parent.
         """
         if message.content.get("execution_state") != "idle":
             return False
