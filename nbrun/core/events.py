@@ -81,8 +81,8 @@ class RunFinished:
     """The run is finished and saved.
 
     ``content`` is the executed notebook, if there is one. It may be read only during the call, because it can be large
-    and belongs to the run. ``report_mode`` says that the run hides the notebook's code. ``error`` is why nothing could
-    be run; ``nbrun.run`` raises it.
+    and belongs to the run. ``report_mode`` is true if the run hides the notebook's code. ``error`` is the reason why
+    nothing was executed, which ``nbrun.run`` raises.
     """
 
     notebook: str

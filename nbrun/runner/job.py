@@ -252,7 +252,7 @@ def checkpoint_of(options: RunOptions) -> CheckpointUse:
 
 
 def access_of(options: RunOptions) -> Access:
-    """Return the address and credentials of the server; raises :class:`UsageError` for an unwritable trace."""
+    """Return the address and credentials of the server; raise :class:`UsageError` for an unwritable trace."""
     ca_file = options["ca_file"]
     return Access(
         options["server"],
@@ -274,7 +274,7 @@ def endpoint_of(access: Access) -> Destination:
 
 
 def trace_of(options: RunOptions) -> "Trace | None":
-    """Return the trace that the options name; raises :class:`UsageError` where it cannot be written."""
+    """Return the trace of the options; raise :class:`UsageError` if it cannot be written."""
     target = options["trace"]
     if target is None:
         return None

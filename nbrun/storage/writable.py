@@ -114,7 +114,7 @@ def check_folder(option: str, target: str | os.PathLike[str]) -> None:
 
 
 def check_trace(option: str, path: str) -> None:
-    """Raise :class:`UsageError` where no trace can be written to `path`, which is a file of its own."""
+    """Raise :class:`UsageError` if no trace can be written to `path`, which must be a regular file."""
     refuse_unreachable(option, path)
     if own_stream(path):
         raise UsageError(f"{option} {path}: a trace goes into a file", hint="Name a file.")

@@ -1,4 +1,4 @@
-"""The notebook as a document: plain nbformat 4 data, owned by one run.
+"""The notebook of a run as nbformat 4 data: outputs, ids, and the marks in its metadata.
 
 A run changes only the outputs, execution counts, standard execution times, the kernel in the metadata, and the metadata
 key ``nbrun``. Everything else, unknown keys included, is kept in the same minor version.

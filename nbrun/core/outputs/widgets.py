@@ -1,9 +1,9 @@
-"""Track the state of widgets from comm messages, for display without a kernel.
+"""Track the state of widgets from comm messages, and store it in the notebook's metadata.
 
-A widget is a *model* whose state kernel and frontend synchronise over a comm. nbrun is the frontend. It tracks the
-state and saves it as ``metadata.widgets`` (ipywidgets' ``widget-state+json``, version 2). It also implements the
-*Output* widget: while its ``msg_id`` is set, the outputs of that request go to the widget instead of the cell, and
-the widget's new state is sent to the kernel.
+A widget is a *model* whose state is synchronised between kernel and frontend over a comm. nbrun is the frontend. It
+tracks the state and stores it as ``metadata.widgets`` (ipywidgets' ``widget-state+json``, version 2), so that widgets
+are displayed without a kernel. It also implements the *Output* widget: while its ``msg_id`` is set, the outputs of that
+request go to the widget instead of the cell, and the widget's new state is sent to the kernel.
 
 Binary values are sent as buffers next to the state, each with its path. A new value at a path replaces the old one.
 """

@@ -17,7 +17,7 @@ CHOICES = (
 MATRIX = "the runs of a matrix do not overwrite their notebook unless the call says so"
 SETTINGS = "the notebooks of the settings are not overwritten unless the call or the settings say so"
 CHOICE_OPTIONS = {"output": "--output", "no_save": "--no-save", "in_place": "--in-place"}
-"""The options that say where executed notebooks go; only one of them can count."""
+"""The options that choose the destination of executed notebooks. Only one of them may be given."""
 _URL = re.compile(
     r"(?:[A-Za-z][A-Za-z0-9+.-]+://|(?:s3a?|gs|gcs|az|abfss?|adl|dbfs|hdfs|https?|ftp|sftp|file):/)", re.IGNORECASE
 )

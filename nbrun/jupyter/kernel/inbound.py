@@ -187,7 +187,7 @@ class ExecutionFeed:
             yield [*effects, *execution.tick(now)]
 
     def release(self, now: float) -> None:
-        """Feed what is still held; no more messages will arrive."""
+        """Pass all held messages to the state machine, because no more will arrive."""
         for message in self._intake.release():
             self._execution.receive(message, now)
 

@@ -1,9 +1,4 @@
-"""Choose the representation of an output that a page can draw, and say what is missing; pure.
-
-An output is a bundle of representations by MIME type. A page without scripts can draw HTML, Markdown, formulas, images
-and text. For anything else (charts of Plotly, Vega and Bokeh, widgets, types of one's own) it shows the best
-representation that it can draw, and says in place what is missing.
-"""
+"""Choose the representation of an output on a page, and note what is missing; pure."""
 
 import json
 import re
@@ -32,7 +27,7 @@ _JSON = re.compile(r"application/(geo\+)?json")
 _CONTENT = re.compile(r"<(img|svg|math|table|video|audio|hr|progress|meter|input|button)\b", re.IGNORECASE)
 _INVISIBLE = re.compile(r"<style\b.*?</style>|<[^>]*>|&nbsp;|\s", re.DOTALL | re.IGNORECASE)
 _LOADER, _LOADING = "application/vnd.bokehjs_load.v0+json", 'class="bk-notebook-logo"'
-"""What loads Bokeh's library, and what says that it is loaded: nothing to be shown."""
+"""Outputs that load Bokeh's library or report that it is loaded. They are not shown."""
 
 
 def settle(output: dict[str, Any], clean: Callable[[str], str]) -> None:
