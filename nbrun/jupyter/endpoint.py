@@ -111,7 +111,7 @@ class Endpoint:
         root = f"{url.scheme}://{url.netloc}/"
         if url.scheme == "http+unix":
             socket, root = unquote(url.netloc), "http://localhost/"
-        place = _place([segment for segment in url.path.split("/") if segment])
+        place = _location([segment for segment in url.path.split("/") if segment])
         bases = tuple(dict.fromkeys(root + _joined(prefix) for prefix in place.prefixes))
         return Destination(cls(bases[0], token, password, socket), place.notebook, place.via_hub, bases[1:])
 
@@ -162,7 +162,7 @@ class Destination:
     elsewhere: tuple[str, ...] = ()
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     prefixes: list[list[str]]
     notebook: str | None
     via_hub: bool
@@ -197,7 +197,7 @@ def _split(text: str) -> SplitResult:
     return url
 
 
-def _place(segments: list[str]) -> _Place:
+def _location(segments: list[str]) -> _Location:
     """Return the possible base URLs of an address, likeliest first, and the notebook that it shows."""
     first_page = next((at for at, segment in enumerate(segments) if segment in _PAGES), len(segments))
     users = segments.index("user") if "user" in segments[:first_page] else -1
@@ -208,11 +208,11 @@ def _place(segments: list[str]) -> _Place:
     if "hub" in base:
         hub = base.index("hub")
         if users != hub + 1:
-            return _Place([base[:hub]], notebook, via_hub=True)
+            return _Location([base[:hub]], notebook, via_hub=True)
         base = base[:hub] + base[hub + 1 :]  # the hub's own page about a user's server
     shorter = [base[:length] for length in range(len(base) - 1, -1, -1)]
     longer = [segments[:at] for at in pages[1:2]] or ([segments] if pages and not notebook else [])
-    return _Place([base, *longer, *shorter], notebook, via_hub=False)
+    return _Location([base, *longer, *shorter], notebook, via_hub=False)
 
 
 def _joined(segments: list[str]) -> str:

@@ -20,13 +20,13 @@ from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Record, fault_of
 from nbrun.reporters.safe_stream import is_on_runner
-from nbrun.runner.job import access_of, job_of, paths_of, private_root
+from nbrun.runner.job import RunOptions, access_of, job_of, paths_of, private_root
 from nbrun.runner.server_thread import NotebookServer
 from nbrun.runner.servers import open_host
 
 _OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")
 """The options that exist on both command lines, with the prefix ``--nbrun-`` in pytest's."""
-_OF_SAVING = {
+_OF_SAVING: RunOptions = {
     "output": None,
     "in_place": False,
     "prepare_only": False,
@@ -73,17 +73,17 @@ class Notebooks:
 
         Raises :class:`LeftOut` if the settings skip it.
         """
-        its: Any = self._project.of(path)
-        if its is None:
+        of_project = self._project.of(path)
+        if of_project is None:
             raise LeftOut
-        its |= {**_OF_SAVING, "save": self._save, "upload": bool(its["server"])}
-        paths, access = paths_of(str(path), its), access_of(its)
+        options: RunOptions = {**of_project, **_OF_SAVING, "save": self._save, "upload": bool(of_project["server"])}
+        paths, access = paths_of(str(path), options), access_of(options)
         key = access.server or private_root([paths])
         if key not in self._servers:
             server = NotebookServer(lambda: open_host(access, [paths]))
             server.start()
             self._servers[key] = server
-        return self._servers[key].run(job_of(name, its), paths, observe=record.observe)
+        return self._servers[key].run(job_of(name, options), paths, observe=record.observe)
 
 
 class NotebookFile(pytest.File):

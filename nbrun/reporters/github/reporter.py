@@ -27,7 +27,7 @@ from nbrun.core.formats.safe_text import safe_text
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.results import NotebookResult, Outcome, with_lost_reports
 from nbrun.reporters import phrases
-from nbrun.reporters.github.source_places import CellPlace, cell_places, file_line
+from nbrun.reporters.github.source_places import CellLocation, cell_locations, file_line
 from nbrun.reporters.github.summary import LIMIT, summary
 from nbrun.reporters.run_log import Record, RunRecord, fault_of, is_fault
 from nbrun.reporters.safe_stream import SafeStream
@@ -56,7 +56,7 @@ class GitHub:
         self._stream = SafeStream(stream or sys.stderr, commands=True)
         self._places = places
         self._record = Record()
-        self._cells: dict[str, list[CellPlace]] = {}
+        self._cells: dict[str, list[CellLocation]] = {}
         self._lines: dict[str, list[str]] = {}
         self._shown = {"error": 0, "warning": 0}
         self._held: list[str] = []
@@ -85,12 +85,12 @@ class GitHub:
             self._write_line(command("group", notebook))
             self._open = True
 
-    def _read(self, notebook: str) -> list[CellPlace]:
+    def _read(self, notebook: str) -> list[CellLocation]:
         path = _path_in(notebook)
         try:
             if path is None or path.stat().st_size > LARGEST_FILE:
                 return []
-            return cell_places(path.read_text(encoding="utf-8"))
+            return cell_locations(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
             return []  # the run itself reports the error
 
@@ -107,7 +107,7 @@ class GitHub:
         if is_fault(result):
             self._point_at_fault(run, result, places)
 
-    def _point_at_fault(self, run: RunRecord, result: NotebookResult, places: list[CellPlace]) -> None:
+    def _point_at_fault(self, run: RunRecord, result: NotebookResult, places: list[CellLocation]) -> None:
         fault = fault_of(run, result)
         message = result.problem.message if result.problem else phrases.outcome(result)
         line = None

@@ -17,7 +17,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|,', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class CellPlace:
+class CellLocation:
     """A cell in a file: ``lines[k]`` is the line of the file, from 1, in which line k of the source, from 0, begins."""
 
     id: str | None
@@ -25,9 +25,9 @@ class CellPlace:
     lines: Sequence[int]
 
 
-def cell_places(text: str) -> list[CellPlace]:
+def cell_locations(text: str) -> list[CellLocation]:
     """Return the positions of all cells in a notebook's file, or an empty list for another file."""
-    places: list[CellPlace] = []
+    places: list[CellLocation] = []
     found: dict[str, list[tuple[str, int]]] = {}
     for path, string, line in _strings(text):
         match path:
@@ -39,7 +39,7 @@ def cell_places(text: str) -> list[CellPlace]:
     return places
 
 
-def _place(found: dict[str, list[tuple[str, int]]]) -> CellPlace:
+def _place(found: dict[str, list[tuple[str, int]]]) -> CellLocation:
     ids = found.get("id", [])
     pieces = found.get("source", [])
     lines: list[int] = []
@@ -49,7 +49,7 @@ def _place(found: dict[str, list[tuple[str, int]]]) -> CellPlace:
         starts = piece.count("\n") - piece.endswith("\n") + bool(piece)
         lines += [line] * (starts if begins else max(0, starts - 1))
         begins = piece.endswith("\n") if piece else begins
-    return CellPlace(ids[0][0] if ids else None, "".join(piece for piece, _ in pieces), lines)
+    return CellLocation(ids[0][0] if ids else None, "".join(piece for piece, _ in pieces), lines)
 
 
 def _strings(text: str) -> Iterator[tuple[tuple[str | int, ...], str, int]]:
@@ -92,7 +92,7 @@ def _value(token: str) -> str:
 
 
 def file_line(
-    places: Sequence[CellPlace], *, index: int, cell_id: str | None, source: str, line: int | None
+    places: Sequence[CellLocation], *, index: int, cell_id: str | None, source: str, line: int | None
 ) -> int | None:
     """Return the line of the file with line `line` (from 1) of a cell's source, or None if the cell is not found.
 
@@ -106,7 +106,7 @@ def file_line(
     return place.lines[min(line, len(place.lines)) - 1]
 
 
-def _find(places: Sequence[CellPlace], index: int, cell_id: str | None, source: str) -> CellPlace | None:
+def _find(places: Sequence[CellLocation], index: int, cell_id: str | None, source: str) -> CellLocation | None:
     same_id = [place for place in places if cell_id is not None and place.id == cell_id]
     if same_id:
         return next((place for place in same_id if place.source == source), same_id[0])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.reporters.github.source_places import CellPlace, cell_places, file_line
+from nbrun.reporters.github.source_places import CellLocation, cell_locations, file_line
 from tests.core.properties import QUICK
 
 
@@ -34,32 +34,37 @@ def shown(text: str, line: int | None) -> str:
 
 def test_a_source_of_lines_is_found_line_by_line() -> None:
     text = json.dumps(TWO, indent=1)
-    places = cell_places(text)
+    places = cell_locations(text)
     found = [file_line(places, index=0, cell_id="one", source=places[0].source, line=line) for line in (1, 2, 3, None)]
     assert [shown(text, line) for line in found] == ['"import a\\n"', '"\\n"', '"b(\\"\\\\n\\")"', '"import a\\n"']
 
 
 def test_a_source_in_one_string_is_at_its_one_line() -> None:
     text = json.dumps(TWO, indent=1)
-    places = cell_places(text)
+    places = cell_locations(text)
     for line in (1, 2, 9):
         found = file_line(places, index=1, cell_id="two", source="first\nsecond", line=line)
         assert shown(text, found) == '"source": "first\\nsecond"'
 
 
 def test_a_file_of_one_line_has_everything_there() -> None:
-    assert [place.lines for place in cell_places(json.dumps(TWO))] == [[1, 1, 1], [1, 1]]
+    assert [place.lines for place in cell_locations(json.dumps(TWO))] == [[1, 1, 1], [1, 1]]
 
 
 def test_pieces_that_are_no_lines_are_put_together() -> None:
     text = json.dumps(notebook(cell(["a", "b\nc", "", "d\n", "e\nf\n", ""])), indent=1)
-    (place,) = cell_places(text)
+    (place,) = cell_locations(text)
     assert place.source == "ab\ncd\ne\nf\n"
     assert [shown(text, line) for line in place.lines] == ['"a"', '"b\\nc"', '"e\\nf\\n"', '"e\\nf\\n"']
 
 
 def test_a_cell_is_found_by_its_id_then_by_its_source_nearest_to_its_place() -> None:
-    places = [CellPlace("a", "x", [1]), CellPlace(None, "y", [5]), CellPlace(None, "y", [9]), CellPlace("d", "y", [])]
+    places = [
+        CellLocation("a", "x", [1]),
+        CellLocation(None, "y", [5]),
+        CellLocation(None, "y", [9]),
+        CellLocation("d", "y", []),
+    ]
     assert file_line(places, index=9, cell_id="a", source="x", line=1) == 1
     assert file_line(places, index=9, cell_id="a", source="changed", line=1) == 1
     assert file_line(places, index=2, cell_id=None, source="y", line=1) == 9
@@ -70,7 +75,7 @@ def test_a_cell_is_found_by_its_id_then_by_its_source_nearest_to_its_place() -> 
 
 @pytest.mark.parametrize("text", ["", "]", "[1, 2]", '{"cells":', '{"cells": [{"source": "\\x"}]}', '"cells"'])
 def test_what_is_no_notebook_has_no_cells_or_none_that_breaks(text: str) -> None:
-    assert all(isinstance(place.source, str) for place in cell_places(text))
+    assert all(isinstance(place.source, str) for place in cell_locations(text))
 
 
 @QUICK
@@ -80,7 +85,7 @@ def test_what_is_no_notebook_has_no_cells_or_none_that_breaks(text: str) -> None
 )
 def test_every_source_comes_back_whole_with_one_line_for_each_of_its_lines(sources: list[Any], indent: int) -> None:
     cells = [cell(source, f"c{number}") for number, source in enumerate(sources)]
-    places = cell_places(json.dumps(notebook(*cells), indent=indent))
+    places = cell_locations(json.dumps(notebook(*cells), indent=indent))
     whole = ["".join(source) for source in sources]
     assert [place.source for place in places] == whole
     assert [len(place.lines) for place in places] == [
