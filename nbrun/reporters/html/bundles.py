@@ -26,7 +26,7 @@ _HAS_SCRIPT = re.compile(r"<script\b|<iframe\b|<object\b|<embed\b", re.IGNORECAS
 _JSON = re.compile(r"application/(geo\+)?json")
 _CONTENT = re.compile(r"<(img|svg|math|table|video|audio|hr|progress|meter|input|button)\b", re.IGNORECASE)
 _INVISIBLE = re.compile(r"<style\b.*?</style>|<[^>]*>|&nbsp;|\s", re.DOTALL | re.IGNORECASE)
-_LOADER, _LOADING = "application/vnd.bokehjs_load.v0+json", 'class="bk-notebook-logo"'
+LOADER, LOADING = "application/vnd.bokehjs_load.v0+json", 'class="bk-notebook-logo"'
 """Outputs that load Bokeh's library or report that it is loaded. They are not shown."""
 
 
@@ -40,7 +40,7 @@ def settle(output: dict[str, Any], clean: Callable[[str], str]) -> None:
     rich = min(others, key=JAVASCRIPT.__eq__, default="")  # a specific type is more informative than a script
     markup = data.get(HTML)
     runs = isinstance(markup, str) and _HAS_SCRIPT.search(markup) is not None
-    if _LOADER in data or _LOADING in str(markup):
+    if LOADER in data or LOADING in str(markup):
         output["data"] = {HTML: ""}
         return
     if not rich and not runs:

@@ -32,11 +32,12 @@ if __name__ == "__main__":  # the process that renders pages
     put_off_imports()
 
 # isort: split
+from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.file_format import read_notebook
 from nbrun.reporters.html.bundles import bundles, settle
 from nbrun.reporters.html.cells import Body, colours, render
 from nbrun.reporters.html.cleaning import clean
-from nbrun.reporters.html.scripts import Live, take_scripts
+from nbrun.reporters.html.scripts import STATE, Live, take_scripts
 from nbrun.reporters.html.templates import FRAME, INDEX, PAGE, fill, loader
 from nbrun.reporters.html.visibility import Code, Rules
 from nbrun.reporters.safe_stream import binary, protect_standard_streams
@@ -54,8 +55,9 @@ def page(text: str, facts: Mapping[str, Any], *, scripts: bool = False) -> tuple
     """Return the page of an executed notebook, whose file contains `text`, and its title; `facts` are the run's."""
     notebook = read_notebook(text)
     body = Body(_title(notebook))
+    widgets = as_object(as_object(as_object(notebook["metadata"].get("widgets")).get(STATE)).get("state"))
     Rules.of(facts).apply(notebook)
-    live = take_scripts(notebook) if scripts else None
+    live = take_scripts(notebook, widgets) if scripts else None
     for output in bundles(notebook):
         settle(output, clean)
         if isinstance(mermaid := output["data"].get("text/vnd.mermaid"), str):
@@ -80,7 +82,7 @@ def _page(body: Body, facts: Mapping[str, Any], live: Live | None = None) -> str
     frame = ""
     policy = _SCRIPTS if live and live.fragments else _NO_SCRIPTS
     if live and live.fragments:
-        frame = fill(FRAME, {"policy": policy, "fragments": live.fragments})
+        frame = fill(FRAME, {"policy": policy, "fragments": live.fragments, "libraries": live.libraries()})
     values = {"frame": frame, "token": live.token if live else "", "policy": policy, "colours": colours()}
     return fill(PAGE, {**facts, **values, "title": body.title or facts["name"], "body": body})
 
