@@ -1,4 +1,4 @@
-"""A real browser for the tests: Chromium from the system, without a sandbox, since tests may run as root."""
+"""A real browser for the tests: the system's Chromium, without a sandbox, because tests may run as root."""
 
 import contextlib
 import shutil
@@ -21,14 +21,14 @@ OPTIONS = [
 
 
 def browser() -> str:
-    """Return the path of the browser; skip the test where there is none."""
+    """Return the path of the browser; skip the test if there is none."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     return found or missing("a browser", install="chromium, from the system's packages")
 
 
 @contextlib.contextmanager
 def chromium(playwright: Playwright) -> Iterator[Browser]:
-    """Run the browser as long as the block lasts."""
+    """Run the browser for the length of the block."""
     running = playwright.chromium.launch(executable_path=browser(), args=OPTIONS)
     try:
         yield running

@@ -1,4 +1,4 @@
-"""Keeps the machine busy, for tests of what must hold on a busy one."""
+"""Keep the machine busy, for tests of behaviour on a busy machine."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def both_cores_busy() -> Iterator[None]:
-    """Let one process a core do nothing as fast as it can, for as long as the block lasts and five minutes at most."""
+    """Keep all cores busy with one process each, for the length of the block and five minutes at most."""
     program = "import time\nend = time.monotonic() + 300\nwhile time.monotonic() < end: pass"
     burners = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(os.cpu_count() or 2)]
     try:

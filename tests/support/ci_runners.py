@@ -1,4 +1,4 @@
-"""How the runners of CI services read a job's log: written after what their sources and documentation say they do.
+"""The parsers of CI runners for commands in logs, after their sources and documentation.
 
 GitHub's runner reads the output of a step line by line; .NET ends a line at a line feed, a carriage return or both.
 Each line is tried as a command of the second form (``::name properties::data``) and then of the first
@@ -29,24 +29,24 @@ def _name(info: str) -> str | None:
 
 
 def second_form(line: str) -> str | None:
-    """Return the name of the command that a line is in the form of today."""
+    """Return the name of the command in a line in the current form."""
     line = line.lstrip(WHITE_SPACE)
     end = line.find("::", 2)
     return _name(line[2:end]) if line.startswith("::") and end >= 0 else None
 
 
 def first_form(line: str) -> str | None:
-    """Return the name of the command that a line holds in the older form."""
+    """Return the name of the command in a line in the older form."""
     start = line.find("##[")
     end = line.find("]", start)
     return _name(line[start + 3 : end]) if start >= 0 and end >= 0 else None
 
 
 def loose_names(line: str) -> Iterator[str]:
-    """Return what may stand for a command's name where .NET compares by the rules of a language.
+    """Return possible command names if .NET compares by the rules of a language.
 
-    Its ``StartsWith`` and ``IndexOf`` then pass over characters that are not seen, but the name is still cut out by the
-    lengths of ``::`` and ``##[``.
+    Its ``StartsWith`` and ``IndexOf`` then ignore invisible characters, but the name is still cut out by the lengths of
+    ``::`` and ``##[``.
     """
     line = line.lstrip(WHITE_SPACE)
     if re.match(f"{_UNSEEN}*:{_UNSEEN}*:", line):
@@ -62,7 +62,7 @@ def lines_of(log: str) -> list[str]:
 
 
 def commands_in(log: str) -> list[str]:
-    """Return the lines that GitHub's runner, with or without their colours, or act takes for a command."""
+    """Return the lines that GitHub's runner, with or without colours, or act would treat as commands."""
 
     def is_command(line: str) -> bool:
         loosely = any(_name(info) for info in loose_names(line))
@@ -75,12 +75,12 @@ _OWN = re.compile(r"::(?:(?:error|warning) (?:file|title)=|group::|endgroup::$|a
 
 
 def foreign_commands_in(log: str) -> list[str]:
-    """Return the commands in a log that are not of the forms that nbrun itself writes."""
+    """Return the commands in a log that do not have the form of nbrun's own."""
     return [line for line in commands_in(log) if not _OWN.match(line)]
 
 
 def other_commands_in(log: str) -> Iterator[str]:
-    """Find what the runners of Azure Pipelines, TeamCity and GitLab take for a command."""
+    """Return the commands for the runners of Azure Pipelines, TeamCity and GitLab."""
     for line in lines_of(_COLOURS.sub("", log)):
         if re.search(r"##(vso|teamcity)?\[|section_(start|end):", line, re.IGNORECASE):
             yield line

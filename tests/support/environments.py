@@ -1,4 +1,4 @@
-"""Virtual environments with other servers and other kernels in them, made when a test first asks for one.
+"""Virtual environments with other servers and kernels, created when a test first needs them.
 
 An environment lives in ``.test-environments/NAME-KEY`` at the root of the repository, where KEY is a hash of
 everything it was made from: another recipe or another Python is another folder, so nothing is ever stale. A folder
@@ -22,32 +22,32 @@ from filelock import FileLock
 
 FOLDER = (Path(__file__).resolve().parents[2] / ".test-environments").resolve()
 STEP_LIMIT = 240.0
-"""Seconds that one step of making an environment may take: a download, most of the time."""
+"""Seconds for one step of creating an environment, such as a download."""
 LOCK_LIMIT = 4 * STEP_LIMIT
 OUTPUT_QUOTED = 2000
-"""Characters of a failed step's output that its error quotes."""
+"""Maximum characters of a failed step's output in its error."""
 
 OLD_PYTHON = ">=3.11,<3.14"
-"""The servers of before 2023 are run on a Python of which they have heard; uv finds or fetches one."""
+"""The Python for servers from before 2023, which do not support newer ones; uv finds or downloads it."""
 
 OLDEST_PYTHON = "3.8"
-"""The oldest Python that a supported ipykernel runs on; uv finds it on PATH or in pyenv's folder, or fetches it."""
+"""The oldest Python of a supported ipykernel; uv finds it on PATH or in pyenv's folder, or downloads it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What an environment is made from."""
+    """The contents of an environment."""
 
     requirements: tuple[str, ...]
     python: str | None = None
-    """The Python as uv is asked for it; None is the one that runs the tests."""
+    """The Python version for uv; None is the one that runs the tests."""
     npm: tuple[str, ...] = ()
-    """Arguments of ``npm install``: packages, and how they are laid out."""
+    """Arguments of ``npm install``: packages and their layout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A virtual environment that is there, and where to find what is in it."""
+    """An existing virtual environment and the paths in it."""
 
     name: str
     folder: Path
@@ -69,7 +69,7 @@ class Environment:
 
     @property
     def jupyter_path(self) -> Path:
-        """What JUPYTER_PATH is set to for a server that shall find this environment's kernels."""
+        """Return the JUPYTER_PATH with which a server finds this environment's kernels."""
         return self.folder / "share" / "jupyter"
 
 
@@ -103,14 +103,13 @@ RECIPES = {
 
 
 class EnvironmentNotMade(Exception):
-    """An environment could not be made here and now; the text is the end of what the failed step printed."""
+    """An environment could not be created. The message is the end of the failed step's output."""
 
 
 def missing(what: str, *, install: str) -> NoReturn:
-    """Skip the test for the want of `what`, saying what to install; fail it where everything must be there.
+    """Skip the test because `what` is missing; fail it if NBRUN_TESTS_REQUIRE_ALL is set.
 
-    Everything must be there when NBRUN_TESTS_REQUIRE_ALL is set, as in continuous integration, where a test that is
-    skipped unseen is a test that is lost.
+    Continuous integration sets this variable, so that no test is skipped unnoticed.
     """
     reason = f"{what} is missing here; to run this test: {install}"
     if os.environ.get("NBRUN_TESTS_REQUIRE_ALL"):
@@ -119,7 +118,7 @@ def missing(what: str, *, install: str) -> NoReturn:
 
 
 def environment(name: str) -> Environment:
-    """Return the environment of that name, made now if need be; skip or fail the test when that is impossible."""
+    """Return the environment of that name, and create it if necessary; skip or fail the test if that is impossible."""
     made = _attempt(name)
     if isinstance(made, EnvironmentNotMade):
         missing(f"the environment {name!r}", install=f"mend its making, which ended with:\n{made}")
@@ -128,7 +127,7 @@ def environment(name: str) -> Environment:
 
 @functools.cache
 def _attempt(name: str) -> Environment | EnvironmentNotMade:
-    """Make an environment once per process, remembering a failure as well: it would fail the same way again."""
+    """Create an environment once per process. A failure is remembered too, because it would occur again."""
     try:
         return make(name)
     except EnvironmentNotMade as failure:
@@ -136,9 +135,9 @@ def _attempt(name: str) -> Environment | EnvironmentNotMade:
 
 
 def make(name: str) -> Environment:
-    """Return the environment of that name, made now if it is not there.
+    """Return the environment of that name, and create it if it does not exist.
 
-    Raises EnvironmentNotMade when a step fails or takes too long, or a program it needs is missing.
+    Raises EnvironmentNotMade if a step fails or takes too long, or if a required program is missing.
     """
     recipe = RECIPES[name]
     folder = FOLDER / f"{name}-{_key(recipe)}"
@@ -178,7 +177,7 @@ def _install(recipe: Recipe, made: Environment) -> None:
 
 
 def _step(command: list[str]) -> None:
-    """Run one command to its end; raise EnvironmentNotMade with the end of its output when it does not succeed."""
+    """Run one command; raise EnvironmentNotMade with the end of its output if it fails."""
     environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     # pyenv puts only the versions that are switched on on PATH; uv looks there alone.
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
@@ -201,7 +200,7 @@ def _step(command: list[str]) -> None:
 
 
 def main() -> int:
-    """Make every environment; say which could not be made, and end with 1 if there is one."""
+    """Create every environment; print the failed ones, and exit with 1 if there are any."""
     failures = 0
     for name in RECIPES:
         try:

@@ -1,4 +1,4 @@
-"""What the proxy of :mod:`tests.support.proxy` hears, and what it can be told to do to it."""
+"""Requests that the proxy of :mod:`tests.support.proxy` received, and the faults that it can simulate."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Heard:
-    """A request that came; header names are lower-case."""
+    """A received request; header names are lower-case."""
 
     method: str
     target: str
@@ -22,13 +22,13 @@ class Heard:
 
     @property
     def upgrades(self) -> bool:
-        """Return whether it asks for a websocket."""
+        """Return whether the request is for a websocket."""
         return self.headers.get("upgrade", "").lower() == "websocket"
 
 
 @dataclass
 class Fault:
-    """What befalls the next `times` requests of a method whose target has certain words in it."""
+    """A fault for the next `times` requests with this method whose target contains certain words."""
 
     method: str
     words: str
@@ -37,7 +37,7 @@ class Fault:
     forward: bool = False
 
     def takes(self, heard: Heard) -> bool:
-        """Return whether this request is meant, and count it."""
+        """Return whether the fault applies to this request, and count it."""
         meant = self.times > 0 and self.method in ("", heard.method) and self.words in heard.target
         self.times -= meant
         return meant
@@ -45,28 +45,28 @@ class Fault:
 
 @dataclass
 class Hold:
-    """A request that is kept from the server until it is released."""
+    """A request that is held until it is released."""
 
     fault: Fault
     reached: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the request has come."""
+    """Set when the request has arrived."""
     _go: asyncio.Event = field(default_factory=asyncio.Event)
 
     def release(self) -> None:
-        """Pass the request on."""
+        """Forward the request."""
         self._go.set()
 
     async def wait(self) -> None:
-        """Wait, as the proxy does."""
+        """Wait for the release; called by the proxy."""
         self.reached.set()
         await self._go.wait()
 
 
 @dataclass
 class Line:
-    """How good the line is, in both directions: ``delay`` in seconds, ``rate`` in bytes a second.
+    """The quality of the connection in both directions: ``delay`` in seconds, ``rate`` in bytes per second.
 
-    A rate of a few bytes is the slow trickle of a network that is there and of no use.
+    A rate of a few bytes simulates a network that is almost unusable.
     """
 
     delay: float = 0.0
@@ -74,9 +74,9 @@ class Line:
 
     @property
     def piece(self) -> int:
-        """Return how many bytes are carried at a time: at a slow rate, those of a twentieth of a second."""
+        """Return the bytes to transfer at a time: at a slow rate, those of a twentieth of a second."""
         return 1 << 16 if self.rate is None else max(1, int(self.rate / 20))
 
     def seconds(self, size: int) -> float:
-        """Return how long it takes to carry so many bytes."""
+        """Return the seconds to transfer a number of bytes."""
         return 0.0 if self.rate is None else size / self.rate

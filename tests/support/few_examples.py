@@ -1,4 +1,4 @@
-"""A plug-in of pytest: a few examples of each property, the same ones every time.
+"""A pytest plug-in: a few fixed examples of each property test.
 
 For a run that measures which branches the tests take: that needs no search for counterexamples, which is slow under
 measurement, and must not hang on chance.

@@ -1,11 +1,11 @@
-"""Websocket frames (RFC 6455, section 5) as a proxy needs them: built for a client, and counted as they pass by."""
+"""Websocket frames (RFC 6455, section 5) for a proxy: create frames, and count the messages that pass."""
 
 TEXT, BINARY = 0x1, 0x2
 _FINAL, _MASKED, _CONTROL = 0x80, 0x80, 0x8
 
 
 def websocket_frame(payload: bytes, opcode: int = BINARY) -> bytes:
-    """Build a whole, unmasked websocket frame as a server sends it."""
+    """Return a complete, unmasked websocket frame as a server sends it."""
     size = len(payload)
     if size < 126:
         length = bytes([size])
@@ -17,9 +17,9 @@ def websocket_frame(payload: bytes, opcode: int = BINARY) -> bytes:
 
 
 class MessageEnds:
-    """Finds in what a server sends, however it is cut, where messages end; pings, pongs and closes do not count.
+    """Finds the ends of messages in a server's data, however it is split. Pings, pongs and closes do not count.
 
-    What comes first is the answer to the handshake.
+    The data begins with the answer to the handshake.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class MessageEnds:
         self._counts = False
 
     def feed(self, data: bytes) -> list[int]:
-        """Return the positions in `data` just behind the last byte of each message that ends in it."""
+        """Return the positions in `data` directly after the last byte of each message that ends in it."""
         ends: list[int] = []
         place = 0
         if self._answer is not None:
@@ -54,7 +54,7 @@ class MessageEnds:
         return ends
 
     def _begins(self) -> bool:
-        """Return whether the head of a frame is whole, and note what follows it."""
+        """Return whether the head of a frame is complete, and record what follows."""
         head = self._head
         if len(head) < 2:
             return False

@@ -1,5 +1,5 @@
 # ruff: noqa: E501, UP030 - markup is easier to judge in one line
-"""Notebooks that try to load something from a server, or to make the reader's browser go there, and such a server."""
+"""Notebooks that try to load something or to navigate the browser, and a server that records it."""
 
 import base64
 import contextlib
@@ -14,7 +14,7 @@ from tests.support.notebooks import Cell, Notebook, code, markdown, notebook, ra
 
 @dataclass
 class Listener:
-    """A server that remembers who came: each connection, and the first line that was sent over one."""
+    """A server that records each connection and its first line."""
 
     port: int
     connections: int = 0
@@ -26,14 +26,14 @@ class Listener:
         return f"http://127.0.0.1:{self.port}"
 
     def wait_for(self, part: str) -> None:
-        """Wait until a line with `part` has come."""
+        """Wait for a line that contains `part`."""
         with self.changed:
             assert self.changed.wait_for(lambda: any(part in line for line in self.lines), 30), (part, self.lines)
 
 
 @contextlib.contextmanager
 def listener() -> Iterator[Listener]:
-    """Listen as long as the block lasts."""
+    """Listen for the length of the block."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         found = Listener(server.getsockname()[1])
 
@@ -102,7 +102,7 @@ def named(text: str) -> Notebook:
 
 
 def hostile_notebooks(url: str) -> dict[str, Notebook]:
-    """Return notebooks by name; none must reach `url` when its page is opened."""
+    """Return notebooks by name. None of them may connect to `url` when its page is opened."""
 
     def to(name: str) -> str:
         return f"{url}/{name}"

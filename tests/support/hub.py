@@ -75,7 +75,7 @@ class Hub:
 
 @contextlib.contextmanager
 def hub(folder: Path) -> Iterator[Hub]:
-    """Run a hub for as long as the block lasts, with a user who has a server."""
+    """Run a hub for the length of the block, with a user who has a server."""
     made = environment("hub")
     token, port = secrets.token_hex(16), free_port()
     config = folder / "jupyterhub_config.py"

@@ -1,4 +1,4 @@
-"""The kernels of other languages that the tests run, and how a server of any environment finds them.
+"""The kernels of other languages in the tests, and how servers find them.
 
 A kernelspec that ships in a wheel says ``python``, and a Jupyter server reads that as *its own* Python, where the
 kernel is not installed. So the specs are installed as their packages give them, and then only the program that
@@ -24,16 +24,16 @@ _PYTHON = re.compile(r"python(3(\.\d+)?)?")
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One kernel: where it is from and what it needs on the machine."""
+    """A kernel: its environment and its requirements."""
 
     name: str
     language: str
     environment: str | None = None
-    """The environment that has it; None for one that the system's packages install for all."""
+    """The environment with the kernel; None if packages of the system install it."""
     program: str = ""
-    """The program that must be on PATH for it."""
+    """The program that must be on PATH."""
     install: str = "nothing"
-    """What gives that program."""
+    """How to install that program."""
 
 
 KERNELS: Mapping[str, Kernel] = {
@@ -53,9 +53,9 @@ KERNELS: Mapping[str, Kernel] = {
 
 
 def jupyter_path(name: str) -> str:
-    """Return the JUPYTER_PATH with which a server finds the kernel of that name; empty when it needs none.
+    """Return the JUPYTER_PATH with which a server finds the kernel of that name, or "" if it needs none.
 
-    Skips the test, or fails it where everything must be there, when the kernel or its program is missing.
+    Skips or fails the test if the kernel or its program is missing.
     """
     kernel = KERNELS[name]
     if kernel.program and shutil.which(kernel.program) is None:
@@ -70,7 +70,7 @@ def jupyter_path(name: str) -> str:
 
 
 def offer_kernels(made: Environment) -> None:
-    """Bring an environment's kernelspecs into a state in which any server can start them; done once."""
+    """Change an environment's kernelspecs so that any server can start them; done once."""
     mark = made.folder / "kernels-offered"
     with FileLock(made.folder / "kernels.lock", timeout=STEP_LIMIT):
         if mark.exists():
@@ -89,7 +89,7 @@ def offer_kernels(made: Environment) -> None:
 
 
 def absolute_program(made: Environment, program: str) -> str:
-    """Return the path of a kernel's program inside its environment; one that is not in there is left as it is."""
+    """Return the path of a kernel's program inside its environment, or the program unchanged if it is not there."""
     name = Path(program).name  # an absolute path may be that of a folder from which the environment was moved
     if _PYTHON.fullmatch(name):
         return str(made.python)

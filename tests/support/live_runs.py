@@ -1,4 +1,4 @@
-"""A run inside the test's own event loop, watched while it goes.
+"""A run in the test's own event loop, observed while it is in progress.
 
 The one idea: a cell prints a word when it has come to the point at which the test wants to strike, and the run's own
 events bring the word here. So no test waits longer than it must, or strikes too early on a slow machine.
@@ -18,12 +18,12 @@ from tests.support.notebooks import Notebook, notebook, read_notebook, write_not
 from tests.support.servers import RunningServer
 
 STEP_LIMIT = 60.0
-"""Seconds that anything a test waits for may take."""
+"""Maximum seconds of a wait in a test."""
 
 
 @dataclass
 class Watch:
-    """Listens to a run."""
+    """Records the events of a run."""
 
     events: list[Event] = field(default_factory=list)
     _waiting: list[tuple[Callable[[Event], bool], asyncio.Future[Event]]] = field(default_factory=list)
@@ -37,11 +37,11 @@ class Watch:
 
     @property
     def warnings(self) -> list[str]:
-        """Return what the run warned of so far."""
+        """Return the warnings of the run so far."""
         return [event.text for event in self.events if isinstance(event, Warned)]
 
     async def event(self, wanted: Callable[[Event], bool]) -> Event:
-        """Wait for the first event that is wanted; one that has been counts."""
+        """Wait for the first matching event; past events count."""
         for event in self.events:
             if wanted(event):
                 return event
@@ -50,11 +50,11 @@ class Watch:
         return await asyncio.wait_for(found, STEP_LIMIT)
 
     async def stage(self, stage: Stage) -> None:
-        """Wait until the run has come to a stage."""
+        """Wait until the run has reached a stage."""
         await self.event(lambda event: isinstance(event, StageEntered) and event.stage is stage)
 
     async def printed(self, pattern: str) -> str:
-        """Wait until a cell has printed what matches, in one piece; returns the match's first group, or all of it."""
+        """Wait until a cell has printed a match in one piece; return the match's first group, or all of it."""
         event = await self.event(lambda event: re.search(pattern, printed(event)) is not None)
         match = re.search(pattern, printed(event))
         assert match is not None
@@ -68,7 +68,7 @@ def printed(event: Event) -> str:
 
 @dataclass
 class LiveRun:
-    """A run that is under way."""
+    """A run in progress."""
 
     watch: Watch
     task: asyncio.Task[nbrun.NotebookResult]
@@ -80,7 +80,7 @@ class LiveRun:
 
 @contextlib.asynccontextmanager
 async def live_run(notebook: str | Path, **options: Any) -> AsyncIterator[LiveRun]:
-    """Begin a run; one that is not over when the block ends is cancelled."""
+    """Start a run, and cancel it if it is still in progress at the end of the block."""
     watch = Watch()
     task = asyncio.create_task(nbrun.run_async(notebook, observe=watch.observe, **options))
     try:
@@ -91,13 +91,13 @@ async def live_run(notebook: str | Path, **options: Any) -> AsyncIterator[LiveRu
 
 
 def outcomes(result: nbrun.NotebookResult) -> list[str]:
-    """Return what came of each cell."""
+    """Return the outcome of each cell."""
     return [cell.outcome.value for cell in result.cells]
 
 
 @dataclass
 class Place:
-    """Where the notebooks of a test are, and the server that runs them: None is a private one for each run."""
+    """The folder of a test's notebooks, and its server; None means a private server for each run."""
 
     folder: Path
     server: RunningServer | None = None
@@ -134,12 +134,12 @@ class Place:
         return live_run(self.write(notebook(*cells)), **self.options, **options)
 
     def nothing_is_left(self) -> bool:
-        """Return whether the server has neither a session nor a kernel."""
+        """Return whether the server has no session and no kernel."""
         return self.server is None or (self.server.sessions() == [] and self.server.get("api/kernels") == [])
 
 
 def place_on(server: RunningServer | None, tmp_path: Path) -> Place:
-    """Make a place for a test: a folder of its own, below the server's root if there is a server."""
+    """Return a place for a test: its own folder, below the server's root if there is a server."""
     if server is None:
         folder = tmp_path / "notebooks"
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Notebooks for the tests: build one, run one with the command, and compare what came out.
+"""Notebooks for the tests: create them, run them with the command, and compare the results.
 
 The one idea: two honest runners may cut a stream into different pieces and may apply ``\\r`` and ``\\b`` or leave it to
 the reader, yet a reader sees the same. :func:`normalised` gives outputs as the reader sees them, so that they compare.
@@ -23,9 +23,9 @@ Output = dict[str, Any]
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "notebooks"
 
 IGNORED_NOTEBOOK_METADATA = frozenset({"kernelspec", "language_info", "nbrun"})
-"""Names the kernel that was there and the runner itself: not the same from one machine, or runner, to the next."""
+"""Metadata that differs between machines and runners: the kernel's name and the runner itself."""
 IGNORED_CELL_METADATA = frozenset({"execution", "nbrun", "trusted"})
-"""When and how a cell ran, and the server's word about its outputs, which never belongs into a file."""
+"""Metadata of the execution of a cell, and the server's trust in its outputs, which is never in a file."""
 
 VOLATILE_TEXT = (
     (re.compile(r"\b0x[0-9a-fA-F]{6,16}\b"), "0xADDRESS"),
@@ -33,9 +33,10 @@ VOLATILE_TEXT = (
     (re.compile(r"<dc:date>[^<]*</dc:date>"), "<dc:date/>"),
     (re.compile(r"\b\d+(\.\d+)? ?(ns|[uµμ]s|ms|s|min)\b"), "DURATION"),
 )
-"""What changes from run to run though nothing changed: addresses, a cell's temporary file, dates in SVG, durations.
+"""Text that differs between runs: addresses, a cell's temporary file, dates in SVG, durations.
 
-The second looks back, so that it starts once a word: from each letter of a picture in base64 it would take for ever."""
+The second pattern has a lookbehind, so that it starts once per word. Otherwise it would be very slow on base64 images.
+"""
 
 
 def code(source: str, *, tags: Sequence[str] = (), outputs: Sequence[Output] = (), count: int | None = None) -> Cell:
@@ -147,7 +148,7 @@ def run_module(
 
 
 def assert_exit(process: subprocess.CompletedProcess[str], expected: ExitCode) -> None:
-    """Check how the process ended; show what it said if it ended otherwise."""
+    """Check the exit code of the process; show its output if it differs."""
     said = f"{process.args}\n--- stdout\n{process.stdout}\n--- stderr\n{process.stderr}"
     assert process.returncode == expected, f"ended with {process.returncode}, not {expected}: {said}"
 

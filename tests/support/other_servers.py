@@ -1,4 +1,4 @@
-"""Servers of other ages and kinds than the one nbrun is developed with, each started by its own name for each option.
+"""Servers of other versions and kinds, each with its own names for the same options.
 
 What differs on the wire, and so what a test with one of them is for:
 

@@ -1,4 +1,4 @@
-"""Places that a test must not be able to write or read, also where the tests run as root."""
+"""Folders that a test can neither write nor read, even if the tests run as root."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ _CAPABILITIES = "-dac_override,-dac_read_search"
 
 @contextlib.contextmanager
 def read_only(path: Path) -> Iterator[None]:
-    """Let nobody write a file: root may write one that is only not writable, but not one that is immutable."""
+    """Make a file read-only for everybody, also for root, by its immutable flag."""
     if os.geteuid() != 0:
         mode = path.stat().st_mode
         path.chmod(mode & 0o555)
@@ -32,7 +32,7 @@ def read_only(path: Path) -> Iterator[None]:
 
 
 def obedient() -> list[str]:
-    """Return the words before a command that make it obey file permissions, as root does not otherwise."""
+    """Return the prefix of a command that makes it respect file permissions, which root ignores otherwise."""
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:

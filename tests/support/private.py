@@ -1,4 +1,4 @@
-"""What tests of the private server need beside nbrun's own client: plain HTTP, a kernel that will not die, a driver."""
+"""Helpers for tests of the private server: plain HTTP, a kernel that ignores signals, a driver process."""
 
 import contextlib
 import json
@@ -55,14 +55,14 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def http(endpoint: Endpoint) -> httpx.AsyncClient:
-    """Return a client that is let in."""
+    """Return an authenticated client."""
     transport = httpx.AsyncHTTPTransport(uds=endpoint.socket) if endpoint.socket else None
     headers = {"Authorization": f"token {endpoint.token}"}
     return httpx.AsyncClient(transport=transport, base_url=endpoint.base_url, headers=headers, timeout=60)
 
 
 async def start_kernel(client: httpx.AsyncClient, name: str = "python3", folder: str = "") -> dict[str, Any]:
-    """Start a session on a fresh kernel; returns the session's model."""
+    """Start a session on a new kernel, and return the session's model."""
     path = f"{folder}/{uuid.uuid4()}".lstrip("/")
     body = {"path": path, "name": "", "type": "console", "kernel": {"name": name}}
     answer = await client.post("api/sessions", json=body)
@@ -101,7 +101,7 @@ async def send_code(websocket: ClientConnection, code: str) -> str:
 
 
 async def execute(websocket: ClientConnection, code: str) -> list[dict[str, Any]]:
-    """Execute code; returns every message that answers it, up to the reply and the idle."""
+    """Execute code; return all messages that belong to it, up to the reply and the idle."""
     request = await send_code(websocket, code)
     answers: list[dict[str, Any]] = []
     ends = {"execute_reply", "idle"}
@@ -116,7 +116,7 @@ async def execute(websocket: ClientConnection, code: str) -> list[dict[str, Any]
 
 
 def install_stubborn_kernel(data: Path, report: Path) -> None:
-    """Put a kernelspec `stubborn` into a Jupyter data folder: deaf to signals, with a child, telling what it sees."""
+    """Install a kernelspec `stubborn`: its kernel ignores signals, has a child and reports what it receives."""
     folder = data / "kernels" / "stubborn"
     folder.mkdir(parents=True)
     script = folder / "stubborn.py"
@@ -139,7 +139,7 @@ def wait_for(path: Path, seconds: float = 20.0) -> dict[str, Any]:
 def driver(
     root: Path, *kernels: str, tcp: bool = False, zygote: bool = False, env: Mapping[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """Run a process that holds a private server with these kernels; returns it and what it tells of itself."""
+    """Run a process with a private server and these kernels; return it and its report."""
     command = [sys.executable, "-c", DRIVER, str(root), "tcp" if tcp else "zygote" if zygote else "socket", *kernels]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=dict(env) if env else None) as process:

@@ -1,5 +1,5 @@
 # ruff: noqa: PTH109, PTH110, PTH115, PTH208
-"""What a kernel's process is like, as a notebook can see it: the properties that the comparison with nbclient takes.
+"""Properties of a kernel's process that a notebook can see, for the comparison with nbclient.
 
 The text of this file is run as a cell, in kernels of three kinds; it imports nothing of nbrun's.
 """

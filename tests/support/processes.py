@@ -1,4 +1,4 @@
-"""Processes of one run, found by a mark in their environment, and nbrun itself as a live process.
+"""The processes of one run, found by a mark in their environment, and nbrun as a live process.
 
 The one idea: a run's server and kernels inherit nbrun's environment, so a variable of a value that nobody else has
 finds them all, also those that nbrun's death has made somebody else's children.
@@ -23,7 +23,7 @@ import psutil
 from tests.support.servers import pause
 
 MARK = "NBRUN_TESTS_RUN"
-"""The variable whose value marks the processes of one run."""
+"""The environment variable whose value marks the processes of one run."""
 
 
 FORCED_DEPTH = "NBRUN_TESTS_PIPELINE"
@@ -47,7 +47,7 @@ def new_mark() -> str:
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
-    """Return the live processes with that mark; one that has ended and is only not yet reaped does not count."""
+    """Return the live processes with that mark, without zombies."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -57,7 +57,7 @@ def processes_of(mark: str) -> list[psutil.Process]:
 
 
 def named(processes: list[psutil.Process]) -> list[str]:
-    """Return the command lines of processes, for a failing test to show."""
+    """Return the command lines of processes, for the message of a failing test."""
     lines = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -66,7 +66,7 @@ def named(processes: list[psutil.Process]) -> list[str]:
 
 
 def await_no_process_of(mark: str, within: float) -> None:
-    """Check that within so many seconds no process with that mark is left."""
+    """Check that no process with that mark is left after this many seconds."""
     deadline = time.monotonic() + within
     while left := processes_of(mark):
         assert time.monotonic() < deadline, f"{within:g} s later there still are {named(left)}"
@@ -74,7 +74,7 @@ def await_no_process_of(mark: str, within: float) -> None:
 
 
 async def await_gone(pid: int, within: float = 10.0) -> None:
-    """Wait until a process has ended, as far as everybody but its parent is concerned."""
+    """Wait until a process has ended; a zombie counts as ended."""
     deadline = time.monotonic() + within
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
@@ -85,18 +85,18 @@ async def await_gone(pid: int, within: float = 10.0) -> None:
 
 @dataclass
 class LiveNbrun:
-    """A running ``nbrun run`` and all that belongs to it."""
+    """A running ``nbrun run`` with its processes."""
 
     process: subprocess.Popen[str]
     mark: str
     json_file: Path
 
     def others(self) -> list[psutil.Process]:
-        """Return the processes that it has started, and those that they have."""
+        """Return the processes that it has started, and their descendants."""
         return [process for process in processes_of(self.mark) if process.pid != self.process.pid]
 
     def await_file(self, path: Path, within: float = 60.0, *, words: str = "") -> str:
-        """Wait until a file holds `words`, and return its text; fail when nbrun ends first."""
+        """Wait until a file contains `words`, and return its text; fail if nbrun ends first."""
         deadline = time.monotonic() + within
         while not path.exists() or words not in path.read_text():
             assert self.process.poll() is None, f"nbrun ended first: {self.said()}"
@@ -105,7 +105,7 @@ class LiveNbrun:
         return path.read_text()
 
     def await_other(self, words: str, within: float = 30.0) -> psutil.Process:
-        """Wait for a process of the run with those words in its command line."""
+        """Wait for a process of the run whose command line contains these words."""
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             for process in self.others():
@@ -126,17 +126,17 @@ class LiveNbrun:
         return self.process.returncode
 
     def said(self) -> str:
-        """Return all that it said until it ended."""
+        """Return its complete output."""
         assert self.process.stderr is not None
         return self.process.stderr.read()
 
     def report(self) -> dict[str, Any]:
-        """Return the JSON result that it has written."""
+        """Return its JSON result."""
         report: dict[str, Any] = json.loads(self.json_file.read_text())
         return report
 
     def outcomes(self) -> list[str]:
-        """Return what came of each cell."""
+        """Return the outcome of each cell."""
         return [cell["outcome"] for cell in self.report()["cells"]]
 
 

@@ -1,4 +1,4 @@
-"""A proxy between nbrun and a real server that misbehaves when told to: what networks, gateways and logins do.
+"""A proxy between nbrun and a real server, which can simulate the faults of networks, gateways and logins.
 
 The one idea: it reads requests, so a fault can be meant for one of them; answers pass as bytes, and so do the messages
 of websockets, which are only counted. Faults are set while it runs::
@@ -43,16 +43,16 @@ class Proxy:
     port: int = 0
     line: Line = field(default_factory=Line)
     black_hole: bool = False
-    """Whether what comes from either side is swallowed."""
+    """Whether all data from both sides is dropped."""
     reset_above: int | None = None
-    """Bytes of a request's body above which the connection is reset before all of it is read."""
+    """Bytes of a request's body above which the connection is reset before it is read completely."""
     swallowed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the black hole has had something."""
+    """Set when data was dropped."""
     heard: list[Heard] = field(default_factory=list)
     cuts: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a connection was cut at one of its messages."""
     messages: int = 0
-    """How many messages came from the server over all websockets."""
+    """The number of messages from the server over all websockets."""
     _cut_at: int | None = None
     _cut_for: float = 0.0
     _faults: list[Fault] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}{urlsplit(self.server.url).path}"
 
     def lines(self, method: str = "") -> list[str]:
-        """Return method and path of what came so far, of one method or of all."""
+        """Return method and path of the requests so far, of one method or of all."""
         return [heard.line for heard in self.heard if method in ("", heard.method)]
 
     def answer(
@@ -83,14 +83,14 @@ class Proxy:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answer the next requests in the server's place; with `forward` it gets them too, and its answer is lost."""
+        """Answer the next requests instead of the server; with `forward` it receives them, but its answer is dropped."""
         lines = [f"HTTP/1.1 {status} From the proxy", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         answer = "\r\n".join([*lines, "", ""]).encode("latin-1") + body
         self._faults.append(Fault(method, words, times, answer, forward))
 
     def ask_to_log_in(self, method: str = "", words: str = "", *, times: float = 1) -> None:
-        """Lead the next requests to a login page, as a proxy does whose session has ended."""
+        """Redirect the next requests to a login page, like a proxy whose session has expired."""
         self.answer(302, method, words, times=times, headers={"Location": "/login?next=%2F"})
 
     def drop(self, method: str = "", words: str = "", *, times: float = 1, forward: bool = False) -> None:
@@ -98,41 +98,41 @@ class Proxy:
         self._faults.append(Fault(method, words, times, forward=forward))
 
     def heal(self) -> None:
-        """Forget all faults that are still to come."""
+        """Remove all pending faults."""
         self._faults.clear()
         self.black_hole, self.reset_above, self.line, self._cut_at = False, None, Line(), None
 
     def hold(self, method: str, words: str) -> Hold:
-        """Keep the next such request from the server until the hold is released."""
+        """Hold the next matching request until it is released."""
         hold = Hold(Fault(method, words, 1))
         self._holds.append(hold)
         return hold
 
     def deafen(self) -> None:
-        """Swallow all that the open connections still carry, as a forgetful router does; neither side is told."""
+        """Drop all further data of the open connections, like a router that forgot them; neither side is notified."""
         self._deaf |= self._connections
 
     def cut(self) -> None:
-        """Cut all connections as a dying network does: without a closing word."""
+        """Cut all connections without closing them properly, like a failing network."""
         for writer in tuple(self._connections):
             writer.transport.abort()
 
     def cut_at(self, message: int, *, outage: float = 0.0) -> None:
-        """Cut all connections when so many more websocket messages have come from the server, the last one whole.
+        """Cut all connections after this number of further websocket messages from the server.
 
-        Nothing is let in for `outage` seconds then.
+        The last message is complete. No connection is accepted for `outage` seconds then.
         """
         self._cut_at, self._cut_for = self.messages + message, outage
         self.cuts.clear()
 
     def inject(self, data: bytes) -> None:
-        """Send bytes down every open websocket as if the server had; only while the server itself is silent."""
+        """Send bytes over every open websocket as if they came from the server, which must be silent."""
         for writer in self._websockets:
             writer.write(data)
 
     @contextlib.asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        """Cut all connections and refuse new ones for as long as the block lasts."""
+        """Cut all connections and refuse new ones for the length of the block."""
         self.close()
         try:
             yield
@@ -287,7 +287,7 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def proxy(server: RunningServer) -> AsyncIterator[Proxy]:
-    """Stand before a server for as long as the block lasts."""
+    """Run a proxy in front of a server for the length of the block."""
     wire = Proxy(server)
     await wire.listen()
     try:

@@ -1,4 +1,4 @@
-"""Record the transcripts: run each scenario with real servers and kernels, and write down what arrived.
+"""Record the transcripts: run each scenario with real servers and kernels, and store the messages.
 
 ``python -m tests.support.record_transcripts [name ...]`` writes them into ``fixtures/transcripts``. What tells of the
 machine, its paths and its user, is taken out; times, order, sessions and texts stay as they were.

@@ -1,4 +1,4 @@
-"""Play the runs of a trace (``nbrun run --trace FILE``) to the core again, and compare with what came of them.
+"""Replay the runs of a trace (``nbrun run --trace FILE``), and compare the results.
 
 ``python -m tests.support.replay FILE`` shows each run with its differences and ends with 1 if there are any.
 ``--save NAME`` writes the run into ``fixtures/transcripts``; ``--run N`` chooses one of several. A test follows from an

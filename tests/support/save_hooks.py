@@ -1,4 +1,4 @@
-"""Hooks of a real server: what a server does to notebooks that it has just saved, as its users configure it.
+"""Save hooks of a real server that change notebooks after a save.
 
 A server imports this module: ``--FileContentsManager.post_save_hook=tests.support.save_hooks.after_save``.
 """

@@ -1,4 +1,4 @@
-"""Real Jupyter servers for the tests: started as processes of their own on loopback, ended by their own pid."""
+"""Real Jupyter servers for the tests: processes on loopback, ended by their pid."""
 
 import contextlib
 import json
@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 
 START_LIMIT = 60.0
 LOG_QUOTED = 4000
-"""Characters of a log that an error quotes."""
+"""Maximum characters of a log in an error."""
 
 
 @dataclass
 class RunningServer:
-    """A live server process and what opens its door."""
+    """A running server and its token."""
 
     url: str
     token: str
@@ -158,12 +158,12 @@ def wait_until_ready(server: RunningServer) -> None:
 
 
 def pause(seconds: float = 0.05) -> None:
-    """Wait a moment between two polls of something outside this process that tells of no event."""
+    """Wait a moment between two polls of something outside this process that has no event."""
     threading.Event().wait(seconds)
 
 
 def stop(process: subprocess.Popen[bytes], with_signal: int = signal.SIGTERM) -> None:
-    """End a process: politely, and after 10 s by force."""
+    """End a process by a signal, and by SIGKILL after 10 s."""
     if process.poll() is None:
         process.send_signal(with_signal)
         try:

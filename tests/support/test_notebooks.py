@@ -1,4 +1,4 @@
-"""The comparers must see differences, and the fixtures must be what their table says."""
+"""The comparisons detect differences, and the fixtures match their table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The proxy does to real connections what it is told to, and nothing else."""
+"""The proxy simulates exactly the requested faults on real connections."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Recorded runs: what real kernels and servers sent, and when, kept as text and played to the state machine again.
+"""Recorded runs: the messages of real kernels and servers with their times, replayed to the state machine.
 
 A transcript is a file of JSON lines. The first says how the run was made: its cells, limits and sessions. Each of the
 others says what happened ``at`` which second of the run: a message was ``received``, a message was ``sent``, somebody
@@ -28,7 +28,7 @@ from nbrun.jupyter.kernel.websocket import Cut, Lost, Restored, Unreadable
 
 TRANSCRIPTS = Path(__file__).parents[2] / "fixtures" / "transcripts"
 NEVER = 1000.0
-"""Seconds after which a played run that still goes on is taken to hang."""
+"""Seconds after which a replayed run counts as hanging."""
 
 Line = dict[str, Any]
 
@@ -56,7 +56,7 @@ def message_from_json(line: Mapping[str, Any]) -> Message:
 
 @dataclass
 class Played:
-    """What came of a transcript that was played: the machine, and what it wanted at which second."""
+    """The result of a replayed transcript: the state machine, and its effects with their times."""
 
     execution: Execution
     wanted: list[tuple[float, Effect]] = field(default_factory=list)
@@ -70,11 +70,11 @@ class Played:
         return [effect.message.type for _, effect in self.wanted if isinstance(effect, Send)]
 
     def interrupts(self) -> list[float]:
-        """Return the seconds at which the kernel was to be interrupted."""
+        """Return the times of the interrupts, in seconds."""
         return [at for at, effect in self.wanted if isinstance(effect, InterruptKernel)]
 
     def probes(self) -> list[float]:
-        """Return the seconds at which the server was to be asked for the kernel."""
+        """Return the times at which the server was asked for the kernel, in seconds."""
         return [at for at, effect in self.wanted if isinstance(effect, ProbeKernel)]
 
     def outputs(self, index: int) -> list[dict[str, Any]]:
@@ -142,7 +142,7 @@ class Transcript:
         return [message_from_json(line["received"]) for line in self.lines if "received" in line]
 
     def play(self, **options: Any) -> Played:
-        """Play the recording to a new machine, and let its clocks run on until it has ended."""
+        """Replay the recording to a new state machine, and advance its clock until it has ended."""
         requests = Requests(self.setting["session"], _made=self.setting["requests_made"])
         options.setdefault("kernel_session", self.setting["kernel_session"])
         for name, default in _OPTIONS.items():
@@ -185,7 +185,7 @@ def _joined(lines: Sequence[Line]) -> Iterator[Line]:
 
 
 class _Player:
-    """Does with a recording what :meth:`nbrun.jupyter.kernel.driver.Kernel.run` does with a kernel."""
+    """Drives the state machine by a recording, like :meth:`nbrun.jupyter.kernel.driver.Kernel.run` by a kernel."""
 
     def __init__(self, machine: Execution, intake: Intake) -> None:
         self.machine = machine
@@ -195,7 +195,7 @@ class _Player:
         self._recorded: dict[str, int] = {}
         self._ids: dict[str, tuple[str, int]] = {}
         self._late = 0.0
-        """Seconds by which this run is behind the recorded one, because it asked later."""
+        """Seconds by which this run is behind the recorded one, because its requests were later."""
 
     def start(self) -> None:
         for effects in self._feed.start(0.0):
