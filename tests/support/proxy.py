@@ -83,7 +83,10 @@ class Proxy:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answer the next requests instead of the server; with `forward` it receives them, but its answer is dropped."""
+        """Answer the next requests instead of the server.
+
+        With `forward` it receives them, but its answer is dropped.
+        """
         lines = [f"HTTP/1.1 {status} From the proxy", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         answer = "\r\n".join([*lines, "", ""]).encode("latin-1") + body
