@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.environment import variables
 
 PROCESSES = {
-    "nbrun": "import nbrun.cli.run, nbrun.api, nbrun.reporters.console.reporter",
+    "nbrun": "import nbrun.cli.run, nbrun.api.functions, nbrun.reporters.console.reporter",
     "its server": "import nbrun.local_server.process.app",
     "the kernel": "import ipykernel.kernelapp",
 }

@@ -32,12 +32,16 @@ KERNEL_MODULES = (
     "benchmarks/",
     "cli/options/test_batch.py",
     "cli/options/test_log.py",
+    "api/test_functions.py",
+    "api/test_functions_mypy.py",
+    "api/test_servers.py",
     "cli/options/test_performance.py",
     "cli/options/test_preparation.py",
     "cli/options/test_reports.py",
     "cli/options/test_saving.py",
     "cli/test_",
     "e2e/",
+    "house/test_docs_examples.py",
     "jupyter/http/test_auth.py",
     "jupyter/kernel/test_websocket.py",
     "jupyter/test_client.py",
@@ -60,7 +64,6 @@ KERNEL_MODULES = (
     "test__import_path.py",
     "test__lazy_imports.py",
     "test_action",
-    "test_api.py",
 )
 """Beginnings of the paths of tests that start servers and kernels without a fixture, most by running notebooks."""
 BROWSER_MODULES = ("reporters/html/test_reporter",)

@@ -93,7 +93,7 @@ print(type(download_response).__name__, "rich" in sys.modules)
 
 def test_the_client_reads_notebooks_without_nbformat_until_it_writes_one_itself() -> None:
     script = """
-import sys, nbrun.api
+import sys, nbrun.api.functions
 print("jsonschema" in sys.modules)
 from nbrun.core.notebook.file_format import notebook_text
 print(len(notebook_text({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})))

@@ -19,7 +19,7 @@ import click  # noqa: F401
 
 marks.append((now(), "click imported"))
 
-import nbrun.api
+import nbrun.api.functions
 import nbrun.reporters.console.reporter
 from nbrun.core.events import CellFinished, CellStarted, RunFinished, StageEntered
 from nbrun.storage.on_server import ServerNotebook

@@ -12,7 +12,7 @@ import click
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.options.declared import OF_RUN, read_declared
-from nbrun.cli.options.log import hide_in_log, log_option, start_log
+from nbrun.cli.options.log import log_option, start_log
 from nbrun.cli.options.server import access_options, server_options
 from nbrun.errors import ExitCode, UsageError
 from nbrun.runner.job import access_of, read_run_options
@@ -57,6 +57,5 @@ def command(kernel: str | None, *, clean: bool, **given: Any) -> int:
             console.say(f"     {finding.hint}")
 
     access = access_of(read_run_options({**read_declared(OF_RUN, given), **access_options(given)}))
-    hide_in_log([access.token, access.password])
     failure = asyncio.run(examine(access, kernel=kernel, clean=asyncio.sleep if clean else None, show=show))
     return ExitCode.OK if failure is None else failure

@@ -10,7 +10,7 @@ import click
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.options.declared import OF_RUN, declared, read_declared, read_fields
 from nbrun.cli.options.log import hide_in_log, log_option, start_log
-from nbrun.cli.options.parameters import ParameterTexts, parameter_options, read_parameters
+from nbrun.cli.options.parameters import ParameterTexts, parameter_options, read_env, read_parameters
 from nbrun.cli.options.server import access_options, server_options
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.core.planning.destinations import refuse_unreachable, require_choice
@@ -38,7 +38,9 @@ def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     (notebook,) = notebooks
     refuse_unreachable("" if notebook else "NOTEBOOK", notebook, reads=True)
     options = read_batch_options({**read_declared(OF_RUN, given), **access_options(given)})
-    options["parameters"], options["secrets"] = read_parameters(read_fields(ParameterTexts, given), notebook, None)
+    texts = read_fields(ParameterTexts, given)
+    options["parameters"], options["secrets"] = read_parameters(texts, notebook, None)
+    options["env"] = read_env(texts)
     hide_in_log(options["secrets"].values())
     show_plan(notebook, options, as_json=as_json)
 

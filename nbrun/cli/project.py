@@ -9,7 +9,7 @@ import click
 from nbrun.cli.call import read_options
 from nbrun.cli.config.files import current_project, overrides_for
 from nbrun.cli.options.declared import read_fields
-from nbrun.cli.options.parameters import ParameterTexts, read_parameters
+from nbrun.cli.options.parameters import ParameterTexts, read_env, read_parameters
 from nbrun.cli.run import command
 from nbrun.core.batch.terms import Override
 from nbrun.core.formats.globs import Patterns
@@ -47,6 +47,7 @@ def project_options(arguments: Sequence[str]) -> ProjectOptions:
             # Injected paths are for single runs.
             texts = replace(texts, inject_input_path=False, inject_output_path=False, inject_paths=False)
             parameters, options["secrets"] = read_parameters(texts, None, None)
+            options["env"] = read_env(texts)
             overrides = overrides_for(context, project, parameters)
             options["parameters"] = {**project.parameters, **parameters}
             return ProjectOptions(project.folder, options, overrides)

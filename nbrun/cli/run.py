@@ -15,7 +15,7 @@ from nbrun.cli.destinations import Paths
 from nbrun.cli.options.batch import batch_options
 from nbrun.cli.options.declared import OF_RUN, declared
 from nbrun.cli.options.log import hide_in_log, log_option, start_log
-from nbrun.cli.options.parameters import parameter_options, read_parameters
+from nbrun.cli.options.parameters import parameter_options, read_env, read_parameters
 from nbrun.cli.options.reports import Reports, reporting_options
 from nbrun.cli.options.server import server_options
 from nbrun.cli.plan import show_plan
@@ -62,6 +62,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     try:
         output = None if options["output"] is None else os.fspath(options["output"])
         parameters, options["secrets"] = read_parameters(call.parameters, call.notebook, output)
+        options["env"] = read_env(call.parameters)
         hide_in_log(options["secrets"].values())
         options["overrides"] = overrides_for(context, project, parameters)
         options["parameters"] = {**project.parameters, **parameters}
@@ -102,7 +103,7 @@ async def _run(call: Call, reports: Reports) -> "NotebookResult | BatchResult":
         plan = await plan_runs(call.named, call.options, one=call.one)
         started = await _private_server(plan)
         try:
-            from nbrun.api import run_planned
+            from nbrun.api.planned import run_planned
 
             reports.open()
             async with _ticking(reports):

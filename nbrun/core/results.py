@@ -2,17 +2,21 @@
 
 ``nbrun run --json`` writes ``NotebookResult.as_dict``, or ``BatchResult.as_dict`` for a batch. ``docs/json.md``
 documents both, and their fields do not change.
+
+``NotebookResult.check`` and ``BatchResult.check`` raise what went wrong, for callers who prefer exceptions. These
+errors carry the results, and so they are here and not in :mod:`nbrun.errors`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from nbrun.core.delivery.loss_detection import Incomplete
+from nbrun.core.formats.tracebacks import plain
 from nbrun.core.outputs.limit import Truncated
-from nbrun.errors import ExitCode, NbrunError
+from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.version import __version__
 
 
@@ -220,16 +224,18 @@ DELIVERED = "-"
 class NotebookResult:
     """The result of one notebook.
 
-    ``output`` is the path of the executed notebook: the requested path, the rescue file if that could not be written
-    (``rescued`` is then true), ``-`` if its text was delivered, or None if nothing was saved. ``started`` is ISO 8601
-    in UTC, ``seconds`` wall time. ``signal`` is the exit code of a run that was stopped by a signal. ``parameters`` are
-    those given to the run, without secrets. ``attempts`` is the number of attempts of a retried run, and 0 for a run
-    that never started. ``tries`` lists the attempts, and is empty for a run that was not retried; the result is that of
-    the best one. ``cached`` is true if nothing was executed, because the results of an earlier run are still valid.
+    ``path`` is the notebook as the caller named it, ``notebook`` in the JSON result. ``output`` is the path of the
+    executed notebook: the requested path, the rescue file if that could not be written (``rescued`` is then true),
+    ``-`` if its text was delivered, or None if nothing was saved. ``started`` is ISO 8601 in UTC, ``seconds`` wall
+    time. ``signal`` is the exit code of a run that was stopped by a signal. ``parameters`` are those given to the run,
+    without secrets. ``attempts`` is the number of attempts of a retried run, and 0 for a run that never started.
+    ``tries`` lists the attempts, and is empty for a run that was not retried; the result is that of the best one.
+    ``cached`` is true if nothing was executed, because the results of an earlier run are still valid. ``load`` returns
+    the executed notebook.
     """
 
     version: str
-    notebook: str
+    path: str
     output: str | None
     kernel: str | None
     outcome: Outcome
@@ -244,6 +250,27 @@ class NotebookResult:
     attempts: int = 1
     cached: bool = False
     tries: Sequence[Attempt] = ()
+    load: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def notebook(self) -> Any:
+        """Return the executed notebook as an ``nbformat.NotebookNode``.
+
+        The result of one run keeps the notebook. The result of a run in a batch reads the file at ``output``. Raise
+        :class:`UsageError` where it can do neither: nothing was saved, or the file is on a server.
+        """
+        if self.load is None:
+            raise UsageError(
+                f"{self.path}: the result does not have the executed notebook",
+                hint="A batch keeps no notebooks in memory. Save them on this machine, or read them with observe=.",
+            )
+        return self.load()
+
+    def check(self) -> Self:
+        """Return this result if the run passed; raise :class:`CellFailed` or :class:`RunFailed` if not."""
+        if self.went_well:
+            return self
+        raise _error_of(self)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -285,7 +312,7 @@ class NotebookResult:
         """Return the object that ``--json`` writes."""
         return {
             "version": self.version,
-            "notebook": self.notebook,
+            "notebook": self.path,
             "output": self.output,
             "kernel": self.kernel,
             "outcome": self.outcome.value,
@@ -352,6 +379,17 @@ class BatchResult:
         codes = [run.exit_code for run in self.runs] or [ExitCode.OK if self.left_out else ExitCode.NOTHING_TO_RUN]
         return gravest(*codes)
 
+    @property
+    def failed(self) -> Sequence[NotebookResult]:
+        """Return the runs that did not pass."""
+        return [run for run in self.runs if not run.went_well]
+
+    def check(self) -> Self:
+        """Return this result if all runs passed; raise :class:`BatchFailed` if not, or if nothing was found."""
+        if self.exit_code is ExitCode.OK:
+            return self
+        raise BatchFailed(self)
+
     def tally(self) -> dict[Outcome, int]:
         """Return the number of runs for each outcome that occurs."""
         found = [run.outcome for run in self.runs]
@@ -387,3 +425,72 @@ def unexecuted(notebook: str, outcome: Outcome, problem: Problem | None, began: 
 def moment(when: datetime) -> str:
     """Return a time as results and events have it: ISO 8601 with milliseconds."""
     return when.isoformat(timespec="milliseconds")
+
+
+class RunFailed(NbrunError):
+    """A run did not pass, and no single cell is the reason: the server failed, output was lost, it was stopped.
+
+    ``result`` is the result of the run. The exit code is the result's.
+    """
+
+    def __init__(self, result: NotebookResult) -> None:
+        problem = result.problem or Problem(f"the outcome is {result.outcome.value}")
+        super().__init__(f"{result.path}: {problem.message}", hint=problem.hint)
+        self.result = result
+        self.exit_code = result.exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Describe the error to :mod:`pickle` by what it was made of."""
+        return type(self), (self.result,)
+
+
+class CellFailed(RunFailed):
+    """A cell raised an error, timed out, was interrupted or lost its kernel.
+
+    ``cell`` is the result of the cell and ``index`` its position among all cells, from 0. ``ename``, ``evalue`` and
+    ``traceback`` describe the error as nbformat does; they are empty where there was none, for example after a
+    time-out. The traceback is also a note of the exception, so Python prints it.
+    """
+
+    def __init__(self, result: NotebookResult, cell: CellResult) -> None:
+        super().__init__(result)
+        self.cell = cell
+        error = cell.error or CellError("", "")
+        self.index = cell.index
+        self.ename, self.evalue, self.traceback = error.ename, error.evalue, tuple(error.traceback)
+        if error.details:
+            self.add_note("\n".join(plain(line) for line in error.details))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Describe the error to :mod:`pickle` by what it was made of."""
+        return type(self), (self.result, self.cell)
+
+
+class BatchFailed(NbrunError):
+    """Runs of a batch did not pass, or there was nothing to run.
+
+    ``result`` is the result of the batch. ``errors`` has what :meth:`NotebookResult.check` raises for each run that did
+    not pass, in the order of the runs; the message of each is a note of this exception.
+    """
+
+    def __init__(self, result: BatchResult) -> None:
+        self.errors: Sequence[RunFailed] = [_error_of(run) for run in result.failed]
+        if self.errors:
+            runs = "notebook" if len(result.runs) == 1 else "notebooks"
+            problem = Problem(f"{len(self.errors)} of {len(result.runs)} {runs} did not pass")
+        else:
+            problem = result.problem or Problem("the batch could not be run")
+        super().__init__(problem.message, hint=problem.hint)
+        self.result = result
+        self.exit_code = result.exit_code
+        for error in self.errors:
+            self.add_note(str(error))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Describe the error to :mod:`pickle` by what it was made of."""
+        return type(self), (self.result,)
+
+
+def _error_of(run: NotebookResult) -> RunFailed:
+    cell = run.failing
+    return RunFailed(run) if cell is None else CellFailed(run, cell)

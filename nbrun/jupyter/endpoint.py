@@ -9,6 +9,7 @@ This module reads no environment and opens no socket.
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlencode, urlsplit
@@ -66,6 +67,26 @@ def contents_path(path: str) -> str:
     return "/".join(segments)
 
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OWN_HEADERS = frozenset(
+    {"host", "connection", "content-length", "content-type", "transfer-encoding", "upgrade", "accept-encoding"}
+)
+"""Headers that belong to the transport; another value would break the request."""
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return additional HTTP headers of the user; raise :class:`UsageError` without showing a value."""
+    for name, value in headers.items():
+        lower = name.lower()
+        if not _HEADER_NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is no name of an HTTP header", hint="Write it as in --header 'X-Team: data'.")
+        if lower in _OWN_HEADERS or lower.startswith("sec-websocket-"):
+            raise UsageError(f"the header {name} is set by nbrun itself")
+        if not (value.isascii() and value.isprintable()):
+            raise UsageError(f"the value of the header {name} holds a character that no HTTP header can carry")
+    return dict(headers)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """The address of a server: base URL, Unix socket if any, and token or password.
@@ -79,6 +100,8 @@ class Endpoint:
     token: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     socket: str | None = None
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """Further secrets that no message shows: the values of the user's HTTP headers."""
 
     def __post_init__(self) -> None:
         """Normalise the final slash, and check the token and the socket's path."""
@@ -140,7 +163,7 @@ class Endpoint:
 
     def redacted(self, text: str) -> str:
         """Return untrusted `text`, such as a server's message, without this endpoint's secrets and any ``token=``."""
-        for secret in (self.token, self.password):
+        for secret in (self.token, self.password, *self.hidden):
             if secret and len(secret) >= 4:
                 text = text.replace(secret, _REMOVED).replace(quote(secret, safe=""), _REMOVED)
         return _TOKEN_IN_QUERY.sub(rf"\1{_REMOVED}", text)

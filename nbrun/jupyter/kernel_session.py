@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from nbrun.core.protocol.agent import Agent, AgentOptions
@@ -99,18 +100,25 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def session(
-        self, path: str, spec: KernelSpec, *, startup: float, warn: Callable[[str], None]
+        self,
+        path: str,
+        spec: KernelSpec,
+        *,
+        env: Mapping[str, str] = MappingProxyType({}),
+        startup: float,
+        warn: Callable[[str], None],
     ) -> AsyncIterator[RunningKernel]:
         """Start a kernel for the notebook at `path`, and delete its session at the end of the block in any case.
 
-        `startup` is the time limit in seconds until the kernel answers. The session has a path that no other client
-        has, so another session on the notebook is neither joined nor deleted. On a server that outlives the run the
-        session has an owner mark (:mod:`~nbrun.jupyter.owner_mark`). Raises :class:`KernelStartFailed` and
-        :class:`ServerError`. If the session cannot be deleted, `warn` is called.
+        `env` are environment variables of the kernel on a private server. `startup` is the time limit in seconds until
+        the kernel answers. The session has a path that no other client has, so another session on the notebook is
+        neither joined nor deleted. On a server that outlives the run the session has an owner mark
+        (:mod:`~nbrun.jupyter.owner_mark`). Raises :class:`KernelStartFailed` and :class:`ServerError`. If the session
+        cannot be deleted, `warn` is called.
         """
         clock = asyncio.get_running_loop().time
         began = clock()
-        session = await self._start(path, spec, startup, warn)
+        session = await self._start(path, spec, env if self.is_private else {}, startup, warn)
         running: RunningKernel | None = None
         try:
             if session.kernel is None:
@@ -180,8 +188,10 @@ class Server:
                 if kernel.execution_state == "dead":
                     return f": {kernel.reason}" if kernel.reason else ""
 
-    async def _start(self, path: str, spec: KernelSpec, startup: float, warn: Callable[[str], None]) -> SessionModel:
-        starting = asyncio.create_task(self.client.sessions.start(path, spec.name))
+    async def _start(
+        self, path: str, spec: KernelSpec, env: Mapping[str, str], startup: float, warn: Callable[[str], None]
+    ) -> SessionModel:
+        starting = asyncio.create_task(self.client.sessions.start(path, spec.name, env=env))
         try:
             async with asyncio.timeout(startup):
                 return await asyncio.shield(starting)

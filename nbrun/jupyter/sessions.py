@@ -95,19 +95,23 @@ class Sessions:
         answer = await self._http.request("GET", api_path("sessions", session_id))
         return SessionModel.read(answer.fields())
 
-    async def start(self, notebook_path: str, kernel_name: str, *, kind: str = "console") -> SessionModel:
+    async def start(
+        self, notebook_path: str, kernel_name: str, *, kind: str = "console", env: Mapping[str, str] | None = None
+    ) -> SessionModel:
         """Start a new kernel in the notebook's folder, and return its session.
 
         The session's path is ``<folder>/nbrun-<uuid>``, its name the notebook's. The `kind` ``console`` keeps a server
         that records documents itself from recording this one. A user can attach a console to watch. If the answer is
-        lost, the request is repeated only after a search for that path, and a second session is deleted.
+        lost, the request is repeated only after a search for that path, and a second session is deleted. Only nbrun's
+        private server sets the environment variables `env`; other servers ignore them.
 
         Raises :class:`NoSuchKernel`, :class:`KernelStartFailed` if the kernel's program cannot be launched, and
         :class:`ServerError` if the server returns a session of another path.
         """
         folder, _, name = contents_path(notebook_path).rpartition("/")
         path = f"{folder}/nbrun-{uuid.uuid4()}".lstrip("/")
-        body = {"path": path, "name": name, "type": kind, "kernel": {"name": kernel_name}}
+        kernel: dict[str, Any] = {"name": kernel_name, **({"env": dict(env)} if env else {})}
+        body = {"path": path, "name": name, "type": kind, "kernel": kernel}
         try:
             return await self._started(path, body)
         except asyncio.CancelledError:

@@ -21,8 +21,10 @@ from nbrun.reporters import phrases
 from nbrun.reporters.run_log import Record, fault_of
 from nbrun.reporters.safe_stream import is_on_runner
 from nbrun.runner.job import RunOptions, access_of, job_of, paths_of, private_root
-from nbrun.runner.server_thread import NotebookServer
-from nbrun.runner.servers import open_host
+from nbrun.runner.run import run_on_host
+from nbrun.runner.server_thread import ServerThread
+from nbrun.runner.servers import Host, open_host
+from nbrun.runner.stop import StopSwitch
 
 _OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")
 """The options that exist on both command lines, with the prefix ``--nbrun-`` in pytest's."""
@@ -47,7 +49,7 @@ class Notebooks:
     """Collects notebooks, and keeps the servers that run them."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._servers: dict[Path | str, NotebookServer] = {}
+        self._servers: dict[Path | str, ServerThread[Host]] = {}
         self._save = bool(config.getoption("--nbrun-save"))
         self._project = _settings(config)
 
@@ -80,10 +82,13 @@ class Notebooks:
         paths, access = paths_of(str(path), options), access_of(options)
         key = access.server or private_root([paths])
         if key not in self._servers:
-            server = NotebookServer(lambda: open_host(access, [paths]))
+            server = ServerThread(lambda: open_host(access, [paths]))
             server.start()
             self._servers[key] = server
-        return self._servers[key].run(job_of(name, options), paths, observe=record.observe)
+        job, stop = job_of(name, options), StopSwitch()
+        return self._servers[key].run(
+            lambda host: run_on_host(job, paths, host, observe=record.observe, stop=stop), stop
+        )
 
 
 class NotebookFile(pytest.File):

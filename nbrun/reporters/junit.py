@@ -82,7 +82,7 @@ class JUnit:
         suite = ET.Element("testsuite", name=_clean(run.name))
         suite.set("timestamp", result.started.partition(".")[0].partition("+")[0])
         suite.set("time", _seconds(result.seconds))
-        suite.set("file", _clean(result.notebook))
+        suite.set("file", _clean(result.path))
         properties = {"outcome": result.outcome, "kernel": result.kernel, "output": result.output}
         for number, attempt in enumerate(result.tries, 1):
             kept = ", kept" if attempt.kept else ""

@@ -73,7 +73,7 @@ def problem(result: NotebookResult) -> list[str]:
     """Return the problem as lines: the message, then the indented hint."""
     if result.problem is None:
         return []
-    lines = [f"{result.notebook}: {result.problem.message}"]
+    lines = [f"{result.path}: {result.problem.message}"]
     return [*lines, f"  {result.problem.hint}"] if result.problem.hint else lines
 
 

@@ -7,14 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.planning.destinations import refuse_contradiction, refuse_unreachable
 from nbrun.core.planning.job import CheckpointUse, Job, Limits, OnConflict
 from nbrun.core.planning.options import AUTO, Option, Thing, read_options
 from nbrun.errors import UsageError
-from nbrun.jupyter.endpoint import Destination, Endpoint, contents_path
+from nbrun.jupyter.endpoint import Destination, Endpoint, check_headers, contents_path
 from nbrun.runner.options import SharedBatchOptions, SharedRunOptions, check_together
 from nbrun.runner.stop import StopSwitch
 from nbrun.storage.paths import (
@@ -47,6 +47,7 @@ class Access:
     token: str | None = None
     password: str | None = None
     ca_file: Path | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify: bool = True
     max_response: int | None = MAX_RESPONSE
     max_frame: int | None = MAX_FRAME
@@ -109,14 +110,8 @@ class PlannedRun:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-class RunOptions(SharedRunOptions, total=False):
-    """The options of a run; every key is optional.
-
-    The table in docs/cli.md lists the options that the command line and the settings also have, with their defaults.
-    Times are seconds or text such as ``"5m"``, sizes are numbers or text such as ``"50MB"``; None means no limit. The
-    default of ``output`` is the notebook's own path. A path that ends with a separator, or an existing folder, is a
-    folder that mirrors the tree.
-    """
+class TextOptions(TypedDict, total=False):
+    """Notebooks that are given or delivered as text."""
 
     content: Annotated[
         str | bytes | None,
@@ -128,6 +123,11 @@ class RunOptions(SharedRunOptions, total=False):
     """
     deliver: Annotated[Deliver | None, Option(Thing("a function", callable), flags=None)]
     """Called with the text of the executed notebook, which is then not saved; may raise OSError."""
+
+
+class ControlOptions(TypedDict, total=False):
+    """How a program follows a run and ends it early."""
+
     observe: Annotated["Observer | None", Option(Thing("a function", callable), flags=None)]
     """Called with each event of the run."""
     stop: Annotated[
@@ -135,6 +135,16 @@ class RunOptions(SharedRunOptions, total=False):
         Option(Thing("an nbrun.StopSwitch", lambda value: isinstance(value, StopSwitch)), flags=None),
     ]
     """Ends the run early when it is pulled."""
+
+
+class RunOptions(SharedRunOptions, TextOptions, ControlOptions, total=False):
+    """The options of a run; every key is optional.
+
+    The table in docs/cli.md lists the options that the command line and the settings also have, with their defaults.
+    Times are seconds or text such as ``"5m"``, sizes are numbers or text such as ``"50MB"``; None means no limit. The
+    default of ``output`` is the notebook's own path. A path that ends with a separator, or an existing folder, is a
+    folder that mirrors the tree.
+    """
 
 
 class BatchOptions(RunOptions, SharedBatchOptions, total=False):
@@ -148,7 +158,7 @@ class BatchOptions(RunOptions, SharedBatchOptions, total=False):
 def read_run_options(given: Mapping[str, Any]) -> RunOptions:
     """Return all options of a run: those in `given`, checked, and the defaults of the others.
 
-    Raises TypeError for an unknown option, :class:`UsageError` for an invalid value.
+    Raises :class:`UsageError` for an unknown option and for an invalid value.
     """
     options: RunOptions = read_options(RunOptions, given, "a run")
     check_together(options)
@@ -259,6 +269,7 @@ def access_of(options: RunOptions) -> Access:
         options["token"],
         options["password"],
         Path(ca_file) if ca_file else None,
+        check_headers(options["headers"]),
         verify=options["verify"],
         max_response=_read(options["max_response"]),
         max_frame=_read(options["max_frame"]),

@@ -5,8 +5,9 @@ values, default, help and flags. The command line, the settings with their JSON 
 Python API are derived from it. A new option is one entry here, plus the code that uses its value. The flag of an option
 that is true by default is the negation: ``save`` is ``--no-save``.
 
-The order is that of ``nbrun run --help``. Options that exist only in Python are declared in :mod:`nbrun.runner.job`.
-This module is imported before the private server starts, so it imports little.
+The order is that of ``nbrun run --help``. The declarations are in groups: the signatures of the Python API write the
+common options out and take the others by ``Unpack``. Options that exist only in Python are declared in
+:mod:`nbrun.runner.job`. This module is imported before the private server starts, so it imports little.
 """
 
 import os
@@ -52,8 +53,8 @@ def _are_values(value: Any) -> bool:
     return isinstance(value, (list, tuple, range)) and len(value) > 0
 
 
-class SharedRunOptions(TypedDict, total=False):
-    """The options of a run for command line, settings and Python. Times are seconds or text."""
+class CommonRunOptions(TypedDict, total=False):
+    """The options of a run that most callers need, written out in the signatures of the Python API."""
 
     output: Annotated[
         _Path,
@@ -65,6 +66,66 @@ class SharedRunOptions(TypedDict, total=False):
             metavar="PATH",
         ),
     ]
+    save: Annotated[bool, Option(Flag(), "Do not write the executed notebook.", default=True, each=True)]
+    parameters: Annotated[Mapping[str, Any], Option(Named(), "Parameters by name.", default={}, flags=None)]
+    secrets: Annotated[
+        Mapping[str, str],
+        Option(
+            Named("texts", lambda value: isinstance(value, str)),
+            "What to set in the kernel without a trace in the notebook, by name.",
+            default={},
+            flags=None,
+        ),
+    ]
+    env: Annotated[
+        Mapping[str, str],
+        Option(
+            Named("texts", lambda value: isinstance(value, str)),
+            "Environment variables of the kernel, by name.",
+            default={},
+            flags=None,
+        ),
+    ]
+    kernel: Annotated[
+        str | None,
+        Option(
+            Text(),
+            "Use this kernelspec instead of the notebook's.",
+            flags=("-k", "--kernel"),
+            metavar="NAME",
+            each=True,
+        ),
+    ]
+    cwd: Annotated[
+        _Path,
+        Option(
+            PathName(),
+            "Working directory of the kernel; with --server, a directory of the server. The default is the notebook's.",
+            metavar="DIR",
+        ),
+    ]
+    timeout: Annotated[
+        float | str | None,
+        Option(Duration(), "Time limit of the whole run, from the first cell: 90, 90s, 5m, 1h30m.", each=True),
+    ]
+    cell_timeout: Annotated[
+        float | str | None,
+        Option(Duration(), "Time limit of each cell.", flags=("--cell-timeout", "--execution-timeout"), each=True),
+    ]
+    allow_errors: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Continue after a cell that raises an error, and do not fail the run because of it.",
+            default=False,
+            each=True,
+        ),
+    ]
+
+
+class MoreRunOptions(TypedDict, total=False):
+    """The other options of a run. Times are seconds or text, sizes are numbers or text; None sets no limit."""
+
     in_place: Annotated[
         bool,
         Option(
@@ -73,7 +134,6 @@ class SharedRunOptions(TypedDict, total=False):
             default=False,
         ),
     ]
-    save: Annotated[bool, Option(Flag(), "Do not write the executed notebook.", default=True, each=True)]
     on_conflict: Annotated[
         Literal["merge", "beside", "overwrite"] | None,
         Option(
@@ -114,49 +174,12 @@ class SharedRunOptions(TypedDict, total=False):
             each=True,
         ),
     ]
-    server: Annotated[
-        str | None, Option(Text(), "Run on this Jupyter server. By default a private server is started.", metavar="URL")
-    ]
-    token: Annotated[str | None, Option(Text(), "The token of the server.", flags=None)]
-    password: Annotated[str | None, Option(Text(), "The password of the server.", flags=None)]
-    ca_file: Annotated[_Path, Option(PathName(exists=True), "Trust the certificate authorities in this PEM file.")]
-    verify: Annotated[
-        bool, Option(Flag(), "Do not verify the server's TLS certificate.", default=True, flags=("--insecure",))
-    ]
-    max_response: Annotated[
-        int | str | None,
-        Option(
-            Size(),
-            "Maximum size of a decompressed response of --server; none disables the limit.",
-            default=MAX_RESPONSE,
-            show_default=True,
-        ),
-    ]
-    max_frame: Annotated[
-        int | str | None,
-        Option(
-            Size(),
-            "Maximum size of one kernel message from --server; none disables the limit.",
-            default=MAX_FRAME,
-            show_default=True,
-        ),
-    ]
     upload: Annotated[
         bool,
         Option(
             Flag(),
             "PATH is on this machine: upload it to --server, run it there and download the result.",
             default=False,
-        ),
-    ]
-    kernel: Annotated[
-        str | None,
-        Option(
-            Text(),
-            "Use this kernelspec instead of the notebook's.",
-            flags=("-k", "--kernel"),
-            metavar="NAME",
-            each=True,
         ),
     ]
     language: Annotated[
@@ -169,7 +192,6 @@ class SharedRunOptions(TypedDict, total=False):
             each=True,
         ),
     ]
-    parameters: Annotated[Mapping[str, Any], Option(Named(), "Parameters by name.", default={}, flags=None)]
     allow_new: Annotated[
         bool,
         Option(
@@ -177,23 +199,6 @@ class SharedRunOptions(TypedDict, total=False):
             "Accept parameters that the notebook does not declare or declares with another type.",
             default=False,
             each=True,
-        ),
-    ]
-    secrets: Annotated[
-        Mapping[str, str],
-        Option(
-            Named("texts", lambda value: isinstance(value, str)),
-            "What to set in the kernel without a trace in the notebook, by name.",
-            default={},
-            flags=None,
-        ),
-    ]
-    cwd: Annotated[
-        _Path,
-        Option(
-            PathName(),
-            "Working directory of the kernel; with --server, a directory of the server. The default is the notebook's.",
-            metavar="DIR",
         ),
     ]
     prepare_only: Annotated[
@@ -215,14 +220,6 @@ class SharedRunOptions(TypedDict, total=False):
             each=True,
         ),
     ]
-    timeout: Annotated[
-        float | str | None,
-        Option(Duration(), "Time limit of the whole run, from the first cell: 90, 90s, 5m, 1h30m.", each=True),
-    ]
-    cell_timeout: Annotated[
-        float | str | None,
-        Option(Duration(), "Time limit of each cell.", flags=("--cell-timeout", "--execution-timeout"), each=True),
-    ]
     idle_timeout: Annotated[
         float | str | None, Option(Duration(), "Time limit of a running cell without output.", each=True)
     ]
@@ -237,15 +234,6 @@ class SharedRunOptions(TypedDict, total=False):
             show_default=True,
         ),
     ]
-    allow_errors: Annotated[
-        bool,
-        Option(
-            Flag(),
-            "Continue after a cell that raises an error, and do not fail the run because of it.",
-            default=False,
-            each=True,
-        ),
-    ]
     pipeline: Annotated[
         int | Literal["auto"],
         Option(
@@ -256,33 +244,6 @@ class SharedRunOptions(TypedDict, total=False):
             metavar="N|auto",
             each=True,
             show_default=True,
-        ),
-    ]
-    zygote: Annotated[
-        bool | None,
-        Option(
-            Flag(),
-            "Fork Python kernels of the private server from a process that has already imported ipykernel. The default "
-            "is on where that is safe (Linux), unless NBRUN_ZYGOTE is 0.",
-            flags=("--zygote/--no-zygote",),
-        ),
-    ]
-    preload: Annotated[
-        str | Sequence[str],
-        Option(
-            Words(_check_module),
-            "Import these modules before kernels are forked (example: pandas,matplotlib).",
-            default=(),
-            metavar="MODULES",
-        ),
-    ]
-    trace: Annotated[
-        _Path,
-        Option(
-            PathName(),
-            "Write the HTTP exchanges and kernel messages of the run to this file, for a bug report. Secrets and "
-            "tokens are masked.",
-            metavar="FILE",
         ),
     ]
     raw_streams: Annotated[
@@ -363,18 +324,86 @@ class ReportOptions(TypedDict, total=False):
     ]
 
 
-class SharedBatchOptions(TypedDict, total=False):
-    """The options of a batch, in addition to those of its runs."""
+class CommonServerOptions(TypedDict, total=False):
+    """Which server to run on."""
 
-    exclude: Annotated[
-        Sequence[str],
+    server: Annotated[
+        str | None, Option(Text(), "Run on this Jupyter server. By default a private server is started.", metavar="URL")
+    ]
+    token: Annotated[str | None, Option(Text(), "The token of the server.", flags=None)]
+
+
+class MoreServerOptions(TypedDict, total=False):
+    """How to connect to the server, and how to start a private one."""
+
+    password: Annotated[str | None, Option(Text(), "The password of the server.", flags=None)]
+    headers: Annotated[
+        Mapping[str, str],
         Option(
-            Texts(),
-            "Skip notebooks that match this pattern (.gitignore syntax). May be repeated.",
-            default=(),
-            metavar="GLOB",
+            Named("texts", lambda value: isinstance(value, str)),
+            "Additional HTTP headers for the server, by name.",
+            default={},
+            flags=None,
         ),
     ]
+    ca_file: Annotated[_Path, Option(PathName(exists=True), "Trust the certificate authorities in this PEM file.")]
+    verify: Annotated[
+        bool, Option(Flag(), "Do not verify the server's TLS certificate.", default=True, flags=("--insecure",))
+    ]
+    max_response: Annotated[
+        int | str | None,
+        Option(
+            Size(),
+            "Maximum size of a decompressed response of --server; none disables the limit.",
+            default=MAX_RESPONSE,
+            show_default=True,
+        ),
+    ]
+    max_frame: Annotated[
+        int | str | None,
+        Option(
+            Size(),
+            "Maximum size of one kernel message from --server; none disables the limit.",
+            default=MAX_FRAME,
+            show_default=True,
+        ),
+    ]
+    zygote: Annotated[
+        bool | None,
+        Option(
+            Flag(),
+            "Fork Python kernels of the private server from a process that has already imported ipykernel. The default "
+            "is on where that is safe (Linux), unless NBRUN_ZYGOTE is 0.",
+            flags=("--zygote/--no-zygote",),
+        ),
+    ]
+    preload: Annotated[
+        str | Sequence[str],
+        Option(
+            Words(_check_module),
+            "Import these modules before kernels are forked (example: pandas,matplotlib).",
+            default=(),
+            metavar="MODULES",
+        ),
+    ]
+    trace: Annotated[
+        _Path,
+        Option(
+            PathName(),
+            "Write the HTTP exchanges and kernel messages of the run to this file, for a bug report. Secrets and "
+            "tokens are masked.",
+            metavar="FILE",
+        ),
+    ]
+
+
+class SharedRunOptions(CommonRunOptions, MoreRunOptions, CommonServerOptions, MoreServerOptions, total=False):
+    """All options of a run that the command line, the settings and Python have."""
+
+
+class CommonBatchOptions(TypedDict, total=False):
+    """The options of a batch that most callers need."""
+
     jobs: Annotated[
         int | Literal["auto"] | None,
         Option(
@@ -386,7 +415,6 @@ class SharedBatchOptions(TypedDict, total=False):
             show_default=True,
         ),
     ]
-    max_failures: Annotated[int | None, Option(Integer(1), "Start no further notebook after N failures.", metavar="N")]
     retries: Annotated[
         int,
         Option(
@@ -395,6 +423,25 @@ class SharedBatchOptions(TypedDict, total=False):
             "kept.",
             default=0,
             metavar="N",
+        ),
+    ]
+    max_failures: Annotated[int | None, Option(Integer(1), "Start no further notebook after N failures.", metavar="N")]
+    matrix: Annotated[
+        Mapping[str, Sequence[Any]],
+        Option(Named("lists of values", _are_values), "A run for each combination of values.", default={}, flags=None),
+    ]
+
+
+class MoreBatchOptions(TypedDict, total=False):
+    """The other options of a batch."""
+
+    exclude: Annotated[
+        Sequence[str],
+        Option(
+            Texts(),
+            "Skip notebooks that match this pattern (.gitignore syntax). May be repeated.",
+            default=(),
+            metavar="GLOB",
         ),
     ]
     retry_on: Annotated[
@@ -444,10 +491,6 @@ class SharedBatchOptions(TypedDict, total=False):
         str | None,
         Option(Text(), "Run only notebooks that changed, or whose inputs changed, since this commit.", metavar="REF"),
     ]
-    matrix: Annotated[
-        Mapping[str, Sequence[Any]],
-        Option(Named("lists of values", _are_values), "A run for each combination of values.", default={}, flags=None),
-    ]
     cache: Annotated[
         _Path,
         Option(
@@ -479,7 +522,21 @@ class SharedBatchOptions(TypedDict, total=False):
     ]
 
 
+class SharedBatchOptions(CommonBatchOptions, MoreBatchOptions, total=False):
+    """The options of a batch, in addition to those of its runs."""
+
+
+def check_environment(env: Mapping[str, str]) -> None:
+    """Raise :class:`UsageError` for environment variables that no process can have."""
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise UsageError(
+                f"env: {name!r} is no environment variable", hint="A name has no =, and nothing has a NUL."
+            )
+
+
 def check_together(options: Mapping[str, Any]) -> None:
     """Raise :class:`UsageError` for options that contradict each other."""
+    check_environment(options["env"])
     if options["preload"] and options["zygote"] is False:
         raise UsageError("preload needs the zygote", hint="Without it every kernel imports for itself.")

@@ -140,17 +140,14 @@ def _prepared(document: Document, job: Job, kernels: KernelSpecs, journal: Journ
     )
 
 
-def kernel_of(document: Document, job: Job, kernels: KernelSpecs | None) -> tuple[str, str, str]:
+def kernel_of(document: Document, job: Job, kernels: KernelSpecs) -> tuple[str, str, str]:
     """Return the notebook's kernel and language as far as they are known, and a warning or ""."""
     named = as_object(document.metadata.get("kernelspec"))
     language = str(as_object(document.metadata.get("language_info")).get("name") or named.get("language") or "")
     name, warning = job.kernel or str(named.get("name") or ""), ""
-    if kernels is None:
-        warning = "which kernels there are is not known here: jupyter_client is not installed"
-    else:
-        try:
-            spec = kernels.choose(job.kernel, document.metadata)
-            name, language = spec.name, spec.language
-        except NoSuchKernel as error:
-            warning = f"{error}. {error.hint}"
+    try:
+        spec = kernels.choose(job.kernel, document.metadata)
+        name, language = spec.name, spec.language
+    except NoSuchKernel as error:
+        warning = f"{error}. {error.hint}"
     return name, job.language or language, warning

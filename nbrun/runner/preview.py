@@ -4,16 +4,19 @@ Nothing is started or changed. The kernels of this machine come from ``jupyter_c
 the notebook's metadata decides.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from nbrun.core.notebook.document import Document
 from nbrun.core.notebook.file_format import notebook_content
 from nbrun.core.planning.job import Job
 from nbrun.core.planning.preview import Preview, make_preview
 from nbrun.errors import NoSuchNotebook, NotFound
-from nbrun.jupyter.http.messages import Fields
 from nbrun.jupyter.kernelspecs import KernelSpecs
+from nbrun.jupyter.local_kernelspecs import installed_kernelspecs
 from nbrun.runner.job import Access, path_on_server
 from nbrun.runner.plugins import literal_writer
 from nbrun.runner.prepare_only import kernel_of
@@ -21,45 +24,43 @@ from nbrun.runner.servers import connect_to
 from nbrun.storage.on_disk import read_bytes
 from nbrun.storage.paths import hint_for_missing_on_server, local_notebook, refuse_other_kinds
 
-try:
-    from jupyter_client.kernelspec import KernelSpecManager
-except ImportError:
-    KernelSpecManager = None
 
-
-def preview_local(job: Job) -> Preview:
-    """Return what a run of a notebook on this machine would do; raise :class:`UsageError`."""
+def read_local(job: Job) -> bytes:
+    """Return the text of a notebook on this machine; raise :class:`UsageError`."""
     path = Path(job.notebook)
     if path.is_file():
         refuse_other_kinds(job.notebook, path)
     elif not path.exists():
         local_notebook(job.notebook)
-    document = Document(notebook_content(read_bytes(path), str(path)), name=job.notebook)
-    return _preview(document, job, _local_kernels())
+    return read_bytes(path)
 
 
-async def preview_on_server(job: Job, access: Access) -> Preview:
-    """Return what a run of a notebook on a server would do; raise :class:`NbrunError`."""
-    path = path_on_server(job.notebook)
+def preview_local(job: Job, content: bytes | None = None) -> Preview:
+    """Return what a run on this machine would do, of a file or of this `content`; raise :class:`UsageError`."""
+    data = read_local(job) if content is None else content
+    document = Document(notebook_content(data, job.notebook), name=job.notebook)
+    return _preview(document, job, installed_kernelspecs())
+
+
+async def preview_on_server(job: Job, access: Access, content: bytes | None = None) -> Preview:
+    """Return what a run on a server would do, of a file there or of this `content`; raise :class:`NbrunError`."""
+    path = path_on_server(job.notebook) if content is None else ""
     async with connect_to(access) as client:
-        try:
-            content = (await client.contents.notebook(path)).content
-        except NotFound:
-            raise NoSuchNotebook(
-                f"{path}: there is no such notebook on the server", hint=hint_for_missing_on_server(job.notebook)
-            ) from None
-        return _preview(Document(content, name=job.notebook), job, await client.kernelspecs())
+        if content is not None:
+            found: Mapping[str, Any] = notebook_content(content, job.notebook)
+        else:
+            try:
+                found = (await client.contents.notebook(path)).content
+            except NotFound:
+                raise NoSuchNotebook(
+                    f"{path}: there is no such notebook on the server", hint=hint_for_missing_on_server(job.notebook)
+                ) from None
+        return _preview(Document(found, name=job.notebook), job, await client.kernelspecs(), job.env)
 
 
-def _preview(document: Document, job: Job, kernels: KernelSpecs | None) -> Preview:
+def _preview(
+    document: Document, job: Job, kernels: KernelSpecs, env: Mapping[str, str] = MappingProxyType({})
+) -> Preview:
     name, language, warning = kernel_of(document, job, kernels)
-    preview = make_preview(document, job, name or None, language, literal_writer)
+    preview = make_preview(document, job, name or None, language, literal_writer, env=env)
     return replace(preview, warnings=[*preview.warnings, *([warning] if warning else [])])
-
-
-def _local_kernels() -> KernelSpecs | None:
-    if KernelSpecManager is None:
-        return None
-    found = KernelSpecManager().get_all_specs()
-    default = "python3" if "python3" in found else ""
-    return KernelSpecs.read(Fields({"default": default, "kernelspecs": found}, "this machine"), "this machine")

@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from nbrun.core.events import CellFinished, Event, Journal, RunFinished, Stage
+from nbrun.core.events import CellFinished, Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.execution.machine import Execution
 from nbrun.core.execution.outcomes import Ending, unrun
 from nbrun.core.execution.write_back import Recording
@@ -35,9 +35,11 @@ from nbrun.jupyter.kernel.inbound import Intake
 from nbrun.jupyter.kernel_session import RunningKernel, Server
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.jupyter.trace import Trace
+from nbrun.runner.job import NotebookPaths
 from nbrun.runner.pipelining import find_depth
 from nbrun.runner.plugins import literal_writer
 from nbrun.runner.saving import ResultSaver
+from nbrun.runner.servers import Host
 from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.base import Notebook
 from nbrun.version import __version__
@@ -69,6 +71,19 @@ async def run_notebook(
     content = run.document.content if run.document else None
     journal.tell(RunFinished(journal.notebook, result, content, job.report_mode))
     return result
+
+
+async def run_on_host(
+    job: Job, paths: NotebookPaths, host: Host, *, observe: Observer, stop: StopSwitch
+) -> NotebookResult:
+    """Run the notebook at `paths` on a server that is open, as :func:`run_notebook` does."""
+    journal = Journal(job.notebook, observe)
+
+    @contextlib.asynccontextmanager
+    async def opening() -> AsyncIterator[tuple[Server, Notebook]]:
+        yield host.server, host.notebook(paths, journal.warn)
+
+    return await run_notebook(job, opening(), journal=journal, stop=stop)
 
 
 class _Run:
@@ -122,7 +137,7 @@ class _Run:
             document, specs = await self._stop.guard(self._load(server, notebook))
             self.document = document
             spec = self._choose_kernel(specs, document)
-            self._plan = self._prepare_document(document, spec)
+            self._plan = self._prepare_document(document, spec, is_private=server.is_private)
             name, cells = self._journal.notebook, len(self._plan.to_run)
             _log.info("%s: loaded, %d cells to run, kernelspec %s", name, cells, spec.name)
             self._journal.enter(Stage.STARTING_KERNEL)
@@ -136,9 +151,14 @@ class _Run:
         except NoSuchKernel as error:
             raise NoSuchKernel(f"{self._job.notebook}: {error}", hint=error.hint) from None
 
-    def _prepare_document(self, document: Document, spec: KernelSpec) -> Plan:
-        """Add the parameters to the notebook and the secrets to the plan."""
-        prepared = prepare(document, self._job, spec.name, spec.language, literal_writer)
+    def _prepare_document(self, document: Document, spec: KernelSpec, *, is_private: bool) -> Plan:
+        """Add the parameters to the notebook, and the secrets to the plan.
+
+        A private server starts the kernel with its environment variables. No API of other servers takes them, so there
+        the plan sets them.
+        """
+        env = {} if is_private else self._job.env
+        prepared = prepare(document, self._job, spec.name, spec.language, literal_writer, env=env)
         for warning in prepared.warnings:
             self._journal.warn(warning)
         self._parameters = prepared.parameters
@@ -223,7 +243,9 @@ class _Run:
     @contextlib.asynccontextmanager
     async def _session(self, server: Server, path: str, spec: KernelSpec) -> AsyncIterator[RunningKernel]:
         async with contextlib.AsyncExitStack() as stack:
-            session = server.session(path, spec, startup=self._job.limits.startup, warn=self._journal.warn)
+            session = server.session(
+                path, spec, env=self._job.env, startup=self._job.limits.startup, warn=self._journal.warn
+            )
             yield await self._stop.guard(stack.enter_async_context(session))
             self._journal.enter(Stage.STOPPING)
 
@@ -237,7 +259,7 @@ class _Run:
         options = AgentOptions(
             replay=REPLAY_BUFFER if self._job.resend and not server.is_private else 0,
             lift_limits=(self._job.lift_limits or server.is_private) and not has_no_limits,
-            quiet=bool(self._job.secrets),
+            quiet=bool(self._job.secrets or self._job.env),
         )
         agent = await server.meet_agent(running, options)
         if self._job.lift_limits and not has_no_limits and Ability.LIFT_LIMITS not in agent.abilities:
@@ -324,7 +346,7 @@ class _Run:
     def _result(self, ending: Ending, cells: Sequence[CellResult], kernel: str | None) -> NotebookResult:
         return NotebookResult(
             version=__version__,
-            notebook=self._job.notebook,
+            path=self._job.notebook,
             output=None,
             kernel=kernel,
             outcome=ending.outcome,

@@ -1,38 +1,33 @@
-"""A server in a thread for callers without an event loop; it runs one notebook at a time.
+"""A server in a thread with an event loop of its own, for callers that cannot await it.
 
-The server and the runs live in a thread with its own event loop, and the caller waits. If the wait is interrupted, the
-run is stopped and saves its results.
+The server and its runs live in the thread, and the caller waits: a test session, synchronous code, a notebook whose
+event loop is running. If the wait is interrupted, the run is stopped and saves its results.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from typing import Self
+from typing import Any, Generic, Self, TypeVar
 
-from nbrun.core.events import Journal, Observer
-from nbrun.core.planning.job import Job
-from nbrun.core.results import NotebookResult
 from nbrun.errors import ExitCode
-from nbrun.jupyter.kernel_session import Server
-from nbrun.runner.job import NotebookPaths
-from nbrun.runner.run import run_notebook
-from nbrun.runner.servers import Host
 from nbrun.runner.stop import StopSwitch
-from nbrun.storage.base import Notebook
 
+S = TypeVar("S")
+T = TypeVar("T")
 _STOP_LIMIT = 60.0
-"""Seconds for an interrupted run to save and to end."""
+"""Seconds that an interrupted run may take to save and to end."""
 
 
-class NotebookServer:
-    """The server of `open_host` in a thread, from :meth:`start` to :meth:`close`, or within a ``with`` block."""
+class ServerThread(Generic[S]):
+    """The server that `open_server` opens, from :meth:`start` to :meth:`close`; a context that does both."""
 
-    def __init__(self, open_host: Callable[[], AbstractAsyncContextManager[Host]]) -> None:
-        self._open_host = open_host
+    def __init__(self, open_server: Callable[[], AbstractAsyncContextManager[S]]) -> None:
+        self._open_server = open_server
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbrun server")
-        self._open: Future[tuple[asyncio.AbstractEventLoop, Host, asyncio.Event]] = Future()
+        self._begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+        self._open: Future[tuple[asyncio.AbstractEventLoop, S, asyncio.Event]] = Future()
         self._serving: Future[None] | None = None
 
     def __enter__(self) -> Self:
@@ -43,15 +38,25 @@ class NotebookServer:
         self.close()
 
     def start(self) -> None:
-        """Open the server and wait until it answers; raises the error of opening it."""
+        """Open the server and wait until it answers; raise what opening it raises."""
         self._serving = self._thread.submit(asyncio.run, self._serve())
-        self._open.result()
+        try:
+            self._open.result()
+        except BaseException:  # Ctrl-C too: then the server is still starting
+            if not self._open.done():
+                loop, task = self._begun.result()
+                loop.call_soon_threadsafe(task.cancel)
+                self._serving.result()
+            self.close()
+            raise
 
     async def _serve(self) -> None:
-        ended = asyncio.Event()
+        ended, task = asyncio.Event(), asyncio.current_task()
+        assert task is not None
+        self._begun.set_result((asyncio.get_running_loop(), task))
         try:
-            async with self._open_host() as host:
-                self._open.set_result((asyncio.get_running_loop(), host, ended))
+            async with self._open_server() as server:
+                self._open.set_result((asyncio.get_running_loop(), server, ended))
                 await ended.wait()
         except BaseException as error:
             if not self._open.done():
@@ -59,13 +64,13 @@ class NotebookServer:
                 return
             raise
 
-    def run(self, job: Job, paths: NotebookPaths, *, observe: Observer) -> NotebookResult:
-        """Run the notebook at `paths`, one of those of this server; raises :class:`NbrunError` like a run."""
-        loop, host, _ = self._open.result()
-        stop = StopSwitch()
-        journal = Journal(job.notebook, observe)
-        opening = self._notebook(host, paths, journal)
-        running = asyncio.run_coroutine_threadsafe(run_notebook(job, opening, journal=journal, stop=stop), loop)
+    def run(self, work: Callable[[S], Coroutine[Any, Any, T]], stop: StopSwitch) -> T:
+        """Return what `work` returns for the server; several threads may call this at the same time.
+
+        Ctrl-C pulls `stop` and is raised again when the work has ended.
+        """
+        loop, server, _ = self._open.result()
+        running = asyncio.run_coroutine_threadsafe(work(server), loop)
         try:
             return running.result()
         except KeyboardInterrupt:
@@ -74,14 +79,8 @@ class NotebookServer:
                 running.result(_STOP_LIMIT)
             raise
 
-    @contextlib.asynccontextmanager
-    async def _notebook(
-        self, host: Host, paths: NotebookPaths, journal: Journal
-    ) -> AsyncIterator[tuple[Server, Notebook]]:
-        yield host.server, host.notebook(paths, journal.warn)
-
     def close(self) -> None:
-        """Close the server. A private server and its kernels end."""
+        """End a private server and its kernels, or the connection to an existing one."""
         if self._serving is not None and self._open.done() and self._open.exception() is None:
             loop, _, ended = self._open.result()
             loop.call_soon_threadsafe(ended.set)

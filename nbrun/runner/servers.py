@@ -49,6 +49,7 @@ async def connect_to(access: Access) -> AsyncIterator[Client]:
     options = HttpOptions(
         access.ca_file,
         verify=access.verify,
+        headers=access.headers,
         max_response=access.max_response,
         max_frame=access.max_frame,
         trace=access.trace,
@@ -67,7 +68,7 @@ def open_host(
     access: Access, paths: Sequence[NotebookPaths], started: EmbeddedServer | None = None
 ) -> AbstractAsyncContextManager[Host]:
     """Open the server of these runs: the existing one, or a private one, which may have been `started` before."""
-    return existing_host(access) if access.server else private_host(access, paths, started)
+    return existing_host(access) if access.server else private_host(access, private_root(paths), started)
 
 
 @contextlib.asynccontextmanager
@@ -105,14 +106,8 @@ async def existing_host(access: Access) -> AsyncIterator[Host]:
 
 
 @contextlib.asynccontextmanager
-async def private_host(
-    access: Access, paths: Sequence[NotebookPaths], started: EmbeddedServer | None = None
-) -> AsyncIterator[Host]:
-    """Start a private server for these notebooks, for the length of the block.
-
-    `started` is a server with the same root that has been started already.
-    """
-    root = private_root(paths)
+async def private_host(access: Access, root: Path, started: EmbeddedServer | None = None) -> AsyncIterator[Host]:
+    """Start a private server with this root folder, for the length of the block; it may be `started` already."""
     here = Path.cwd()  # now, because a notebook may delete the folder
     embedded = started or EmbeddedServer(root, zygote=access.zygote, preload=access.preload)
     options = replace(UNBOUNDED, trace=access.trace)

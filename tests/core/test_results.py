@@ -1,6 +1,7 @@
 """Results say what came of a run, as values, as JSON and as an exit code."""
 
 import json
+import pickle
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,13 +10,16 @@ import pytest
 
 from nbrun.core.results import (
     Attempt,
+    BatchFailed,
     BatchResult,
     CellError,
+    CellFailed,
     CellOutcome,
     CellResult,
     NotebookResult,
     Outcome,
     Problem,
+    RunFailed,
     moment,
     outcome_of,
     unexecuted,
@@ -31,6 +35,7 @@ from nbrun.errors import (
     NoSuchKernel,
     NotANotebook,
     SaveFailed,
+    UsageError,
 )
 
 PASSED, FAILED, SKIPPED, NOT_RUN = (
@@ -41,7 +46,7 @@ PASSED, FAILED, SKIPPED, NOT_RUN = (
 def notebook(*cells: CellOutcome, outcome: Outcome = Outcome.PASSED, **more: Any) -> NotebookResult:
     results = [CellResult(index, f"id{index}", each) for index, each in enumerate(cells)]
     fields: dict[str, Any] = {
-        "version": "1.2.3", "notebook": "a.ipynb", "output": "a.ipynb", "kernel": "python3", "outcome": outcome,
+        "version": "1.2.3", "path": "a.ipynb", "output": "a.ipynb", "kernel": "python3", "outcome": outcome,
         "started": "2026-01-02T03:04:05.678+00:00", "seconds": 1.23456789, "cells": results, **more,
     }  # fmt: skip
     return NotebookResult(**fields)
@@ -317,3 +322,81 @@ def test_a_run_that_executed_nothing_has_no_cells_and_a_time() -> None:
     result = unexecuted("a.ipynb", Outcome.NOT_RUN, Problem("why"), began)
     assert (result.cells, result.seconds, result.exit_code) == ((), 0.0, ExitCode.USAGE)
     assert result.started == moment(began) == "2025-03-09T01:02:03.456+00:00"
+
+
+FAILED_CELL = CellResult(
+    2, "id2", FAILED, error=CellError("ValueError", "v", ["\x1b[31mTraceback\x1b[0m", "ValueError: v"])
+)
+LATE_CELL = CellResult(0, "id0", CellOutcome.TIMED_OUT)
+
+
+def test_a_run_that_passed_is_its_own_check() -> None:
+    for outcome in (Outcome.PASSED, Outcome.PREPARED):
+        result = notebook(PASSED, outcome=outcome)
+        assert result.check() is result
+
+
+def test_a_failed_cell_is_raised_with_its_error_and_the_result() -> None:
+    result = notebook(
+        outcome=Outcome.FAILED, cells=[FAILED_CELL], problem=Problem("ValueError: v in cell 3 of 4", "Mend it.")
+    )
+    with pytest.raises(CellFailed) as raised:
+        result.check()
+    error = raised.value
+    assert (str(error), error.hint, error.exit_code) == ("a.ipynb: ValueError: v in cell 3 of 4", "Mend it.", 1)
+    assert (error.result, error.cell, error.index) == (result, FAILED_CELL, 2)
+    assert (error.ename, error.evalue, len(error.traceback)) == ("ValueError", "v", 2)
+    assert error.__notes__ == ["Traceback\nValueError: v"]
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.cell, again.result) == (str(error), FAILED_CELL, result)
+
+
+def test_a_cell_that_failed_without_an_error_is_raised_with_empty_texts() -> None:
+    result = notebook(outcome=Outcome.TIMED_OUT, cells=[LATE_CELL], problem=Problem("cell 1 took too long"))
+    with pytest.raises(CellFailed) as raised:
+        result.check()
+    error = raised.value
+    assert (error.ename, error.evalue, error.traceback, hasattr(error, "__notes__")) == ("", "", (), False)
+
+
+def test_a_run_that_did_not_pass_without_a_failing_cell_is_raised_too() -> None:
+    result = notebook(PASSED, outcome=Outcome.INCOMPLETE)
+    with pytest.raises(RunFailed, match=r"^a\.ipynb: the outcome is incomplete$") as raised:
+        result.check()
+    assert (type(raised.value), raised.value.exit_code) == (RunFailed, ExitCode.INCOMPLETE)
+    assert pickle.loads(pickle.dumps(raised.value)).result == result
+
+
+def test_a_batch_raises_one_error_for_each_run_that_did_not_pass() -> None:
+    passed = notebook(PASSED)
+    failed = notebook(outcome=Outcome.FAILED, cells=[FAILED_CELL], problem=Problem("ValueError: v"))
+    lost = notebook(outcome=Outcome.SERVER_FAILED, problem=Problem("gone", "Look."))
+    good = BatchResult("", "", 1.0, [passed])
+    assert good.check() is good
+    with pytest.raises(BatchFailed) as raised:
+        BatchResult("", "", 1.0, [passed, failed, lost]).check()
+    error = raised.value
+    assert (str(error), error.exit_code) == ("2 of 3 notebooks did not pass", ExitCode.SERVER)
+    assert [(type(one), one.result) for one in error.errors] == [(CellFailed, failed), (RunFailed, lost)]
+    assert error.__notes__ == ["a.ipynb: ValueError: v", "a.ipynb: gone"]
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    with pytest.raises(BatchFailed, match="1 of 1 notebook did"):
+        BatchResult("", "", 1.0, [lost]).check()
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [(Problem("no notebook matches x", "Look."), "no notebook matches x"), (None, "could not be run")],
+)
+def test_a_batch_without_runs_is_raised(problem: Problem | None, said: str) -> None:
+    with pytest.raises(BatchFailed, match=said) as raised:
+        BatchResult("", "", 1.0, problem=problem).check()
+    assert raised.value.exit_code is ExitCode.NOTHING_TO_RUN
+
+
+def test_the_executed_notebook_is_what_the_result_loads() -> None:
+    result = notebook(PASSED)
+    with pytest.raises(UsageError, match=r"^a\.ipynb: the result does not have"):
+        _ = result.notebook
+    loaded = replace(result, load=lambda: {"cells": []})
+    assert (loaded.notebook, loaded == result, "load" in repr(loaded)) == ({"cells": []}, True, False)

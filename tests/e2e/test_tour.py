@@ -42,7 +42,8 @@ async def test_a_frontend_lives_its_whole_life_on_a_server(tmp_path: Path) -> No
             async with nbrun.connect(server.url):
                 pass
 
-        async with nbrun.connect(server.url, token=server.token) as client:
+        async with nbrun.connect(server.url, token=server.token) as opened:
+            client = opened.client
             assert [entry.name for entry in await client.contents.directory()] == ["data.csv"]
 
             # A notebook is created, named, and filled with one cell.

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbrun.errors import UsageError
-from nbrun.jupyter.endpoint import Endpoint, api_path, contents_path
+from nbrun.jupyter.endpoint import Endpoint, api_path, check_headers, contents_path
 
 SECRET = "5ecre7t0ken"
 
@@ -152,3 +152,19 @@ def test_any_text_is_an_address_or_a_usage_error(text: str) -> None:
     assert found.endpoint.base_url.endswith("/")
     assert "?" not in found.endpoint.base_url
     assert SECRET not in repr(found)
+
+
+def test_additional_headers_are_checked_without_showing_their_values() -> None:
+    headers = {"X-Team": "data", "Cookie": "a=b; c=d", "Authorization": "Bearer x"}
+    assert check_headers(headers) == headers
+    for name, value, said in [
+        ("X Team", "5ecret", "'X Team' is no name of an HTTP header"),
+        ("", "5ecret", "'' is no name"),
+        ("Content-Length", "5ecret", "set by nbrun itself"),
+        ("Sec-WebSocket-Key", "5ecret", "set by nbrun itself"),
+        ("X-Team", "5ecret\r\nX-Other: y", "value of the header X-Team holds a character"),
+        ("X-Team", "5ecrét", "value of the header X-Team holds a character"),
+    ]:
+        with pytest.raises(UsageError, match=said) as raised:
+            check_headers({name: value})
+        assert "5ecr" not in f"{raised.value} {raised.value.hint}"

@@ -71,7 +71,7 @@ def test_many_are_prepared_each_with_its_own_parameters_and_what_is_wrong_with_o
     write_notebook(here / "nb" / "good.ipynb", notebook(DECLARING, "print(a)"))
     write_notebook(here / "nb" / "other.ipynb", notebook(code("b = 1", tags=["parameters"])))
     result = nbrun.run_many(["nb"], output="out/{stem}-{params.a}.ipynb", matrix={"a": [1, 2]}, prepare_only=True)
-    assert [(run.notebook, run.outcome) for run in result.runs] == [
+    assert [(run.path, run.outcome) for run in result.runs] == [
         ("nb/good.ipynb", "prepared"), ("nb/good.ipynb", "prepared"),
         ("nb/other.ipynb", "not-run"), ("nb/other.ipynb", "not-run"),
     ]  # fmt: skip

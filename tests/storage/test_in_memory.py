@@ -35,7 +35,7 @@ def test_what_is_given_as_text_is_delivered_as_text_and_no_file_is_written(here:
     delivered: list[str] = []
     result = nbrun.run("made.ipynb", content=json.dumps(notebook(ASKS_WHERE)), deliver=delivered.append)
 
-    assert (result.notebook, result.output, result.exit_code) == ("made.ipynb", "-", ExitCode.OK)
+    assert (result.path, result.output, result.exit_code) == ("made.ipynb", "-", ExitCode.OK)
     assert [printed(text) for text in delivered] == [[f"{here}\n"]]
     assert list(here.iterdir()) == []
 
@@ -156,7 +156,7 @@ def test_prepared_it_is_delivered_too(here: Path) -> None:
 
 @pytest.mark.parametrize("handed", [{"content": "{}"}, {"deliver": print}], ids=["content", "deliver"])
 def test_it_is_for_one_notebook_and_has_no_checkpoint(handed: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="for one notebook"):
+    with pytest.raises(UsageError, match="for one notebook"):
         nbrun.run_many(["nb.ipynb"], **handed)
     with pytest.raises(UsageError, match="no checkpoint"):
         nbrun.run("nb.ipynb", checkpoint=True, **handed)

@@ -30,6 +30,7 @@ class ParameterTexts:
     inject_paths: bool
     secret: Sequence[str]
     secret_file: Sequence[str]
+    env: Sequence[str]
 
 
 def parameter_options(function: Function) -> Function:
@@ -78,6 +79,11 @@ def parameter_options(function: Function) -> Function:
                 "--secret-file", multiple=True, metavar="NAME=PATH",
                 help="Set NAME in the kernel from a file; masked like --secret.",
             ),
+            click.option(
+                "--env", multiple=True, metavar="NAME[=VALUE]",
+                help="Set an environment variable of the kernel. Without VALUE it is that of nbrun. The value is "
+"not masked; use --secret for secrets.",
+            ),
         )
     ):  # fmt: skip
         function = decorate(function)
@@ -109,6 +115,22 @@ def read_parameters(
         parameters |= _read(texts)
     parameters |= dict(texts.parameters_raw)
     return parameters, _secrets(texts) if texts.secret or texts.secret_file else {}
+
+
+def read_env(texts: ParameterTexts) -> dict[str, str]:
+    """Return the environment variables of the kernel; raise :class:`UsageError`."""
+    found = {}
+    for text in texts.env:
+        name, equals, value = text.partition("=")
+        if not equals:
+            if name not in os.environ:
+                raise UsageError(
+                    f"--env {name}: the environment variable {name} is not set",
+                    hint=f"Give a value: --env {name}=VALUE",
+                )
+            value = os.environ[name]
+        found[_name(name, text, "--env")] = value
+    return found
 
 
 def _paths(texts: ParameterTexts, notebook: str | None, output: str | None) -> dict[str, Any]:

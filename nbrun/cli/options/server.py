@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from nbrun.cli.options.declared import declared
 from nbrun.cli.options.log import hide_in_log
 from nbrun.errors import UsageError
+from nbrun.jupyter.endpoint import check_headers
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 TOKEN_VARIABLES = ("NBRUN_TOKEN", "JUPYTER_TOKEN")
@@ -38,8 +39,15 @@ def server_options(function: Function) -> Function:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Read the server's token from this file. The default is the variable NBRUN_TOKEN or JUPYTER_TOKEN.",
     )
+    header = click.option(
+        "--header",
+        multiple=True,
+        metavar="'NAME: VALUE'",
+        help="Send this HTTP header to --server, for example for a proxy. The value env:VARIABLE is read from that "
+        "environment variable. Values are never shown. May be repeated.",
+    )
     connection = declared("server", "ca_file", "verify", "max_response", "max_frame", server=_warn_of_token)
-    return connection(token_file(function))
+    return connection(token_file(header(function)))
 
 
 def access_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,8 +55,28 @@ def access_options(given: Mapping[str, Any]) -> dict[str, Any]:
     if not given["server"]:
         return {}
     token, password = find_token(given["token_file"]), find_password()
-    hide_in_log([token, password, *_tokens_in(given["server"])])
-    return {"token": token, "password": password}
+    headers = read_headers(given["header"])
+    hide_in_log([token, password, *headers.values(), *_tokens_in(given["server"])])
+    return {"token": token, "password": password, "headers": headers}
+
+
+def read_headers(texts: Sequence[str]) -> dict[str, str]:
+    """Return the HTTP headers that ``NAME: VALUE`` describes; raise :class:`UsageError` without showing a value."""
+    found = {}
+    for text in texts:
+        name, colon, value = text.partition(":")
+        name, value = name.strip(), value.strip()
+        if not colon or not name:
+            raise UsageError(
+                "--header: 'NAME: VALUE' is wanted", hint="Example: --header 'X-Proxy-Key: env:PROXY_KEY'."
+            )
+        if value.startswith("env:"):
+            variable = value.removeprefix("env:").strip()
+            if variable not in os.environ:
+                raise UsageError(f"--header {name}: the environment variable {variable} is not set")
+            value = os.environ[variable].strip()
+        found[name] = value
+    return check_headers(found)
 
 
 def _tokens_in(address: str) -> list[str]:

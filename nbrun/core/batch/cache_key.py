@@ -56,6 +56,7 @@ def run_hash(document: Document, job: Job, ingredients: Ingredients) -> str:
         "parameters": {name: repr(value) for name, value in sorted(ingredients.parameters.items())},
         "kernel": ingredients.kernel,
         "inputs": dict(sorted(ingredients.inputs.items())),
+        **({"env": sorted(job.env.items())} if job.env else {}),
         "options": [job.allow_errors, job.raw_streams, job.report_mode, job.language or "", ingredients.cwd],
     }
     return hashlib.sha256(dumps(known)).hexdigest()

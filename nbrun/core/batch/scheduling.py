@@ -74,7 +74,7 @@ class Durations:
     def updated(self, results: Sequence[NotebookResult]) -> "Durations":
         """Return the durations updated by those of `results` that were executed."""
         taken = {
-            run_key(result.notebook, result.parameters): result.seconds
+            run_key(result.path, result.parameters): result.seconds
             for result in results
             if result.outcome not in _NOT_EXECUTED and not result.cached and result.seconds > 0
         }

@@ -71,6 +71,11 @@ def notebook_text(content: Mapping[str, Any]) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
+def notebook_node(content: Mapping[str, Any]) -> Any:
+    """Return a copy of a notebook as an ``nbformat.NotebookNode``, with texts in one piece as nbformat reads them."""
+    return read_notebook(notebook_text(content))
+
+
 def get_ready() -> None:
     """Import nbformat and its dependencies, so that the first text does not take longer."""
     notebook_text({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})

@@ -55,7 +55,7 @@ class Job:
     end only. ``tolerate_loss`` makes lost output a warning. ``note_loss`` adds a note to the outputs of such a cell.
 
     ``parameters`` are injected into the notebook; with ``allow_new``, also those that it does not declare. ``secrets``
-    are set in the kernel and masked in all outputs.
+    are set in the kernel and masked in all outputs. ``env`` are environment variables of the kernel.
 
     ``pipeline`` is how many cells may be in progress at a time; None to choose it. ``lift_limits`` lets the kernel
     queue any amount of output. ``resend`` lets it send lost messages again. ``max_output`` limits the outputs of each
@@ -77,6 +77,7 @@ class Job:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     allow_new: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     pipeline: int | None = None
     lift_limits: bool = False
     resend: bool = True

@@ -270,7 +270,7 @@ class Texts(Kind):
 
 
 class Named(Kind):
-    """Values by name; `check` must accept each value."""
+    """Values by name; `check` must accept each value. None means no values."""
 
     def __init__(self, values: str = "values", check: Callable[[Any], bool] = lambda _: True) -> None:
         self.takes = f"a mapping of names to {values}"
@@ -278,6 +278,8 @@ class Named(Kind):
 
     def read(self, value: Any) -> Mapping[str, Any]:
         """Return the mapping."""
+        if value is None:
+            return {}
         if not isinstance(value, Mapping):
             raise self.refuse(value)
         for name, one in value.items():
@@ -354,13 +356,13 @@ def options_in(declaration: Any) -> dict[str, Option]:
 def read_options(declaration: Any, given: Mapping[str, Any], what: str) -> Any:
     """Return all options of a TypedDict: those in `given`, checked, and the defaults of the others.
 
-    Raises TypeError for an unknown name, and :class:`UsageError` for an invalid value. `what` is used in the message.
+    Raises :class:`UsageError` for an unknown name and for an invalid value. `what` is used in the message.
     """
     options = options_in(declaration)
     if unknown := [name for name in given if name not in options]:
         message = f"there is no such option of {what}: {', '.join(sorted(unknown))}"
         near = nearest(unknown[0], options, 1)
-        raise TypeError(f"{message} (did you mean {near[0]}?)" if near else message)
+        raise UsageError(f"{message} (did you mean {near[0]}?)" if near else message)
     return {
         name: read_option(name, option, given[name]) if name in given else option.default
         for name, option in options.items()

@@ -111,7 +111,8 @@ def with_preparation(plan: Plan, first: str, again: str, after: int | None) -> P
     behind = [index for index in places if after is not None and index > after]
     wanted = [(first, places[:1]), (again, behind[:1])]
     cells = [
-        replace(cell, before=[code for code, where in wanted if code and cell.index in where]) for cell in plan.cells
+        replace(cell, before=[*cell.before, *(code for code, where in wanted if code and cell.index in where)])
+        for cell in plan.cells
     ]
     return replace(plan, cells=cells)
 

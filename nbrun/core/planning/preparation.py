@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from nbrun.core.notebook.document import Document
@@ -28,8 +29,18 @@ class Prepared:
     warnings: Sequence[str]
 
 
-def prepare(document: Document, job: Job, kernel: str, language: str, find_writer: FindWriter) -> Prepared:
-    """Inject the job's parameters into `document`, and plan the run, which sets the secrets silently.
+def prepare(
+    document: Document,
+    job: Job,
+    kernel: str,
+    language: str,
+    find_writer: FindWriter,
+    *,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> Prepared:
+    """Inject the job's parameters into `document`, and plan the run, which sets the secrets and `env` silently.
+
+    `env` has the environment variables for a kernel that is started without them.
 
     A writer is searched only if there is a value to write. Raises :class:`UsageError`, and :class:`NotANotebook` for an
     invalid plan.
@@ -52,6 +63,8 @@ def prepare(document: Document, job: Job, kernel: str, language: str, find_write
         warnings += [f"the secret {name} is too short to be masked in the outputs" for name in short]
         first, again, after = _secret_code(document, job.secrets, find_writer(job.language or kernel, written), written)
         plan = with_preparation(plan, first, again, after)
+    if env:
+        plan = with_preparation(plan, find_writer(job.language or kernel, written).environment(env), "", None)
     return Prepared(plan, parameters, warnings)
 
 

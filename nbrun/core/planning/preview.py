@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from nbrun.core.notebook.document import Document
@@ -84,9 +85,17 @@ class Preview:
         }
 
 
-def make_preview(document: Document, job: Job, kernel: str | None, language: str, find_writer: FindWriter) -> Preview:
+def make_preview(
+    document: Document,
+    job: Job,
+    kernel: str | None,
+    language: str,
+    find_writer: FindWriter,
+    *,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> Preview:
     """Prepare `document` like a run and return the preview; raises the same errors as the run."""
-    prepared = prepare(document, job, kernel or "", language, find_writer)
+    prepared = prepare(document, job, kernel or "", language, find_writer, env=env)
     injected = next((index for index, cell in document.code_cells() if INJECTED_TAG in tags_of(cell)), None)
     return Preview(
         job.notebook,

@@ -14,7 +14,7 @@ import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -108,10 +108,10 @@ class Http:
 
     def __init__(self, endpoint: Endpoint, options: HttpOptions | None = None, explain: Explain | None = None) -> None:
         """Create a client for `endpoint`; `explain` returns a more specific error if it cannot be reached."""
-        self.endpoint = endpoint
         self.options = options or HttpOptions()
+        self.endpoint = replace(endpoint, hidden=tuple(self.options.headers.values()))
         self._explain = explain
-        self._auth = Auth(endpoint)
+        self._auth = Auth(self.endpoint)
         self._client: httpx.AsyncClient | None = None
         self._dated = ("", time.monotonic())
         """The Date header of the last answer, and the monotonic time at which it arrived."""
@@ -125,7 +125,7 @@ class Http:
             trust_env=not self.endpoint.is_local,
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            headers={"Accept": "application/json", "Accept-Encoding": "gzip, deflate", **self.options.headers},
+            headers={"Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
         )
         return self
 
@@ -280,7 +280,9 @@ class Http:
         if self._client is None:
             raise RuntimeError("the HTTP client is used outside its block")
         patience = request.patience
-        headers = {**request.headers, **({} if anonymous else self._auth.headers(request.method))}
+        headers = dict(request.headers)
+        if not anonymous:
+            headers = {**self.options.headers, **headers, **self._auth.headers(request.method)}
         if request.size:
             headers["Content-Length"] = str(request.size)
         where = self.endpoint.named(request.method, url or self.endpoint.url(request.path))

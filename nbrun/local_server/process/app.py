@@ -19,6 +19,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +32,7 @@ from jupyter_events import EventLogger
 from jupyter_server._tz import utcnow
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
+from jupyter_server.services.sessions.handlers import SessionRootHandler
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from traitlets.config import Config
@@ -61,6 +63,23 @@ IPYKERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:",)
 """Keeps executed code out of the user's interactive history, and avoids its lock."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+_requested: ContextVar[Mapping[str, str]] = ContextVar("environment", default=MappingProxyType({}))
+"""The environment variables that the current request wants for its kernel.
+
+A kernel with variables of its own is not forked: many are read only when a process starts.
+"""
+
+
+class PrivateSessions(SessionRootHandler):
+    """Sessions whose request may have ``kernel.env``, the environment variables of the new kernel."""
+
+    async def post(self) -> None:
+        """Start a kernel as the stock handler does, which also checks the authentication."""
+        model = self.get_json_body() or {}
+        _requested.set({**model.get("kernel", {}).get("env", {})})
+        await super().post()
 
 
 class PrivateKernelSpecs(KernelSpecManager):
@@ -103,9 +122,10 @@ class PrivateKernel(ServerKernelManager):
 
     async def _async_pre_start_kernel(self, **kw: Any) -> Any:
         """Choose how the kernel is launched: forked from the zygote if the kernelspec allows it, or as usual."""
-        kw["env"] = {**(kw.get("env") or os.environ), **self.parent.parent.kernel_environment}
+        kw["env"] = {**(kw.get("env") or os.environ), **self.parent.parent.kernel_environment, **_requested.get()}
         zygote = self.parent.parent.zygote
-        if self.provisioner is None and zygote is not None and may_be_forked(self.kernel_spec):
+        can_fork = zygote is not None and not _requested.get() and may_be_forked(self.kernel_spec)
+        if self.provisioner is None and can_fork:
             kernel_id = kw.setdefault("kernel_id", str(uuid.uuid4()))
             self.provisioner = ForkingProvisioner(kernel_id=kernel_id, kernel_spec=self.kernel_spec, parent=self)
             self.provisioner.zygote = zygote
@@ -279,6 +299,7 @@ def serve(settings: ServerSettings, token: str, control_pipe: ControlPipe, zygot
     server.kernel_environment = settings.environment
     server.kernels_may_use_ipc = settings.ipc and zmq.has("ipc")
     server.initialize(argv=[], find_extensions=False, new_httpserver=False)
+    server.web_app.add_handlers(".*", [("/api/sessions", PrivateSessions)])
     port = server.listen(settings.socket)
     gc.enable()
     gc.freeze()

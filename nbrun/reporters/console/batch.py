@@ -176,7 +176,7 @@ class BatchConsole:
             self._console.print(table, soft_wrap=False)
         else:
             for run in failed:
-                self._say(f"{run.notebook}: {phrases.outcome(run)}")
+                self._say(f"{run.path}: {phrases.outcome(run)}")
         self._say(phrases.batch_summary(batch), "bold red" if failed else "bold green")
 
     def _counted(self) -> str:
@@ -252,7 +252,7 @@ def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table | None
     tallies = [phrases.tally(run) for run in runs]
     times = [spell_duration(run.seconds) for run in runs]
     fixed = max(map(len, ["outcome", *outcomes])) + max(map(len, ["time", *times])) + 6  # blanks between columns
-    names = [console.clean(run.notebook) for run in runs]
+    names = [console.clean(run.path) for run in runs]
     longest_name = max(map(cell_len, names))
     longest_word = max(len(word) for tally in ["cells", *tallies] for word in tally.split())
     room = console.width - fixed

@@ -169,7 +169,7 @@ class Console:
         for line in phrases.problem(result):
             self._say(line, style if not line.startswith("  ") else "")
         if not self._quiet or not result.went_well:
-            self._say(f"{result.notebook}: {phrases.summary(result)}", style)
+            self._say(f"{result.path}: {phrases.summary(result)}", style)
 
     def _say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
         self._last_said = time.monotonic()

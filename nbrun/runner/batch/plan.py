@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 
 _OF_BATCH = {*options_in(SharedBatchOptions)}
 _SHARED = {
-    "in_place", "prepare_only", "server", "token", "password", "ca_file", "verify", "max_response", "max_frame",
-    "upload", "observe", "stop", "content", "deliver", "trace",
+    "in_place", "prepare_only", "server", "token", "password", "headers", "ca_file", "verify", "max_response",
+    "max_frame", "upload", "observe", "stop", "content", "deliver", "trace",
 }  # fmt: skip
 """Options that must be the same for all runs of a batch."""
 
@@ -210,8 +210,7 @@ async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> li
 def options_of_one(options: RunOptions, overrides: Sequence[Override]) -> RunOptions | None:
     """Return the options of one notebook's runs, or None if it is left out.
 
-    Raises TypeError for an override of an option that is shared by all notebooks, :class:`UsageError` for an invalid
-    value.
+    Raises :class:`UsageError` for an override of what notebooks cannot differ in, and for a wrong value.
     """
     known = options_in(RunOptions)
     run_options: Any = {name: value for name, value in options.items() if name not in _OF_BATCH}
@@ -219,7 +218,7 @@ def options_of_one(options: RunOptions, overrides: Sequence[Override]) -> RunOpt
     skip = False
     for override in overrides:
         if unknown := [name for name in override.options if name not in known or name in _SHARED]:
-            raise TypeError(f"no option of a single notebook: {', '.join(sorted(unknown))}")
+            raise UsageError(f"no option of a single notebook: {', '.join(sorted(unknown))}")
         run_options |= {
             name: read_option(f"overrides: {name}", known[name], value) for name, value in override.options.items()
         }

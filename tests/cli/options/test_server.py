@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nbrun.cli.options.server import find_password, find_token
+from nbrun.cli.options.server import find_password, find_token, read_headers
 from nbrun.errors import UsageError
 
 
@@ -33,3 +33,18 @@ def test_an_empty_password_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_password() is None
     monkeypatch.setenv("NBRUN_PASSWORD", "open sesame")
     assert find_password() == "open sesame"
+
+
+def test_headers_are_read_with_values_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROXY_KEY", "5ecret")
+    assert read_headers(["X-Team: data", "X-Key:env:PROXY_KEY", "X-Empty:"]) == {
+        "X-Team": "data", "X-Key": "5ecret", "X-Empty": "",
+    }  # fmt: skip
+    for text, said in [
+        ("X-Team", "'NAME: VALUE' is wanted"),
+        (": value", "'NAME: VALUE' is wanted"),
+        ("X-Key: env:NOT_SET_ANYWHERE", "variable NOT_SET_ANYWHERE is not set"),
+        ("Host: x", "set by nbrun itself"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            read_headers([text])

@@ -55,6 +55,7 @@ def test_what_changes_no_output_changes_no_hash() -> None:
         {"job": Job("nb.ipynb", allow_errors=True)},
         {"job": Job("nb.ipynb", report_mode=True)},
         {"job": Job("nb.ipynb", language="r")},
+        {"job": Job("nb.ipynb", env={"A": "1"})},
         {"cwd": "../data"},
         {"content": notebook("print(2)", SOURCE["cells"][2])},
         {"content": notebook("print(1)", "1/0")},

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.notebook.file_format import notebook_content, notebook_pieces, notebook_text, read_notebook
+from nbrun.core.notebook.file_format import (
+    notebook_content,
+    notebook_node,
+    notebook_pieces,
+    notebook_text,
+    read_notebook,
+)
 from nbrun.errors import NotANotebook
 from tests.core.properties import QUICK, json_objects
 
@@ -109,3 +115,13 @@ def test_a_file_that_is_no_notebook_is_told_by_its_name(data: bytes) -> None:
 def test_json_that_is_no_notebook_is_said_to_be_none(data: bytes) -> None:
     with pytest.raises(NotANotebook, match=r"x\.json: the file is JSON, but no notebook"):
         notebook_content(data, "x.json")
+
+
+def test_a_node_is_a_copy_with_texts_in_one_piece() -> None:
+    cell: dict[str, Any] = {
+        "cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": ["a = 1\n", "b = 2"],
+    }  # fmt: skip
+    content = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
+    node = notebook_node(content)
+    assert (type(node).__name__, node.cells[0].source) == ("NotebookNode", "a = 1\nb = 2")
+    assert cell["source"] == ["a = 1\n", "b = 2"]

@@ -182,10 +182,14 @@ def test_all_options_are_read_and_what_is_not_given_has_its_default() -> None:
 
 
 def test_an_unknown_option_is_told_with_the_nearest_one_and_a_wrong_value_with_its_name() -> None:
-    with pytest.raises(TypeError, match=r"no such option of a run: cell_timout \(did you mean cell_timeout\?\)"):
+    with pytest.raises(UsageError, match=r"no such option of a run: cell_timout \(did you mean cell_timeout\?\)"):
         read_options(Declared, {"cell_timout": 5}, "a run")
-    with pytest.raises(TypeError, match=r"no such option of a run: colour$"):
+    with pytest.raises(UsageError, match=r"no such option of a run: colour$"):
         read_options(Declared, {"colour": 5}, "a run")
     with pytest.raises(UsageError, match="cell_timeout: 'soon' is no duration"):
         read_options(Declared, {"cell_timeout": "soon"}, "a run")
     assert nearest("wit", Declared.__annotations__) == ["wait"]
+
+
+def test_no_mapping_is_an_empty_one() -> None:
+    assert Named().read(None) == {}

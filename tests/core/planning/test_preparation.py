@@ -76,3 +76,14 @@ def test_a_report_hides_the_sources_and_the_language_that_is_named_is_what_is_wr
     assert sources(document) == ["# Parameters\nn = TRUE", "1"]
     assert [cell["metadata"]["jupyter"] for cell in document.cells] == [{"source_hidden": True}] * 2
     assert len(found.plan.cells) == 2
+
+
+def test_environment_variables_are_set_before_the_first_cell_where_the_kernel_starts_without_them() -> None:
+    job = Job("nb.ipynb", env={"A": "1"}, secrets={"KEY": "5ecret5"})
+    found = prepare(Document(notebook("1", "2")), job, "python3", "python", writer_for, env=job.env)
+    assert before(found) == [['KEY = "5ecret5"', '__import__("os").environ["A"] = "1"'], []]
+    assert before(
+        prepare(Document(notebook("1")), Job("nb.ipynb", env={"A": "1"}), "python3", "python", writer_for)
+    ) == [[]]
+    with pytest.raises(UsageError, match="nbrun does not know how Scala sets environment variables"):
+        prepare(Document(notebook("1")), job, "", "scala", writer_for, env=job.env)

@@ -23,7 +23,7 @@ from nbrun.errors import (
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.client import Http, HttpOptions, json_bytes
 from nbrun.jupyter.http.messages import Patience
-from nbrun.jupyter.http.retry import PATIENT_GET, SAVE
+from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, SAVE
 from nbrun.local_server.launcher import EmbeddedServer
 from tests.jupyter.doubles import CUT, Heard, Reply, double, json_reply, moved, page
 from tests.support.notebooks import notebook
@@ -152,6 +152,21 @@ async def test_extra_headers_go_with_every_request_and_with_the_websocket() -> N
         assert server.heard[0].headers["x-proxy"] == "let me in"
         assert await http.websocket_headers() == {"X-Proxy": "let me in", "Authorization": f"token {SECRET}"}
     assert "let me in" not in repr(options)
+
+
+async def test_extra_headers_are_never_carried_to_another_server_nor_shown() -> None:
+    options = HttpOptions(headers={"X-Proxy": "let me in"})
+    repeated = json_reply({"message": "no entry for let me in"}, 400)
+    async with double(script(json_reply({"is": "no Jupyter server"}))) as stranger:
+        for reply, method in ((moved(f"{stranger.url}api/x"), "GET"), (moved(f"{stranger.url}api/x", 307), "POST")):
+            async with double(script(reply)) as server, Http(Endpoint(server.url), options) as http:
+                with pytest.raises(NbrunError):
+                    await http.request(method, "api/x", retry=ONCE)
+        assert [heard.path for heard in stranger.heard] == ["/api"]
+        assert "x-proxy" not in stranger.heard[0].headers
+    async with double(script(repeated)) as server, Http(Endpoint(server.url), options) as http:
+        with pytest.raises(RequestRefused, match=r"no entry for \[secret removed\]"):
+            await http.request("GET", "api/x", retry=ONCE)
 
 
 # Redirects

@@ -46,7 +46,7 @@ def printed(path: Path) -> str:
 
 
 def outcomes(result: nbrun.BatchResult) -> dict[str, str]:
-    return {Path(run.notebook).stem: run.outcome.value for run in result.runs}
+    return {Path(run.path).stem: run.outcome.value for run in result.runs}
 
 
 def servers_below_us() -> list[psutil.Process]:
@@ -95,7 +95,7 @@ def test_each_run_of_a_batch_ends_with_the_notebook_as_its_last_try_left_it_for_
 def test_shards_run_each_notebook_exactly_once(here: Path) -> None:
     write(here, **{f"n{number}": "print('ran')" for number in range(4)})
     runs = [nbrun.run_many(["."], output="out", shard=f"{number}/3", jobs=2) for number in (1, 2, 3)]
-    assert sorted(run.notebook for result in runs for run in result.runs) == [f"n{number}.ipynb" for number in range(4)]
+    assert sorted(run.path for result in runs for run in result.runs) == [f"n{number}.ipynb" for number in range(4)]
     assert [result.left_out + len(result.runs) for result in runs] == [4, 4, 4]
     assert len(list((here / "out").glob("*.ipynb"))) == 4
 
@@ -224,10 +224,10 @@ def test_a_wrong_call_is_told_before_anything_runs(options: dict[str, Any], said
 
 
 def test_unknown_options_are_told(here: Path) -> None:
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(UsageError, match="colour"):
         nbrun.run_many(["."], colour="red")  # type: ignore[call-arg]
     write(here, a="1", b="1")
-    with pytest.raises(TypeError, match="retries"):
+    with pytest.raises(UsageError, match="retries"):
         nbrun.run_many(["."], save=False, overrides=[Override(["a*"], {"retries": 1})])
 
 

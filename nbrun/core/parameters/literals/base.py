@@ -91,6 +91,17 @@ class LiteralWriter(ABC):
         # \w also matches superscripts, which no language allows in names.
         return bool(re.fullmatch(self.name_pattern, name)) and re.sub(r"[$.]", "_", name).isidentifier()
 
+    def environment(self, env: Mapping[str, str]) -> str:
+        """Return statements that set environment variables of the kernel's process; raise :class:`NoLiteral`."""
+        return "\n".join(self.set_variable(self.text(name), self.text(value)) for name, value in env.items())
+
+    def set_variable(self, name: str, value: str) -> str:  # noqa: ARG002  (for subclasses)
+        """Return a statement that sets the environment variable with these literals of its name and its value."""
+        raise NoLiteral(
+            f"nbrun does not know how {self.language} sets environment variables",
+            hint="Set them in the kernelspec or where the server is started, or run without --server.",
+        )
+
     def comment(self, text: str) -> str:
         """Return `text` as a comment line."""
         return f"{self.comment_sign} {text}"

@@ -33,6 +33,9 @@ class PythonWriter(LiteralWriter):
     def is_name(self, name: str) -> bool:  # noqa: D102
         return name.isidentifier()
 
+    def set_variable(self, name: str, value: str) -> str:  # noqa: D102
+        return f'__import__("os").environ[{name}] = {value}'
+
     def text(self, value: str) -> str:  # noqa: D102
         return f'"{escaped(value, _BACKSLASHED, _python_code)}"'
 
@@ -80,6 +83,9 @@ class RWriter(LiteralWriter):
         written = repr(value)
         return written if _survives_rounding_twice(written, value) else value.hex()
 
+    def set_variable(self, name: str, value: str) -> str:  # noqa: D102
+        return f"invisible(do.call(Sys.setenv, structure(list({value}), names = {name})))"
+
     def text(self, value: str) -> str:  # noqa: D102
         if "\0" in value:
             raise self.refuse("text with a NUL character in it", hint="")
@@ -110,6 +116,9 @@ class JuliaWriter(LiteralWriter):
     none = "nothing"
     infinity, minus_infinity = "Inf", "-Inf"
     date_import = "import Dates"
+
+    def set_variable(self, name: str, value: str) -> str:  # noqa: D102
+        return f"ENV[{name}] = {value};"
 
     def text(self, value: str) -> str:  # noqa: D102
         return f'"{escaped(value, _BACKSLASHED_OR_DOLLAR, _python_code)}"'
@@ -150,6 +159,9 @@ class BashWriter(LiteralWriter):
         if isinstance(value, Mapping):
             return f"unset -v {name}; declare -A {name}={self.literal(value)}"
         return f"{name}={self.literal(value)}"
+
+    def set_variable(self, name: str, value: str) -> str:  # noqa: D102
+        return f"export {name}={value}"
 
     def text(self, value: str) -> str:  # noqa: D102
         if "\0" in value:
@@ -197,6 +209,9 @@ class PowerShellWriter(LiteralWriter):
     def integer(self, value: int) -> str:  # noqa: D102
         return str(value) if -(2**63) < value < 2**63 else f"[bigint]::Parse('{value}')"
 
+    def set_variable(self, name: str, value: str) -> str:  # noqa: D102
+        return f"[Environment]::SetEnvironmentVariable({name}, {value})"
+
     def text(self, value: str) -> str:  # noqa: D102
         # PowerShell treats curly quotes as quotes.
         special = {each: f"`{each}" for each in '`$"\u201c\u201d\u201e'}
@@ -240,6 +255,9 @@ class MatlabWriter(LiteralWriter):
         if not -(2**63) <= value < 2**64:
             raise self.refuse(f"exact number for {value}")
         return f"typecast(uint32([{bits % 2**32} {bits >> 32}]), '{kind}')"
+
+    def set_variable(self, name: str, value: str) -> str:  # noqa: D102
+        return f"setenv({name}, {value});"
 
     def text(self, value: str) -> str:  # noqa: D102
         written = escaped(value, {'"': '""'}, lambda each: f'" + char({_utf16(each)}) + "')

@@ -350,3 +350,24 @@ def test_two_parameters_that_are_one_variable_are_refused(language: str, names: 
 def test_keys_that_become_the_same_text_are_refused(language: str) -> None:
     with pytest.raises(NoLiteral, match="two keys"):
         literal(language, {1: "a", "1": "b"})
+
+
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [
+        ("python", '__import__("os").environ["A"] = "it\\"s"'),
+        ("r", 'invisible(do.call(Sys.setenv, structure(list("it\\"s"), names = "A")))'),
+        ("julia", 'ENV["A"] = "it\\"s";'),
+        ("bash", "export A='it\"s'"),
+        ("powershell", '[Environment]::SetEnvironmentVariable("A", "it`"s")'),
+        ("matlab", 'setenv("A", "it""s");'),
+        ("octave", 'setenv("A", "it\\"s");'),
+    ],
+)
+def test_environment_variables_are_set_in_the_language_of_the_kernel(language: str, line: str) -> None:
+    assert writer_for("", language).environment({"A": 'it"s'}) == line
+
+
+def test_a_language_that_cannot_set_environment_variables_says_so() -> None:
+    with pytest.raises(UsageError, match="nbrun does not know how Rust sets environment variables"):
+        writer_for("", "rust").environment({"A": "1"})

@@ -181,9 +181,9 @@ async def test_two_runs_of_one_notebook_at_once_do_not_mix(server: RunningServer
 
 
 def test_an_option_that_does_not_exist_is_told_with_the_nearest_one(here: Path) -> None:
-    with pytest.raises(TypeError, match=r"cell_timout \(did you mean cell_timeout\?\)"):
+    with pytest.raises(UsageError, match=r"cell_timout \(did you mean cell_timeout\?\)"):
         nbrun.run("nb.ipynb", cell_timout=5)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"retrys \(did you mean retries\?\)"):
+    with pytest.raises(UsageError, match=r"retrys \(did you mean retries\?\)"):
         nbrun.run_many(["nb.ipynb"], retrys=5)  # type: ignore[call-arg]
 
 

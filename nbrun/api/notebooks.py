@@ -1,0 +1,89 @@
+"""What the functions of the API take and return: notebooks, options, executed notebooks."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nbrun.core.events import Event, RunFinished
+from nbrun.core.formats.json_text import dumps
+from nbrun.core.notebook.file_format import notebook_content, notebook_node, read_notebook
+from nbrun.core.parameters.limits import shown_value
+from nbrun.core.results import NotebookResult
+from nbrun.errors import UsageError
+from nbrun.runner.job import RunOptions
+from nbrun.storage.on_disk import read_bytes
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+"""A notebook: its path, or the notebook itself as a ``NotebookNode`` or another mapping in nbformat's JSON format."""
+NotebookPath = str | os.PathLike[str]
+
+_IN_MEMORY = "notebook.ipynb"
+"""The name of a notebook that is given as a mapping."""
+
+
+def given_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options among the ``locals()`` of a function of this API, those in ``**options`` too."""
+    named = {name: value for name, value in arguments.items() if name not in _NO_OPTIONS}
+    return {**named, **arguments["options"]}
+
+
+_NO_OPTIONS = ("self", "notebook", "notebooks", "options", "switch")
+
+
+def read_source(notebook: Source, given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return a notebook's name and the options of its run, with its text where it is given itself."""
+    if isinstance(notebook, Mapping):
+        try:
+            content = dumps(notebook)
+        except (TypeError, RecursionError) as error:
+            raise UsageError(f"the notebook has a value that JSON does not know: {error}") from None
+        notebook_content(content, "the notebook")
+        if given.get("in_place"):
+            raise UsageError("in_place: a notebook that is not a file has no place", hint="Name a file with output=.")
+        is_saved = given.get("output") is not None or given.get("deliver")
+        return _IN_MEMORY, {**given, "content": content, **({} if is_saved else {"save": False})}
+    if not isinstance(notebook, (str, os.PathLike)):
+        raise UsageError(f"notebook: takes a path or a notebook, not {shown_value(notebook)}")
+    return os.fspath(notebook), given
+
+
+def keeping_notebook(options: RunOptions) -> tuple[RunOptions, list[RunFinished]]:
+    """Return the options with an observer that keeps the last event of the run."""
+    finished: list[RunFinished] = []
+    others = options["observe"] or ignore
+
+    def observe(event: Event) -> None:
+        if isinstance(event, RunFinished):
+            finished.append(event)
+        others(event)
+
+    return {**options, "observe": observe}, finished
+
+
+class ExecutedNotebook:
+    """Returns an executed notebook as a node: the `content` in memory, or what is in a file."""
+
+    def __init__(self, content: Mapping[str, Any] | None = None, file: Path | None = None) -> None:
+        self._content = content
+        self._file = file
+        self._node: Any = None
+
+    def __call__(self) -> Any:
+        """Return the node, the same one each time."""
+        if self._node is None and self._content is not None:
+            self._node, self._content = notebook_node(self._content), None
+        elif self._node is None and self._file is not None:
+            self._node = read_notebook(read_bytes(self._file).decode())
+        return self._node
+
+
+def with_notebook(result: NotebookResult, finished: Sequence[RunFinished]) -> NotebookResult:
+    """Return a result with the notebook of the last event."""
+    content = finished[-1].content if finished else None
+    return result if content is None else replace(result, load=ExecutedNotebook(content))
+
+
+def ignore(event: Event) -> None:
+    """Observe nothing."""

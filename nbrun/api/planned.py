@@ -1,0 +1,42 @@
+"""Run what is planned, and return the result of one run or of a batch."""
+
+import time
+
+from nbrun.core.events import BatchFinished, BatchStarted, Event, Journal, RunFinished
+from nbrun.core.results import BatchResult, NotebookResult, Problem, moment
+from nbrun.local_server.launcher import EmbeddedServer
+from nbrun.runner.batch.plan import BatchPlan
+from nbrun.runner.batch.run import run_plan
+from nbrun.runner.stop import StopSwitch
+from nbrun.version import __version__
+
+
+async def run_planned(plan: BatchPlan, started: EmbeddedServer | None = None) -> NotebookResult | BatchResult:
+    """Run what is planned, on a private server that may have been `started` already, to save time.
+
+    Return the result of the run if the plan is for one, and raise what kept it from running; otherwise return the
+    result of the batch. A server that was started is stopped by the caller where it was not used.
+    """
+    observe, stop = plan.options["observe"] or (lambda _: None), plan.options["stop"] or StopSwitch()
+    if plan.one:
+        errors: list[Exception] = []
+
+        def notice(event: Event) -> None:
+            if isinstance(event, RunFinished) and event.error is not None:
+                errors.append(event.error)
+            observe(event)
+
+        (result,) = await run_plan(plan, observe=notice, stop=stop, started=started)
+        if errors:
+            raise errors[0]
+        return result
+    journal = Journal("", observe)
+    journal.tell(BatchStarted([planned.name for planned in plan.runs]))
+    results = await run_plan(plan, observe=observe, stop=stop, started=started)
+    nothing = Problem(
+        f"no notebook matches {' '.join(plan.named)}", "Folders and patterns are searched for .ipynb files."
+    )
+    problem = None if results or plan.left_out else nothing
+    batch = BatchResult(__version__, moment(plan.began), time.monotonic() - plan.since, results, plan.left_out, problem)
+    journal.tell(BatchFinished(batch))
+    return batch
