@@ -1,4 +1,4 @@
-"""The standard library is imported from where it is, whatever PYTHONPATH has of its names."""
+"""The standard library is imported even if PYTHONPATH has modules with its names."""
 
 import os
 import subprocess

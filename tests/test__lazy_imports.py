@@ -1,4 +1,4 @@
-"""What is put off at import is not built, and gives the same answers when it is asked for after all."""
+"""Postponed imports are not executed early and behave the same afterwards."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The GitHub Action: valid, linted, and run for real on this machine by act."""
+"""The GitHub Action: valid, linted, and run by act."""
 
 import importlib.util
 import json

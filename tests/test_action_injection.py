@@ -1,4 +1,4 @@
-"""A job whose notebooks, and their names, are full of commands to the runner, run for real by act."""
+"""A job whose notebooks contain many commands to the runner, run by act."""
 
 import json
 import os

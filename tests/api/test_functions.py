@@ -1,4 +1,4 @@
-"""The way in from Python: where it may be called from, what it leaves alone, and what becomes of paths."""
+"""The Python API: event loops, side effects, and paths."""
 
 import asyncio
 import os

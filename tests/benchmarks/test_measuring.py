@@ -1,4 +1,4 @@
-"""What a command took is counted, with everybody whom it started; tried on real processes."""
+"""Measurements include every process that a command started; with real processes."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Medians, ratios, verdicts and the page, out of numbers that are known."""
+"""Medians, ratios, verdicts and the page, from known numbers."""
 
 import json
 from datetime import datetime

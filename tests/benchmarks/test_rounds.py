@@ -1,4 +1,4 @@
-"""A tiny real run: contenders take turns, results are kept, and a run is gone on with where it stopped."""
+"""A small real benchmark run: turns, stored results, and continuation after an interruption."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A notebook counts as executed only when every output is there, and right."""
+"""A notebook counts as executed only if every output is there and correct."""
 
 import json
 from pathlib import Path

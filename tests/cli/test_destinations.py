@@ -1,4 +1,4 @@
-"""Where results go: what a call must say, and what is refused before anything runs."""
+"""The choice of a destination, and paths that are refused before the run."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""``nbrun doctor``: what it finds on this machine and on servers."""
+"""``nbrun doctor``: its findings on this machine and on servers."""
 
 from pathlib import Path
 

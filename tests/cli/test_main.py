@@ -1,4 +1,4 @@
-"""``nbrun``: commands, and what happened as an exit code."""
+"""``nbrun``: commands and exit codes."""
 
 import subprocess
 import sys

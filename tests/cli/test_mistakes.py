@@ -1,4 +1,4 @@
-"""Typical mistakes, and what is said of them: one table. Each message names the option or command to use instead.
+"""Typical mistakes and their messages, as one table. Each message names the right option or command.
 
 All run in this process and start nothing. Mistakes that only a server notices are in tests/e2e/test_mistakes.py.
 """

@@ -1,4 +1,4 @@
-"""``nbrun plan``: what it shows, and that it touches nothing."""
+"""``nbrun plan``: its output, and that it changes nothing."""
 
 import json
 from pathlib import Path

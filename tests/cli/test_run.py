@@ -1,4 +1,4 @@
-"""``nbrun run``: what it takes, what it writes where."""
+"""``nbrun run``: arguments and written files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, not blocking or read by nobody, and starts from where nobody watches."""
+"""Standard streams that are closed, full, non-blocking or disconnected, and starts without a terminal."""
 
 import array
 import json

@@ -1,4 +1,4 @@
-"""``nbrun run -``: a notebook from a pipe, and one into a pipe."""
+"""``nbrun run -``: notebooks from standard input and to standard output."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A run tells its observers what happens, and keeps the warnings."""
+"""Events for observers, and collected warnings."""
 
 from nbrun.core.events import CellStarted, Event, Journal, Stage, StageEntered, Warned
 

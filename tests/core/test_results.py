@@ -1,4 +1,4 @@
-"""Results say what came of a run, as values, as JSON and as an exit code."""
+"""Results as values, as JSON and as exit codes."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Doors that are closed, that close during a run, or that let only half of it through; no message shows a secret."""
+"""Refused authentication, also during a run or for websockets only; no message shows a secret."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The notebook's file while it runs: edited, deleted, replaced or read by others, and odd to begin with.
+"""The notebook's file is edited, deleted, replaced or read during the run, or unusual before it.
 
 Nobody's edits are overwritten unasked, and a save that did not arrive is not called one.
 """

@@ -1,4 +1,4 @@
-"""What code may do to its own kernel and to whoever runs it: leave, ask, interrupt itself, fail in odd ways."""
+"""Code that exits, asks for input, interrupts itself or fails in unusual ways."""
 
 from typing import Any
 

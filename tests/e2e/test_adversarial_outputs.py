@@ -1,4 +1,4 @@
-"""Outputs that are large, late, broken or odd: a reader of the saved notebook sees what the code put out."""
+"""Large, late, broken or unusual outputs are complete in the saved notebook."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Servers that go away or will not take the result: what ran is rescued to this machine, and nbrun says where."""
+"""Servers that disappear or refuse the result: a rescue file is written and named."""
 
 import asyncio
 import contextlib

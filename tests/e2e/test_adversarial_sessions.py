@@ -1,4 +1,4 @@
-"""Other people and bad wires: somebody works on the same notebook, takes the kernel away, or the connection goes.
+"""Other clients on the same notebook or kernel, and broken connections.
 
 Whose kernel a cell ran on is never in doubt: nothing of another's session is touched, and no cell is sent twice.
 """

@@ -1,4 +1,4 @@
-"""Limits of time: each clock ends what it is for, whatever the cell does against it."""
+"""Time limits: each one ends what it limits, whatever the cell does."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A call that cannot be carried out ends with exit code 2 and one clear message, and leaves every file as it was."""
+"""Invalid calls end with exit code 2 and one clear message, and change no file."""
 
 import re
 import shutil

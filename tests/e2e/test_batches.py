@@ -1,4 +1,4 @@
-"""A batch as a build runs it: three notebooks fail, each in its own way, the others pass, and every report agrees."""
+"""A batch as in CI: three notebooks fail in different ways, the others pass, and all reports agree."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A notebook that somebody has open in a shared JupyterLab document while it is run: neither loses a thing."""
+"""A notebook that is open in a shared JupyterLab document during its run: nothing is lost."""
 
 import asyncio
 from collections.abc import Iterator

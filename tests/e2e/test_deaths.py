@@ -1,4 +1,4 @@
-"""A kernel that dies takes its cell with it and nothing else: what ran is kept, what did not run is said not to have.
+"""A dead kernel: the results before it are kept, and later cells are not run.
 
 On a private server a dead kernel stays dead; a stock server puts a fresh one in its place within three seconds, to
 which nothing may be sent.

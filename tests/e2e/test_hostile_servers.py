@@ -1,4 +1,4 @@
-"""Servers that send too much, too slowly or too deep: bounded in memory and time, and exit code 4 with what to do."""
+"""Servers that send too much, too slowly or too deeply nested data: bounded memory and time, exit code 4."""
 
 import asyncio
 import contextlib

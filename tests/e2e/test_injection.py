@@ -1,4 +1,4 @@
-"""Foreign text in what the command line says: whatever it comes from, it is text to a CI runner and to a terminal."""
+"""Untrusted text in the command's output never controls a CI runner or a terminal."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The agent in ipykernels of other ages: it can do everything there, and a run comes to the same."""
+"""The agent in older and newer ipykernels: all abilities, and the same results."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""An executed notebook opens in a browser as if it had been run there: trusted, its widgets drawn from the file alone.
+"""An executed notebook opens trusted in JupyterLab, with its widgets drawn from the file.
 
 JupyterLab draws them with a kernel at hand that knows nothing of them; without any its widget manager refuses
 (ipywidgets issue 3773), and the widgets' own HTML manager, which pages made by nbconvert use, does not.

@@ -1,4 +1,4 @@
-"""Kernels of other languages, each with habits that ipykernel has not, run by the command on real servers.
+"""Kernels of other languages with different behaviour, run by the command on real servers.
 
 The kernels: IRkernel, bash_kernel, Deno, xeus-python, tslab, calysto_scheme, JJava and ILua.
 """

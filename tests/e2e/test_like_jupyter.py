@@ -1,4 +1,4 @@
-"""Kernels are as under Jupyter: what a notebook can see of its process is what it sees under nbclient.
+"""A kernel's process has the same properties as under nbclient.
 
 What may differ is listed in :data:`ALLOWED`, each with its reason; everything else must be the same, for a forked
 kernel and for one that is started by itself.

@@ -1,4 +1,4 @@
-"""Limits that nbrun can lift on somebody else's server, and what it leaves as it was in the kernel."""
+"""Limits that nbrun can lift on other servers, and the kernel's state afterwards."""
 
 import asyncio
 import os

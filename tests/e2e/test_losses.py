@@ -1,4 +1,4 @@
-"""Output is either all there, or the run says which cell lost how much of it."""
+"""Output is complete, or the run reports which cell lost how much."""
 
 import json
 from collections.abc import Iterator

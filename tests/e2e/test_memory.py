@@ -1,4 +1,4 @@
-"""A large output costs nbrun's own process a small multiple of its size, and a limited one no more than its limit."""
+"""Memory of nbrun's process for large and for limited outputs."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Typical mistakes that only a server or a kernel notices; tests/cli/test_mistakes.py has those of the command line."""
+"""Typical mistakes that only a server or a kernel detects. tests/cli/test_mistakes.py has the others."""
 
 import asyncio
 import contextlib

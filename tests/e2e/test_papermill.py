@@ -1,4 +1,4 @@
-"""Beside papermill itself: the same options make the same notebook, and its notebooks are taken as they are."""
+"""Compatibility with papermill: the same options make the same notebook."""
 
 import ast
 import json

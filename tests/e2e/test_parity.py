@@ -1,4 +1,4 @@
-"""nbrun and ``jupyter execute`` make the same notebook of the same notebook, both run in the tests' process.
+"""nbrun and ``jupyter execute`` make the same notebook.
 
 nbclient talks to the kernel itself where nbrun goes through a Jupyter server, so whatever the way over HTTP and
 websocket loses, doubles or bends shows here. Where the two differ on purpose, ``KNOWN_DIFFERENCES`` says why.

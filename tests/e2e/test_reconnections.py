@@ -1,4 +1,4 @@
-"""A connection that is cut, or that dies without a word: nothing is lost, or the run says what is."""
+"""Cut and silent connections: nothing is lost, or the run reports the loss."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The notebook's file while it runs and after: what a crash leaves, what others do to it, and the way back."""
+"""The notebook's file during and after a run: crashes, other clients, and checkpoints."""
 
 import asyncio
 import math

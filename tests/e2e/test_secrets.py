@@ -1,4 +1,4 @@
-"""A secret appears nowhere: not in a byte that is written, not in the list of processes while it is in use."""
+"""A secret appears in no written byte and in no process list."""
 
 import json
 import subprocess

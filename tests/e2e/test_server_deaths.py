@@ -1,4 +1,4 @@
-"""The private server's death is reported at once, as such: how it ended, in which cell, and without an internal URL."""
+"""The end of the private server is reported at once, with its cause and the cell."""
 
 import os
 import subprocess

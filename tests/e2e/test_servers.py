@@ -1,4 +1,4 @@
-"""Servers of other ages and kinds: a notebook is loaded from, run on and saved to each of them by the command."""
+"""Servers of other versions and kinds: load, run and save with the command."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Signals: the first ends the run in good order, the second at once, and SIGKILL leaves nothing behind either."""
+"""Signals: the first ends the run properly, the second at once, and SIGKILL leaves nothing behind."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Many notebooks, one after the other, through one process and one server: nothing of them stays behind."""
+"""Many notebooks in sequence through one process and one server leave nothing behind."""
 
 import asyncio
 import gc

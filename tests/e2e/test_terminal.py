@@ -1,4 +1,4 @@
-"""Hostile notebooks on a real terminal: text, colours and nbrun's own drawing reach it, and nothing else."""
+"""Hostile notebooks on a real terminal: only text, colours and nbrun's own output reach it."""
 
 import json
 import os

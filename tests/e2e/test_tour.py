@@ -1,4 +1,4 @@
-"""The whole life of a frontend, in order, against a real server, through nbrun's own client."""
+"""All functions of a frontend, in order, with nbrun's client on a real server."""
 
 import socket
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The trace of a real run replays to the same result, and holds no secret."""
+"""The trace of a real run replays to the same result and contains no secret."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Trust: outputs that a run made open trusted in the user's JupyterLab, and outputs that it did not make do not.
+"""Outputs of a run open trusted in the user's JupyterLab, and other outputs do not.
 
 A server signs what it saves if the code cells say that they are trusted; whoever opens the file then on a server with
 the same data folder is told so, cell by cell.

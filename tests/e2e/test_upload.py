@@ -1,4 +1,4 @@
-"""``--upload``: a notebook of this machine runs on a server of another, and its result comes back."""
+"""``--upload``: a local notebook runs on a remote server, and its result is saved locally."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Values of every kind, written into a notebook as parameters, arrive in the kernel as what they were.
+"""Parameter values of every type reach the kernel unchanged.
 
 Three hundred values for each language, drawn by Hypothesis, the same ones every time. They are injected as one cell and
 dumped by the kernel itself, byte for byte: text in hexadecimal UTF-8, floating-point numbers as their eight bytes.

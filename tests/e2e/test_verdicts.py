@@ -1,4 +1,4 @@
-"""What a cell's verdict is where the kernel's reply does not tell all, and how every report shows it."""
+"""Verdicts that the kernel's reply alone does not decide, in every report."""
 
 import json
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""Widgets are saved with the notebook, so that they show without a kernel."""
+"""Widgets are saved with the notebook and displayed without a kernel."""
 
 import base64
 import json

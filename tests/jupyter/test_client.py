@@ -1,4 +1,4 @@
-"""What an address leads to is settled at the door, and whatever answers there, only our errors come out."""
+"""Connecting to an address: the API is found, access is checked, and errors are nbrun's."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Files, notebooks and folders of a real server, under names that no one would give them."""
+"""Files, notebooks and folders of a real server, with unusual names."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""An address as people paste it leads to a base URL, a notebook perhaps, and to no secret in sight."""
+"""Parsing of addresses into a base URL, a notebook and a hidden token."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A kernel for the length of a block: its own, ended with the block, and never left on somebody else's server."""
+"""A kernel for the length of a block: separate, and always deleted."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Which kernel a notebook means is decided by name, then by language, and never by guess."""
+"""The choice of a notebook's kernel by name, then by language."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Owner marks: what a path says of a run, and how a run keeps its mark on a real server that sometimes refuses."""
+"""Owner marks in paths, and their renewal on a real server that sometimes refuses."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Sessions and kernels of a real server: ours and nobody else's, and gone when we are."""
+"""Sessions and kernels of a real server: created separately and deleted."""
 
 import asyncio
 import json

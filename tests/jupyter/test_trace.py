@@ -1,4 +1,4 @@
-"""What a trace holds, line by line: shape, masks and limits."""
+"""The lines of a trace: format, masking and limits."""
 
 import base64
 import json

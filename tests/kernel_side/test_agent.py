@@ -1,4 +1,4 @@
-"""What the agent does in a kernel: it keeps output, notes numbers, executes on conditions, and looks for writers."""
+"""The agent in a kernel: replay buffer, sequence numbers, conditional execution, writers."""
 
 import asyncio
 import os

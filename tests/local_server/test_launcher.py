@@ -1,4 +1,4 @@
-"""The private server from nbrun's side: it starts, it answers nobody else, and it ends with nbrun, whatever happens."""
+"""The private server as seen by nbrun: start, isolation, and its end with nbrun."""
 
 import asyncio
 import json

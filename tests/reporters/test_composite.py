@@ -1,4 +1,4 @@
-"""Several reporters listen at once, and one that breaks breaks nothing else."""
+"""Several reporters at once; a broken one does not affect the others."""
 
 from nbrun.core.events import Event, Warned
 from nbrun.reporters.composite import Composite

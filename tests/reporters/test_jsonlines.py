@@ -1,4 +1,4 @@
-"""Events and results for machines."""
+"""Events and results as JSON."""
 
 import io
 import json

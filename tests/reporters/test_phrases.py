@@ -1,4 +1,4 @@
-"""What is said of a run, in words."""
+"""Sentences about runs."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What gets out of the standard streams: text, whoever writes it, in whatever pieces."""
+"""Filtered standard streams: only text passes, in any pieces and from any writer."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What cells write, in files."""
+"""Streams of cells in files."""
 
 from pathlib import Path
 

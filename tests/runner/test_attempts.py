@@ -1,4 +1,4 @@
-"""A run that is repeated keeps the attempt that came furthest, in the result and in the file."""
+"""A retried run keeps its best attempt, in the result and in the file."""
 
 import functools
 import threading

@@ -1,4 +1,4 @@
-"""Saves while a notebook runs: one at a time, none for nothing, and none of their troubles is the run's."""
+"""Interval saves: one at a time, only with new output, and without effect on the run if they fail."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

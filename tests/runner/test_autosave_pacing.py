@@ -1,4 +1,4 @@
-"""Intermediate saves come often enough to lose little, and never take more than their share of the time."""
+"""Interval saves are frequent but stay within their share of the time."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The examination: what it finds on a private server, a good one, an old one, a gateway, and where nothing is right."""
+"""The findings of the doctor on private, good, old and broken servers and on a gateway."""
 
 import asyncio
 import subprocess

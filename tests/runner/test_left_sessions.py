@@ -1,4 +1,4 @@
-"""Sessions that killed nbruns left: which may be ended, and that nobody else's session ever is."""
+"""Sessions of killed nbrun processes: only those are ended."""
 
 import asyncio
 import os

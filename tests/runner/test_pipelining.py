@@ -1,4 +1,4 @@
-"""The agent in a real kernel: which cells it begins, which it refuses, and which kernels get cells ahead."""
+"""The agent in a real kernel: accepted and refused cells, and kernels without pipelining."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""Notebooks that are prepared and not run, working folders, reports without code, and streams in files."""
+"""Prepared notebooks, working folders, reports without code, and stream files."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The life of a run: what comes of it, and what is left, whichever way it ends."""
+"""A run from start to end: its result and what it leaves, for every ending."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""What a run has computed is kept, whichever way it ends: in its place, or in a rescue file that is named."""
+"""Results are saved in every case: at their path, or in a rescue file that is named."""
 
 import asyncio
 from collections.abc import Iterator

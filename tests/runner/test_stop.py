@@ -1,4 +1,4 @@
-"""The switch that ends a run early: pulled once, for good, and what it guards has ended before anything follows."""
+"""The switch that ends a run early."""
 
 import asyncio
 

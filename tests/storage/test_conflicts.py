@@ -1,4 +1,4 @@
-"""The conflict rule, on notebooks in memory that somebody else changes during the run."""
+"""The conflict rule, with notebooks in memory that another client changes during the run."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What two looks at a file tell, and what they cannot tell."""
+"""Comparison of file versions by hash, date and size."""
 
 import json
 from datetime import UTC, datetime, timedelta

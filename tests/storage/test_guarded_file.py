@@ -1,4 +1,4 @@
-"""Saves to an object store: versions are tags without meaning, writes are conditional, and answers get lost."""
+"""Saves to an object store with opaque versions, conditional writes and lost answers."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Notebooks that come and go as text, from Python: on a private server, on a stock one, on one without files."""
+"""Notebooks as text from Python, on private and stock servers and on servers without files."""
 
 import asyncio
 import json

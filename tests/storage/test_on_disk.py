@@ -1,4 +1,4 @@
-"""Notebooks on this machine's disk: the old file or the new one, never half of either, and a rescue that is found."""
+"""Notebooks on disk: atomic writes, and rescue files."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A save is done when the file shows it: lost saves, other people's changes, gateways' answers and old servers."""
+"""Saves are verified by the file: lost saves, changes of others, gateways, old servers."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Whoever edits, runs or deletes a notebook that is being run: their part is not lost, and neither is ours."""
+"""Another client edits, runs or deletes a notebook during its run: nothing is lost."""
 
 import asyncio
 import copy

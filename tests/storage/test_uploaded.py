@@ -1,4 +1,4 @@
-"""A local notebook on a server that is elsewhere: brought there, brought back, and nothing of ours left behind."""
+"""A local notebook on a remote server: upload, download, and no files left."""
 
 import shutil
 from collections.abc import AsyncIterator, Iterator

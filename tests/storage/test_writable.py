@@ -1,4 +1,4 @@
-"""What can be read and written is found out before a run, and leaves no trace."""
+"""Checks before a run that files can be read and written, which leave no trace."""
 
 import os
 from pathlib import Path

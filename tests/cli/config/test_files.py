@@ -1,4 +1,4 @@
-"""Settings of a project: which file counts, what it changes, and how what is wrong in it is told."""
+"""Settings files: which one is used, what it changes, and messages for errors in it."""
 
 import json
 from pathlib import Path

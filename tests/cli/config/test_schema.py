@@ -1,4 +1,4 @@
-"""What a project may say of its runs, and how what is wrong is told."""
+"""The check of a project's settings, and messages for errors in them."""
 
 import tomllib
 from typing import Any

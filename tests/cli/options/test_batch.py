@@ -1,4 +1,4 @@
-"""``nbrun run`` of many notebooks, as a command."""
+"""``nbrun run`` with many notebooks, as a command."""
 
 import json
 import signal

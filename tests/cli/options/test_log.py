@@ -1,4 +1,4 @@
-"""The log on standard error: what -v shows, what it never shows, and what it does not disturb."""
+"""The log on standard error: the levels of -v, masking, and other output beside it."""
 
 import json
 import logging

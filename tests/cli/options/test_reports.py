@@ -1,4 +1,4 @@
-"""The options that say who is told: several at once, checked before anything runs, truthful when they fail."""
+"""The report options: several at once, checks before the run, and failed reports."""
 
 import json
 import os

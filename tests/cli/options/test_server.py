@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options of the server, which several commands share."""
 
 from pathlib import Path
 

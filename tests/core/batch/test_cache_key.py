@@ -1,4 +1,4 @@
-"""When kept results hold, and how they are put back."""
+"""Which cached results are valid, and how they are put back."""
 
 import copy
 from dataclasses import replace

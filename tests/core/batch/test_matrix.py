@@ -1,4 +1,4 @@
-"""A matrix makes one run for each combination of values, each with a name of its own."""
+"""A matrix makes one run for each combination of values, with unique names."""
 
 import pytest
 

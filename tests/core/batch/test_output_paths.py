@@ -1,4 +1,4 @@
-"""Output templates: what they fill in, and that all that is wrong with them is known before anything runs."""
+"""Output templates: their values, and errors before the run."""
 
 import os
 from datetime import UTC, datetime

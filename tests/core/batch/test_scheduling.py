@@ -1,4 +1,4 @@
-"""How batches are cut, ordered, ended early and tried again."""
+"""Shards, order, early end and retries of batches."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Was every message of a cell seen?"""
+"""Detection of lost messages by sequence numbers and notices."""
 
 from random import Random
 

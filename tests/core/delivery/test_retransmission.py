@@ -1,4 +1,4 @@
-"""Lost messages are asked for by their numbers, and everything goes on in order and once."""
+"""Lost messages are requested by number, and all messages are passed on in order and once."""
 
 from collections import deque
 from random import Random

@@ -1,4 +1,4 @@
-"""A barrier shows what will not come any more; until it does, it is sent again or the kernel is looked for."""
+"""A barrier shows which messages are lost. Until it is answered, it is repeated or the kernel is probed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One cell, from its request to its verdict; the verdict is the reply's."""
+"""One cell from its request to its verdict, which the reply decides."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Nobody is waited for where the kernel says that nobody is there; everybody else gets a moment of quiet."""
+"""The drain ends at once without writers, and otherwise after a quiet moment."""
 
 from typing import Any
 

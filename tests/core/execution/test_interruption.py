@@ -1,4 +1,4 @@
-"""A cell is recalled where others stand behind it, interrupted once or twice, and a late reason waits for the next."""
+"""A cell is recalled if others follow, interrupted once or twice, or the interrupt is postponed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The state machine: cells are sent one after the other, and each is over when reply and idle are both in."""
+"""The state machine: cells run in sequence, and each ends when reply and idle have arrived."""
 
 from dataclasses import replace
 from typing import Any

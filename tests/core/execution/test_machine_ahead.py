@@ -1,4 +1,4 @@
-"""Cells that are sent ahead: what comes of the run is what would have come of it one by one."""
+"""Cells that are sent ahead: the result is the same as one by one."""
 
 from typing import Any
 

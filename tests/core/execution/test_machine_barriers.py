@@ -1,4 +1,4 @@
-"""When reply or idle is missing, a barrier shows whether it can still come."""
+"""If reply or idle is missing, a barrier shows whether it can still arrive."""
 
 import pytest
 

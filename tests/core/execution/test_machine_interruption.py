@@ -1,4 +1,4 @@
-"""Limits, signals and input(): the cell is interrupted, again if need be, and then the kernel is given up."""
+"""Limits, signals and input(): the cell is interrupted, repeatedly if necessary, then the kernel is given up."""
 
 import math
 from collections.abc import Callable

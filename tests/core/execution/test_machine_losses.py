@@ -1,4 +1,4 @@
-"""A kernel that is gone, or is another one, ends the run at once; nothing is sent to a stranger."""
+"""A dead or replaced kernel ends the run at once, and nothing is sent to another kernel."""
 
 import pytest
 

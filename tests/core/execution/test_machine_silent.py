@@ -1,4 +1,4 @@
-"""What the kernel is to run in silence before a cell: it goes first, and leaves no trace."""
+"""Silent code before a cell: it runs first and leaves no trace."""
 
 from nbrun.core.results import CellOutcome
 from tests.core.conversation import Conversation, cell, message

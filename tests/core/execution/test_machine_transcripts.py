@@ -1,4 +1,4 @@
-"""What real kernels and servers sent, recorded once, means today what it meant then.
+"""Recorded messages of real kernels and servers still lead to the same results.
 
 The transcripts in ``fixtures/transcripts`` are made by :mod:`tests.support.record_transcripts` with ipykernel 7.
 """

@@ -1,4 +1,4 @@
-"""How a run ends is told in one sentence of what and where, with a hint where there is one."""
+"""The ending of a run is one sentence with what and where, and a hint."""
 
 from typing import Any
 

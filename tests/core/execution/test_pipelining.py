@@ -1,4 +1,4 @@
-"""Which cells are on their way, and on what condition."""
+"""Which cells are sent ahead, and on which condition."""
 
 from nbrun.core.execution import pipelining
 from nbrun.core.execution.pipelining import CellQueue

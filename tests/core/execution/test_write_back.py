@@ -1,4 +1,4 @@
-"""What a run has computed is put into its notebook; a bug in one cell costs no other cell its own."""
+"""Results are written into the notebook, and a bug in one cell does not affect the others."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Patterns name paths as those of a .gitignore file do."""
+"""Patterns match paths like those in a .gitignore file."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""JSON comes in as something that can go out again, or as a BadFrame; nothing else."""
+"""Any input is readable JSON that can be written again, or raises BadFrame."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Text that terminals and CI runners take for text: nothing acts, and what says something is still there."""
+"""Untrusted text has no effect on terminals and CI runners, and stays readable."""
 
 import json
 import re

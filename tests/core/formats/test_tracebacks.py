@@ -1,4 +1,4 @@
-"""Which line of a cell failed, and what a person sees of a traceback."""
+"""The failing line of a cell, and trimmed tracebacks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Durations are read as people write them and spelled as people read them."""
+"""Durations are parsed and formatted."""
 
 import math
 

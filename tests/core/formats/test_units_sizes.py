@@ -1,4 +1,4 @@
-"""Sizes as people write them."""
+"""Sizes are parsed and formatted."""
 
 import pytest
 from hypothesis import given

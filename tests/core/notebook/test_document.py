@@ -1,4 +1,4 @@
-"""The notebook goes back as it came, but for what a run must change and what would cost it its trust."""
+"""A run changes only its results in the notebook, and what would make it untrusted."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""A notebook as the body of its save: by pieces, and yet what the whole would be."""
+"""The pieces of a notebook's body are equal to the complete encoding."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The text of a file is, to the byte, what a Jupyter server writes."""
+"""The text of a file has the same bytes as that of a Jupyter server."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What a server says of a notebook that is not valid, in one line."""
+"""A server's message about an invalid notebook, in one line."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Images are taken out of a cell and put in again, and nothing else is."""
+"""Only images are removed from a cell and inserted again."""
 
 import base64
 import json

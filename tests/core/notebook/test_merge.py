@@ -1,4 +1,4 @@
-"""A notebook that was edited while it ran keeps the edit, and gets the results that fit into it."""
+"""A notebook that was edited during its run keeps the edits and gets the matching results."""
 
 import copy
 from collections.abc import Container

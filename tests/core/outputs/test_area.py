@@ -1,4 +1,4 @@
-"""Messages fold into outputs as in JupyterLab's document."""
+"""Messages are merged into outputs as in JupyterLab's document."""
 
 import gc
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""However a kernel cuts its text into messages, and by whichever subprotocol they come, the notebook is the same."""
+"""The notebook does not depend on the split of text into messages or on the subprotocol."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""A cell may put out so much and no more: both ends of its text are kept, other outputs whole, and a note says so."""
+"""The limit of a cell's outputs: both ends of text, complete other outputs, and a note."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Secrets are taken out of everything, however they are spelt and wherever they are cut."""
+"""Secrets are masked everywhere, in any form and at any split."""
 
 import base64
 import html

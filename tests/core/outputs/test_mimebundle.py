@@ -1,4 +1,4 @@
-"""What kernels put into outputs becomes valid nbformat, and no more than that is changed."""
+"""Outputs of kernels become valid nbformat with the least changes."""
 
 from typing import Any
 

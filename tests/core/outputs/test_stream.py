@@ -1,4 +1,4 @@
-r"""Stream text is what JupyterLab's document would hold: \r overwrites, \b takes back, \n goes to the end."""
+r"""Stream text equals that of JupyterLab's document: \r overwrites, \b removes, \n is appended."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Comm messages become the state of widgets, as a notebook keeps it."""
+"""Comm messages become the widgets' state in the notebook."""
 
 import base64
 from typing import Any

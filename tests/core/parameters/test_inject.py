@@ -1,4 +1,4 @@
-"""What a notebook declares, what may be given, and the cell that sets it."""
+"""Declared and given parameters, and the injected cell."""
 
 from datetime import UTC, date, datetime
 from typing import Any

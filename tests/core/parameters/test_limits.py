@@ -1,4 +1,4 @@
-"""Bounds of parameters: numbers that would arrive as others, values that no cell can hold."""
+"""Limits of parameters: numbers that would change, values that do not fit into a cell."""
 
 from typing import Any
 

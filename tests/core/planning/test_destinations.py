@@ -1,4 +1,4 @@
-"""What a call must say of where executed notebooks go, and which places nbrun cannot reach."""
+"""The choice of a destination for executed notebooks, and unreachable paths."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is asked for, where nothing else is said."""
+"""The defaults of a job."""
 
 import math
 

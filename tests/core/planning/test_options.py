@@ -1,4 +1,4 @@
-"""Options: which values they take from Python, the settings and the command line, and how wrong ones are reported."""
+"""Option values from Python, settings and command line, and messages for invalid ones."""
 
 import math
 from pathlib import PurePosixPath

@@ -1,4 +1,4 @@
-"""Which cells run, which errors they may raise, and for how long they may run."""
+"""Which cells run, which errors they may raise, and their time limits."""
 
 import math
 from typing import Any

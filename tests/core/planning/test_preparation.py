@@ -1,4 +1,4 @@
-"""What a notebook and its plan are after they were prepared for a run."""
+"""The notebook and its plan after the preparation for a run."""
 
 from typing import Any
 

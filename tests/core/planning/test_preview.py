@@ -1,4 +1,4 @@
-"""What a run would do, as ``nbrun plan --json`` tells it."""
+"""The preview of a run, as in ``nbrun plan --json``."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What is sent to the agent in the kernel, and how its answers are read."""
+"""Requests to the agent in the kernel, and its answers."""
 
 from typing import Any
 

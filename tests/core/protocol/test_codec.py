@@ -1,4 +1,4 @@
-"""Frames to messages and back: both subprotocols, and whatever else comes over a wire."""
+"""Frames and messages in both subprotocols, and invalid frames."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""A kernel is known when it has answered on shell and been heard on iopub."""
+"""The handshake ends when the kernel has answered on shell and sent a message on iopub."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Requests are what kernels want to see; messages are read without trusting their shape."""
+"""Requests are valid, and messages of any shape can be read."""
 
 from typing import Any
 

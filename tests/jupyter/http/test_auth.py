@@ -1,4 +1,4 @@
-"""A token, a password or nothing at all opens the doors of real servers, for REST and for websockets."""
+"""Authentication by token, password or nothing on real servers, for HTTP and websockets."""
 
 import pytest
 import websockets

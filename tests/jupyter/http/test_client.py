@@ -1,4 +1,4 @@
-"""A request gives a successful answer of the API or one of our errors, and nothing in between."""
+"""A request returns a successful answer of the API or raises an error of nbrun."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""The rules that go by more than a status; the table of answers and errors is tested over HTTP beside this."""
+"""Rules that check more than the status. The table of all answers is tested over HTTP."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""An answer gives a value of the asked-for shape or says that this is no Jupyter server."""
+"""An answer has the expected shape or raises an error."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""A redirect may move a server, never a secret."""
+"""A redirect may change the server's address but never receives a secret."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A policy bounds how often and how long something is tried again, and obeys a server that says when."""
+"""A policy limits attempts and time, and respects Retry-After."""
 
 import asyncio
 import time

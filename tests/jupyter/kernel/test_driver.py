@@ -1,4 +1,4 @@
-"""A kernel as a frontend has it: asked, introduced, driven through a run, interrupted, and missed when it is gone."""
+"""A connected kernel: requests, handshake, runs, interrupts, and its loss."""
 
 import asyncio
 import contextlib

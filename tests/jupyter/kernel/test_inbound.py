@@ -1,4 +1,4 @@
-"""The way of what a kernel says: whole and in order first, then without secrets."""
+"""Incoming messages: first in order, then masked."""
 
 from dataclasses import replace
 

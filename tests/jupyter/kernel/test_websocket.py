@@ -1,4 +1,4 @@
-"""A kernel's websocket: both subprotocols, and every way in which a connection ends, comes back or never opens."""
+"""A kernel's websocket: both subprotocols, refused, cut and restored connections."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The private server from a kernel's and a notebook's side: what it takes from the user, and what it leaves alone."""
+"""The private server as seen by kernels and notebooks: what it uses and leaves of the user's files."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Notebooks are written to the byte as the stock server writes them, whatever is in their outputs."""
+"""Notebooks are written with the same bytes as by the stock server."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Files of the private server: a full disk costs nothing, and what only the user could read only the user can read."""
+"""File operations are safe on a full disk and keep file modes."""
 
 import contextlib
 import json

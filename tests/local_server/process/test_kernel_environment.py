@@ -1,4 +1,4 @@
-"""A private kernel has neither the server's token nor what nbrun opens servers with, wherever it looks."""
+"""A private kernel has neither the server's token nor nbrun's credentials."""
 
 from pathlib import Path
 

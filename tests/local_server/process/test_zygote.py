@@ -1,4 +1,4 @@
-"""Kernels that are forked: they are like started ones, end like those, and are started where a fork would be wrong."""
+"""Forked kernels: equal to started ones, and started if a fork would be wrong."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a person sees of a batch: plain lines in a log, live rows on a terminal, failures with their cells."""
+"""Console output of a batch: lines in a log, live rows on a terminal, failures."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""The outputs of cells as lines of a log."""
+"""Outputs of cells as lines of a log."""
 
 from nbrun.core.outputs.mimebundle import Output
 from nbrun.reporters.console.output_log import OutputLog

@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""Console output of a single run."""
 
 import io
 import time

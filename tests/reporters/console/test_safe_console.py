@@ -1,4 +1,4 @@
-"""What rich makes of foreign text on a terminal, in a live display and in a log."""
+"""Untrusted text through rich on a terminal, in a live display and in a log."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""What GitHub is told: annotations at the right line, groups, the summary, outputs."""
+"""GitHub Actions: annotations at the right line, groups, summary, outputs."""
 
 import io
 import re

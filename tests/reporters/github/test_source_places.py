@@ -1,4 +1,4 @@
-"""The lines of a notebook's file where its cells stand."""
+"""Line numbers of cells in a notebook's file."""
 
 import json
 from typing import Any

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - markup is easier to judge in one line
-"""What is left of HTML that is to run nothing, load nothing and navigate nowhere."""
+"""Sanitised HTML runs, loads and navigates nothing."""
 
 import time
 

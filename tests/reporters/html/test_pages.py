@@ -1,4 +1,4 @@
-"""The bytes of pages."""
+"""The exact content of pages."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pages of hostile notebooks in a real browser, beside a server that must not hear of them."""
+"""Pages of hostile notebooks in a real browser never contact the server of an attacker."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which notebooks paths, folders and patterns mean, here and on a real server."""
+"""The notebooks of paths, folders and patterns, locally and on a real server."""
 
 from pathlib import Path
 

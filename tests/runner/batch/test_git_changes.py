@@ -1,4 +1,4 @@
-"""What has changed since a commit, in real git repositories."""
+"""Changes since a commit in real git repositories."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Many notebooks over one private server, from Python."""
+"""Many notebooks on one private server, from Python."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Literals of every language; that kernels read them as they were meant is in tests/e2e/test_values_in_kernels.py."""
+"""Literals of every language. tests/e2e/test_values_in_kernels.py has them read by real kernels."""
 
 import ast
 from datetime import UTC, date, datetime, time
