@@ -119,6 +119,12 @@ class ResentMessages:
         self._cut_until: float | None = None
         self._notices: list[Message] = []
         """The server's notices about dropped output, until it is known whether output is lost."""
+        self._dropped_from = 0
+        """The number from which the server dropped output, by the first of them."""
+        self._came = -1
+        """The highest number of an output that came by itself."""
+        self._forgotten = -1
+        """The highest number that the kernel was asked for and had forgotten."""
         self._others = 0
         """The number of messages from the kernel's forked children."""
 
@@ -153,8 +159,10 @@ class ResentMessages:
             return self._receive_unnumbered(message, now)
         if number == self._next and not self._held and not self._early and message.channel == Channel.IOPUB:
             self._next += 1
+            self._came = number
             return [message]
         if message.channel == Channel.IOPUB:
+            self._came = max(self._came, number)
             given = self._receive_output(message, number, now)
         else:
             given = self._receive_reply(message, number, now)
@@ -205,9 +213,10 @@ class ResentMessages:
         if is_rate_limit_notice(message, self._requests.session):
             if not self._answers:
                 return [message]
+            self._dropped_from = self._dropped_from if self._notices else self._came + 1
             self._notices.append(message)
             self._ask_what_is_new(now)
-            return []
+            return self._lossy_notices()  # what it dropped may have been asked for before
         if message.session != self._kernel_session:
             return [*self.release(), message]  # for example, the server reports that the kernel died
         self._others += message.channel == Channel.IOPUB
@@ -275,12 +284,21 @@ class ResentMessages:
         self._failures = 0
         given += self._advance()
         self._look_on(question, found, is_all=until == newest, newest=newest, now=now)
-        if others != self._others or any(first <= evicted for first, _ in question.ranges):
-            given += self._notices
-            self._notices = []
-        elif self._look is _Look.NONE:
+        self._forgotten = max(
+            (min(evicted, last or evicted) for first, last in question.ranges if first <= evicted),
+            default=self._forgotten,
+        )
+        given += self._lossy_notices(is_lossy=others != self._others)
+        if self._look is _Look.NONE and not self._held:
             self._notices = []
         return [*given, *self._go_on(now)]
+
+    def _lossy_notices(self, *, is_lossy: bool = False) -> list[Message]:
+        """Remove and return the notices of a server that dropped what the kernel had forgotten."""
+        if not is_lossy and self._forgotten < self._dropped_from:
+            return []
+        notices, self._notices = self._notices, []
+        return notices
 
     def _is_of_others(self, message: Message) -> bool:
         """Return whether a reply was addressed to another client."""

@@ -455,6 +455,24 @@ def test_the_servers_word_is_given_on_where_the_kernel_has_forgotten() -> None:
     assert "IOPub message rate exceeded.\n" in line.texts()
 
 
+@pytest.mark.parametrize(
+    ("behind", "is_loss"), [(0, True), (5, False)], ids=["it dropped that", "it drops from now on"]
+)
+def test_the_servers_word_may_come_when_the_kernel_has_told_already_what_it_forgot(behind: int, is_loss: bool) -> None:
+    line = Line(room=5000)
+    line.kernel.run_cell(100)
+    line.output()
+    line.reply()
+    while line.kernel.iopub:
+        line.output(lost=len(line.kernel.iopub) > behind)
+    line.until(PATIENCE)
+    line.answer()
+    assert len(line.texts()) < 100
+    line.take(NOTICE)
+    line.settle()
+    assert ("IOPub message rate exceeded.\n" in line.texts()) == is_loss
+
+
 def test_the_servers_word_is_given_on_where_what_bears_no_number_may_be_lost() -> None:
     line = Line()
     line.kernel.run_cell(2)
