@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.core.delivery.loss_detection import Cause
+from nbrun.core.delivery.loss_detection import SLACK, Cause
 from nbrun.runner import run
 from tests.support.burning import both_cores_busy
 from tests.support.notebooks import joined, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
@@ -123,14 +123,13 @@ def test_lines_that_a_stock_server_drops_are_never_lost_in_silence(stock_server:
     shown = sum(output["output_type"] == "display_data" for output in displayed)
     missing = [20_000 - len(lines(flushed)), 8000 - shown, 8000 - len(lines(burst))]
     told = [cell["incomplete"] for cell in result["cells"]][3:]
-    # A busy machine may be slower than the limits; then nothing is dropped.
+    # A busy machine may be slower than the limits; then nothing is dropped, or queues overflow instead.
     assert [bool(each) for each in told] == [bool(number) for number in missing]
     assert result["exit_code"] == (nbrun.ExitCode.INCOMPLETE if any(missing) else nbrun.ExitCode.OK)
     # A display is one message; a line that is flushed almost always is; of a burst, many lines are.
     lost = [each["lost"] if each else 0 for each in told]
-    assert lost[1] == missing[1]
+    assert lost[1] == (missing[1] if told[1] is None or told[1]["exact"] else pytest.approx(missing[1], abs=SLACK))
     assert lost[0] == pytest.approx(missing[0], rel=0.01)
-    assert all("rate-limit" in each["causes"] and each["exact"] for each in told if each)
 
 
 def test_a_loss_can_be_tolerated_and_left_out_of_the_outputs(strict_server: RunningServer) -> None:

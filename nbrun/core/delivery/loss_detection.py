@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from nbrun.core.protocol.messages import Channel, Message
+from nbrun.core.protocol.messages import KERNEL_INFO, Channel, Message
 
 SLACK = 12
 """Missing numbers that prove nothing if messages of other clients were seen only in part."""
@@ -136,11 +136,16 @@ class Ledger:
     _numbers: SequenceNumbers = field(default_factory=SequenceNumbers)
     _base: int | None = None
     _end: int | None = None
+    _supposed_end: int | None = None
+    """The number behind the request's reply. In ipykernel it is that of the idle, unless a thread took it."""
     _first: int = 0
     _last: int = 0
     _received: int = 0
     _replies: list[int] = field(default_factory=list)
+    _barriers: list[int] = field(default_factory=list)
+    """The numbers of replies to barriers. The missing messages may be the barriers' own busy and idle."""
     _ahead: list[int] = field(default_factory=list)
+    """The numbers of outputs that came from behind the end, as far as it was known then."""
     _strangers: set[str] = field(default_factory=set)
     _unsure: int = 0
     _busy: int | None = None
@@ -160,9 +165,10 @@ class Ledger:
         self._last = max(self._last, number)
         self._received += 1
         if message.channel != Channel.IOPUB:
-            self._replies.append(number)
+            self._count_reply(message, number)
             return
-        if self._end is not None and number > self._end:
+        end = self._supposed_end if self._end is None else self._end
+        if end is not None and number > end:
             self._ahead.append(number)
         elif self._busy is not None and number > self._busy:
             self._within += 1
@@ -172,7 +178,7 @@ class Ledger:
     def follow(self, request: str) -> None:
         """Let the idle of `request` end the range, even if the idle of a refused request seemed to have ended it."""
         self.request = request
-        self._busy, self._end, self._ahead = None, None, []
+        self._busy, self._end, self._supposed_end = None, None, None
         self._within, self._asked_within = 0, Counter()
 
     def disturb(self) -> None:
@@ -183,16 +189,20 @@ class Ledger:
         """End the range of a cell; return None for a kernel that does not number its messages.
 
         If other clients used the kernel, their replies may be on either side of an end, so a few missing numbers prove
-        nothing. Then only numbers that are missing within the cell count.
+        nothing. Then only numbers that are missing within the cell count. If the idle is lost, the reply shows the end.
+        Numbers that are missing behind it belong to the next cell, which may have been sent ahead.
         """
         if not self._received:
             return None
         base = self._first - 1 if self._base is None else self._base
-        end = self._last if self._end is None else self._end
+        end = next(each for each in (self._end, self._supposed_end, self._last) if each is not None)
         replies = [number for number in self._replies if number > end]
+        self._ahead = [number for number in self._ahead if number > end]
         ahead = replies + self._ahead
         missing = end - base - (self._received - len(ahead)) - len(self._strangers)
         self._unsure = 2 if self._strangers else self._unsure
+        if not self._unsure and any(number <= end for number in self._barriers):
+            self._unsure = 1
         first = base + 1
         if self._unsure and missing <= SLACK:
             missing = self._missing_within()
@@ -205,7 +215,8 @@ class Ledger:
         self._closed.append(stretch)
         self._base, self._end, self._last = end, None, max([end, *ahead])
         self._received, self._first = len(ahead) + early, min(ahead, default=0)
-        self._replies, self._ahead = replies, []
+        self._replies, self._supposed_end = replies, None
+        self._barriers = [number for number in self._barriers if number > end]
         self._strangers, self._unsure = set(), max(self._unsure - 1, 0)
         self._busy, self._within, self._asked_within = None, 0, Counter()
         return stretch
@@ -218,6 +229,13 @@ class Ledger:
         unseen = sum(max(_MESSAGES_PER_REQUEST - seen, 0) for seen in self._asked_within.values())
         return max(self._end - self._busy - self._within - replies - unseen, 0)
 
+    def _count_reply(self, message: Message, number: int) -> None:
+        self._replies.append(number)
+        if message.parent_id == self.request:
+            self._supposed_end = number + 1
+        elif message.parent_type == KERNEL_INFO and self._is_ours(message.parent_id):
+            self._barriers.append(number)
+
     def _count_status(self, message: Message, number: int) -> None:
         if not self._is_ours(message.parent_id):
             self._strangers.add(message.parent_id)
@@ -226,6 +244,7 @@ class Ledger:
         elif message.parent_id == self.request:
             if message.content.get("execution_state") == "idle":
                 self._end = number
+                self._within += sum(self._busy is not None and self._busy < each <= number for each in self._ahead)
             else:
                 self._busy = number
 

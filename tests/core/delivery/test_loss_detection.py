@@ -12,9 +12,11 @@ from nbrun.core.delivery.loss_detection import (
     Incomplete,
     Ledger,
     SequenceNumbers,
+    Stretch,
     is_rate_limit_notice,
 )
 from nbrun.core.protocol.messages import Channel, Message
+from tests.core.properties import QUICK
 
 OURS = "our-session"
 KERNEL = "kernel-session"
@@ -76,6 +78,41 @@ def test_a_stretch_begins_where_the_one_before_it_ended() -> None:
     stretch = counted.close()
     assert stretch is not None
     assert stretch.missing == 2
+
+
+def barrier(number: int, request: str) -> Message:
+    parent = {"msg_id": request, "msg_type": "kernel_info_request"}
+    return Message(Channel.SHELL, reply(number).header, parent, {})
+
+
+def test_where_the_idle_is_lost_the_reply_is_the_end_though_later_cells_have_run_already() -> None:
+    counted = Ledger(OURS)
+    counted.follow(f"{OURS}_1")
+    for message in (status(1, "busy"), numbered(2), reply(5)):  # of 3 and 4, and of the idle, nothing is known
+        counted.count(message)
+    for message in (barrier(12, f"{OURS}_3"), status(11, "busy", f"{OURS}_3")):  # behind the next cell
+        counted.count(message)
+    assert counted.close() == Stretch(1, 6, 3, alone=True)
+    counted.follow(f"{OURS}_2")
+    counted.count(numbered(9, "execute_reply", parent=f"{OURS}_2", channel=Channel.SHELL))
+    assert counted.close() == Stretch(7, 10, 3, alone=True)
+    counted.follow(f"{OURS}_4")  # the barrier's idle is lost, which is no output
+    for message in (status(14, "busy", f"{OURS}_4"), numbered(15), status(16, "idle", f"{OURS}_4")):
+        counted.count(message)
+    assert counted.close() == Stretch(15, 16, 0, alone=False)
+
+
+def test_what_a_thread_numbers_between_the_reply_and_the_idle_is_not_missing() -> None:
+    counted = Ledger(OURS)
+    counted.follow(f"{OURS}_1")
+    counted.disturb()
+    for message in (status(1, "busy"), reply(3), *map(numbered, (2, 4, 5, 7)), idle(6)):
+        counted.count(message)
+    stretch = counted.close()
+    assert stretch is not None
+    assert (stretch.last, stretch.missing) == (6, 0)
+    counted.count(numbered(8))
+    assert counted.close() == Stretch(7, 8, 0, alone=False)
 
 
 def test_a_late_message_is_taken_out_of_the_stretch_that_missed_it() -> None:
@@ -277,6 +314,7 @@ def test_a_forked_child_counts_for_itself() -> None:
     assert stretch.missing == 0
 
 
+@QUICK
 @given(st.lists(st.booleans(), min_size=2), st.randoms(use_true_random=False))
 def test_the_number_of_the_lost_is_exact_in_whatever_order_the_others_come(arrives: list[bool], random: Random) -> None:
     numbers = [number for number, came in enumerate(arrives, 10) if came or number in (10, 9 + len(arrives))]

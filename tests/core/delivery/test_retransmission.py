@@ -468,7 +468,7 @@ def test_the_servers_word_may_come_when_the_kernel_has_told_already_what_it_forg
     line.until(PATIENCE)
     line.answer()
     assert len(line.texts()) < 100
-    line.take(NOTICE)
+    line.receive(NOTICE)
     line.settle()
     assert ("IOPub message rate exceeded.\n" in line.texts()) == is_loss
 
