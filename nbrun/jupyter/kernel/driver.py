@@ -238,22 +238,16 @@ class Kernel:
 
     async def _next(self, deadline: float | None) -> Arrival | Probed | StopAsked | None:
         """Return the next arrival, or None at `deadline` (on the loop's clock)."""
-        arrival = await self._next_arrival(deadline)
+        arrivals, arrival = self._channel.arrivals, None
+        if not arrivals.empty():
+            arrival = arrivals.get_nowait()
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    arrival = await arrivals.get()
         if self._trace is not None:
             _record(self._trace, self.id, arrival)
-        return arrival
-
-    async def _next_arrival(self, deadline: float | None) -> Arrival | Probed | StopAsked | None:
-        arrivals = self._channel.arrivals
-        try:
-            return cast("Arrival | Probed | StopAsked", arrivals.get_nowait())
-        except asyncio.QueueEmpty:
-            pass
-        try:
-            async with asyncio.timeout_at(deadline):
-                return cast("Arrival | Probed | StopAsked", await arrivals.get())
-        except TimeoutError:
-            return None
+        return cast("Arrival | Probed | StopAsked | None", arrival)
 
     async def _send(self, requests: Iterable[Message]) -> None:
         for request in requests:
