@@ -5,6 +5,7 @@ the new one.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -115,6 +116,8 @@ def _replace(path: Path, data: bytes, mode: int | None, where: Callable[[], bool
     """Write a file; return False and keep the old one if `where` is false at the last moment."""
     try:
         path = path.resolve()  # a symbolic link stays, and its target is replaced
+        if path.is_symlink():  # a link to itself, with which Python 3.13 and newer are content
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(path, where, mode) as handle:
             handle.write(data)

@@ -68,12 +68,21 @@ def moved(location: str, status: int = 302) -> Reply:
     return Reply(status, headers={"Location": location})
 
 
+ENDED = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError)
+
+
 @contextlib.asynccontextmanager
 async def double(answer: Callable[[Heard], Reply | None] | Answering) -> AsyncIterator[Double]:
     """Listen on loopback for as long as the block lasts; every request gets what `answer` gives."""
 
+    unanswered: set[asyncio.Task[None]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        task = asyncio.current_task()
+        assert task is not None
+        unanswered.add(task)
+        task.add_done_callback(unanswered.discard)
+        with contextlib.closing(writer), contextlib.suppress(*ENDED):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             method, target, _ = head[0].split(" ")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
@@ -88,12 +97,13 @@ async def double(answer: Callable[[Heard], Reply | None] | Answering) -> AsyncIt
                 lines += [f"Content-Length: {len(reply.body)}", "Connection: close", "", ""]
                 writer.write("\r\n".join(lines).encode("latin-1") + reply.body)
                 await writer.drain()
-        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     here = Double(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     async with server:
         yield here
+        for task in [*unanswered]:  # since Python 3.12 the server waits for them
+            task.cancel()
 
 
 def origin(url: str) -> str:

@@ -222,6 +222,7 @@ def test_a_rescue_goes_to_the_temporary_folder_where_the_current_one_is_gone(tmp
     source = """
 import tempfile
 tempfile.tempdir = sys.argv[1]
+write_notebook(Path(sys.argv[1], "first.ipynb"), NEW)  # imports; without a folder, some fail in Python 3.13.0
 os.rmdir(os.getcwd())
 print(rescue(NEW, "nb.ipynb", datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)))
 """
