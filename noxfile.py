@@ -24,7 +24,7 @@ def unit(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "3", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session
