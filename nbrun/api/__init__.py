@@ -1,1 +1,1 @@
-"""The Python API."""
+"""The Python API: run notebooks, prepare and plan them, and open servers."""

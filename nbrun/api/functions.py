@@ -1,4 +1,4 @@
-"""Functions that open a server, run notebooks and close the server.
+"""The functions of the API: ``run``, ``run_many``, ``prepare`` and ``plan``, and async forms.
 
 The common options are written out in the signatures. The others are checked by their TypedDict. Both come from the
 declarations in :mod:`nbrun.runner.options`, and a test compares them.
@@ -39,11 +39,11 @@ from nbrun.runner.synchronous import run_to_end
 
 
 class OptionsOfRun(OptionsOnServer, MoreServerOptions, total=False):
-    """The options of :func:`run` that its signature does not write out."""
+    """The options of :func:`run` that are not in its signature."""
 
 
 class OptionsOfMany(MoreRunOptions, MoreServerOptions, MoreBatchOptions, total=False):
-    """The options of :func:`run_many` that its signature does not write out."""
+    """The options of :func:`run_many` that are not in its signature."""
 
 
 def run(
@@ -113,7 +113,7 @@ async def run_async(
     stop: StopSwitch | None = None,
     **options: Unpack[OptionsOfRun],
 ) -> NotebookResult:
-    """Run a notebook as :func:`run` does, in the running event loop. A cancelled run is saved first."""
+    """Run a notebook like :func:`run`, in the running event loop. A cancelled run is saved first."""
     return await _run(notebook, given_options(locals()))
 
 
@@ -195,7 +195,7 @@ async def run_many_async(
     stop: StopSwitch | None = None,
     **options: Unpack[OptionsOfMany],
 ) -> BatchResult:
-    """Run notebooks as :func:`run_many` does, in the running event loop. Cancelled runs are saved first."""
+    """Run notebooks like :func:`run_many`, in the running event loop. Cancelled runs are saved first."""
     return await _run_many(notebooks, given_options(locals()))
 
 
@@ -212,8 +212,8 @@ def prepare(
 ) -> Any:
     """Return the notebook with its parameters and without outputs, as a ``NotebookNode``; execute nothing.
 
-    With `output` it is written there, too. Raise what a run raises for the parameters. A kernel that is not installed
-    causes only a warning, an event for `observe`.
+    With `output` it is also written there. Raises the same errors for the parameters as a run. A kernel that is not
+    installed causes only a warning, an event for `observe`.
     """
     given = given_options(locals()) | {"prepare_only": True}
     if output is None and not given.get("in_place"):
@@ -235,9 +235,9 @@ def plan(
     token: str | None = None,
     **options: Unpack[OptionsOfRun],
 ) -> Preview:
-    """Return what a run would do: its parameters, kernel, cells and time limits. Nothing is started or changed.
+    """Return the plan of a run: parameters, kernel, cells and time limits. Nothing is started or changed.
 
-    Raise what a run raises for a wrong option or parameter.
+    Raises the same errors as a run for an invalid option or parameter.
     """
     name, given = read_source(notebook, given_options(locals()))
     read = read_run_options(given)

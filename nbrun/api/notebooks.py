@@ -1,4 +1,4 @@
-"""What the functions of the API take and return: notebooks, options, executed notebooks."""
+"""Arguments and results of the API: notebooks as paths or nodes, options, executed notebooks."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ Source = str | os.PathLike[str] | Mapping[str, Any]
 NotebookPath = str | os.PathLike[str]
 
 _IN_MEMORY = "notebook.ipynb"
-"""The name of a notebook that is given as a mapping."""
+"""The name of a notebook that is passed as a mapping."""
 
 
 def given_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options among the ``locals()`` of a function of this API, those in ``**options`` too."""
+    """Return the options among the ``locals()`` of a function of this API, including those in ``**options``."""
     named = {name: value for name, value in arguments.items() if name not in _NO_OPTIONS}
     return {**named, **arguments["options"]}
 
@@ -33,7 +33,7 @@ _NO_OPTIONS = ("self", "notebook", "notebooks", "options", "switch")
 
 
 def read_source(notebook: Source, given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return a notebook's name and the options of its run, with its text where it is given itself."""
+    """Return a notebook's name and the options of its run, with its text if it is passed as a mapping."""
     if isinstance(notebook, Mapping):
         try:
             content = dumps(notebook)
@@ -50,7 +50,7 @@ def read_source(notebook: Source, given: Mapping[str, Any]) -> tuple[str, Mappin
 
 
 def keeping_notebook(options: RunOptions) -> tuple[RunOptions, list[RunFinished]]:
-    """Return the options with an observer that keeps the last event of the run."""
+    """Return the options with an observer that stores the last event of the run."""
     finished: list[RunFinished] = []
     others = options["observe"] or ignore
 
@@ -63,7 +63,7 @@ def keeping_notebook(options: RunOptions) -> tuple[RunOptions, list[RunFinished]
 
 
 class ExecutedNotebook:
-    """Returns an executed notebook as a node: the `content` in memory, or what is in a file."""
+    """Returns an executed notebook as a node, from the `content` in memory or from a file."""
 
     def __init__(self, content: Mapping[str, Any] | None = None, file: Path | None = None) -> None:
         self._content = content
@@ -86,4 +86,4 @@ def with_notebook(result: NotebookResult, finished: Sequence[RunFinished]) -> No
 
 
 def ignore(event: Event) -> None:
-    """Observe nothing."""
+    """Ignore an event."""

@@ -1,4 +1,4 @@
-"""Run what is planned, and return the result of one run or of a batch."""
+"""Run a plan, and return the result of a single run or of a batch."""
 
 import time
 
@@ -12,10 +12,10 @@ from nbrun.version import __version__
 
 
 async def run_planned(plan: BatchPlan, started: EmbeddedServer | None = None) -> NotebookResult | BatchResult:
-    """Run what is planned, on a private server that may have been `started` already, to save time.
+    """Run the planned runs, on a private server that may have been `started` already.
 
-    Return the result of the run if the plan is for one, and raise what kept it from running; otherwise return the
-    result of the batch. A server that was started is stopped by the caller where it was not used.
+    Return the result of a single run, or raise the error that kept it from running. Otherwise return the result of the
+    batch. If a started server was not used, the caller stops it.
     """
     observe, stop = plan.options["observe"] or (lambda _: None), plan.options["stop"] or StopSwitch()
     if plan.one:

@@ -1,6 +1,6 @@
 """Servers that stay open for several runs: :func:`private_server` and :func:`connect`.
 
-``async with`` opens a :class:`Server`. ``with`` opens the same in a thread, as a :class:`SyncServer`.
+``async with`` opens a :class:`Server`. ``with`` opens it in a thread, as a :class:`SyncServer`.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ from nbrun.storage.paths import absolute, names_folder
 
 
 class OptionsOnServer(MoreRunOptions, TextOptions, total=False):
-    """The options of :meth:`Server.run` that its signature does not write out."""
+    """The options of :meth:`Server.run` that are not in its signature."""
 
 
 def private_server(
@@ -102,16 +102,15 @@ def connect(
     given = {"server": url, **locals()}
     del given["url"]
     access = access_of(read_run_options(given))
-    Endpoint.parse(url, token, password)  # which raises for what is no address
+    Endpoint.parse(url, token, password)  # raises an error for an invalid address
     return Server(lambda: existing_host(access), address=url)
 
 
 class Server:
-    """A Jupyter server that runs notebooks; made by :func:`private_server` or :func:`connect`.
+    """A Jupyter server that runs notebooks; created by :func:`private_server` or :func:`connect`.
 
     ``async with`` opens it and returns it. ``with`` opens it in a thread and returns a :class:`SyncServer`, which works
-    the same way without ``await``. Runs may follow each other or go on at the same time. Close the server when all of
-    them have ended.
+    the same way without ``await``. Runs may be sequential or concurrent. Close the server after all of them have ended.
     """
 
     def __init__(

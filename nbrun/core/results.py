@@ -423,7 +423,7 @@ def unexecuted(notebook: str, outcome: Outcome, problem: Problem | None, began: 
 
 
 def moment(when: datetime) -> str:
-    """Return a time as results and events have it: ISO 8601 with milliseconds."""
+    """Return a time as in results and events: ISO 8601 with milliseconds."""
     return when.isoformat(timespec="milliseconds")
 
 
@@ -440,7 +440,7 @@ class RunFailed(NbrunError):
         self.exit_code = result.exit_code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Describe the error to :mod:`pickle` by what it was made of."""
+        """Return what :mod:`pickle` needs to create the error again."""
         return type(self), (self.result,)
 
 
@@ -462,15 +462,15 @@ class CellFailed(RunFailed):
             self.add_note("\n".join(plain(line) for line in error.details))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Describe the error to :mod:`pickle` by what it was made of."""
+        """Return what :mod:`pickle` needs to create the error again."""
         return type(self), (self.result, self.cell)
 
 
 class BatchFailed(NbrunError):
     """Runs of a batch did not pass, or there was nothing to run.
 
-    ``result`` is the result of the batch. ``errors`` has what :meth:`NotebookResult.check` raises for each run that did
-    not pass, in the order of the runs; the message of each is a note of this exception.
+    ``result`` is the result of the batch. ``errors`` contains the error of :meth:`NotebookResult.check` for each run
+    that did not pass, in the order of the runs. The message of each is a note of this exception.
     """
 
     def __init__(self, result: BatchResult) -> None:
@@ -487,7 +487,7 @@ class BatchFailed(NbrunError):
             self.add_note(str(error))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Describe the error to :mod:`pickle` by what it was made of."""
+        """Return what :mod:`pickle` needs to create the error again."""
         return type(self), (self.result,)
 
 

@@ -111,7 +111,7 @@ class PlannedRun:
 
 
 class TextOptions(TypedDict, total=False):
-    """Notebooks that are given or delivered as text."""
+    """Options for notebooks that are passed or delivered as text."""
 
     content: Annotated[
         str | bytes | None,
@@ -126,7 +126,7 @@ class TextOptions(TypedDict, total=False):
 
 
 class ControlOptions(TypedDict, total=False):
-    """How a program follows a run and ends it early."""
+    """Options to observe a run and to end it early."""
 
     observe: Annotated["Observer | None", Option(Thing("a function", callable), flags=None)]
     """Called with each event of the run."""

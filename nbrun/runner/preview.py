@@ -26,7 +26,7 @@ from nbrun.storage.paths import hint_for_missing_on_server, local_notebook, refu
 
 
 def read_local(job: Job) -> bytes:
-    """Return the text of a notebook on this machine; raise :class:`UsageError`."""
+    """Return the text of a local notebook; raise :class:`UsageError`."""
     path = Path(job.notebook)
     if path.is_file():
         refuse_other_kinds(job.notebook, path)
@@ -36,14 +36,14 @@ def read_local(job: Job) -> bytes:
 
 
 def preview_local(job: Job, content: bytes | None = None) -> Preview:
-    """Return what a run on this machine would do, of a file or of this `content`; raise :class:`UsageError`."""
+    """Return the preview of a run on this machine, of a file or of `content`; raise :class:`UsageError`."""
     data = read_local(job) if content is None else content
     document = Document(notebook_content(data, job.notebook), name=job.notebook)
     return _preview(document, job, installed_kernelspecs())
 
 
 async def preview_on_server(job: Job, access: Access, content: bytes | None = None) -> Preview:
-    """Return what a run on a server would do, of a file there or of this `content`; raise :class:`NbrunError`."""
+    """Return the preview of a run on a server, of a file there or of `content`; raise :class:`NbrunError`."""
     path = path_on_server(job.notebook) if content is None else ""
     async with connect_to(access) as client:
         if content is not None:

@@ -17,11 +17,11 @@ from nbrun.runner.stop import StopSwitch
 S = TypeVar("S")
 T = TypeVar("T")
 _STOP_LIMIT = 60.0
-"""Seconds that an interrupted run may take to save and to end."""
+"""Seconds for an interrupted run to save and to end."""
 
 
 class ServerThread(Generic[S]):
-    """The server that `open_server` opens, from :meth:`start` to :meth:`close`; a context that does both."""
+    """The server of `open_server` in a thread, from :meth:`start` to :meth:`close`, or within a ``with`` block."""
 
     def __init__(self, open_server: Callable[[], AbstractAsyncContextManager[S]]) -> None:
         self._open_server = open_server
@@ -38,11 +38,11 @@ class ServerThread(Generic[S]):
         self.close()
 
     def start(self) -> None:
-        """Open the server and wait until it answers; raise what opening it raises."""
+        """Open the server and wait until it answers; raises the error of opening it."""
         self._serving = self._thread.submit(asyncio.run, self._serve())
         try:
             self._open.result()
-        except BaseException:  # Ctrl-C too: then the server is still starting
+        except BaseException:  # also Ctrl-C while the server is starting
             if not self._open.done():
                 loop, task = self._begun.result()
                 loop.call_soon_threadsafe(task.cancel)
@@ -65,9 +65,9 @@ class ServerThread(Generic[S]):
             raise
 
     def run(self, work: Callable[[S], Coroutine[Any, Any, T]], stop: StopSwitch) -> T:
-        """Return what `work` returns for the server; several threads may call this at the same time.
+        """Return the result of `work` with the server; several threads may call this at the same time.
 
-        Ctrl-C pulls `stop` and is raised again when the work has ended.
+        Ctrl-C pulls `stop` and is raised again after `work` has ended.
         """
         loop, server, _ = self._open.result()
         running = asyncio.run_coroutine_threadsafe(work(server), loop)
@@ -80,7 +80,7 @@ class ServerThread(Generic[S]):
             raise
 
     def close(self) -> None:
-        """End a private server and its kernels, or the connection to an existing one."""
+        """Close the server. A private server and its kernels end."""
         if self._serving is not None and self._open.done() and self._open.exception() is None:
             loop, _, ended = self._open.result()
             loop.call_soon_threadsafe(ended.set)

@@ -210,7 +210,7 @@ async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> li
 def options_of_one(options: RunOptions, overrides: Sequence[Override]) -> RunOptions | None:
     """Return the options of one notebook's runs, or None if it is left out.
 
-    Raises :class:`UsageError` for an override of what notebooks cannot differ in, and for a wrong value.
+    Raises :class:`UsageError` for an override of an option that is shared by all notebooks, and for an invalid value.
     """
     known = options_in(RunOptions)
     run_options: Any = {name: value for name, value in options.items() if name not in _OF_BATCH}
