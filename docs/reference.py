@@ -40,6 +40,7 @@ carries only data that you asked for (`--json -`).
 | `NBRUN_TOKEN`, `JUPYTER_TOKEN` | the token of `--server`; the first one set is used; `--token-file` takes precedence |
 | `NBRUN_PASSWORD` | the password of `--server`, if it uses a password instead of a token |
 | `NO_COLOR`, `FORCE_COLOR` | turn colours off; turn colours on even if the output is not a terminal |
+| `NBRUN_BROWSER` | the browser that prints `--pdf`: a path, or a name on `PATH` |
 | `JUPYTER_PATH` | additional directories in which the private server looks for kernelspecs |
 
 There is no option for a token, because every user of a machine can read the command lines of all processes. A URL with

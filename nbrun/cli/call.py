@@ -12,7 +12,7 @@ from nbrun.cli.destinations import check_paths, is_single
 from nbrun.cli.options.batch import read_matrix
 from nbrun.cli.options.declared import OF_BATCH, OF_RUN, read_declared, read_fields
 from nbrun.cli.options.parameters import ParameterTexts
-from nbrun.cli.options.reports import ReportOptions
+from nbrun.cli.options.reports import ReportOptions, settle_pdf
 from nbrun.cli.options.server import access_options
 from nbrun.cli.stdio import read_streams
 from nbrun.core.planning.destinations import CHOICE_OPTIONS, MATRIX, SETTINGS, refuse_contradiction, require_choice
@@ -62,6 +62,7 @@ def read_call(context: click.Context, notebooks: Sequence[str], given: Mapping[s
     if given["fail_fast"]:
         options["max_failures"] = 1
     parameters, reports = read_fields(ParameterTexts, given), read_fields(ReportOptions, given)
+    settle_pdf(reports)
     check_paths(named, options, parameters, reports)
     chosen = check_choice(options)
     one = is_single(named, options)

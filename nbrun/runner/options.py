@@ -27,6 +27,7 @@ from nbrun.core.planning.options import (
     Named,
     Option,
     PathName,
+    PathOrTrue,
     Pause,
     Size,
     Text,
@@ -303,7 +304,7 @@ class MoreRunOptions(TypedDict, total=False):
     ]
 
 
-class ReportOptions(TypedDict, total=False):
+class SharedReportOptions(TypedDict, total=False):
     """Options for the content of HTML pages and PDF files; for the command line and the settings."""
 
     html_code: Annotated[
@@ -320,6 +321,24 @@ class ReportOptions(TypedDict, total=False):
             Choice(("show", "hide")),
             "Whether HTML pages and PDF files show the code and the traceback of a failed cell.",
             default="show",
+        ),
+    ]
+    html_template: Annotated[
+        _Path,
+        Option(
+            PathName(folder=True),
+            "Folder with templates (page.html.j2, index.html.j2, cells.html.j2) and a style sheet (style.css) for "
+            "HTML pages and PDF files.",
+            metavar="DIR",
+        ),
+    ]
+    pdf: Annotated[
+        str | bool | None,
+        Option(
+            PathOrTrue(),
+            "Write each executed notebook as a PDF file into this folder. For a single notebook, FILE.pdf names the "
+            "file. Needs Chromium, Chrome or Edge (NBRUN_BROWSER names the program), or WeasyPrint.",
+            metavar="DIR|FILE.pdf",
         ),
     ]
 

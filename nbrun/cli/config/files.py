@@ -29,7 +29,7 @@ LARGEST = 1 << 20
 """Maximum bytes of a settings file."""
 _HINT_OTHER = "--config FILE reads settings from another file, --no-config reads none."
 _NOT_SETTINGS = ("config", "no-config", "matrix", "help")
-_PATHS = ("PATH", "FILE", "DIR", "DIR|FILE.html")
+_PATHS = ("PATH", "FILE", "DIR", "DIR|FILE.html", "DIR|FILE.pdf")
 _NAMED_PATH = "NAME=PATH"
 _META = "nbrun.project"
 JOB = "nbrun.job"
@@ -181,7 +181,7 @@ def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) 
         if name in options and name != "exclude" and parameter.name:
             value = options[name]
             is_path = isinstance(parameter.type, click.Path) or parameter.metavar in _PATHS
-            if is_path and not _is_on_server(name, options):
+            if is_path and not isinstance(value, bool) and not _is_on_server(name, options):
                 value = (
                     from_here(folder, value) if isinstance(value, str) else [from_here(folder, one) for one in value]
                 )

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.core.planning.options import Choice, Flag, Kind, Option, PathName, Text, Texts, options_in
-from nbrun.runner.options import ReportOptions, SharedBatchOptions, SharedRunOptions
+from nbrun.core.planning.options import Choice, Flag, Kind, Option, PathName, PathOrTrue, Text, Texts, options_in
+from nbrun.runner.options import SharedBatchOptions, SharedReportOptions, SharedRunOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Group = TypeVar("Group")
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
-_DECLARED = {**options_in(SharedRunOptions), **options_in(SharedBatchOptions), **options_in(ReportOptions)}
+_DECLARED = {**options_in(SharedRunOptions), **options_in(SharedBatchOptions), **options_in(SharedReportOptions)}
 OF_RUN = [name for name, option in options_in(SharedRunOptions).items() if option.flags is not None]
 """The options of a run on the command line, by their names in Python."""
 OF_BATCH = [name for name, option in options_in(SharedBatchOptions).items() if option.flags is not None]
@@ -86,6 +86,8 @@ def _decorator(name: str, option: Option, callback: Callback | None) -> Callable
             attributes |= {"multiple": True}
         case Choice() as kind:
             attributes |= {"type": click.Choice(kind.words), "default": default}
+        case PathOrTrue() as kind:
+            attributes |= {"type": Value(kind)}
         case PathName(exists=True):
             attributes |= {"type": click.Path(exists=True, dir_okay=False, path_type=Path)}
         case PathName(folder=True):

@@ -35,8 +35,9 @@ _OPTIONS = (
         help="Write each executed notebook as an HTML page into this folder, with an index. For a "
         "single notebook, FILE.html names the page.",
     ),
-    declared("html_code", "html_failures"),
+    declared("html_code", "html_failures", "html_template"),
     click.option("--html-scripts", is_flag=True, help="Run scripts of outputs in HTML pages, for interactive plots."),
+    declared("pdf"),
     click.option(
         "--github/--no-github",
         default=None,
@@ -68,7 +69,7 @@ _FILES = {
     "stdout_file": "--stdout-file",
     "stderr_file": "--stderr-file",
 }
-TARGETS = {"html_folder": "--html", **_FILES}
+TARGETS = {"html_folder": "--html", "pdf": "--pdf", **_FILES}
 """The options whose value is the path of a report."""
 
 
@@ -82,7 +83,9 @@ class ReportOptions:
     html_folder: str | None
     html_code: str | None
     html_failures: str
+    html_template: str | None
     html_scripts: bool
+    pdf: str | bool | None
     github: bool | None
     log_output: bool
     stdout_file: str | None
@@ -95,6 +98,7 @@ class ReportOptions:
         return {option: getattr(self, name) for name, option in options.items()}
 
 
+_PAGE, _PDF = (".html", ".htm"), (".pdf",)
 _SHOWN = (*STANDARD_OUTPUT, STANDARD_ERROR)
 _STREAMS = (("stdout", "standard output", STANDARD_OUTPUT), ("stderr", "standard error", (STANDARD_ERROR,)))
 
@@ -116,6 +120,7 @@ class Reports:
         self._notebook = notebook
         self._is_batch = False
         self._has_ended = False
+        self._printer = ""
         self._github = _on_github() if given.github is None else given.github
         self._given = given
         self._options = options
@@ -132,8 +137,11 @@ class Reports:
         if (trace := self._options["trace"]) is not None:
             check_trace("--trace", os.fspath(trace))
         _check_different(given, self._options, self._notebook)
-        if given.html_folder is not None:
-            _check_html(Path(given.html_folder), many=self._notebook is None)
+        for option, pages, suffixes in (("--html", given.html_folder, _PAGE), ("--pdf", given.pdf, _PDF)):
+            if isinstance(pages, str):
+                _check_pages(option, Path(pages), suffixes, many=self._notebook is None)
+        if given.html_folder is not None or given.pdf is not None:
+            self._printer = _check_look(given)
 
     def open(self) -> None:
         """Import and create the reporters, once. This is separate because the imports are slow."""
@@ -164,12 +172,14 @@ class Reports:
             from nbrun.reporters.stream_files import stream_files
 
             files += stream_files(given.stdout_file, given.stderr_file)
-        if given.html_folder:
+        if given.html_folder or given.pdf:
             from nbrun.reporters.html.reporter import Html, Look
 
-            look = Look(given.html_code, given.html_failures)
+            template = Path(given.html_template).absolute() if given.html_template else None
+            look = Look(given.html_code, given.html_failures, given.html_scripts, template)
+            pages, pdf = (Path(str(target)) if target else None for target in (given.html_folder, given.pdf))
             local = not is_on_server(self._options)
-            files.append(Html(Path(given.html_folder), local=local, scripts=given.html_scripts, look=look))
+            files.append(Html(pages, local=local, look=look, pdf=pdf, printer=self._printer))
         self._asked = tuple(files)
         if self._github:
             from nbrun.reporters.github.reporter import GitHub
@@ -263,7 +273,8 @@ def _check_streams(given: ReportOptions, *, delivers: bool, on_runner: bool) -> 
 
 def _check_different(given: ReportOptions, options: BatchOptions, notebook: str | None) -> None:
     """Refuse two reports in one file, and a report in a notebook's file. The two streams of cells may share a file."""
-    pages = {"html_folder": "--html"} if _is_page(given.html_folder) else {}
+    pages = {"html_folder": "--html"} if _is_file(given.html_folder, _PAGE) else {}
+    pages |= {"pdf": "--pdf"} if _is_file(given.pdf, _PDF) else {}
     files = [
         (option, os.path.realpath(target))
         for option, target in {**given.targets({**_FILES, **pages}), "--trace": options["trace"]}.items()
@@ -286,21 +297,61 @@ def _check_file(option: str, target: str | None) -> None:
         check_file(option, target)
 
 
-def _is_page(target: str | None) -> bool:
-    return target is not None and target.lower().endswith((".html", ".htm")) and not is_folder(target)
+def settle_pdf(given: ReportOptions) -> None:
+    """Replace ``pdf = true`` by a path beside the pages; raise :class:`UsageError` if there are no pages."""
+    if given.pdf is not True:
+        return
+    pages = given.html_folder
+    if pages is None:
+        raise UsageError("pdf = true writes PDF files beside the pages, and there is no --html", hint="Name a folder.")
+    given.pdf = str(Path(pages).with_suffix(".pdf")) if _is_file(pages, _PAGE) else pages
 
 
-def _check_html(target: Path, *, many: bool) -> None:
+def _is_file(target: str | bool | None, suffixes: tuple[str, ...]) -> bool:
+    return isinstance(target, str) and target.lower().endswith(suffixes) and not is_folder(target)
+
+
+def _check_pages(option: str, target: Path, suffixes: tuple[str, ...], *, many: bool) -> None:
+    """Raise :class:`UsageError` for a place where pages or PDF files cannot be written."""
+    if _is_file(str(target), suffixes):
+        if many:
+            raise UsageError(f"{option} {target}: one file is for one notebook", hint="For several, name a folder.")
+        check_file(option, target)
+    else:
+        check_folder(option, target)
+        if suffixes is _PAGE:
+            check_file(option, target / "index.html")
+
+
+def _check_look(given: ReportOptions) -> str:
+    """Raise :class:`UsageError` if pages could not be made; return the program that prints PDF files."""
     from importlib.util import find_spec
 
+    option = "--pdf" if given.html_folder is None else "--html"
     missing = [name for name in ("nbconvert", "jinja2", "nh3", "tinycss2", "math_core") if find_spec(name) is None]
     if missing:
         hint = "pip install 'jupyter-nbrun[html]'"
-        raise UsageError(f"--html needs {missing[0]}, which is not installed", hint=hint)
-    if _is_page(str(target)):
-        if many:
-            raise UsageError(f"--html {target}: one page is for one notebook", hint="For several, name a folder.")
-        check_file("--html", target)
-    else:
-        check_folder("--html", target)
-        check_file("--html", target / "index.html")
+        raise UsageError(f"{option} needs {missing[0]}, which is not installed", hint=hint)
+    if given.html_template is not None:
+        from nbrun.reporters.html.reporter import template_problem
+
+        folder = Path(given.html_template)
+        problem = template_problem(folder) if is_folder(folder) else "there is no such folder"
+        if problem:
+            raise UsageError(f"--html-template {folder}: {problem}", hint="docs/reporters.md describes the files.")
+    return "" if given.pdf is None else _printer()
+
+
+def _printer() -> str:
+    from nbrun.reporters.html.printing import PrintFailed, find_printer
+
+    try:
+        printer = find_printer(os.environ)
+    except PrintFailed as error:
+        raise UsageError(f"--pdf: {error}", hint="Name a browser of the Chromium family.") from None
+    if printer is None:
+        raise UsageError(
+            "--pdf needs a browser of the Chromium family, or WeasyPrint",
+            hint="Install Chromium, name a browser in NBRUN_BROWSER, or pip install 'jupyter-nbrun[pdf]'.",
+        )
+    return printer

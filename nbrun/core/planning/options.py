@@ -212,6 +212,22 @@ class PathName(Kind):
         return value
 
 
+class PathOrTrue(PathName):
+    """A path, or true for a place that follows from another option; true is for the settings alone."""
+
+    takes = "a path, or true"
+
+    def read(self, value: Any) -> Any:
+        """Return the path as it was given, or true; None for false."""
+        if isinstance(value, bool):
+            return value or None
+        return super().read(value)
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema."""
+        return {"type": ["string", "boolean"]}
+
+
 class Choice(Kind):
     """One of a few words."""
 

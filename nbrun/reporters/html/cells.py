@@ -42,6 +42,7 @@ class Body:
     """
 
     title: str = ""
+    mathml: bool = True
     html: str = ""
     title_id: str = ""
     headings: list[Heading] = field(default_factory=list)
@@ -88,7 +89,10 @@ class _Exporter(HTMLExporter):
     def default_filters(self) -> Any:
         yield from super().default_filters()
         yield "markdown2html", self.markdown
-        yield "formulas", text_with_formulas
+        yield "formulas", self.formulas
+
+    def formulas(self, text: str) -> str:
+        return text_with_formulas(text, mathml=self.body.mathml)
 
     @pass_context
     def markdown(self, context: Any, source: str) -> str:
@@ -104,14 +108,14 @@ class _Renderer(IPythonRenderer):
         return self.body.heading(level, text)
 
     def block_math(self, body: str) -> str:
-        return formula(body, displayed=True, written=f"$${body}$$")
+        return formula(body, displayed=True, written=f"$${body}$$", mathml=self.body.mathml)
 
     def inline_math(self, body: str) -> str:
-        return formula(body, displayed=False, written=f"${body}$")
+        return formula(body, displayed=False, written=f"${body}$", mathml=self.body.mathml)
 
     def latex_environment(self, name: str, body: str) -> str:
         written = f"\\begin{{{name}}}{body}\\end{{{name}}}"
-        return formula(written, displayed=True, written=written)
+        return formula(written, displayed=True, written=written, mathml=self.body.mathml)
 
     def block_mermaidjs(self, code: str) -> str:
         return f'<pre class="mermaid">{html.escape(code.strip())}</pre>'

@@ -26,8 +26,13 @@ def _converter() -> "math_core.LatexToMathML":
     return math_core.LatexToMathML(fancy_error=False)
 
 
-def formula(source: str, *, displayed: bool, written: str) -> str:
-    """Return a formula as MathML, or `written`, its source with delimiters, if it cannot be converted."""
+def formula(source: str, *, displayed: bool, written: str, mathml: bool = True) -> str:
+    """Return a formula as MathML, or `written`, its source with delimiters, if it cannot be converted.
+
+    Without `mathml` the result is the source: WeasyPrint would print MathML as a row of letters.
+    """
+    if not mathml:
+        return f'<code class="tex">{html.escape(written)}</code>'
     try:
         made = _converter().convert_with_local_state(_NUMBERED.sub(r"\\\1{\2*}", source), displaystyle=displayed)
     except math_core.LatexError:
@@ -35,13 +40,13 @@ def formula(source: str, *, displayed: bool, written: str) -> str:
     return f'<div class="formula">{made}</div>' if displayed else str(made)
 
 
-def text_with_formulas(text: str) -> str:
+def text_with_formulas(text: str, *, mathml: bool = True) -> str:
     """Return an output in LaTeX as HTML: formulas are converted, and the text between them is unchanged."""
     parts, end = [], 0
     for found in _FORMULA.finditer(text):
         parts.append(html.escape(text[end : found.start()]))
         source = next((found[name] for name in _GROUPS if found[name] is not None), found[0])
-        parts.append(formula(source, displayed=found[0].startswith(_DISPLAYED), written=found[0]))
+        parts.append(formula(source, displayed=found[0].startswith(_DISPLAYED), written=found[0], mathml=mathml))
         end = found.end()
     return "".join([*parts, html.escape(text[end:])])
 

@@ -24,6 +24,8 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from nbrun._lazy_imports import put_off_imports
@@ -37,6 +39,7 @@ from nbrun.core.notebook.file_format import read_notebook
 from nbrun.reporters.html.bundles import bundles, settle
 from nbrun.reporters.html.cells import Body, colours, render
 from nbrun.reporters.html.cleaning import clean
+from nbrun.reporters.html.printing import WEASYPRINT, Printer, PrintFailed
 from nbrun.reporters.html.scripts import STATE, Live, take_scripts
 from nbrun.reporters.html.templates import FRAME, INDEX, PAGE, fill, loader
 from nbrun.reporters.html.visibility import Code, Rules
@@ -51,10 +54,12 @@ _ODD_ID = re.compile(r"[^\w-]|^$|.{65}", re.ASCII | re.DOTALL)
 _LONGEST_REASON = 300
 
 
-def page(text: str, facts: Mapping[str, Any], *, scripts: bool = False) -> tuple[str, str]:
+def page(
+    text: str, facts: Mapping[str, Any], *, scripts: bool = False, template: str | None = None, mathml: bool = True
+) -> tuple[str, str]:
     """Return the page of an executed notebook, whose file contains `text`, and its title; `facts` are the run's."""
     notebook = read_notebook(text)
-    body = Body(_title(notebook))
+    body = Body(_title(notebook), mathml)
     widgets = as_object(as_object(as_object(notebook["metadata"].get("widgets")).get(STATE)).get("state"))
     Rules.of(facts).apply(notebook)
     live = take_scripts(notebook, widgets) if scripts else None
@@ -67,9 +72,9 @@ def page(text: str, facts: Mapping[str, Any], *, scripts: bool = False) -> tuple
     for cell in notebook.cells:
         if _ODD_ID.search(str(cell.get("id", ""))):
             del cell["id"]  # nbconvert refuses it
-    render(notebook, body, loader())
+    render(notebook, body, loader(template))
     body.html = clean(body.html)
-    return _page(body, facts, live), body.title
+    return _page(body, facts, live, template), body.title
 
 
 def _title(notebook: Any) -> str:
@@ -77,68 +82,95 @@ def _title(notebook: Any) -> str:
     return title.strip() if isinstance(title, str) else ""
 
 
-def _page(body: Body, facts: Mapping[str, Any], live: Live | None = None) -> str:
+def _page(body: Body, facts: Mapping[str, Any], live: Live | None, template: str | None) -> str:
     """Return a page with a sanitised body, and a frame for its scripts if there are any."""
     frame = ""
     policy = _SCRIPTS if live and live.fragments else _NO_SCRIPTS
     if live and live.fragments:
-        frame = fill(FRAME, {"policy": policy, "fragments": live.fragments, "libraries": live.libraries()})
+        content = {"policy": policy, "fragments": live.fragments, "libraries": live.libraries()}
+        frame = fill(FRAME, content, None)
     values = {"frame": frame, "token": live.token if live else "", "policy": policy, "colours": colours()}
-    return fill(PAGE, {**facts, **values, "title": body.title or facts["name"], "body": body})
+    return fill(PAGE, {**facts, **values, "title": body.title or facts["name"], "body": body}, template)
 
 
-def index(facts: Mapping[str, Any]) -> str:
+def index(facts: Mapping[str, Any], template: str | None = None) -> str:
     """Return the index page."""
-    return fill(INDEX, {"policy": _NO_SCRIPTS, **facts})
+    return fill(INDEX, {"policy": _NO_SCRIPTS, **facts}, template)
 
 
 def failure_page(facts: Mapping[str, Any], reason: str) -> str:
     """Return the page for a notebook that could not be rendered."""
-    return _page(Body(html=f'<pre class="note">{html.escape(reason)}</pre>'), facts)
+    return _page(Body(html=f'<pre class="note">{html.escape(reason)}</pre>'), facts, None, None)
 
 
-def write_page(target: Path, source: Path, facts: Mapping[str, Any], *, scripts: bool) -> tuple[str, str]:
+def write_page(
+    target: Path, source: Path, facts: Mapping[str, Any], *, scripts: bool, template: str | None = None
+) -> tuple[str, str]:
     """Write the page of the notebook in the file `source`.
 
     Return the error that kept the notebook from being rendered, which the page shows, or ""; and the page's title.
     """
-    problem = title = ""
-    try:
-        made, title = page(source.read_text(encoding="utf-8"), facts, scripts=scripts)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        lines = str(error).strip().splitlines() or [""]  # some errors continue with a copy of the notebook
-        problem = f"{type(error).__name__}: {lines[0][:_LONGEST_REASON]}"
-        made = failure_page(facts, type(error).__name__ if facts["code"] == Code.HIDE else problem)
+    made, problem, title = _made(source, facts, scripts=scripts, template=template)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(made, encoding="utf-8", errors="replace")
     return problem, title
 
 
+def _made(source: Path, facts: Mapping[str, Any], **options: Any) -> tuple[str, str, str]:
+    """Return the page of the notebook in a file, or one that says what went wrong; the problem; the title."""
+    try:
+        made, title = page(source.read_text(encoding="utf-8"), facts, **options)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        lines = str(error).strip().splitlines() or [""]  # some errors continue with a copy of the notebook
+        problem = f"{type(error).__name__}: {lines[0][:_LONGEST_REASON]}"
+        return failure_page(facts, type(error).__name__ if facts["code"] == Code.HIDE else problem), problem, ""
+    return made, "", title
+
+
 def main() -> None:
     """Render pages and indexes requested by lines of JSON on standard input, and answer each with a line.
 
-    The process ends at end of file, when nbrun has ended.
+    The process ends at end of file, when nbrun has ended. A browser that is printing is ended too.
     """
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     protect_standard_streams()
     answers, sys.stdout = binary(sys.stdout), sys.stderr
-    for line in sys.stdin:
-        asked = json.loads(line)
-        target = Path(asked["target"])
-        try:
-            if asked["source"] is None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(index(asked["facts"]), encoding="utf-8", errors="replace")
-                answer = ("", "")
-            else:
-                answer = write_page(target, Path(asked["source"]), asked["facts"], scripts=asked["scripts"])
-        except OSError as error:
-            answer = (f"{target}: {error.strerror}", "")
-        answers.write(json.dumps(answer).encode() + b"\n")
+    lines: SimpleQueue[str] = SimpleQueue()
+    printer = Printer()
+    Thread(target=_read, args=(lines, printer), daemon=True).start()
+    while line := lines.get():
+        answers.write(json.dumps(_answer(json.loads(line), printer)).encode() + b"\n")
         answers.flush()
+
+
+def _read(lines: "SimpleQueue[str]", printer: Printer) -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    printer.stop()
+    lines.put("")
+
+
+def _answer(asked: Mapping[str, Any], printer: Printer) -> tuple[str, str]:
+    target, facts, template = Path(asked["target"]), asked["facts"], asked["template"]
+    try:
+        if asked["source"] is None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(index(facts, template), encoding="utf-8", errors="replace")
+            return "", ""
+        if not asked["printer"]:
+            return write_page(target, Path(asked["source"]), facts, scripts=asked["scripts"], template=template)
+        made, problem, title = _made(
+            Path(asked["source"]), facts, template=template, mathml=asked["printer"] != WEASYPRINT
+        )
+        printer.print_page(made, target, asked["printer"])
+        return problem, title
+    except OSError as error:
+        return f"{target}: {error.strerror}", ""
+    except PrintFailed as error:
+        return str(error), ""
 
 
 if __name__ == "__main__":

@@ -40,15 +40,44 @@ def is_page(target: Path) -> bool:
     return target.suffix.lower() in (".html", ".htm") and not os.path.isdir(target)  # noqa: PTH112
 
 
+def is_pdf(target: Path) -> bool:
+    """Return whether the target of PDF files is one file, and not a folder."""
+    return target.suffix.lower() == ".pdf" and not os.path.isdir(target)  # noqa: PTH112
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A folder, or one `file` in it; ``name`` is for messages."""
+
+    folder: Path
+    file: str
+    name: str
+    suffix: str
+
+    @classmethod
+    def of(cls, target: Path, what: str, suffix: str, is_file: bool) -> Self:
+        whole = target.absolute()
+        if is_file:
+            return cls(whole.parent, whole.name, f"the {what} {target}", suffix)
+        return cls(whole, "", f"the {what}s in {target}", suffix)
+
+    def target(self, stem: str) -> Path:
+        """Return the file of a run."""
+        return self.folder / (self.file or f"{stem}{self.suffix}")
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What pages show of sources (``show``, ``fold``, ``hide``) and of failed cells (``show``, ``hide``).
 
-    By default sources are shown, and hidden for a run in report mode.
+    By default sources are shown, and hidden for a run in report mode. ``scripts`` lets outputs run their scripts;
+    ``template`` is a folder with templates of the user.
     """
 
     code: str | None = None
     failures: str = Failures.SHOW.value
+    scripts: bool = False
+    template: Path | None = None
 
     def code_of(self, *, report_mode: bool) -> str:
         """Return what the page of a run shows of sources."""
@@ -56,19 +85,31 @@ class Look:
 
 
 class Html:
-    """Writes pages into a folder or one page to a file; `local` if executed notebooks are files of this machine."""
+    """Writes pages into a folder or one page to a file; `local` if executed notebooks are files of this machine.
 
-    def __init__(self, target: Path, *, local: bool, scripts: bool = False, look: Look | None = None) -> None:
-        self._page = target.name if is_page(target) else ""
-        self.name = f"the page {target}" if self._page else f"the pages in {target}"
-        self._folder = target.absolute().parent if self._page else target.absolute()
+    With `pdf`, a folder or a file, pages are printed as PDF too, by the program `printer`.
+    """
+
+    def __init__(
+        self,
+        target: Path | None,
+        *,
+        local: bool,
+        look: Look | None = None,
+        pdf: Path | None = None,
+        printer: str = "",
+    ) -> None:
+        pages = [_Place.of(target, "page", ".html", is_page(target))] if target else []
+        pdfs = [_Place.of(pdf, "PDF", ".pdf", is_pdf(pdf))] if pdf else []
+        self._places = [*pages, *pdfs]
+        self._printer = printer
+        self.name = " and ".join(place.name for place in self._places)
         self._here = Path.cwd()  # now, because a notebook may delete the folder
         self._local = local
-        self._scripts = scripts
         self._look = look or Look()
         self._record = Record()
-        self._pages: dict[str, str] = {}
-        self._made: dict[str, Future[_Answer]] = {}
+        self._stems: dict[str, str] = {}
+        self._made: list[tuple[str, Future[_Answer]]] = []
         self._codes: dict[str, str] = {}
         self._problems: list[str] = []
         self._maker: _Maker | None = None
@@ -88,15 +129,20 @@ class Html:
 
     def _order(self, run: RunRecord, result: NotebookResult, content: Mapping[str, Any] | None) -> None:
         source = self._source(result, content)
-        if source is None and self._page:
+        if source is None and any(place.file for place in self._places):
             source = Path(self._spool.name) / "nothing.ipynb"  # the page shows the error before the first cell
             source.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
         if source is None:
             return
-        page = self._page or self._pages.setdefault(run.name, self._free_name(run.name))
+        stem = self._stems.setdefault(run.name, self._free_stem(run.name))
         maker = self._maker = self._maker or _Maker()
-        facts = {**self._facts(run, result), "index": "" if self._page else "../" * page.count("/") + "index.html"}
-        self._made[run.name] = maker.order(self._folder / page, source, facts, scripts=self._scripts)
+        facts = self._facts(run, result)
+        for place in self._places:
+            target = place.target(stem)
+            printer = self._printer if place.suffix == ".pdf" else ""
+            index = "" if place.file or printer else "../" * stem.count("/") + "index.html"
+            made = maker.order(target, source, {**facts, "index": index}, self._look, printer)
+            self._made.append((run.name, made))
 
     def _facts(self, run: RunRecord, result: NotebookResult) -> dict[str, Any]:
         return facts_of(run, result, self._codes[run.name], self._look.failures)
@@ -111,33 +157,36 @@ class Html:
         path.write_bytes(dumps(content))
         return path
 
-    def _free_name(self, name: str) -> str:
-        """Return the page's path in the folder: like the notebook's, but always within the folder."""
+    def _free_stem(self, name: str) -> str:
+        """Return the path of a run's files without suffix: like the notebook's, but it stays in the folder."""
         path = PurePath(name)
         parts = [_ODD.sub("-", part).strip("-.") for part in path.parts if part not in ("..", ".", path.anchor)]
-        stem = "/".join(part for part in parts if part).removesuffix(".ipynb") or "notebook"
-        page, number = f"{stem}.html", 2
-        while page.lower() in {taken.lower() for taken in self._pages.values()} | {"index.html"}:
-            page, number = f"{stem}-{number}.html", number + 1
-        return page
+        stem = wanted = "/".join(part for part in parts if part).removesuffix(".ipynb") or "notebook"
+        number = 2
+        while stem.lower() in {taken.lower() for taken in self._stems.values()} | {"index"}:
+            stem, number = f"{wanted}-{number}", number + 1
+        return stem
 
     def close(self) -> None:
         """Wait for the pages, and write the index."""
         maker = self._maker or _Maker()
         with self._spool, maker:
-            titles = {}
-            for name, made in self._made.items():
-                problem, titles[name] = maker.result(made)
+            titles: dict[str, str] = {}
+            for name, made in self._made:
+                problem, title = maker.result(made)
+                titles.setdefault(name, title)
                 if problem:
                     self._problems.append(f"{name}: {problem}")
-            if not self._page:
-                runs = [(self._facts(run, result), run, result) for run, result in self._record.finished()]
-                facts = index_facts(self._record, runs, self._pages, titles)
-                problem, _ = maker.result(maker.order(self._folder / "index.html", None, facts, scripts=False))
-                if problem:
-                    self._problems.append(problem)
-            elif not self._made:
-                self._problems.append("there is no executed notebook to make it of")
+            for place in self._places:
+                if place.file and not self._made:
+                    self._problems.append("there is no executed notebook to make it of")
+                elif not place.file and place.suffix == ".html":
+                    runs = [(self._facts(run, result), run, result) for run, result in self._record.finished()]
+                    pages = {name: f"{stem}.html" for name, stem in self._stems.items()}
+                    facts = index_facts(self._record, runs, pages, titles)
+                    problem, _ = maker.result(maker.order(place.folder / "index.html", None, facts, self._look))
+                    if problem:
+                        self._problems.append(problem)
         if self._problems:
             raise RuntimeError("; ".join(self._problems[:5]))
 
@@ -163,13 +212,17 @@ class _Maker:
             start_new_session=True,  # Ctrl-C ends the run, but its pages are still rendered
         )
 
-    def order(self, target: Path, source: Path | None, facts: Mapping[str, Any], *, scripts: bool) -> "Future[_Answer]":
-        """Request a page."""
+    def order(
+        self, target: Path, source: Path | None, facts: Mapping[str, Any], look: Look, printer: str = ""
+    ) -> "Future[_Answer]":
+        """Request a page, the index (without a source), or with a `printer` a PDF file."""
         asked = {
             "target": str(target),
             "source": None if source is None else str(source),
             "facts": facts,
-            "scripts": scripts,
+            "scripts": look.scripts,
+            "template": None if look.template is None else str(look.template),
+            "printer": printer,
         }
         return self._thread.submit(self._ask, json.dumps(asked).encode() + b"\n")
 
@@ -178,7 +231,7 @@ class _Maker:
         try:
             return made.result(PAGE_LIMIT)
         except TimeoutError:
-            self._process.kill()
+            self._end()
             return f"given up after {spell_duration(PAGE_LIMIT)}", ""
 
     def _ask(self, line: bytes) -> _Answer:
@@ -210,12 +263,22 @@ class _Maker:
         said = plain(self._said.read().decode(errors="replace")).strip().splitlines()
         return f"the process that makes pages ended: {said[-1][:200]}" if said else "the process that makes pages ended"
 
+    def _end(self) -> None:
+        """End the process early: it ends a browser that is printing at the end of its input."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(3)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self._process.kill()
+            self._end()
         self._thread.shutdown(cancel_futures=True)
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
@@ -268,6 +331,22 @@ def facts_of(run: RunRecord, result: NotebookResult, code: str, failures: str) -
 
 Run = tuple[Mapping[str, Any], RunRecord, NotebookResult]
 """A finished run and the facts for its page."""
+
+
+def template_problem(folder: Path) -> str:
+    """Return what is wrong with a user's folder of templates, or an empty text."""
+    from nbrun.reporters.html.templates import INDEX, PAGE, problem_of
+
+    started = "2026-01-01T00:00:00+00:00"
+    result = NotebookResult("0", "sample.ipynb", None, "python3", Outcome.PASSED, started, 1.0)
+    run = RunRecord("sample.ipynb", result=result)
+    facts = facts_of(run, result, Code.SHOW, Failures.SHOW)
+    record = Record()
+    record.runs[run.name] = run
+    page = {"title": "", "body": {"html": "", "title_id": "", "headings": []}, "frame": "", "policy": "", "index": ""}
+    page |= {"colours": {"light": "", "dark": ""}}
+    index = index_facts(record, [(facts, run, result)], {}, {})
+    return problem_of(folder.absolute(), {PAGE: {**facts, **page}, INDEX: {**index, "policy": ""}})
 
 
 def index_facts(

@@ -208,6 +208,7 @@ VALUES: dict[type[Kind], str] = {
 }  # fmt: skip
 SPECIAL = {
     "html-code": '"fold"',
+    "pdf": '"folder"',
     "html-failures": '"hide"',
     "retry-on": "'cell'",
     "order": "'slowest-first'",

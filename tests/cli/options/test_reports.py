@@ -7,11 +7,14 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from click.testing import CliRunner
 
 from nbrun.cli.main import cli
+from nbrun.cli.options.reports import ReportOptions, settle_pdf
 from nbrun.errors import ExitCode
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 
@@ -64,13 +67,29 @@ def test_a_run_that_could_not_begin_is_in_every_report(tmp_path: Path) -> None:
         (["--events", "failing.ipynb/deeper/e"], "--events failing.ipynb/deeper/e: cannot be written"),
         (["--json", "r", "--stdout-file", "./r"], "--json and --stdout-file name the same file"),
         (["--html", "failing.ipynb"], "this is a file"),
+        (["--pdf", "failing.ipynb"], "this is a file"),
+        (["--html", "html", "--html-template", "nowhere"], "--html-template nowhere: there is no such folder"),
+        (["--html", "html", "--html-template", "."], "--html-template .: there is none of page.html.j2"),
+        (["--config", "beside.toml"], "pdf = true writes PDF files beside the pages"),
     ],
-    ids=["two on standard output", "a folder for a file", "another", "below a file", "one file", "a file for a folder"],
-)
+    ids=[
+        "two on standard output",
+        "a folder for a file",
+        "another",
+        "below a file",
+        "one file",
+        "a file for a folder",
+        "a file for PDFs",
+        "no templates",
+        "empty templates",
+        "beside no page",
+    ],
+)  # fmt: skip
 def test_what_cannot_be_written_is_refused_before_anything_runs(
     options: list[str], said: str, failing: Path, tmp_path: Path
 ) -> None:
     before = failing.read_bytes()
+    (tmp_path / "beside.toml").write_text("pdf = true\n")
     found = run_nbrun("run", "failing.ipynb", *options, cwd=tmp_path)
     assert (found.returncode, said in found.stderr) == (ExitCode.USAGE, True), found.stderr
     assert failing.read_bytes() == before
@@ -134,3 +153,21 @@ def test_forced_colours_do_not_make_a_log_a_terminal(tmp_path: Path) -> None:
     ).stderr
     assert "\x1b[1;32m" in said
     assert not re.search(r"\x1b\[(\?25|\d*[AKJ])", said)
+
+
+def test_a_browser_that_is_not_there_is_found_before_anything_runs(failing: Path, tmp_path: Path) -> None:
+    before = failing.read_bytes()
+    found = run_nbrun("run", "failing.ipynb", "--pdf", "pdf", cwd=tmp_path, env={"NBRUN_BROWSER": "no-such-browser"})
+    assert found.returncode == ExitCode.USAGE
+    assert "NBRUN_BROWSER=no-such-browser names no program" in found.stderr
+    assert failing.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("pages", "pdf"),
+    [("site", "site"), ("report.html", "report.pdf"), ("out/x.HTM", "out/x.pdf")],
+)
+def test_pdf_files_go_beside_the_pages(pages: str, pdf: str) -> None:
+    given = SimpleNamespace(html_folder=pages, pdf=True)
+    settle_pdf(cast(ReportOptions, given))
+    assert given.pdf == pdf

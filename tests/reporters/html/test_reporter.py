@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from nbrun.core.events import BatchFinished, BatchStarted, Event
 from nbrun.core.results import BatchResult, Outcome
-from nbrun.reporters.html.reporter import Html
+from nbrun.reporters.html.reporter import Html, Look
 from tests.reporters.streams import BATCH, STARTED, Speaker, batch, result, write_notebooks
 from tests.support.browsers import chromium
 from tests.support.notebooks import code, markdown, notebook
@@ -19,7 +19,7 @@ AWAY = '<meta http-equiv="refresh" content="0;url=https://example.org/"><img src
 
 
 def written(events: list[Event], folder: Path, *, scripts: bool = False) -> Path:
-    pages = Html(folder, local=False, scripts=scripts)
+    pages = Html(folder, local=False, look=Look(scripts=scripts))
     for event in events:
         pages.observe(event)
     pages.close()

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Frame, sync_playwright
 
 from nbrun.core.events import Event
 from nbrun.core.results import Outcome
-from nbrun.reporters.html.reporter import Html
+from nbrun.reporters.html.reporter import Html, Look
 from tests.reporters.streams import Speaker, result
 from tests.support.browsers import chromium
 from tests.support.hostile import Listener, hostile_notebooks, listener
@@ -32,7 +32,7 @@ def server() -> Iterator[Listener]:
 
 
 def write_pages(server: Listener, folder: Path, *, scripts: bool) -> list[Path]:
-    pages = Html(folder, local=False, scripts=scripts)
+    pages = Html(folder, local=False, look=Look(scripts=scripts))
     for name, document in hostile_notebooks(server.url).items():
         over: Event = Speaker(name).is_over(result(name, Outcome.PASSED), document)
         pages.observe(over)

@@ -1,0 +1,137 @@
+"""PDF files of executed notebooks."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nbrun.core.events import RunFinished
+from nbrun.core.results import Outcome
+from nbrun.reporters.html import printing
+from nbrun.reporters.html.printing import WEASYPRINT, PrintFailed, find_printer
+from nbrun.reporters.html.reporter import Html, Look
+from tests.reporters.streams import result
+from tests.support.browsers import browser
+from tests.support.environments import missing
+from tests.support.notebooks import code, markdown, notebook, write_notebook
+
+
+def program(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def text_of(pdf: Path) -> str:
+    reader = shutil.which("pdftotext") or missing("pdftotext", install="poppler-utils, from the system's packages")
+    return subprocess.run([reader, "-layout", pdf, "-"], check=True, capture_output=True, text=True).stdout
+
+
+def printed(target: Path, printer: str, look: Look) -> None:
+    lines = {"output_type": "stream", "name": "stdout", "text": "".join(f"line {i} of all\n" for i in range(400))}
+    cells = [markdown("# Weekly sales\n\n[link](https://example.org/) $x^2$"), code("plantedword", outputs=[lines])]
+    cells.append(code("2", tags=["hide-output"], outputs=[{**lines, "text": "folded away"}]))
+    pdfs = Html(None, local=False, look=look, pdf=target, printer=printer)
+    pdfs.observe(RunFinished("reports/sales.ipynb", result("reports/sales.ipynb", Outcome.PASSED), notebook(*cells)))
+    pdfs.close()
+
+
+@pytest.mark.browser
+def test_a_browser_prints_a_page_with_title_numbers_and_all_lines(tmp_path: Path) -> None:
+    printed(tmp_path / "pdf", browser(), Look("hide"))
+    made = tmp_path / "pdf" / "reports" / "sales.pdf"
+    assert [path for path in (tmp_path / "pdf").rglob("*") if path.is_file()] == [made]
+    text = text_of(made)
+    assert [i for i in range(400) if f"line {i} of all" not in text] == []
+    assert "folded away" in text
+    assert "plantedword" not in text
+    pages = re.findall(r"(\d+) ?/ ?(\d+)\s*\f", text)
+    assert len(pages) > 3
+    assert [int(number) for number, _ in pages] == [*range(1, int(pages[0][1]) + 1)]
+    assert b"https://example.org/" in made.read_bytes()
+    assert b"/Title (Weekly sales)" in made.read_bytes()
+
+
+def test_weasyprint_prints_a_page_with_formulas_as_source(tmp_path: Path) -> None:
+    printed(tmp_path / "sales.pdf", WEASYPRINT, Look("hide"))
+    text = text_of(tmp_path / "sales.pdf")
+    assert [i for i in range(400) if f"line {i} of all" not in text] == []
+    assert "$x^2$" in text
+    assert "folded away" in text
+
+
+def test_the_printer_is_the_named_browser_or_one_on_the_path_or_weasyprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printing, "_APPLICATIONS", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_printer({}) == WEASYPRINT
+    with monkeypatch.context() as without:
+        without.setattr(printing, "find_spec", lambda _: None)
+        assert find_printer({}) is None
+    chrome = program(tmp_path / "google-chrome", "exit")
+    assert find_printer({}) == chrome
+    own = program(tmp_path / "my-browser", "exit")
+    assert find_printer({"NBRUN_BROWSER": own}) == own
+    with pytest.raises(PrintFailed, match="NBRUN_BROWSER=nothing names no program"):
+        find_printer({"NBRUN_BROWSER": "nothing"})
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'no display' >&2; exit 1", "printed nothing: no display"),
+        ("exit 0", "printed nothing: it said nothing"),
+        ("sleep 600 & sleep 600", "did not print the page in 1 s"),
+    ],
+)
+def test_a_browser_that_does_not_print_is_reported_and_leaves_no_file(
+    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printing, "PRINT_LIMIT", 1.0)
+    target = tmp_path / "out" / "page.pdf"
+    with pytest.raises(PrintFailed, match=said):
+        printing.Printer().print_page("<p>page", target, program(tmp_path / "browser", script))
+    assert [*target.parent.iterdir()] == []
+
+
+def test_a_browser_without_a_sandbox_is_started_again_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    script = """
+    for option; do case $option in
+      --no-sandbox) sandboxed=no;;
+      --print-to-pdf=*) target=${option#--print-to-pdf=};;
+    esac; done
+    [ "$sandboxed" ] || { echo 'No usable sandbox!' >&2; exit 1; }
+    echo '%PDF-1.7' > "$target"
+    """
+    printing.Printer().print_page("<p>page", tmp_path / "page.pdf", program(tmp_path / "browser", script))
+    assert (tmp_path / "page.pdf").read_bytes() == b"%PDF-1.7\n"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+def test_no_browser_is_left_when_nbrun_is_ended_while_it_prints(number: signal.Signals, tmp_path: Path) -> None:
+    write_notebook(tmp_path / "a.ipynb", notebook(markdown("# A")))
+    mark = tmp_path / "pid"
+    slow = program(tmp_path / "browser", f"sleep 600 & echo $$ $! > {mark}.new; mv {mark}.new {mark}; wait")
+    command = [sys.executable, "-m", "nbrun", "run", "a.ipynb", "--prepare-only", "-o", "out.ipynb", "--pdf", "pdf"]
+    running = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "NBRUN_BROWSER": slow})
+    deadline = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    browsers = [psutil.Process(int(pid)) for pid in mark.read_text().split()]
+    running.send_signal(number)
+    running.wait(30)
+    _, left = psutil.wait_procs(browsers, timeout=30)
+    assert left == []
+    assert [*(tmp_path / "pdf").glob("*.pdf")] == []
