@@ -216,7 +216,8 @@ class Execution:
 
     def _send_ahead(self) -> Effects:
         # The kernel needs the contents of Output widgets before the next cell runs.
-        return () if self._widgets.are_used else self._queue.send_ahead()
+        # While any comm is open, the kernel refuses the cells that were sent ahead.
+        return () if self._widgets.has_comms else self._queue.send_ahead()
 
     def _continue_with(self, slot: Slot, now: float) -> Effects:
         """Make a cell current that was sent ahead, and handle the messages held for it."""

@@ -75,17 +75,15 @@ class Widgets:
         self._new_area = new_area
         self._models: dict[str, Model] = {}
         self._capturing: dict[str, list[str]] = {}
-
-    @property
-    def are_used(self) -> bool:
-        """Return whether there has been any widget."""
-        return bool(self._models)
+        self.has_comms = False
+        """Whether any comm has been opened, by a widget or by other code."""
 
     def apply(self, message: Message) -> bool:
         """Apply a comm message; return False for another message."""
         content, comm_id = message.content, str(message.content.get("comm_id"))
         match message.type:
             case "comm_open":
+                self.has_comms = True
                 if content.get("target_name") == _TARGET:
                     self._models[comm_id] = Model({})
                     self._update(comm_id, as_object(content.get("data")), message.buffers)

@@ -198,6 +198,17 @@ def test_where_there_are_widgets_cells_are_sent_one_by_one_and_told_first_what_w
     assert kinds[-2:] == ["comm_msg", CONDITIONAL_EXECUTE]
 
 
+def test_once_any_comm_was_open_cells_are_sent_one_by_one() -> None:
+    talk = Ahead("one", "two", "three")
+    talk.begin(0)
+    talk.hear(message("comm_open", {"comm_id": "c", "target_name": "of a library"}, parent=talk.ids[0]))
+    talk.end(0)
+    talk.refuse(1)
+    assert talk.codes == ["one", "two", "three", "two"]
+    talk.run_cell(3)
+    assert talk.codes[4:] == ["three"]
+
+
 # Signs that are lost ---------------------------------------------------------------------------------------------
 
 
