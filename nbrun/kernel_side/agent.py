@@ -51,8 +51,8 @@ ROOM_FOR_UNSENT = 10_000
 """Maximum remembered numbers without a message; the newest are kept."""
 PORTION = 4_000_000
 """Maximum bytes of one answer with messages that are sent again, unless a single message is larger."""
-REPLIES = 64
-"""Maximum stored replies; the agent's own are stored without messages."""
+REPLIES = 300
+"""Maximum stored replies, more than cells can be ahead; the agent's own are stored without messages."""
 SEND_HIGH_WATER_MARK = 23
 """ZMQ_SNDHWM. libzmq applies it to existing connections."""
 FORGET_LIMIT = 1.0

@@ -16,6 +16,7 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernel.driver import Kernel
 from nbrun.jupyter.kernel_session import RunningKernel
 from nbrun.jupyter.kernelspecs import KernelSpec
+from nbrun.kernel_side.agent import REPLIES
 from nbrun.runner import pipelining
 from nbrun.runner.pipelining import FAR_DEPTH, find_depth
 from tests.support.servers import RunningServer, jupyter_server
@@ -134,6 +135,10 @@ async def test_a_kernel_with_the_agent_gets_the_depth_that_is_wanted(running: Ru
     assert await find_depth(running, agent, TWO, 1, told.append) == 1
     assert await find_depth(running, agent, Plan(TWO.cells[:1]), 7, told.append) == 1
     assert told == []
+
+
+def test_the_kernel_keeps_the_replies_of_all_cells_that_can_be_ahead() -> None:
+    assert REPLIES > FAR_DEPTH
 
 
 @pytest.mark.parametrize(("near", "near_with_agent", "depth"), [(60.0, 60.0, 1), (0.0, 60.0, 1), (0.0, 0.0, FAR_DEPTH)])
