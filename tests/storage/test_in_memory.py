@@ -156,6 +156,7 @@ def test_prepared_it_is_delivered_too(here: Path) -> None:
 
 @pytest.mark.parametrize("handed", [{"content": "{}"}, {"deliver": print}], ids=["content", "deliver"])
 def test_it_is_for_one_notebook_and_has_no_checkpoint(handed: dict[str, Any]) -> None:
+    write_notebook(Path("nb.ipynb"), notebook("1"))
     with pytest.raises(UsageError, match="for one notebook"):
         nbrun.run_many(["nb.ipynb"], **handed)
     with pytest.raises(UsageError, match="no checkpoint"):
