@@ -19,6 +19,8 @@ After a reconnection there may be no later message that would show a gap, so the
 While a server reports that it drops messages, the kernel is asked repeatedly, before its buffer is full. The server's
 notice counts as a loss only if a message could not be requested again.
 
+A kernel that has ended answers no more, so its end waits for nothing.
+
 Messages that cannot be obtained are left out. :mod:`.loss_detection` counts them.
 """
 
@@ -54,6 +56,9 @@ LARGEST_HOLD = 100_000
 """Maximum number of held messages."""
 REMEMBERED = 10_000
 """Maximum number of left-out numbers that are remembered, because their messages may arrive late."""
+
+ENDED = frozenset({"dead", "restarting", "autorestarting", "starting"})
+"""Execution states that a server reports once a kernel process has ended."""
 
 Range = tuple[int, int | None]
 
@@ -207,6 +212,11 @@ class ResentMessages:
             released += self._advance()
         return released
 
+    def _end(self) -> list[Message]:
+        """Return all held messages, and wait for nothing more, because the kernel has ended."""
+        self._question, self._cut_until, self._overtaken_until, self._answers = None, None, None, False
+        return self.release()
+
     # Incoming messages ---------------------------------------------------------------------------------------------
 
     def _receive_unnumbered(self, message: Message, now: float) -> list[Message]:
@@ -218,7 +228,8 @@ class ResentMessages:
             self._ask_what_is_new(now)
             return self._lossy_notices()  # what it dropped may have been asked for before
         if message.session != self._kernel_session:
-            return [*self.release(), message]  # for example, the server reports that the kernel died
+            has_ended = message.content.get("execution_state") in ENDED
+            return [*(self._end() if has_ended else self.release()), message]
         self._others += message.channel == Channel.IOPUB
         if self._held:
             self._held[max(self._held)].append(message)
@@ -233,7 +244,7 @@ class ResentMessages:
             return self._receive_late(message, number)
         if number not in self._held:
             self._held[number], self._order[number] = [message], None
-        return self._go_on(now)
+        return self._end() if message.type == "shutdown_reply" else self._go_on(now)
 
     def _receive_reply(self, message: Message, number: int, now: float) -> list[Message]:
         if self._next is not None and number < self._next:

@@ -12,6 +12,7 @@ from nbrun.core.delivery import retransmission
 from nbrun.core.delivery.retransmission import (
     ANSWER_LIMIT,
     CUT_LIMIT,
+    ENDED,
     FAILURES,
     FEW,
     PATIENCE,
@@ -405,6 +406,36 @@ def test_what_a_forked_child_says_keeps_its_place_and_the_kernels_death_waits_fo
     line.receive(DEAD)
     assert line.texts() == ["child", "2:1", "child", "2:2"]
     assert line.kinds()[-1] == "dead"
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_kernel_that_is_shut_down_is_not_asked_for_what_is_missing(restart: bool) -> None:
+    """Its reply to whoever shut it down is missing before its last message, and nobody is left to answer."""
+    line = Line()
+    line.kernel.run_cell(1)
+    line.kernel.iopub.pop()
+    line.output()
+    line.output(lost=True)
+    stranger = {"header": {"msg_id": f"{STRANGER}_1", "msg_type": "shutdown_request"}}
+    line.kernel.session.send("control", "shutdown_reply", {"restart": restart}, stranger)
+    line.kernel.publish("shutdown_reply", {"restart": restart}, stranger["header"])
+    line.output()
+    assert line.kinds() == ["busy", "shutdown_reply"]
+    assert (line.asked, line.waits(), line.client.is_holding, line.client.deadline) == ([], False, False, None)
+
+
+@pytest.mark.parametrize("state", sorted(ENDED))
+def test_a_kernel_that_has_ended_is_waited_for_no_longer(state: str) -> None:
+    line = Line()
+    line.kernel.run_cell(3)
+    line.output()
+    line.output(lost=True)
+    line.output()
+    assert line.waits()
+    line.receive(message("status", {"execution_state": state}, session=OURS))
+    line.output()
+    assert line.texts() == ["2:1", "2:2"]
+    assert (line.waits(), line.client.is_holding, line.client.deadline) == (False, False, None)
 
 
 def test_a_server_that_drops_is_overtaken_and_its_word_is_no_loss() -> None:
