@@ -61,7 +61,9 @@ def page(
     notebook = read_notebook(text)
     body = Body(_title(notebook), mathml)
     widgets = as_object(as_object(as_object(notebook["metadata"].get("widgets")).get(STATE)).get("state"))
-    Rules.of(facts).apply(notebook)
+    rules = Rules.of(facts)
+    rules.apply(notebook)
+    rules.apply_to_widgets(widgets)
     live = take_scripts(notebook, widgets) if scripts else None
     for output in bundles(notebook):
         settle(output, clean)

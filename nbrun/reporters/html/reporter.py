@@ -298,7 +298,7 @@ def facts_of(run: RunRecord, result: NotebookResult, code: str, failures: str) -
     fault = fault_of(run, result) if told else None
     problem, hint = (result.problem.message, result.problem.hint) if result.problem else ("", "")
     if problem and not told:
-        problem, hint = f"The report is incomplete: {phrases.outcome(result)}.", ""
+        problem, hint = "The report is incomplete, because its run did not pass.", ""
     return {
         "name": plain(run.name),
         "outcome": result.outcome.value,

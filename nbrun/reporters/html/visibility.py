@@ -115,8 +115,21 @@ class Rules:
                 for output in cell["outputs"]
                 if not _is_stderr(output)
             ]
-        elif self.code is Code.HIDE and not failed:
-            cell["outputs"] = [_without_source(output) for output in cell["outputs"] if not _is_stderr(output)]
+        elif not failed:
+            cell["outputs"] = self._shown(cell["outputs"])
+
+    def _shown(self, outputs: list[Any]) -> list[Any]:
+        """Return the outputs of a cell that passed, or of a widget; without code, what could quote it is left out."""
+        if self.code is not Code.HIDE:
+            return outputs
+        return [_without_source(output) for output in outputs if not _is_stderr(output)]
+
+    def apply_to_widgets(self, models: Mapping[str, Any]) -> None:
+        """Remove from the saved state of output widgets what the page does not show."""
+        for model in models.values():
+            state = as_object(as_object(model).get("state"))
+            if isinstance(outputs := state.get("outputs"), list):
+                state["outputs"] = self._shown([output for output in outputs if isinstance(output, dict)])
 
 
 def _part(*, removed: bool, folded: bool) -> _Part:

@@ -97,6 +97,15 @@ def test_without_code_an_allowed_error_has_no_traceback_and_standard_error_is_le
     assert [output.get("traceback", output.get("text")) for output in found["outputs"]] == ["out", ["ValueError: no"]]
 
 
+@pytest.mark.parametrize(("mode", "kept"), [(Code.SHOW, [OUT, ERR, ERROR]), (Code.HIDE, [OUT])])
+def test_without_code_an_output_widget_holds_no_traceback_either(mode: Code, kept: list[dict[str, Any]]) -> None:
+    models: dict[str, Any] = {"a": {"state": {"outputs": [OUT, ERR, ERROR, "odd"]}}, "b": {"state": {}}, "c": "odd"}
+    Rules(mode).apply_to_widgets(models)
+    outputs = models["a"]["state"]["outputs"]
+    assert outputs[: len(kept)] == kept
+    assert ("----> x = 1" in str(outputs)) == (mode is Code.SHOW)
+
+
 def test_a_failed_cell_without_id_is_known_by_its_index() -> None:
     cell = code("x = 1")
     document = {"cells": [code("y"), cell], "metadata": {}}
