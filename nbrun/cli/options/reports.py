@@ -315,7 +315,8 @@ def _check_pages(option: str, target: Path, suffixes: tuple[str, ...], *, many: 
     """Raise :class:`UsageError` for a place where pages or PDF files cannot be written."""
     if _is_file(str(target), suffixes):
         if many:
-            raise UsageError(f"{option} {target}: one file is for one notebook", hint="For several, name a folder.")
+            what = "page" if suffixes is _PAGE else "PDF file"
+            raise UsageError(f"{option} {target}: one {what} is for one notebook", hint="For several, name a folder.")
         check_file(option, target)
     else:
         check_folder(option, target)
