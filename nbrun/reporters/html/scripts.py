@@ -7,6 +7,7 @@ Charts of Plotly and Vega and saved widgets are in a notebook as data. They are 
 are on this machine (:mod:`nbrun.reporters.html.libraries`). Where there is none, the output stays in the page.
 """
 
+import contextlib
 import json
 import re
 import secrets
@@ -95,8 +96,7 @@ def _fragment(live: Live, data: Mapping[str, Any], widgets: Mapping[str, Any]) -
     if _PLOTLY in data and is_installed("plotly"):
         return live.call("plotly", as_object(data[_PLOTLY]), uses={"plotly"})
     vega = next((kind for kind in data if _VEGA.fullmatch(kind)), None)
-    if vega is not None and is_installed("vega"):
-        specification = json.loads(data[vega]) if isinstance(data[vega], str) else data[vega]
+    if vega is not None and is_installed("vega") and (specification := _object(data[vega])):
         return live.call("vega", specification, "vega-lite" if "vegalite" in vega else "vega", uses={"vega"})
     if WIDGET in data:
         return _widget(live, str(as_object(data[WIDGET]).get("model_id")), widgets)
@@ -126,6 +126,13 @@ def _widget(live: Live, model: str, widgets: Mapping[str, Any]) -> str:
 
 def _may_be_written_into(markup: str) -> bool:
     return bool(_ID.search(markup)) and not _SCRIPT.search(markup) and LOADING not in markup
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Return a JSON object, which nbformat stores as text under a type such as ``….v6.json``; otherwise nothing."""
+    with contextlib.suppress(ValueError):
+        return as_object(json.loads(value) if isinstance(value, str) else value)
+    return {}
 
 
 def _text(value: object) -> str:

@@ -148,6 +148,17 @@ def test_an_output_whose_library_is_missing_stays_in_the_page(
     assert bool(take_scripts(document, WIDGETS).fragments) is taken
 
 
+@pytest.mark.parametrize(("specification", "taken"), [('{"mark": "bar"}', True), ({"mark": "bar"}, True), ("{", False)])
+def test_the_specification_of_a_chart_is_json_or_a_text_of_it(
+    specification: Any, taken: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(libraries, "_folder", lambda _: tmp_path)
+    document = notebook(code("1", outputs=outputs({"application/vnd.vegalite.v6.json": specification})))
+    fragments = take_scripts(document, {}).fragments
+    assert bool(fragments) is taken
+    assert all('nbrun.vega(element, {"mark": "bar"}, "vega-lite");' in fragment for fragment in fragments)
+
+
 @pytest.mark.usefixtures("installed")
 def test_a_script_element_that_names_a_library_uses_the_copy() -> None:
     markup = f'<script src="{ADDRESS}" integrity="sha256-x" crossorigin></script><div id=x></div>'
