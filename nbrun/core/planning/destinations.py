@@ -58,6 +58,20 @@ def is_url(path: str) -> bool:
     return _URL.match(path) is not None
 
 
+def without_credentials(url: str) -> str:
+    """Return a URL for messages: a user name, a password, a query and a fragment are left out.
+
+    A query can be a signature. ``#`` and ``?`` are part of the name in URLs of object stores, and stay.
+    """
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    if "@" in authority and not scheme.lower().startswith("abfs"):  # there, it separates container and account
+        authority = authority.rpartition("@")[2]
+    if scheme.lower().startswith(("http", "git+")):
+        path = re.sub(r"[?#].*", "", path, flags=re.DOTALL)
+    return f"{scheme}{separator}{authority}{slash}{path}"
+
+
 def refuse_unreachable(option: str, path: str, *, reads: bool = False) -> None:
     """Raise :class:`UsageError` for a path of `option` that nbrun can neither read nor write.
 

@@ -2,7 +2,14 @@
 
 import pytest
 
-from nbrun.core.planning.destinations import CHOICES, is_url, refuse_contradiction, refuse_unreachable, require_choice
+from nbrun.core.planning.destinations import (
+    CHOICES,
+    is_url,
+    refuse_contradiction,
+    refuse_unreachable,
+    require_choice,
+    without_credentials,
+)
 from nbrun.errors import UsageError
 
 
@@ -101,3 +108,18 @@ def test_a_notebook_of_the_web_may_be_one_of_a_server() -> None:
 @pytest.mark.parametrize("path", ["~x.ipynb", "~$report.ipynb", "./~/x", "a~/b"])
 def test_a_tilde_in_a_name_is_a_name(path: str) -> None:
     refuse_unreachable("-o", path)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:pa@ss@host/a/b?sig=x#y", "https://host/a/b"),
+        ("git+https://token@host/repo#nb.ipynb", "git+https://host/repo"),
+        ("s3://bucket/a?b#c", "s3://bucket/a?b#c"),
+        ("s3://key:secret@bucket/a", "s3://bucket/a"),
+        ("abfss://box@account.dfs.core.windows.net/x", "abfss://box@account.dfs.core.windows.net/x"),
+        ("out/x", "out/x"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert without_credentials(url) == shown

@@ -1,0 +1,156 @@
+"""A folder of this machine as an object store."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from nbrun.storage.objects import ObjectExists, ObjectState, StoredObject, StoreError, VersionChanged
+
+_LOCK = ".nbrun-lock"
+_TEMPORARY = ".nbrun-"
+Result = TypeVar("Result")
+
+
+class FolderStore:
+    """A folder of this machine as an object store.
+
+    The version of an object is the hash of its content. Puts with ``if_version`` hold a lock on a hidden file of the
+    store, so they exclude each other, also across processes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Use this folder, which is created by the first put."""
+        self._folder = folder.absolute()
+        self.url = str(folder)
+
+    async def get(self, key: str) -> StoredObject | None:
+        """Return an object, or None if there is none."""
+        return await self._do(lambda: self._get(key))
+
+    async def stat(self, key: str) -> ObjectState | None:
+        """Return the version of an object, or None if there is none."""
+        found = await self.get(key)
+        return None if found is None else ObjectState(found.version, len(found.data), found.modified)
+
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str | None = None,  # noqa: ARG002 - a file has none
+        only_new: bool = False,
+        if_version: str | None = None,
+    ) -> str:
+        """Write an object and return its version; raise :class:`ObjectExists` or :class:`VersionChanged`."""
+        return await self._do(lambda: self._put(key, data, only_new=only_new, if_version=if_version))
+
+    async def keys(self, prefix: str = "") -> list[str]:
+        """Return the sorted keys that begin with `prefix`."""
+        return await self._do(lambda: self._keys(prefix))
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; a missing one is no error. Folders that become empty are removed."""
+        await self._do(lambda: self._delete(key))
+
+    async def check(self) -> None:
+        """Raise :class:`StoreError` if no file can be created in the folder."""
+        await self._do(self._check)
+
+    async def _do(self, work: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.to_thread(work)
+        except OSError as error:
+            raise StoreError(f"{self.url}: {error.strerror or error}") from None
+
+    def _path(self, key: str) -> Path:
+        parts = PurePosixPath(key).parts
+        if not parts or key.startswith("/") or ".." in parts or "\0" in key:
+            raise StoreError(f"{self.url}: {key!r} is not a key")
+        return self._folder.joinpath(*parts)
+
+    def _get(self, key: str) -> StoredObject | None:
+        path = self._path(key)
+        try:
+            with path.open("rb") as file:
+                modified = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
+                data = file.read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        return StoredObject(key, data, hashlib.sha256(data).hexdigest(), modified)
+
+    def _put(self, key: str, data: bytes, *, only_new: bool, if_version: str | None) -> str:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(_usual_mode())
+            # Both kinds of writers take the lock, so that a new object cannot come between comparison and rename.
+            with self._locked():
+                if only_new:
+                    self._refuse_existing(path)
+                elif if_version is not None:
+                    found = self._get(key)
+                    if found is None or found.version != if_version:
+                        raise VersionChanged(f"{self.url}: {key} has another version")
+                Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return hashlib.sha256(data).hexdigest()
+
+    def _refuse_existing(self, path: Path) -> None:
+        if os.path.lexists(path):
+            raise ObjectExists(f"{self.url}: {path.relative_to(self._folder).as_posix()} exists")
+
+    def _keys(self, prefix: str) -> list[str]:
+        found = []
+        for folder, folders, files in os.walk(self._folder):
+            folders[:] = [name for name in folders if not Path(folder, name).is_symlink()]
+            inside = Path(folder).relative_to(self._folder)
+            found += [(inside / name).as_posix() for name in files if not name.startswith(_TEMPORARY)]
+        return sorted(key for key in found if key.startswith(prefix))
+
+    def _delete(self, key: str) -> None:
+        path = self._path(key)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+        for folder in path.parents:
+            if folder == self._folder:
+                break
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or already removed by another process
+                break
+
+    def _check(self) -> None:
+        there = next(folder for folder in (self._folder, *self._folder.parents) if os.path.lexists(folder))
+        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=there)
+        os.close(descriptor)
+        Path(name).unlink()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the store. The file stays, because removing it would let two processes hold the lock."""
+        try:
+            import fcntl
+        except ImportError:  # Windows: the rename is atomic, the comparison before it is not
+            yield
+            return
+        with (self._folder / _LOCK).open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _usual_mode() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask

@@ -1,0 +1,96 @@
+"""Open an object store by its URL: a folder, S3, Google, Azure or a web server.
+
+::
+
+    open_store("reports/")            FolderStore   folder_store.py, no extra
+    open_store("s3://bucket/reports") CloudStore    cloud_store.py, extra ``cloud``
+    open_store("https://host/dav")    HttpStore     http_store.py, no extra
+
+The modules of the stores are imported only when a URL names them. The protocol is in ``objects.py``.
+"""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from nbrun.core.planning.destinations import is_url, without_credentials
+from nbrun.errors import UsageError
+from nbrun.storage.folder_store import FolderStore
+from nbrun.storage.objects import (
+    ConditionsIgnored,
+    ObjectExists,
+    ObjectState,
+    ObjectStore,
+    StoredObject,
+    StoreError,
+    Unanswered,
+    VersionChanged,
+)
+
+__all__ = [
+    "ConditionsIgnored",
+    "FolderStore",
+    "ObjectExists",
+    "ObjectState",
+    "ObjectStore",
+    "StoreError",
+    "StoredObject",
+    "Unanswered",
+    "VersionChanged",
+    "is_store_url",
+    "open_parent",
+    "open_store",
+]
+
+INSTALL = "Install the extra: pip install 'jupyter-nbrun[cloud]'"
+CLOUD_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss")
+WEB_SCHEMES = ("http", "https")
+
+
+def is_store_url(text: str) -> bool:
+    """Return whether a text is the URL of an object store or of a web server, and not a local path."""
+    return is_url(text) and urlsplit(text).scheme.lower() in (*CLOUD_SCHEMES, *WEB_SCHEMES)
+
+
+def open_store(url: str) -> ObjectStore:
+    """Return the store at a URL or folder path. Nothing is requested yet.
+
+    Raises :class:`UsageError` for a URL that is not valid, an unknown scheme, or a missing extra.
+    """
+    if not is_url(url):
+        return FolderStore(Path(url))
+    scheme = urlsplit(url).scheme.lower()
+    if scheme == "file":
+        return FolderStore(Path(unquote(urlsplit(url).path)))
+    if scheme in WEB_SCHEMES:
+        from nbrun.storage.http_store import HttpStore
+
+        return HttpStore(url)
+    if scheme not in CLOUD_SCHEMES:
+        raise UsageError(
+            f"{without_credentials(url)}: nbrun knows no store {scheme}://",
+            hint="It knows s3://, gs://, az://, https:// and folders.",
+        )
+    try:
+        from nbrun.storage.cloud_store import CloudStore
+    except ModuleNotFoundError as error:
+        if error.name != "obstore":
+            raise
+        raise UsageError(f"{without_credentials(url)}: {scheme}:// needs obstore", hint=INSTALL) from None
+    return CloudStore(url)
+
+
+def open_parent(url: str) -> tuple[ObjectStore, str]:
+    """Return the store of one object's parent, and the object's key in it; raise :class:`UsageError`."""
+    parts = urlsplit(url)
+    if parts.scheme.lower() in WEB_SCHEMES:
+        parent, _, name = parts.path.rpartition("/")
+        parent += "/"
+        name = unquote(name)
+        rest = parts._replace(path=parent).geturl()
+    else:  # the other stores have no queries and no escapes: # and ? are part of the key
+        rest, _, name = url.rpartition("/")
+        if rest.endswith((":/", ":")) or rest.count("/") < 2:
+            rest, name = "", ""
+    if not name:
+        raise UsageError(f"{without_credentials(url)}: the URL names no object", hint="Add a name after the last /.")
+    return open_store(rest), name

@@ -1,0 +1,155 @@
+"""Object stores on this machine: S3 by moto, and a web server that takes PUT."""
+
+import contextlib
+import hashlib
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+SECRET = "cl0udS3cret"
+"""The secret key of the S3 server, which must not appear anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """A running S3 server, and the environment with which a client finds it."""
+
+    endpoint: str
+    env: dict[str, str]
+    client: Any
+    """boto3's client, which checks what nbrun stored."""
+
+    def bucket(self) -> str:
+        """Create a new bucket and return its name."""
+        name = f"reports-{uuid.uuid4().hex[:8]}"
+        self.client.create_bucket(Bucket=name)
+        return name
+
+    def read(self, bucket: str, key: str) -> bytes:
+        """Return the content of an object."""
+        content: bytes = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return content
+
+    def keys(self, bucket: str) -> list[str]:
+        """Return the keys of a bucket."""
+        return [each["Key"] for each in self.client.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def aws_env(endpoint: str) -> dict[str, str]:
+    """Return the environment variables for an S3 server at this address."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "nbrun-tests",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+@contextlib.contextmanager
+def s3_by_moto() -> Iterator[S3Server]:
+    """Start moto's S3 server in this process for the length of a block."""
+    pytest.importorskip("moto")
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id="nbrun-tests",
+            aws_secret_access_key=SECRET,
+            region_name="us-east-1",
+        )
+        yield S3Server(endpoint, aws_env(endpoint), client)
+    finally:
+        server.stop()
+
+
+@dataclass
+class WebStore:
+    """A web server that stores what is PUT, asks for a password if it has one, and can redirect."""
+
+    password: str = ""
+    redirect_to: str = ""
+    honours_conditions: bool = True
+    objects: dict[str, bytes] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    """Method, path with query, and authorization of each request."""
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        """Return the address of the server's root."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def web_store(**options: Any) -> Iterator[WebStore]:
+    """Start a web server that takes PUT, for the length of a block."""
+    store = WebStore(**options)
+
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def _do(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            store.requests.append(f"{self.command} {self.path} {self.headers.get('Authorization', '')}".strip())
+            key = self.path.partition("?")[0]
+            old = store.objects.get(key)
+            etag = f'"{hashlib.md5(old or b"").hexdigest()}"'
+            if store.password and self.headers.get("Authorization") != store.password:
+                self._answer(401)
+            elif store.redirect_to:
+                self._answer(307, Location=store.redirect_to)
+            elif self.command == "PUT":
+                wanted = self.headers.get("If-Match", etag if old is not None else None)
+                refused = (self.headers.get("If-None-Match") == "*" and old is not None) or (
+                    self.headers.get("If-Match") is not None and (old is None or wanted != etag)
+                )
+                if refused and store.honours_conditions:
+                    self._answer(412)
+                else:
+                    store.objects[key] = body
+                    self._answer(201, ETag=f'"{hashlib.md5(body).hexdigest()}"')
+            elif old is None:
+                self._answer(404)
+            elif self.command == "DELETE":
+                del store.objects[key]
+                self._answer(204)
+            else:
+                self._answer(200, old, ETag=etag)
+
+        do_GET = do_HEAD = do_PUT = do_DELETE = _do  # noqa: N815
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.daemon_threads = True
+    store.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield store
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
