@@ -11,10 +11,8 @@ Each name is imported when it is first used, because the command line and the pr
 package and need few of the names. ``__init__.pyi`` declares the same names for type checkers. A test compares the two.
 """
 
-import logging
 from importlib import import_module
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # the caller decides where records go
 _HOMES = {
     "nbrun.api.functions": ("plan", "prepare", "run", "run_async", "run_many", "run_many_async"),
     "nbrun.api.notebooks": ("NotebookPath", "Source"),
@@ -98,9 +96,23 @@ def __getattr__(name: str) -> object:
     """Import a public name from its module."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'nbrun' has no attribute {name!r}")
+    _leave_records_to_the_caller()
     value: object = getattr(import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
+
+
+def _leave_records_to_the_caller() -> None:
+    """Add a null handler to the package's logger, once: without any handler, Python prints warnings itself.
+
+    This happens at the first use of the Python API and not at import. The private server forks kernels from a process
+    that has imported nbrun, and in a kernel no logger but the user's has a handler.
+    """
+    import logging
+
+    logger = logging.getLogger(__name__)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 def __dir__() -> list[str]:
