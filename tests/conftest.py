@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import nbrun.runner.run
 from nbrun._lazy_imports import grammars_put_off
@@ -26,6 +27,11 @@ from tests.support.servers import RunningServer, jupyter_server
 
 with grammars_put_off():
     import nbformat  # noqa: F401  (otherwise the first test module to import it builds them, for 1.5 s)
+
+# On a busy machine any example may take long. --hypothesis-profile chooses another profile.
+settings.register_profile("nbrun", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("few", settings.get_profile("nbrun"), max_examples=20, derandomize=True, database=None)
+settings.load_profile("nbrun")
 
 TESTS = Path(__file__).parent
 KERNEL_MODULES = (

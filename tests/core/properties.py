@@ -1,10 +1,10 @@
-"""What the property tests of the core share: any JSON, and how long to look for a counterexample."""
+"""What the property tests share: any JSON, and a small number of examples."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
 
-QUICK = settings(max_examples=min(40, settings().max_examples), deadline=None)
-"""For examples that take long to make; busy machines are slow, so no single example has a deadline."""
+QUICK = settings(max_examples=min(40, settings().max_examples))
+"""For examples that take long to make."""
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -56,7 +56,7 @@ def drawn() -> list[Any]:
     found: dict[str, Any] = {}
 
     @settings(
-        max_examples=2 * WANTED, derandomize=True, database=None, phases=[Phase.generate], deadline=None,
+        max_examples=2 * WANTED, derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(_VALUES)

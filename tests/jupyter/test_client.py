@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbrun.errors import AccessDenied, NbrunError, NotAJupyterServer, RequestRefused, ServerUnreachable
@@ -195,7 +195,7 @@ _VALUES = st.recursive(
 _BODIES = _VALUES.map(lambda value: json.dumps(value).encode()) | st.binary()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(body=_BODIES, status=st.sampled_from([200, 201, 204, 400, 403, 404, 409, 418]))
 def test_no_body_makes_the_client_raise_anything_but_its_own_errors(body: bytes, status: int) -> None:
     async def call_all() -> None:

@@ -134,6 +134,7 @@ def test_json_keeps_its_value_and_holds_neither_commands_nor_control_characters(
     assert list(other_commands_in(made)) == []
 
 
+@pytest.mark.large
 def test_hostile_text_of_a_million_characters_takes_linear_time() -> None:
     for piece in ("\x90", "\x1b]", "\x1b[38;", "#", "##a", "#\x1b[m", "::", " ", "section_"):
         safe_text(piece * (1_000_000 // len(piece)), colours=True)  # a quadratic pattern would take hours

@@ -17,6 +17,7 @@ from nbrun.core.planning.options import (
     Named,
     Option,
     PathName,
+    PathOrTrue,
     Pause,
     Size,
     Text,
@@ -65,6 +66,8 @@ PATH = PurePosixPath("a/b")
         (Text(), "x", "x"),
         (PathName(), "a/b", "a/b"),
         (PathName(), PATH, PATH),
+        (PathOrTrue(), PATH, PATH),
+        (PathOrTrue(), True, True),
         (Choice(["x", "y"]), "y", "y"),
         (WORDS, "a, a,", ("a", "a")),
         (WORDS, ["a"], ("a",)),
@@ -105,6 +108,7 @@ def test_a_value_is_read_and_what_was_read_is_read_as_itself(kind: Kind, value: 
         (Size(), True, 'takes a number, or text such as "50MB", not True'),
         (Text(), 3, "takes text, not 3"),
         (PathName(), 3, "takes a path, not 3"),
+        (PathOrTrue(), 3, "takes a path, or true, not 3"),
         (Choice(["x", "y"]), "z", "takes x, y, not 'z'"),
         (Choice(["x", "y"]), 3, "takes x, y, not 3"),
         (WORDS, 3, "takes words, as a list or with commas between them, not 3"),
@@ -148,10 +152,10 @@ def test_a_default_is_spelled_as_the_command_line_reads_it(kind: Kind, value: An
 
 
 def test_each_kind_has_a_schema() -> None:
-    kinds = (Flag(), Integer(1), Count(), Duration(), Size(), Text(), Texts(), Choice(["x"]))
+    kinds = (Flag(), Integer(1), Count(), Duration(), Size(), Text(), Texts(), PathOrTrue(), Choice(["x"]))
     assert [kind.schema()["type"] for kind in kinds] == [
         "boolean", "integer", ["string", "number"], ["string", "number"], ["string", "number"], "string", "array",
-        "string",
+        ["string", "boolean"], "string",
     ]  # fmt: skip
     assert (Integer(1).schema()["minimum"], Choice(["x"]).schema()["enum"]) == (1, ["x"])
 
@@ -191,5 +195,6 @@ def test_an_unknown_option_is_told_with_the_nearest_one_and_a_wrong_value_with_i
     assert nearest("wit", Declared.__annotations__) == ["wait"]
 
 
-def test_no_mapping_is_an_empty_one() -> None:
+def test_no_mapping_is_an_empty_one_and_a_false_path_is_none() -> None:
     assert Named().read(None) == {}
+    assert PathOrTrue().read(value=False) is None
