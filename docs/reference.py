@@ -7,6 +7,7 @@ schema to complete and check a project's settings. Tests compare the files with 
 import ast
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
 
@@ -89,8 +90,7 @@ def meaning(code: ExitCode) -> str:
 def helps() -> list[tuple[str, str]]:
     """Return every command with its ``--help``."""
     runner = CliRunner()
-    context = click.Context(cli)
-    paths = [[], *([name] for name in cli.list_commands(context))]
+    paths = [[], *_paths(cli)]
     return [
         (
             " ".join(["nbrun", *path]),
@@ -98,6 +98,16 @@ def helps() -> list[tuple[str, str]]:
         )
         for path in paths
     ]
+
+
+def _paths(group: click.Group, *above: str) -> Iterator[list[str]]:
+    """Yield the names of every command below a group."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        yield [*above, name]
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from _paths(command, *above, name)
 
 
 def modules(folder: Path, indent: int = 1) -> list[str]:

@@ -26,6 +26,8 @@ class ExitCode(IntEnum):
     """The kernel failed: it did not start, died, or was restarted by another client."""
     INCOMPLETE = 6
     """Output is known to be lost. Every cell passed or was allowed to fail."""
+    OVERDUE = 7
+    """``nbrun schedule check``: a scheduled run is late or missing."""
     BUG = 70
     """A bug in nbrun."""
     INTERRUPTED = 130

@@ -21,6 +21,7 @@ _COMMANDS = {
     "run": ("nbrun.cli.run", "Run notebooks and save them with their outputs."),
     "batch": ("nbrun.cli.batch", "Run a named job from the project's settings."),
     "plan": ("nbrun.cli.plan", "Show what a run would do: parameters, kernel, cells and limits."),
+    "schedule": ("nbrun.cli.schedule", "Write timers and cron lines for scheduled batches, and check their runs."),
     "doctor": ("nbrun.cli.doctor", "Check whether notebooks can be run on a server or this machine."),
 }
 
@@ -90,7 +91,8 @@ def cli() -> None:
       0  every cell passed                   4  the server failed
       1  a cell failed or timed out          5  the kernel failed
       2  wrong usage                         6  cells passed, but output was lost
-      3  no notebook found                  70  a bug in nbrun
+      3  no notebook found                   7  a scheduled run is late or missing
+     70  a bug in nbrun
       130 / 143  stopped by Ctrl-C / SIGTERM or SIGHUP; results so far are saved
     """  # noqa: D301  (click reads the backspace)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from nbrun.cli.options.reports import Reports, reporting_options
 from nbrun.cli.options.server import server_options
 from nbrun.cli.plan import show_plan
 from nbrun.cli.signals import signals
-from nbrun.errors import ExitCode, NbrunError
+from nbrun.errors import ExitCode, NbrunError, UsageError
 
 if TYPE_CHECKING:
     from nbrun.core.results import BatchResult, NotebookResult
@@ -38,6 +38,7 @@ _ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "
 @server_options
 @parameter_options
 @declared(*[name for name in OF_RUN if name not in _ABOVE])
+@declared("schedule", "timezone", "grace", "if_due")
 @click.option("--help-notebook", is_flag=True, help="Show what would be run, as nbrun plan does, and run nothing.")
 @reporting_options
 @log_option
@@ -55,6 +56,8 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     """
     start_log(given)
     context, project = click.get_current_context(), current_project()
+    if given["if_due"] is not None and not _is_due(given):
+        return ExitCode.OK
     call = read_call(context, notebooks, given, project)
     options = call.options
     paths = Paths(options, call.reports, call.notebook)
@@ -78,6 +81,22 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     finally:
         reports.close()
     return _exit_code(result, call, reports.lost())
+
+
+def _is_due(given: Mapping[str, Any]) -> bool:
+    """Return whether the cron line ``--if-due`` called at a time of the schedule; print a line if not."""
+    from datetime import UTC, datetime
+
+    from nbrun.core.batch.schedule import Schedule, is_due
+
+    if given["schedule"] is None:
+        raise UsageError("--if-due needs a schedule", hint='Write schedule = "0 6 * * *" into the batch\'s settings.')
+    schedule = Schedule(given["schedule"], given["timezone"] or "UTC")
+    if is_due(schedule, given["if_due"], datetime.now(UTC)):
+        return True
+    if not given["quiet"]:
+        click.echo(f"nbrun: not due: {schedule.expression} in {schedule.zone} has no start now", err=True)
+    return False
 
 
 def _exit_code(result: "NotebookResult | BatchResult", call: Call, lost: Sequence[str]) -> int:

@@ -339,6 +339,7 @@ _GRAVEST_FIRST = (
     ExitCode.USAGE,
     ExitCode.NOTEBOOK_FAILED,
     ExitCode.INCOMPLETE,
+    ExitCode.OVERDUE,
     ExitCode.NOTHING_TO_RUN,
     ExitCode.OK,
 )

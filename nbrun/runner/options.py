@@ -19,6 +19,7 @@ from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict
 from nbrun.core.planning.options import (
     AUTO,
+    Checked,
     Choice,
     Count,
     Duration,
@@ -48,6 +49,18 @@ def _check_cause(word: str) -> None:
 def _check_module(name: str) -> None:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"{name!r} is no name of a module; write pandas,matplotlib")
+
+
+def _read_cron(text: str) -> str:
+    from nbrun.core.batch.schedule import read_cron
+
+    return read_cron(text)
+
+
+def _read_zone(text: str) -> str:
+    from nbrun.core.batch.schedule import read_zone
+
+    return read_zone(text)
 
 
 def _are_values(value: Any) -> bool:
@@ -339,6 +352,44 @@ class SharedReportOptions(TypedDict, total=False):
             "Write each executed notebook as a PDF file into this folder. For a single notebook, FILE.pdf names the "
             "file. Needs Chromium, Chrome or Edge (NBRUN_BROWSER names the program), or WeasyPrint.",
             metavar="DIR|FILE.pdf",
+        ),
+    ]
+
+
+class SharedScheduleOptions(TypedDict, total=False):
+    """When a batch is to be run; for the command line and the settings. nbrun starts nothing by itself."""
+
+    schedule: Annotated[
+        str | None,
+        Option(
+            Checked(_read_cron),
+            "When the batch is to be run, as a cron expression of five fields, for nbrun schedule.",
+            only_setting=True,
+        ),
+    ]
+    timezone: Annotated[
+        str,
+        Option(
+            Checked(_read_zone),
+            "The time zone of schedule, such as Europe/Berlin. The default is UTC.",
+            only_setting=True,
+        ),
+    ]
+    grace: Annotated[
+        float | str,
+        Option(
+            Duration(),
+            "How late a scheduled run may begin before nbrun schedule check reports it. The default is 1h.",
+            only_setting=True,
+        ),
+    ]
+    if_due: Annotated[
+        str | None,
+        Option(
+            Checked(_read_cron),
+            "Run only if this cron line, in UTC, called nbrun at a time of the batch's schedule; exit with code 0 if "
+            "not. nbrun schedule export writes it for schedulers without time zones.",
+            metavar="CRON",
         ),
     ]
 

@@ -28,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 LARGEST = 1 << 20
 """Maximum bytes of a settings file."""
 _HINT_OTHER = "--config FILE reads settings from another file, --no-config reads none."
-_NOT_SETTINGS = ("config", "no-config", "matrix", "help")
+_NOT_SETTINGS = ("config", "no-config", "matrix", "if-due", "help")
 _PATHS = ("PATH", "FILE", "DIR", "DIR|FILE.html", "DIR|FILE.pdf")
 _NAMED_PATH = "NAME=PATH"
 _META = "nbrun.project"
@@ -158,13 +158,13 @@ def _read(context: click.Context, _: click.Parameter, file: Path | None) -> Path
                 f"there is no job {name!r}", hint=f"Jobs stand in [tool.nbrun.batch.NAME]; there are: {there}."
             )
         project = Project(project.folder, project.settings, project.settings.jobs[name])
-    options = _together(project)
+    options = options_of(project)
     context.meta[_META] = project
     context.default_map = _defaults(context.command, options, project.folder)
     return file
 
 
-def _together(project: Project) -> dict[str, Any]:
+def options_of(project: Project) -> dict[str, Any]:
     """Return the options of the project and of its job. A destination in the job replaces the project's."""
     options, of_job = dict(project.settings.options), project.job.options if project.job else {}
     names = [option.removeprefix("--") for option in CHOICE_OPTIONS.values()]

@@ -6,14 +6,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from nbrun.core.planning.options import Choice, Flag, Kind, Option, PathName, PathOrTrue, Text, Texts, options_in
-from nbrun.runner.options import SharedBatchOptions, SharedReportOptions, SharedRunOptions
+from nbrun.core.planning.options import (
+    Checked,
+    Choice,
+    Flag,
+    Kind,
+    Option,
+    PathName,
+    PathOrTrue,
+    Text,
+    Texts,
+    options_in,
+)
+from nbrun.errors import UsageError
+from nbrun.runner.options import SharedBatchOptions, SharedReportOptions, SharedRunOptions, SharedScheduleOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Group = TypeVar("Group")
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
-_DECLARED = {**options_in(SharedRunOptions), **options_in(SharedBatchOptions), **options_in(SharedReportOptions)}
+_GROUPS = (SharedRunOptions, SharedBatchOptions, SharedReportOptions, SharedScheduleOptions)
+_DECLARED = {name: option for group in _GROUPS for name, option in options_in(group).items()}
 OF_RUN = [name for name, option in options_in(SharedRunOptions).items() if option.flags is not None]
 """The options of a run on the command line, by their names in Python."""
 OF_BATCH = [name for name, option in options_in(SharedBatchOptions).items() if option.flags is not None]
@@ -76,8 +90,19 @@ def read_fields(kind: type[Group], given: Mapping[str, Any]) -> Group:
     return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
+def _refuse_on_command_line(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+        raise UsageError(
+            f"{option.opts[0]} is a setting of a batch, and nbrun starts nothing by itself",
+            hint="Write it into [tool.nbrun.batch.NAME]; nbrun schedule export writes a timer or a cron line.",
+        )
+    return value
+
+
 def _decorator(name: str, option: Option, callback: Callback | None) -> Callable[[Function], Function]:
     attributes: dict[str, Any] = {"help": option.help, "callback": callback, "metavar": option.metavar}
+    if option.only_setting:
+        attributes |= {"hidden": True, "callback": _refuse_on_command_line}
     default = option.kind.spell(option.default) if option.default else option.default
     match option.kind:
         case Flag():
@@ -92,7 +117,7 @@ def _decorator(name: str, option: Option, callback: Callback | None) -> Callable
             attributes |= {"type": click.Path(exists=True, dir_okay=False, path_type=Path)}
         case PathName(folder=True):
             attributes |= {"type": click.Path(file_okay=False)}
-        case PathName() | Text():
+        case PathName() | Text() if not isinstance(option.kind, Checked):
             pass
         case kind:
             attributes |= {"type": Value(kind), "default": default, "show_default": option.show_default}

@@ -196,6 +196,17 @@ class Text(Kind):
         return value
 
 
+class Checked(Text):
+    """Text that `check` returns in the form that a run uses; it raises ValueError."""
+
+    def __init__(self, check: Callable[[str], str]) -> None:
+        self.check = check
+
+    def read(self, value: Any) -> str:
+        """Return the checked text."""
+        return self.check(super().read(value))
+
+
 class PathName(Kind):
     """A path as text or as a path object. Only the command line checks `exists` and `folder`."""
 
@@ -324,7 +335,8 @@ class Option:
 
     ``flags`` are its flags on the command line. The first long one is also the key of the settings. The flag of an
     option that is true by default negates it. None declares an option that exists only in Python. ``each`` is true if
-    the option may differ between the notebooks of a batch.
+    the option may differ between the notebooks of a batch. ``only_setting`` is true for an option of the settings
+    alone.
     """
 
     kind: Kind
@@ -334,6 +346,7 @@ class Option:
     each: bool = False
     metavar: str | None = None
     show_default: bool = False
+    only_setting: bool = False
 
     @property
     def is_opposite(self) -> bool:

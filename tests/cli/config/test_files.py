@@ -215,11 +215,14 @@ SPECIAL = {
     "on-conflict": "'beside'",
     "in-place": "true",
     "server": "'http://h/'",
+    "schedule": "'0 6 * * 1-5'",
+    "timezone": "'Europe/Berlin'",
 }
 NOT_SETTINGS = {
     "--config": "says which settings are read",
     "--no-config": "says which settings are read",
     "--matrix": "stands in a batch, as a table",
+    "--if-due": "belongs to one line of a crontab",
     "--parameters": "is the table parameters",
     "--parameters_raw": "is the table parameters",
     "--help": "shows the help",

@@ -8,6 +8,7 @@ import pytest
 
 from nbrun.core.planning.options import (
     AUTO,
+    Checked,
     Choice,
     Count,
     Duration,
@@ -44,6 +45,7 @@ PATH = PurePosixPath("a/b")
     ("kind", "value", "read"),
     [
         (Flag(), True, True),
+        (Checked(str.upper), "a", "A"),
         (Integer(1), 3, 3),
         (Count(), 3, 3),
         (Count(), "3", 3),

@@ -1,0 +1,143 @@
+"""``nbrun schedule``: timers and cron lines for scheduled batches, and a check of their runs."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nbrun.cli.config.files import Project, options_of, project_of, settings_of
+from nbrun.core.batch.schedule import Schedule
+from nbrun.errors import UsageError
+from nbrun.publishing.units import TARGETS, ScheduledBatch, cron, github, kubernetes, systemd, warnings_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+GRACE = 3600.0
+"""Default seconds that a scheduled run may be late."""
+_HINT = 'Write schedule = "0 6 * * 1-5" and timezone = "Europe/Berlin" into [tool.nbrun.batch.NAME].'
+
+
+@click.group("schedule", short_help="Write timers and cron lines for scheduled batches, and check their runs.")
+def command() -> None:
+    """Write timers and cron lines for batches with a schedule, and check that their runs were on time.
+
+    The schedule of a batch is in the settings: schedule, timezone and grace in [tool.nbrun.batch.NAME]. nbrun has no
+    daemon: systemd, cron, GitHub Actions or Kubernetes calls nbrun batch NAME.
+    """
+
+
+def _config(function: Function) -> Function:
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Read settings from this file instead of the nearest nbrun.toml or pyproject.toml.",
+    )(function)
+
+
+@command.command("export", short_help="Write the files that make a scheduler run a batch.")
+@click.argument("target", type=click.Choice(TARGETS))
+@click.argument("name", required=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the files into this folder instead of to standard output.",
+)
+@click.option(
+    "--command", "program", metavar="PATH", help="The nbrun that systemd or cron calls. The default is this one."
+)
+@click.option("--cron-tz", is_flag=True, help="For a cron that knows CRON_TZ, such as cronie.")
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    help="The container image for Kubernetes, with nbrun as a command and the notebooks in its working directory.",
+)
+@_config
+def export(target: str, name: str | None, **given: Any) -> None:
+    """Write the files for the batch NAME, or for all batches with a schedule."""
+    if target == "kubernetes" and not given["image"]:
+        raise UsageError("kubernetes needs --image", hint="Name an image with nbrun and the notebooks.")
+    now, files = datetime.now(UTC), dict[str, str]()
+    for batch in _batches(given["config"], name, given["program"]):
+        written = _files_of(batch, target, now, given)
+        if taken := files.keys() & written.keys():
+            raise UsageError(f"two batches would have the unit {min(taken)}", hint="Rename one of them.")
+        files |= written
+        for warning in warnings_of(batch, target, now):
+            click.echo(f"nbrun: warning: {warning}", err=True)
+    folder: Path | None = given["output"]
+    if folder is None:
+        separator = "---\n" if target == "kubernetes" else ""
+        click.echo("\n".join(f"{separator}# {file}\n{text}" for file, text in files.items()), nl=False)
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            (folder / file).write_text(text, encoding="utf-8")
+            click.echo(f"nbrun: wrote {folder / file}", err=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def _files_of(batch: ScheduledBatch, target: str, now: datetime, given: Mapping[str, Any]) -> dict[str, str]:
+    match target:
+        case "systemd":
+            return systemd(batch, now)
+        case "cron":
+            return cron(batch, now, zone=zone_of_machine(), cron_tz=given["cron_tz"])
+        case "github":
+            return github(batch, now)
+        case _:
+            return kubernetes(batch, given["image"])
+
+
+def _batches(config: Path | None, name: str | None, program: str | None) -> list[ScheduledBatch]:
+    """Return the batch `name`, or all batches with a schedule; raise :class:`UsageError` if there is none."""
+    from nbrun.cli.run import command as run
+
+    project = project_of(config, settings_of(run))
+    jobs = project.settings.jobs
+    if name is not None and name not in jobs:
+        raise UsageError(f"there is no batch {name!r}", hint=f"There are: {', '.join(jobs) or 'none'}.")
+    options = {one: options_of(Project(project.folder, project.settings, jobs[one])) for one in jobs}
+    scheduled = [one for one in jobs if options[one].get("schedule")]
+    if name is not None and name not in scheduled:
+        raise UsageError(f"the batch {name!r} has no schedule", hint=_HINT)
+    if not scheduled:
+        raise UsageError("no batch has a schedule", hint=_HINT)
+    called = [program] if program else _this_program()
+    return [_batch(one, options[one], project.folder, called) for one in ([name] if name is not None else scheduled)]
+
+
+def _batch(name: str, options: Mapping[str, Any], folder: Path, called: Sequence[str]) -> ScheduledBatch:
+    schedule = Schedule(options["schedule"], options.get("timezone", "UTC"))
+    grace = timedelta(seconds=options.get("grace", GRACE))
+    root = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
+    return ScheduledBatch(name, schedule, grace, str(folder), folder.relative_to(root).as_posix(), called)
+
+
+def _this_program() -> list[str]:
+    found = shutil.which("nbrun", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    return [str(Path(found).absolute())] if found else [sys.executable, "-m", "nbrun"]
+
+
+def zone_of_machine(environment: Mapping[str, str] = os.environ, etc: Path = Path("/etc")) -> str:
+    """Return the name of the time zone in which cron runs on this machine; UTC if the machine has none."""
+    if name := environment.get("TZ", "").removeprefix(":"):
+        found = name
+    else:
+        link = etc / "localtime"
+        target = str(link.resolve()) if link.exists() else ""
+        found = target.partition("zoneinfo/")[2]
+        if not found and (etc / "timezone").is_file():
+            found = (etc / "timezone").read_text(encoding="utf-8").strip()
+    found = found.removeprefix("posix/").removeprefix("right/")
+    return (
+        "UTC" if found in ("", "Etc/UTC", "Etc/UCT", "Etc/Universal", "Etc/Zulu", "UCT", "Universal", "Zulu") else found
+    )

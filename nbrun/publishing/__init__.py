@@ -1,0 +1,1 @@
+"""What options ask for around a run: publishing, history, schedules, locks, notifications."""
