@@ -5,7 +5,7 @@ declarations in :mod:`nbrun.runner.options`, and a test compares them.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -22,6 +22,7 @@ from nbrun.api.notebooks import (
 from nbrun.api.planned import run_planned
 from nbrun.api.servers import OptionsOnServer
 from nbrun.core.events import Observer
+from nbrun.core.parameters.limits import shown_value
 from nbrun.core.planning.options import options_in
 from nbrun.core.planning.preview import Preview
 from nbrun.core.results import BatchResult, NotebookResult
@@ -262,10 +263,10 @@ async def _run(notebook: Source, given: Mapping[str, Any]) -> NotebookResult:
 
 
 async def _run_many(notebooks: Sequence[NotebookPath], given: Mapping[str, Any]) -> BatchResult:
-    if isinstance(notebooks, (str, os.PathLike, Mapping)) or not all(
-        isinstance(name, (str, os.PathLike)) for name in notebooks
-    ):
-        raise UsageError("notebooks: a list of paths is wanted", hint="nbrun.run takes one notebook.")
+    if not _are_paths(notebooks):
+        raise UsageError(
+            f"notebooks: takes a list of paths, not {shown_value(notebooks)}", hint="nbrun.run runs a single notebook."
+        )
     if one := given.keys() & options_in(TextOptions).keys():
         raise UsageError(f"for one notebook, which nbrun.run runs: {', '.join(sorted(one))}")
     result = await run_planned(await plan_runs([os.fspath(name) for name in notebooks], read_batch_options(given)))
@@ -274,6 +275,14 @@ async def _run_many(notebooks: Sequence[NotebookPath], given: Mapping[str, Any])
         return result
     here = Path.cwd()
     return replace(result, runs=[_with_file(one, here) for one in result.runs])
+
+
+def _are_paths(given: Any) -> bool:
+    return (
+        isinstance(given, Collection)
+        and not isinstance(given, (str, bytes, os.PathLike, Mapping))
+        and all(isinstance(name, (str, os.PathLike)) for name in given)
+    )
 
 
 def _with_file(result: NotebookResult, here: Path) -> NotebookResult:

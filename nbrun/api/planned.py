@@ -33,9 +33,8 @@ async def run_planned(plan: BatchPlan, started: EmbeddedServer | None = None) ->
     journal = Journal("", observe)
     journal.tell(BatchStarted([planned.name for planned in plan.runs]))
     results = await run_plan(plan, observe=observe, stop=stop, started=started)
-    nothing = Problem(
-        f"no notebook matches {' '.join(plan.named)}", "Folders and patterns are searched for .ipynb files."
-    )
+    found = f"no notebook matches {' '.join(plan.named)}" if plan.named else "the list of notebooks is empty"
+    nothing = Problem(found, "Folders and patterns are searched for .ipynb files.")
     problem = None if results or plan.left_out else nothing
     batch = BatchResult(__version__, moment(plan.began), time.monotonic() - plan.since, results, plan.left_out, problem)
     journal.tell(BatchFinished(batch))

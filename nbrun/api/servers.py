@@ -3,9 +3,10 @@
 ``async with`` opens a :class:`Server`. ``with`` opens it in a thread, as a :class:`SyncServer`.
 """
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -21,9 +22,9 @@ from nbrun.api.notebooks import (
 )
 from nbrun.core.events import Journal, Observer
 from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
-from nbrun.core.planning.options import options_in
+from nbrun.core.planning.options import Option, PathName, Text, options_in, read_option
 from nbrun.core.results import NotebookResult
-from nbrun.errors import UsageError
+from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.runner.job import (
@@ -43,7 +44,7 @@ from nbrun.runner.options import (
 )
 from nbrun.runner.prepare_only import prepare_unless_stopped
 from nbrun.runner.run import run_on_host
-from nbrun.runner.server_thread import ServerThread
+from nbrun.runner.server_thread import NOT_OPEN, ServerThread
 from nbrun.runner.servers import Host, existing_host, private_host
 from nbrun.runner.stop import StopSwitch
 from nbrun.storage.paths import absolute, names_folder
@@ -65,7 +66,7 @@ def private_server(
         preload: Modules that this process also imports, such as ``["pandas"]``.
 
     """
-    folder = absolute(os.fspath(root))
+    folder = absolute(os.fspath(read_option("root", Option(PathName(), default="."), root)))
     if not folder.is_dir():
         raise UsageError(f"{os.fspath(root)}: there is no such folder to serve notebooks from")
     access = access_of(read_run_options({"zygote": zygote, "preload": preload}))
@@ -99,8 +100,8 @@ def connect(
         max_frame: Maximum size of one kernel message; None disables the limit.
 
     """
-    given = {"server": url, **locals()}
-    del given["url"]
+    given = dict(locals())
+    given["server"] = read_option("url", Option(Text(), default=""), given.pop("url"))
     access = access_of(read_run_options(given))
     Endpoint.parse(url, token, password)  # raises an error for an invalid address
     return Server(lambda: existing_host(access), address=url)
@@ -110,7 +111,8 @@ class Server:
     """A Jupyter server that runs notebooks; created by :func:`private_server` or :func:`connect`.
 
     ``async with`` opens it and returns it. ``with`` opens it in a thread and returns a :class:`SyncServer`, which works
-    the same way without ``await``. Runs may be sequential or concurrent. Close the server after all of them have ended.
+    the same way without ``await``. Runs may be sequential or concurrent. Closing the server stops those that have not
+    ended. They save their results so far, as after Ctrl-C.
     """
 
     def __init__(
@@ -125,22 +127,31 @@ class Server:
         self._root = root
         self._host: Host | None = None
         self._stack = contextlib.AsyncExitStack()
+        self._running: dict[asyncio.Future[None], StopSwitch] = {}
+        """The switches of the runs, by what is done when they have ended."""
         self._thread: ServerThread[Server] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._host is not None:
-            raise RuntimeError("the server is open already")
+        self._check_closed()
         self._host = await self._stack.enter_async_context(self._open_host())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._host = None
-        await self._stack.aclose()
+        try:
+            for stop in [*self._running.values()]:
+                stop.pull("stopped because the server was closed", ExitCode.INTERRUPTED)
+            if self._running:
+                await asyncio.wait([*self._running])
+        finally:
+            await self._stack.aclose()
 
     def __enter__(self) -> "SyncServer":
-        self._thread = ServerThread(lambda: self)
-        self._thread.start()
-        return SyncServer(self._thread)
+        self._check_closed()
+        thread = ServerThread(lambda: self)
+        thread.start()
+        self._thread = thread
+        return SyncServer(thread)
 
     def __exit__(self, *_: object) -> None:
         if self._thread is not None:
@@ -155,8 +166,12 @@ class Server:
     @property
     def _opened(self) -> Host:
         if self._host is None:
-            raise RuntimeError("the server is used outside its block: write  async with nbrun.connect(…) as server")
+            raise RuntimeError(NOT_OPEN)
         return self._host
+
+    def _check_closed(self) -> None:
+        if self._host is not None or self._thread is not None:
+            raise RuntimeError("the server is open already")
 
     async def run(
         self,
@@ -189,7 +204,7 @@ class Server:
         if wrong := [name for name in given if name in known]:
             raise UsageError(
                 f"{', '.join(wrong)}: options of the server and not of a run",
-                hint="Give them to nbrun.connect or nbrun.local_server.",
+                hint="Pass them to nbrun.connect or nbrun.private_server.",
             )
         name, given = read_source(notebook, given)
         options = read_run_options({**given, "server": self._address})
@@ -197,15 +212,35 @@ class Server:
         paths = self._paths(name, options)
         job = job_of(name, options)
         options, finished = keeping_notebook(options)
-        observe, stop = options["observe"] or ignore, options["stop"] or StopSwitch()
-        if options["prepare_only"]:
-            to_prepare_on = host if self._address else None
-            result = await prepare_unless_stopped(job, paths, to_prepare_on, Journal(name, observe), stop)
-            if finished and (error := finished[-1].error) is not None:
-                raise error
-        else:
-            result = await run_on_host(job, paths, host, observe=observe, stop=stop)
+        observe = options["observe"] or ignore
+        with self._stoppable(options["stop"]) as stop:
+            if options["prepare_only"]:
+                to_prepare_on = host if self._address else None
+                result = await prepare_unless_stopped(job, paths, to_prepare_on, Journal(name, observe), stop)
+                if finished and (error := finished[-1].error) is not None:
+                    raise error
+            else:
+                result = await run_on_host(job, paths, host, observe=observe, stop=stop)
         return with_notebook(result, finished)
+
+    @contextlib.contextmanager
+    def _stoppable(self, given: StopSwitch | None) -> Iterator[StopSwitch]:
+        """Yield a switch for a run, which the caller's switch pulls, and also the end of the server."""
+        switch, ended = StopSwitch(), asyncio.get_running_loop().create_future()
+
+        def follow(reason: str) -> None:
+            switch.pull(reason, (given and given.exit_code) or ExitCode.INTERRUPTED)
+
+        if given is not None:
+            given.listen(follow)
+        self._running[ended] = switch
+        try:
+            yield switch
+        finally:
+            del self._running[ended]
+            ended.set_result(None)
+            if given is not None:
+                given.forget(follow)
 
     def _paths(self, name: str, options: RunOptions) -> NotebookPaths:
         if self._root is None:

@@ -29,7 +29,7 @@ from nbrun.runner.servers import Host, existing_host
 from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.in_memory import MemoryFile
 from nbrun.storage.on_disk import read_bytes, write_notebook
-from nbrun.storage.paths import absolute, local_notebook, local_output
+from nbrun.storage.paths import absolute, local_notebook, local_output, shown
 from nbrun.version import __version__
 
 
@@ -95,7 +95,7 @@ async def prepare(job: Job, paths: NotebookPaths, host: Host | None, journal: Jo
             output = DELIVERED
             await MemoryFile(output, deliver=paths.deliver).write(document.content, None)
         else:
-            output = str(target)
+            output = shown(absolute(target), Path.cwd())
             write_notebook(absolute(target), document.content)
         result = replace(result, output=output)
     else:

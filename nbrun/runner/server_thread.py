@@ -16,6 +16,7 @@ from nbrun.runner.stop import StopSwitch
 
 S = TypeVar("S")
 T = TypeVar("T")
+NOT_OPEN = "the server is not open; use it inside its `with` or `async with` block"
 _STOP_LIMIT = 60.0
 """Seconds for an interrupted run to save and to end."""
 
@@ -29,6 +30,7 @@ class ServerThread(Generic[S]):
         self._begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
         self._open: Future[tuple[asyncio.AbstractEventLoop, S, asyncio.Event]] = Future()
         self._serving: Future[None] | None = None
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -70,6 +72,8 @@ class ServerThread(Generic[S]):
         Ctrl-C pulls `stop` and is raised again after `work` has ended.
         """
         loop, server, _ = self._open.result()
+        if self._is_closed:
+            raise RuntimeError(NOT_OPEN)
         running = asyncio.run_coroutine_threadsafe(work(server), loop)
         try:
             return running.result()
@@ -81,6 +85,7 @@ class ServerThread(Generic[S]):
 
     def close(self) -> None:
         """Close the server. A private server and its kernels end."""
+        self._is_closed = True
         if self._serving is not None and self._open.done() and self._open.exception() is None:
             loop, _, ended = self._open.result()
             loop.call_soon_threadsafe(ended.set)

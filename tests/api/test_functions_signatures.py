@@ -64,12 +64,15 @@ def test_the_help_describes_every_argument_that_is_written_out() -> None:
         (lambda: nbrun.run({"cells": []}), "no notebook"),
         (lambda: nbrun.run(EMPTY, in_place=True), "in_place"),
         (lambda: nbrun.run("nb.ipynb", upload=True), "upload needs a server"),
-        (lambda: nbrun.run_many("nb.ipynb"), "a list of paths is wanted"),
-        (lambda: nbrun.run_many([{"cells": []}]), "a list of paths is wanted"),  # type: ignore[list-item]
+        (lambda: nbrun.run_many("nb.ipynb"), "takes a list of paths, not 'nb.ipynb'"),
+        (lambda: nbrun.run_many(None), "takes a list of paths, not None"),  # type: ignore[arg-type]
+        (lambda: nbrun.run_many([{"cells": []}]), "takes a list of paths, not "),  # type: ignore[list-item]
         (lambda: nbrun.run_many(["nb.ipynb"], retrys=5), r"retrys \(did you mean retries\?\)"),  # type: ignore[call-arg]
         (lambda: nbrun.prepare("nb.ipynb", paramters={}), r"paramters \(did you mean parameters\?\)"),  # type: ignore[call-arg]
         (lambda: nbrun.plan("nb.ipynb", timeout="soon"), "'soon' is no duration"),
         (lambda: nbrun.private_server("no/such/folder"), "no such folder"),
+        (lambda: nbrun.private_server(None), "root: takes a path, not None"),  # type: ignore[arg-type]
+        (lambda: nbrun.connect(None), "url: takes text, not None"),  # type: ignore[arg-type]
         (lambda: nbrun.connect("ftp://localhost/"), "no address of a Jupyter server"),
         (lambda: nbrun.connect("http://localhost/", max_frame="much"), "max_frame: 'much' is no size"),
     ],

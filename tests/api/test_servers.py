@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pickle
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ async def test_a_private_server_runs_files_and_nodes_one_after_the_other_and_at_
         assert failed.check() is failed
         prepared = await server.run(PARAMETERS, parameters={"x": 9}, prepare_only=True, output="prepared.ipynb")
         assert (prepared.outcome, "x = 9" in (root / "prepared.ipynb").read_text()) == (nbrun.Outcome.PREPARED, True)
+        assert prepared.output == str(Path("work", "prepared.ipynb"))
 
         for wrong, said in [
             ({"notebook": "../nb.ipynb"}, "outside of the server's root folder"),
@@ -52,11 +54,44 @@ async def test_a_private_server_runs_files_and_nodes_one_after_the_other_and_at_
             ({"notebook": "sub/nb.ipynb", "upload": True}, "a private server has the files of this machine"),
             ({"notebook": "sub/none.ipynb"}, "no such file"),
         ]:
-            with pytest.raises(UsageError, match=said):
+            with pytest.raises(UsageError, match=said) as raised:
                 await server.run(**wrong)  # type: ignore[arg-type]
+            for name in re.findall(r"nbrun\.(\w+)", raised.value.hint):
+                assert callable(getattr(nbrun, name)), "a hint names a public function"
         assert await server.client.kernels.list() == ()
-    with pytest.raises(RuntimeError, match="outside its block"):
+    with pytest.raises(RuntimeError, match="is not open"):
         await server.run(PARAMETERS)
+
+
+async def test_closing_a_server_stops_its_runs_and_keeps_their_results(tmp_path: Path) -> None:
+    begun, others = asyncio.Event(), nbrun.StopSwitch()
+
+    def notice(event: Event) -> None:
+        if isinstance(event, OutputArrived):
+            begun.set()
+
+    slow = notebook("print('here', flush=True)\nimport time; time.sleep(60)")
+    async with nbrun.private_server(tmp_path) as server:
+        run = asyncio.create_task(server.run(slow, output="out.ipynb", observe=notice, stop=others))
+        await begun.wait()
+    assert run.done()
+    result = await run
+    assert (result.outcome, result.exit_code) == (nbrun.Outcome.INTERRUPTED, ExitCode.INTERRUPTED)
+    assert result.problem is not None
+    assert "stopped because the server was closed" in result.problem.message
+    assert text_of(read_notebook(tmp_path / "out.ipynb")["cells"][0]["outputs"]) == "here\n"
+    assert others.reason is None, "a caller's switch stays as it was"
+
+
+def test_a_server_that_is_open_or_closed_is_not_used_as_another(tmp_path: Path) -> None:
+    server = nbrun.private_server(tmp_path)
+    with server as opened:
+        with pytest.raises(RuntimeError, match="open already"), server:
+            raise AssertionError("it was opened twice")
+        assert printed(opened.run(PARAMETERS).notebook) == "x is 1\n"
+    with pytest.raises(RuntimeError, match="is not open"):
+        opened.run(PARAMETERS)
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("nbrun")] == []
 
 
 async def test_runs_on_a_connected_server_leave_nothing_there(server: RunningServer, tmp_path: Path) -> None:
@@ -151,6 +186,8 @@ def test_a_batch_raises_all_its_failures_and_reads_its_notebooks_from_the_output
         _ = unsaved.runs[0].notebook
     with pytest.raises(nbrun.BatchFailed, match="no notebook matches"):
         nbrun.run_many(["none*.ipynb"], save=False).check()
+    with pytest.raises(nbrun.BatchFailed, match="the list of notebooks is empty"):
+        nbrun.run_many([], save=False).check()
 
 
 async def test_a_notebook_is_prepared_and_planned_without_a_kernel(tmp_path: Path) -> None:
