@@ -52,6 +52,7 @@ KERNEL_MODULES = (
     "jupyter/kernel/test_websocket.py",
     "jupyter/test_client.py",
     "jupyter/test_owner_mark.py",
+    "kernel_side/test_launch",
     "local_server/",
     "pytest_plugin/",
     "runner/batch/test_discovery.py",

@@ -20,24 +20,24 @@ kernel:
 import sys
 
 FOLDER = sys.argv[0].rpartition("/")[0] or sys.argv[0].rpartition("\\")[0]
-if sys.path and sys.path[0] == FOLDER:
+# Python inserts it, or the current folder after -m, unless -P is given.
+HAS_FOLDER = bool(sys.path) and sys.path[0] == FOLDER
+if HAS_FOLDER:
     del sys.path[0]
 
 import os
 from importlib.machinery import SourceFileLoader
-from pathlib import Path
 from typing import Any
-
-if sys.path and Path(sys.path[0]) == Path.cwd():
-    del sys.path[0]
 
 
 def prepare(folder: str) -> None:
     """Change ipykernel before it starts."""
-    sys.modules["debugpy"] = None  # type: ignore[assignment]
-
-    del sys.modules["debugpy"]
+    from importlib import import_module
     from importlib.util import find_spec, module_from_spec, spec_from_loader
+
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
+    import_module("ipykernel.debugger")
+    del sys.modules["debugpy"]
 
     if find_spec("debugpy"):
         os.environ.setdefault("PYDEVD_USE_FRAME_EVAL", "NO")
@@ -82,8 +82,10 @@ prepare(FOLDER)
 module = sys.argv.pop(1)
 if hasattr(sys, "orig_argv"):
     sys.orig_argv[sys.orig_argv.index(sys.argv[0])] = "-m"
-del prepare, FOLDER
 
 import runpy
 
+if HAS_FOLDER:
+    sys.path.insert(0, os.getcwd())  # ipykernel_launcher removes it
+del prepare, FOLDER, HAS_FOLDER
 runpy._run_module_as_main(module)  # type: ignore[attr-defined]
