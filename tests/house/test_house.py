@@ -1,4 +1,4 @@
-"""Rules for the repository: the core is covered by its own tests, modules are short, tests/ mirrors nbrun/."""
+"""Rules for the repository: packages are covered by their own tests, modules are short, tests/ mirrors nbrun/."""
 
 import os
 import subprocess
@@ -11,20 +11,21 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_the_tests_of_the_core_alone_take_every_branch_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("package", "least"), [("core", 100), ("kernel_side", 95)])
+def test_the_branches_of_a_package_are_taken_by_its_own_tests(package: str, least: int, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
     environment["COVERAGE_FILE"] = str(tmp_path / "coverage")
     tests = [
         "-m",
         "pytest",
-        "tests/core",
+        f"tests/{package}",
         "-q",
         "-p",
         "no:cacheprovider",
         "--hypothesis-profile=few",
         "-m",
         "not large",
-        "--cov=nbrun.core",
+        f"--cov=nbrun/{package}",
         "--cov-branch",
         "--cov-report=",
     ]
@@ -32,10 +33,10 @@ def test_the_tests_of_the_core_alone_take_every_branch_of_it(tmp_path: Path) -> 
         "-m",
         "coverage",
         "report",
-        "--include=*/nbrun/core/*",
+        f"--include=*/nbrun/{package}/*",
         "--show-missing",
         "--skip-covered",
-        "--fail-under=100",
+        f"--fail-under={least}",
     ]
     for arguments in (tests, report):
         found = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
