@@ -47,6 +47,9 @@ carries only data that you asked for (`--json -`).
 There is no option for a token, because every user of a machine can read the command lines of all processes. A URL with
 `?token=…` works, with a warning. The token is never printed.
 
+Without `--server` these variables have no effect. Options that only an existing server needs, such as `--token-file`,
+`--header` and `--ca-file`, are then refused on the command line and ignored in the settings.
+
 ## Exit codes
 """
 

@@ -14,6 +14,7 @@ from nbrun.api.notebooks import (
     ExecutedNotebook,
     NotebookPath,
     Source,
+    check_server_options,
     given_options,
     keeping_notebook,
     read_source,
@@ -241,6 +242,7 @@ def plan(
     Raises the same errors as a run for an invalid option or parameter.
     """
     name, given = read_source(notebook, given_options(locals()))
+    check_server_options(given)
     read = read_run_options(given)
     job, text = job_of(name, read), read["content"]
     content = text.encode() if isinstance(text, str) else text
@@ -254,6 +256,7 @@ def plan(
 async def _run(notebook: Source, given: Mapping[str, Any]) -> NotebookResult:
     name, given = read_source(notebook, given)
     options = read_run_options(given)
+    check_server_options(given)
     if options["upload"] and not options["server"]:
         raise UsageError("upload needs a server", hint="Without a server the notebook is run where it is.")
     options, finished = keeping_notebook(options)
@@ -269,7 +272,9 @@ async def _run_many(notebooks: Sequence[NotebookPath], given: Mapping[str, Any])
         )
     if one := given.keys() & options_in(TextOptions).keys():
         raise UsageError(f"for one notebook, which nbrun.run runs: {', '.join(sorted(one))}")
-    result = await run_planned(await plan_runs([os.fspath(name) for name in notebooks], read_batch_options(given)))
+    options = read_batch_options(given)
+    check_server_options(given)
+    result = await run_planned(await plan_runs([os.fspath(name) for name in notebooks], options))
     assert isinstance(result, BatchResult)
     if given.get("server") and not given.get("upload"):
         return result

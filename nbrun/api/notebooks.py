@@ -10,9 +10,11 @@ from nbrun.core.events import Event, RunFinished
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.notebook.file_format import notebook_content, notebook_node, read_notebook
 from nbrun.core.parameters.limits import shown_value
+from nbrun.core.planning.options import options_in
 from nbrun.core.results import NotebookResult
 from nbrun.errors import UsageError
 from nbrun.runner.job import RunOptions
+from nbrun.runner.options import CommonServerOptions, MoreServerOptions
 from nbrun.storage.on_disk import read_bytes
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -30,6 +32,25 @@ def given_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _NO_OPTIONS = ("self", "notebook", "notebooks", "options", "switch")
+
+
+def check_server_options(given: Mapping[str, Any]) -> None:
+    """Raise :class:`UsageError` for an option that the server of the run does not use."""
+    of_server = options_in(MoreServerOptions) | options_in(CommonServerOptions)
+    wrong = [
+        name
+        for name, option in of_server.items()
+        if given.get(name) not in (None, "", option.default)
+        and name in (_OF_PRIVATE_SERVER if given.get("server") else of_server.keys() - _OF_ANY_SERVER)
+    ]
+    if wrong and given.get("server"):
+        raise UsageError(f"{', '.join(wrong)}: for a private server, and server= names an existing one")
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)}: needs server=", hint="Without it nbrun starts a private server.")
+
+
+_OF_PRIVATE_SERVER = {"zygote", "preload"}
+_OF_ANY_SERVER = {*_OF_PRIVATE_SERVER, "server", "trace"}
 
 
 def read_source(notebook: Source, given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

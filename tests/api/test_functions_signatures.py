@@ -70,6 +70,11 @@ def test_the_help_describes_every_argument_that_is_written_out() -> None:
         (lambda: nbrun.run_many(["nb.ipynb"], retrys=5), r"retrys \(did you mean retries\?\)"),  # type: ignore[call-arg]
         (lambda: nbrun.prepare("nb.ipynb", paramters={}), r"paramters \(did you mean parameters\?\)"),  # type: ignore[call-arg]
         (lambda: nbrun.plan("nb.ipynb", timeout="soon"), "'soon' is no duration"),
+        (lambda: nbrun.run("nb.ipynb", token="5ecret"), "^token: needs server="),
+        (lambda: nbrun.run("nb.ipynb", headers={"X-Key": "5ecret"}, verify=False), "^headers, verify: needs server="),
+        (lambda: nbrun.run_many(["nb.ipynb"], save=False, password="5ecret"), "^password: needs server="),
+        (lambda: nbrun.plan("nb.ipynb", max_frame="1MB"), "^max_frame: needs server="),
+        (lambda: nbrun.run("nb.ipynb", server="http://localhost/", zygote=False), "^zygote: for a private server"),
         (lambda: nbrun.private_server("no/such/folder"), "no such folder"),
         (lambda: nbrun.private_server(None), "root: takes a path, not None"),  # type: ignore[arg-type]
         (lambda: nbrun.connect(None), "url: takes text, not None"),  # type: ignore[arg-type]

@@ -17,6 +17,9 @@ from nbrun.jupyter.endpoint import check_headers
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 TOKEN_VARIABLES = ("NBRUN_TOKEN", "JUPYTER_TOKEN")
+_OF_EXISTING_SERVER = ("token_file", "header", "ca_file", "insecure", "max_response", "max_frame")
+_OF_PRIVATE_SERVER = ("zygote", "preload")
+"""Options, by click's names."""
 PASSWORD_VARIABLE = "NBRUN_PASSWORD"  # noqa: S105  (a name, no password)
 
 
@@ -51,13 +54,31 @@ def server_options(function: Function) -> Function:
 
 
 def access_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the token and the password of the server, as keys of :class:`nbrun.RunOptions`."""
+    """Return the token and the password of the server, as keys of :class:`nbrun.RunOptions`.
+
+    Raises :class:`UsageError` for an option on the command line that the server of the run does not use. Settings and
+    environment variables are for runs on both kinds of servers, so they are ignored instead.
+    """
+    typed = _typed(_OF_PRIVATE_SERVER if given["server"] else _OF_EXISTING_SERVER)
+    if typed and given["server"]:
+        raise UsageError(f"{typed} is for a private server, and --server names an existing one")
+    if typed:
+        raise UsageError(f"{typed} needs --server", hint="Without --server nbrun starts a private server.")
     if not given["server"]:
         return {}
     token, password = find_token(given["token_file"]), find_password()
     headers = read_headers(given["header"])
     hide_in_log([token, password, *headers.values(), *_tokens_in(given["server"])])
     return {"token": token, "password": password, "headers": headers}
+
+
+def _typed(names: Sequence[str]) -> str:
+    """Return the flag of the first of these options that is on the command line, or an empty text."""
+    context = click.get_current_context()
+    flags = {option.name: option.opts[0] for option in context.command.params}
+    return next(
+        (flags[name] for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE), ""
+    )
 
 
 def read_headers(texts: Sequence[str]) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """Options of the server, which several commands share."""
 
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
-from nbrun.cli.options.server import find_password, find_token, read_headers
+from nbrun.cli.options.declared import declared
+from nbrun.cli.options.server import access_options, find_password, find_token, read_headers, server_options
 from nbrun.errors import UsageError
 
 
@@ -48,3 +51,43 @@ def test_headers_are_read_with_values_from_the_environment(monkeypatch: pytest.M
     ]:
         with pytest.raises(UsageError, match=said):
             read_headers([text])
+
+
+def access(*arguments: str, settings: dict[str, Any] | None = None) -> Any:
+    """Return the credentials that a command reads from its arguments and settings."""
+
+    @click.command
+    @server_options
+    @declared("zygote", "preload")
+    def command(**given: Any) -> dict[str, Any]:
+        return access_options(given)
+
+    return command.main([*arguments], standalone_mode=False, default_map=settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--header", "X-Key: 5ecret"], "--header needs --server"),
+        (["--token-file", __file__], "--token-file needs --server"),
+        (["--ca-file", __file__], "--ca-file needs --server"),
+        (["--insecure"], "--insecure needs --server"),
+        (["--max-response", "1MB"], "--max-response needs --server"),
+        (["--max-frame", "1MB"], "--max-frame needs --server"),
+        (["--server", "http://localhost/", "--preload", "pandas"], "--preload is for a private server"),
+        (["--server", "http://localhost/", "--no-zygote"], "--zygote is for a private server"),
+    ],
+)
+def test_an_option_that_the_server_of_the_run_does_not_use_is_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as raised:
+        access(*arguments)
+    assert "5ecret" not in str(raised.value)
+
+
+def test_settings_and_variables_are_for_runs_on_both_kinds_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBRUN_TOKEN", "t")
+    settings = {"header": ["X-Team: data"], "insecure": True, "max_frame": "1MB", "zygote": False, "preload": "json"}
+    assert access(settings=settings) == {}
+    found = access("--server", "http://localhost/", settings=settings)
+    assert (found["token"], found["headers"]) == ("t", {"X-Team": "data"})
+    assert access("--header", "X-Team: ops", settings={"server": "http://localhost/"})["headers"] == {"X-Team": "ops"}
