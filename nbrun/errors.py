@@ -64,6 +64,12 @@ class NoSuchKernel(UsageError):
     """The server has no kernelspec with the requested name."""
 
 
+class RunSkipped(NbrunError):
+    """Another run holds the lock, and ``--lock skip`` leaves this one out; nothing was run or changed."""
+
+    exit_code = ExitCode.OK
+
+
 class ServerError(NbrunError):
     """The server failed; ``request`` is the request or the server that the message begins with, if any."""
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -119,20 +120,35 @@ def _end_at_once(code: int) -> NoReturn:
 
 
 def _exit_code() -> int:
+    """Run the command, then what waits for its end however it ended, and return the exit code."""
+    endings: list[Callable[[int, BaseException | None], list[str]]] = []
+    code, error = _ended(endings)
+    for end in endings:
+        try:
+            warnings = end(code, error)
+        except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001  (the run has its outcome)
+            warnings = [f"{type(failure).__name__}: {failure}"]
+        for warning in warnings:
+            click.echo(f"nbrun: warning: {warning}", err=True)
+    return code
+
+
+def _ended(endings: list[Any]) -> tuple[int, BaseException | None]:
+    """Run the command and print its error; return the exit code and the error."""
     try:
-        outcome = cli.main(standalone_mode=False)
+        outcome = cli.main(standalone_mode=False, obj=endings)
     except click.ClickException as error:
         error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return ExitCode.INTERRUPTED
+        return error.exit_code, error
+    except (click.Abort, KeyboardInterrupt) as error:
+        return ExitCode.INTERRUPTED, error
     except NbrunError as error:
         click.echo(f"nbrun: {error}", err=True)
         if error.hint:
             click.echo(f"  {error.hint}", err=True)
-        return error.exit_code
-    except Exception:  # noqa: BLE001  (whatever comes here is a bug, and is to be told as one)
+        return error.exit_code, error
+    except Exception as error:  # noqa: BLE001  (whatever comes here is a bug, and is to be told as one)
         traceback.print_exc()
         click.echo(f"nbrun {__version__}: this is a bug in nbrun. Please report it with the lines above.", err=True)
-        return ExitCode.BUG
-    return outcome if isinstance(outcome, int) else ExitCode.OK
+        return ExitCode.BUG, error
+    return outcome if isinstance(outcome, int) else ExitCode.OK, None

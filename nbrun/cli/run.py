@@ -3,14 +3,14 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.call import Call, read_call
-from nbrun.cli.config.files import current_project, overrides_for, settings_options
+from nbrun.cli.config.files import JOB, Project, current_project, overrides_for, settings_options
 from nbrun.cli.destinations import Paths
 from nbrun.cli.options.batch import batch_options
 from nbrun.cli.options.declared import OF_RUN, declared
@@ -25,8 +25,11 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
 if TYPE_CHECKING:
     from nbrun.core.results import BatchResult, NotebookResult
     from nbrun.local_server.launcher import EmbeddedServer
+    from nbrun.publishing.around_run import RunWatch
     from nbrun.runner.batch.plan import BatchPlan
 
+_WATCHED = ("schedule", "lock")
+"""Options of which each asks for a :class:`nbrun.publishing.around_run.RunWatch`."""
 _ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "max_frame", "allow_new", "language")
 
 
@@ -38,7 +41,7 @@ _ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "
 @server_options
 @parameter_options
 @declared(*[name for name in OF_RUN if name not in _ABOVE])
-@declared("schedule", "timezone", "grace", "if_due")
+@declared("schedule", "timezone", "grace", "lock", "lock_timeout", "if_due")
 @click.option("--help-notebook", is_flag=True, help="Show what would be run, as nbrun plan does, and run nothing.")
 @reporting_options
 @log_option
@@ -58,6 +61,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     context, project = click.get_current_context(), current_project()
     if given["if_due"] is not None and not _is_due(given):
         return ExitCode.OK
+    watch = _watch(context, notebooks, given, project)
     call = read_call(context, notebooks, given, project)
     options = call.options
     paths = Paths(options, call.reports, call.notebook)
@@ -74,7 +78,9 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         if call.only_plan:
             show_plan(call.named[0], options)
             return ExitCode.OK
-        result = asyncio.run(_run(call, reports))
+        result = asyncio.run(_run(call, reports, watch))
+        if watch is not None:
+            watch.result = result
     except NbrunError as error:
         reports.could_not_begin(call.notebook, error)
         raise
@@ -110,14 +116,33 @@ def _exit_code(result: "NotebookResult | BatchResult", call: Call, lost: Sequenc
     return int(with_lost_reports(code, lost))
 
 
-async def _run(call: Call, reports: Reports) -> "NotebookResult | BatchResult":
+def _watch(
+    context: click.Context, notebooks: Sequence[str], given: Mapping[str, Any], project: Project
+) -> "RunWatch | None":
+    """Return what watches over this invocation, or None if no option asks for it; :mod:`nbrun.cli.main` ends it."""
+    if given["help_notebook"] or not any(given[name] for name in _WATCHED):
+        return None
+    from datetime import UTC, datetime
+
+    from nbrun.publishing.around_run import Report, RunWatch
+
+    job = context.meta.get(JOB)
+    named = [*notebooks, ""][0]
+    name = job or os.path.basename(named).removesuffix(".ipynb") or "run"  # noqa: PTH119  (may be on a server)
+    place = str(project.folder) if job else os.path.abspath(given["output"] or named)  # noqa: PTH100
+    watch = RunWatch(Report(name, place), given, datetime.now(UTC))
+    context.ensure_object(list).append(watch.finish)
+    return watch
+
+
+async def _run(call: Call, reports: Reports, watch: "RunWatch | None") -> "NotebookResult | BatchResult":
     """Plan the runs and start the private server, then do the slow imports while it starts."""
     put_off_imports()
     from nbrun.runner.batch.plan import plan_runs
     from nbrun.runner.stop import StopSwitch
 
     stop = StopSwitch()
-    async with signals(stop):
+    async with signals(stop), watch.locked(stop) if watch is not None else nullcontext():
         call.options["observe"], call.options["stop"] = reports.observe, stop
         plan = await plan_runs(call.named, call.options, one=call.one)
         started = await _private_server(plan)

@@ -11,13 +11,18 @@ from typing import Any, TypeVar
 import click
 
 from nbrun.cli.config.files import Project, options_of, project_of, settings_of
-from nbrun.core.batch.schedule import Schedule
-from nbrun.errors import UsageError
+from nbrun.cli.options.declared import Value
+from nbrun.core.batch.schedule import Schedule, StartedRun, overdue
+from nbrun.core.formats.units import spell_duration
+from nbrun.core.planning.options import Duration
+from nbrun.errors import ExitCode, UsageError
+from nbrun.publishing.around_run import GRACE, Report
+from nbrun.publishing.local_history import LocalHistory
 from nbrun.publishing.units import TARGETS, ScheduledBatch, cron, github, kubernetes, systemd, warnings_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-GRACE = 3600.0
-"""Default seconds that a scheduled run may be late."""
+_LONGEST = 10 * 366 * 86400.0
+"""The longest time, in seconds, that is checked."""
 _HINT = 'Write schedule = "0 6 * * 1-5" and timezone = "Europe/Berlin" into [tool.nbrun.batch.NAME].'
 
 
@@ -83,6 +88,39 @@ def export(target: str, name: str | None, **given: Any) -> None:
             click.echo(f"nbrun: wrote {folder / file}", err=True)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+@command.command("check", short_help="Exit with code 7 if a scheduled run is late or missing.")
+@click.argument("name", required=False)
+@click.option(
+    "--since",
+    metavar="DURATION",
+    type=Value(Duration()),
+    help="Check all starts of this time, such as 7d. The default is the newest start whose grace has passed.",
+)
+@_config
+def check(name: str | None, **given: Any) -> int:
+    """Check that the batch NAME, or each batch with a schedule, was run when its schedule said so.
+
+    The exit code is 7 if a run is late or missing. The history is that of this machine, in $XDG_STATE_HOME/nbrun.
+    """
+    now, is_overdue = datetime.now(UTC), False
+    since = now - timedelta(seconds=min(given["since"], _LONGEST)) if given["since"] else None
+    for batch in _batches(given["config"], name, None):
+        found = overdue(batch.schedule, batch.grace, _runs_of(batch), now, since)
+        for one in found:
+            scheduled = f"{one.scheduled.astimezone(batch.schedule.tzinfo):%Y-%m-%d %H:%M} {batch.schedule.zone}"
+            if one.started is None:
+                click.echo(f"nbrun: {batch.name}: the run of {scheduled} is missing", err=True)
+            else:
+                late = spell_duration((one.started - one.scheduled).total_seconds())
+                click.echo(f"nbrun: {batch.name}: the run of {scheduled} began {late} late", err=True)
+        is_overdue = is_overdue or bool(found)
+    return ExitCode.OVERDUE if is_overdue else ExitCode.OK
+
+
+def _runs_of(batch: ScheduledBatch) -> list[StartedRun]:
+    return [run.as_started for run in LocalHistory(Report(batch.name, batch.folder).key).runs()]
 
 
 def _files_of(batch: ScheduledBatch, target: str, now: datetime, given: Mapping[str, Any]) -> dict[str, str]:

@@ -54,6 +54,8 @@ class Outcome(StrEnum):
     SERVER_FAILED = "server-failed"
     NOT_RUN = "not-run"
     """It could not be run because of wrong usage."""
+    SKIPPED = "skipped"
+    """Another run held the lock (``--lock skip``)."""
 
 
 _EXIT_CODES = {
@@ -66,8 +68,9 @@ _EXIT_CODES = {
     Outcome.SERVER_FAILED: ExitCode.SERVER,
     Outcome.INCOMPLETE: ExitCode.INCOMPLETE,
     Outcome.NOT_RUN: ExitCode.USAGE,
+    Outcome.SKIPPED: ExitCode.OK,
 }
-_NEVER_OF_AN_ERROR = (Outcome.PREPARED, Outcome.TIMED_OUT)
+_NEVER_OF_AN_ERROR = (Outcome.PASSED, Outcome.PREPARED, Outcome.TIMED_OUT)
 _OUTCOMES = {code: outcome for outcome, code in _EXIT_CODES.items() if outcome not in _NEVER_OF_AN_ERROR}
 
 
@@ -284,7 +287,7 @@ class NotebookResult:
     @property
     def went_well(self) -> bool:
         """Return whether everything requested was done."""
-        return self.outcome in (Outcome.PASSED, Outcome.PREPARED)
+        return self.outcome in (Outcome.PASSED, Outcome.PREPARED, Outcome.SKIPPED)
 
     @property
     def failing(self) -> CellResult | None:

@@ -17,6 +17,7 @@ _WORDS = {
     Outcome.INCOMPLETE: "incomplete",
     Outcome.SERVER_FAILED: "server failed",
     Outcome.NOT_RUN: "not run",
+    Outcome.SKIPPED: "skipped",
 }
 
 
@@ -57,7 +58,7 @@ def tally(result: NotebookResult) -> str:
     passed, allowed = found.count(CellOutcome.PASSED), len(cells) - len(found)
     if result.outcome is Outcome.PREPARED:
         return f"{_cells(len(cells))} to run"
-    all_well = passed + allowed == len(cells) or result.outcome is Outcome.NOT_RUN
+    all_well = passed + allowed == len(cells) or result.outcome in (Outcome.NOT_RUN, Outcome.SKIPPED)
     parts = [_cells(len(cells)) if all_well else f"{passed} of {_cells(len(cells))} passed"]
     if allowed:
         parts.append(f"{allowed} with {'an allowed error' if allowed == 1 else 'allowed errors'}")

@@ -383,6 +383,18 @@ class SharedScheduleOptions(TypedDict, total=False):
             only_setting=True,
         ),
     ]
+    lock: Annotated[
+        Literal["wait", "skip", "fail"] | None,
+        Option(
+            Choice(("wait", "skip", "fail")),
+            "If another run of this batch, or of this output, is active on this machine: wait for its end, skip this "
+            "run with exit code 0, or fail with exit code 2.",
+        ),
+    ]
+    lock_timeout: Annotated[
+        float | str,
+        Option(Duration(), "How long --lock wait waits.", default=3600.0, show_default=True),
+    ]
     if_due: Annotated[
         str | None,
         Option(

@@ -1,11 +1,17 @@
 """``nbrun schedule``, and the settings that it reads."""
 
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from nbrun.cli.schedule import zone_of_machine
+from nbrun.core.batch.schedule import Schedule
 from nbrun.errors import ExitCode
+from nbrun.publishing.around_run import Report
+from nbrun.publishing.local_history import LocalHistory, PastRun
+from nbrun.publishing.locks import FileLock
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 
 SETTINGS = """
@@ -82,6 +88,50 @@ def test_a_call_at_another_time_runs_nothing(project: Path) -> None:
     assert (found.returncode, "nbrun: not due" in found.stderr, "passed" in found.stderr) == (0, True, False)
     found = run_nbrun("batch", "other", "--if-due", "0 3 * * *", cwd=project)
     assert (found.returncode, "--if-due needs a schedule" in found.stderr) == (ExitCode.USAGE, True)
+
+
+def test_a_check_finds_missing_and_late_runs(project: Path, tmp_path: Path) -> None:
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    settings = SETTINGS.replace("0 6 * * 1-5", "0 0 * * *").replace('"30m"', '"12h"')
+    (project / "nbrun.toml").write_text(settings)
+    found = run_nbrun("schedule", "check", cwd=project, env=env)
+    assert (found.returncode, "00:00 Europe/Berlin is missing" in found.stderr) == (ExitCode.OVERDUE, True)
+    schedule = Schedule("0 0 * * *", "Europe/Berlin")
+    start = schedule.last_start(datetime.now(UTC) - timedelta(hours=12))
+    history = LocalHistory(Report("sales", str(project)).key, tmp_path / "state" / "nbrun")
+    history.add(PastRun((start + timedelta(hours=13)).isoformat(), 1, "passed", 0, start.isoformat()))
+    found = run_nbrun("schedule", "check", "sales", cwd=project, env=env)
+    assert (found.returncode, "began 13 h 0 min late" in found.stderr) == (ExitCode.OVERDUE, True)
+    history.add(PastRun(start.isoformat(), 1, "failed", 1, start.isoformat()))
+    found = run_nbrun("schedule", "check", cwd=project, env=env)
+    assert (found.returncode, found.stderr) == (ExitCode.OK, "")
+    found = run_nbrun("schedule", "check", "--since", "3d", cwd=project, env=env)
+    assert (found.returncode, found.stderr.count("missing")) == (ExitCode.OVERDUE, 2)
+
+
+def test_a_run_of_a_batch_with_a_schedule_is_recorded_however_it_ends(project: Path, tmp_path: Path) -> None:
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    history = LocalHistory(Report("sales", str(project)).key, tmp_path / "state" / "nbrun")
+    assert run_nbrun("batch", "sales", "-k", "none", cwd=project, env=env).returncode == ExitCode.USAGE
+    assert run_nbrun("batch", "sales", "--server", "http://127.0.0.1:9", cwd=project, env=env).returncode == 4
+    assert [(run.outcome, run.exit_code) for run in history.runs()] == [("server-failed", 4), ("not-run", 2)]
+
+
+def test_an_overlapping_run_is_skipped_or_refused(project: Path, tmp_path: Path) -> None:
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    key = Report("sales", str(project)).key
+    lock = FileLock(tmp_path / "state" / "nbrun" / "locks" / f"{key}.lock")
+    assert lock.acquire()
+    found = run_nbrun("batch", "sales", "--lock", "skip", "--json", "-", cwd=project, env=env)
+    result = json.loads(found.stdout)
+    assert (found.returncode, result["exit_code"], result["outcome"]) == (0, 0, "skipped")
+    assert "skipped: sales is being run by process" in found.stderr
+    assert LocalHistory(key, tmp_path / "state" / "nbrun").runs()[0].outcome == "skipped"
+    found = run_nbrun("batch", "sales", "--lock", "fail", cwd=project, env=env)
+    assert (found.returncode, "sales is being run by process" in found.stderr) == (ExitCode.USAGE, True)
+    lock.release()
+    found = run_nbrun("batch", "sales", "--lock", "fail", cwd=project, env=env)
+    assert found.returncode == 0, found.stderr
 
 
 def test_the_zone_of_cron_is_that_of_the_machine(tmp_path: Path) -> None:

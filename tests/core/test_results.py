@@ -64,6 +64,7 @@ def notebook(*cells: CellOutcome, outcome: Outcome = Outcome.PASSED, **more: Any
         (Outcome.INCOMPLETE, ExitCode.INCOMPLETE),
         (Outcome.SERVER_FAILED, ExitCode.SERVER),
         (Outcome.NOT_RUN, ExitCode.USAGE),
+        (Outcome.SKIPPED, ExitCode.OK),
     ],
     ids=[outcome.value for outcome in Outcome],
 )
@@ -72,7 +73,8 @@ def test_each_outcome_ends_in_its_exit_code(outcome: Outcome, code: ExitCode) ->
 
 
 def test_what_was_passed_or_only_prepared_went_well() -> None:
-    assert [outcome for outcome in Outcome if notebook(outcome=outcome).went_well] == [Outcome.PASSED, Outcome.PREPARED]
+    well = [outcome for outcome in Outcome if notebook(outcome=outcome).went_well]
+    assert well == [Outcome.PASSED, Outcome.PREPARED, Outcome.SKIPPED]
 
 
 def test_a_run_that_a_signal_stopped_ends_in_the_signals_code() -> None:

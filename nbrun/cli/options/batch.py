@@ -16,7 +16,9 @@ _OPTIONS = (
         "--matrix",
         multiple=True,
         metavar="NAME=V,V",
-        help="Run each notebook once per value; several --matrix options run every combination.",
+        help="Run each notebook once per value; several --matrix options run every combination. "
+        "day=2026-11-01..2026-11-30 is a value for each date, and with every 0 6 * * 1-5 for each date of this cron "
+        "expression.",
     ),
 )
 

@@ -1,5 +1,6 @@
 """A matrix of parameters: one run for each combination of values, and the runs' names."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -9,6 +10,7 @@ from nbrun.errors import UsageError
 
 _WORDS: Mapping[str, Any] = {"None": None, "True": True, "False": False}
 _LIKE_WORDS = {word.casefold(): word for word in _WORDS} | {"null": "None"}
+_RANGE = re.compile(r"(\d{4}-\d\d-\d\d)\.\.(\d{4}-\d\d-\d\d)(?:\s+every\s+(.+))?")
 LONGEST = 10_000
 """Maximum combinations; more are probably a mistake."""
 
@@ -37,10 +39,23 @@ def read_axes(given: Iterable[str]) -> dict[str, Sequence[Any]]:
                 f"--matrix {shortened(text)}: {name} was given before", hint=f"Put all values of {name} into one."
             )
         try:
-            axes[name] = [typed(value.strip()) for value in values.split(",")]
+            axes[name] = _dates(values.strip()) or [typed(value.strip()) for value in values.split(",")]
         except ValueError as error:
             raise UsageError(f"--matrix {shortened(name)}: {error}", hint="Give it with -r, or in a file.") from None
     return axes
+
+
+def _dates(text: str) -> list[str]:
+    """Return the dates of a range such as ``2026-11-01..2026-11-30``, or an empty list for another text.
+
+    With ``every`` and a cron expression they are the days on which it has a start. Raises ValueError for a wrong range.
+    """
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        return []
+    from nbrun.core.batch.schedule import dates
+
+    return dates(*found.groups())
 
 
 def notes_of(axes: Mapping[str, Sequence[Any]]) -> list[str]:

@@ -21,6 +21,7 @@ _SIGNS = {
     Outcome.INTERRUPTED: "🛑",
     Outcome.INCOMPLETE: "⚠️",
     Outcome.NOT_RUN: "🚫",
+    Outcome.SKIPPED: "⏭️",
 }
 _MARKUP = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>|#~&"})
 

@@ -217,6 +217,7 @@ SPECIAL = {
     "server": "'http://h/'",
     "schedule": "'0 6 * * 1-5'",
     "timezone": "'Europe/Berlin'",
+    "lock": '"skip"',
 }
 NOT_SETTINGS = {
     "--config": "says which settings are read",

@@ -29,6 +29,32 @@ def test_axes_are_read_in_order() -> None:
     assert read_axes(["region=EU, US", "year=2025"]) == {"region": ["EU", "US"], "year": [2025]}
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("2026-11-29..2026-12-01", ["2026-11-29", "2026-11-30", "2026-12-01"]),
+        ("2026-11-27..2026-11-30 every 0 6 * * 1,5", ["2026-11-27", "2026-11-30"]),
+        ("2026-11-29,2026-12-01", ["2026-11-29", "2026-12-01"]),
+        ("1..3", ["1..3"]),
+    ],
+)
+def test_a_range_of_dates_is_an_axis(text: str, values: list[str]) -> None:
+    assert read_axes([f"day={text}"]) == {"day": values}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("2026-11-30..2026-11-01", "ends before it begins"),
+        ("2026-11-31..2026-12-01", "--matrix day: day"),
+        ("2026-11-01..2026-12-01 every day", "no cron expression"),
+    ],
+)
+def test_a_wrong_range_of_dates_is_explained(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_axes([f"day={text}"])
+
+
 @pytest.mark.parametrize("text", ["region", "=EU", "region=", "region= "])
 def test_what_is_no_axis_is_told(text: str) -> None:
     with pytest.raises(UsageError, match="no name with values"):
