@@ -150,7 +150,9 @@ class Html:
     def _source(self, result: NotebookResult, content: Mapping[str, Any] | None) -> Path | None:
         """Return the file of the executed notebook, or write a temporary one if it is not on this machine."""
         if result.output and result.output != DELIVERED and (self._local or result.rescued):
-            return self._here / result.output
+            executed = self._here / result.output
+            if content is None or executed.is_file():  # a merged result names a rescue file of another machine
+                return executed
         if content is None:
             return None
         path = Path(self._spool.name) / f"{len(self._made)}.ipynb"
