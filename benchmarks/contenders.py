@@ -4,11 +4,8 @@ Each is called as its users call it, with its progress bar off where it has one.
 workload, or None where the workload is not for it; every command reads ``in/`` and leaves its results in ``out/``.
 """
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from benchmarks.workloads import Workload
@@ -16,7 +13,6 @@ from benchmarks.workloads import Workload
 CLIENTS = Path(__file__).with_name("clients")
 _SINGLE = ("W1", "W2", "W3", "W4", "W5", "W8")
 _PARALLEL = "ls in | xargs -P2 -I@ "
-_BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +32,8 @@ class Contender:
 
     name: str
     command: Command
+    environment: str = "nbrun"
+    """The environment in which it is measured, where each has its own."""
     is_slow: bool = False
     """It takes many seconds at the long workloads, and is run less often there."""
     in_place: bool = False
@@ -48,13 +46,6 @@ class Contender:
         return given or min(workload.slow_rounds if self.is_slow else workload.rounds, self.most_rounds)
 
 
-@cache
-def nbrun_knows(option: str) -> bool:
-    """Return whether this checkout's ``nbrun run`` has an option."""
-    told = subprocess.run([str(_BIN / "nbrun"), "run", "--help"], capture_output=True, text=True, check=True)
-    return option in told.stdout
-
-
 def needs_server(contender: str, workload: str) -> bool:
     """Return whether a running server belongs to this measurement."""
     return workload == "W7" or contender == "nbrun on a server"
@@ -62,30 +53,26 @@ def needs_server(contender: str, workload: str) -> bool:
 
 def _nbrun(workload: Workload, server: FarServer | None) -> Sequence[str] | None:
     if server is not None:
-        pipeline = ["--pipeline", "auto"] if nbrun_knows("--pipeline") else []
-        return ["nbrun", "run", "-q", "in/0.ipynb", "-o", "out/0.ipynb", "--server", server.url, *pipeline]
+        return ["nbrun", "run", "-q", "in/0.ipynb", "-o", "out/0.ipynb", "--server", server.url, "--pipeline", "auto"]
     if workload.name == "W6":
-        if nbrun_knows("--jobs"):
-            names = [f"in/{number}.ipynb" for number in range(workload.copies)]
-            return ["nbrun", "run", "-q", *names, "-j", "2", "-o", "out/{stem}.ipynb"]
-        return ["sh", "-c", f"{_PARALLEL} nbrun run -q in/@ -o out/@"]
+        return ["nbrun", "run", "-q", *_inputs(workload), "-j", "2", "-o", "out/{stem}.ipynb"]
     return ["nbrun", "run", "-q", "in/0.ipynb", "-o", "out/0.ipynb"] if workload.name in _SINGLE else None
 
 
 def _nbrun_in_turn(workload: Workload, server: FarServer | None) -> Sequence[str] | None:
-    if workload.name != "W7" or server is None or not nbrun_knows("--pipeline"):
+    if workload.name != "W7" or server is None:
         return None
-    command = ["nbrun", "run", "-q", "in/0.ipynb", "-o", "out/0.ipynb", "--server", server.url]
-    return [*command, "--pipeline", "1"]
+    return ["nbrun", "run", "-q", "in/0.ipynb", "-o", "out/0.ipynb", "--server", server.url, "--pipeline", "1"]
 
 
 def _nbrun_on_server(workload: Workload, server: FarServer | None) -> Sequence[str] | None:
     if workload.name != "W6" or server is None:
         return None
-    if nbrun_knows("--jobs"):
-        names = [f"in/{number}.ipynb" for number in range(workload.copies)]
-        return ["nbrun", "run", "-q", *names, "--server", server.url, "-j", "2", "-o", "out/{stem}.ipynb"]
-    return ["sh", "-c", f"{_PARALLEL} nbrun run -q in/@ -o out/@ --server {server.url}"]
+    return ["nbrun", "run", "-q", *_inputs(workload), "--server", server.url, "-j", "2", "-o", "out/{stem}.ipynb"]
+
+
+def _inputs(workload: Workload) -> Sequence[str]:
+    return [f"in/{number}.ipynb" for number in range(workload.copies)]
 
 
 def _papermill(workload: Workload, _: FarServer | None) -> Sequence[str] | None:
@@ -96,6 +83,8 @@ def _papermill(workload: Workload, _: FarServer | None) -> Sequence[str] | None:
 
 
 def _jupyter_execute(workload: Workload, _: FarServer | None) -> Sequence[str] | None:
+    if workload.name == "W6":
+        return ["sh", "-c", f"{_PARALLEL} jupyter execute in/@ --output ../out/@"]
     single = ["jupyter", "execute", "in/0.ipynb", "--output", "../out/0.ipynb"]
     return single if workload.name in _SINGLE else None
 
@@ -134,12 +123,12 @@ CONTENDERS = {
         Contender("nbrun", _nbrun),
         Contender("nbrun, one cell at a time", _nbrun_in_turn, is_slow=True),
         Contender("nbrun on a server", _nbrun_on_server),
-        Contender("papermill", _papermill, is_slow=True),
-        Contender("jupyter execute", _jupyter_execute, is_slow=True),
-        Contender("nbconvert --execute", _nbconvert, most_rounds=1),
-        Contender("nbmake -n2", _nbmake, is_slow=True, in_place=True),
-        Contender("jupyter-kernel-client", _kernel_client, most_rounds=1),
-        Contender("bare ZeroMQ loop", _floor),
+        Contender("papermill", _papermill, "papermill", is_slow=True),
+        Contender("jupyter execute", _jupyter_execute, "nbclient", is_slow=True),
+        Contender("nbconvert --execute", _nbconvert, "nbconvert", most_rounds=1),
+        Contender("nbmake -n2", _nbmake, "nbmake", is_slow=True, in_place=True),
+        Contender("jupyter-kernel-client", _kernel_client, "jupyter-kernel-client", most_rounds=1),
+        Contender("bare ZeroMQ loop", _floor, "jupyter-client"),
         Contender("nbrun --help", _words("nbrun", "--help")),
         Contender("nbrun --version", _words("nbrun", "--version")),
         Contender('python -c "import click"', _words("python", "-c", "import click")),

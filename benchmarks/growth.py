@@ -25,25 +25,25 @@ LIMIT = 1200.0
 """Seconds that a point may take; a million flushed prints take some 300 on two cores."""
 
 
-def series(folder: Path, *, quick: bool) -> dict[str, list[dict[str, Any]]]:
+def series(folder: Path, interpreter: Path, *, quick: bool) -> dict[str, list[dict[str, Any]]]:
     """Measure both; each point has ``size``, ``wall``, ``runner_peak`` and ``failure``."""
     adopt_orphans()
     last = -1 if quick else None
     room = folder / "room"
     try:
         return {
-            "cells": [_point(cells(size), size, room) for size in CELLS[:last]],
-            "messages": [_point(printing(size, flush=True), size, room) for size in MESSAGES[:last]],
+            "cells": [_point(cells(size), size, room, interpreter) for size in CELLS[:last]],
+            "messages": [_point(printing(size, flush=True), size, room, interpreter) for size in MESSAGES[:last]],
         }
     finally:
         shutil.rmtree(room, ignore_errors=True)
 
 
-def _point(workload: Workload, size: int, room: Path) -> dict[str, Any]:
+def _point(workload: Workload, size: int, room: Path, interpreter: Path) -> dict[str, Any]:
     alike = Workload("W1", workload.title, workload.sources, workload.check)  # run as one notebook on its own server
     runs: list[Measurement] = []
     while not runs or (len(runs) < 3 and runs[-1].wall < LONG and not runs[-1].failure):
-        measured = turn(alike, CONTENDERS["nbrun"], 0, room, limit=LIMIT)
+        measured = turn(alike, CONTENDERS["nbrun"], 0, room, interpreter, limit=LIMIT)
         assert measured is not None
         runs.append(measured)
     measured = runs[-1] if runs[-1].failure else sorted(runs, key=lambda run: run.wall)[len(runs) // 2]

@@ -1,38 +1,51 @@
-"""Runs one command and tells what it took: seconds, CPU seconds of everybody involved, bytes at the peak.
+"""Runs one command and measures it: seconds, CPU seconds of all processes involved, bytes at the peak.
 
-CPU is counted by the system, not sampled: the harness adopts what a command leaves behind (on Linux, as its "child
-subreaper"), so that kernels and servers that outlive their parents are still waited for, and counted. A server that is
-not of the command's making (W7) is counted by the difference of its clocks. Memory is sampled four times a second:
-the proportional share (PSS) of all processes where the system tells it, so that pages which forked processes share
-count once; for the runner alone its resident set at its highest.
+The sum of CPU is counted by the system, not sampled: the harness adopts what a command leaves behind (on Linux, as its
+"child subreaper"), so that kernels and servers that outlive their parents are still waited for, and counted. A server
+that is not of the command's making (W7) is counted by the difference of its clocks.
+
+The split of CPU into client, server and kernel is sampled 25 times a second: the last value that was read of each
+process counts. So each process can lack what it used after its last sample, at most 0.04 s, and a process that lived
+between two samples lacks everything. The parts add up to the sum or less. The runner itself and what outlives it are
+read once more when they have ended. Without ``/proc/PID/task/TID/children`` samples are taken four times a second.
+
+Memory is sampled four times a second: the proportional share (PSS) of all processes where the system reports it, so
+that pages which forked processes share count once; for the runner alone its resident set at its highest.
 """
 
 import contextlib
 import ctypes
 import os
+import re
+import select
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import psutil
 
-SAMPLE_EVERY = 0.25
+MEMORY_EVERY = 0.25
+CPU_EVERY = 0.04
+"""Seconds between two samples of the CPU times; a sample of three processes takes about half a millisecond."""
 LIMIT = 300.0
 """Seconds that a command may take."""
 LEFT_BEHIND = 5.0
 """Seconds that kernels may take to be gone after their runner is."""
+
+CLIENT, SERVER, KERNEL = ROLES = ("client", "server", "kernel")
+_IS_SERVER = re.compile(r"\b(jupyter_server|local_server|private_server)\b")
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a command took: seconds, CPU seconds, bytes; its exit code, and the end of what it said."""
+    """What a command took: seconds, CPU seconds, bytes; its exit code, and the end of its output."""
 
     wall: float
     cpu: float
@@ -40,6 +53,24 @@ class Taken:
     runner_peak: int
     exit_code: int
     said: str
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """CPU seconds of each role, as far as they were sampled."""
+
+
+def role_of(command: Sequence[str], parent: str) -> str:
+    """Return the role of a process, from its command and the role of its parent.
+
+    A kernel is what a server starts, or a process of ipykernel. What a kernel starts belongs to it.
+
+    >>> role_of(["python", "-m", "ipykernel_launcher", "-f", "kernel.json"], "client")
+    'kernel'
+    """
+    if parent in (SERVER, KERNEL):
+        return KERNEL
+    line = " ".join(command)
+    if "ipykernel" in line:
+        return KERNEL
+    return SERVER if _IS_SERVER.search(line) else CLIENT
 
 
 def adopt_orphans() -> None:
@@ -68,24 +99,58 @@ def measure(
             command, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
         )
         with _Sampler(process.pid, beside) as sampler:
-            try:
-                process.wait(limit)
-            except subprocess.TimeoutExpired:
+            if not _has_ended(process, limit):
                 process.kill()
-                process.wait()
+                _has_ended(process, LEFT_BEHIND)
             wall = time.perf_counter() - began
-        left = _await_orphans(others, beside)
+        process.wait()
+        left = _await_orphans(others, beside, sampler)
         text = Path(said.name).read_text(encoding="utf-8", errors="replace")[-2000:] + left
     cpu = _children_cpu() - before + _served_cpu(beside) - served
-    return Taken(wall, cpu, sampler.peak, sampler.runner_peak, process.returncode, text)
+    parts = sampler.parts()
+    return Taken(wall, cpu, sampler.peak, sampler.runner_peak, process.returncode, text, parts)
+
+
+def _has_ended(process: "subprocess.Popen[bytes]", limit: float) -> bool:
+    """Wait for the end of a process and return whether it came in time; on Linux, its times can still be read then."""
+    if not hasattr(os, "pidfd_open"):
+        try:
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+    # Popen.wait looks every 0.05 s only, and reaps the process before the sampler's last look.
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(limit * 1000))
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """A process of the measured command: its role, and its CPU seconds as last read."""
+
+    process: psutil.Process
+    role: str
+    start: float = 0.0
+    cpu: float = 0.0
+
+    def read(self) -> None:
+        """Read the CPU seconds; those of a process that has gone stay."""
+        with contextlib.suppress(psutil.Error, OSError):
+            self.cpu = _own_cpu(self.process)
 
 
 class _Sampler:
-    """Looks at the memory of a process and all below it until the block ends."""
+    """Looks at the CPU and the memory of a process and all below it until the block ends."""
 
     def __init__(self, pid: int, beside: Sequence[psutil.Process]) -> None:
-        self._root = pid
-        self._beside = beside
+        self._root = _Seen(psutil.Process(pid), CLIENT)
+        self._beside = [_Seen(one, SERVER, _own_cpu(one)) for one in beside]
+        self._seen = {one.process.pid: one for one in (self._root, *self._beside)}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.peak = 0
@@ -98,14 +163,76 @@ class _Sampler:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self._read_all()
+
+    def note(self, process: psutil.Process) -> None:
+        """Read the times of a process that outlived the runner, before it is waited for."""
+        one = self._seen.get(process.pid)
+        if one is None:
+            with contextlib.suppress(psutil.Error):
+                one = self._seen[process.pid] = _Seen(process, role_of(process.cmdline(), CLIENT))
+        if one is not None:
+            one.read()
+
+    def parts(self) -> dict[str, float]:
+        """Return the CPU seconds of each role."""
+        return {
+            role: sum(max(0.0, one.cpu - one.start) for one in self._seen.values() if one.role == role)
+            for role in ROLES
+        }
 
     def _look(self) -> None:
-        while not self._over.wait(SAMPLE_EVERY):
-            with contextlib.suppress(psutil.Error, OSError):
-                root = psutil.Process(self._root)
-                self.runner_peak = max(self.runner_peak, _highest(root))
-                family = [root, *root.children(recursive=True), *_with_children(self._beside)]
-                self.peak = max(self.peak, sum(_share(process) for process in family))
+        every = CPU_EVERY if _has_children_files() else MEMORY_EVERY
+        memory_at = time.monotonic() + MEMORY_EVERY
+        while not self._over.wait(every):
+            family = self._read_all()
+            if time.monotonic() >= memory_at:
+                memory_at += MEMORY_EVERY
+                with contextlib.suppress(psutil.Error, OSError):
+                    self.runner_peak = max(self.runner_peak, _highest(self._root.process))
+                    self.peak = max(self.peak, sum(_share(one.process) for one in family))
+
+    def _read_all(self) -> list[_Seen]:
+        """Find the processes that there are now, and read the times of each."""
+        family, at = [self._root, *self._beside], 0
+        while at < len(family):
+            parent = family[at]
+            at += 1
+            for pid in _children_of(parent.process):
+                known = self._seen.get(pid)
+                with contextlib.suppress(psutil.Error, OSError):
+                    if known is None:
+                        known = self._seen[pid] = _Seen(psutil.Process(pid), CLIENT)
+                    if known.role == CLIENT:  # again: between fork and exec it has the command of its parent
+                        known.role = role_of(known.process.cmdline(), parent.role)
+                if known is not None and known not in family:
+                    family.append(known)
+        for one in family:
+            one.read()
+        return family
+
+
+def _has_children_files() -> bool:
+    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists()
+
+
+def _children_of(process: psutil.Process) -> list[int]:
+    """Return the process ids of the children; from the kernel's own list where there is one, which is much faster."""
+    if not _has_children_files():
+        with contextlib.suppress(psutil.Error):
+            return [child.pid for child in process.children()]
+        return []
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text(encoding="ascii").split())
+    return found
+
+
+def _own_cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _highest(process: psutil.Process) -> int:
@@ -134,7 +261,7 @@ def _with_children(roots: Sequence[psutil.Process]) -> Iterator[psutil.Process]:
             yield from root.children(recursive=True)
 
 
-def _await_orphans(others: set[int], beside: Sequence[psutil.Process]) -> str:
+def _await_orphans(others: set[int], beside: Sequence[psutil.Process], sampler: _Sampler) -> str:
     """Wait for everything that the command has left, so that it is counted and out of the next one's way."""
     give_up_at = time.monotonic() + LEFT_BEHIND
     killed: set[str] = set()
@@ -148,6 +275,7 @@ def _await_orphans(others: set[int], beside: Sequence[psutil.Process]) -> str:
                 if time.monotonic() > give_up_at and process.status() != psutil.STATUS_ZOMBIE:
                     killed.add(" ".join(process.cmdline())[:200])
                     process.kill()
+                sampler.note(process)
                 os.waitpid(process.pid, os.WNOHANG)
         time.sleep(0.01)
 

@@ -1,4 +1,4 @@
-"""The page's two pictures: nbrun beside its peers, and how it grows."""
+"""The page's pictures: nbrun beside its peers, for each kind of environments, and how it grows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ mpl.use("svg")
 
 from matplotlib import pyplot as plt
 
+from benchmarks.environment import OWN, SHARED
 from benchmarks.results import Results, Summary, summaries
 
 ORDER = (
@@ -24,10 +25,12 @@ _OURS, _THEIRS, _INCOMPLETE = "#1f6f8b", "#b8c4cc", "#d98880"
 
 
 def draw(runs: Sequence[Results], folder: Path) -> None:
-    """Write ``peers.svg``, and ``growth.svg`` where growth was measured."""
+    """Write ``peers-own.svg``, ``peers-shared.svg`` and ``growth.svg``, each where it was measured."""
     mpl.rcParams["svg.hashsalt"] = "nbrun"  # the same numbers give the same file
     mpl.rcParams["font.size"] = 8
-    _peers(summaries(runs), folder / "peers.svg")
+    for environment in (OWN, SHARED):
+        table = summaries(run for run in runs if run.environment == environment)
+        _peers(table, folder / f"peers-{environment}.svg")
     for run in runs:
         if scale := run.extras.get("scale"):
             _growth(scale, folder / "growth.svg")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environment import OWN, SHARED
 from benchmarks.growth import exponent
 from benchmarks.plots import ORDER
 from benchmarks.results import Results, Summary, summaries
@@ -12,16 +13,21 @@ from benchmarks.workloads import WORKLOADS
 
 _TEXT = Path(__file__).with_name("page.md")
 _PAID = Path(__file__).with_name("what_did_not_pay.md")
-_QUANTITIES = {"wall": "time", "runner_peak": "peak memory of the runner", "saving": "time of the save"}
+_QUANTITIES = {
+    "wall": "time",
+    "cpu": "CPU of all processes",
+    "peak": "peak memory of all processes",
+    "runner_peak": "peak memory of the runner",
+    "saving": "time of the save",
+}
+_COMMANDS = {OWN: "python -m benchmarks", SHARED: "python -m benchmarks --shared"}
+_HEADLINE = ("papermill", "jupyter execute", "nbmake -n2", "bare ZeroMQ loop")
 
 
 def page(runs: Sequence[Results]) -> str:
-    """Return the whole page, made out of one run or several."""
-    table = summaries(runs)
+    """Return the whole page, made out of one run or several of either kind of environments."""
     parts = {
-        "machine": _machine(runs),
-        "targets": _targets(verdicts(runs)),
-        "workloads": "\n\n".join(_workload(name, table) for name in WORKLOADS if any(name == key for key, _ in table)),
+        **{environment: _environment(environment, runs) for environment in (OWN, SHARED)},
         "growth": _growth(_extra(runs, "scale")),
         "profile": _profile(_extra(runs, "W1"), _extra(runs, "imports")),
         "batch": _batch(_extra(runs, "W6")),
@@ -31,6 +37,43 @@ def page(runs: Sequence[Results]) -> str:
     for name, part in parts.items():
         text = text.replace(f"<!-- {name} -->", part)
     return text
+
+
+def _environment(environment: str, runs: Sequence[Results]) -> str:
+    """Return the tables of one kind of environments, the ratios first."""
+    mine = [run for run in runs if run.environment == environment and run.measurements]
+    if not mine:
+        return f"Not measured yet: `{_COMMANDS[environment]}`."
+    table = summaries(mine)
+    names = [name for name in WORKLOADS if any(name == workload for workload, _ in table)]
+    return "\n\n".join(
+        [
+            _headline(names, table),
+            f"![seconds of nbrun and its peers](benchmarks/peers-{environment}.svg)",
+            "### Machine and versions",
+            _machine(mine),
+            "### Targets",
+            _targets(verdicts(mine)),
+            *(_workload(name, table) for name in names),
+        ]
+    )
+
+
+def _headline(names: Sequence[str], table: dict[tuple[str, str], Summary]) -> str:
+    """Return nbrun's seconds and its ratios to the most important peers."""
+    rows = []
+    for name in names:
+        if (ours := table.get((name, "nbrun"))) is None:
+            continue
+        peers = [table.get((name, who)) for who in _HEADLINE]
+        rows.append(
+            (
+                f"{name}, {WORKLOADS[name].title}",
+                f"{ours.wall:.2f} s",
+                *(f"{ratio(ours, peer, 'wall'):.2f}" if peer else "" for peer in peers),
+            )
+        )
+    return _table(("work", "nbrun", *(f"nbrun / {who}" for who in _HEADLINE)), rows)
 
 
 def _extra(runs: Sequence[Results], name: str) -> dict[str, Any]:
@@ -73,6 +116,7 @@ def _workload(name: str, table: dict[tuple[str, str], Summary]) -> str:
             f"{mine[who].wall:.2f}",
             f"{ratio(ours, mine[who], 'wall'):.2f}" if ours and who != "nbrun" else "",
             f"{mine[who].cpu:.2f}",
+            " · ".join(f"{seconds:.2f}" for seconds in mine[who].parts.values()),
             f"{mine[who].peak / 1e6:.0f}",
             f"{mine[who].runner_peak / 1e6:.0f}",
             str(mine[who].rounds),
@@ -80,7 +124,17 @@ def _workload(name: str, table: dict[tuple[str, str], Summary]) -> str:
         )
         for who in order
     ]
-    head = ("", "s", "nbrun / this", "CPU s", "MB, all processes", "MB, runner", "rounds", "outputs")
+    head = (
+        "",
+        "s",
+        "nbrun / this",
+        "CPU s",
+        "client · server · kernel",
+        "MB, all processes",
+        "MB, runner",
+        "rounds",
+        "outputs",
+    )
     return f"### {name}: {WORKLOADS[name].title}\n\n{_table(head, rows)}"
 
 

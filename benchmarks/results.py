@@ -1,22 +1,21 @@
 """What was measured, as it lies in ``run.json``: written after each measurement, so that a run can be gone on with."""
 
-import contextlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
-from benchmarks.environment import REPOSITORY
+from benchmarks.environment import OWN, REPOSITORY, SHARED, versions
+from benchmarks.measuring import ROLES
 
 PEERS = ("papermill", "nbclient", "nbconvert", "nbmake", "pytest-xdist", "jupyter-kernel-client")
-BELOW = ("jupyter-server", "jupyter-client", "ipykernel", "pyzmq", "nbformat")
+BELOW = ("jupyterlab", "jupyter-server", "jupyter-client", "ipykernel", "pyzmq", "nbformat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +30,26 @@ class Measurement:
     peak: int
     runner_peak: int
     failure: str = ""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """CPU seconds of client, server and kernel, as far as they were sampled."""
 
 
 @dataclass(slots=True)
 class Results:
-    """All of one run of the harness."""
+    """All of one run of the harness, in one kind of environments."""
 
     machine: dict[str, str] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
     extras: dict[str, Any] = field(default_factory=dict)
     """What is no measurement of a contender: stages of a run, the scale series."""
+    environment: str = OWN
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a run that was begun before."""
         told = json.loads(path.read_bytes())
-        return cls(told["machine"], [Measurement(**row) for row in told["measurements"]], told.get("extras", {}))
+        rows = [Measurement(**row) for row in told["measurements"]]
+        return cls(told["machine"], rows, told.get("extras", {}), told.get("environment", SHARED))
 
     def save(self, path: Path) -> None:
         """Write all of it, so that an interrupted run is never a broken file."""
@@ -69,11 +72,13 @@ class Summary:
     runner_peak: float
     rounds: int
     failure: str
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, rows: Iterable[Measurement]) -> Self:
         """Sum up."""
         every = list(rows)
+        split = [row for row in every if row.parts]
         failures = sorted({row.failure for row in every if row.failure})
         more = f" (and {len(failures) - 1} other ways)" if len(failures) > 1 else ""
         return cls(
@@ -83,6 +88,7 @@ class Summary:
             median(row.runner_peak for row in every),
             len(every),
             f"{failures[0]}{more}" if failures else "",
+            {role: median(row.parts[role] for row in split) for role in ROLES} if split else {},
         )
 
 
@@ -95,28 +101,30 @@ def summaries(runs: Iterable[Results]) -> dict[tuple[str, str], Summary]:
     return {key: Summary.of(group) for key, group in rows.items()}
 
 
-def describe_machine() -> dict[str, str]:
-    """Say what was measured on, and with which versions."""
-    commit = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
+def describe_machine(interpreters: Iterable[Path]) -> dict[str, str]:
+    """Return what was measured on, and the versions of what the environments of `interpreters` contain."""
+    found: dict[str, str] = {}
+    for interpreter in interpreters:
+        found = versions(interpreter) | found
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
-        "nbrun": f"{version('jupyter-nbrun')} ({commit.stdout.strip() or 'no git'})",
-        "peers": _versions(PEERS),
-        "below": _versions(BELOW),
+        "nbrun": f"{found.get('jupyter-nbrun', 'none')} ({described_commit()})",
+        "peers": _among(PEERS, found),
+        "below": _among(BELOW, found),
     }
 
 
-def _versions(names: Iterable[str]) -> str:
-    told = []
-    for name in names:
-        with contextlib.suppress(PackageNotFoundError):
-            told.append(f"{name} {version(name)}")
-    return ", ".join(told)
+def described_commit() -> str:
+    """Return the commit of the checkout, with a mark when files have changed since."""
+    asked = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "no git"
+
+
+def _among(names: Iterable[str], found: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {found[name]}" for name in names if name in found)
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import psutil
 
 from benchmarks.clients.kernel_client import address
 from benchmarks.contenders import CLIENTS, CONTENDERS, Contender, FarServer, needs_server
-from benchmarks.environment import variables
+from benchmarks.environment import OWN, variables
 from benchmarks.measuring import LIMIT, Taken, adopt_orphans, measure
 from benchmarks.results import Measurement, Results, describe_machine
 from benchmarks.workloads import WORKLOADS, Workload
@@ -37,8 +37,11 @@ class Plan:
 
     workloads: Sequence[str]
     contenders: Sequence[str]
+    interpreters: Mapping[str, Path]
+    """The interpreter of each contender's environment."""
     rounds: int | None = None
     """Rounds of every contender, instead of each workload's own number."""
+    environment: str = OWN
 
     def turns(self) -> Iterator[tuple[Workload, Contender, int]]:
         """Return who runs what when."""
@@ -56,7 +59,11 @@ class Plan:
 def run(plan: Plan, folder: Path) -> Results:
     """Measure what is not measured yet, and keep it in ``folder/run.json``."""
     record = folder / "run.json"
-    results = Results.load(record) if record.exists() else Results(describe_machine())
+    if record.exists():
+        results = Results.load(record)
+    else:
+        machine = describe_machine(dict.fromkeys(plan.interpreters[who] for who in plan.contenders))
+        results = Results(machine, environment=plan.environment)
     adopt_orphans()
     room = folder / "room"
     try:
@@ -64,7 +71,7 @@ def run(plan: Plan, folder: Path) -> Results:
         for workload, contender, number in plan.turns():
             if results.has(workload.name, contender.name, number):
                 continue
-            measured = turn(workload, contender, number, room)
+            measured = turn(workload, contender, number, room, plan.interpreters[contender.name])
             if measured is not None:
                 results.measurements.append(measured)
                 results.save(record)
@@ -76,19 +83,22 @@ def run(plan: Plan, folder: Path) -> Results:
 
 
 def turn(
-    workload: Workload, contender: Contender, number: int, room: Path, *, limit: float = LIMIT
+    workload: Workload, contender: Contender, number: int, room: Path, interpreter: Path, *, limit: float = LIMIT
 ) -> Measurement | None:
-    """Let one contender run one workload once, for `limit` seconds at most; None where that is not for it."""
+    """Run one workload once with one contender, in the environment of `interpreter`, for `limit` seconds at most.
+
+    Return None where the workload is not for the contender.
+    """
     place = FarServer("", "") if needs_server(contender.name, workload.name) else None
     if contender.command(workload, place) is None:
         return None
     folder = _prepare(workload, room)
-    environment = variables(room / "home")
+    environment = variables(room / "home", interpreter)
     with contextlib.ExitStack() as stack:
         server, beside = None, list[psutil.Process]()
         if place is not None:
             delay = HALF_TRIP if workload.name == "W7" else None
-            server, beside = stack.enter_context(running_server(folder, environment, delay))
+            server, beside = stack.enter_context(running_server(folder, interpreter, environment, delay))
             environment["JUPYTER_TOKEN"] = server.token
         command = contender.command(workload, server)
         assert command is not None
@@ -105,6 +115,7 @@ def turn(
         taken.peak,
         taken.runner_peak,
         _failure(workload, taken, results),
+        {role: round(seconds, 2) for role, seconds in taken.parts.items()},
     )
 
 
@@ -135,12 +146,13 @@ def _warm_up(plan: Plan, room: Path) -> None:
             if name == "W6" and who not in ("nbmake -n2", "nbrun on a server"):
                 continue
             warm = WORKLOADS[name]
-            turn(Workload(name, "", warm.sources, warm.check, min(warm.copies, 2)), CONTENDERS[who], 0, room)
+            small = Workload(name, "", warm.sources, warm.check, min(warm.copies, 2))
+            turn(small, CONTENDERS[who], 0, room, plan.interpreters[who])
 
 
 @contextlib.contextmanager
 def running_server(
-    root: Path, environment: dict[str, str], delay: float | None
+    root: Path, interpreter: Path, environment: Mapping[str, str], delay: float | None
 ) -> Iterator[tuple[FarServer, list[psutil.Process]]]:
     """Start a stock server whose root is `root`, behind a link of `delay` seconds each way if wanted."""
     token = secrets.token_hex(16)
@@ -150,7 +162,7 @@ def running_server(
     own = {**environment, "JUPYTER_TOKEN": token, "JUPYTER_RUNTIME_DIR": str(runtime)}
     with contextlib.ExitStack() as stack:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyter_server", *options],
+            [str(interpreter), "-m", "jupyter_server", *options],
             env=own,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -189,6 +201,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 def _say(measured: Measurement) -> None:
     print(
         f"{measured.workload:5} {measured.contender:26} {measured.wall:8.3f} s {measured.cpu:8.2f} CPU s "
+        f"({' '.join(f'{seconds:.2f}' for seconds in measured.parts.values())}) "
         f"{measured.peak / 1e6:7.0f} MB ({measured.runner_peak / 1e6:.0f}) {measured.failure}",
         file=sys.stderr,
         flush=True,

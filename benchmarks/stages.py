@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +17,14 @@ PROCESSES = {
 SHOWN = 8
 
 
-def importing(folder: Path) -> dict[str, Any]:
+def importing(folder: Path, interpreter: Path) -> dict[str, Any]:
     """Return for each process: all seconds, and the packages that took most, by ``-X importtime``."""
     told = {}
     for name, code in PROCESSES.items():
-        command = [sys.executable, "-P", "-X", "importtime", "-c", code]
+        command = [str(interpreter), "-P", "-X", "importtime", "-c", code]
         for _ in range(2):  # the second one finds everything compiled and read
-            done = subprocess.run(command, capture_output=True, text=True, env=variables(folder / "home"), check=True)
+            environment = variables(folder / "home", interpreter)
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         told[name] = by_package(done.stderr.splitlines())
     return told
 

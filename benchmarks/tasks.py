@@ -1,4 +1,4 @@
-"""The tasks of the command line: measure, see how it grows, see where the time goes, write the page."""
+"""The tasks of the command line: measure, compare revisions, see how it grows, profile, write the page."""
 
 import json
 import subprocess
@@ -8,9 +8,9 @@ from argparse import Namespace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import growth, plots
+from benchmarks import compare, growth, plots
 from benchmarks.contenders import CLIENTS, CONTENDERS
-from benchmarks.environment import CACHE, REPOSITORY, variables
+from benchmarks.environment import CACHE, ENVIRONMENTS, OWN, REPOSITORY, SHARED, at_revision, ready, variables
 from benchmarks.measuring import measure
 from benchmarks.report import page
 from benchmarks.results import Results, describe_machine
@@ -26,20 +26,23 @@ _QUICK = ("nbrun", "papermill", "bare ZeroMQ loop", "python -c")
 def carry_out(arguments: Namespace) -> int:
     """Do the task and return the exit code; 2 for a call that makes no sense."""
     if arguments.task == "report":
-        return _report(arguments.runs)
-    if arguments.runs:
-        print("only report takes files", file=sys.stderr)
-        return 2
-    folder = arguments.output or CACHE / "runs" / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        return _report([Path(name) for name in arguments.names])
+    if len(arguments.names) != (1 if arguments.task == "compare" else 0):
+        return _wrong("compare takes one revision, report takes files, and the other tasks take neither")
+    began = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = (arguments.output or CACHE / "runs" / began).resolve()
+    if arguments.task == "compare":
+        return _compare(arguments, folder)
+    if arguments.task == "run":
+        return _run(arguments, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    folder = folder.resolve()
-    match arguments.task:
-        case "run":
-            return _run(arguments, folder)
-        case "scale":
-            _keep(folder, "scale", growth.series(folder, quick=arguments.quick))
-        case _:
-            _profile(folder)
+    interpreter = ready(ENVIRONMENTS["nbrun"])
+    if arguments.task == "scale":
+        _keep(folder, "scale", growth.series(folder, interpreter, quick=arguments.quick), interpreter)
+    else:
+        _keep(folder, "W1", _stages("W1", folder, interpreter), interpreter)
+        _keep(folder, "W6", _batch(folder / "batch", interpreter), interpreter)
+        _keep(folder, "imports", importing(folder, interpreter), interpreter)
     print(folder / "run.json")
     return 0
 
@@ -50,12 +53,20 @@ def _run(arguments: Namespace, folder: Path) -> int:
     if arguments.quick and not arguments.contenders:
         contenders = [name for name in CONTENDERS if name.startswith(_QUICK)]
     if not workloads or not contenders:
-        print(f"there are {', '.join(WORKLOADS)} and {', '.join(CONTENDERS)}", file=sys.stderr)
-        return 2
-    results = run(Plan(workloads, contenders, arguments.rounds or (1 if arguments.quick else None)), folder)
+        return _wrong(f"there are {', '.join(WORKLOADS)} and {', '.join(CONTENDERS)}")
+    environment = SHARED if arguments.shared else OWN
+    record = folder / "run.json"
+    if record.exists() and (found := Results.load(record).environment) != environment:
+        return _wrong(f"{record} was measured with {found} environments, not {environment} ones; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {who: SHARED if arguments.shared else CONTENDERS[who].environment for who in contenders}
+    made = {name: ready(ENVIRONMENTS[name]) for name in dict.fromkeys(names.values())}
+    interpreters = {who: made[name] for who, name in names.items()}
+    rounds = arguments.rounds or (1 if arguments.quick else None)
+    results = run(Plan(workloads, contenders, interpreters, rounds, environment), folder)
     if "W5" in workloads and "nbrun" in contenders and "W5" not in results.extras:
-        results.extras["W5"] = _stages("W5", folder)
-        results.save(folder / "run.json")
+        results.extras["W5"] = _stages("W5", folder, interpreters["nbrun"])
+        results.save(record)
     for verdict in verdicts([results]):
         sign = "met   " if verdict.is_met else "MISSED"
         target, ratio = verdict.target, verdict.ratios[0]
@@ -63,25 +74,45 @@ def _run(arguments: Namespace, folder: Path) -> int:
             f"{sign} {target.workload:5} {target.ours} / {target.peer}, {target.quantity}: {ratio:.2f}"
             f" (at most {target.limit:g}) {verdict.failure}"
         )
-    print(folder / "run.json")
+    print(record)
     return 0
 
 
-def _profile(folder: Path) -> None:
-    _keep(folder, "W1", _stages("W1", folder))
-    _keep(folder, "W6", _batch(folder / "batch"))
-    _keep(folder, "imports", importing(folder))
+def _compare(arguments: Namespace, folder: Path) -> int:
+    workloads = _chosen(arguments.only, list(compare.PAIRS)) if arguments.only else list(compare.USUAL)
+    if not workloads:
+        return _wrong(f"there are {', '.join(compare.PAIRS)}")
+    if arguments.pairs is not None and arguments.pairs < 2:
+        return _wrong("--pairs: the noise is the difference between pairs, so there must be two at least")
+    revision = arguments.names[0]
+    try:
+        other = at_revision(revision)
+    except ValueError as error:
+        return _wrong(str(error))
+    sides = (ready(other), ready(ENVIRONMENTS["nbrun"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = compare.compare(workloads, arguments.pairs, sides, f"{revision} ({other.name})", folder)
+    print(f"{revision} → checkout; slower or faster: beyond {compare.TOLERANCE:.0%} and the noise of the pairs")
+    for row in rows:
+        print(compare.line(row))
+    print(folder / "compare.json")
+    return 1 if any(row.verdict in (compare.SLOWER, compare.FAILED) for row in rows) else 0
 
 
-def _stages(name: str, folder: Path) -> dict[str, object]:
+def _wrong(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2
+
+
+def _stages(name: str, folder: Path, interpreter: Path) -> dict[str, object]:
     """Run a workload through clients/stages.py and return its record."""
     folder = folder / "stages"
     (folder / "in").mkdir(parents=True, exist_ok=True)
     source, target, record = folder / "in" / "0.ipynb", folder / "out.ipynb", folder / "record.json"
     source.write_text(json.dumps(WORKLOADS[name].notebook()), encoding="utf-8")
-    command = [sys.executable, "-P", str(CLIENTS / "stages.py"), str(source), str(target), str(record)]
+    command = [str(interpreter), "-P", str(CLIENTS / "stages.py"), str(source), str(target), str(record)]
     for _ in range(2):  # the first one warms up
-        environment = variables(folder / "home") | {"STARTED": str(time.time())}
+        environment = variables(folder / "home", interpreter) | {"STARTED": str(time.time())}
         taken = measure(command, folder=folder, variables=environment)
         if taken.exit_code != 0:
             raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
@@ -89,33 +120,45 @@ def _stages(name: str, folder: Path) -> dict[str, object]:
     return {**told, "wall": taken.wall}
 
 
-def _batch(folder: Path) -> dict[str, object]:
+def _batch(folder: Path, interpreter: Path) -> dict[str, object]:
     """Run W6 with a log of its events, and return how long its runs were in which stage."""
     workload = WORKLOADS["W6"]
     (folder / "in").mkdir(parents=True, exist_ok=True)
     names = [f"in/{number}.ipynb" for number in range(workload.copies)]
     for name in names:
         (folder / name).write_text(json.dumps(workload.notebook()), encoding="utf-8")
-    command = ["nbrun", "run", "-q", *names, "-j", "2", "-o", "out/{stem}.ipynb", "--events", "events.jsonl"]
+    command = [
+        str(interpreter.parent / "nbrun"),
+        "run",
+        "-q",
+        *names,
+        "-j",
+        "2",
+        "-o",
+        "out/{stem}.ipynb",
+        "--events",
+        "events.jsonl",
+    ]
     began = time.time()
-    taken = measure(command, folder=folder, variables=variables(folder / "home"))
+    taken = measure(command, folder=folder, variables=variables(folder / "home", interpreter))
     if taken.exit_code != 0:
         raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
     told = by_stage((folder / "events.jsonl").read_text(encoding="utf-8").splitlines(), began)
     return {**told, "wall": taken.wall, "cpu": taken.cpu}
 
 
-def _keep(folder: Path, name: str, value: object) -> None:
+def _keep(folder: Path, name: str, value: object, interpreter: Path) -> None:
     record = folder / "run.json"
-    results = Results.load(record) if record.exists() else Results(describe_machine())
+    results = Results.load(record) if record.exists() else Results(describe_machine([interpreter]))
     results.extras[name] = value
     results.save(record)
 
 
 def _report(paths: list[Path]) -> int:
     if not paths:
-        print("name the run.json of one run or more", file=sys.stderr)
-        return 2
+        return _wrong("name the run.json of one run or more")
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        return _wrong(f"there is no {', '.join(missing)}")
     runs = [Results.load(path) for path in paths]
     folder = DOCS / "benchmarks"
     folder.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.environment import OWN, SHARED
 from benchmarks.growth import exponent
 from benchmarks.report import page
 from benchmarks.results import Measurement, Results, summaries
@@ -15,15 +16,25 @@ from benchmarks.targets import verdicts
 MACHINE = {"date": "2026-01-01 00:00 UTC", "python": "3.11"}
 
 
-def results(ours: float, *, failure: str = "") -> Results:
-    """Return a run of three rounds of W1, in which papermill took 2 s."""
+def results(ours: float, *, failure: str = "", environment: str = SHARED) -> Results:
+    """Return a run of three rounds of W1, in which papermill took 2 s; half of the CPU is the client's."""
     walls = [("nbrun", ours), ("papermill", 2.0)]
     rows = [
-        Measurement("W1", who, number, wall * factor, wall, 2_000_000, 1_000_000, failure if who == "nbrun" else "")
+        Measurement(
+            "W1",
+            who,
+            number,
+            wall * factor,
+            wall,
+            2_000_000,
+            1_000_000,
+            failure if who == "nbrun" else "",
+            {"client": wall / 2, "server": 0.0, "kernel": wall / 4},
+        )
         for who, wall in walls
         for number, factor in enumerate((1.0, 0.5, 7.0))
     ]
-    return Results(dict(MACHINE), rows)
+    return Results(dict(MACHINE), rows, environment=environment)
 
 
 def test_the_middle_of_the_rounds_counts() -> None:
@@ -49,6 +60,14 @@ def test_a_target_holds_in_every_run_or_not_at_all(runs: list[Results], met: boo
     assert len(verdict.ratios) == len(runs)
 
 
+def test_each_kind_of_environments_has_targets_of_its_own() -> None:
+    assert [verdict.is_met for verdict in verdicts([results(1.1, environment=SHARED)])] == [False]
+    by_quantity = {verdict.target.quantity: verdict for verdict in verdicts([results(1.2, environment=OWN)])}
+    assert by_quantity["wall"].is_met
+    assert by_quantity["cpu"].is_met
+    assert not any(verdict.is_met for verdict in verdicts([results(2.0, environment=OWN)]))
+
+
 def test_the_save_is_held_against_the_json_module() -> None:
     run = results(0.8)
     run.extras["W5"] = {"marks": [[1.0, "saving"], [2.5, "saved (1.200 s)"]], "json_module": 1.0}
@@ -72,7 +91,27 @@ def test_the_page_shows_ratios_failures_and_what_is_still_to_measure() -> None:
     assert "0.40 · 0.60" in text
     assert "**failed**: 7 of 9 lines" in text
     assert "python -m benchmarks scale" in text
-    assert "<!-- targets -->" not in text
+    assert "<!--" not in text.partition("\n## ")[2]
+
+
+def test_the_page_shows_the_tools_in_their_own_environments_first() -> None:
+    text = page([results(0.8), results(1.5, environment=OWN)])
+    own, _, shared = text.partition("## All tools in one environment")
+    assert "| W1, one trivial cell, cold | 1.50 s | 0.75 |" in own
+    assert "**missed**" in own
+    assert "| 1.50 | 0.75 · 0.00 · 0.38 |" in own
+    assert "peers-own.svg" in own
+    assert "| W1, one trivial cell, cold | 0.80 s | 0.40 |" in shared
+    assert "**missed**" not in shared
+    assert "Not measured yet: `python -m benchmarks`." in page([results(0.8)])
+
+
+def test_a_run_from_before_the_own_environments_is_one_in_the_shared_one(tmp_path: Path) -> None:
+    row = {"workload": "W1", "contender": "nbrun", "round": 0, "wall": 1.0, "cpu": 1.0, "peak": 1, "runner_peak": 1}
+    (tmp_path / "run.json").write_text(json.dumps({"machine": MACHINE, "measurements": [row]}))
+    run = Results.load(tmp_path / "run.json")
+    assert run.environment == SHARED
+    assert summaries([run])["W1", "nbrun"].parts == {}
 
 
 @pytest.mark.parametrize(
