@@ -232,6 +232,8 @@ class ReplayBuffer:
         numbers [[45, 47], [60, null]]   the requested numbers; null means up to the newest, as far as one answer holds
         messages [...] until 62          the messages themselves, as text, with their buffers as the answer's own;
                                          nothing else up to 62 is available, and later numbers can be requested again
+        after [44, ...]                  for each of them the number of the output message that was sent just before it:
+                                         ipykernel numbers a result before it sends the text that was printed earlier
         newest 80  evicted 12            the kernel's last number, and the last number that the buffer has dropped
         others 0                         the number of messages from forked children, which have other numbers
 
@@ -248,7 +250,9 @@ class ReplayBuffer:
         self._room = room
         own = re.escape(f"{session.session}_{os.getpid()}").encode()
         self._numbered = re.compile(b'"msg_id": ?"' + own + b'_([0-9]+)"')
-        self._kept: OrderedDict[int, tuple[bytes, ...]] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[int | None, tuple[bytes, ...]]] = OrderedDict()
+        """The number that was sent just before each message, and the message."""
+        self._last: int | None = None
         self._replies: OrderedDict[int, tuple[bytes, ...]] = OrderedDict()
         self._size = self._others = 0
         self._newest = self._evicted = -1
@@ -272,11 +276,12 @@ class ReplayBuffer:
             return
         number = int(found[1])
         parts = tuple([bytes(part) for part in message[start:]])
-        self._kept[number] = parts
+        self._kept[number] = self._last, parts
+        self._last = number
         self._newest = max(self._newest, number)
         self._size += sum(map(len, parts)) + 300
         while self._size > self._room:
-            number, parts = self._kept.popitem(last=False)
+            number, (_, parts) = self._kept.popitem(last=False)
             self._size -= sum(map(len, parts)) + 300
             self._evicted = max(self._evicted, number)
 
@@ -304,22 +309,23 @@ class ReplayBuffer:
         until = end = self._newest
         messages: list[str] = []
         buffers: list[bytes] = []
+        after: list[int | None] = []
         length = 0
         for number in self._numbers_of(parent["content"]["numbers"], end):
-            parts, channel = self._kept.get(number), "iopub"
-            if parts is None:
-                parts, channel = self._replies.get(number), "shell"
+            previous, parts = self._kept.get(number) or (None, self._replies.get(number))
             if parts is None:
                 continue
             length += sum(map(len, parts))
             if messages and length > self.portion:
                 until = number - 1
                 break
-            messages.append(text_of(channel, parts))
+            messages.append(text_of("shell" if number in self._replies else "iopub", parts))
+            after.append(previous)
             buffers += parts[4:]
         content = {
             "status": "ok",
             "messages": messages,
+            "after": after,
             "until": until,
             "newest": end,
             "evicted": self._evicted,

@@ -53,16 +53,33 @@ class KeptKernel:
 
     def publish(self, kind: str, content: Any, parent: Mapping[str, Any], *buffers: Any) -> None:
         """Put out a message."""
-        parts = [pack(part) for part in (self._header(kind), parent, {}, content)]
-        self.iopub_thread._really_send([b"topic", b"<IDS|MSG>", b"signature", *parts, *buffers])
+        self.put_out(self.number(kind, content, parent, *buffers))
 
-    def run_cell(self, outputs: int, parent: str = "", kind: str = "execute_request") -> None:
-        """Run a cell that prints so often; a request of another session, or of another kind, is handled alike."""
+    def number(self, kind: str, content: Any, parent: Mapping[str, Any], *buffers: Any) -> list[bytes]:
+        """Number a message, to put it out later."""
+        parts = [pack(part) for part in (self._header(kind), parent, {}, content)]
+        return [b"topic", b"<IDS|MSG>", b"signature", *parts, *buffers]
+
+    def put_out(self, message: list[bytes]) -> None:
+        """Put out a numbered message."""
+        self.iopub_thread._really_send(message)
+
+    def run_cell(
+        self, outputs: int, parent: str = "", kind: str = "execute_request", *, has_result: bool = False
+    ) -> None:
+        """Run a cell that prints so often; a request of another session, or of another kind, is handled alike.
+
+        A result is numbered before the last text, and put out behind it, as in ipykernel.
+        """
         self._cells += 1
         asked = {"msg_id": parent or f"{OURS}_cell{self._cells}", "msg_type": kind}
         self.publish("status", {"execution_state": "busy"}, asked)
         for number in range(outputs):
+            is_last = has_result and number == outputs - 1
+            result = self.number("execute_result", {"text": f"{self._cells}:result"}, asked) if is_last else None
             self.publish("stream", {"text": f"{self._cells}:{number}"}, asked)
+            if result is not None:
+                self.put_out(result)
         if not kind.startswith("comm_"):
             self.session.send("shell", "execute_reply", {"status": "ok"}, {"header": asked})
         self.publish("status", {"execution_state": "idle"}, asked)

@@ -114,6 +114,38 @@ async def test_a_cut_run_saves_what_an_undisturbed_one_does(on_stock: Place, pip
     assert [cell["outputs"] for cell in on_stock.read()["cells"]] == [cell["outputs"] for cell in undisturbed["cells"]]
 
 
+async def test_a_result_that_is_sent_again_stays_behind_what_was_printed_before_it(on_stock: Place) -> None:
+    """The kernel numbers the result first, and then sends the text."""
+    cell = """
+import sys, time
+from IPython.display import clear_output
+print("go{0}", flush=True)
+time.sleep(0.05)
+shown = display("shown", display_id=True)
+print("cleared", flush=True)
+clear_output()
+print("error", file=sys.stderr, flush=True)
+shown.update("updated")
+print("text")
+{0}"""
+    cells = [cell.format(number) for number in range(3)]
+    assert (await on_stock.run(*cells, record_timing=False)).outcome is nbrun.Outcome.PASSED
+    undisturbed = on_stock.outputs()
+    assert on_stock.server is not None
+    path = on_stock.write(notebook(*cells))
+    async with proxy(on_stock.server) as wire:
+        options = {**on_stock.options, "server": wire.url, "record_timing": False}
+        async with live_run(path, **options) as live:
+            for number in range(3):
+                await live.watch.printed(f"go{number}")
+                wire.deafen()
+                await asyncio.sleep(0.2)
+                wire.cut()
+            result = await live.result()
+    assert (result.outcome, result.warnings) == (nbrun.Outcome.PASSED, ())
+    assert on_stock.outputs() == undisturbed
+
+
 async def test_what_a_deaf_connection_swallowed_comes_again(on_stock: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every last word of the kernel: the reply, the idle, and what follows no more."""
     for name, seconds in {"PING_EVERY": 0.6, "PONG_WITHIN": 0.6, "PONG_GRACE": 0.2}.items():

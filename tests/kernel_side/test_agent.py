@@ -68,11 +68,25 @@ def test_only_what_was_asked_for_comes_as_far_as_the_kernel_has_counted() -> Non
     assert texts(answer) == ["2", "3", "5", "6"]
     assert {name: value for name, value in answer.content.items() if name != "messages"} == {
         "status": "ok",
+        "after": [1, 2, 4, 5],
         "until": 6,
         "newest": 6,
         "evicted": -1,
         "others": 0,
     }
+
+
+def test_each_message_comes_with_the_one_that_was_sent_before_it() -> None:
+    kernel = KeptKernel()
+    result = kernel.number("execute_result", {"text": "result"}, PARENT)
+    print_all(kernel, 2)
+    kernel.put_out(result)
+    kernel.session.send("shell", "execute_reply", {"status": "ok"}, {"header": PARENT})
+    kernel.publish("status", {}, PARENT)
+    answer = ask(kernel, (1, None))
+    numbers = [int(each.id.rpartition("_")[2]) for each in agent.resent(answer)]
+    assert dict(zip(numbers, agent.sent_after(answer), strict=True)) == {1: 3, 2: None, 3: 2, 4: None, 5: 1}
+    assert agent.sent_after(ask(kernel, (1, 1))) == [3]
 
 
 def test_what_does_not_fit_into_one_answer_can_be_asked_for_again() -> None:

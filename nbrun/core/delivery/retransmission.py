@@ -8,6 +8,10 @@ kernel (:mod:`nbrun.kernel_side.agent`) has answered or a time limit is over::
     41 42 43  | 46 47              44 and 45 are missing: request them
     passed on | held               44 and 45 arrive: pass them on, then 46 and 47
 
+A kernel does not send its output in the order of the numbers: ipykernel numbers a result, and then sends first what was
+printed before it. So output is passed on in the order of arrival. For a message that is sent again, the kernel reports
+which message it was sent after. It is held until that one can be passed on too.
+
 Replies arrive on another socket, so their numbers are not gaps. A reply that has arrived explains its own number. A
 reply that has not arrived is the one number missing before the idle status of its request. The same holds for replies
 to other clients.
@@ -25,10 +29,10 @@ Messages that cannot be obtained are left out. :mod:`.loss_detection` counts the
 """
 
 from bisect import bisect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 
 from nbrun.core.delivery.loss_detection import SequenceNumbers, is_rate_limit_notice
 from nbrun.core.protocol import agent
@@ -99,9 +103,11 @@ class ResentMessages:
         self._held: dict[int, list[Message]] = {}
         """Held messages by number. Messages without a number are stored behind the message that they followed."""
         self._order: dict[int, None] = {}
-        """The numbers of outputs that arrived by themselves, in order of arrival.
+        """The numbers of outputs that arrived by themselves, in order of arrival."""
+        self._after: dict[int, int] = {}
+        """For held outputs the number of an output that the kernel had sent before.
 
-        A result is numbered before the outputs of its representation.
+        For outputs that were sent again it is the one that was sent just before.
         """
         self._early: set[int] = set()
         """The numbers of replies that were passed on early."""
@@ -209,7 +215,7 @@ class ResentMessages:
         for number in sorted(self._held):
             if self._next is not None and number > self._next:
                 self._gone.append((self._next, number - 1))
-            released += self._advance()
+            released += self._advance(waits=False)
         return released
 
     def _end(self) -> list[Message]:
@@ -244,6 +250,8 @@ class ResentMessages:
             return self._receive_late(message, number)
         if number not in self._held:
             self._held[number], self._order[number] = [message], None
+            if number < self._came:
+                self._after[number] = self._came
         return self._end() if message.type == "shutdown_reply" else self._go_on(now)
 
     def _receive_reply(self, message: Message, number: int, now: float) -> list[Message]:
@@ -274,8 +282,10 @@ class ResentMessages:
         """Insert the messages that the kernel has sent again."""
         given: list[Message] = []
         self._answers = True
-        found = 0
-        for message in agent.resent(answer):
+        found, newest = 0, _count(answer, "newest")
+        for message, after in zip_longest(agent.resent(answer), agent.sent_after(answer)):
+            if message is None:
+                break
             number = self._numbers.of(message)
             if number is None or self._next is None or self._is_of_others(message):
                 continue
@@ -284,11 +294,13 @@ class ResentMessages:
             elif number not in self._early and number not in self._held:
                 found += 1
                 self._held[number] = [message]
+                if after is not None and after <= newest:
+                    self._after[number] = after
         question = self._question
         if question is None or answer.parent_id != question.id:
             return [*given, *self._go_on(now)]
         self._question = None
-        until, newest, evicted, others = (_count(answer, name) for name in ("until", "newest", "evicted", "others"))
+        until, evicted, others = (_count(answer, name) for name in ("until", "evicted", "others"))
         if until < 0 or any(first > until and last is not None for first, last in question.ranges[:1]):
             return [*given, *self._fail()]  # the answer does not help, and the request would be repeated forever
         self._gone += [(first, until if last is None else min(last, until)) for first, last in question.ranges]
@@ -334,20 +346,26 @@ class ResentMessages:
             self._ask(now)
         return given
 
-    def _advance(self) -> list[Message]:
-        """Remove and return the messages that are in order."""
+    def _advance(self, *, waits: bool = True) -> list[Message]:
+        """Remove and return the messages that are in order; some may wait for others that the kernel sent before."""
         given: dict[int, list[Message]] = {}
+        after: dict[int, int] = {}
         start = self._next
         while self._next is not None:
-            if held := self._held.pop(self._next, None):
-                given[self._next] = held
+            if self._next in self._held:
+                if waits and self._is_behind_missing(self._next):
+                    break
+                given[self._next] = held = self._held.pop(self._next)
+                previous = self._after.pop(self._next, None)
+                if previous is not None and self._next not in self._order:
+                    after[self._next] = previous
                 self._note(held[0])
             elif self._next in self._early:
                 self._early.discard(self._next)
             elif self._is_reply_on_its_way(self._next):
                 self._leave_out(self._next)
                 self._owed[self._next] = None
-            elif any(first <= self._next <= last for first, last in self._gone):
+            elif self._is_gone(self._next):
                 self._leave_out(self._next)
             else:
                 break
@@ -359,7 +377,15 @@ class ResentMessages:
             return []
         came = [number for number in self._order if number in given]
         self._order = {number: None for number in self._order if number in self._held}
-        return [message for number in in_order(given, came) for message in given[number]]
+        return [message for number in in_order(given, came, after) for message in given[number]]
+
+    def _is_behind_missing(self, number: int) -> bool:
+        """Return whether a higher number that the kernel sent before this one, or one between them, may still come."""
+        between = range(self._after.get(number, number), number, -1)
+        return any(not (each in self._held or each in self._early or self._is_gone(each)) for each in between)
+
+    def _is_gone(self, number: int) -> bool:
+        return any(first <= number <= last for first, last in self._gone)
 
     def _note(self, message: Message) -> None:
         """Record which requests were replied to, until their idle arrives."""
@@ -424,25 +450,39 @@ class ResentMessages:
 
     def _gaps(self) -> list[Range]:
         """Return the ranges that are missing before held messages."""
-        gaps: list[Range] = []
         if self._next is None or not self._held:
-            return gaps
-        place, last = self._next, max(self._held)
-        for number in sorted({*self._held, *(each for each in self._early if each < last)}):
-            if number > place:
+            return []
+        place, last = self._next, max([*self._held, *(previous + 1 for previous in self._after.values())])
+        gaps: list[Range] = []
+        for number in sorted({*self._held, *(each for each in self._early if each < last), last}):
+            if number > place and not any(first <= place and number - 1 <= end for first, end in self._gone):
                 gaps.append((place, number - 1))
             place = number + 1
         return gaps[:RANGES]
 
 
-def in_order(numbers: Collection[int], came: Sequence[int]) -> list[int]:
-    """Return `numbers` in order; outputs that `came` by themselves keep their order of arrival.
+def in_order(numbers: Collection[int], came: Sequence[int], after: Mapping[int, int]) -> list[int]:
+    """Return `numbers` in the order of sending.
 
-    Replies and retransmitted messages are placed before the first output that follows them.
+    `came` are outputs that arrived by themselves, in their order. `after` names for outputs that were sent again the
+    one that was sent just before. All others, such as replies, are placed before the first output with a higher number.
     """
-    highest = [*accumulate(came, max)]
-    places = [(place, True, number) for place, number in enumerate(came)]
-    places += [(bisect(highest, number), False, number) for number in {*numbers}.difference(came)]
+    first, highest = min(numbers), [*accumulate(came, max)]
+    heads = [(place, True, number) for place, number in enumerate(came)]
+    following: dict[int, int] = {}
+    for number, previous in after.items():
+        if previous in numbers:
+            following[previous] = number
+        else:
+            heads.append((bisect(highest, number) if previous >= first else 0, False, number))
+    order: list[int] = []
+    for *_, number in sorted(heads):
+        order.append(number)
+        while order[-1] in following:
+            order.append(following.pop(order[-1]))
+    highest = [*accumulate(order, max)]
+    places = [(place, True, number) for place, number in enumerate(order)]
+    places += [(bisect(highest, number), False, number) for number in {*numbers}.difference(order)]
     return [number for *_, number in sorted(places)]
 
 

@@ -111,6 +111,12 @@ def resent(answer: Message) -> list[Message]:
     return found
 
 
+def sent_after(answer: Message) -> list[int | None]:
+    """Return for each message of :func:`resent` the number of the output that the kernel had sent just before it."""
+    named = answer.content.get("after")
+    return [each if isinstance(each, int) else None for each in named] if isinstance(named, list) else []
+
+
 def _body(text: Any) -> dict[str, Any]:
     try:
         return as_object(loads(text)) if isinstance(text, str) else {}
