@@ -61,6 +61,8 @@ _TCP = (sockets.AF_INET, sockets.AF_INET6)
 _QUICKACK: int | None = getattr(sockets, "TCP_QUICKACK", None)
 """The socket option that disables delayed acknowledgements; Linux only."""
 _log = logging.getLogger(__name__)
+_library_log = logging.getLogger("websockets.client.nbrun")
+_library_log.setLevel(logging.INFO)  # at DEBUG websockets logs the token and every message
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,7 @@ class KernelChannel:
             "compression": None if endpoint.is_local else "deflate",
             "user_agent_header": None,
             "proxy": None if endpoint.is_local else True,
+            "logger": _library_log,
         }
         began, trace = time.monotonic(), self._http.options.trace
         path = f"api/kernels/{self._kernel_id}/channels"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import socket
 import struct
@@ -124,6 +125,14 @@ async def test_a_modern_server_is_spoken_to_in_v1(server: RunningServer, kernel_
     assert text_of(arrivals) == "é中😀\n"
     ours = [arrival for arrival in arrivals if isinstance(arrival, Message) and arrival.parent_id == request.id]
     assert {"execute_input", "stream", "execute_result", "execute_reply"} < {message.type for message in ours}
+
+
+async def test_no_log_shows_the_token(server: RunningServer, kernel_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with conversation(server, kernel_id):
+        pass
+    assert "websocket of kernel" in caplog.text
+    assert server.token not in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["notebook-6.5", "gateway-client"])
