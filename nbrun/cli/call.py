@@ -15,7 +15,14 @@ from nbrun.cli.options.parameters import ParameterTexts
 from nbrun.cli.options.reports import ReportOptions, settle_pdf
 from nbrun.cli.options.server import access_options
 from nbrun.cli.stdio import read_streams
-from nbrun.core.planning.destinations import CHOICE_OPTIONS, MATRIX, SETTINGS, refuse_contradiction, require_choice
+from nbrun.core.planning.destinations import (
+    CHOICE_OPTIONS,
+    MATRIX,
+    SETTINGS,
+    refuse_contradiction,
+    require_choice,
+    without_credentials,
+)
 from nbrun.errors import UsageError
 from nbrun.runner.job import BatchOptions, check_choice, is_on_server, read_batch_options
 
@@ -38,8 +45,8 @@ class Call:
 
     @property
     def notebook(self) -> str | None:
-        """Return the notebook of a single run, or None for several."""
-        return self.named[0] if self.one else None
+        """Return the notebook of a single run, without the credentials of a URL, or None for several."""
+        return without_credentials(self.named[0]) if self.one else None
 
 
 def read_options(context: click.Context, given: Mapping[str, Any]) -> BatchOptions:

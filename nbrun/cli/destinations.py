@@ -7,10 +7,20 @@ from typing import Any
 from nbrun.cli.options.parameters import ParameterTexts
 from nbrun.cli.options.reports import TARGETS, ReportOptions
 from nbrun.core.batch.output_paths import is_template
-from nbrun.core.planning.destinations import refuse_unreachable
+from nbrun.core.planning.destinations import (
+    GIT_SCHEMES,
+    is_source_url,
+    is_store_url,
+    refuse_unreachable,
+    scheme_of,
+    without_credentials,
+)
 from nbrun.errors import UsageError
 from nbrun.runner.job import BatchOptions, is_on_server
 from nbrun.storage.writable import is_folder, is_there
+
+_STORED = ("-o", "--html", "--pdf", "--json", "--junit", "--events")
+"""The options whose value can be the URL of a store."""
 
 
 def is_single(notebooks: Sequence[str], options: BatchOptions) -> bool:
@@ -20,7 +30,7 @@ def is_single(notebooks: Sequence[str], options: BatchOptions) -> bool:
     if len(notebooks) != 1 or options["matrix"]:
         return False
     (name,) = notebooks
-    if name == "-":  # standard input, wherever it is run
+    if name == "-" or is_source_url(name):  # standard input or a URL, wherever it is run
         return True
     if is_on_server(options):
         return name.endswith(".ipynb") and not is_glob(name)
@@ -32,18 +42,40 @@ def check_paths(
 ) -> None:
     """Raise :class:`UsageError` for paths that nbrun can neither read nor write, such as URLs."""
     for name in named:
-        refuse_unreachable("" if name else "PATH", name, reads=True)
+        refuse_unreachable("" if name else "PATH", name, reads=True, stores=True)
+        _check_url("", name)
     written = {"-o": options["output"], **reports.targets(), "--cache": options["cache"]}
     for option, path in written.items():
         if path is not None:
-            refuse_unreachable(option, os.fspath(path))
+            refuse_unreachable(option, os.fspath(path), stores=option in _STORED)
+    if options["output"] is not None:
+        _check_url("-o", os.fspath(options["output"]))
     for path in parameters.parameters_file:
-        refuse_unreachable("-f", path, reads=True)
+        refuse_unreachable("-f", path, reads=True, stores=True)
+        _check_url("-f", path)
     for pair in parameters.secret_file:
         if path := pair.partition("=")[2]:
             refuse_unreachable("--secret-file", path, reads=True)
     if options["cwd"] is not None and not options["cwd"]:
         raise UsageError("--cwd: the path is empty", hint="Is the variable set that it comes from?")
+
+
+def _check_url(option: str, url: str) -> None:
+    """Raise :class:`UsageError` for the URL of a store that names nothing, or whose extra is not installed."""
+    if not is_store_url(url):
+        if scheme_of(url) in GIT_SCHEMES and "#" not in url:
+            hint = "Write git+https://HOST/REPOSITORY@REF#PATH/NOTEBOOK.ipynb."
+            raise UsageError(f"{option} {without_credentials(url)}: which file is it?".strip(), hint=hint)
+        return
+    from nbrun.storage.object_store import open_parent, open_store
+
+    try:
+        if option == "-o" and url.endswith("/"):
+            open_store(url)
+        else:
+            open_parent(url)
+    except UsageError as error:
+        raise UsageError(f"{option} {error}".strip(), hint=error.hint) from None
 
 
 class Paths:

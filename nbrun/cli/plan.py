@@ -13,7 +13,12 @@ from nbrun.cli.options.log import hide_in_log, log_option, start_log
 from nbrun.cli.options.parameters import ParameterTexts, parameter_options, read_env, read_parameters
 from nbrun.cli.options.server import access_options, server_options
 from nbrun.core.formats.safe_text import safe_json
-from nbrun.core.planning.destinations import refuse_unreachable, require_choice
+from nbrun.core.planning.destinations import (
+    is_source_url,
+    refuse_unreachable,
+    require_choice,
+    without_credentials,
+)
 from nbrun.runner.job import BatchOptions, access_of, job_of, read_batch_options
 
 if TYPE_CHECKING:
@@ -36,10 +41,10 @@ def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     if len(notebooks) > 1:
         require_choice(notebooks, message=f"nbrun plan shows one notebook, not {len(notebooks)}")
     (notebook,) = notebooks
-    refuse_unreachable("" if notebook else "NOTEBOOK", notebook, reads=True)
+    refuse_unreachable("" if notebook else "NOTEBOOK", notebook, reads=True, stores=True)
     options = read_batch_options({**read_declared(OF_RUN, given), **access_options(given)})
     texts = read_fields(ParameterTexts, given)
-    options["parameters"], options["secrets"] = read_parameters(texts, notebook, None)
+    options["parameters"], options["secrets"] = read_parameters(texts, without_credentials(notebook), None)
     options["env"] = read_env(texts)
     hide_in_log(options["secrets"].values())
     show_plan(notebook, options, as_json=as_json)
@@ -60,10 +65,14 @@ def _preview(notebook: str, options: BatchOptions) -> "Preview":
     put_off_imports()
     from nbrun.runner.preview import preview_local, preview_on_server
 
-    job = job_of(notebook, options)
+    content, job = None, job_of(without_credentials(notebook), options)
+    if is_source_url(notebook):
+        from nbrun.storage.in_store import fetch
+
+        content = asyncio.run(fetch(notebook)).data
     if not options["server"]:
-        return preview_local(job)
-    return asyncio.run(preview_on_server(job, access_of(options)))
+        return preview_local(job, content)
+    return asyncio.run(preview_on_server(job, access_of(options), content))
 
 
 def _lines(preview: "Preview") -> Iterator[str]:

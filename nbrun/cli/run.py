@@ -20,6 +20,7 @@ from nbrun.cli.options.reports import Reports, reporting_options
 from nbrun.cli.options.server import server_options
 from nbrun.cli.plan import show_plan
 from nbrun.cli.signals import signals
+from nbrun.core.planning.destinations import without_credentials
 from nbrun.errors import ExitCode, NbrunError, UsageError
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ _ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "
 def command(notebooks: tuple[str, ...], **given: Any) -> int:
     """Run notebooks and save them with their outputs.
 
-    PATH is a notebook, a folder to search for notebooks, or a glob pattern ('reports/**/*.ipynb'). Use - to read a
-    notebook from standard input; the result is written to standard output unless -o is given.
+    PATH is a notebook, a folder to search for notebooks, a glob pattern ('reports/**/*.ipynb'), or the URL of a
+    notebook (s3://, gs://, az://, https://, git+https://). Use - to read a notebook from standard input; the result is
+    written to standard output unless -o is given.
 
     Without --server, PATH is on this machine and nbrun starts a private Jupyter server for the run. With --server, PATH
     is on that server.
@@ -67,7 +69,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     paths = Paths(options, call.reports, call.notebook)
     reports = Reports(call.reports, options, call.notebook)
     try:
-        output = None if options["output"] is None else os.fspath(options["output"])
+        output = None if options["output"] is None else without_credentials(os.fspath(options["output"]))
         parameters, options["secrets"] = read_parameters(call.parameters, call.notebook, output)
         options["env"] = read_env(call.parameters)
         hide_in_log(options["secrets"].values())
@@ -144,6 +146,7 @@ async def _run(call: Call, reports: Reports, watch: "RunWatch | None") -> "Noteb
     stop = StopSwitch()
     async with signals(stop), watch.locked(stop) if watch is not None else nullcontext():
         call.options["observe"], call.options["stop"] = reports.observe, stop
+        await reports.check_stores()
         plan = await plan_runs(call.named, call.options, one=call.one)
         started = await _private_server(plan)
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
-from nbrun.core.planning.destinations import refuse_contradiction, refuse_unreachable
+from nbrun.core.planning.destinations import is_store_url, refuse_contradiction, refuse_unreachable
 from nbrun.core.planning.job import CheckpointUse, Job, Limits, OnConflict
 from nbrun.core.planning.options import AUTO, Option, Thing, read_options
 from nbrun.errors import UsageError
@@ -65,6 +65,9 @@ class NotebookPaths:
     use of a checkpoint. The kernel works in ``cwd``, a folder on the server's machine, or else in the notebook's
     folder. ``content`` is the text of a notebook that need not exist as a file. ``deliver`` is called with the text of
     the result, which is then not saved. Without ``save`` nothing is written.
+
+    A notebook that was read from a URL has its text in ``content``, and that URL and its version in ``origin`` and
+    ``version``. The output may be the URL of a store, and is the origin for such a notebook in place.
     """
 
     notebook: str
@@ -76,6 +79,16 @@ class NotebookPaths:
     content: bytes | None = None
     deliver: Deliver | None = None
     save: bool = True
+    origin: str = ""
+    version: str = ""
+
+    @property
+    def stored(self) -> str:
+        """Return the URL of the store's object that the result is saved to, or ""."""
+        if self.deliver is not None:
+            return ""
+        output = self.output or self.origin
+        return output if is_store_url(output) else ""
 
     @property
     def in_memory(self) -> bool:
@@ -84,14 +97,14 @@ class NotebookPaths:
 
     def local_pair(self) -> tuple[Path, Path]:
         """Return the local paths of the notebook and its output; raise :class:`UsageError`."""
-        is_given, is_delivered = self.content is not None, self.deliver is not None
-        return local_pair(self.notebook, self.output, is_given=is_given, is_delivered=is_delivered)
+        is_given, is_elsewhere = self.content is not None, self.deliver is not None or bool(self.stored)
+        return local_pair(self.notebook, self.output, is_given=is_given, is_delivered=is_elsewhere)
 
     def check(self, probed: set[Path] | None = None) -> None:
         """Raise :class:`UsageError` if the local notebook cannot be read, or its result cannot be written."""
-        is_given, is_delivered = self.content is not None, self.deliver is not None
+        is_given, is_elsewhere = self.content is not None, self.deliver is not None or bool(self.stored)
         check_pair(
-            self.notebook, self.output, is_given=is_given, is_delivered=is_delivered, save=self.save, probed=probed
+            self.notebook, self.output, is_given=is_given, is_delivered=is_elsewhere, save=self.save, probed=probed
         )
 
 
@@ -206,7 +219,7 @@ def paths_of(name: str, options: RunOptions) -> NotebookPaths:
     if content is None:
         refuse_unreachable("", name, reads=True)
     if output is not None:
-        refuse_unreachable("output", os.fspath(output))
+        refuse_unreachable("output", os.fspath(output), stores=True)
         output = output_file(name, output, on_server=is_on_server(options))
     if is_on_server(options) and content is None:
         path_on_server(name)

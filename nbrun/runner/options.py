@@ -74,8 +74,8 @@ class CommonRunOptions(TypedDict, total=False):
         _Path,
         Option(
             PathName(),
-            "Write the executed notebook here. For several notebooks: a folder, or a template such as "
-            "'out/{folder}/{stem}.ipynb'. - is standard output.",
+            "Write the executed notebook to this path or URL (s3://, gs://, az://, https://). For several notebooks: "
+            "a folder, or a template such as 'out/{folder}/{stem}.ipynb'. - is standard output.",
             flags=("-o", "--output"),
             metavar="PATH",
         ),

@@ -27,7 +27,9 @@ from nbrun.core.parameters.limits import (
     shortened,
     shown_name,
 )
+from nbrun.core.planning.destinations import without_credentials
 from nbrun.errors import UsageError
+from nbrun.storage.paths import name_in_url
 
 LARGEST_SECRET = LARGEST_FILE = 1 << 20
 """Maximum bytes of a file with a secret or parameters."""
@@ -129,8 +131,25 @@ def from_base64(text: str, where: str) -> dict[str, Any]:
 def from_file(path: Path, where: str) -> dict[str, Any]:
     """Read a file of parameters: TOML or JSON by its suffix, otherwise YAML."""
     where = f"{where} {path}"
-    text = _read(path, where)
-    match path.suffix.casefold():
+    return _from_text(_read(path, where), path.suffix, where)
+
+
+def from_url(url: str, where: str) -> dict[str, Any]:
+    """Read a file of parameters from a store or a git repository, like :func:`from_file`."""
+    import asyncio
+
+    from nbrun.storage.in_store import fetch
+
+    where = f"{where} {without_credentials(url)}"
+    try:
+        data = asyncio.run(fetch(url, what="file")).data
+    except UsageError as error:
+        raise UsageError(f"{where.partition(' ')[0]} {error}", hint=error.hint) from None
+    return _from_text(_decoded(data, where, LARGEST_FILE, "utf-8-sig"), Path(name_in_url(url)).suffix, where)
+
+
+def _from_text(text: str, suffix: str, where: str) -> dict[str, Any]:
+    match suffix.casefold():
         case ".toml":
             try:
                 return _parameters(read_toml(text), where)
@@ -189,6 +208,10 @@ def _read_bounded(path: Path, where: str, largest: int, encoding: str) -> str:
         raise _NotThere(f"{where}: cannot be read: {error.strerror}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise UsageError(f"{where}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return _decoded(data, where, largest, encoding)
+
+
+def _decoded(data: bytes, where: str, largest: int, encoding: str) -> str:
     if len(data) > largest:
         raise UsageError(f"{where}: larger than {largest} bytes", hint=_HINT_LARGE)
     try:

@@ -83,7 +83,7 @@ async def prepare(job: Job, paths: NotebookPaths, host: Host | None, journal: Jo
     if host is None:
         source = Path(paths.notebook)
         target = Path(paths.output or source)
-        if not paths.deliver:
+        if not (paths.deliver or paths.stored):
             local_output(target)
         if paths.content is None:
             local_notebook(paths.notebook)
@@ -94,6 +94,11 @@ async def prepare(job: Job, paths: NotebookPaths, host: Host | None, journal: Jo
         if paths.deliver:
             output = DELIVERED
             await MemoryFile(output, deliver=paths.deliver).write(document.content, None)
+        elif paths.stored:
+            from nbrun.storage.in_store import put_notebook
+
+            version = paths.version if paths.stored == paths.origin else ""
+            output = await put_notebook(paths.stored, document.content, version)
         else:
             output = shown(absolute(target), Path.cwd())
             write_notebook(absolute(target), document.content)

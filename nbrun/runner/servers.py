@@ -83,13 +83,14 @@ async def existing_host(access: Access) -> AsyncIterator[Host]:
             notebook: Notebook
             if paths.upload:
                 local, _ = paths.local_pair()
-                output = Path(paths.output or local)
+                output = Path(local if paths.stored else paths.output or local)
                 notebook = UploadedNotebook(
                     client.contents, local, output, warn=warn, on_conflict=paths.on_conflict, cwd=cwd
                 )
             else:
                 path = path_on_server(paths.notebook)
-                target = _NOWHERE if paths.deliver else contents_path(paths.output) if paths.output else path
+                is_elsewhere = bool(paths.deliver or paths.stored)
+                target = _NOWHERE if is_elsewhere else contents_path(paths.output) if paths.output else path
                 notebook = remote = ServerNotebook(
                     client.contents,
                     path,
@@ -99,8 +100,8 @@ async def existing_host(access: Access) -> AsyncIterator[Host]:
                     checkpoint=paths.checkpoint,
                     cwd=cwd,
                 )
-                remote.check_output = paths.save and not paths.deliver
-            return _in_memory(notebook, client, paths, warn, cwd)
+                remote.check_output = paths.save and not is_elsewhere
+            return _elsewhere(notebook, client, paths, warn, cwd)
 
         yield Host(Server(client), find)
 
@@ -114,32 +115,38 @@ async def private_host(access: Access, root: Path, started: EmbeddedServer | Non
     async with _closing(access.trace), embedded, Client(embedded.endpoint, options, explain=embedded.explain) as client:
 
         def find(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:
-            local, output = absolute(here / paths.notebook), absolute(here / (paths.output or paths.notebook))
+            local = absolute(here / paths.notebook)
+            output = local if paths.stored else absolute(here / (paths.output or paths.notebook))
             cwd = _below(root, absolute(here / paths.cwd)) if paths.cwd else None
             notebook = ServerNotebook(
                 client.contents,
                 local.relative_to(root).as_posix(),
-                _NOWHERE if paths.deliver else output.relative_to(root).as_posix(),
+                _NOWHERE if paths.deliver or paths.stored else output.relative_to(root).as_posix(),
                 warn=warn,
                 on_conflict=paths.on_conflict,
                 checkpoint=paths.checkpoint,
                 name_for_user=lambda path: shown(root / path, here),
                 cwd=cwd,
             )
-            return _in_memory(notebook, client, paths, warn, cwd)
+            return _elsewhere(notebook, client, paths, warn, cwd)
 
         yield Host(Server.private(client, embedded.kernels_log_tail), find, lambda: embedded.has_ended, embedded.ended)
 
 
-def _in_memory(
+def _elsewhere(
     notebook: Notebook, client: Client, paths: NotebookPaths, warn: Callable[[str], None], cwd: str | None
 ) -> Notebook:
-    """Return the notebook with input or output in memory if its paths require it."""
-    if not paths.in_memory:
+    """Return the notebook with input or output in memory, or output in a store, if its paths require it."""
+    if paths.in_memory:
+        notebook = InMemoryNotebook(
+            notebook, client.contents, paths.notebook, warn=warn, content=paths.content, deliver=paths.deliver, cwd=cwd
+        )
+    if not (paths.save and paths.stored):
         return notebook
-    return InMemoryNotebook(
-        notebook, client.contents, paths.notebook, warn=warn, content=paths.content, deliver=paths.deliver, cwd=cwd
-    )
+    from nbrun.storage.in_store import StoredNotebook
+
+    version = paths.version if paths.stored == paths.origin else ""
+    return StoredNotebook(notebook, paths.stored, version=version, warn=warn, on_conflict=paths.on_conflict)
 
 
 def _below(root: Path, folder: Path) -> str:

@@ -5,6 +5,7 @@ the metadata service of the machine. Profiles of ``~/.aws`` need boto3. The text
 because they contain addresses with signatures: each error becomes a sentence about the status and the store's code.
 """
 
+import asyncio
 import contextlib
 import importlib.util
 import os
@@ -38,6 +39,8 @@ from nbrun.storage.objects import (
 _NO_SUCH_OBJECT = (FileNotFoundError, NotFoundError)
 _ERRORS = (BaseError, FileNotFoundError, ValueError)
 _ATTEMPTS = 3
+_SECOND_LOOK = 5.0
+"""Seconds to find out whether a put without an answer arrived."""
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted")
 _BUCKET_HINT = "nbrun creates no buckets. Is the name right, and the endpoint?"
 _SOURCES = {
@@ -106,10 +109,12 @@ class CloudStore:
         except _Missing:
             raise VersionChanged(f"{self.url}: {key} is not there any more") from None
         except Unanswered as error:
-            found = await self.get(key)  # raises what is wrong with the store if it still is
-            if found is not None and found.data == data:
-                return found.version
-            raise StoreError(str(error), hint=error.hint) from None
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(_SECOND_LOOK):
+                    found = await self.get(key)
+                    if found is not None and found.data == data:
+                        return found.version
+            raise error from None
 
     async def keys(self, prefix: str = "") -> list[str]:
         """Return the sorted keys that begin with `prefix`."""
@@ -124,21 +129,21 @@ class CloudStore:
         except _Missing:
             return
 
-    async def check(self) -> None:
+    async def check(self, key: str = "") -> None:  # noqa: ARG002
         """Raise :class:`StoreError` if the store is not reachable and writable, or ignores conditions.
 
         The check is a put of a new name under a condition that no object meets. A store first checks the credentials
         and the bucket, and then refuses the put, so that nothing is written and no right to delete is needed.
         """
-        key = f".nbrun-check-{secrets.token_hex(8)}"
+        probe = f".nbrun-check-{secrets.token_hex(8)}"
         # On Google's store, generation 0 would stand for a new object.
         mode: Any = self._update("1" if self._kind == "gs" else f'"{"0" * 32}"')
         try:
-            await self._do(obstore.put_async(self._store, key, b"", mode=mode, use_multipart=False))
+            await self._do(obstore.put_async(self._store, probe, b"", mode=mode, use_multipart=False))
         except (VersionChanged, _Missing):
             return
         with contextlib.suppress(StoreError):
-            await self.delete(key)
+            await self.delete(probe)
         raise ConditionsIgnored(
             f"{self.url}: the store ignores conditions (If-Match, If-None-Match) of a put",
             hint="Two writers would overwrite each other's objects. Use a store with conditional writes.",

@@ -58,7 +58,7 @@ class FolderStore:
         """Delete an object; a missing one is no error. Folders that become empty are removed."""
         await self._do(lambda: self._delete(key))
 
-    async def check(self) -> None:
+    async def check(self, key: str = "") -> None:  # noqa: ARG002
         """Raise :class:`StoreError` if no file can be created in the folder."""
         await self._do(self._check)
 

@@ -38,13 +38,15 @@ class HttpStore:
     def __init__(self, url: str) -> None:
         """Use this URL as the folder of all objects; raise :class:`UsageError` if it is not valid."""
         self.url = without_credentials(url)
+        self._own: dict[str, ObjectState] = {}
+        """What was put. A server may take objects without showing them."""
         try:
             self._base = httpx.URL(url)
             self._base.raw_path.decode("ascii")
         except (httpx.InvalidURL, ValueError):
-            raise UsageError(f"{self.url}: this is not a valid URL") from None
+            raise UsageError(f"{self.url}: this is not a valid URL", hint="Write https://HOST/NAME.") from None
         if not self._base.host:
-            raise UsageError(f"{self.url}: the URL names no host")
+            raise UsageError(f"{self.url}: the URL names no host", hint="Write https://HOST/NAME.")
 
     async def get(self, key: str) -> StoredObject | None:
         """Return an object, or None if there is none. Redirects are followed; the password stays with its host."""
@@ -70,7 +72,7 @@ class HttpStore:
         async with self._requests(key) as client, in_time(self.url):
             answer = await client.head(self._at(key), follow_redirects=True)
         if answer.status_code in (*_MISSING, *_NO_READING) or self._may_only_put(answer):
-            return None
+            return self._own.get(key)
         self._raise_for(answer)
         return _state(answer)
 
@@ -94,7 +96,8 @@ class HttpStore:
         if answer.status_code in _CONFLICT and (only_new or if_version):
             raise (ObjectExists if only_new else VersionChanged)(f"{self._shown(key)}: somebody else wrote it")
         self._raise_for(answer)
-        return str(answer.headers.get("etag", ""))
+        self._own[key] = ObjectState(str(answer.headers.get("etag", "")), len(data))
+        return self._own[key].version
 
     async def keys(self, prefix: str = "") -> list[str]:  # noqa: ARG002
         """Raise :class:`StoreError`, because web servers have no common way to list."""
@@ -104,15 +107,12 @@ class HttpStore:
         """Delete an object; a missing one is no error."""
         async with self._requests(key) as client, in_time(self.url):
             answer = await client.delete(self._at(key))
+        self._own.pop(key, None)
         if answer.status_code not in _MISSING:
             self._raise_for(answer)
 
-    async def check(self) -> None:
+    async def check(self, key: str = "") -> None:
         """Raise :class:`StoreError` if the server is not reachable, fails, or refuses the credentials."""
-        await self.check_object("")
-
-    async def check_object(self, key: str) -> None:
-        """Raise :class:`StoreError` as :meth:`check` does, by a HEAD request for this object."""
         async with self._requests(key) as client, in_time(self.url):
             answer = await client.head(self._at(key), follow_redirects=False)
         if answer.status_code in (401, 407) or (answer.status_code == 403 and not self._may_only_put(answer)):
@@ -145,7 +145,8 @@ class HttpStore:
             raise StoreError(f"{self._shown(key)}: too many redirects") from None
         except httpx.TransportError as error:
             what = str(error).partition("\n")[0] or type(error).__name__
-            raise Unanswered(f"{self._shown(key)}: the server cannot be reached ({what})") from None
+            where, hint = self._shown(key), "Is the address right, and is a proxy needed (HTTPS_PROXY)?"
+            raise Unanswered(f"{where}: the server cannot be reached ({what})", hint=hint) from None
 
     def _raise_for(self, answer: httpx.Response) -> None:
         if answer.is_success:
@@ -163,7 +164,9 @@ class HttpStore:
 
 def _state(answer: httpx.Response) -> ObjectState:
     size = answer.headers.get("content-length", "")
-    return ObjectState(str(answer.headers.get("etag", "")), int(size) if size.isdigit() else 0, _date(answer.headers))
+    return ObjectState(
+        str(answer.headers.get("etag", "")), int(size) if size.isdigit() else None, _date(answer.headers)
+    )
 
 
 def _date(headers: httpx.Headers) -> datetime | None:

@@ -12,7 +12,7 @@ The modules of the stores are imported only when a URL names them. The protocol 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from nbrun.core.planning.destinations import is_url, without_credentials
+from nbrun.core.planning.destinations import CLOUD_SCHEMES, WEB_SCHEMES, is_url, without_credentials
 from nbrun.errors import UsageError
 from nbrun.storage.folder_store import FolderStore
 from nbrun.storage.objects import (
@@ -36,19 +36,11 @@ __all__ = [
     "StoredObject",
     "Unanswered",
     "VersionChanged",
-    "is_store_url",
     "open_parent",
     "open_store",
 ]
 
 INSTALL = "Install the extra: pip install 'jupyter-nbrun[cloud]'"
-CLOUD_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss")
-WEB_SCHEMES = ("http", "https")
-
-
-def is_store_url(text: str) -> bool:
-    """Return whether a text is the URL of an object store or of a web server, and not a local path."""
-    return is_url(text) and urlsplit(text).scheme.lower() in (*CLOUD_SCHEMES, *WEB_SCHEMES)
 
 
 def open_store(url: str) -> ObjectStore:

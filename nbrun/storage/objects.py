@@ -15,7 +15,7 @@ from typing import Protocol
 
 from nbrun.errors import ServerError
 
-LIMIT = 25.0
+LIMIT = 20.0
 """Seconds for one operation, without the time for sending its data."""
 SLOWEST_LINE = 250_000
 """The lowest expected speed of a put, in bytes per second."""
@@ -57,7 +57,7 @@ class ObjectState:
     """The version of an object without its content."""
 
     version: str
-    size: int
+    size: int | None
     modified: datetime | None = None
 
 
@@ -95,8 +95,8 @@ class ObjectStore(Protocol):
     async def delete(self, key: str) -> None:
         """Delete an object; a missing one is no error."""
 
-    async def check(self) -> None:
-        """Raise :class:`StoreError` if the store is not reachable or writable.
+    async def check(self, key: str = "") -> None:
+        """Raise :class:`StoreError` if the store is not reachable or writable; `key` is an object to be written.
 
         Raises :class:`ConditionsIgnored` if it is, but ignores the conditions of puts. This leaves no object.
         """

@@ -8,6 +8,14 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from nbrun.core.planning.destinations import (
+    GIT_SCHEMES,
+    WEB_SCHEMES,
+    is_source_url,
+    is_store_url,
+    scheme_of,
+    without_credentials,
+)
 from nbrun.errors import NotANotebook, UsageError
 from nbrun.storage.writable import check_file, check_readable, is_file, is_folder, is_there, require
 
@@ -136,7 +144,7 @@ def check_pair(
 def names_folder(output: str | os.PathLike[str], *, on_server: bool = False) -> bool:
     """Return whether an output is a folder: it ends with a separator, or is an existing local folder."""
     text = os.fspath(output)
-    if on_server:
+    if on_server or is_store_url(text):
         return text.endswith("/")
     return text.endswith(tuple(filter(None, (os.sep, os.altsep)))) or is_folder(text)
 
@@ -146,8 +154,23 @@ def tree_path(notebook: str) -> str:
 
     It is the path relative to the current folder, or only the name if the notebook is not below that folder.
     """
+    if is_source_url(notebook):
+        return name_in_url(notebook)
     path, here = absolute(notebook), Path.cwd()
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+
+
+def name_in_url(url: str) -> str:
+    """Return the last segment of a URL, for the name of a file that is made of it."""
+    scheme = scheme_of(url)
+    if scheme in GIT_SCHEMES:
+        return url.partition("#")[2].rpartition("/")[2]
+    name = without_credentials(url).rpartition("/")[2]
+    if scheme not in WEB_SCHEMES:
+        return name
+    from urllib.parse import unquote
+
+    return unquote(name)
 
 
 def output_file(notebook: str, output: str | os.PathLike[str], *, on_server: bool = False) -> str:
@@ -157,6 +180,8 @@ def output_file(notebook: str, output: str | os.PathLike[str], *, on_server: boo
         return text
     if on_server:
         return f"{text}{notebook.strip('/')}"
+    if is_store_url(text):
+        return f"{text}{tree_path(notebook)}"
     path = Path(text, tree_path(notebook))
     if absolute(path) == absolute(notebook):
         raise UsageError(f"-o {text}: the executed notebook would overwrite {notebook}", hint=OWN_PLACE)

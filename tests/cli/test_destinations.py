@@ -169,7 +169,7 @@ OUTPUTS = ("-o", "--html", "--json", "--junit", "--events", "--stdout-file", "--
 
 
 @pytest.mark.parametrize("option", OUTPUTS)
-@pytest.mark.parametrize("path", ["s3://bucket/x.ipynb", "https://host/x", "", "~/x", "~nobody/x"])
+@pytest.mark.parametrize("path", ["hdfs://bucket/x.ipynb", "s3://", "https:///x", "", "~/x", "~nobody/x"])
 def test_nothing_is_written_where_nbrun_cannot_write(option: str, path: str, here: Path) -> None:
     assert refused("run", "in.ipynb", option, path).hint
 
@@ -177,16 +177,18 @@ def test_nothing_is_written_where_nbrun_cannot_write(option: str, path: str, her
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("s3://bucket/in.ipynb",),
-        ("https://host/in.ipynb", "-o", "x.ipynb"),
-        ("gs://bucket/*.ipynb", "--no-save"),
+        ("hdfs://bucket/in.ipynb",),
+        ("s3://bucket", "--no-save"),
+        ("ftp://host/in.ipynb", "-o", "x.ipynb"),
+        ("git+https://host/repository@main", "-o", "x.ipynb"),
+        ("hdfs://bucket/*.ipynb", "--no-save"),
         ("",),
-        ("in.ipynb", "-f", "s3://bucket/p.yaml"),
-        ("in.ipynb", "-f", "a.yaml", "-f", "https://host/p.yaml"),
+        ("in.ipynb", "-f", "s3://bucket/"),
+        ("in.ipynb", "-f", "a.yaml", "-f", "ftp://host/p.yaml"),
         ("in.ipynb", "--secret-file", "A=https://host/x"),
         ("in.ipynb", "--cwd", ""),
-        ("in.ipynb", "-o", "s3://bucket/{stem}.ipynb"),
-        ("in.ipynb", "-o", "s3://bucket/x.ipynb", "--server", "http://127.0.0.1:1/"),
+        ("in.ipynb", "-o", "hdfs://bucket/{stem}.ipynb"),
+        ("in.ipynb", "-o", "hdfs://bucket/x.ipynb", "--server", "http://127.0.0.1:1/"),
     ],
     ids=" ".join,
 )
@@ -204,11 +206,11 @@ def test_nothing_is_read_where_nbrun_cannot_read(arguments: tuple[str, ...], her
         (["docs"], {"prepare_only": True}, "a folder or a pattern"),
         (["docs"], {"in_place": True, "output": "out"}, "output and in_place contradict"),
         (["docs"], {"in_place": True, "save": False}, "save=False and in_place contradict"),
-        (["docs"], {"output": "s3://b"}, "cannot write to s3"),
+        (["docs"], {"output": "hdfs://b"}, "cannot write to hdfs"),
         (["docs"], {"output": Path("s3://b/x")}, "cannot write to s3"),
         (["docs"], {"output": ""}, "path is empty"),
         (["docs"], {"save": False, "cache": "gs://b"}, "cannot write to gs"),
-        (["s3://b/x.ipynb"], {"save": False}, "cannot read from s3"),
+        (["hdfs://b/x.ipynb"], {"save": False}, "cannot read from hdfs"),
     ],
     ids=str,
 )
@@ -222,8 +224,8 @@ def test_the_rules_hold_in_python(named: list[str], options: dict[str, Any], sai
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("in.ipynb", {"output": "s3://b/x.ipynb"}, "cannot write to s3"),
-        ("https://h/x.ipynb", {}, "cannot read from https"),
+        ("in.ipynb", {"output": "ftp://b/x.ipynb"}, "cannot write to ftp"),
+        ("ftp://h/x.ipynb", {}, "cannot read from ftp"),
         ("in.ipynb", {"output": ""}, "path is empty"),
         ("in.ipynb", {"output": "x.ipynb", "in_place": True}, "output and in_place contradict"),
         ("in.ipynb", {"output": "x.ipynb", "save": False}, "output and save=False contradict"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nbrun.core.planning.destinations import is_store_url
 from nbrun.errors import UsageError
 from nbrun.storage.object_store import (
     ConditionsIgnored,
@@ -14,7 +15,6 @@ from nbrun.storage.object_store import (
     ObjectStore,
     StoreError,
     VersionChanged,
-    is_store_url,
     open_parent,
     open_store,
 )

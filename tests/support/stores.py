@@ -4,12 +4,16 @@ import contextlib
 import hashlib
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
+
+from tests.support.proxy import Proxy
+from tests.support.servers import RunningServer
 
 SECRET = "cl0udS3cret"
 """The secret key of the S3 server, which must not appear anywhere."""
@@ -50,6 +54,23 @@ def aws_env(endpoint: str) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Address:
+    url: str
+    port: int
+
+
+@contextlib.asynccontextmanager
+async def faulty(endpoint: str) -> AsyncIterator[Proxy]:
+    """Run a proxy with faults in front of a store for the length of a block."""
+    wire = Proxy(cast(RunningServer, _Address(endpoint, urlsplit(endpoint).port or 0)))
+    await wire.listen()
+    try:
+        yield wire
+    finally:
+        await wire.end()
+
+
 @contextlib.contextmanager
 def s3_by_moto() -> Iterator[S3Server]:
     """Start moto's S3 server in this process for the length of a block."""
@@ -81,6 +102,7 @@ class WebStore:
     password: str = ""
     redirect_to: str = ""
     honours_conditions: bool = True
+    shows_nothing: bool = False
     objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     """Method, path with query, and authorization of each request."""
@@ -122,6 +144,8 @@ def web_store(**options: Any) -> Iterator[WebStore]:
                 self._answer(401)
             elif store.redirect_to:
                 self._answer(307, Location=store.redirect_to)
+            elif store.shows_nothing and self.command in ("GET", "HEAD"):
+                self._answer(403)
             elif self.command == "PUT":
                 wanted = self.headers.get("If-Match", etag if old is not None else None)
                 refused = (self.headers.get("If-None-Match") == "*" and old is not None) or (

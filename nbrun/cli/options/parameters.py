@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from nbrun.cli.options.declared import declared
+from nbrun.core.planning.destinations import is_source_url
 from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import write_command
 
@@ -154,7 +155,8 @@ def _read(texts: ParameterTexts) -> dict[str, Any]:
     for text in texts.parameters_base64:
         found |= parameter_files.from_base64(text, "-b")
     for path in texts.parameters_file:
-        found |= parameter_files.from_file(Path(path), "-f")
+        is_url = is_source_url(path)
+        found |= parameter_files.from_url(path, "-f") if is_url else parameter_files.from_file(Path(path), "-f")
     for text in texts.parameters_yaml:
         found |= parameter_files.from_yaml(text, "-y")
     return found | {name: parameter_files.guessed(name, text) for name, text in texts.parameters}

@@ -4,67 +4,67 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from nbrun.cli.options.declared import declared, read_fields
+from nbrun.cli.options.declared import declared
 from nbrun.cli.standard_streams import closed
 from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
-from nbrun.core.planning.destinations import refuse_unreachable
+from nbrun.core.planning.destinations import is_store_url
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
-from nbrun.runner.job import BatchOptions, is_on_server, read_batch_options
+from nbrun.runner.job import BatchOptions, is_on_server
 from nbrun.storage.writable import check_file, check_folder, check_trace, is_file, is_folder, is_there
 
+if TYPE_CHECKING:
+    from nbrun.cli.stored_reports import StoredReports
+    from nbrun.reporters.composite import Listener
+
 Function = TypeVar("Function", bound=Callable[..., Any])
-_OPTIONS = {
-    "json": click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."),
-    "junit": click.option(
+_OPTIONS = (
+    click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."),
+    click.option(
         "--junit", "junit_file", metavar="FILE", help="Write a JUnit XML report with one test case per code cell."
     ),
-    "events": click.option(
+    click.option(
         "--events",
         "events_file",
         metavar="FILE",
         help="Write each event as one line of JSON when it happens; - is standard output.",
     ),
-    "html": click.option(
+    click.option(
         "--html",
         "html_folder",
         metavar="DIR|FILE.html",
         help="Write each executed notebook as an HTML page into this folder, with an index. For a "
         "single notebook, FILE.html names the page.",
     ),
-    "look": declared("html_code", "html_failures", "html_template"),
-    "scripts": click.option(
-        "--html-scripts", is_flag=True, help="Run scripts of outputs in HTML pages, for interactive plots."
-    ),
-    "pdf": declared("pdf"),
-    "github": click.option(
+    declared("html_code", "html_failures", "html_template"),
+    click.option("--html-scripts", is_flag=True, help="Run scripts of outputs in HTML pages, for interactive plots."),
+    declared("pdf"),
+    click.option(
         "--github/--no-github",
         default=None,
         help="Write groups, annotations, the job summary and step outputs for GitHub Actions. The "
         "default is on in a job of GitHub Actions.",
     ),
-    "log": click.option("--log-output/--no-log-output", help="Show the outputs of cells while they run."),
-    "stdout": click.option(
+    click.option("--log-output/--no-log-output", help="Show the outputs of cells while they run."),
+    click.option(
         "--stdout-file", metavar="FILE", help="Write the standard output of cells to this file; - is standard output."
     ),
-    "stderr": click.option(
+    click.option(
         "--stderr-file",
         metavar="FILE",
         help="Write the standard error of cells to this file, which may be the same as --stdout-file.",
     ),
-    "progress": click.option(
+    click.option(
         "--progress-bar/--no-progress-bar",
         default=True,
         help="Show live progress on a terminal, or write plain log lines instead. The default is live progress.",
     ),
-    "quiet": click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
-}
-_OF_RUNNING = ("events", "log", "stdout", "stderr", "progress")
-"""Options that show what happens while notebooks run; a merged result has none of it."""
+    click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
+)
 
 
 _FILES = {
@@ -110,39 +110,18 @@ _STREAMS = (("stdout", "standard output", STANDARD_OUTPUT), ("stderr", "standard
 
 def reporting_options(function: Function) -> Function:
     """Add the options for console output and reports, which :class:`Reports` uses."""
-    for decorate in reversed(_OPTIONS.values()):
+    for decorate in reversed(_OPTIONS):
         function = decorate(function)
     return function
-
-
-def merging_options(function: Function) -> Function:
-    """Add the options for reports on runs that have ended."""
-    for name in reversed(_OPTIONS):
-        function = function if name in _OF_RUNNING else _OPTIONS[name](function)
-    return function
-
-
-def merged_reports(given: Mapping[str, Any]) -> "Reports":
-    """Return the reporters of a merged batch, whose executed notebooks come with the events."""
-    rest = {"events_file": None, "log_output": False, "stdout_file": None, "stderr_file": None, "progress_bar": False}
-    options = read_fields(ReportOptions, {**given, **rest})
-    settle_pdf(options)
-    for option, path in options.targets().items():
-        if isinstance(path, str):
-            refuse_unreachable(option, path)
-    return Reports(options, read_batch_options({}), local=False)
 
 
 class Reports:
     """All reporters of a command. After `open` it has ``observe``, ``tick`` and ``interval``.
 
-    `notebook` is the notebook of a single run, and `local` whether the executed notebooks are files of this machine;
-    the default follows from the options. Raises :class:`UsageError` if a report could not be written at the end.
+    `notebook` is the notebook of a single run. Raises :class:`UsageError` if a report could not be written at the end.
     """
 
-    def __init__(
-        self, given: ReportOptions, options: BatchOptions, notebook: str | None = None, *, local: bool | None = None
-    ) -> None:
+    def __init__(self, given: ReportOptions, options: BatchOptions, notebook: str | None = None) -> None:
         self._notebook = notebook
         self._is_batch = False
         self._has_ended = False
@@ -150,13 +129,14 @@ class Reports:
         self._github = _on_github() if given.github is None else given.github
         self._given = given
         self._options = options
-        self._local = not is_on_server(options) if local is None else local
         self._is_open = False
+        self._stores: StoredReports | None = None
         self.check()
 
     def check(self) -> None:
         """Raise :class:`UsageError` if a report could not be written at the end."""
         given = self._given
+        self._keep_here()
         on_runner = self._github or is_on_runner()
         _check_streams(given, delivers=self._options["deliver"] is not None, on_runner=on_runner)
         for option, target in given.targets(_FILES).items():
@@ -169,6 +149,25 @@ class Reports:
                 _check_pages(option, Path(pages), suffixes, many=self._notebook is None)
         if given.html_folder is not None or given.pdf is not None:
             self._printer = _check_look(given)
+
+    def _keep_here(self) -> None:
+        """Replace the URLs of stores by files of this machine, which are put into the stores at the end."""
+        for name, option in TARGETS.items():
+            target = getattr(self._given, name)
+            if isinstance(target, str) and is_store_url(target):
+                if self._stores is None:
+                    from nbrun.cli.stored_reports import StoredReports
+
+                    self._stores = StoredReports()
+                setattr(self._given, name, self._stores.local(option, target))
+
+    async def check_stores(self) -> None:
+        """Raise :class:`UsageError` if a report's store cannot be written."""
+        if self._stores is not None:
+            await self._stores.check()
+
+    def _storing(self, listener: "Listener", *paths: str | None) -> "Listener":
+        return listener if self._stores is None else self._stores.storing(listener, paths)
 
     def open(self) -> None:
         """Import and create the reporters, once. This is separate because the imports are slow."""
@@ -186,15 +185,15 @@ class Reports:
         if given.json_file:
             from nbrun.reporters.jsonlines import Results
 
-            files.append(Results(given.json_file, lost=self.lost))
+            files.append(self._storing(Results(given.json_file, lost=self.lost), given.json_file))
         if given.events_file:
             from nbrun.reporters.jsonlines import Events
 
-            files.append(Events(given.events_file))
+            files.append(self._storing(Events(given.events_file), given.events_file))
         if given.junit_file:
             from nbrun.reporters.junit import JUnit
 
-            files.append(JUnit(Path(given.junit_file)))
+            files.append(self._storing(JUnit(Path(given.junit_file)), given.junit_file))
         if given.stdout_file or given.stderr_file:
             from nbrun.reporters.stream_files import stream_files
 
@@ -205,7 +204,9 @@ class Reports:
             template = Path(given.html_template).absolute() if given.html_template else None
             look = Look(given.html_code, given.html_failures, given.html_scripts, template)
             pages, pdf = (Path(str(target)) if target else None for target in (given.html_folder, given.pdf))
-            files.append(Html(pages, local=self._local, look=look, pdf=pdf, printer=self._printer))
+            local = not is_on_server(self._options)
+            html = Html(pages, local=local, look=look, pdf=pdf, printer=self._printer)
+            files.append(self._storing(html, *(str(path) for path in (pages, pdf) if path)))
         self._asked = tuple(files)
         if self._github:
             from nbrun.reporters.github.reporter import GitHub
@@ -213,6 +214,8 @@ class Reports:
             # Before the console, so that its group ends before the console prints the failure.
             places = {"results-json": given.json_file, "html-dir": given.html_folder}
             known = {name: str(Path(path).absolute()) for name, path in places.items() if path not in (None, "-")}
+            if self._stores is not None:
+                known = {name: self._stores.shown(path) for name, path in known.items()}
             files.insert(0, GitHub(known, lost=self.lost))
         self._console = console
         self._ends = (BatchStarted, RunFinished, BatchFinished)
@@ -223,6 +226,8 @@ class Reports:
         """Close all reporters, which write their reports."""
         if self._is_open:
             self._all.close()
+        if self._stores is not None:
+            self._stores.close()
 
     def lost(self) -> list[str]:
         """Return the names of the requested reports that could not be written so far."""
@@ -330,7 +335,7 @@ def settle_pdf(given: ReportOptions) -> None:
     pages = given.html_folder
     if pages is None:
         raise UsageError("pdf = true writes PDF files beside the pages, and there is no --html", hint="Name a folder.")
-    given.pdf = str(Path(pages).with_suffix(".pdf")) if _is_file(pages, _PAGE) else pages
+    given.pdf = f"{pages.rpartition('.')[0]}.pdf" if _is_file(pages, _PAGE) else pages
 
 
 def _is_file(target: str | bool | None, suffixes: tuple[str, ...]) -> bool:

@@ -105,7 +105,8 @@ class Template:
             filled.append(before)
             if name is not None:
                 filled.append(self._filled(fields, name, spec))
-        return _HERE.sub("", _SLASHES.sub("/", "".join(filled)))
+        scheme, separator, path = "".join(filled).rpartition("://")
+        return f"{scheme}{separator}{_HERE.sub('', _SLASHES.sub('/', path))}"
 
     def _filled(self, fields: Fields, name: str, spec: str) -> str:
         try:

@@ -21,6 +21,9 @@ CHOICE_OPTIONS = {"output": "--output", "no_save": "--no-save", "in_place": "--i
 _URL = re.compile(
     r"(?:[A-Za-z][A-Za-z0-9+.-]+://|(?:s3a?|gs|gcs|az|abfss?|adl|dbfs|hdfs|https?|ftp|sftp|file):/)", re.IGNORECASE
 )
+CLOUD_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss")
+WEB_SCHEMES = ("http", "https")
+GIT_SCHEMES = ("git+https", "git+http", "git+ssh", "git+file")
 _SHOWN = 3
 _COPY = {"s3": "aws s3 cp", "s3a": "aws s3 cp", "gs": "gcloud storage cp", "gcs": "gcloud storage cp"}
 
@@ -58,28 +61,46 @@ def is_url(path: str) -> bool:
     return _URL.match(path) is not None
 
 
-def without_credentials(url: str) -> str:
-    """Return a URL for messages: a user name, a password, a query and a fragment are left out.
+def scheme_of(url: str) -> str:
+    """Return the scheme of a URL in lower case, or "" for a path."""
+    return url.partition(":")[0].lower() if is_url(url) else ""
 
-    A query can be a signature. ``#`` and ``?`` are part of the name in URLs of object stores, and stay.
+
+def is_store_url(path: str) -> bool:
+    """Return whether a path is the URL of an object store or of a web server, which can be read and written."""
+    return scheme_of(path) in (*CLOUD_SCHEMES, *WEB_SCHEMES)
+
+
+def is_source_url(path: str) -> bool:
+    """Return whether a path is a URL that a notebook can be read from: of a store, or of a git repository."""
+    return is_store_url(path) or scheme_of(path) in GIT_SCHEMES
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL for messages: a user name, a password, and the query of a web address are left out.
+
+    A query can be a signature. ``#`` and ``?`` are part of the name in URLs of object stores, and stay. The fragment of
+    a git URL is a path.
     """
     scheme, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     if "@" in authority and not scheme.lower().startswith("abfs"):  # there, it separates container and account
         authority = authority.rpartition("@")[2]
-    if scheme.lower().startswith(("http", "git+")):
+    if scheme.lower() in WEB_SCHEMES:
         path = re.sub(r"[?#].*", "", path, flags=re.DOTALL)
     return f"{scheme}{separator}{authority}{slash}{path}"
 
 
-def refuse_unreachable(option: str, path: str, *, reads: bool = False) -> None:
+def refuse_unreachable(option: str, path: str, *, reads: bool = False, stores: bool = False) -> None:
     """Raise :class:`UsageError` for a path of `option` that nbrun can neither read nor write.
 
     These are an empty path, a URL, an unexpanded home folder, and a name with a NUL. `reads` means that nbrun would
-    read the path.
+    read the path. With `stores`, the option takes URLs of stores too.
     """
+    if stores and (is_source_url(path) if reads else is_store_url(path)) and "://" in path and "\0" not in path:
+        return
     if is_url(path):
-        path = re.sub(r":/+", "://", path, count=1)
+        path = without_credentials(re.sub(r":/+", "://", path, count=1))
     where = f"{option} {path}".strip()
     if not path:
         raise UsageError(f"{option}: the path is empty", hint="Is the variable set that it comes from?")

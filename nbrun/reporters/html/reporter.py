@@ -23,6 +23,7 @@ from nbrun.core.events import CellFinished, Event, RunFinished, StageEntered, Wa
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.formats.units import spell_duration
+from nbrun.core.planning.destinations import is_store_url
 from nbrun.core.results import DELIVERED, NotebookResult, Outcome
 from nbrun.reporters import phrases
 from nbrun.reporters.html.visibility import Code, Failures
@@ -149,10 +150,9 @@ class Html:
 
     def _source(self, result: NotebookResult, content: Mapping[str, Any] | None) -> Path | None:
         """Return the file of the executed notebook, or write a temporary one if it is not on this machine."""
-        if result.output and result.output != DELIVERED and (self._local or result.rescued):
-            executed = self._here / result.output
-            if content is None or executed.is_file():  # a merged result names a rescue file of another machine
-                return executed
+        is_file = result.output and result.output != DELIVERED and not is_store_url(result.output)
+        if result.output and is_file and (self._local or result.rescued):
+            return self._here / result.output
         if content is None:
             return None
         path = Path(self._spool.name) / f"{len(self._made)}.ipynb"

@@ -30,11 +30,15 @@ _SUFFIX = ".ipynb"
 class FoundNotebook:
     """A notebook: ``name`` is its path for the user, ``tree`` its path for output templates.
 
-    ``tree`` has ``/`` between segments and no ``..``.
+    ``tree`` has ``/`` between segments and no ``..``. A notebook that was read from the URL ``origin`` has its text in
+    ``content``.
     """
 
     name: str
     tree: str
+    origin: str = ""
+    content: bytes | None = None
+    version: str = ""
 
 
 def local_notebooks(named: Sequence[str], exclude: Sequence[str] = (), outputs: str = "") -> list[FoundNotebook]:

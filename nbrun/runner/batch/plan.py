@@ -29,9 +29,15 @@ from nbrun.core.batch.output_paths import (
 )
 from nbrun.core.batch.terms import Order, Override, Shard
 from nbrun.core.formats.globs import Patterns
-from nbrun.core.planning.destinations import MATRIX, refuse_unreachable, require_choice
+from nbrun.core.planning.destinations import (
+    MATRIX,
+    is_source_url,
+    refuse_unreachable,
+    require_choice,
+    without_credentials,
+)
+from nbrun.core.planning.job import OnConflict
 from nbrun.core.planning.options import options_in, read_option
-from nbrun.core.results import Part
 from nbrun.errors import UsageError
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
@@ -70,7 +76,7 @@ class BatchPlan:
 
     ``one`` means that the call returns the result of its only run instead of a batch's. ``left_out`` counts the runs
     that were found and deliberately left out. ``since`` is the start of the call on the monotonic clock, ``began`` in
-    UTC. ``part`` is the shard that the runs are, or None for the whole batch.
+    UTC.
     """
 
     named: Sequence[str]
@@ -82,7 +88,6 @@ class BatchPlan:
     cache: "Cache | None"
     began: datetime
     since: float
-    part: Part | None = None
 
     @property
     def paths(self) -> list[NotebookPaths]:
@@ -98,7 +103,7 @@ async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = 
     """
     began, since = datetime.now(UTC), time.monotonic()
     for name in named if options["content"] is None else ():
-        refuse_unreachable("", name, reads=True)
+        refuse_unreachable("", name, reads=True, stores=True)
     chosen = check_choice(options) or one
     if not chosen and (len(named) != 1 or options["matrix"]):
         require_choice(named, message=MATRIX if options["matrix"] else "")
@@ -107,8 +112,8 @@ async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = 
     if access.server:
         endpoint_of(access)
     cache = _cache(options)
-    runs, left_out, part = await _plan(named, options, began, cache, one=one, chosen=chosen)
-    return BatchPlan(named, runs, options, access, one and len(runs) == 1, left_out, cache, began, since, part)
+    runs, left_out = await _plan(named, options, began, cache, one=one, chosen=chosen)
+    return BatchPlan(named, runs, options, access, one and len(runs) == 1, left_out, cache, began, since)
 
 
 def _cache(options: BatchOptions) -> "Cache | None":
@@ -129,10 +134,10 @@ def _cache(options: BatchOptions) -> "Cache | None":
 
 async def _plan(
     named: Sequence[str], options: BatchOptions, began: datetime, cache: "Cache | None", *, one: bool, chosen: bool
-) -> tuple[list[PlannedRun], int, Part | None]:
-    """Return the planned runs in order, the number of runs that were found but left out, and the shard."""
+) -> tuple[list[PlannedRun], int]:
+    """Return the planned runs in order, and the number of runs that were found but left out."""
     template = _template(options, one=one)
-    found = [_named(named[0], options)] if one else await _find(named, options, template.top if template else "")
+    found = await _named(named[0], options) if one else await _find(named, options, template.top if template else "")
     same = _comparable_on_server if is_on_server(options) else _comparable
     if not chosen and [same(each.name) for each in found] != [same(name) for name in named]:
         require_choice(named)  # a folder or a pattern, not a single notebook
@@ -140,6 +145,8 @@ async def _plan(
     if (since := options["changed_since"]) and found:
         if is_on_server(options):
             raise UsageError("--changed-since asks git, which knows nothing of a server's files")
+        if any(each.origin for each in found):
+            raise UsageError("--changed-since asks git about files of this machine, and a notebook is a URL")
         from nbrun.runner.batch.git_changes import changed_only
 
         changed = await asyncio.to_thread(changed_only, [each.name for each in found], since)
@@ -159,13 +166,34 @@ async def _plan(
     if template is not None:
         planned_runs = _with_outputs(planned_runs, template, began)
         for _, planned in planned_runs if template.is_folder else ():
-            if same(planned.paths.output or "") == same(planned.paths.notebook):
+            if same(planned.paths.output or "") == same(planned.paths.origin or planned.paths.notebook):
                 raise UsageError(f"-o: {planned.paths.output} would overwrite the notebook itself", hint=OWN_PLACE)
     _check_destinations([planned for _, planned in planned_runs], options)
-    mine, part = _cut_and_order([planned for _, planned in planned_runs], options, cache)
+    mine = _cut_and_order([planned for _, planned in planned_runs], options, cache)
+    await _check_stores([planned_runs[index][1].paths for index in mine], options)
     if not is_on_server(options):
         await asyncio.to_thread(_check_paths, [planned_runs[index][1].paths for index in mine])
-    return [planned_runs[index][1] for index in mine], left_out + len(planned_runs) - len(mine), part
+    return [planned_runs[index][1] for index in mine], left_out + len(planned_runs) - len(mine)
+
+
+async def _check_stores(paths: Sequence[NotebookPaths], options: BatchOptions) -> None:
+    """Raise :class:`UsageError` for stores that cannot be written, and for options that stores do not have."""
+    stored = [each for each in paths if each.save and each.stored]
+    for each in paths:
+        if (stored or each.origin) and options["cache"]:
+            raise UsageError("the cache is for notebooks of this machine, and there is a URL")
+        if each.save and each.origin and not each.output and not each.stored and each.deliver is None:
+            hint = "Add -o FILE to write elsewhere, or --no-save."
+            raise UsageError(f"{without_credentials(each.origin)}: a git repository is not written", hint=hint)
+    if not stored:
+        return
+    from nbrun.storage.in_store import check_store
+
+    # One check for each bucket or host: the check costs a request.
+    places = {"/".join(each.stored.split("/", 3)[:3]): each for each in stored}
+    for each in places.values():
+        option = "-o" if each.output else ""
+        await check_store(option, each.stored, guarded=each.on_conflict is not OnConflict.OVERWRITE)
 
 
 def _check_paths(paths: Sequence[NotebookPaths]) -> None:
@@ -186,13 +214,23 @@ def _template(options: BatchOptions, *, one: bool) -> Template | None:
     return template_for(f"{text}/" if is_folder else text)
 
 
-def _named(name: str, options: BatchOptions) -> FoundNotebook:
+async def _named(name: str, options: BatchOptions) -> list[FoundNotebook]:
     """Return the notebook of a call for a single one; raise :class:`NoSuchNotebook`."""
+    if options["content"] is None and is_source_url(name):
+        return [await _fetched(name)]
     if is_on_server(options):
-        return FoundNotebook(name, path_on_server(name))
+        return [FoundNotebook(name, path_on_server(name))]
     if options["content"] is None:
         local_notebook(name)
-    return FoundNotebook(name, tree_path(name))
+    return [FoundNotebook(name, tree_path(name))]
+
+
+async def _fetched(url: str) -> FoundNotebook:
+    """Read a notebook from a URL; raise :class:`UsageError`."""
+    from nbrun.storage.in_store import fetch
+
+    found = await fetch(url)
+    return FoundNotebook(without_credentials(url), tree_path(url) or "notebook.ipynb", url, found.data, found.version)
 
 
 def _seen(found: FoundNotebook, override: Override) -> str:
@@ -201,6 +239,11 @@ def _seen(found: FoundNotebook, override: Override) -> str:
 
 async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> list[FoundNotebook]:
     exclude = options["exclude"]
+    urls = [name for name in named if is_source_url(name)]
+    if urls:
+        fetched = [await _fetched(url) for url in dict.fromkeys(urls)]
+        others = [name for name in named if name not in urls]
+        return [*(await _find(others, options, outputs) if others else ()), *fetched]
     if not is_on_server(options):
         return await asyncio.to_thread(local_notebooks, named, exclude, outputs)
     from nbrun.runner.servers import connect_to
@@ -234,7 +277,11 @@ def _planned_run(found: FoundNotebook, run_options: RunOptions, combination: Map
     parameters = {**run_options["parameters"], **combination}
     options: RunOptions = {**run_options, "parameters": parameters}
     name = run_name(found.name, combination)
-    return PlannedRun(name, job_of(found.name, options), paths_of(found.name, options), parameters)
+    if found.content is None:
+        return PlannedRun(name, job_of(found.name, options), paths_of(found.name, options), parameters)
+    paths = paths_of(found.tree, {**options, "content": found.content})
+    paths = replace(paths, origin=found.origin, version=found.version)
+    return PlannedRun(name, job_of(found.name, options), paths, parameters)
 
 
 def _with_outputs(
@@ -255,7 +302,9 @@ def _check_destinations(planned_runs: Sequence[PlannedRun], options: BatchOption
     refuse_collisions(
         [
             Destination(
-                planned.name, where(planned.paths.notebook), where(planned.paths.output or planned.paths.notebook)
+                planned.name,
+                where(planned.paths.origin or planned.paths.notebook),
+                where(planned.paths.output or planned.paths.origin or planned.paths.notebook),
             )
             for planned in planned_runs
             if planned.job.save
@@ -264,36 +313,28 @@ def _check_destinations(planned_runs: Sequence[PlannedRun], options: BatchOption
 
 
 def _comparable_on_server(path: str) -> str:
-    return contents_path(path)
+    return without_credentials(path) if is_source_url(path) else contents_path(path)
 
 
 def _comparable(path: str) -> str:
-    return os.path.normcase(absolute(path))
+    return without_credentials(path) if is_source_url(path) else os.path.normcase(absolute(path))
 
 
-def _cut_and_order(
-    planned_runs: Sequence[PlannedRun], options: BatchOptions, cache: "Cache | None"
-) -> tuple[list[int], Part | None]:
-    """Return the positions of the planned runs of this shard, in the order in which they start, and the shard.
+def _cut_and_order(planned_runs: Sequence[PlannedRun], options: BatchOptions, cache: "Cache | None") -> list[int]:
+    """Return the positions of the planned runs of this shard, in the order in which they start.
 
     Shards use only the named durations. Each shard's own cache has different ones, so some runs would be in no shard.
     """
     shard, given, is_as_given = options["shard"], options["durations"], options["order"] == Order.AS_GIVEN.value
     if not (shard or given) and is_as_given:
-        return [*range(len(planned_runs))], None
-    from nbrun.core.batch.scheduling import Durations, batch_key, in_shard, run_key, slowest_first
+        return [*range(len(planned_runs))]
+    from nbrun.core.batch.scheduling import Durations, in_shard, run_key, slowest_first
     from nbrun.runner.batch.cache import read_durations
 
     named = read_durations(Path(given)) if given else Durations()
     keys = [run_key(planned.job.notebook, planned.parameters) for planned in planned_runs]
-    chosen = Shard.parse(shard) if shard else None
-    mine = in_shard(keys, chosen, named) if chosen else [*range(len(keys))]
-    if not is_as_given:
-        known = Durations({**(cache.durations() if cache else Durations()).seconds, **named.seconds})
-        mine = [mine[index] for index in slowest_first([keys[index] for index in mine], known)]
-    if chosen is None:
-        return mine, None
-    whole = [*range(len(keys))] if is_as_given else slowest_first(keys, named)
-    places = {index: position for position, index in enumerate(whole)}
-    positions, names = [places[index] for index in mine], [planned_runs[index].name for index in mine]
-    return mine, Part(chosen.number, chosen.total, batch_key(keys), len(keys), positions, names)
+    mine = in_shard(keys, Shard.parse(shard), named) if shard else [*range(len(keys))]
+    if is_as_given:
+        return mine
+    known = Durations({**(cache.durations() if cache else Durations()).seconds, **named.seconds})
+    return [mine[index] for index in slowest_first([keys[index] for index in mine], known)]

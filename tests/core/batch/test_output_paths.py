@@ -127,3 +127,8 @@ def test_one_report_of_all_knows_only_what_is_the_same_for_all() -> None:
     for name in ("stem", "folder", "index", "params.x"):
         with pytest.raises(UsageError, match="differs between notebooks"):
             template_of_all("--json", f"{{{name}}}.json", stamp)
+
+
+def test_the_slashes_of_a_url_stay() -> None:
+    fields = Fields("a.ipynb", 1, datetime(2025, 3, 9, tzinfo=UTC), "id")
+    assert Template("s3://bucket/{folder}/{stem}//x.ipynb").fill(fields) == "s3://bucket/a/x.ipynb"

@@ -114,7 +114,7 @@ def test_a_tilde_in_a_name_is_a_name(path: str) -> None:
     ("url", "shown"),
     [
         ("https://me:pa@ss@host/a/b?sig=x#y", "https://host/a/b"),
-        ("git+https://token@host/repo#nb.ipynb", "git+https://host/repo"),
+        ("git+https://token@host/repo#nb.ipynb", "git+https://host/repo#nb.ipynb"),
         ("s3://bucket/a?b#c", "s3://bucket/a?b#c"),
         ("s3://key:secret@bucket/a", "s3://bucket/a"),
         ("abfss://box@account.dfs.core.windows.net/x", "abfss://box@account.dfs.core.windows.net/x"),
@@ -123,3 +123,28 @@ def test_a_tilde_in_a_name_is_a_name(path: str) -> None:
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert without_credentials(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "reads", "writes"),
+    [
+        ("s3://b/x", True, True),
+        ("HTTPS://h/x", True, True),
+        ("git+https://h/r#x", True, False),
+        ("hdfs://b/x", False, False),
+        ("s3:/b/x", False, False),
+    ],
+)
+def test_an_option_for_stores_takes_their_urls(url: str, reads: bool, writes: bool) -> None:
+    for is_read, is_taken in ((True, reads), (False, writes)):
+        if is_taken:
+            refuse_unreachable("-o", url, reads=is_read, stores=True)
+        else:
+            with pytest.raises(UsageError, match="cannot"):
+                refuse_unreachable("-o", url, reads=is_read, stores=True)
+
+
+def test_a_refused_url_is_shown_without_its_password() -> None:
+    with pytest.raises(UsageError) as raised:
+        refuse_unreachable("--trace", "https://me:hidden@host/x?sig=hidden")
+    assert "hidden" not in f"{raised.value} {raised.value.hint}"
