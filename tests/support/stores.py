@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -104,6 +105,8 @@ class WebStore:
     honours_conditions: bool = True
     shows_nothing: bool = False
     objects: dict[str, bytes] = field(default_factory=dict)
+    generations: dict[str, int] = field(default_factory=dict)
+    """The generations of objects, which are their versions in the XML API of Google's store."""
     requests: list[str] = field(default_factory=list)
     """Method, path with query, and authorization of each request."""
     port: int = 0
@@ -140,6 +143,7 @@ def web_store(**options: Any) -> Iterator[WebStore]:
             key = self.path.partition("?")[0]
             old = store.objects.get(key)
             etag = f'"{hashlib.md5(old or b"").hexdigest()}"'
+            generation = str(store.generations.get(key, 0))
             if store.password and self.headers.get("Authorization") != store.password:
                 self._answer(401)
             elif store.redirect_to:
@@ -151,18 +155,22 @@ def web_store(**options: Any) -> Iterator[WebStore]:
                 refused = (self.headers.get("If-None-Match") == "*" and old is not None) or (
                     self.headers.get("If-Match") is not None and (old is None or wanted != etag)
                 )
+                wanted_generation = self.headers.get("x-goog-if-generation-match", generation)
+                refused = refused or wanted_generation != generation
                 if refused and store.honours_conditions:
                     self._answer(412)
                 else:
                     store.objects[key] = body
-                    self._answer(201, ETag=f'"{hashlib.md5(body).hexdigest()}"')
+                    store.generations[key] = len(store.requests)
+                    new = f'"{hashlib.md5(body).hexdigest()}"'
+                    self._answer(201, ETag=new, x_goog_generation=str(store.generations[key]))
             elif old is None:
                 self._answer(404)
             elif self.command == "DELETE":
-                del store.objects[key]
+                del store.objects[key], store.generations[key]
                 self._answer(204)
             else:
-                self._answer(200, old, ETag=etag)
+                self._answer(200, old, ETag=etag, Last_Modified=formatdate(usegmt=True), x_goog_generation=generation)
 
         do_GET = do_HEAD = do_PUT = do_DELETE = _do  # noqa: N815
 
