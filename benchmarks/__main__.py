@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="W1,W3", help="these workloads; help is the command line alone")
     parser.add_argument("--contenders", metavar="NAME,NAME", help="these contenders, by the beginnings of their names")
     parser.add_argument("--rounds", type=int, metavar="N", help="run: N rounds of everything")
-    parser.add_argument("--pairs", type=int, metavar="N", help="compare: N pairs of runs of each workload, at least 2")
+    parser.add_argument("--pairs", type=int, metavar="N", help="compare: N pairs of runs of each workload, at least 4")
     parser.add_argument("--quick", action="store_true", help="one round of nbrun, papermill and the floor")
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep the results there; run goes on there")
     return parser

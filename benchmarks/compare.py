@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.measuring import adopt_orphans
@@ -19,11 +19,29 @@ from benchmarks.results import Measurement, described_commit
 from benchmarks.rounds import turn
 from benchmarks.workloads import WORKLOADS, Workload
 
-PAIRS = {"W1": 10, "W2": 8, "W3": 3, "W4": 5, "W5": 5, "W6": 4, "W7": 3, "W8": 8}
+LEAST = 4
+"""Pairs of a workload: of fewer, the noise is not known."""
+
+PAIRS = {"W1": 10, "W2": 8, "W3": 4, "W4": 6, "W5": 5, "W6": 5, "W7": 6, "W8": 8}
 """Pairs of each workload: fewer of the long ones, so that the usual ones take at most six minutes together."""
 USUAL = ("W1", "W2", "W4", "W5", "W6", "W8")
 TOLERANCE = 0.03
 FASTER, SAME, SLOWER, FAILED = "faster", "no difference", "slower", "failed"
+
+
+def outside(count: int) -> int:
+    """Return how many of `count` sorted values lie outside the 95 % interval of their median, on each side.
+
+    >>> [outside(count) for count in (4, 6, 9, 30)]
+    [0, 0, 1, 9]
+    """
+    probability, below = 0.0, 0
+    while below <= count:
+        probability += math.comb(count, below) / 2**count
+        if probability > 0.025:
+            break
+        below += 1
+    return max(0, below - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +60,19 @@ class Quantity:
 
     @property
     def noise(self) -> float:
-        """Return twice the standard error of the median of the pairs' ratios, from the distance of their quartiles.
+        """Return half the width of an interval that contains the median of the pairs' ratios with 95 % probability.
 
-        For a normal distribution the standard deviation is that distance over 1.35, and the standard error of the
-        median is 1.25 standard deviations over the root of the number of pairs.
+        The interval lies between two of the sorted ratios (as in a sign test), so it assumes no distribution: CPU times
+        on a busy machine often have two peaks. Of fewer than six pairs it is the whole range.
 
-        >>> Quantity("wall", [1.0, 1.0, 1.0], [1.1, 1.1, 1.1]).noise
-        0.0
+        >>> Quantity("wall", [1.0, 1.0, 1.0, 1.0], [1.0, 1.1, 1.1, 1.2]).noise
+        0.1
         """
-        ratios = [ours / theirs if theirs else math.inf for theirs, ours in zip(self.before, self.after, strict=True)]
-        low, _, high = quantiles(ratios, n=4, method="inclusive")
-        return 2 * 1.25 * (high - low) / 1.35 / math.sqrt(len(ratios))
+        ratios = sorted(
+            ours / theirs if theirs else math.inf for theirs, ours in zip(self.before, self.after, strict=True)
+        )
+        left_out = outside(len(ratios))
+        return round((ratios[len(ratios) - 1 - left_out] - ratios[left_out]) / 2, 6)
 
     @property
     def verdict(self) -> str:

@@ -133,6 +133,7 @@ def at_revision(revision: str) -> Environment:
         raise ValueError(f"git knows no revision {revision!r} in {REPOSITORY}")
     source = CACHE / "revisions" / commit
     if not source.exists():
+        shutil.rmtree(source.parent, ignore_errors=True)  # one revision is kept, as is one environment
         part = source.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -143,7 +144,7 @@ def at_revision(revision: str) -> Environment:
         part.rename(source)
     same = versions(ready(ENVIRONMENTS["nbrun"]))
     pins = [f"{name}=={version}" for name, version in sorted(same.items()) if name not in ("jupyter-nbrun", "pip")]
-    return Environment(f"nbrun-{commit[:12]}", nbrun=source, constraints="\n".join(pins))
+    return Environment("nbrun-revision", nbrun=source, constraints="\n".join(pins))
 
 
 def fingerprint(environment: Environment) -> str:
@@ -160,7 +161,7 @@ def _make(environment: Environment) -> None:
     print(f"making {environment.folder.relative_to(REPOSITORY)} …", file=sys.stderr)
     shutil.rmtree(environment.folder, ignore_errors=True)
     environment.folder.parent.mkdir(parents=True, exist_ok=True)
-    constraints = environment.folder.with_suffix(".constraints.txt")
+    constraints = environment.folder.with_name(f"{environment.folder.name}.constraints.txt")
     pinned = REQUIREMENTS.read_text(encoding="utf-8") if not environment.constraints else environment.constraints
     constraints.write_text(f"{pinned}\n", encoding="utf-8")
     packages = [*environment.packages, "-c", str(constraints)]

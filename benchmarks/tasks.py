@@ -82,8 +82,8 @@ def _compare(arguments: Namespace, folder: Path) -> int:
     workloads = _chosen(arguments.only, list(compare.PAIRS)) if arguments.only else list(compare.USUAL)
     if not workloads:
         return _wrong(f"there are {', '.join(compare.PAIRS)}")
-    if arguments.pairs is not None and arguments.pairs < 2:
-        return _wrong("--pairs: the noise is the difference between pairs, so there must be two at least")
+    if arguments.pairs is not None and arguments.pairs < compare.LEAST:
+        return _wrong(f"--pairs: the noise is estimated from the pairs, so there must be at least {compare.LEAST}")
     revision = arguments.names[0]
     try:
         other = at_revision(revision)
@@ -91,7 +91,7 @@ def _compare(arguments: Namespace, folder: Path) -> int:
         return _wrong(str(error))
     sides = (ready(other), ready(ENVIRONMENTS["nbrun"]))
     folder.mkdir(parents=True, exist_ok=True)
-    rows = compare.compare(workloads, arguments.pairs, sides, f"{revision} ({other.name})", folder)
+    rows = compare.compare(workloads, arguments.pairs, sides, f"{revision} ({other.nbrun})", folder)
     print(f"{revision} → checkout; slower or faster: beyond {compare.TOLERANCE:.0%} and the noise of the pairs")
     for row in rows:
         print(compare.line(row))
