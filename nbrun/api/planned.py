@@ -36,6 +36,7 @@ async def run_planned(plan: BatchPlan, started: EmbeddedServer | None = None) ->
     found = f"no notebook matches {' '.join(plan.named)}" if plan.named else "the list of notebooks is empty"
     nothing = Problem(found, "Folders and patterns are searched for .ipynb files.")
     problem = None if results or plan.left_out else nothing
-    batch = BatchResult(__version__, moment(plan.began), time.monotonic() - plan.since, results, plan.left_out, problem)
+    took = time.monotonic() - plan.since
+    batch = BatchResult(__version__, moment(plan.began), took, results, plan.left_out, problem, shard=plan.part)
     journal.tell(BatchFinished(batch))
     return batch

@@ -21,6 +21,7 @@ from nbrun.version import __version__
 _COMMANDS = {
     "run": ("nbrun.cli.run", "Run notebooks and save them with their outputs."),
     "batch": ("nbrun.cli.batch", "Run a named job from the project's settings."),
+    "merge": ("nbrun.cli.merge", "Merge the results of --shard K/N into one result and its reports."),
     "plan": ("nbrun.cli.plan", "Show what a run would do: parameters, kernel, cells and limits."),
     "schedule": ("nbrun.cli.schedule", "Write timers and cron lines for scheduled batches, and check their runs."),
     "doctor": ("nbrun.cli.doctor", "Check whether notebooks can be run on a server or this machine."),

@@ -359,12 +359,40 @@ def with_lost_reports(code: int, lost: Sequence[str]) -> ExitCode:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a batch that ``--shard K/N`` selects: the ``number``-th of ``total``, counted from 1.
+
+    ``batch`` is the same for all parts of a batch, which has ``size`` runs. ``positions`` are those of this part's runs
+    in the whole batch, from 0, and ``names`` their names in events.
+    """
+
+    number: int
+    total: int
+    batch: str
+    size: int
+    positions: Sequence[int] = ()
+    names: Sequence[str] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object for the JSON result."""
+        return {
+            "number": self.number,
+            "total": self.total,
+            "batch": self.batch,
+            "size": self.size,
+            "positions": list(self.positions),
+            "names": list(self.names),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class BatchResult:
     """The results of many notebooks, in the order in which they were requested.
 
     ``started`` is ISO 8601 in UTC, ``seconds`` wall time. ``left_out`` counts the runs that were found and deliberately
     left out: those of other shards, unchanged and skipped ones. ``problem`` explains why there are no runs, and
-    ``failure`` is the exit code of a batch that could not start.
+    ``failure`` is the exit code of a batch that could not start. ``shard`` is the part of the batch that was run, or
+    None for all of it.
     """
 
     version: str
@@ -374,6 +402,7 @@ class BatchResult:
     left_out: int = 0
     problem: Problem | None = None
     failure: ExitCode | None = None
+    shard: Part | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -409,6 +438,7 @@ class BatchResult:
             "tally": {outcome.value: number for outcome, number in self.tally().items()},
             "left_out": self.left_out,
             "problem": {"message": self.problem.message, "hint": self.problem.hint} if self.problem else None,
+            "shard": self.shard.as_dict() if self.shard else None,
             "runs": [run.as_dict() for run in self.runs],
         }
 

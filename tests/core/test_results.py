@@ -246,6 +246,7 @@ def test_the_json_of_a_batch_stands_over_that_of_its_runs() -> None:
         "tally": {"passed": 2, "failed": 1},
         "left_out": 0,
         "problem": None,
+        "shard": None,
         "runs": [run.as_dict() for run in runs],
     }
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from nbrun.cli.options.declared import declared
+from nbrun.cli.options.declared import declared, read_fields
 from nbrun.cli.standard_streams import closed
 from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
-from nbrun.core.planning.destinations import is_store_url
+from nbrun.core.planning.destinations import is_store_url, refuse_unreachable
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
-from nbrun.runner.job import BatchOptions, is_on_server
+from nbrun.runner.job import BatchOptions, is_on_server, read_batch_options
 from nbrun.storage.writable import check_file, check_folder, check_trace, is_file, is_folder, is_there
 
 if TYPE_CHECKING:
@@ -22,49 +22,53 @@ if TYPE_CHECKING:
     from nbrun.reporters.composite import Listener
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_OPTIONS = (
-    click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."),
-    click.option(
+_OPTIONS = {
+    "json": click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."),
+    "junit": click.option(
         "--junit", "junit_file", metavar="FILE", help="Write a JUnit XML report with one test case per code cell."
     ),
-    click.option(
+    "events": click.option(
         "--events",
         "events_file",
         metavar="FILE",
         help="Write each event as one line of JSON when it happens; - is standard output.",
     ),
-    click.option(
+    "html": click.option(
         "--html",
         "html_folder",
         metavar="DIR|FILE.html",
         help="Write each executed notebook as an HTML page into this folder, with an index. For a "
         "single notebook, FILE.html names the page.",
     ),
-    declared("html_code", "html_failures", "html_template"),
-    click.option("--html-scripts", is_flag=True, help="Run scripts of outputs in HTML pages, for interactive plots."),
-    declared("pdf"),
-    click.option(
+    "look": declared("html_code", "html_failures", "html_template"),
+    "scripts": click.option(
+        "--html-scripts", is_flag=True, help="Run scripts of outputs in HTML pages, for interactive plots."
+    ),
+    "pdf": declared("pdf"),
+    "github": click.option(
         "--github/--no-github",
         default=None,
         help="Write groups, annotations, the job summary and step outputs for GitHub Actions. The "
         "default is on in a job of GitHub Actions.",
     ),
-    click.option("--log-output/--no-log-output", help="Show the outputs of cells while they run."),
-    click.option(
+    "log": click.option("--log-output/--no-log-output", help="Show the outputs of cells while they run."),
+    "stdout": click.option(
         "--stdout-file", metavar="FILE", help="Write the standard output of cells to this file; - is standard output."
     ),
-    click.option(
+    "stderr": click.option(
         "--stderr-file",
         metavar="FILE",
         help="Write the standard error of cells to this file, which may be the same as --stdout-file.",
     ),
-    click.option(
+    "progress": click.option(
         "--progress-bar/--no-progress-bar",
         default=True,
         help="Show live progress on a terminal, or write plain log lines instead. The default is live progress.",
     ),
-    click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
-)
+    "quiet": click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
+}
+_OF_RUNNING = ("events", "log", "stdout", "stderr", "progress")
+"""Options that show what happens while notebooks run; a merged result has none of it."""
 
 
 _FILES = {
@@ -110,18 +114,39 @@ _STREAMS = (("stdout", "standard output", STANDARD_OUTPUT), ("stderr", "standard
 
 def reporting_options(function: Function) -> Function:
     """Add the options for console output and reports, which :class:`Reports` uses."""
-    for decorate in reversed(_OPTIONS):
+    for decorate in reversed(_OPTIONS.values()):
         function = decorate(function)
     return function
+
+
+def merging_options(function: Function) -> Function:
+    """Add the options for reports on runs that have ended."""
+    for name in reversed(_OPTIONS):
+        function = function if name in _OF_RUNNING else _OPTIONS[name](function)
+    return function
+
+
+def merged_reports(given: Mapping[str, Any]) -> "Reports":
+    """Return the reporters of a merged batch, whose executed notebooks come with the events."""
+    rest = {"events_file": None, "log_output": False, "stdout_file": None, "stderr_file": None, "progress_bar": False}
+    options = read_fields(ReportOptions, {**given, **rest})
+    settle_pdf(options)
+    for option, path in options.targets().items():
+        if isinstance(path, str):
+            refuse_unreachable(option, path)
+    return Reports(options, read_batch_options({}), local=False)
 
 
 class Reports:
     """All reporters of a command. After `open` it has ``observe``, ``tick`` and ``interval``.
 
-    `notebook` is the notebook of a single run. Raises :class:`UsageError` if a report could not be written at the end.
+    `notebook` is the notebook of a single run, and `local` whether the executed notebooks are files of this machine;
+    the default follows from the options. Raises :class:`UsageError` if a report could not be written at the end.
     """
 
-    def __init__(self, given: ReportOptions, options: BatchOptions, notebook: str | None = None) -> None:
+    def __init__(
+        self, given: ReportOptions, options: BatchOptions, notebook: str | None = None, *, local: bool | None = None
+    ) -> None:
         self._notebook = notebook
         self._is_batch = False
         self._has_ended = False
@@ -129,6 +154,7 @@ class Reports:
         self._github = _on_github() if given.github is None else given.github
         self._given = given
         self._options = options
+        self._local = not is_on_server(options) if local is None else local
         self._is_open = False
         self._stores: StoredReports | None = None
         self.check()
@@ -204,8 +230,7 @@ class Reports:
             template = Path(given.html_template).absolute() if given.html_template else None
             look = Look(given.html_code, given.html_failures, given.html_scripts, template)
             pages, pdf = (Path(str(target)) if target else None for target in (given.html_folder, given.pdf))
-            local = not is_on_server(self._options)
-            html = Html(pages, local=local, look=look, pdf=pdf, printer=self._printer)
+            html = Html(pages, local=self._local, look=look, pdf=pdf, printer=self._printer)
             files.append(self._storing(html, *(str(path) for path in (pages, pdf) if path)))
         self._asked = tuple(files)
         if self._github:

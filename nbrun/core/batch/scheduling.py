@@ -101,6 +101,11 @@ def run_key(notebook: str, parameters: Mapping[str, Any]) -> str:
     return f"{notebook} {dumps({name: str(parameters[name]) for name in sorted(parameters)}).decode()}"
 
 
+def batch_key(keys: Sequence[str]) -> str:
+    """Return the key of a batch, which all its shards have in common, from the keys of all its runs."""
+    return hashlib.sha256(dumps(sorted(keys))).hexdigest()[:16]
+
+
 def slowest_first(keys: Sequence[str], durations: Durations) -> list[int]:
     """Return the positions in `keys`: unknown durations first, because they may be long, then the longest."""
     return sorted(range(len(keys)), key=lambda place: -durations.seconds.get(keys[place], float("inf")))

@@ -152,7 +152,9 @@ class Html:
         """Return the file of the executed notebook, or write a temporary one if it is not on this machine."""
         is_file = result.output and result.output != DELIVERED and not is_store_url(result.output)
         if result.output and is_file and (self._local or result.rescued):
-            return self._here / result.output
+            executed = self._here / result.output
+            if content is None or executed.is_file():  # a merged result names a rescue file of another machine
+                return executed
         if content is None:
             return None
         path = Path(self._spool.name) / f"{len(self._made)}.ipynb"

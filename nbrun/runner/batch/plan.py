@@ -38,6 +38,7 @@ from nbrun.core.planning.destinations import (
 )
 from nbrun.core.planning.job import OnConflict
 from nbrun.core.planning.options import options_in, read_option
+from nbrun.core.results import Part
 from nbrun.errors import UsageError
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
@@ -76,7 +77,7 @@ class BatchPlan:
 
     ``one`` means that the call returns the result of its only run instead of a batch's. ``left_out`` counts the runs
     that were found and deliberately left out. ``since`` is the start of the call on the monotonic clock, ``began`` in
-    UTC.
+    UTC. ``part`` is the shard that the runs are, or None for the whole batch.
     """
 
     named: Sequence[str]
@@ -88,6 +89,7 @@ class BatchPlan:
     cache: "Cache | None"
     began: datetime
     since: float
+    part: Part | None = None
 
     @property
     def paths(self) -> list[NotebookPaths]:
@@ -112,8 +114,8 @@ async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = 
     if access.server:
         endpoint_of(access)
     cache = _cache(options)
-    runs, left_out = await _plan(named, options, began, cache, one=one, chosen=chosen)
-    return BatchPlan(named, runs, options, access, one and len(runs) == 1, left_out, cache, began, since)
+    runs, left_out, part = await _plan(named, options, began, cache, one=one, chosen=chosen)
+    return BatchPlan(named, runs, options, access, one and len(runs) == 1, left_out, cache, began, since, part)
 
 
 def _cache(options: BatchOptions) -> "Cache | None":
@@ -134,8 +136,8 @@ def _cache(options: BatchOptions) -> "Cache | None":
 
 async def _plan(
     named: Sequence[str], options: BatchOptions, began: datetime, cache: "Cache | None", *, one: bool, chosen: bool
-) -> tuple[list[PlannedRun], int]:
-    """Return the planned runs in order, and the number of runs that were found but left out."""
+) -> tuple[list[PlannedRun], int, Part | None]:
+    """Return the planned runs in order, the number of runs that were found but left out, and the shard."""
     template = _template(options, one=one)
     found = await _named(named[0], options) if one else await _find(named, options, template.top if template else "")
     same = _comparable_on_server if is_on_server(options) else _comparable
@@ -169,11 +171,11 @@ async def _plan(
             if same(planned.paths.output or "") == same(planned.paths.origin or planned.paths.notebook):
                 raise UsageError(f"-o: {planned.paths.output} would overwrite the notebook itself", hint=OWN_PLACE)
     _check_destinations([planned for _, planned in planned_runs], options)
-    mine = _cut_and_order([planned for _, planned in planned_runs], options, cache)
+    mine, part = _cut_and_order([planned for _, planned in planned_runs], options, cache)
     await _check_stores([planned_runs[index][1].paths for index in mine], options)
     if not is_on_server(options):
         await asyncio.to_thread(_check_paths, [planned_runs[index][1].paths for index in mine])
-    return [planned_runs[index][1] for index in mine], left_out + len(planned_runs) - len(mine)
+    return [planned_runs[index][1] for index in mine], left_out + len(planned_runs) - len(mine), part
 
 
 async def _check_stores(paths: Sequence[NotebookPaths], options: BatchOptions) -> None:
@@ -320,21 +322,29 @@ def _comparable(path: str) -> str:
     return without_credentials(path) if is_source_url(path) else os.path.normcase(absolute(path))
 
 
-def _cut_and_order(planned_runs: Sequence[PlannedRun], options: BatchOptions, cache: "Cache | None") -> list[int]:
-    """Return the positions of the planned runs of this shard, in the order in which they start.
+def _cut_and_order(
+    planned_runs: Sequence[PlannedRun], options: BatchOptions, cache: "Cache | None"
+) -> tuple[list[int], Part | None]:
+    """Return the positions of the planned runs of this shard, in the order in which they start, and the shard.
 
     Shards use only the named durations. Each shard's own cache has different ones, so some runs would be in no shard.
     """
     shard, given, is_as_given = options["shard"], options["durations"], options["order"] == Order.AS_GIVEN.value
     if not (shard or given) and is_as_given:
-        return [*range(len(planned_runs))]
-    from nbrun.core.batch.scheduling import Durations, in_shard, run_key, slowest_first
+        return [*range(len(planned_runs))], None
+    from nbrun.core.batch.scheduling import Durations, batch_key, in_shard, run_key, slowest_first
     from nbrun.runner.batch.cache import read_durations
 
     named = read_durations(Path(given)) if given else Durations()
     keys = [run_key(planned.job.notebook, planned.parameters) for planned in planned_runs]
-    mine = in_shard(keys, Shard.parse(shard), named) if shard else [*range(len(keys))]
-    if is_as_given:
-        return mine
-    known = Durations({**(cache.durations() if cache else Durations()).seconds, **named.seconds})
-    return [mine[index] for index in slowest_first([keys[index] for index in mine], known)]
+    chosen = Shard.parse(shard) if shard else None
+    mine = in_shard(keys, chosen, named) if chosen else [*range(len(keys))]
+    if not is_as_given:
+        known = Durations({**(cache.durations() if cache else Durations()).seconds, **named.seconds})
+        mine = [mine[index] for index in slowest_first([keys[index] for index in mine], known)]
+    if chosen is None:
+        return mine, None
+    whole = [*range(len(keys))] if is_as_given else slowest_first(keys, named)
+    places = {index: position for position, index in enumerate(whole)}
+    positions, names = [places[index] for index in mine], [planned_runs[index].name for index in mine]
+    return mine, Part(chosen.number, chosen.total, batch_key(keys), len(keys), positions, names)

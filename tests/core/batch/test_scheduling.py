@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.batch.scheduling import Durations, Policy, in_shard, run_key, slowest_first, time_left
+from nbrun.core.batch.scheduling import Durations, Policy, batch_key, in_shard, run_key, slowest_first, time_left
 from nbrun.core.batch.terms import Cause, Shard
 from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.errors import UsageError
@@ -127,3 +127,8 @@ def test_nothing_is_known_before_the_first_run_has_finished() -> None:
 def test_what_waits_and_what_runs_is_taken_for_average_and_shared_by_those_that_run_at_once() -> None:
     assert time_left([10.0, 20.0], [5.0, 100.0], 4) == (10.0 + 0.0 + 60.0) / 2
     assert time_left([10.0], [], 0) == 0.0
+
+
+def test_shards_of_a_batch_have_its_key_in_common() -> None:
+    assert batch_key(["a", "b"]) == batch_key(["b", "a"])
+    assert len({batch_key(keys) for keys in ([], ["a"], ["a", "b"], ["ab"])}) == 4
