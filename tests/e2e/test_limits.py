@@ -16,11 +16,13 @@ from tests.support.live_runs import Place, live_run, place_on, text_of
 from tests.support.notebooks import notebook
 from tests.support.servers import RunningServer, jupyter_server
 
-LINES = 40_000
+LINES = 12_000
+BLANKS = 1500
+"""So many lines of so many characters do not fit into the queues and the sockets between kernel and server."""
 FLOOD = f"""import pathlib, time
 print('go', flush=True)
 while not pathlib.Path('stopped').exists(): time.sleep(0.01)
-for i in range({LINES}): print(i, flush=True)
+for i in range({LINES}): print(i, " " * {BLANKS}, flush=True)
 pathlib.Path('done').touch()"""
 LEFT = "print(sorted(name for name in dir() if not name.startswith('_')), len(In), list(Out))"
 

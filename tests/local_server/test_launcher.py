@@ -143,7 +143,7 @@ async def test_stopping_ends_kernels_that_ignore_every_signal_and_leaves_no_file
     assert server.log_tail() == ""
 
 
-async def test_twenty_starts_and_stops_leave_no_process_no_task_and_no_file(
+async def test_eight_starts_and_stops_leave_no_process_no_task_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = tmp_path / "t"
@@ -152,7 +152,7 @@ async def test_twenty_starts_and_stops_leave_no_process_no_task_and_no_file(
     root = tmp_path / "root"
     root.mkdir()
     descriptors = open_descriptors()
-    for _ in range(20):
+    for _ in range(8):
         async with EmbeddedServer(root, tcp=True) as server:
             assert server.endpoint.base_url
             assert list(temporary.iterdir()) != []
