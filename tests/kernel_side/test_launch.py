@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import pytest
@@ -87,14 +88,24 @@ def launched(
     )  # fmt: skip
     client = BlockingKernelClient(connection_file=file)
     client.load_connection_file()
-    client.start_channels()
+    client.start_channels(hb=False)  # a busy machine misses heartbeats
     try:
-        client.wait_for_ready(timeout=LIMIT)
+        wait_for(client)
         yield Launched(client, process)
     finally:
         client.stop_channels()
         process.kill()
         process.communicate()
+
+
+def wait_for(client: BlockingKernelClient) -> None:
+    """Wait until the kernel replies and its outputs arrive."""
+    while True:
+        client.kernel_info()
+        client.get_shell_msg(timeout=LIMIT)
+        with suppress(Empty):  # without a subscription yet
+            client.get_iopub_msg(timeout=1)
+            return
 
 
 @pytest.mark.parametrize("python", ["this", "ipykernel-6.29"])
