@@ -55,6 +55,7 @@ KERNEL_MODULES = (
     "kernel_side/test_launch",
     "local_server/",
     "pytest_plugin/",
+    "publishing/test_around_run.py",
     "runner/batch/test_discovery.py",
     "runner/batch/test_plan.py",
     "runner/test_attempts.py",

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.call import Call, read_call
@@ -24,12 +25,13 @@ from nbrun.core.planning.destinations import without_credentials
 from nbrun.errors import ExitCode, NbrunError, UsageError
 
 if TYPE_CHECKING:
+    from nbrun.core.events import Event, Observer
     from nbrun.core.results import BatchResult, NotebookResult
     from nbrun.local_server.launcher import EmbeddedServer
     from nbrun.publishing.around_run import RunWatch
     from nbrun.runner.batch.plan import BatchPlan
 
-_WATCHED = ("schedule", "lock")
+_WATCHED = ("schedule", "lock", "notify", "ping")
 """Options of which each asks for a :class:`nbrun.publishing.around_run.RunWatch`."""
 _ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "max_frame", "allow_new", "language")
 
@@ -42,7 +44,7 @@ _ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "
 @server_options
 @parameter_options
 @declared(*[name for name in OF_RUN if name not in _ABOVE])
-@declared("schedule", "timezone", "grace", "lock", "lock_timeout", "if_due")
+@declared("schedule", "timezone", "grace", "notify", "notify_on", "ping", "lock", "lock_timeout", "if_due")
 @click.option("--help-notebook", is_flag=True, help="Show what would be run, as nbrun plan does, and run nothing.")
 @reporting_options
 @log_option
@@ -73,6 +75,8 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         parameters, options["secrets"] = read_parameters(call.parameters, call.notebook, output)
         options["env"] = read_env(call.parameters)
         hide_in_log(options["secrets"].values())
+        if watch is not None:
+            watch.hide(options["secrets"].values())
         options["overrides"] = overrides_for(context, project, parameters)
         options["parameters"] = {**project.parameters, **parameters}
         if paths.fill_in(options["parameters"]):
@@ -80,6 +84,8 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         if call.only_plan:
             show_plan(call.named[0], options)
             return ExitCode.OK
+        if watch is not None:
+            watch.pages = (call.reports.html_folder, call.reports.pdf)
         result = asyncio.run(_run(call, reports, watch))
         if watch is not None:
             watch.result = result
@@ -132,8 +138,10 @@ def _watch(
     named = [*notebooks, ""][0]
     name = job or os.path.basename(named).removesuffix(".ipynb") or "run"  # noqa: PTH119  (may be on a server)
     place = str(project.folder) if job else os.path.abspath(given["output"] or named)  # noqa: PTH100
-    watch = RunWatch(Report(name, place), given, datetime.now(UTC))
+    typed = [name for name in ("notify", "ping") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    watch = RunWatch(Report(name, place), given, datetime.now(UTC), typed)
     context.ensure_object(list).append(watch.finish)
+    hide_in_log(watch.secrets)
     return watch
 
 
@@ -144,8 +152,10 @@ async def _run(call: Call, reports: Reports, watch: "RunWatch | None") -> "Noteb
     from nbrun.runner.stop import StopSwitch
 
     stop = StopSwitch()
-    async with signals(stop), watch.locked(stop) if watch is not None else nullcontext():
+    async with signals(stop), watch.running(stop) if watch is not None else nullcontext():
         call.options["observe"], call.options["stop"] = reports.observe, stop
+        if watch is not None:
+            call.options["observe"] = _observing(reports, watch)
         await reports.check_stores()
         plan = await plan_runs(call.named, call.options, one=call.one)
         started = await _private_server(plan)
@@ -158,6 +168,14 @@ async def _run(call: Call, reports: Reports, watch: "RunWatch | None") -> "Noteb
         finally:
             if started is not None:
                 await started.stop()
+
+
+def _observing(reports: Reports, watch: "RunWatch") -> "Observer":
+    def observe(event: "Event") -> None:
+        reports.observe(event)
+        watch.observe(event)
+
+    return observe
 
 
 async def _private_server(plan: "BatchPlan") -> "EmbeddedServer | None":

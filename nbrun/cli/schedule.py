@@ -18,6 +18,7 @@ from nbrun.core.planning.options import Duration
 from nbrun.errors import ExitCode, UsageError
 from nbrun.publishing.around_run import GRACE, Report
 from nbrun.publishing.local_history import LocalHistory
+from nbrun.publishing.notifications.targets import environment_names
 from nbrun.publishing.units import TARGETS, ScheduledBatch, cron, github, kubernetes, systemd, warnings_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -157,7 +158,8 @@ def _batch(name: str, options: Mapping[str, Any], folder: Path, called: Sequence
     schedule = Schedule(options["schedule"], options.get("timezone", "UTC"))
     grace = timedelta(seconds=options.get("grace", GRACE))
     root = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
-    return ScheduledBatch(name, schedule, grace, str(folder), folder.relative_to(root).as_posix(), called)
+    secrets = environment_names([*options.get("notify", ()), options.get("ping")])
+    return ScheduledBatch(name, schedule, grace, str(folder), folder.relative_to(root).as_posix(), called, secrets)
 
 
 def _this_program() -> list[str]:

@@ -1,24 +1,37 @@
-"""What happens before and after a call of ``nbrun run`` or ``nbrun batch``: lock and history.
+"""What happens before and after a call of nbrun: lock, history and notifications.
 
-The command line creates a :class:`RunWatch` if an option or setting asks for one. It enters ``locked`` before anything
+The command line creates a :class:`RunWatch` if an option or setting asks for one. It enters ``running`` before anything
 is run, and calls ``finish`` with whatever ended the invocation, at the outermost level.
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+import os
+import uuid
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from nbrun.core.batch.schedule import Schedule
+from nbrun.core.events import Event, RunFinished
 from nbrun.core.results import BatchResult, NotebookResult, Outcome, moment, outcome_of
-from nbrun.errors import ExitCode, NbrunError, RunSkipped
+from nbrun.errors import ExitCode, NbrunError, RunSkipped, UsageError
 from nbrun.publishing.local_history import LocalHistory, PastRun, report_key, state_folder
 from nbrun.publishing.locks import FileLock, locked
 from nbrun.runner.stop import StopSwitch
 
+if TYPE_CHECKING:
+    from nbrun.publishing.notifications.delivery import Delivery
+    from nbrun.publishing.notifications.targets import Target
+
 GRACE = 3600.0
 """Default seconds that a scheduled run may be late."""
+_LIMIT = 25.0
+"""Seconds for all notifications and pings together."""
+_TERMINATED_LIMIT = 4.5
+"""The same after SIGTERM, where the sender of the signal does not wait long."""
+_MOST_PICTURES = 6
 _OUTCOMES = {
     ExitCode.OK: Outcome.PASSED.value,
     ExitCode.NOTEBOOK_FAILED: Outcome.FAILED.value,
@@ -69,22 +82,70 @@ class Ending:
 
 
 class RunWatch:
-    """One invocation, with its options by name; ``now`` is its start."""
+    """One invocation, with its options by name; ``now`` is its start.
 
-    def __init__(self, report: Report, options: Mapping[str, Any], now: datetime) -> None:
+    ``typed`` contains the names of the options on the command line. Raises :class:`UsageError` for invalid targets of
+    notifications.
+    """
+
+    def __init__(self, report: Report, options: Mapping[str, Any], now: datetime, typed: Container[str] = ()) -> None:
         self.report = report
         self.started = now
         self.history = LocalHistory(report.key)
         self.result: NotebookResult | BatchResult | None = None
+        self.pages: Sequence[Any] = ()
+        """The paths of the pages and PDF files of the run."""
         self._options = options
+        self._sources: dict[str, str] = {}
+        self._pictures: list[bytes] = []
+        self._targets, self._ping = self._read_targets(typed)
+        self._secrets = [text for one in (*self._targets, *self._ping) for text in one.secrets]
+        self._delivery: Delivery | None = None
+        self._id = str(uuid.uuid4())
 
-    def locked(self, stop: StopSwitch) -> AbstractAsyncContextManager[None]:
-        """Return a context that holds the lock, if the options ask for one."""
+    def _read_targets(self, typed: Container[str]) -> tuple[list["Target"], list["Target"]]:
+        notify, address = self._options.get("notify") or (), self._options.get("ping")
+        if not notify and not address:
+            return [], []
+        from nbrun.publishing.notifications.senders import check_service
+        from nbrun.publishing.notifications.targets import read_target
+
+        targets = [read_target("--notify", one, os.environ, typed="notify" in typed) for one in notify]
+        for target in targets:
+            check_service("--notify", target)
+        pings = [read_target("--ping", address, os.environ, typed="ping" in typed)] if address else []
+        for target in pings:
+            if not target.is_web:
+                raise UsageError(f"--ping {target.name}: no address on the web", hint="It begins with https://.")
+        return targets, pings
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """Return the parts of URLs that must not appear in a log."""
+        return self._secrets
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Mask these values in notifications too."""
+        self._secrets += [secret for secret in secrets if secret]
+
+    @asynccontextmanager
+    async def running(self, stop: StopSwitch) -> AsyncIterator[None]:
+        """Hold the lock that the options ask for, and report the start."""
         how = self._options.get("lock")
-        if how is None:
-            return nullcontext()
         lock = FileLock(state_folder() / "locks" / f"{self.report.key}.lock")
-        return locked(lock, how, self._options["lock_timeout"], self.report.name, stop)
+        limit = self._options.get("lock_timeout") or 0.0
+        async with locked(lock, how, limit, self.report.name, stop) if how else nullcontext():
+            self._report_start()
+            yield
+
+    def observe(self, event: Event) -> None:
+        """Keep what messages show of an executed notebook: pictures and the source of the failing cell."""
+        if isinstance(event, RunFinished) and event.content is not None and self._targets:
+            from nbrun.publishing.notifications.message import pictures_in, source_of_failure
+
+            self._sources[event.result.path] = source_of_failure(event.result, event.content)
+            if len(self._pictures) < _MOST_PICTURES:
+                self._pictures += pictures_in(event.content)[: _MOST_PICTURES - len(self._pictures)]
 
     def scheduled(self) -> datetime | None:
         """Return the start of the schedule that this invocation is for, or None if none is near."""
@@ -99,7 +160,7 @@ class RunWatch:
         return start if self.started - start <= grace else None
 
     def finish(self, code: int, error: BaseException | None) -> list[str]:
-        """Record the end of the invocation, and return warnings."""
+        """Record the end of the invocation, notify, and return warnings."""
         ending = Ending(code, self.result, error)
         scheduled = self.scheduled()
         run = PastRun(
@@ -109,8 +170,72 @@ class RunWatch:
             code,
             None if scheduled is None else moment(scheduled),
         )
+        warnings = []
         try:
+            before = self.history.runs()
             self.history.add(run)
         except OSError as failure:
-            return [f"{self.history.file}: the run cannot be recorded: {failure.strerror}"]
-        return []
+            before = []
+            warnings.append(f"{self.history.file}: the run cannot be recorded: {failure.strerror}")
+        if self._targets or self._ping:
+            try:
+                self._notify(run, before, ending)
+            except Exception as failure:  # noqa: BLE001  (a notification never changes the run)
+                warnings.append(f"notifications: {type(failure).__name__}")
+            limit = _TERMINATED_LIMIT if code == ExitCode.TERMINATED else _LIMIT
+            warnings += [f"--notify {text}" for text in self._deliver.finish(limit)]
+        return warnings
+
+    @property
+    def _deliver(self) -> "Delivery":
+        if self._delivery is None:
+            from nbrun.publishing.notifications.delivery import Delivery
+
+            self._delivery = Delivery()
+        return self._delivery
+
+    def _report_start(self) -> None:
+        if not self._targets and not self._ping:
+            return
+        from nbrun.publishing.notifications.message import Message
+        from nbrun.publishing.notifications.senders import ping, send
+
+        for target in self._ping:
+            self._deliver.post(target.name, partial(ping, target, "start", self._id))
+        if "start" in self._options["notify_on"] or "always" in self._options["notify_on"]:
+            facts = {"started": moment(self.started)}
+            payload = {"report": self.report.name, "causes": ["start"], **facts}
+            message = Message(f"nbrun: {self.report.name} started", facts, payload=payload)
+            for target in self._targets:
+                self._deliver.post(target.name, partial(send, target, message))
+
+    def _notify(self, run: PastRun, before: Sequence[PastRun], ending: Ending) -> None:
+        from nbrun.core.outputs.masking import Mask
+        from nbrun.publishing.notifications.message import Message, details_of, facts_of, title, written_since
+        from nbrun.publishing.notifications.rules import causes_of
+        from nbrun.publishing.notifications.senders import ping, send
+
+        causes = causes_of(run, before)
+        show = self._options.get("html_failures") != "hide"
+        mask = Mask(self._secrets).text if self._secrets else str
+        details = [mask(text) for text in details_of(ending.result, ending.error, self._sources, show=show)]
+        facts = facts_of(run.outcome, run.exit_code, run.started, run.seconds)
+        log = "\n\n".join([f"{run.outcome}, exit code {run.exit_code}", *details])
+        for target in self._ping:
+            if run.outcome != Outcome.SKIPPED.value:
+                what = str(run.exit_code) if run.exit_code else ""
+                self._deliver.post(target.name, partial(ping, target, what, self._id, log))
+        wanted = [cause for cause in causes if cause in self._options["notify_on"]]
+        if not wanted:
+            return
+        subject = title(self.report.name, run.outcome, causes)
+        payload = {
+            "report": self.report.name,
+            "causes": causes,
+            **asdict(run),
+            "text": "\n\n".join([subject, *details]),
+        }
+        files = written_since(self.pages, self.started.timestamp())
+        message = Message(subject, facts, details, self._pictures, files, payload)
+        for target in self._targets:
+            self._deliver.post(target.name, partial(send, target, message))

@@ -19,7 +19,6 @@ from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict
 from nbrun.core.planning.options import (
     AUTO,
-    Checked,
     Choice,
     Count,
     Duration,
@@ -28,7 +27,6 @@ from nbrun.core.planning.options import (
     Named,
     Option,
     PathName,
-    PathOrTrue,
     Pause,
     Size,
     Text,
@@ -49,18 +47,6 @@ def _check_cause(word: str) -> None:
 def _check_module(name: str) -> None:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"{name!r} is no name of a module; write pandas,matplotlib")
-
-
-def _read_cron(text: str) -> str:
-    from nbrun.core.batch.schedule import read_cron
-
-    return read_cron(text)
-
-
-def _read_zone(text: str) -> str:
-    from nbrun.core.batch.schedule import read_zone
-
-    return read_zone(text)
 
 
 def _are_values(value: Any) -> bool:
@@ -313,95 +299,6 @@ class MoreRunOptions(TypedDict, total=False):
             default=True,
             flags=("--no-timing",),
             each=True,
-        ),
-    ]
-
-
-class SharedReportOptions(TypedDict, total=False):
-    """Options for the content of HTML pages and PDF files; for the command line and the settings."""
-
-    html_code: Annotated[
-        Literal["show", "fold", "hide"] | None,
-        Option(
-            Choice(("show", "fold", "hide")),
-            "What HTML pages and PDF files show of the code. hide also leaves out prompts and standard error. The "
-            "default is show, and hide with --report-mode.",
-        ),
-    ]
-    html_failures: Annotated[
-        Literal["show", "hide"],
-        Option(
-            Choice(("show", "hide")),
-            "Whether HTML pages and PDF files show the code and the traceback of a failed cell.",
-            default="show",
-        ),
-    ]
-    html_template: Annotated[
-        _Path,
-        Option(
-            PathName(folder=True),
-            "Folder with templates (page.html.j2, index.html.j2, cells.html.j2) and a style sheet (style.css) for "
-            "HTML pages and PDF files.",
-            metavar="DIR",
-        ),
-    ]
-    pdf: Annotated[
-        str | bool | None,
-        Option(
-            PathOrTrue(),
-            "Write each executed notebook as a PDF file into this folder. For a single notebook, FILE.pdf names the "
-            "file. Needs Chromium, Chrome or Edge (NBRUN_BROWSER names the program), or WeasyPrint.",
-            metavar="DIR|FILE.pdf",
-        ),
-    ]
-
-
-class SharedScheduleOptions(TypedDict, total=False):
-    """When a batch is to be run; for the command line and the settings. nbrun starts nothing by itself."""
-
-    schedule: Annotated[
-        str | None,
-        Option(
-            Checked(_read_cron),
-            "When the batch is to be run, as a cron expression of five fields, for nbrun schedule.",
-            only_setting=True,
-        ),
-    ]
-    timezone: Annotated[
-        str,
-        Option(
-            Checked(_read_zone),
-            "The time zone of schedule, such as Europe/Berlin. The default is UTC.",
-            only_setting=True,
-        ),
-    ]
-    grace: Annotated[
-        float | str,
-        Option(
-            Duration(),
-            "How late a scheduled run may begin before nbrun schedule check reports it. The default is 1h.",
-            only_setting=True,
-        ),
-    ]
-    lock: Annotated[
-        Literal["wait", "skip", "fail"] | None,
-        Option(
-            Choice(("wait", "skip", "fail")),
-            "If another run of this batch, or of this output, is active on this machine: wait for its end, skip this "
-            "run with exit code 0, or fail with exit code 2.",
-        ),
-    ]
-    lock_timeout: Annotated[
-        float | str,
-        Option(Duration(), "How long --lock wait waits.", default=3600.0, show_default=True),
-    ]
-    if_due: Annotated[
-        str | None,
-        Option(
-            Checked(_read_cron),
-            "Run only if this cron line, in UTC, called nbrun at a time of the batch's schedule; exit with code 0 if "
-            "not. nbrun schedule export writes it for schedulers without time zones.",
-            metavar="CRON",
         ),
     ]
 

@@ -83,6 +83,17 @@ def test_version_and_help_are_told_without_importing_what_a_run_needs() -> None:
     assert run_nbrun("--version").stdout.strip() == f"nbrun, version {__version__}"
 
 
+def test_a_run_without_options_for_reports_imports_nothing_for_them() -> None:
+    program = (
+        "import sys\nfrom nbrun.cli import main\nsys.argv[1:] = ['run', 'no-such.ipynb', '--no-config']\n"
+        "try:\n    main.main()\nexcept SystemExit as end:\n    assert end.code == 2\n"
+        "new = ('nbrun.publishing', 'cronsim', 'zoneinfo', 'smtplib', 'apprise', 'nbrun.core.batch.schedule')\n"
+        "print([name for name in new if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
 def test_jupyter_finds_nbrun_as_its_subcommand() -> None:
     found = subprocess.run([sys.executable, "-m", "jupyter", "nbrun", "--version"], capture_output=True, text=True)
     assert found.stdout.strip().endswith(__version__), found.stderr

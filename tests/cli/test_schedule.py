@@ -77,6 +77,13 @@ def test_a_wrong_setting_is_reported_with_its_place(setting: str, said: str, pro
         assert (found.returncode, said in found.stderr) == (ExitCode.USAGE, True), found.stderr
 
 
+def test_the_secrets_of_notifications_are_named_in_the_units(project: Path) -> None:
+    with (project / "nbrun.toml").open("a") as settings:
+        settings.write('schedule = "@daily"\nnotify = ["env:REPORT_MAIL"]\nping = "env:REPORT_PING"\n')
+    found = run_nbrun("schedule", "export", "systemd", "other", cwd=project)
+    assert "# Set REPORT_MAIL in this file.\n# Set REPORT_PING in this file.\n" in found.stdout, found.stderr
+
+
 def test_a_schedule_on_the_command_line_starts_nothing(project: Path) -> None:
     found = run_nbrun("run", "sales.ipynb", "--schedule", "0 6 * * *", cwd=project)
     assert (found.returncode, "is a setting of a batch" in found.stderr) == (ExitCode.USAGE, True)

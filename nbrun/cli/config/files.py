@@ -31,6 +31,8 @@ _HINT_OTHER = "--config FILE reads settings from another file, --no-config reads
 _NOT_SETTINGS = ("config", "no-config", "matrix", "if-due", "help")
 _PATHS = ("PATH", "FILE", "DIR", "DIR|FILE.html", "DIR|FILE.pdf")
 _NAMED_PATH = "NAME=PATH"
+_PLACES = ("notify", "ping")
+"""Settings with values such as ``file:PATH``."""
 _META = "nbrun.project"
 JOB = "nbrun.job"
 """The key of the click context's ``meta`` for the job of ``nbrun batch``."""
@@ -185,6 +187,12 @@ def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) 
                 value = (
                     from_here(folder, value) if isinstance(value, str) else [from_here(folder, one) for one in value]
                 )
+            elif name in _PLACES:
+                value = (
+                    _place_from_here(folder, value)
+                    if isinstance(value, str)
+                    else [_place_from_here(folder, one) for one in value]
+                )
             elif parameter.metavar == _NAMED_PATH:
                 value = [_named_from_here(folder, one) for one in value]
             found[parameter.name] = value
@@ -207,6 +215,11 @@ def from_here(folder: Path, path: str) -> str:
 def _named_from_here(folder: Path, text: str) -> str:
     name, equals, path = text.partition("=")
     return f"{name}={from_here(folder, path)}" if equals else text
+
+
+def _place_from_here(folder: Path, text: str) -> str:
+    kind, _, path = text.partition(":")
+    return f"file:{from_here(folder, path)}" if kind == "file" else text
 
 
 def _below(folder: Path) -> str:

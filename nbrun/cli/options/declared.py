@@ -21,7 +21,8 @@ from nbrun.core.planning.options import (
     options_in,
 )
 from nbrun.errors import UsageError
-from nbrun.runner.options import SharedBatchOptions, SharedReportOptions, SharedRunOptions, SharedScheduleOptions
+from nbrun.runner.options import SharedBatchOptions, SharedRunOptions
+from nbrun.runner.report_options import SharedReportOptions, SharedScheduleOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Group = TypeVar("Group")

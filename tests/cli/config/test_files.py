@@ -218,6 +218,7 @@ SPECIAL = {
     "schedule": "'0 6 * * 1-5'",
     "timezone": "'Europe/Berlin'",
     "lock": '"skip"',
+    "notify-on": '"success"',
 }
 NOT_SETTINGS = {
     "--config": "says which settings are read",

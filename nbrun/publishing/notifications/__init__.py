@@ -1,0 +1,1 @@
+"""Notifications about a run: mail, HTTP hooks, chat services and pings."""

@@ -1,0 +1,51 @@
+"""Deliver notifications in the background, within a time limit for all of them.
+
+There is a thread for each target, which keeps the order of its messages. A thread that hangs does not delay the end of
+the process.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from nbrun.publishing.notifications.senders import NotSent
+
+
+class Delivery:
+    """Messages on their way to targets."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
+        self._threads: dict[str, threading.Thread] = {}
+        self._warnings: list[str] = []
+
+    def post(self, name: str, send: Callable[[], None]) -> None:
+        """Send in the background, after what was posted to the target `name` before."""
+        if name not in self._threads:
+            self._queues[name] = queue.SimpleQueue()
+            thread = threading.Thread(target=self._work, args=(name,), name=f"notify {name}", daemon=True)
+            self._threads[name] = thread
+            thread.start()
+        self._queues[name].put(send)
+
+    def finish(self, limit: float) -> list[str]:
+        """Wait up to `limit` seconds for all messages, and return a warning for each that was not delivered."""
+        for waiting in self._queues.values():
+            waiting.put(None)
+        end = time.monotonic() + limit
+        hanging = []
+        for name, thread in self._threads.items():
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                hanging.append(f"{name}: not delivered within {limit:g} s")
+        return [*self._warnings, *hanging]
+
+    def _work(self, name: str) -> None:
+        while (send := self._queues[name].get()) is not None:
+            try:
+                send()
+            except NotSent as error:
+                self._warnings.append(f"{name}: {error}")
+            except Exception as error:  # noqa: BLE001  (a notification never changes the run)
+                self._warnings.append(f"{name}: {type(error).__name__}")

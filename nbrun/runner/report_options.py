@@ -1,0 +1,149 @@
+"""The declarations of options for reports: pages, schedules, locks and notifications.
+
+They exist on the command line and in the settings only. :mod:`nbrun.runner.options` has those that Python has too.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypedDict
+
+from nbrun.core.planning.options import Checked, Choice, Duration, Option, PathName, PathOrTrue, Text, Texts, Words
+
+_Path = str | os.PathLike[str] | None
+NOTIFY_ON = ("failure", "recovery", "success", "start", "slow", "always")
+"""The causes of ``--notify-on``."""
+
+
+def _check_notify_on(word: str) -> None:
+    if word not in NOTIFY_ON:
+        raise ValueError(f"{word!r} is none of {', '.join(NOTIFY_ON)}")
+
+
+def _read_cron(text: str) -> str:
+    from nbrun.core.batch.schedule import read_cron
+
+    return read_cron(text)
+
+
+def _read_zone(text: str) -> str:
+    from nbrun.core.batch.schedule import read_zone
+
+    return read_zone(text)
+
+
+class SharedReportOptions(TypedDict, total=False):
+    """Options for the content of HTML pages and PDF files; for the command line and the settings."""
+
+    html_code: Annotated[
+        Literal["show", "fold", "hide"] | None,
+        Option(
+            Choice(("show", "fold", "hide")),
+            "What HTML pages and PDF files show of the code. hide also leaves out prompts and standard error. The "
+            "default is show, and hide with --report-mode.",
+        ),
+    ]
+    html_failures: Annotated[
+        Literal["show", "hide"],
+        Option(
+            Choice(("show", "hide")),
+            "Whether HTML pages and PDF files show the code and the traceback of a failed cell.",
+            default="show",
+        ),
+    ]
+    html_template: Annotated[
+        _Path,
+        Option(
+            PathName(folder=True),
+            "Folder with templates (page.html.j2, index.html.j2, cells.html.j2) and a style sheet (style.css) for "
+            "HTML pages and PDF files.",
+            metavar="DIR",
+        ),
+    ]
+    pdf: Annotated[
+        str | bool | None,
+        Option(
+            PathOrTrue(),
+            "Write each executed notebook as a PDF file into this folder. For a single notebook, FILE.pdf names the "
+            "file. Needs Chromium, Chrome or Edge (NBRUN_BROWSER names the program), or WeasyPrint.",
+            metavar="DIR|FILE.pdf",
+        ),
+    ]
+
+
+class SharedScheduleOptions(TypedDict, total=False):
+    """When a batch is to be run; for the command line and the settings. nbrun starts nothing by itself."""
+
+    schedule: Annotated[
+        str | None,
+        Option(
+            Checked(_read_cron),
+            "When the batch is to be run, as a cron expression of five fields, for nbrun schedule.",
+            only_setting=True,
+        ),
+    ]
+    timezone: Annotated[
+        str,
+        Option(
+            Checked(_read_zone),
+            "The time zone of schedule, such as Europe/Berlin. The default is UTC.",
+            only_setting=True,
+        ),
+    ]
+    grace: Annotated[
+        float | str,
+        Option(
+            Duration(),
+            "How late a scheduled run may begin before nbrun schedule check reports it. The default is 1h.",
+            only_setting=True,
+        ),
+    ]
+    notify: Annotated[
+        Sequence[str],
+        Option(
+            Texts(),
+            "Send a notification to this URL: mailtos://USER:PASSWORD@HOST/?to=…, https://… (POST of JSON), or a "
+            "service of apprise. env:NAME and file:PATH name the place of a URL that is a secret. May be repeated.",
+            default=(),
+            metavar="URL",
+        ),
+    ]
+    notify_on: Annotated[
+        str | Sequence[str],
+        Option(
+            Words(_check_notify_on),
+            "When to notify, separated by commas: failure, recovery, success, start, slow, always.",
+            default=("failure", "recovery"),
+            metavar="CAUSES",
+            show_default=True,
+        ),
+    ]
+    ping: Annotated[
+        str | None,
+        Option(
+            Text(),
+            "Signal the start and the end of the run to this URL, as healthchecks.io expects it. env:NAME and "
+            "file:PATH name the place of the URL.",
+            metavar="URL",
+        ),
+    ]
+    lock: Annotated[
+        Literal["wait", "skip", "fail"] | None,
+        Option(
+            Choice(("wait", "skip", "fail")),
+            "If another run of this batch, or of this output, is active on this machine: wait for its end, skip this "
+            "run with exit code 0, or fail with exit code 2.",
+        ),
+    ]
+    lock_timeout: Annotated[
+        float | str,
+        Option(Duration(), "How long --lock wait waits.", default=3600.0, show_default=True),
+    ]
+    if_due: Annotated[
+        str | None,
+        Option(
+            Checked(_read_cron),
+            "Run only if this cron line, in UTC, called nbrun at a time of the batch's schedule; exit with code 0 if "
+            "not. nbrun schedule export writes it for schedulers without time zones.",
+            metavar="CRON",
+        ),
+    ]

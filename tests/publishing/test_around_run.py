@@ -1,0 +1,118 @@
+"""Every way in which a run ends is notified, and no part of a notification URL is shown."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nbrun.errors import ExitCode
+from tests.publishing.notifications.servers import MailBox, hook_server, mail_server
+from tests.support.notebooks import notebook, run_nbrun, write_notebook
+
+PICTURE = (
+    "import base64\nfrom IPython.display import Image\n"
+    "Image(base64.b64decode('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='))"
+)
+ENDS = {
+    "passed": ("1", [], 0),
+    "failed": ("1 / 0", [], 1),
+    "usage": ("1", ["-k", "no-such-kernel"], 2),
+    "server": ("1", ["--server", "http://127.0.0.1:9"], 4),
+    "kernel": ("import os; os._exit(1)", [], 5),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_end_is_notified_and_pinged(end: str, tmp_path: Path) -> None:
+    source, arguments, code = ENDS[end]
+    path = write_notebook(tmp_path / "sales.ipynb", notebook(source))
+    with hook_server() as hook, mail_server() as box:
+        env = {"HOOK": hook.url, "XDG_STATE_HOME": str(tmp_path / "state"), "MAIL": box.url}
+        options = ["--notify", "env:HOOK", "--notify", "env:MAIL", "--notify-on", "always", "--ping", "env:PING"]
+        env["PING"] = hook.url.replace("hook-", "ping-")
+        found = run_nbrun("run", path, "--no-save", "-vv", *options, *arguments, env=env)
+    assert found.returncode == code, found.stderr
+    assert "planted" not in found.stderr + found.stdout
+    paths = [path.partition("?")[0] for path, _ in hook.requests]
+    pings = [path for path in paths if "ping" in path]
+    assert pings == ["/ping-planted-word/start", f"/ping-planted-word/{code}" if code else "/ping-planted-word"]
+    payloads = [json.loads(body) for path, body in hook.requests if "hook" in path]
+    assert payloads[0]["causes"] == ["start"]
+    assert (payloads[-1]["exit_code"], payloads[-1]["report"]) == (code, "sales")
+    assert ("failure" in payloads[-1]["causes"]) == (code != 0)
+    assert len(box.mails) == 2
+
+
+def test_a_failure_and_a_recovery_are_mailed_once_each(tmp_path: Path) -> None:
+    path = tmp_path / "sales.ipynb"
+    (tmp_path / "nbrun.toml").write_text(
+        '[batch.sales]\nnotebooks = ["sales.ipynb"]\nno-save = true\nhtml = "site"\nnotify = ["env:MAIL"]\n'
+    )
+    with mail_server() as box:
+        env = {"MAIL": box.url, "XDG_STATE_HOME": str(tmp_path / "state")}
+        for source in ("1", "raise ValueError('no data')", PICTURE, "1"):
+            write_notebook(path, notebook(source, "import os\nassert 'MAIL' not in os.environ"))
+            assert run_nbrun("batch", "sales", cwd=tmp_path, env=env).returncode == int("raise" in source)
+    failure, recovery = box.mails
+    assert (failure["Subject"], recovery["Subject"]) == ("nbrun: sales failed", "nbrun: sales passed again")
+    text = failure.get_body(("plain",))
+    assert text is not None
+    assert "ValueError: no data" in text.get_content()
+    assert [part.get_content_type() for part in recovery.walk() if part.get_content_maintype() == "image"]
+    assert [part.get_filename() for part in failure.iter_attachments()] == ["sales.html"]
+
+
+def test_a_terminated_run_is_notified(tmp_path: Path) -> None:
+    path = write_notebook(
+        tmp_path / "sales.ipynb", notebook("print('begun', flush=True)\nimport time; time.sleep(600)")
+    )
+    with hook_server() as hook:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nbrun", "run", path, "--no-save", "--notify", hook.url, "--log-output"],
+            env={**__import__("os").environ, "XDG_STATE_HOME": str(tmp_path / "state")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "begun" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == ExitCode.TERMINATED
+    ((_, body),) = hook.requests
+    assert json.loads(body)["outcome"] == "interrupted"
+
+
+def test_a_dead_mail_server_changes_nothing_but_a_warning(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "sales.ipynb", notebook("1"))
+    env = {"MAIL": MailBox(9).url, "XDG_STATE_HOME": str(tmp_path / "state")}
+    found = run_nbrun("run", path, "--no-save", "--notify", "env:MAIL", "--notify-on", "success", env=env)
+    assert found.returncode == 0
+    assert "nbrun: warning: --notify env:MAIL: Connection refused" in found.stderr
+    assert "ann@" not in found.stderr
+
+
+def test_hidden_failures_stay_out_of_messages(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "sales.ipynb", notebook("planted = 1\nraise ValueError('planted too')"))
+    with mail_server() as box:
+        env = {"MAIL": box.url, "XDG_STATE_HOME": str(tmp_path / "state")}
+        run_nbrun("run", path, "--no-save", "--notify", "env:MAIL", "--html-failures", "hide", env=env)
+    (mail,) = box.mails
+    assert not any("planted" in str(part.get_content()) for part in mail.walk() if not part.is_multipart())
+
+
+def test_a_wrong_target_ends_before_anything_is_run(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "sales.ipynb", notebook("1"))
+    for options, said in (
+        (["--notify", "env:MISSING"], "the variable is not set"),
+        (["--notify", "mailtos://u:planted@host/?to=a@x"], "everybody can read a command line"),
+        (["--ping", "mailto://host/?to=a@x"], "no address on the web"),
+        (["--notify-on", "sometimes", "--notify", "https://x/"], "is none of failure, recovery"),
+    ):
+        found = run_nbrun("run", path, *options)
+        assert (found.returncode, said in found.stderr) == (ExitCode.USAGE, True), found.stderr
+        assert "planted" not in found.stderr
