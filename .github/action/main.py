@@ -1,8 +1,8 @@
-"""What the GitHub Action does: make an environment for nbrun, and run nbrun in it as the inputs say.
+"""The program of the GitHub Action: create an environment for nbrun, and run nbrun in it with the inputs as options.
 
-Its one idea: inputs come as environment variables and go out as a list of arguments, so that no shell reads them. It
-imports the standard library only, and runs with the Python whose packages the notebooks are to import; nbrun itself
-goes into a virtual environment of its own, in the runner's folder for temporary files, and leaves that Python alone.
+Inputs arrive as environment variables and are passed on as a list of arguments, so no shell reads them. The program
+imports only the standard library. It runs with the Python whose packages the notebooks import. nbrun is installed into
+a virtual environment of its own, in the runner's folder for temporary files. That Python is not changed.
 """
 
 import hashlib
@@ -40,18 +40,18 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class WrongInput(Exception):
-    """An input of the action that cannot be carried out."""
+    """An invalid input of the action."""
 
 
 def inputs_in(environ: Mapping[str, str]) -> dict[str, str]:
-    """Give the inputs that were given, by their names in capitals."""
+    """Return the inputs that are not empty, by their names in capitals."""
     prefix = "NBRUN_INPUT_"
     given = {name[len(prefix) :]: value for name, value in environ.items() if name.startswith(prefix)}
     return {name: value for name, value in given.items() if value.strip()}
 
 
 def requirement(version: str, action: Path, extras: str) -> str:
-    """Give what pip is asked to install."""
+    """Return the requirement that pip installs."""
     if not version:
         return f"{DISTRIBUTION}[{extras}] @ {action.resolve().as_uri()}"
     if Path(version).exists():
@@ -62,7 +62,7 @@ def requirement(version: str, action: Path, extras: str) -> str:
 
 
 def arguments(inputs: Mapping[str, str], folder: Path) -> list[str]:
-    """Give the arguments of nbrun; files that it needs are written into `folder`."""
+    """Return the arguments of nbrun; files that it needs are written into `folder`."""
     given = ["run"]
     for name, option in _OPTIONS.items():
         if name in inputs:
@@ -90,7 +90,7 @@ def arguments(inputs: Mapping[str, str], folder: Path) -> list[str]:
 
 
 def _choice(inputs: Mapping[str, str], extra: Sequence[str]) -> list[str]:
-    """Return the option that says where executed notebooks go; without one of the inputs' or of `extra`, nowhere."""
+    """Return the option for the destination of executed notebooks: --no-save if neither inputs nor `extra` name one."""
     chosen = {"output-dir": "OUTPUT_DIR" in inputs} | {name: _flag(inputs, name) for name in ("in-place", "no-save")}
     made = [name for name, is_chosen in chosen.items() if is_chosen]
     if len(made) > 1:
@@ -112,7 +112,7 @@ def _flag(inputs: Mapping[str, str], name: str) -> bool:
 
 
 def environment(wanted: str, temporary: Path) -> Path:
-    """Give the Python of a virtual environment with nbrun in it, made now unless an earlier step has made it."""
+    """Return the Python of a virtual environment with nbrun, created now unless an earlier step created it."""
     # Whether kernels can be started in this Python, or have to be nbrun's own with a view of its packages.
     own_kernel = subprocess.run([sys.executable, "-c", "import ipykernel"], capture_output=True).returncode == 0
     key = json.dumps([wanted, sys.executable, sys.version, own_kernel, _state(wanted)])
@@ -130,7 +130,7 @@ def environment(wanted: str, temporary: Path) -> Path:
 
 
 def _state(wanted: str) -> float:
-    """Give when a checkout last changed, so that a changed one is installed again."""
+    """Return when a checkout last changed, so that a changed one is installed again."""
     if " @ file://" not in wanted:
         return 0.0
     path = Path(re.sub(r"^/(?=[A-Za-z]:)", "", wanted.partition(" @ file://")[2]))
@@ -150,7 +150,7 @@ def _install(python: Path, wanted: str) -> None:
 
 
 def _register_kernel(folder: Path) -> None:
-    """Let ``python3`` be the job's own Python, as it would be for a Jupyter that is installed there."""
+    """Make the job's own Python the kernel ``python3``, as it is for a Jupyter that is installed there."""
     spec = folder / "share" / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -174,7 +174,7 @@ def _data(text: str) -> str:
 
 
 def _report(values: Mapping[str, str]) -> None:
-    """Set the step's outputs where nbrun did not come to it; the values are words of our own."""
+    """Set the step's outputs if nbrun did not; the values contain no text of a notebook."""
     target = os.environ.get("GITHUB_OUTPUT")
     if target and "exit-code" not in (Path(target).read_text(encoding="utf-8") if Path(target).exists() else ""):
         with Path(target).open("a", encoding="utf-8") as out:
@@ -182,7 +182,7 @@ def _report(values: Mapping[str, str]) -> None:
 
 
 def main() -> int:
-    """Install and run; give nbrun's exit code."""
+    """Install and run nbrun; return its exit code."""
     if sys.version_info < OLDEST:
         older = f"nbrun needs Python 3.11 or newer, and {sys.executable} is older; use actions/setup-python"
         print(f"::error::{_data(older)}")
