@@ -71,6 +71,11 @@ def read_call(context: click.Context, notebooks: Sequence[str], given: Mapping[s
     parameters, reports = read_fields(ParameterTexts, given), read_fields(ReportOptions, given)
     settle_pdf(reports)
     check_paths(named, options, parameters, reports)
+    if reports.publish is not None:
+        if options["prepare_only"]:
+            raise UsageError("--publish: nothing is executed with --prepare-only")
+        if not check_choice(options):
+            options["save"] = False  # the published notebook is the result
     chosen = check_choice(options)
     one = is_single(named, options)
     named = read_streams(named, options, one=one, only_plan=given["help_notebook"])

@@ -50,6 +50,8 @@ def check_paths(
             refuse_unreachable(option, os.fspath(path), stores=option in _STORED)
     if options["output"] is not None:
         _check_url("-o", os.fspath(options["output"]))
+    if reports.publish is not None:
+        refuse_unreachable("--publish", reports.publish, stores=True)
     for path in parameters.parameters_file:
         refuse_unreachable("-f", path, reads=True, stores=True)
         _check_url("-f", path)

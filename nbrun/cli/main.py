@@ -24,6 +24,7 @@ _COMMANDS = {
     "merge": ("nbrun.cli.merge", "Merge the results of --shard K/N into one result and its reports."),
     "plan": ("nbrun.cli.plan", "Show what a run would do: parameters, kernel, cells and limits."),
     "schedule": ("nbrun.cli.schedule", "Write timers and cron lines for scheduled batches, and check their runs."),
+    "publish": ("nbrun.cli.publish", "Rebuild the index of published reports, and delete old runs."),
     "doctor": ("nbrun.cli.doctor", "Check whether notebooks can be run on a server or this machine."),
 }
 

@@ -71,6 +71,8 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     paths = Paths(options, call.reports, call.notebook)
     reports = Reports(call.reports, options, call.notebook)
     try:
+        if not call.only_plan:
+            reports.reach_store(context.meta.get(JOB), None if watch is None else watch.scheduled())
         output = None if options["output"] is None else without_credentials(os.fspath(options["output"]))
         parameters, options["secrets"] = read_parameters(call.parameters, call.notebook, output)
         options["env"] = read_env(call.parameters)

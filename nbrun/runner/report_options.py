@@ -7,11 +7,27 @@ import os
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypedDict
 
-from nbrun.core.planning.options import Checked, Choice, Duration, Option, PathName, PathOrTrue, Text, Texts, Words
+from nbrun.core.batch.terms import Keep
+from nbrun.core.planning.options import (
+    Checked,
+    Choice,
+    Duration,
+    Moment,
+    Option,
+    PathName,
+    PathOrTrue,
+    Text,
+    Texts,
+    Words,
+)
 
 _Path = str | os.PathLike[str] | None
 NOTIFY_ON = ("failure", "recovery", "success", "start", "slow", "always")
 """The causes of ``--notify-on``."""
+
+
+def _check_keep(word: str) -> None:
+    Keep.parse([word])
 
 
 def _check_notify_on(word: str) -> None:
@@ -32,7 +48,7 @@ def _read_zone(text: str) -> str:
 
 
 class SharedReportOptions(TypedDict, total=False):
-    """Options for the content of HTML pages and PDF files; for the command line and the settings."""
+    """Options for HTML pages, PDF files and published reports; for the command line and the settings."""
 
     html_code: Annotated[
         Literal["show", "fold", "hide"] | None,
@@ -66,6 +82,41 @@ class SharedReportOptions(TypedDict, total=False):
             "Write each executed notebook as a PDF file into this folder. For a single notebook, FILE.pdf names the "
             "file. Needs Chromium, Chrome or Edge (NBRUN_BROWSER names the program), or WeasyPrint.",
             metavar="DIR|FILE.pdf",
+        ),
+    ]
+    publish: Annotated[
+        str | None,
+        Option(
+            Text(),
+            "Publish the run below this folder or store (s3://, gs://, az://): its page, its notebook, and an index of "
+            "all published runs. Without -o and --in-place the notebook is saved only there.",
+            metavar="BASE",
+        ),
+    ]
+    latest: Annotated[
+        Literal["passed", "always"],
+        Option(
+            Choice(("passed", "always")),
+            "Which published runs may become the latest one: those that passed, or all.",
+            default="passed",
+        ),
+    ]
+    keep: Annotated[
+        str | Sequence[str],
+        Option(
+            Words(_check_keep),
+            "Delete published runs beyond this age, number, or both (example: 30d,100). The newest passed run is "
+            "always kept.",
+            default=(),
+            metavar="AGE,NUMBER",
+        ),
+    ]
+    scheduled: Annotated[
+        str | None,
+        Option(
+            Moment(),
+            "The time that a published run is for, if it is not its start. The default is $NBRUN_SCHEDULED.",
+            metavar="TIME",
         ),
     ]
 

@@ -88,7 +88,7 @@ def read_declared(names: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_fields(kind: type[Group], given: Mapping[str, Any]) -> Group:
     """Return a dataclass whose fields have the names of click's parameters."""
-    return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+    return kind(**{field.name: given[field.name] for field in fields(kind) if field.init})  # type: ignore[arg-type]
 
 
 def _refuse_on_command_line(context: click.Context, option: click.Parameter, value: Any) -> Any:

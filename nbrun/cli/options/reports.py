@@ -1,8 +1,9 @@
 """Options for console output and reports, and the reporters that they create."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +12,8 @@ import click
 from nbrun.cli.options.declared import declared, read_fields
 from nbrun.cli.standard_streams import closed
 from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
-from nbrun.core.planning.destinations import is_store_url, refuse_unreachable
+from nbrun.core.planning.destinations import is_store_url, is_url, refuse_unreachable
+from nbrun.core.planning.options import Moment
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
 from nbrun.runner.job import BatchOptions, is_on_server, read_batch_options
@@ -45,6 +47,7 @@ _OPTIONS = {
         "--html-scripts", is_flag=True, help="Run scripts of outputs in HTML pages, for interactive plots."
     ),
     "pdf": declared("pdf"),
+    "publish": declared("publish", "latest", "keep", "scheduled"),
     "github": click.option(
         "--github/--no-github",
         default=None,
@@ -67,7 +70,7 @@ _OPTIONS = {
     ),
     "quiet": click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
 }
-_OF_RUNNING = ("events", "log", "stdout", "stderr", "progress")
+_OF_RUNNING = ("events", "log", "stdout", "stderr", "progress", "publish")
 """Options that show what happens while notebooks run; a merged result has none of it."""
 
 
@@ -101,6 +104,11 @@ class ReportOptions:
     stderr_file: str | None
     progress_bar: bool
     quiet: bool
+    publish: str | None
+    latest: str
+    keep: Sequence[str]
+    scheduled: datetime | None
+    publishes_pdf: bool = field(default=False, init=False)
 
     def targets(self, options: Mapping[str, str] = TARGETS) -> dict[str, str | None]:
         """Return the paths of the reports, by their flags."""
@@ -108,6 +116,8 @@ class ReportOptions:
 
 
 _PAGE, _PDF = (".html", ".htm"), (".pdf",)
+_SCHEDULED = "NBRUN_SCHEDULED"
+"""The environment variable with the time that a run is for."""
 _SHOWN = (*STANDARD_OUTPUT, STANDARD_ERROR)
 _STREAMS = (("stdout", "standard output", STANDARD_OUTPUT), ("stderr", "standard error", (STANDARD_ERROR,)))
 
@@ -129,7 +139,8 @@ def merging_options(function: Function) -> Function:
 def merged_reports(given: Mapping[str, Any]) -> "Reports":
     """Return the reporters of a merged batch, whose executed notebooks come with the events."""
     rest = {"events_file": None, "log_output": False, "stdout_file": None, "stderr_file": None, "progress_bar": False}
-    options = read_fields(ReportOptions, {**given, **rest})
+    unpublished = {"publish": None, "latest": "passed", "keep": (), "scheduled": None}
+    options = read_fields(ReportOptions, {**given, **rest, **unpublished})
     settle_pdf(options)
     for option, path in options.targets().items():
         if isinstance(path, str):
@@ -157,7 +168,22 @@ class Reports:
         self._local = not is_on_server(options) if local is None else local
         self._is_open = False
         self._stores: StoredReports | None = None
+        self._store: Any = None
+        self._publication: Any = None
         self.check()
+
+    def reach_store(self, job: str | None, scheduled: datetime | None) -> None:
+        """Open the store of the published report of a `job`; raise :class:`UsageError` if it is not reachable.
+
+        `scheduled` is the start of the job's schedule that the run is for, unless the call names another time.
+        """
+        if self._given.publish is None:
+            return
+        from nbrun.publishing.reporter import reachable_store, report_name
+
+        self._report = report_name(job, self._notebook)
+        self._scheduled = self._given.scheduled or _scheduled_of_environment() or scheduled
+        self._store = reachable_store(self._given.publish)
 
     def check(self) -> None:
         """Raise :class:`UsageError` if a report could not be written at the end."""
@@ -173,7 +199,11 @@ class Reports:
         for option, pages, suffixes in (("--html", given.html_folder, _PAGE), ("--pdf", given.pdf, _PDF)):
             if isinstance(pages, str):
                 _check_pages(option, Path(pages), suffixes, many=self._notebook is None)
-        if given.html_folder is not None or given.pdf is not None:
+        if given.publish is not None and not is_url(given.publish):
+            check_folder("--publish", given.publish)
+        elif given.publish is None and given.keep:
+            raise UsageError("--keep needs --publish", hint="It says which published runs are kept.")
+        if given.html_folder is not None or given.pdf is not None or given.publish is not None:
             self._printer = _check_look(given)
 
     def _keep_here(self) -> None:
@@ -225,13 +255,15 @@ class Reports:
 
             files += stream_files(given.stdout_file, given.stderr_file)
         if given.html_folder or given.pdf:
-            from nbrun.reporters.html.reporter import Html, Look
+            from nbrun.reporters.html.reporter import Html
 
-            template = Path(given.html_template).absolute() if given.html_template else None
-            look = Look(given.html_code, given.html_failures, given.html_scripts, template)
+            look = self._look()
             pages, pdf = (Path(str(target)) if target else None for target in (given.html_folder, given.pdf))
             html = Html(pages, local=self._local, look=look, pdf=pdf, printer=self._printer)
             files.append(self._storing(html, *(str(path) for path in (pages, pdf) if path)))
+        if self._store is not None:
+            self._publication = self._published(mask)
+            files.append(self._publication)
         self._asked = tuple(files)
         if self._github:
             from nbrun.reporters.github.reporter import GitHub
@@ -247,12 +279,37 @@ class Reports:
         self._all = Composite([*files[: int(self._github)], console, *files[int(self._github) :]])
         self.tick, self.interval = console.tick, console.interval
 
+    def _look(self) -> Any:
+        from nbrun.reporters.html.reporter import Look
+
+        given = self._given
+        template = Path(given.html_template).absolute() if given.html_template else None
+        return Look(given.html_code, given.html_failures, given.html_scripts, template)
+
+    def _published(self, mask: Callable[[str], str]) -> Any:
+        """Return the reporter that publishes the run."""
+        from nbrun.core.batch.terms import Keep
+        from nbrun.publishing.reporter import Publication, Publishing
+
+        how = Publishing(
+            self._report,
+            Keep.parse(self._given.keep),
+            always_latest=self._given.latest == "always",
+            scheduled=self._scheduled,
+            look=self._look(),
+            printer=self._printer if self._given.publishes_pdf else "",
+            mask=mask,
+        )
+        return Publication(self._store, how, self._notebook)
+
     def close(self) -> None:
         """Close all reporters, which write their reports."""
         if self._is_open:
             self._all.close()
         if self._stores is not None:
             self._stores.close()
+        if self._publication is not None and self._publication.published and not self._given.quiet:
+            click.echo(f"nbrun: published at {self._publication.published}", err=True)
 
     def lost(self) -> list[str]:
         """Return the names of the requested reports that could not be written so far."""
@@ -354,12 +411,22 @@ def _check_file(option: str, target: str | None) -> None:
 
 
 def settle_pdf(given: ReportOptions) -> None:
-    """Replace ``pdf = true`` by a path beside the pages; raise :class:`UsageError` if there are no pages."""
+    """Replace ``pdf = true`` by a path beside the pages, if they are not only published.
+
+    Raises :class:`UsageError` if there are no pages.
+    """
+    given.publishes_pdf = given.publish is not None and given.pdf is not None
     if given.pdf is not True:
         return
     pages = given.html_folder
+    if pages is None and given.publishes_pdf:
+        given.pdf = None
+        return
     if pages is None:
-        raise UsageError("pdf = true writes PDF files beside the pages, and there is no --html", hint="Name a folder.")
+        raise UsageError(
+            "pdf = true writes PDF files beside the pages, and there is no --html and no --publish",
+            hint="Name a folder.",
+        )
     given.pdf = f"{pages.rpartition('.')[0]}.pdf" if _is_file(pages, _PAGE) else pages
 
 
@@ -384,7 +451,8 @@ def _check_look(given: ReportOptions) -> str:
     """Raise :class:`UsageError` if pages could not be made; return the program that prints PDF files."""
     from importlib.util import find_spec
 
-    option = "--pdf" if given.html_folder is None else "--html"
+    asked = {"--html": given.html_folder, "--publish": given.publish, "--pdf": given.pdf}
+    option = next(option for option, target in asked.items() if target is not None)
     missing = [name for name in ("nbconvert", "jinja2", "nh3", "tinycss2", "math_core") if find_spec(name) is None]
     if missing:
         hint = "pip install 'jupyter-nbrun[html]'"
@@ -396,7 +464,18 @@ def _check_look(given: ReportOptions) -> str:
         problem = template_problem(folder) if is_folder(folder) else "there is no such folder"
         if problem:
             raise UsageError(f"--html-template {folder}: {problem}", hint="docs/reporters.md describes the files.")
-    return "" if given.pdf is None else _printer()
+    return "" if given.pdf is None and not given.publishes_pdf else _printer()
+
+
+def _scheduled_of_environment() -> datetime | None:
+    """Return the time that a scheduler says the run is for; raise :class:`UsageError`."""
+    text = os.environ.get(_SCHEDULED)
+    if not text:
+        return None
+    try:
+        return Moment().read(text)
+    except ValueError as error:
+        raise UsageError(f"{_SCHEDULED} {error}") from None
 
 
 def _printer() -> str:

@@ -1,4 +1,4 @@
-"""Value types of batch options: causes, orders, shards and overrides.
+"""Value types of batch options: causes, orders, shards, overrides, kept runs.
 
 They are in a separate module to keep the command's imports small.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from nbrun.core.formats.units import parse_count
+from nbrun.core.formats.units import parse_count, parse_duration
 from nbrun.errors import UsageError
 
 SERVER_WAIT = 120.0
@@ -61,3 +61,27 @@ class Override:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     skip: bool = False
     base: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How many published runs are kept, and for how many seconds. None means no limit."""
+
+    runs: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """Parse ``30d``, ``100``, or both; raise ValueError."""
+        runs: int | None = None
+        seconds: float | None = None
+        for word in words:
+            if word.isdecimal():
+                count = parse_count(word)
+                if count is None:
+                    raise ValueError(f"{word!r} is no number of runs; write a number from 1")
+                runs = count if runs is None else min(runs, count)
+            else:
+                age = parse_duration(word)
+                seconds = age if seconds is None else min(seconds, age)
+        return cls(runs, seconds)

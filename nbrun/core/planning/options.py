@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
@@ -205,6 +206,23 @@ class Checked(Text):
     def read(self, value: Any) -> str:
         """Return the checked text."""
         return self.check(super().read(value))
+
+
+class Moment(Kind):
+    """A date, or a date with a time, as ISO 8601 text. Without an offset from UTC it is local time."""
+
+    takes = 'a time such as "2026-11-30T06:00+01:00", or a date'
+
+    def read(self, value: Any) -> datetime:
+        """Return the time, with or without an offset."""
+        if isinstance(value, datetime):
+            return value
+        if not isinstance(value, str):
+            raise self.refuse(value)
+        try:
+            return datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise self.refuse(value) from None
 
 
 class PathName(Kind):

@@ -41,15 +41,11 @@ from nbrun.reporters.html.cells import Body, colours, render
 from nbrun.reporters.html.cleaning import clean
 from nbrun.reporters.html.printing import WEASYPRINT, Printer, PrintFailed
 from nbrun.reporters.html.scripts import STATE, Live, take_scripts
-from nbrun.reporters.html.templates import FRAME, INDEX, PAGE, fill, loader
+from nbrun.reporters.html.templates import FRAME, INDEX, NO_SCRIPTS, PAGE, fill, loader
 from nbrun.reporters.html.visibility import Code, Rules
 from nbrun.reporters.safe_stream import binary, protect_standard_streams
 
-_NO_SCRIPTS = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data: blob:; "
-    "form-action 'none'; base-uri 'none'; frame-src 'none'"
-)
-_SCRIPTS = f"{_NO_SCRIPTS}; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:"
+_SCRIPTS = f"{NO_SCRIPTS}; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:"
 _ODD_ID = re.compile(r"[^\w-]|^$|.{65}", re.ASCII | re.DOTALL)
 _LONGEST_REASON = 300
 
@@ -87,7 +83,7 @@ def _title(notebook: Any) -> str:
 def _page(body: Body, facts: Mapping[str, Any], live: Live | None, template: str | None) -> str:
     """Return a page with a sanitised body, and a frame for its scripts if there are any."""
     frame = ""
-    policy = _SCRIPTS if live and live.fragments else _NO_SCRIPTS
+    policy = _SCRIPTS if live and live.fragments else NO_SCRIPTS
     if live and live.fragments:
         content = {"policy": policy, "fragments": live.fragments, "libraries": live.libraries()}
         frame = fill(FRAME, content, None)
@@ -97,7 +93,7 @@ def _page(body: Body, facts: Mapping[str, Any], live: Live | None, template: str
 
 def index(facts: Mapping[str, Any], template: str | None = None) -> str:
     """Return the index page."""
-    return fill(INDEX, {"policy": _NO_SCRIPTS, **facts}, template)
+    return fill(INDEX, {"policy": NO_SCRIPTS, **facts}, template)
 
 
 def failure_page(facts: Mapping[str, Any], reason: str) -> str:

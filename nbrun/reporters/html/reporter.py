@@ -88,7 +88,8 @@ class Look:
 class Html:
     """Writes pages into a folder or one page to a file; `local` if executed notebooks are files of this machine.
 
-    With `pdf`, a folder or a file, pages are printed as PDF too, by the program `printer`.
+    With `pdf`, a folder or a file, pages are printed as PDF too, by the program `printer`. `home` is the index that a
+    single page links to, if there is one.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Html:
         look: Look | None = None,
         pdf: Path | None = None,
         printer: str = "",
+        home: str = "",
     ) -> None:
         pages = [_Place.of(target, "page", ".html", is_page(target))] if target else []
         pdfs = [_Place.of(pdf, "PDF", ".pdf", is_pdf(pdf))] if pdf else []
@@ -109,7 +111,11 @@ class Html:
         self._local = local
         self._look = look or Look()
         self._record = Record()
-        self._stems: dict[str, str] = {}
+        self._home = home
+        self.stems: dict[str, str] = {}
+        """The paths of the files in the folder, without suffix, by the names of their runs."""
+        self.titles: dict[str, str] = {}
+        """The titles of the pages by the names of their runs, after `close`."""
         self._made: list[tuple[str, Future[_Answer]]] = []
         self._codes: dict[str, str] = {}
         self._problems: list[str] = []
@@ -135,14 +141,16 @@ class Html:
             source.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
         if source is None:
             return
-        stem = self._stems.setdefault(run.name, self._free_stem(run.name))
+        stem = self.stems.setdefault(run.name, self._free_stem(run.name))
         maker = self._maker = self._maker or _Maker()
         facts = self._facts(run, result)
         for place in self._places:
             target = place.target(stem)
             printer = self._printer if place.suffix == ".pdf" else ""
-            index = "" if place.file or printer else "../" * stem.count("/") + "index.html"
-            made = maker.order(target, source, {**facts, "index": index}, self._look, printer)
+            index = "../" * stem.count("/") + "index.html"
+            index = "" if printer else self._home if place.file else index
+            links = {"index": index, "up": "All runs" if place.file else "All notebooks"}
+            made = maker.order(target, source, {**facts, **links}, self._look, printer)
             self._made.append((run.name, made))
 
     def _facts(self, run: RunRecord, result: NotebookResult) -> dict[str, Any]:
@@ -167,7 +175,7 @@ class Html:
         parts = [_ODD.sub("-", part).strip("-.") for part in path.parts if part not in ("..", ".", path.anchor)]
         stem = wanted = "/".join(part for part in parts if part).removesuffix(".ipynb") or "notebook"
         number = 2
-        while stem.lower() in {taken.lower() for taken in self._stems.values()} | {"index"}:
+        while stem.lower() in {taken.lower() for taken in self.stems.values()} | {"index"}:
             stem, number = f"{wanted}-{number}", number + 1
         return stem
 
@@ -175,10 +183,9 @@ class Html:
         """Wait for the pages, and write the index."""
         maker = self._maker or _Maker()
         with self._spool, maker:
-            titles: dict[str, str] = {}
             for name, made in self._made:
                 problem, title = maker.result(made)
-                titles.setdefault(name, title)
+                self.titles.setdefault(name, title)
                 if problem:
                     self._problems.append(f"{name}: {problem}")
             for place in self._places:
@@ -186,8 +193,8 @@ class Html:
                     self._problems.append("there is no executed notebook to make it of")
                 elif not place.file and place.suffix == ".html":
                     runs = [(self._facts(run, result), run, result) for run, result in self._record.finished()]
-                    pages = {name: f"{stem}.html" for name, stem in self._stems.items()}
-                    facts = index_facts(self._record, runs, pages, titles)
+                    pages = {name: f"{stem}.html" for name, stem in self.stems.items()}
+                    facts = index_facts(self._record, runs, pages, self.titles)
                     problem, _ = maker.result(maker.order(place.folder / "index.html", None, facts, self._look))
                     if problem:
                         self._problems.append(problem)

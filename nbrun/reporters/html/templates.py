@@ -24,6 +24,12 @@ from jinja2 import (
 
 PAGE, INDEX, CELLS, FRAME, STYLE = "page.html.j2", "index.html.j2", "cells.html.j2", "frame.html.j2", "style.css"
 REPLACEABLE = (PAGE, INDEX, CELLS, STYLE)
+HISTORY, LATEST, REPORTS = "history.html.j2", "latest.html.j2", "reports.html.j2"
+NO_SCRIPTS = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data: blob:; "
+    "form-action 'none'; base-uri 'none'; frame-src 'none'"
+)
+"""The Content-Security-Policy of a page without scripts."""
 
 
 @cache

@@ -209,6 +209,9 @@ VALUES: dict[type[Kind], str] = {
 SPECIAL = {
     "html-code": '"fold"',
     "pdf": '"folder"',
+    "keep": '["30d"]\npublish = "site"',
+    "latest": '"always"',
+    "scheduled": '"2026-11-30"',
     "html-failures": '"hide"',
     "retry-on": "'cell'",
     "order": "'slowest-first'",

@@ -168,6 +168,6 @@ def test_a_browser_that_is_not_there_is_found_before_anything_runs(failing: Path
     [("site", "site"), ("report.html", "report.pdf"), ("out/x.HTM", "out/x.pdf")],
 )
 def test_pdf_files_go_beside_the_pages(pages: str, pdf: str) -> None:
-    given = SimpleNamespace(html_folder=pages, pdf=True)
+    given = SimpleNamespace(html_folder=pages, pdf=True, publish=None)
     settle_pdf(cast(ReportOptions, given))
     assert given.pdf == pdf

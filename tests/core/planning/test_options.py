@@ -1,6 +1,7 @@
 """Option values from Python, settings and command line, and messages for invalid ones."""
 
 import math
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, TypedDict
 
@@ -15,6 +16,7 @@ from nbrun.core.planning.options import (
     Flag,
     Integer,
     Kind,
+    Moment,
     Named,
     Option,
     PathName,
@@ -57,6 +59,9 @@ PATH = PurePosixPath("a/b")
         (Duration(), "none", math.inf),
         (Duration(), None, math.inf),
         (Duration(), math.inf, math.inf),
+        (Moment(), "2026-11-30", datetime(2026, 11, 30)),  # noqa: DTZ001 (local time)
+        (Moment(), " 2026-11-30T06:00Z ", datetime(2026, 11, 30, 6, tzinfo=UTC)),
+        (Moment(), datetime(2026, 11, 30, tzinfo=UTC), datetime(2026, 11, 30, tzinfo=UTC)),
         (Pause(), 0, math.inf),
         (Pause(), "0", math.inf),
         (Pause(), "never", math.inf),
@@ -111,6 +116,8 @@ def test_a_value_is_read_and_what_was_read_is_read_as_itself(kind: Kind, value: 
         (Text(), 3, "takes text, not 3"),
         (PathName(), 3, "takes a path, not 3"),
         (PathOrTrue(), 3, "takes a path, or true, not 3"),
+        (Moment(), "soon", "or a date, not 'soon'"),
+        (Moment(), 5, "takes a time such as .*, or a date, not 5"),
         (Choice(["x", "y"]), "z", "takes x, y, not 'z'"),
         (Choice(["x", "y"]), 3, "takes x, y, not 3"),
         (WORDS, 3, "takes words, as a list or with commas between them, not 3"),

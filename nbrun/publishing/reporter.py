@@ -1,0 +1,267 @@
+"""The reporter that collects what a run makes, and publishes it at the end.
+
+The files are collected in a temporary folder. If the store fails at the end, the folder is kept where the command was
+called, and the message names it.
+"""
+
+import asyncio
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+from nbrun.core.batch.terms import Keep
+from nbrun.core.events import BatchFinished, Event, RunFinished
+from nbrun.core.notebook.file_format import notebook_text, read_notebook
+from nbrun.core.parameters.literals.base import recordable
+from nbrun.core.results import BatchResult, NotebookResult, Outcome, moment
+from nbrun.errors import ExitCode, NbrunError, UsageError
+from nbrun.publishing.comparison import values_of
+from nbrun.publishing.history import MANIFEST, NotebookRecord, RunRecord, Value, new_run_id
+from nbrun.publishing.publish import publish, stored_files
+from nbrun.reporters.html.reporter import Html, Look
+from nbrun.reporters.html.visibility import Code, Failures, Rules
+from nbrun.storage.object_store import ObjectStore, StoreError, open_store
+from nbrun.version import __version__
+
+_ODD = re.compile(r"[^\w.+-]+")
+_LONGEST_NAME = 100
+
+
+def report_name(job: str | None, notebook: str | None) -> str:
+    """Return the name of a report: its job's, or the stem of its only notebook; raise :class:`UsageError`."""
+    name = job or (PurePath(notebook).stem if notebook is not None else "")
+    if not name:
+        raise UsageError(
+            "--publish: a report of several notebooks needs a name",
+            hint="Define a job in [tool.nbrun.batch.NAME], and run it with nbrun batch NAME.",
+        )
+    return _safe(name)
+
+
+def _safe(name: str) -> str:
+    """Return a name as one part of a path or a URL."""
+    return _ODD.sub("-", name).strip("-.")[:_LONGEST_NAME] or "notebook"
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """How a report is published. ``mask`` replaces secrets, ``scheduled`` is the time that the run is for.
+
+    ``printer`` is the program that prints PDF files, or "" for none.
+    """
+
+    report: str
+    keep: Keep = field(default_factory=Keep)
+    always_latest: bool = False
+    scheduled: datetime | None = None
+    look: Look = field(default_factory=Look)
+    printer: str = ""
+    mask: Callable[[str], str] = str
+
+
+def reachable_store(base: str) -> ObjectStore:
+    """Return the store at `base`, which is reachable and writable; raise :class:`UsageError`."""
+    store = open_store(base)
+    try:
+        asyncio.run(store.check())
+    except StoreError as error:
+        raise UsageError(f"--publish: {error}", hint=error.hint) from None
+    return store
+
+
+class Publication:
+    """Collects a run with its pages and notebooks, and publishes it when it is closed.
+
+    `notebook` is the notebook of a single run. ``published`` is the address of the run after it was published.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        how: Publishing,
+        notebook: str | None,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.name = f"the report at {store.url}"
+        self.published: str | None = None
+        self._store = store
+        self._how = how
+        self._clock = clock
+        self._began = clock()
+        self._here = Path.cwd()  # now, because a notebook may delete the folder
+        self.run_id = new_run_id(self._began)
+        self._scratch = tempfile.TemporaryDirectory(prefix="nbrun-publish-", ignore_cleanup_errors=True)
+        self._folder = Path(self._scratch.name) / how.report
+        self._stem = _safe(PurePath(notebook).stem) if notebook is not None else ""
+        self._folder.mkdir()
+        self._html = Html(
+            self._folder / "index.html" if self._stem else self._folder,
+            local=False,
+            look=how.look,
+            pdf=(self._folder / f"{self._stem}.pdf" if self._stem else self._folder) if how.printer else None,
+            printer=how.printer,
+            home="../index.html",
+        )
+        self._results: dict[str, NotebookResult] = {}
+        self._files: dict[str, str] = {}
+        self._codes: dict[str, str] = {}
+        self._batch: BatchResult | None = None
+
+    def observe(self, event: Event) -> None:
+        """Handle an event. A secret that was passed as a parameter too is masked in notebook and page."""
+        if isinstance(event, RunFinished) and self._how.mask is not str:
+            parameters = _masked_value(event.result.parameters, self._how.mask)
+            content = None if event.content is None else _masked_value(event.content, self._how.mask)
+            event = replace(event, result=replace(event.result, parameters=parameters), content=content)
+        self._html.observe(event)
+        match event:
+            case RunFinished(notebook, result, content, report_mode):
+                self._results[notebook] = result
+                self._codes[notebook] = self._how.look.code_of(report_mode=report_mode)
+                if content is not None:
+                    self._keep(notebook, content)
+            case BatchFinished(result):
+                self._batch = result
+            case _:
+                pass
+
+    def _keep(self, notebook: str, content: Mapping[str, Any]) -> None:
+        """Write the executed notebook beside its page."""
+        stem = self._stem or self._html.stems.get(notebook)
+        if stem is None:
+            return
+        path = self._files[notebook] = f"{stem}.ipynb"
+        (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / path).write_text(notebook_text(content), encoding="utf-8")
+
+    def close(self) -> None:
+        """Publish the run; raise an error that says where its files are if that was not possible."""
+        with self._scratch:
+            problem: Exception | None = None
+            try:
+                self._html.close()
+            except RuntimeError as error:
+                problem = error  # the pages say so, and are published
+            if self._ran_nothing():
+                return
+            record = self._record()
+            (self._folder / MANIFEST).write_bytes(record.encoded())
+            try:
+                asyncio.run(publish(self._store, record, self._folder, keep=self._how.keep, now=self._clock()))
+            except NbrunError as error:
+                raise RuntimeError(f"{error}; its files are in {self._rescue()}") from None
+            self.published = f"{self._store.url.rstrip('/')}/{record.report}/{record.run_id}/index.html"
+            if problem is not None:
+                raise problem
+
+    def _ran_nothing(self) -> bool:
+        """Return whether there is no run to publish: all notebooks were left out, or another run held the lock."""
+        if self._results:
+            return all(result.outcome is Outcome.SKIPPED for result in self._results.values())
+        return self._batch is not None and self._batch.exit_code is ExitCode.OK
+
+    def _rescue(self) -> Path:
+        """Move the files of the run to where the command was called, or to another temporary folder."""
+        name = f"nbrun-unpublished-{self._how.report}-{self.run_id}"
+        try:
+            return Path(shutil.copytree(self._folder, self._here / name))
+        except OSError:
+            return Path(shutil.copytree(self._folder, Path(tempfile.mkdtemp(prefix="nbrun-")) / name))
+
+    def _record(self) -> RunRecord:
+        now, results, batch = self._clock(), [*self._results.values()], self._batch
+        code = batch.exit_code if batch else results[0].exit_code if results else ExitCode.USAGE
+        worst = next((result for result in results if result.exit_code == code), None)
+        problem = batch.problem if batch and batch.problem else worst.problem if worst else None
+        shows = self._how.look.failures != Failures.HIDE
+        outcome = worst.outcome.value if worst else Outcome.NOT_RUN.value
+        scheduled = self._how.scheduled
+        record = RunRecord(
+            report=self._how.report,
+            run_id=self.run_id,
+            started=moment(self._began),
+            ended=moment(now),
+            seconds=round((now - self._began).total_seconds(), 3),
+            outcome=outcome,
+            exit_code=int(code),
+            scheduled=moment(scheduled.astimezone(UTC)) if scheduled else None,
+            message=problem.message if problem and shows else "",
+            parameters=_common([result.parameters for result in results]),
+            notebooks=tuple(self._notebook(name, result) for name, result in self._results.items()),
+            promotes=self._how.always_latest or outcome == Outcome.PASSED.value,
+            version=__version__,
+        )
+        return replace(_masked(record, self._how.mask), files=tuple(stored_files(self._folder)))
+
+    def _notebook(self, name: str, result: NotebookResult) -> NotebookRecord:
+        file, hidden = self._files.get(name, ""), self._codes[name] == Code.HIDE
+        numbers, texts = self._values(name, result) if file else ([], [])
+        shows = self._how.look.failures != Failures.HIDE
+        return NotebookRecord(
+            name=name,
+            outcome=result.outcome.value,
+            parameters=recordable(result.parameters),
+            message=result.problem.message if result.problem and shows else "",
+            seconds=round(result.seconds, 3),
+            cells={outcome.value: number for outcome, number in result.tally().items()},
+            title=self._html.titles.get(name, ""),
+            page=self._made(name, ".html"),
+            pdf=self._made(name, ".pdf"),
+            file="" if hidden else file,
+            numbers=tuple(numbers),
+            texts=tuple(texts),
+        )
+
+    def _made(self, name: str, suffix: str) -> str:
+        """Return the path of the page or of the PDF file of a notebook, or "" if there is none."""
+        stem = "index" if self._stem and suffix == ".html" else self._stem or self._html.stems.get(name, "")
+        return f"{stem}{suffix}" if stem and (self._folder / f"{stem}{suffix}").is_file() else ""
+
+    def _values(self, name: str, result: NotebookResult) -> tuple[list[Value], list[Value]]:
+        """Return the numbers and texts of a notebook, without what its page does not show."""
+        notebook = read_notebook((self._folder / self._files[name]).read_text(encoding="utf-8"))
+        failing = [cell.index if cell.id is None else cell.id for cell in result.cells if cell.is_fault]
+        Rules(Code(self._codes[name]), Failures(self._how.look.failures), failing).apply(notebook)
+        return values_of(notebook)
+
+
+def _common(parameters: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the parameters that all notebooks of a run have, with the same value."""
+    first, *others = parameters or [{}]
+    same = {name: value for name, value in first.items() if all(name in one and one[name] == value for one in others)}
+    return dict(recordable(same))
+
+
+def _masked(record: RunRecord, mask: Callable[[str], str]) -> RunRecord:
+    """Return a record without secrets."""
+    notebooks = tuple(
+        replace(
+            notebook,
+            message=mask(notebook.message),
+            title=mask(notebook.title),
+            parameters=_masked_value(notebook.parameters, mask),
+            numbers=tuple(replace(value, label=mask(value.label), text=mask(value.text)) for value in notebook.numbers),
+            texts=tuple(replace(value, label=mask(value.label), text=mask(value.text)) for value in notebook.texts),
+        )
+        for notebook in record.notebooks
+    )
+    parameters = _masked_value(record.parameters, mask)
+    return replace(record, message=mask(record.message), parameters=parameters, notebooks=notebooks)
+
+
+def _masked_value(value: Any, mask: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return mask(value)
+        case Mapping():
+            return {name: _masked_value(one, mask) for name, one in value.items()}
+        case list() | tuple():
+            return [_masked_value(one, mask) for one in value]
+        case _:
+            return value
