@@ -5,14 +5,15 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from nbrun.cli.config.files import Project, options_of, project_of, settings_of
+from nbrun.cli.config.files import Project, options_of, place_from_here, project_of, settings_of
 from nbrun.cli.options.declared import Value
-from nbrun.core.batch.schedule import Schedule, StartedRun, overdue
+from nbrun.core.batch.schedule import Overdue, Schedule, StartedRun, overdue
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.planning.options import Duration
 from nbrun.errors import ExitCode, UsageError
@@ -103,21 +104,53 @@ def export(target: str, name: str | None, **given: Any) -> None:
 def check(name: str | None, **given: Any) -> int:
     """Check that the batch NAME, or each batch with a schedule, was run when its schedule said so.
 
-    The exit code is 7 if a run is late or missing. The history is that of this machine, in $XDG_STATE_HOME/nbrun.
+    The exit code is 7 if a run is late or missing, and the targets of notify in the settings are notified. The history
+    is that of this machine, in $XDG_STATE_HOME/nbrun.
     """
     now, is_overdue = datetime.now(UTC), False
+    options = _options(given["config"])
     since = now - timedelta(seconds=min(given["since"], _LONGEST)) if given["since"] else None
     for batch in _batches(given["config"], name, None):
         found = overdue(batch.schedule, batch.grace, _runs_of(batch), now, since)
-        for one in found:
-            scheduled = f"{one.scheduled.astimezone(batch.schedule.tzinfo):%Y-%m-%d %H:%M} {batch.schedule.zone}"
-            if one.started is None:
-                click.echo(f"nbrun: {batch.name}: the run of {scheduled} is missing", err=True)
-            else:
-                late = spell_duration((one.started - one.scheduled).total_seconds())
-                click.echo(f"nbrun: {batch.name}: the run of {scheduled} began {late} late", err=True)
+        said = [_spelled(batch, one) for one in found]
+        for line in said:
+            click.echo(f"nbrun: {line}", err=True)
+        if said:
+            for warning in _notify(batch.name, options[batch.name], said):
+                click.echo(f"nbrun: warning: {warning}", err=True)
         is_overdue = is_overdue or bool(found)
     return ExitCode.OVERDUE if is_overdue else ExitCode.OK
+
+
+def _spelled(batch: ScheduledBatch, one: Overdue) -> str:
+    scheduled = f"{one.scheduled.astimezone(batch.schedule.tzinfo):%Y-%m-%d %H:%M} {batch.schedule.zone}"
+    if one.started is None:
+        return f"{batch.name}: the run of {scheduled} is missing"
+    late = spell_duration((one.started - one.scheduled).total_seconds())
+    return f"{batch.name}: the run of {scheduled} began {late} late"
+
+
+def _notify(name: str, options: Mapping[str, Any], said: Sequence[str]) -> list[str]:
+    """Notify about late and missing runs as about failures, and return warnings."""
+    if not {"failure", "always"} & {*options.get("notify-on", ("failure",))}:
+        return []
+    from nbrun.publishing.notifications.delivery import NOTIFY_LIMIT, Delivery
+    from nbrun.publishing.notifications.message import Message
+    from nbrun.publishing.notifications.senders import check_service, send
+    from nbrun.publishing.notifications.targets import read_target
+
+    payload = {"report": name, "causes": ["failure"], "outcome": "overdue", "text": "\n".join(said)}
+    message = Message(f"nbrun: {name} is late or missing", details=["\n".join(said)], payload=payload)
+    delivery, warnings = Delivery(), list[str]()
+    for given in options.get("notify", ()):
+        try:
+            target = read_target("--notify", given, os.environ, typed=False)
+            check_service("--notify", target)
+        except UsageError as error:
+            warnings.append(str(error))
+            continue
+        delivery.post(target.name, partial(send, target, message))
+    return [*warnings, *(f"--notify {text}" for text in delivery.finish(NOTIFY_LIMIT))]
 
 
 def _runs_of(batch: ScheduledBatch) -> list[StartedRun]:
@@ -136,15 +169,30 @@ def _files_of(batch: ScheduledBatch, target: str, now: datetime, given: Mapping[
             return kubernetes(batch, given["image"])
 
 
-def _batches(config: Path | None, name: str | None, program: str | None) -> list[ScheduledBatch]:
-    """Return the batch `name`, or all batches with a schedule; raise :class:`UsageError` if there is none."""
+def _project(config: Path | None) -> Project:
     from nbrun.cli.run import command as run
 
-    project = project_of(config, settings_of(run))
-    jobs = project.settings.jobs
+    return project_of(config, settings_of(run))
+
+
+def _options(config: Path | None) -> dict[str, Mapping[str, Any]]:
+    """Return the options of each batch; a ``file:PATH`` is relative to the current folder."""
+    project = _project(config)
+    found = dict[str, Mapping[str, Any]]()
+    for name, job in project.settings.jobs.items():
+        options = dict(options_of(Project(project.folder, project.settings, job)))
+        if "notify" in options:
+            options["notify"] = [place_from_here(project.folder, one) for one in options["notify"]]
+        found[name] = options
+    return found
+
+
+def _batches(config: Path | None, name: str | None, program: str | None) -> list[ScheduledBatch]:
+    """Return the batch `name`, or all batches with a schedule; raise :class:`UsageError` if there is none."""
+    project = _project(config)
+    jobs, options = project.settings.jobs, _options(config)
     if name is not None and name not in jobs:
         raise UsageError(f"there is no batch {name!r}", hint=f"There are: {', '.join(jobs) or 'none'}.")
-    options = {one: options_of(Project(project.folder, project.settings, jobs[one])) for one in jobs}
     scheduled = [one for one in jobs if options[one].get("schedule")]
     if name is not None and name not in scheduled:
         raise UsageError(f"the batch {name!r} has no schedule", hint=_HINT)

@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 GRACE = 3600.0
 """Default seconds that a scheduled run may be late."""
-_LIMIT = 25.0
-"""Seconds for all notifications and pings together."""
 _TERMINATED_LIMIT = 4.5
-"""The same after SIGTERM, where the sender of the signal does not wait long."""
+"""Seconds for notifications after SIGTERM, where the sender of the signal does not wait long."""
 _MOST_PICTURES = 6
 _OUTCOMES = {
     ExitCode.OK: Outcome.PASSED.value,
@@ -182,7 +180,9 @@ class RunWatch:
                 self._notify(run, before, ending)
             except Exception as failure:  # noqa: BLE001  (a notification never changes the run)
                 warnings.append(f"notifications: {type(failure).__name__}")
-            limit = _TERMINATED_LIMIT if code == ExitCode.TERMINATED else _LIMIT
+            from nbrun.publishing.notifications.delivery import NOTIFY_LIMIT
+
+            limit = _TERMINATED_LIMIT if code == ExitCode.TERMINATED else NOTIFY_LIMIT
             warnings += [f"--notify {text}" for text in self._deliver.finish(limit)]
         return warnings
 

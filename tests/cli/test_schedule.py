@@ -12,6 +12,7 @@ from nbrun.errors import ExitCode
 from nbrun.publishing.around_run import Report
 from nbrun.publishing.local_history import LocalHistory, PastRun
 from nbrun.publishing.locks import FileLock
+from tests.publishing.notifications.servers import hook_server
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 
 SETTINGS = """
@@ -114,6 +115,21 @@ def test_a_check_finds_missing_and_late_runs(project: Path, tmp_path: Path) -> N
     assert (found.returncode, found.stderr) == (ExitCode.OK, "")
     found = run_nbrun("schedule", "check", "--since", "3d", cwd=project, env=env)
     assert (found.returncode, found.stderr.count("missing")) == (ExitCode.OVERDUE, 2)
+
+
+def test_a_missing_run_is_notified(project: Path, tmp_path: Path) -> None:
+    with (project / "nbrun.toml").open("a") as settings:
+        settings.write('schedule = "@daily"\nnotify = ["file:url", "env:MISSING"]\n')
+    with hook_server() as hook:
+        (project / "url").write_text(hook.url)
+        config = str(project / "nbrun.toml")
+        env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+        found = run_nbrun("schedule", "check", "other", "--config", config, cwd=tmp_path, env=env)
+    assert found.returncode == ExitCode.OVERDUE, found.stderr
+    ((_, body),) = hook.requests
+    assert "00:00 Europe/Berlin is missing" in json.loads(body)["text"]
+    assert "nbrun: warning: --notify env:MISSING: the variable is not set" in found.stderr
+    assert "planted" not in found.stderr
 
 
 def test_a_run_of_a_batch_with_a_schedule_is_recorded_however_it_ends(project: Path, tmp_path: Path) -> None:

@@ -189,9 +189,9 @@ def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) 
                 )
             elif name in _PLACES:
                 value = (
-                    _place_from_here(folder, value)
+                    place_from_here(folder, value)
                     if isinstance(value, str)
-                    else [_place_from_here(folder, one) for one in value]
+                    else [place_from_here(folder, one) for one in value]
                 )
             elif parameter.metavar == _NAMED_PATH:
                 value = [_named_from_here(folder, one) for one in value]
@@ -217,7 +217,8 @@ def _named_from_here(folder: Path, text: str) -> str:
     return f"{name}={from_here(folder, path)}" if equals else text
 
 
-def _place_from_here(folder: Path, text: str) -> str:
+def place_from_here(folder: Path, text: str) -> str:
+    """Return a value such as ``file:PATH`` with a path relative to the current folder."""
     kind, _, path = text.partition(":")
     return f"file:{from_here(folder, path)}" if kind == "file" else text
 

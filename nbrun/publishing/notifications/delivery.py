@@ -11,6 +11,9 @@ from collections.abc import Callable
 
 from nbrun.publishing.notifications.senders import NotSent
 
+NOTIFY_LIMIT = 25.0
+"""Seconds for all notifications and pings together."""
+
 
 class Delivery:
     """Messages on their way to targets."""
