@@ -10,6 +10,7 @@ ability      what the kernel can do with it
 ===========  ==========================================================================================================
 replay       send output and replies again, by their numbers (``nbrun_resend_request``)
 conditional  execute a cell only if the cell before it passed (``nbrun_execute_request``, ``nbrun_recall_request``)
+once         report whether a request was started, and refuse it from then on (``nbrun_recall_request``)
 unsent       report the message numbers that it used without sending a message
 writers      report whether anything can still write after the last cell has ended (``nbrun_drain_request``)
 traceback    forget the last traceback before each cell
@@ -82,11 +83,13 @@ class Agent:
         """Why this kernel does not have the other abilities."""
         self.unsent: UnsentNumbers | None = None
         self.replay: ReplayBuffer | None = None
+        self._conditional: Any = None
         self._kernel = kernel
         self._session_send = kernel.session.send
         kernel.session.send = self._send
         self._offer("unsent", self._remember_unsent)
-        self._offer("conditional", lambda: ConditionalExecution(kernel))
+        self._offer("conditional", self._execute_on_conditions)
+        self._offer("once", lambda: kernel.shell_handlers.update(execute_request=self._conditional.execute_plain))
         self._offer("traceback", self._forget_tracebacks)
         self._offer("writers", lambda: kernel.shell_handlers.update(nbrun_drain_request=self._drain))
         kernel.shell_handlers["nbrun_hello_request"] = self._hello
@@ -110,6 +113,9 @@ class Agent:
 
     def _remember_unsent(self) -> None:
         self.unsent = UnsentNumbers(self._kernel.session)
+
+    def _execute_on_conditions(self) -> None:
+        self._conditional = ConditionalExecution(self._kernel)
 
     def _keep_output(self, room: int) -> None:
         self.replay = ReplayBuffer(self._kernel, room)
@@ -349,7 +355,8 @@ class ConditionalExecution:
         execute A            runs
         execute B, after A   runs if A has passed; otherwise the reply is "aborted", at once, and nothing was executed
         execute C, after B   ...
-        recall B             nothing behind B starts any more; the reply says whether B runs, has ended or is unknown
+        recall B             nothing behind B starts any more; the reply says whether B runs, has ended or is unknown;
+                             if it is unknown, it does not start any more either, however late it arrives
 
     A cell has *passed* if the reply was ``ok``, the cell did not call ``exit()``, it was not recalled, and no comm is
     open. (An Output widget needs its contents before the next cell runs.) A recall arrives on the control channel,
@@ -360,6 +367,7 @@ class ConditionalExecution:
         self._kernel = kernel
         self._running: str | None = None
         self._passed: str | None = None
+        self._begun: set[str] = set()
         self._ended: set[str] = set()
         self._recalled: set[str] = set()
         self._finish_metadata = kernel.finish_metadata
@@ -376,8 +384,9 @@ class ConditionalExecution:
             # A crash in the first line of this cell would lose the output of the previous cell.
             hand_over(self._kernel.iopub_thread)
             time.sleep(0.0005)
+        self._begun.add(own)  # before the look at the recalled ones: a recall looks here after it has recalled
         if own in self._recalled or after in self._recalled or (after is not None and after != self._passed):
-            self._kernel.session.send(stream, "execute_reply", {"status": "aborted"}, parent, ident=ident)
+            self._refuse(stream, ident, parent)
             return
         self._running, self._passed = own, None
         parent["header"]["msg_type"] = parent["msg_type"] = "execute_request"
@@ -386,6 +395,22 @@ class ConditionalExecution:
         finally:
             self._running = None
             self._ended.add(own)
+
+    async def execute_plain(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Execute a request without condition, of any client, unless it was recalled."""
+        own = parent["header"]["msg_id"]
+        self._begun.add(own)
+        if own in self._recalled:
+            self._refuse(stream, ident, parent)
+            return
+        try:
+            await self._kernel.execute_request(stream, ident, parent)
+        finally:
+            self._ended.add(own)
+
+    def _refuse(self, stream: Any, ident: Any, parent: Any) -> None:
+        self._begun.discard(parent["header"]["msg_id"])
+        self._kernel.session.send(stream, "execute_reply", {"status": "aborted"}, parent, ident=ident)
 
     def _finish(self, parent: Any, metadata: Any, content: Any) -> Any:
         if self._running == parent["header"]["msg_id"] and content["status"] == "ok":
@@ -397,7 +422,7 @@ class ConditionalExecution:
         """Refuse the cells that were sent behind a request, and reply with the state of the request itself."""
         request = parent["content"]["request"]
         self._recalled.add(request)
-        state = "running" if request == self._running else "ended" if request in self._ended else "unknown"
+        state = "ended" if request in self._ended else "running" if request in self._begun else "unknown"
         self._kernel.session.send(stream, "nbrun_recall_reply", {"status": "ok", "state": state}, parent, ident=ident)
 
 

@@ -298,6 +298,7 @@ class _Run:
             "raw_streams": self._job.raw_streams,
             "max_output": self._job.max_output,
             "ask_for_writers": Ability.WRITERS in agent.abilities,
+            "can_recall": Ability.ONCE in agent.abilities,
             "depth": depth,
         }
         self._setting = {

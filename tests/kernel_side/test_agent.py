@@ -327,6 +327,18 @@ def test_a_recall_stops_what_is_behind_a_cell_and_says_how_far_that_is() -> None
     assert [kernel.execute("b"), kernel.execute("c", "a")] == ["aborted", "aborted"]
 
 
+def test_a_recalled_request_that_has_not_arrived_is_refused_however_late_it_comes() -> None:
+    kernel = SmallKernel()
+    assert kernel.ask("execute_request", {"code": "a"})["status"] == "ok"
+    states = [kernel.ask("nbrun_recall_request", {"request": name})["state"] for name in "abc"]
+    assert states == ["ended", "unknown", "unknown"]
+    assert kernel.ask("execute_request", {"code": "b"})["status"] == "aborted"
+    assert kernel.execute("c") == "aborted"
+    assert kernel.ask("execute_request", {"code": "d"})["status"] == "ok"
+    assert kernel.ask("nbrun_recall_request", {"request": "b"})["state"] == "unknown"
+    assert kernel.executed == ["a", "d"]
+
+
 # Who can still write? ------------------------------------------------------------------------------------------------
 
 
@@ -380,7 +392,7 @@ def test_a_pipe_that_is_not_emptied_has_a_writer(monkeypatch: pytest.MonkeyPatch
 
 
 def test_hello_names_what_the_agent_can_do_and_applies_options(kernel: SmallKernel) -> None:
-    every = {"unsent", "conditional", "traceback", "writers"}
+    every = {"unsent", "conditional", "once", "traceback", "writers"}
     answer = kernel.ask("nbrun_hello_request", {})
     assert ({*answer["abilities"]}, answer["missing"]) == (every, {})
     options = {"replay": 1000, "lift_limits": True, "quiet": True}
@@ -394,9 +406,9 @@ def test_hello_names_what_the_agent_can_do_and_applies_options(kernel: SmallKern
 @pytest.mark.parametrize(
     ("without", "missing"),
     [
-        ("iopub_thread", {"conditional", "replay", "lift_limits"}),
+        ("iopub_thread", {"conditional", "once", "replay", "lift_limits"}),
         ("shell", {"traceback"}),
-        ("comm_manager", {"conditional"}),
+        ("comm_manager", {"conditional", "once"}),
     ],
 )
 def test_what_a_kernel_lacks_is_reported(without: str, missing: set[str]) -> None:

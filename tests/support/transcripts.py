@@ -161,7 +161,7 @@ class Transcript:
         return player.played
 
 
-_OPTIONS = {"depth": 1, "raw_streams": False, "max_output": None, "ask_for_writers": False}
+_OPTIONS = {"depth": 1, "raw_streams": False, "max_output": None, "ask_for_writers": False, "can_recall": False}
 
 
 def _whole_lines(path: Path) -> Iterator[Line]:

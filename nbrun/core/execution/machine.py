@@ -71,6 +71,7 @@ class Execution:
         raw_streams: bool = False,
         max_output: int | None = None,
         ask_for_writers: bool = False,
+        can_recall: bool = False,
         depth: int = 1,
         observe: Callable[[Event], None] | None = None,
     ) -> None:
@@ -78,8 +79,9 @@ class Execution:
 
         `kernel_session` is the kernel's session from the handshake, or None to accept messages of any session.
         `max_output` is the maximum size of a cell's outputs. `ask_for_writers` is true if the kernel's agent can report
-        writers (:mod:`.drain`). `depth` is how many cells may be in progress at a time; more than 1 requires an agent
-        that executes on conditions. `observe` is called with the events of cells and outputs, with the name `notebook`.
+        writers (:mod:`.drain`). `can_recall` is true if it can report whether a request was started. `depth` is how
+        many cells may be in progress at a time; more than 1 requires an agent that executes on conditions. `observe` is
+        called with the events of cells and outputs, with the name `notebook`.
         """
         self._plan = plan
         self._requests = requests
@@ -99,6 +101,9 @@ class Execution:
         self._interruption = Interruption(self._timers, requests, self._routes)
         self._drain = Drain(self._timers, requests, asks_writers=ask_for_writers)
         self._current: CellExecution | None = None
+        self._can_recall = can_recall
+        self._recall = ("", "")
+        """The request that asks whether the current cell's request was started, and that request."""
         self._late_output_at = 0.0
         """The arrival time of the last output that is older than its cell's reply."""
         self._tracebacks: set[tuple[str, ...]] = set()
@@ -164,6 +169,7 @@ class Execution:
         """Continue with a new websocket. Nothing is sent again; a barrier shows what was lost."""
         if nudged:
             self._ledger.disturb()
+        self._routes.forget_server()
         self._queue.mark_doubtful()
         return () if self.ending or self._current is None else self._barrier.send(self._current, now)
 
@@ -292,7 +298,7 @@ class Execution:
     # Cells that were sent ahead but not run ------------------------------------------------------------------------
 
     def _send_unconditionally(self, cell: CellExecution, now: float) -> Effects:
-        """Send a cell again without condition, because the kernel refused it after a cell that did not pass.
+        """Send a cell again without condition, because the kernel refused it or does not know it.
 
         The cells behind it wait again. The kernel refuses them too, and their late output belongs to this cell.
         """
@@ -374,7 +380,7 @@ class Execution:
             return self._stop_cell(now, Stop.INPUT, f"the cell asked for input ({prompt!r}), and nobody is there")
         if self._barrier.is_answered_by(message):
             self._barrier.on_reply(now)
-            return ()
+            return self._ask_whether_started()
         if self._drain.is_answered_by(message):
             return self._on_drain_answer(message, now)
         if message.type == agent.RECALL_REPLY:
@@ -450,7 +456,28 @@ class Execution:
         recalling = self._ledger.request if self._queue.has_ahead else ""
         return self._interruption.start(cell, stop, reason, now, recalling=recalling)
 
+    def _ask_whether_started(self) -> Effects:
+        """Ask the kernel whether it has started the current cell, whose request may be lost with a connection.
+
+        A cell is not sent again if other requests before it may be lost too.
+        """
+        cell = self._current
+        if cell is None or not self._may_be_unknown(cell) or cell.plan.before or self._widgets.has_comms:
+            return ()
+        question = agent.recall(self._requests, self._ledger.request)
+        self._recall = question.id, self._ledger.request
+        return (Send(question),)
+
+    def _may_be_unknown(self, cell: CellExecution) -> bool:
+        return self._can_recall and cell.reply is None and cell.stop is None and not cell.seen
+
     def _on_recall_reply(self, message: Message, now: float) -> Effects:
+        cell = self._current
+        if (message.parent_id, self._ledger.request) == self._recall:
+            if cell is None or not self._may_be_unknown(cell) or message.content.get("state") != "unknown":
+                return ()
+            self._routes.add_aside(self._ledger.request, cell)  # the kernel refuses it if it arrives after all
+            return self._send_unconditionally(cell, now)
         recalled = self._interruption.on_recall_reply(message, self._current)
         if recalled is Recalled.ENDED:
             self._barrier.expect_other_sign(now)

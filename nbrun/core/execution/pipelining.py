@@ -148,6 +148,7 @@ class Routes:
 
         ipykernel uses the latest request as the parent of output that threads of a cell write late.
         """
+        self._executed.pop(request, None)
         self._asides[request] = cell
 
     def send_aside(self, request: Message, cell: CellExecution) -> Send:
@@ -162,6 +163,10 @@ class Routes:
     def owner_of(self, message: Message) -> CellExecution | None:
         """Return the cell that an output in this message belongs to."""
         return self._executed.get(message.parent_id) or self._asides.get(message.parent_id)
+
+    def forget_server(self) -> None:
+        """Forget the requests of the server, because it uses their ids again after a reconnection."""
+        self._idled.clear()
 
     def ends_cell(self, message: Message) -> bool:
         """Return whether an idle whose parent is a request of the server is that of the current cell.

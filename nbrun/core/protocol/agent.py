@@ -37,6 +37,7 @@ class Ability(StrEnum):
 
     REPLAY = "replay"
     CONDITIONAL = "conditional"
+    ONCE = "once"
     UNSENT = "unsent"
     WRITERS = "writers"
     TRACEBACK = "traceback"

@@ -1,13 +1,16 @@
 """If reply or idle is missing, a barrier shows whether it can still arrive."""
 
+from dataclasses import replace
+
 import pytest
 
 from nbrun.core.execution.barrier import BARRIER_AFTER, BARRIER_GRACE, BARRIER_LIMIT
 from nbrun.core.execution.drain import DRAIN_LIMIT
 from nbrun.core.execution.machine import RESEND_AFTER
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Channel
 from nbrun.core.results import CellOutcome, Outcome
-from tests.core.conversation import Conversation, cell
+from tests.core.conversation import OURS, Conversation, cell, message
 
 PASSED, FAILED = CellOutcome.PASSED, CellOutcome.FAILED
 
@@ -197,6 +200,71 @@ def test_a_reply_that_was_lost_with_the_websocket_is_found_out() -> None:
     talk.status("busy", talk.barrier)
     talk.until(BARRIER_GRACE)
     assert (talk.outcome(), talk.outcomes()) == (Outcome.SERVER_FAILED, [FAILED])
+
+
+def recalled(talk: Conversation, state: str) -> None:
+    """Answer the last question whether a request was started."""
+    question = talk.requests(agent.RECALL)[-1]
+    talk.hear(message(agent.RECALL_REPLY, {"state": state}, parent=question.id, channel=Channel.CONTROL))
+
+
+def test_a_cell_whose_request_was_lost_with_the_websocket_is_sent_again() -> None:
+    talk = Conversation("one", "two", can_recall=True)
+    lost = talk.request
+    talk.reconnected()
+    talk.barrier_reply()
+    assert [each.content for each in talk.requests(agent.RECALL)] == [{"request": lost}]
+    recalled(talk, "unknown")
+    assert talk.sources == ["one", "one"]
+    talk.reply("aborted", parent=lost)  # it arrives after all, and the kernel refuses it
+    recalled(talk, "unknown")
+    talk.until(BARRIER_GRACE)
+    assert talk.sources == ["one", "one"]
+    talk.complete()
+    talk.complete()
+    talk.until(talk.now + DRAIN_LIMIT)
+    assert (talk.sources, talk.outcome()) == (["one", "one", "two"], Outcome.PASSED)
+
+
+def test_a_server_that_uses_an_id_again_on_a_new_websocket_ends_no_cell() -> None:
+    talk = Conversation("one", can_recall=True)
+    for _ in range(2):
+        talk.reconnected()
+        nudge = {"msg_id": f"{OURS}_9_0", "msg_type": "kernel_info_request"}
+        for state in ("busy", "idle"):
+            idle = message("status", {"execution_state": state}, parent=nudge["msg_id"])
+            talk.hear(replace(idle, parent=nudge))
+    assert talk.run.cells[0].seen == set()
+
+
+@pytest.mark.parametrize("state", ["running", "ended", None])
+def test_a_cell_that_the_kernel_has_started_is_not_sent_again(state: str | None) -> None:
+    talk = Conversation("one", can_recall=True)
+    talk.reconnected()
+    talk.barrier_reply()
+    if state:
+        recalled(talk, state)
+    talk.until(BARRIER_GRACE)
+    assert (talk.sources, talk.outcome(), talk.outcomes()) == (["one"], Outcome.SERVER_FAILED, [FAILED])
+
+
+def test_the_word_of_a_kernel_that_comes_after_the_reply_changes_nothing() -> None:
+    talk = Conversation("one", can_recall=True)
+    talk.reconnected()
+    talk.barrier_reply()
+    talk.reply()
+    recalled(talk, "unknown")
+    assert talk.sources == ["one"]
+
+
+@pytest.mark.parametrize("what", ["busy", "prepared"])
+def test_a_cell_that_began_or_was_prepared_is_not_asked_for(what: str) -> None:
+    talk = Conversation(cell("one", before=("x",) if what == "prepared" else ()), can_recall=True)
+    if what == "busy":
+        talk.status("busy")
+    talk.reconnected()
+    talk.barrier_reply()
+    assert talk.requests(agent.RECALL) == []
 
 
 def test_each_new_websocket_gets_a_barrier_and_any_ones_answer_counts() -> None:
