@@ -60,19 +60,18 @@ def _environment(environment: str, runs: Sequence[Results]) -> str:
 
 
 def _headline(names: Sequence[str], table: dict[tuple[str, str], Summary]) -> str:
-    """Return nbrun's seconds and its ratios to the most important peers."""
+    """Return nbrun's seconds and its ratios to the most important peers; a ratio with a failed one is marked."""
     rows = []
     for name in names:
-        if (ours := table.get((name, "nbrun"))) is None:
-            continue
+        ours = table.get((name, "nbrun"))
         peers = [table.get((name, who)) for who in _HEADLINE]
-        rows.append(
-            (
-                f"{name}, {WORKLOADS[name].title}",
-                f"{ours.wall:.2f} s",
-                *(f"{ratio(ours, peer, 'wall'):.2f}" if peer else "" for peer in peers),
-            )
-        )
+        if ours is None or not any(peers):
+            continue
+        told = [
+            f"{ratio(ours, peer, 'wall'):.2f}{' (incomplete)' if ours.failure or peer.failure else ''}" if peer else ""
+            for peer in peers
+        ]
+        rows.append((f"{name}, {WORKLOADS[name].title}", f"{ours.wall:.2f} s", *told))
     return _table(("work", "nbrun", *(f"nbrun / {who}" for who in _HEADLINE)), rows)
 
 

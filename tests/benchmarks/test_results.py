@@ -90,6 +90,8 @@ def test_the_page_shows_ratios_failures_and_what_is_still_to_measure() -> None:
     text = page([results(0.8), results(1.2, failure="7 of 9 lines")])
     assert "0.40 · 0.60" in text
     assert "**failed**: 7 of 9 lines" in text
+    assert "(incomplete)" in text
+    assert "(incomplete)" not in page([results(0.8)])
     assert "python -m benchmarks scale" in text
     assert "<!--" not in text.partition("\n## ")[2]
 
