@@ -219,6 +219,8 @@ class RunWatch:
         show = self._options.get("html_failures") != "hide"
         mask = Mask(self._secrets).text if self._secrets else str
         details = [mask(text) for text in details_of(ending.result, ending.error, self._sources, show=show)]
+        if ending.error is None and ending.result is not None and ending.result.exit_code != run.exit_code:
+            details.append("A report could not be written; the log of the run names it.")
         facts = facts_of(run.outcome, run.exit_code, run.started, run.seconds)
         log = "\n\n".join([f"{run.outcome}, exit code {run.exit_code}", *details])
         for target in self._ping:

@@ -105,6 +105,16 @@ def test_hidden_failures_stay_out_of_messages(tmp_path: Path) -> None:
     assert not any("planted" in str(part.get_content()) for part in mail.walk() if not part.is_multipart())
 
 
+def test_a_report_that_cannot_be_written_is_notified(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "sales.ipynb", notebook("1"))
+    with hook_server() as hook:
+        env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+        found = run_nbrun("run", path, "--no-save", "--json", "/dev/full", "--notify", hook.url, env=env)
+    ((_, body),) = hook.requests
+    assert found.returncode == json.loads(body)["exit_code"] == ExitCode.SERVER
+    assert "A report could not be written" in json.loads(body)["text"]
+
+
 def test_a_wrong_target_ends_before_anything_is_run(tmp_path: Path) -> None:
     path = write_notebook(tmp_path / "sales.ipynb", notebook("1"))
     for options, said in (
