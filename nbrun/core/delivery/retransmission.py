@@ -117,6 +117,8 @@ class ResentMessages:
         """Lower numbers that have not arrived but may be late. A message with any other lower number is a duplicate."""
         self._owed: dict[int, None] = {}
         """Those of them that are replies on their way."""
+        self._recovers = False
+        """Whether replies on their way may be lost, because the connection was cut."""
         self._gone: list[tuple[int, int]] = []
         """Ranges of which the kernel has sent everything that it still had."""
         self._question: _Question | None = None
@@ -203,7 +205,7 @@ class ResentMessages:
 
     def reconnected(self, now: float) -> None:
         """Ask for the kernel's last number, because the connection is restored."""
-        self._is_cut, self._cut_until = False, None
+        self._is_cut, self._cut_until, self._recovers = False, None, True
         if self._look is _Look.NONE:
             self._look = _Look.HOW_FAR
         self._ask(now)
@@ -305,6 +307,9 @@ class ResentMessages:
             return [*given, *self._fail()]  # the answer does not help, and the request would be repeated forever
         self._gone += [(first, until if last is None else min(last, until)) for first, last in question.ranges]
         self._failures = 0
+        for first, last in question.ranges:
+            if first == last:
+                self._owed.pop(first, None)
         given += self._advance()
         self._look_on(question, found, is_all=until == newest, newest=newest, now=now)
         self._forgotten = max(
@@ -313,7 +318,7 @@ class ResentMessages:
         )
         given += self._lossy_notices(is_lossy=others != self._others)
         if self._look is _Look.NONE and not self._held:
-            self._notices = []
+            self._notices, self._recovers = [], self._recovers and bool(self._owed)
         return [*given, *self._go_on(now)]
 
     def _lossy_notices(self, *, is_lossy: bool = False) -> list[Message]:
@@ -342,7 +347,8 @@ class ResentMessages:
         given = self._advance()
         if self._held and (not self._answers or len(self._held) > LARGEST_HOLD):
             return [*given, *self.release()]
-        if self._held or (self._look is not _Look.NONE and self._look_at is None):
+        is_owed = self._recovers and bool(self._owed)
+        if self._held or is_owed or (self._look is not _Look.NONE and self._look_at is None):
             self._ask(now)
         return given
 
@@ -427,9 +433,9 @@ class ResentMessages:
         if self._question is not None or self._is_cut or not self._answers:
             return
         ranges = self._gaps()
-        if self._look is _Look.HOW_FAR:
+        if self._recovers:
             ranges = [*((number, number) for number in self._owed), *ranges][:RANGES]
-        elif self._look is _Look.WHAT_IS_NEW and self._next is not None and len(ranges) < RANGES:
+        if self._look is _Look.WHAT_IS_NEW and self._next is not None and len(ranges) < RANGES:
             ranges.append((max(self._held, default=self._next - 1) + 1, None))
         if not ranges and self._look is not _Look.HOW_FAR:
             return

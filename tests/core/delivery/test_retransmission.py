@@ -304,6 +304,20 @@ def test_a_reply_that_is_lost_behind_its_idle_comes_after_a_cut() -> None:
     assert len(line.kernel.said) == sum(each.channel == Channel.IOPUB for each in line.given)
 
 
+def test_a_reply_that_is_lost_before_an_idle_that_comes_after_a_cut_is_asked_for() -> None:
+    line = Line()
+    line.kernel.run_cell(1)
+    line.kernel.replies.clear()
+    line.output()
+    line.output()
+    line.reconnect()
+    line.output()
+    assert line.kinds()[-1] == "idle"
+    line.settle()
+    assert line.kinds().count("execute_reply") == 1
+    assert line.waits() is False
+
+
 def test_what_a_thread_numbers_early_and_sends_late_is_given_on_when_it_comes() -> None:
     line = Line()
     line.kernel.run_cell(3)
