@@ -153,11 +153,12 @@ print(type(nbformat).__name__, type(httpx.main).__module__, rfc3987_syntax.parse
 
 
 STARTING = """
-import runpy, sys
+import atexit, runpy, sys
 def look(event, args):
     if event == "subprocess.Popen" and "process.boot" in str(args[1]):
         print("started with", *sys.modules)
 sys.addaudithook(look)
+atexit.register(lambda: print("ended with", *sys.modules))
 sys.argv = ["nbrun", *sys.argv[1:]]
 runpy.run_module("nbrun", {}, "__main__")
 """
@@ -189,6 +190,9 @@ def test_the_command_starts_the_private_server_before_it_imports_what_a_run_need
         "nbrun.runner.run",
     )
     assert loaded.isdisjoint(late), loaded.intersection(late)
+    [line] = [line for line in process.stdout.splitlines() if line.startswith("ended with")]
+    for_stores = {"obstore", "boto3", "nbrun.cli.stored_reports", "nbrun.storage.in_store", "nbrun.storage.objects"}
+    assert for_stores.isdisjoint(line.split())
 
 
 def test_threads_that_use_a_module_at_once_all_get_the_whole_of_it() -> None:
