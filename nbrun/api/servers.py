@@ -22,6 +22,8 @@ from nbrun.api.notebooks import (
 )
 from nbrun.core.events import Journal, Observer
 from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
+from nbrun.core.planning.destinations import is_store_url, refuse_unreachable
+from nbrun.core.planning.job import OnConflict
 from nbrun.core.planning.options import Option, PathName, Text, options_in, read_option
 from nbrun.core.results import NotebookResult
 from nbrun.errors import ExitCode, UsageError
@@ -210,6 +212,10 @@ class Server:
         options = read_run_options({**given, "server": self._address})
         check_choice(options)
         paths = self._paths(name, options)
+        if paths.save and paths.stored:
+            from nbrun.storage.in_store import check_store
+
+            await check_store("output:", paths.stored, guarded=paths.on_conflict is not OnConflict.OVERWRITE)
         job = job_of(name, options)
         options, finished = keeping_notebook(options)
         observe = options["observe"] or ignore
@@ -248,7 +254,9 @@ class Server:
         if options["upload"]:
             raise UsageError("upload: a private server has the files of this machine")
         inner: Any = dict(options)
-        if options["output"] is not None:
+        if options["content"] is None:
+            refuse_unreachable("", name, reads=True)
+        if options["output"] is not None and not is_store_url(os.fspath(options["output"])):
             output = self._below_root("output: ", options["output"])
             if output.is_dir() or names_folder(options["output"]):
                 output /= self._below_root("", name).relative_to(self._root)

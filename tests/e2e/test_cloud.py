@@ -170,6 +170,19 @@ async def test_a_notebook_is_prepared_and_planned_in_a_store(here: Path, s3: S3S
     assert (done.returncode, f"notebook    {url}" in done.stdout) == (0, True), done.stderr
 
 
+async def test_a_server_that_stays_open_saves_in_a_store(here: Path, s3: S3Server) -> None:
+    bucket = s3.bucket()
+    async with nbrun.private_server(here) as server:
+        result = await server.run("in.ipynb", output=f"s3://{bucket}/x.ipynb")
+        assert result.output == f"s3://{bucket}/x.ipynb"
+        with pytest.raises(UsageError, match="no such bucket"):
+            await server.run("in.ipynb", output="s3://no-bucket/x.ipynb")
+        with pytest.raises(UsageError, match="cannot read from s3"):
+            await server.run(f"s3://{bucket}/x.ipynb")
+    assert s3.keys(bucket) == ["x.ipynb"]
+    assert [path.name for path in here.iterdir()] == ["in.ipynb"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -205,7 +205,7 @@ def _is_on_server(name: str, options: Mapping[str, Any]) -> bool:
 
 
 def from_here(folder: Path, path: str) -> str:
-    """Return a path relative to `folder` as a path relative to the current folder."""
+    """Return a path relative to `folder` as a path relative to the current folder; a URL stays."""
     if path == "-" or is_url(path) or os.path.isabs(path) or folder == Path.cwd():  # noqa: PTH117  (a pattern, perhaps, and no path)
         return path
     seen = os.path.relpath(folder / path)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import nbrun
-from nbrun.cli.config.files import current_project, overrides_for, settings_of
+from nbrun.cli.config.files import current_project, from_here, overrides_for, settings_of
 from nbrun.cli.config.schema import Setting, schema
 from nbrun.cli.main import cli
 from nbrun.cli.run import command
@@ -272,3 +272,10 @@ def test_files_of_parameters_and_secrets_begin_at_the_settings_folder_too(
     options, _ = given("x")
     assert options["parameters_file"] == ("../values.yaml",)
     assert options["secret_file"] == ("KEY=../key.txt", "odd")
+
+
+def test_a_url_in_the_settings_is_not_relative_to_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    paths = ["s3://bucket/x.ipynb", "git+https://host/r#x.ipynb", "x.ipynb", "out/"]
+    assert [from_here(tmp_path, path) for path in paths] == [*paths[:2], "../x.ipynb", "../out/"]
