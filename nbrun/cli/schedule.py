@@ -1,5 +1,6 @@
 """``nbrun schedule``: timers and cron lines for scheduled batches, and a check of their runs."""
 
+import asyncio
 import os
 import shutil
 import sys
@@ -11,14 +12,14 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.cli.config.files import Project, options_of, place_from_here, project_of, settings_of
+from nbrun.cli.config.files import Project, from_here, options_of, place_from_here, project_of, settings_of
 from nbrun.cli.options.declared import Value
 from nbrun.core.batch.schedule import Overdue, Schedule, StartedRun, overdue
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.planning.options import Duration
 from nbrun.errors import ExitCode, UsageError
 from nbrun.publishing.around_run import GRACE, Report
-from nbrun.publishing.local_history import LocalHistory
+from nbrun.publishing.local_history import LocalHistory, PastRun
 from nbrun.publishing.notifications.targets import environment_names
 from nbrun.publishing.units import TARGETS, ScheduledBatch, cron, github, kubernetes, systemd, warnings_of
 
@@ -105,13 +106,13 @@ def check(name: str | None, **given: Any) -> int:
     """Check that the batch NAME, or each batch with a schedule, was run when its schedule said so.
 
     The exit code is 7 if a run is late or missing, and the targets of notify in the settings are notified. The history
-    is that of this machine, in $XDG_STATE_HOME/nbrun.
+    is the published one, or that of this machine in $XDG_STATE_HOME/nbrun for a batch without publish.
     """
     now, is_overdue = datetime.now(UTC), False
     options = _options(given["config"])
     since = now - timedelta(seconds=min(given["since"], _LONGEST)) if given["since"] else None
     for batch in _batches(given["config"], name, None):
-        found = overdue(batch.schedule, batch.grace, _runs_of(batch), now, since)
+        found = overdue(batch.schedule, batch.grace, _runs_of(batch, options[batch.name].get("publish")), now, since)
         said = [_spelled(batch, one) for one in found]
         for line in said:
             click.echo(f"nbrun: {line}", err=True)
@@ -153,8 +154,15 @@ def _notify(name: str, options: Mapping[str, Any], said: Sequence[str]) -> list[
     return [*warnings, *(f"--notify {text}" for text in delivery.finish(NOTIFY_LIMIT))]
 
 
-def _runs_of(batch: ScheduledBatch) -> list[StartedRun]:
-    return [run.as_started for run in LocalHistory(Report(batch.name, batch.folder).key).runs()]
+def _runs_of(batch: ScheduledBatch, publish: str | None) -> list[StartedRun]:
+    """Return the runs of a batch: the published ones, or those on this machine where nothing is published."""
+    if not publish:
+        return [run.as_started for run in LocalHistory(Report(batch.name, batch.folder).key).runs()]
+    from nbrun.publishing.history import PublishedHistory
+    from nbrun.storage.object_store import open_store
+
+    records = asyncio.run(PublishedHistory(open_store(publish)).records(batch.name))
+    return [PastRun(one.started, one.seconds, one.outcome, one.exit_code, one.scheduled).as_started for one in records]
 
 
 def _files_of(batch: ScheduledBatch, target: str, now: datetime, given: Mapping[str, Any]) -> dict[str, str]:
@@ -181,6 +189,8 @@ def _options(config: Path | None) -> dict[str, Mapping[str, Any]]:
     found = dict[str, Mapping[str, Any]]()
     for name, job in project.settings.jobs.items():
         options = dict(options_of(Project(project.folder, project.settings, job)))
+        if isinstance(base := options.get("publish"), str) and "://" not in base:
+            options["publish"] = from_here(project.folder, base)
         if "notify" in options:
             options["notify"] = [place_from_here(project.folder, one) for one in options["notify"]]
         found[name] = options

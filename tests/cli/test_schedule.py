@@ -10,6 +10,7 @@ from nbrun.cli.schedule import zone_of_machine
 from nbrun.core.batch.schedule import Schedule
 from nbrun.errors import ExitCode
 from nbrun.publishing.around_run import Report
+from nbrun.publishing.history import RunRecord
 from nbrun.publishing.local_history import LocalHistory, PastRun
 from nbrun.publishing.locks import FileLock
 from tests.publishing.notifications.servers import hook_server
@@ -115,6 +116,21 @@ def test_a_check_finds_missing_and_late_runs(project: Path, tmp_path: Path) -> N
     assert (found.returncode, found.stderr) == (ExitCode.OK, "")
     found = run_nbrun("schedule", "check", "--since", "3d", cwd=project, env=env)
     assert (found.returncode, found.stderr.count("missing")) == (ExitCode.OVERDUE, 2)
+
+
+def test_published_runs_are_compared_with_the_schedule(project: Path, tmp_path: Path) -> None:
+    with (project / "nbrun.toml").open("a") as settings:
+        settings.write('schedule = "@daily"\ngrace = "12h"\npublish = "site"\n')
+    config, env = str(project / "nbrun.toml"), {"XDG_STATE_HOME": str(tmp_path / "state")}
+    call = ["schedule", "check", "other", "--config", config]
+    assert run_nbrun(*call, cwd=tmp_path, env=env).returncode == ExitCode.OVERDUE
+    start = Schedule("@daily", "Europe/Berlin").last_start(datetime.now(UTC) - timedelta(hours=12)).isoformat()
+    record = RunRecord("other", "20261130T060000Z-1a2b3c", start, start, 1, "passed", 0, scheduled=start)
+    file = project / "site" / "other" / record.run_id / "run.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(record.encoded())
+    found = run_nbrun(*call, cwd=tmp_path, env=env)
+    assert found.returncode == ExitCode.OK, found.stderr
 
 
 def test_a_missing_run_is_notified(project: Path, tmp_path: Path) -> None:
