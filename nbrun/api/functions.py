@@ -274,8 +274,11 @@ async def _run_many(notebooks: Sequence[NotebookPath], given: Mapping[str, Any])
         raise UsageError(f"for one notebook, which nbrun.run runs: {', '.join(sorted(one))}")
     options = read_batch_options(given)
     check_server_options(given)
-    result = await run_planned(await plan_runs([os.fspath(name) for name in notebooks], options))
+    plan = await plan_runs([os.fspath(name) for name in notebooks], options)
+    result = await run_planned(plan)
     assert isinstance(result, BatchResult)
+    if plan.journal is not None:
+        plan.journal.finish(result.runs)
     if given.get("server") and not given.get("upload"):
         return result
     here = Path.cwd()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nbrun.local_server.launcher import EmbeddedServer
     from nbrun.publishing.around_run import RunWatch
     from nbrun.runner.batch.plan import BatchPlan
+    from nbrun.runner.batch.resume import RunJournal
 
 _WATCHED = ("schedule", "lock", "notify", "ping")
 """Options of which each asks for a :class:`nbrun.publishing.around_run.RunWatch`."""
@@ -88,7 +89,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
             return ExitCode.OK
         if watch is not None:
             watch.pages = (call.reports.html_folder, call.reports.pdf)
-        result = asyncio.run(_run(call, reports, watch))
+        result, journal = asyncio.run(_run(call, reports, watch))
         if watch is not None:
             watch.result = result
     except NbrunError as error:
@@ -96,7 +97,10 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         raise
     finally:
         reports.close()
-    return _exit_code(result, call, reports.lost())
+    lost = reports.lost()
+    if journal is not None and not lost:
+        journal.finish(getattr(result, "runs", ()))
+    return _exit_code(result, call, lost)
 
 
 def _is_due(given: Mapping[str, Any]) -> bool:
@@ -147,7 +151,9 @@ def _watch(
     return watch
 
 
-async def _run(call: Call, reports: Reports, watch: "RunWatch | None") -> "NotebookResult | BatchResult":
+async def _run(
+    call: Call, reports: Reports, watch: "RunWatch | None"
+) -> "tuple[NotebookResult | BatchResult, RunJournal | None]":
     """Plan the runs and start the private server, then do the slow imports while it starts."""
     put_off_imports()
     from nbrun.runner.batch.plan import plan_runs
@@ -166,7 +172,7 @@ async def _run(call: Call, reports: Reports, watch: "RunWatch | None") -> "Noteb
 
             reports.open()
             async with _ticking(reports):
-                return await run_planned(plan, started)
+                return await run_planned(plan, started), plan.journal
         finally:
             if started is not None:
                 await started.stop()
@@ -184,6 +190,8 @@ async def _private_server(plan: "BatchPlan") -> "EmbeddedServer | None":
     """Start the private server of the runs, or return None if none is needed or a cache may make it unnecessary."""
     if not plan.runs or plan.access.server or plan.cache is not None or plan.options["prepare_only"]:
         return None
+    if plan.journal is not None and plan.journal.has_runs:
+        return None  # perhaps no run is left
     from nbrun.local_server.launcher import EmbeddedServer
     from nbrun.runner.job import private_root
 

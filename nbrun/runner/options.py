@@ -488,6 +488,24 @@ class MoreBatchOptions(TypedDict, total=False):
             flags=("--no-cache-read",),
         ),
     ]
+    resume: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Continue the same batch after nbrun was killed or stopped: run only the notebooks that have no result in "
+            "the journal, or that changed since.",
+            default=False,
+        ),
+    ]
+    journal: Annotated[
+        _Path,
+        Option(
+            PathName(),
+            "Write the journal for --resume to this file. The default is .nbrun-journal.jsonl in the folder of -o; the "
+            "file is removed when every notebook has a result.",
+            metavar="FILE",
+        ),
+    ]
     overrides: Annotated[
         Sequence[Override],
         Option(

@@ -62,6 +62,7 @@ from nbrun.storage.paths import OWN_PLACE, absolute, local_notebook, names_folde
 
 if TYPE_CHECKING:
     from nbrun.runner.batch.cache import Cache
+    from nbrun.runner.batch.resume import RunJournal
 
 _OF_BATCH = {*options_in(SharedBatchOptions)}
 _SHARED = {
@@ -78,6 +79,7 @@ class BatchPlan:
     ``one`` means that the call returns the result of its only run instead of a batch's. ``left_out`` counts the runs
     that were found and deliberately left out. ``since`` is the start of the call on the monotonic clock, ``began`` in
     UTC. ``part`` is the shard that the runs are, or None for the whole batch.
+    ``journal`` records the results for ``--resume``.
     """
 
     named: Sequence[str]
@@ -90,6 +92,7 @@ class BatchPlan:
     began: datetime
     since: float
     part: Part | None = None
+    journal: "RunJournal | None" = None
 
     @property
     def paths(self) -> list[NotebookPaths]:
@@ -115,7 +118,34 @@ async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = 
         endpoint_of(access)
     cache = _cache(options)
     runs, left_out, part = await _plan(named, options, began, cache, one=one, chosen=chosen)
-    return BatchPlan(named, runs, options, access, one and len(runs) == 1, left_out, cache, began, since, part)
+    is_one = one and len(runs) == 1
+    if is_one and (options["resume"] or options["journal"] is not None):
+        raise UsageError("--resume and --journal are for several notebooks", hint="A single run starts again.")
+    journal = None if is_one else _journal(named, options, [planned.paths for planned in runs])
+    return BatchPlan(named, runs, options, access, is_one, left_out, cache, began, since, part, journal)
+
+
+def _journal(named: Sequence[str], options: BatchOptions, paths: Sequence[NotebookPaths]) -> "RunJournal | None":
+    """Return the journal of a batch whose notebooks are on this machine; raise :class:`UsageError`."""
+    path, output = options["journal"], options["output"]
+    is_local = not is_on_server(options) and not any(each.in_memory or each.stored for each in paths)
+    if not is_local or not options["save"] or options["prepare_only"]:
+        if options["resume"] or path is not None:
+            hint = "The notebooks and the executed notebooks must be files of this machine."
+            raise UsageError("--resume and --journal are for notebooks that are read and saved here", hint=hint)
+        return None
+    if path is None and output is not None:
+        template = output if isinstance(output, Template) else _template(options, one=False)
+        shard = f"-{options['shard'].replace('/', '-of-')}" if options["shard"] else ""
+        path = Path(template.top if template else "", f".nbrun-journal{shard}.jsonl")
+    if path is None:
+        if options["resume"]:
+            raise UsageError("--resume needs -o or --journal", hint="Without -o, name the file: --journal FILE.")
+        return None
+    refuse_unreachable("--journal", os.fspath(path))
+    from nbrun.runner.batch.resume import RunJournal
+
+    return RunJournal(Path(path), named, options["shard"], resume=options["resume"])
 
 
 def _cache(options: BatchOptions) -> "Cache | None":

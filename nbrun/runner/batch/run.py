@@ -23,6 +23,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from nbrun.core.batch.replay import events_of
 from nbrun.core.batch.scheduling import Policy
 from nbrun.core.batch.terms import Cause
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
@@ -36,6 +37,7 @@ from nbrun.local_server.launcher import NEWS_LIMIT, EmbeddedServer
 from nbrun.runner.attempts import Attempts, LaterAttempt
 from nbrun.runner.batch.cache import Cache, CachingNotebook
 from nbrun.runner.batch.plan import BatchPlan
+from nbrun.runner.batch.resume import RunJournal
 from nbrun.runner.job import BatchOptions, PlannedRun
 from nbrun.runner.prepare_only import host_to_prepare_on, prepare_unless_stopped
 from nbrun.runner.run import run_notebook
@@ -70,9 +72,11 @@ async def run_plan(
 
     host = _SharedHost(open_server, replaceable=not plan.access.server)
     try:
-        results = await _Batch(plan.runs, host, _policy(plan.options), observe, stop, plan.cache).go()
+        results = await _Batch(plan.runs, host, _policy(plan.options), observe, stop, plan.cache, plan.journal).go()
     finally:
         await host.close()
+        if plan.journal is not None:
+            plan.journal.close()
     if plan.cache is not None:
         plan.cache.remember(results)
     return results
@@ -230,6 +234,7 @@ class _Batch:
         observe: Observer,
         stop: StopSwitch,
         cache: Cache | None,
+        journal: RunJournal | None,
     ) -> None:
         self._planned_runs = planned_runs
         self._host = host
@@ -237,6 +242,7 @@ class _Batch:
         self._observe = observe
         self._stop = stop
         self._cache = cache
+        self._journal = journal
         self._waiting = deque(range(len(planned_runs)))
         self._results: dict[int, NotebookResult] = {}
         self._failures = 0
@@ -274,7 +280,7 @@ class _Batch:
             slot = _Slot(self._free, whole=self._policy.max_failures is not None)
             finished: list[RunFinished] = []
             try:
-                result = await self._run(self._planned_runs[index], slot, finished)
+                result = await self._run_unless_delivered(self._planned_runs[index], slot, finished)
                 self._finish(index, result, finished[-1] if finished else None)
             finally:
                 slot.release()
@@ -286,6 +292,30 @@ class _Batch:
         content, error = (finished.content, finished.error) if finished else (None, None)
         finished = RunFinished(planned.name, result, content, planned.job.report_mode, error)
         Journal(planned.name, self._observe).tell(finished)
+
+    async def _run_unless_delivered(
+        self, planned: PlannedRun, slot: _Slot, finished: list[RunFinished]
+    ) -> NotebookResult:
+        """Return the result of an earlier process from the journal, or run and add the result to it."""
+        if self._journal is None:
+            return await self._run(planned, slot, finished)
+        journal = Journal(planned.name, self._observe)
+        if (delivered := await asyncio.to_thread(self._journal.look, planned)) is not None:
+            _log.info("%s: delivered before, according to the journal", planned.name)
+            *events, end = events_of(planned.name, delivered.result, delivered.document)
+            for event in events:
+                journal.tell(event)
+            if isinstance(end, RunFinished):
+                finished.append(end)
+            return delivered.result
+        notebook = await asyncio.to_thread(self._journal.notebook_now, planned)
+        result = await self._run(planned, slot, finished)
+        try:
+            await asyncio.to_thread(self._journal.add, planned, notebook, result)
+        except OSError as error:
+            journal.warn(f"not in the journal for --resume: {error.strerror}")
+            return replace(result, warnings=[*result.warnings, *journal.warnings])
+        return result
 
     async def _run(self, planned: PlannedRun, slot: _Slot, finished: list[RunFinished]) -> NotebookResult:
         """Run and retry according to the policy; `finished` receives the last event of the kept attempt."""
