@@ -45,11 +45,11 @@ def test_the_action_is_valid_by_githubs_schema() -> None:
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def test_workflows_of_the_project_the_tests_and_the_guide_pass_actionlint(tmp_path: Path) -> None:
-    guide = (ROOT / "docs" / "github-action.md").read_text(encoding="utf-8")
+def test_workflows_of_the_project_the_tests_and_the_guides_pass_actionlint(tmp_path: Path) -> None:
+    guide = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("github-action.md", "clusters.md"))
     written = [block.partition("```")[0] for block in guide.split("```yaml\n")[1:]]
     workflows = [block for block in written if block.startswith("name:")]
-    assert len(workflows) == 4
+    assert len(workflows) == 5
     files = [*(ROOT / ".github" / "workflows").glob("*.yml"), *(ROOT / "fixtures" / "workflows").glob("*.yml")]
     for number, workflow in enumerate(workflows):
         files.append(tmp_path / f"{number}.yml")
