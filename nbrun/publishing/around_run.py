@@ -4,6 +4,7 @@ The command line creates a :class:`RunWatch` if an option or setting asks for on
 is run, and calls ``finish`` with whatever ended the invocation, at the outermost level.
 """
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ GRACE = 3600.0
 """Default seconds that a scheduled run may be late."""
 _TERMINATED_LIMIT = 4.5
 """Seconds for notifications after SIGTERM, where the sender of the signal does not wait long."""
+_HISTORY_LIMIT = 3.0
+"""Seconds to read the published history, for the causes ``recovery`` and ``slow``."""
 _MOST_PICTURES = 6
 _OUTCOMES = {
     ExitCode.OK: Outcome.PASSED.value,
@@ -177,6 +180,10 @@ class RunWatch:
             warnings.append(f"{self.history.file}: the run cannot be recorded: {failure.strerror}")
         if self._targets or self._ping:
             try:
+                before = self._published() or before
+            except Exception as failure:  # noqa: BLE001  (a store that fails never changes the run)
+                warnings.append(f"the published runs cannot be compared: {type(failure).__name__}")
+            try:
                 self._notify(run, before, ending)
             except Exception as failure:  # noqa: BLE001  (a notification never changes the run)
                 warnings.append(f"notifications: {type(failure).__name__}")
@@ -185,6 +192,23 @@ class RunWatch:
             limit = _TERMINATED_LIMIT if code == ExitCode.TERMINATED else NOTIFY_LIMIT
             warnings += [f"--notify {text}" for text in self._deliver.finish(limit)]
         return warnings
+
+    def _published(self) -> list[PastRun]:
+        """Return the published runs that began before this one, the newest first."""
+        base = self._options.get("publish")
+        if not base:
+            return []
+        from nbrun.publishing.history import PublishedHistory
+        from nbrun.storage.object_store import open_store
+
+        async def read() -> list[PastRun]:
+            records = await asyncio.wait_for(
+                PublishedHistory(open_store(base)).records(self.report.name), _HISTORY_LIMIT
+            )
+            earlier = sorted((one for one in records if one.start < self.started), key=lambda one: one.start)
+            return [PastRun(one.started, one.seconds, one.outcome, one.exit_code) for one in reversed(earlier)]
+
+        return asyncio.run(read())
 
     @property
     def _deliver(self) -> "Delivery":

@@ -65,6 +65,18 @@ def test_a_failure_and_a_recovery_are_mailed_once_each(tmp_path: Path) -> None:
     assert [part.get_filename() for part in failure.iter_attachments()] == ["sales.html"]
 
 
+def test_a_recovery_is_found_in_the_published_history(tmp_path: Path) -> None:
+    settings = '[batch.sales]\nnotebooks = ["sales.ipynb"]\npublish = "site"\nnotify = ["env:HOOK"]\n'
+    (tmp_path / "nbrun.toml").write_text(settings)
+    with hook_server() as hook:
+        for number, source in enumerate(("1 / 0", "1")):
+            write_notebook(tmp_path / "sales.ipynb", notebook(source))
+            env = {"HOOK": hook.url, "XDG_STATE_HOME": str(tmp_path / f"state-{number}")}  # a new machine each time
+            run_nbrun("batch", "sales", cwd=tmp_path, env=env)
+    causes = [json.loads(body)["causes"] for _, body in hook.requests]
+    assert ["failure" in causes[0], "recovery" in causes[1]] == [True, True]
+
+
 def test_a_terminated_run_is_notified(tmp_path: Path) -> None:
     path = write_notebook(
         tmp_path / "sales.ipynb", notebook("print('begun', flush=True)\nimport time; time.sleep(600)")
