@@ -218,7 +218,8 @@ async def test_a_private_server_makes_no_checkpoint_that_nobody_asked_for(tmp_pa
 
 
 @pytest.mark.parametrize("options", [{"upload": True, "server": "http://127.0.0.1:9/"}, {"save": False}])
-async def test_a_checkpoint_that_makes_no_sense_is_a_wrong_call(options: dict[str, object]) -> None:
+async def test_a_checkpoint_that_makes_no_sense_is_a_wrong_call(options: dict[str, object], here: Path) -> None:
+    write_notebook(here / "notebook.ipynb", notebook("1"))
     with pytest.raises(UsageError, match="checkpoint"):
         await nbrun.run_async("notebook.ipynb", checkpoint=True, **options)  # type: ignore[arg-type]
 
