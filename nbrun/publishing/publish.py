@@ -69,18 +69,12 @@ async def publish(
     *,
     keep: Keep,
     now: datetime,
-    before_record: Callable[[], Awaitable[None]] | None = None,
 ) -> Published:
-    """Publish the run whose files are in `folder`, and rebuild the pages; raise :class:`StoreError`.
-
-    `before_record` is awaited before the record is written, and may raise to refuse it.
-    """
+    """Publish the run whose files are in `folder`, and rebuild the pages; raise :class:`StoreError`."""
     base = f"{record.report}/{record.run_id}"
     for file in record.files:
         data = await asyncio.to_thread((folder / file.path).read_bytes)
         await _put_new(store, f"{base}/{file.path}", data)
-    if before_record is not None:
-        await before_record()
     await _put_new(store, f"{base}/{MANIFEST}", record.encoded())
     published = await rebuild(store, record.report, keep=keep, now=now)
     await rebuild_base(store)

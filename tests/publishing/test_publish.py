@@ -122,20 +122,6 @@ def test_a_published_run_is_not_replaced(tmp_path: Path) -> None:
     assert "other" not in (tmp_path / "site" / "sales" / run.run_id / "index.html").read_text()
 
 
-def test_who_may_not_publish_any_more_writes_no_record(tmp_path: Path) -> None:
-    class Stale(Exception):
-        """Another run holds the lock."""
-
-    async def refuse() -> None:
-        raise Stale
-
-    run = files_of(record(0), tmp_path / "made")
-    store = FolderStore(tmp_path / "site")
-    with pytest.raises(Stale):
-        asyncio.run(publish(store, run, tmp_path / "made", keep=Keep(), now=night(1), before_record=refuse))
-    assert not (tmp_path / "site" / "sales" / run.run_id / "run.json").exists()
-
-
 def test_only_the_files_in_the_record_are_deleted_and_never_outside_of_its_folder(tmp_path: Path) -> None:
     base, store = tmp_path / "site", FolderStore(tmp_path / "site")
     asyncio.run(published(store, record(0), tmp_path / "made"))
