@@ -28,7 +28,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "papermill's name": ("papermill report.ipynb", ("nbrun run",)),
     "execute": ("execute report.ipynb", ("nbrun run",)),
     "help as a command": ("help", ("nbrun --help",)),
-    "an unknown command": ("xyzzy", ("run, batch, merge, plan, schedule, doctor",)),
+    "an unknown command": ("xyzzy", ("run, batch, merge, plan, schedule, publish, doctor",)),
     "options before the command": ("--server http://h:1 run report.ipynb", ("nbrun run --server",)),
     "no notebook": ("run", ("nbrun run report.ipynb",)),
     "an option of another command": ("plan report.ipynb --junit x.xml", ("nbrun run",)),

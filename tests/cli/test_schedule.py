@@ -89,7 +89,7 @@ def test_the_secrets_of_notifications_are_named_in_the_units(project: Path) -> N
 def test_a_schedule_on_the_command_line_starts_nothing(project: Path) -> None:
     found = run_nbrun("run", "sales.ipynb", "--schedule", "0 6 * * *", cwd=project)
     assert (found.returncode, "is a setting of a batch" in found.stderr) == (ExitCode.USAGE, True)
-    assert "--schedule" not in run_nbrun("run", "--help").stdout
+    assert "--schedule " not in run_nbrun("run", "--help").stdout
 
 
 def test_a_call_at_another_time_runs_nothing(project: Path) -> None:

@@ -6,6 +6,7 @@ pattern, a matrix, notebooks of the settings), it must choose an output, no save
 
 import re
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from nbrun.errors import UsageError
 
@@ -98,6 +99,13 @@ def refuse_unreachable(option: str, path: str, *, reads: bool = False, stores: b
     read the path. With `stores`, the option takes URLs of stores too.
     """
     if stores and (is_source_url(path) if reads else is_store_url(path)) and "://" in path and "\0" not in path:
+        try:
+            urlsplit(path.removeprefix("git+")).port  # noqa: B018 - parses the host, too
+        except ValueError:
+            hint = "Is it a URL? Its host or its port is malformed."
+            raise UsageError(
+                f"{option} {without_credentials(path)}: nbrun cannot read this URL".strip(), hint=hint
+            ) from None
         return
     if is_url(path):
         path = without_credentials(re.sub(r":/+", "://", path, count=1))

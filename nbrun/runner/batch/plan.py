@@ -38,7 +38,6 @@ from nbrun.core.planning.destinations import (
 )
 from nbrun.core.planning.job import OnConflict
 from nbrun.core.planning.options import options_in, read_option
-from nbrun.core.results import Part
 from nbrun.errors import UsageError
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
@@ -61,6 +60,7 @@ from nbrun.runner.options import SharedBatchOptions
 from nbrun.storage.paths import OWN_PLACE, absolute, local_notebook, names_folder, tree_path
 
 if TYPE_CHECKING:
+    from nbrun.core.results import Part
     from nbrun.runner.batch.cache import Cache
     from nbrun.runner.batch.resume import RunJournal
 
@@ -91,7 +91,7 @@ class BatchPlan:
     cache: "Cache | None"
     began: datetime
     since: float
-    part: Part | None = None
+    part: "Part | None" = None
     journal: "RunJournal | None" = None
 
     @property
@@ -166,7 +166,7 @@ def _cache(options: BatchOptions) -> "Cache | None":
 
 async def _plan(
     named: Sequence[str], options: BatchOptions, began: datetime, cache: "Cache | None", *, one: bool, chosen: bool
-) -> tuple[list[PlannedRun], int, Part | None]:
+) -> "tuple[list[PlannedRun], int, Part | None]":
     """Return the planned runs in order, the number of runs that were found but left out, and the shard."""
     template = _template(options, one=one)
     found = await _named(named[0], options) if one else await _find(named, options, template.top if template else "")
@@ -354,7 +354,7 @@ def _comparable(path: str) -> str:
 
 def _cut_and_order(
     planned_runs: Sequence[PlannedRun], options: BatchOptions, cache: "Cache | None"
-) -> tuple[list[int], Part | None]:
+) -> "tuple[list[int], Part | None]":
     """Return the positions of the planned runs of this shard, in the order in which they start, and the shard.
 
     Shards use only the named durations. Each shard's own cache has different ones, so some runs would be in no shard.
@@ -374,6 +374,8 @@ def _cut_and_order(
         mine = [mine[index] for index in slowest_first([keys[index] for index in mine], known)]
     if chosen is None:
         return mine, None
+    from nbrun.core.results import Part
+
     whole = [*range(len(keys))] if is_as_given else slowest_first(keys, named)
     places = {index: position for position, index in enumerate(whole)}
     positions, names = [places[index] for index in mine], [planned_runs[index].name for index in mine]
