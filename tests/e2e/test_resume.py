@@ -17,7 +17,7 @@ SIZE = 8
 MARKER = "import os, time\nwith open({marks!r}, 'a') as file:\n    print({number}, file=file)"
 HANG = "while not os.path.exists({goes_on!r}):\n    time.sleep(0.1)"
 REPORTS = ("--json", "r.json", "--junit", "r.xml")
-CALL = ("run", "nb", "-o", "out", "-p", "x", "1", "--allow-new", "--secret", "KEY", *REPORTS)
+CALL = ("run", "nb", "-j", "1", "-o", "out", "-p", "x", "1", "--allow-new", "--secret", "KEY", *REPORTS)
 KEY = {"KEY": "hunter2hunter2"}
 
 
@@ -41,10 +41,14 @@ def report(folder: Path, name: str) -> str:
 
 
 def test_a_killed_batch_is_resumed_without_running_a_delivered_notebook_again(tmp_path: Path) -> None:
-    whole, killed = write_batch(tmp_path / "whole"), write_batch(tmp_path / "killed")
+    whole, killed = (
+        write_batch(tmp_path / "whole"),
+        write_batch(tmp_path / "ended"),
+    )  # same length: reports cut long lines
     (whole / "goes-on").touch()
     assert run_nbrun(*CALL, cwd=whole, env=KEY).returncode == ExitCode.NOTEBOOK_FAILED
     assert not (whole / "out" / ".nbrun-journal.jsonl").exists()
+    assert (whole / "marks").read_text().split() == [str(number) for number in range(1, SIZE + 1)]  # in their order
 
     mark = new_mark()
     journal = killed / "out" / ".nbrun-journal.jsonl"

@@ -180,28 +180,54 @@ class _SharedHost:
         await self._stack.aclose()
 
 
-class _Slot:
-    """A slot for an executing run, acquired at the start of a run, or later when one becomes free.
+class _Slots:
+    """The slots for executing runs. A free slot goes to the run that asked first, even if that run is not ready yet."""
 
-    It is released after the last cell, so that the next run executes while this one is saved. If `whole`, it is
-    released only after the run has been counted. ``check`` raises an exception if the run must not start any more.
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._asked = deque[_Slot]()
+
+    def ask(self, slot: "_Slot") -> None:
+        """Assign a slot, now or when one becomes free."""
+        self._asked.append(slot)
+        self._assign()
+
+    def withdraw(self, slot: "_Slot") -> None:
+        """Take back a slot that was assigned, or a request for one."""
+        if slot.assigned.is_set():
+            self._free += 1
+        else:
+            self._asked.remove(slot)
+        self._assign()
+
+    def _assign(self) -> None:
+        while self._free and self._asked:
+            self._free -= 1
+            self._asked.popleft().assigned.set()
+
+
+class _Slot:
+    """A slot for an executing run. The run asks for it at its start, and waits for it before its first cell.
+
+    So runs execute in their order, however long each takes to load its notebook and to start its kernel. The slot is
+    released after the last cell, so that the next run executes while this one is saved. If `whole`, it is released only
+    after the run has been counted. ``check`` raises an exception if the run must not start any more.
     """
 
-    def __init__(self, free: asyncio.Semaphore, *, whole: bool) -> None:
-        self._free = free
+    def __init__(self, slots: _Slots, *, whole: bool) -> None:
+        self.assigned = asyncio.Event()
+        self._slots = slots
         self._whole = whole
-        self._held = False
+        self._is_asked = False
         self.check: Callable[[], None] = lambda: None
+        self.ask()
 
-    async def acquire_if_free(self) -> None:
-        """Acquire a slot if one is free, without waiting."""
-        if not self._held and not self._free.locked():
-            await self.acquire()
-
-    async def acquire(self) -> None:
-        """Wait for a free slot and acquire it."""
-        await self._free.acquire()
-        self._held = True
+    def ask(self) -> None:
+        """Ask for a slot, unless it is asked for or held."""
+        if not self._is_asked:
+            self._is_asked = True
+            self.assigned.clear()
+            self._slots.ask(self)
 
     def pause(self) -> None:
         """Release the slot until the next attempt, unless the run must be counted first."""
@@ -209,15 +235,15 @@ class _Slot:
             self.release()
 
     def release(self) -> None:
-        """Release the slot if it is held."""
-        if self._held:
-            self._held = False
-            self._free.release()
+        """Release the slot if it is held, and no longer wait for it."""
+        if self._is_asked:
+            self._is_asked = False
+            self._slots.withdraw(self)
 
     async def __aenter__(self) -> None:
         """Wait for the slot; raises the exception of ``check``."""
-        if not self._held:
-            await self.acquire()
+        self.ask()
+        await self.assigned.wait()
         self.check()
 
     async def __aexit__(self, *_: object) -> None:
@@ -247,7 +273,7 @@ class _Batch:
         self._results: dict[int, NotebookResult] = {}
         self._failures = 0
         self._has_begun = False
-        self._free = asyncio.Semaphore(policy.jobs)
+        self._slots = _Slots(policy.jobs)
 
     async def go(self) -> list[NotebookResult]:
         workers = [self._work() for _ in range(min(self._policy.jobs + 1, len(self._planned_runs)))]
@@ -277,7 +303,7 @@ class _Batch:
             self._has_begun = True
             index = self._waiting.popleft()
             _log.debug("%s: next run, %d waiting", self._planned_runs[index].name, len(self._waiting))
-            slot = _Slot(self._free, whole=self._policy.max_failures is not None)
+            slot = _Slot(self._slots, whole=self._policy.max_failures is not None)
             finished: list[RunFinished] = []
             try:
                 result = await self._run_unless_delivered(self._planned_runs[index], slot, finished)
@@ -406,7 +432,7 @@ class _Batch:
         used: list[Host] = []
         caching: list[CachingNotebook] = []
         slot.check = lambda: self._check_start(used)
-        await slot.acquire_if_free()
+        slot.ask()
         job = planned.job if self._cache is None else replace(planned.job, save=True)
         try:
             opening = self._opening(planned, journal, used, caching, later, best)
