@@ -193,8 +193,8 @@ class SharedScheduleOptions(TypedDict, total=False):
         str | None,
         Option(
             Checked(_read_cron),
-            "Run only if this cron line, in UTC, called nbrun at a time of the batch's schedule; exit with code 0 if "
-            "not. nbrun schedule export writes it for schedulers without time zones.",
+            "The cron line in UTC that called nbrun. Run only if its last start is also a start of the batch's "
+            "schedule; otherwise exit with code 0. nbrun schedule export adds this option for schedulers without time zones.",
             metavar="CRON",
         ),
     ]
