@@ -194,7 +194,8 @@ class SharedScheduleOptions(TypedDict, total=False):
         Option(
             Checked(_read_cron),
             "The cron line in UTC that called nbrun. Run only if its last start is also a start of the batch's "
-            "schedule; otherwise exit with code 0. nbrun schedule export adds this option for schedulers without time zones.",
+            "schedule; otherwise exit with code 0. nbrun schedule export adds this option for schedulers without time "
+            "zones.",
             metavar="CRON",
         ),
     ]

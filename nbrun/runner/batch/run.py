@@ -193,7 +193,7 @@ class _Slots:
         self._assign()
 
     def withdraw(self, slot: "_Slot") -> None:
-        """Take back a slot that was assigned, or a request for one."""
+        """Free a slot that was assigned, or drop a request for one."""
         if slot.assigned.is_set():
             self._free += 1
         else:
