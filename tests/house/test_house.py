@@ -1,6 +1,7 @@
 """Rules for the repository: packages are covered by their own tests, modules are short, tests/ mirrors nbrun/."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,14 @@ def test_the_tests_of_a_module_have_the_module_s_path() -> None:
             if not any("_".join(words[:count]) in modules for count in range(1, len(words) + 1)):
                 misplaced.append(test.relative_to(ROOT).as_posix())
     assert misplaced == []
+
+
+def test_no_docstring_starts_with_a_word_that_hides_what_is_returned() -> None:
+    start = re.compile(r'"""(Give|Tell|Say|Take)s?\b')
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in (ROOT / "nbrun").rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if start.search(line)
+    ]
+    assert not found
