@@ -46,9 +46,9 @@ from nbrun.runner.options import (
 )
 from nbrun.runner.prepare_only import prepare_unless_stopped
 from nbrun.runner.run import run_on_host
-from nbrun.runner.server_thread import NOT_OPEN, ServerThread
 from nbrun.runner.servers import Host, existing_host, private_host
 from nbrun.runner.stop import StopSwitch
+from nbrun.runner.synchronous import NOT_OPEN, ServerThread
 from nbrun.storage.paths import absolute, names_folder
 
 

@@ -9,7 +9,7 @@ import click
 from nbrun.cli.options.declared import declared
 from nbrun.cli.options.log import log_option, start_log
 from nbrun.core.batch.terms import Keep
-from nbrun.core.planning.destinations import is_url, refuse_unreachable
+from nbrun.core.planning.destinations import refuse_unreachable
 from nbrun.errors import ExitCode, UsageError
 
 
@@ -25,8 +25,7 @@ def command(base: str, reports: Sequence[str], keep: Sequence[str], verbose: int
     after each run. Use this command to repair the pages after a publisher was killed, or to delete old runs.
     """
     start_log({"verbose": verbose})
-    if not is_url(base):
-        refuse_unreachable("BASE", base)
+    refuse_unreachable("BASE", base, stores=True)
     found = asyncio.run(_rebuilt(base, reports, Keep.parse(keep)))
     for line in found:
         click.echo(line, err=True)

@@ -384,7 +384,9 @@ class ConditionalExecution:
             # A crash in the first line of this cell would lose the output of the previous cell.
             hand_over(self._kernel.iopub_thread)
             time.sleep(0.0005)
-        self._begun.add(own)  # before the look at the recalled ones: a recall looks here after it has recalled
+        # First mark the request as started, then check for a recall. A recall, in another thread, does the reverse, so
+        # at least one of the two sees the other.
+        self._begun.add(own)
         if own in self._recalled or after in self._recalled or (after is not None and after != self._passed):
             self._refuse(stream, ident, parent)
             return

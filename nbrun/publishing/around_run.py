@@ -180,7 +180,7 @@ class RunWatch:
             warnings.append(f"{self.history.file}: the run cannot be recorded: {failure.strerror}")
         if self._targets or self._ping:
             try:
-                before = self._published() or before
+                before = (self._published() if self._targets else []) or before  # a ping has no causes
             except Exception as failure:  # noqa: BLE001  (a store that fails never changes the run)
                 warnings.append(f"the published runs cannot be compared: {type(failure).__name__}")
             try:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from nbrun.core.batch.terms import Keep
 from nbrun.core.formats.json_text import dumps, loads
 from nbrun.core.results import Outcome
 from nbrun.errors import BadFrame
@@ -216,3 +217,20 @@ class PublishedHistory:
 def latest_of(records: Sequence[RunRecord]) -> RunRecord | None:
     """Return the latest of the runs that may become the latest one; `records` have the latest run first."""
     return next((record for record in records if record.promotes), None)
+
+
+def expired(records: Sequence[RunRecord], keep: Keep, now: datetime) -> list[RunRecord]:
+    """Return the runs that are no longer kept; `records` have the latest run first.
+
+    The age of a run counts from its start, so a run that was made up for is kept as long as others. The newest passed
+    run and the latest run are always kept.
+    """
+    newest = next((record for record in records if record.passed), None)
+    always = {record.run_id for record in (newest, latest_of(records)) if record is not None}
+    found = []
+    for place, record in enumerate(records):
+        too_many = keep.runs is not None and place >= keep.runs
+        too_old = keep.seconds is not None and (now - record.start).total_seconds() > keep.seconds
+        if (too_many or too_old) and record.run_id not in always:
+            found.append(record)
+    return found

@@ -22,9 +22,9 @@ from nbrun.reporters.run_log import Record, fault_of
 from nbrun.reporters.safe_stream import is_on_runner
 from nbrun.runner.job import RunOptions, access_of, job_of, paths_of, private_root
 from nbrun.runner.run import run_on_host
-from nbrun.runner.server_thread import ServerThread
 from nbrun.runner.servers import Host, open_host
 from nbrun.runner.stop import StopSwitch
+from nbrun.runner.synchronous import ServerThread
 
 _OPTIONS = ("timeout", "cell-timeout", "idle-timeout", "startup-timeout", "kernel")
 """The options that exist on both command lines, with the prefix ``--nbrun-`` in pytest's."""

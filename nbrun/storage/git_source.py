@@ -12,9 +12,9 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from nbrun.core.planning.destinations import without_credentials
+from nbrun.core.planning.destinations import split_url, without_credentials
 from nbrun.errors import NoSuchNotebook, UsageError
 
 LIMIT = 120.0
@@ -25,8 +25,8 @@ _FORM = "Write git+https://HOST/REPOSITORY@REF#PATH/NOTEBOOK.ipynb; without @REF
 async def read_from_git(url: str) -> bytes:
     """Return the content of a file; raise :class:`UsageError`."""
     shown = without_credentials(url)
-    address, _, path = url.removeprefix("git+").partition("#")
-    parts = urlsplit(address)
+    address, _, path = url.partition("#")
+    parts = split_url(address)
     place, at, reference = parts.path.rpartition("@")
     place, reference = (place, reference) if at else (parts.path, "HEAD")
     path = path.strip("/")

@@ -10,9 +10,9 @@ The modules of the stores are imported only when a URL names them. The protocol 
 """
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from nbrun.core.planning.destinations import CLOUD_SCHEMES, WEB_SCHEMES, is_url, without_credentials
+from nbrun.core.planning.destinations import CLOUD_SCHEMES, WEB_SCHEMES, is_url, split_url, without_credentials
 from nbrun.errors import UsageError
 from nbrun.storage.folder_store import FolderStore
 from nbrun.storage.objects import (
@@ -50,9 +50,10 @@ def open_store(url: str) -> ObjectStore:
     """
     if not is_url(url):
         return FolderStore(Path(url))
-    scheme = urlsplit(url).scheme.lower()
+    parts = split_url(url)
+    scheme = parts.scheme.lower()
     if scheme == "file":
-        return FolderStore(Path(unquote(urlsplit(url).path)))
+        return FolderStore(Path(unquote(parts.path)))
     if scheme in WEB_SCHEMES:
         from nbrun.storage.http_store import HttpStore
 
@@ -73,7 +74,7 @@ def open_store(url: str) -> ObjectStore:
 
 def open_parent(url: str) -> tuple[ObjectStore, str]:
     """Return the store of one object's parent, and the object's key in it; raise :class:`UsageError`."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme.lower() in WEB_SCHEMES:
         parent, _, name = parts.path.rpartition("/")
         parent += "/"

@@ -29,6 +29,8 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "execute": ("execute report.ipynb", ("nbrun run",)),
     "help as a command": ("help", ("nbrun --help",)),
     "an unknown command": ("xyzzy", ("run, batch, merge, plan, schedule, publish, doctor",)),
+    "a malformed URL of parameters": ("plan report.ipynb -f https://[x]/p.yaml", ("-f https://[x]/p.yaml", "host")),
+    "a malformed URL to publish": ("publish https://[x]/a", ("https://[x]/a", "host")),
     "options before the command": ("--server http://h:1 run report.ipynb", ("nbrun run --server",)),
     "no notebook": ("run", ("nbrun run report.ipynb",)),
     "an option of another command": ("plan report.ipynb --junit x.xml", ("nbrun run",)),

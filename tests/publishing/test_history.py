@@ -1,13 +1,24 @@
 """Records of published runs: their JSON, their order, and what is no record."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from nbrun.publishing.history import PublishedHistory, RunRecord, StoredFile, Value, latest_of, new_run_id, run_of
+from nbrun.core.batch.terms import Keep
+from nbrun.publishing.history import (
+    PublishedHistory,
+    RunRecord,
+    StoredFile,
+    Value,
+    expired,
+    latest_of,
+    new_run_id,
+    run_of,
+)
 from nbrun.storage.object_store import FolderStore
-from tests.publishing.histories import FAILED, FIRST, record
+from tests.publishing.histories import FAILED, FIRST, night, record
 
 
 def test_a_record_survives_its_json() -> None:
@@ -81,3 +92,40 @@ def test_run_ids_begin_with_the_start_and_differ() -> None:
     assert run_of(f"sales/{new_run_id(FIRST)}/run.json")
     assert len({new_run_id(FIRST) for _ in range(20)}) > 1
     assert new_run_id(FIRST).startswith("20261101T060000Z-")
+
+
+DAY = 86400.0
+
+
+def nights(*outcomes: str) -> list[RunRecord]:
+    return [record(number, outcome) for number, outcome in enumerate(outcomes)][::-1]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "keep", "gone"),
+    [
+        ("pppp", Keep(), []),
+        ("pppp", Keep(runs=2), [1, 0]),
+        ("pppp", Keep(seconds=2.5 * DAY), [0]),
+        ("pppp", Keep(runs=3, seconds=1.5 * DAY), [1, 0]),
+        ("pppp", Keep(runs=1, seconds=10 * DAY), [2, 1, 0]),
+        ("pfff", Keep(runs=1), [2, 1]),
+        ("pfff", Keep(seconds=0.5 * DAY), [2, 1]),
+        ("ffff", Keep(runs=1), [2, 1, 0]),
+    ],
+)
+def test_old_runs_are_deleted_except_the_newest_passed_one(outcomes: str, keep: Keep, gone: list[int]) -> None:
+    runs = nights(*("passed" if letter == "p" else FAILED for letter in outcomes))
+    now = night(len(runs) - 1) + timedelta(hours=1)
+    assert [run.start.day - 1 for run in expired(runs, keep, now)] == gone
+
+
+def test_the_latest_run_is_kept_even_if_it_failed() -> None:
+    runs = [record(1), record(0, FAILED, scheduled=2, promotes=True)]
+    runs.sort(key=lambda run: run.position, reverse=True)
+    assert expired(runs, Keep(seconds=1), night(50)) == []
+
+
+def test_the_age_of_a_run_that_is_made_up_for_counts_from_its_start() -> None:
+    runs = [record(30), record(29, scheduled=0)]
+    assert expired(runs, Keep(seconds=5 * DAY), night(30)) == []

@@ -207,9 +207,8 @@ class Ledger:
         if self._unsure and missing <= SLACK:
             missing = self._missing_within()
             first = first if self._busy is None else self._busy + 1
-        early = max(
-            -missing, 0
-        )  # a thread's message, numbered after the idle but sent before it, belongs to the next range
+        # A thread's message that is numbered after the idle but sent before it belongs to the next range.
+        early = max(-missing, 0)
         missing += early
         stretch = Stretch(first, end, missing, alone=not self._unsure)
         self._closed.append(stretch)

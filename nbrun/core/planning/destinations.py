@@ -6,7 +6,7 @@ pattern, a matrix, notebooks of the settings), it must choose an output, no save
 
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from nbrun.errors import UsageError
 
@@ -92,6 +92,18 @@ def without_credentials(url: str) -> str:
     return f"{scheme}{separator}{authority}{slash}{path}"
 
 
+def split_url(url: str, option: str = "") -> SplitResult:
+    """Return the parts of a URL; raise :class:`UsageError` if its host or its port is malformed."""
+    try:
+        parts = urlsplit(url.removeprefix("git+"))
+        parts.port  # noqa: B018 - parsed only now
+    except ValueError:
+        where = f"{option} {without_credentials(url)}".strip()
+        hint = "Is it a URL? Its host or its port is malformed."
+        raise UsageError(f"{where}: not a valid URL", hint=hint) from None
+    return parts
+
+
 def refuse_unreachable(option: str, path: str, *, reads: bool = False, stores: bool = False) -> None:
     """Raise :class:`UsageError` for a path of `option` that nbrun can neither read nor write.
 
@@ -99,13 +111,7 @@ def refuse_unreachable(option: str, path: str, *, reads: bool = False, stores: b
     read the path. With `stores`, the option takes URLs of stores too.
     """
     if stores and (is_source_url(path) if reads else is_store_url(path)) and "://" in path and "\0" not in path:
-        try:
-            urlsplit(path.removeprefix("git+")).port  # noqa: B018 - parses the host, too
-        except ValueError:
-            hint = "Is it a URL? Its host or its port is malformed."
-            raise UsageError(
-                f"{option} {without_credentials(path)}: nbrun cannot read this URL".strip(), hint=hint
-            ) from None
+        split_url(path, option)
         return
     if is_url(path):
         path = without_credentials(re.sub(r":/+", "://", path, count=1))

@@ -154,5 +154,5 @@ def test_a_refused_url_is_shown_without_its_password() -> None:
     "url", ["https://[::error::x]/nb.ipynb", "s3://bucket:key/nb.ipynb", "git+https://host:x/repo#nb"]
 )
 def test_a_url_with_a_malformed_host_or_port_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="cannot read this URL"):
+    with pytest.raises(UsageError, match="not a valid URL"):
         refuse_unreachable("-o", url, reads=True, stores=True)
