@@ -132,6 +132,9 @@ class ResentMessages:
         self._cut_until: float | None = None
         self._notices: list[Message] = []
         """The server's notices about dropped output, until it is known whether output is lost."""
+        self._resolved: list[Message] = []
+        """Notices of the current request after which everything was brought back. The server may drop more without
+        another notice, and the kernel may forget that."""
         self._dropped_from = 0
         """The number from which the server dropped output, by the first of them."""
         self._came = -1
@@ -173,6 +176,8 @@ class ResentMessages:
         if number == self._next and not self._held and not self._early and message.channel == Channel.IOPUB:
             self._next += 1
             self._came = number
+            if self._resolved:
+                self._end_resolved(message)
             return [message]
         if message.channel == Channel.IOPUB:
             self._came = max(self._came, number)
@@ -307,18 +312,16 @@ class ResentMessages:
             return [*given, *self._fail()]  # the answer does not help, and the request would be repeated forever
         self._gone += [(first, until if last is None else min(last, until)) for first, last in question.ranges]
         self._failures = 0
+        given += self._note_forgotten(question, evicted)
         for first, last in question.ranges:
             if first == last:
                 self._owed.pop(first, None)
         given += self._advance()
         self._look_on(question, found, is_all=until == newest, newest=newest, now=now)
-        self._forgotten = max(
-            (min(evicted, last or evicted) for first, last in question.ranges if first <= evicted),
-            default=self._forgotten,
-        )
         given += self._lossy_notices(is_lossy=others != self._others)
         if self._look is _Look.NONE and not self._held:
-            self._notices, self._recovers = [], self._recovers and bool(self._owed)
+            self._resolved, self._notices = [*self._resolved, *self._notices], []
+            self._recovers = self._recovers and bool(self._owed)
         return [*given, *self._go_on(now)]
 
     def _lossy_notices(self, *, is_lossy: bool = False) -> list[Message]:
@@ -327,6 +330,20 @@ class ResentMessages:
             return []
         notices, self._notices = self._notices, []
         return notices
+
+    def _note_forgotten(self, question: _Question, evicted: int) -> list[Message]:
+        """Record what the kernel had forgotten; return the resolved notices if the server dropped that."""
+        forgotten = [min(evicted, last or evicted) for first, last in question.ranges if first <= evicted]
+        self._forgotten = max([self._forgotten, *forgotten])
+        if self._forgotten < self._dropped_from:
+            return []
+        notices, self._resolved = self._resolved, []
+        return notices
+
+    def _end_resolved(self, message: Message) -> None:
+        """Drop the resolved notices at the end of their request: a later loss does not concern them."""
+        if message.channel == Channel.IOPUB and (message.parent_id != self._resolved[0].parent_id or _is_idle(message)):
+            self._resolved = []
 
     def _is_of_others(self, message: Message) -> bool:
         """Return whether a reply was addressed to another client."""
@@ -366,6 +383,8 @@ class ResentMessages:
                 if previous is not None and self._next not in self._order:
                     after[self._next] = previous
                 self._note(held[0])
+                if self._resolved:
+                    self._end_resolved(held[0])
             elif self._next in self._early:
                 self._early.discard(self._next)
             elif self._is_reply_on_its_way(self._next):

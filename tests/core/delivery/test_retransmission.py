@@ -583,6 +583,32 @@ def test_the_servers_word_may_come_when_the_kernel_has_told_already_what_it_forg
     assert ("IOPub message rate exceeded.\n" in line.texts()) == is_loss
 
 
+@pytest.mark.parametrize(("has_ended", "is_loss"), [(False, True), (True, False)], ids=["same cell", "next cell"])
+def test_a_server_may_drop_more_without_another_word_after_all_was_brought_back(has_ended: bool, is_loss: bool) -> None:
+    line = Line(room=5000)
+    cell = {"msg_id": f"{OURS}_cell", "msg_type": "execute_request"}
+    line.kernel.publish("status", {"execution_state": "busy"}, cell)
+    line.kernel.publish("stream", {"text": "0"}, cell)
+    line.output()
+    line.output(lost=True)
+    line.receive(replace(NOTICE, parent=cell))
+    line.answer()
+    assert line.texts() == ["0"]
+    if has_ended:
+        line.kernel.publish("status", {"execution_state": "idle"}, cell)
+        line.output()
+    line.kernel.publish("stream", {"text": "1"}, cell)
+    line.output()
+    for number in range(100):
+        line.kernel.publish("stream", {"text": str(number + 2)}, cell)
+        if number < 99:
+            line.output(lost=True)
+    line.settle()
+    assert line.texts()[:2] == ["0", "1"]
+    assert 3 < len(line.texts()) < 100
+    assert ("IOPub message rate exceeded.\n" in line.texts()) == is_loss
+
+
 def test_the_servers_word_is_given_on_where_what_bears_no_number_may_be_lost() -> None:
     line = Line()
     line.kernel.run_cell(2)
