@@ -47,7 +47,10 @@ class Watch:
                 return event
         found: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
         self._waiting.append((wanted, found))
-        return await asyncio.wait_for(found, STEP_LIMIT)
+        try:
+            return await asyncio.wait_for(found, STEP_LIMIT)
+        except TimeoutError:
+            raise AssertionError(f"not within {STEP_LIMIT:g} s; the last events are {self.events[-8:]}") from None
 
     async def stage(self, stage: Stage) -> None:
         """Wait until the run has reached a stage."""
