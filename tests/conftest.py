@@ -7,6 +7,7 @@ Jupyter server or a kernel in another process.
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,14 @@ from tests.support.servers import RunningServer, jupyter_server
 
 with grammars_put_off():
     import nbformat  # noqa: F401  (otherwise the first test module to import it builds them, for 1.5 s)
+
+# A background job of a script ignores SIGINT, and nohup SIGHUP. Programs that the tests start would inherit that.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (getattr(signal, "SIGHUP", None), signal.SIG_DFL),
+):
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 # On a busy machine any example may take long. --hypothesis-profile chooses another profile.
 settings.register_profile("nbrun", deadline=None, suppress_health_check=[HealthCheck.too_slow])
