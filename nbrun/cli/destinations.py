@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nbrun.cli import clock
 from nbrun.cli.options.parameters import ParameterTexts
 from nbrun.cli.options.reports import TARGETS, ReportOptions
 from nbrun.core.batch.output_paths import is_template
@@ -135,9 +136,7 @@ class Paths:
         return template.fill(Fields(tree, 1, self._now().when, self._now().run_id, parameters))
 
     def _now(self) -> Any:
-        from datetime import datetime
-
         from nbrun.core.batch.output_paths import Stamp
 
-        self._stamp = self._stamp or Stamp(datetime.now().astimezone(), os.urandom(4).hex())
+        self._stamp = self._stamp or Stamp(clock.now().astimezone(), os.urandom(4).hex())
         return self._stamp

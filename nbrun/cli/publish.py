@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import click
 
+from nbrun.cli import clock
 from nbrun.cli.options.declared import declared
 from nbrun.cli.options.log import log_option, start_log
 from nbrun.core.batch.terms import Keep
@@ -48,7 +48,7 @@ async def _rebuilt(base: str, wanted: Sequence[str], keep: Keep) -> list[str]:
         raise UsageError(f"{store.url}: there is no published report {unknown[0]!r}", hint=hint)
     lines = []
     for report in wanted or reports:
-        state = await rebuild(store, report, keep=keep, now=datetime.now(UTC))
+        state = await rebuild(store, report, keep=keep, now=clock.now())
         latest = f"latest {spell_moment(state.latest.when)}" if state.latest else "none of them is the latest"
         deleted = f", {len(state.deleted)} deleted" if state.deleted else ""
         count = "1 run" if len(state.records) == 1 else f"{len(state.records)} runs"

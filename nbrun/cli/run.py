@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from nbrun._lazy_imports import put_off_imports
+from nbrun.cli import clock
 from nbrun.cli.call import Call, read_call
 from nbrun.cli.config.files import JOB, Project, current_project, overrides_for, settings_options
 from nbrun.cli.destinations import Paths
@@ -105,14 +106,12 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
 
 def _is_due(given: Mapping[str, Any]) -> bool:
     """Return whether the cron line ``--if-due`` called at a time of the schedule; print a line if not."""
-    from datetime import UTC, datetime
-
     from nbrun.core.batch.schedule import Schedule, is_due
 
     if given["schedule"] is None:
         raise UsageError("--if-due needs a schedule", hint='Write schedule = "0 6 * * *" into the batch\'s settings.')
     schedule = Schedule(given["schedule"], given["timezone"] or "UTC")
-    if is_due(schedule, given["if_due"], datetime.now(UTC)):
+    if is_due(schedule, given["if_due"], clock.now()):
         return True
     if not given["quiet"]:
         click.echo(f"nbrun: not due: {schedule.expression} in {schedule.zone} has no start now", err=True)
@@ -136,8 +135,6 @@ def _watch(
     """Return what watches over this invocation, or None if no option asks for it; :mod:`nbrun.cli.main` ends it."""
     if given["help_notebook"] or not any(given[name] for name in _WATCHED):
         return None
-    from datetime import UTC, datetime
-
     from nbrun.publishing.around_run import Report, RunWatch
 
     job = context.meta.get(JOB)
@@ -145,7 +142,7 @@ def _watch(
     name = job or os.path.basename(named).removesuffix(".ipynb") or "run"  # noqa: PTH119  (may be on a server)
     place = str(project.folder) if job else os.path.abspath(given["output"] or named)  # noqa: PTH100
     typed = [name for name in ("notify", "ping") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    watch = RunWatch(Report(name, place), given, datetime.now(UTC), typed)
+    watch = RunWatch(Report(name, place), given, clock.now, typed)
     context.ensure_object(list).append(watch.finish)
     hide_in_log(watch.secrets)
     return watch

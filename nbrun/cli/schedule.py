@@ -5,13 +5,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from nbrun.cli import clock
 from nbrun.cli.config.files import Project, from_here, options_of, place_from_here, project_of, settings_of
 from nbrun.cli.options.declared import Value
 from nbrun.core.batch.schedule import Overdue, Schedule, StartedRun, overdue
@@ -71,7 +72,7 @@ def export(target: str, name: str | None, **given: Any) -> None:
     """Write the files for the batch NAME, or for all batches with a schedule."""
     if target == "kubernetes" and not given["image"]:
         raise UsageError("kubernetes needs --image", hint="Name an image with nbrun and the notebooks.")
-    now, files = datetime.now(UTC), dict[str, str]()
+    now, files = clock.now(), dict[str, str]()
     for batch in _batches(given["config"], name, given["program"]):
         written = _files_of(batch, target, now, given)
         if taken := files.keys() & written.keys():
@@ -108,7 +109,7 @@ def check(name: str | None, **given: Any) -> int:
     The exit code is 7 if a run is late or missing, and the targets of notify in the settings are notified. The history
     is the published one, or that of this machine in $XDG_STATE_HOME/nbrun for a batch without publish.
     """
-    now, is_overdue = datetime.now(UTC), False
+    now, is_overdue = clock.now(), False
     options = _options(given["config"])
     since = now - timedelta(seconds=min(given["since"], _LONGEST)) if given["since"] else None
     for batch in _batches(given["config"], name, None):

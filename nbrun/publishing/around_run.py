@@ -7,10 +7,10 @@ is run, and calls ``finish`` with whatever ended the invocation, at the outermos
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,15 +83,18 @@ class Ending:
 
 
 class RunWatch:
-    """One invocation, with its options by name; ``now`` is its start.
+    """One invocation, with its options by name.
 
     ``typed`` contains the names of the options on the command line. Raises :class:`UsageError` for invalid targets of
     notifications.
     """
 
-    def __init__(self, report: Report, options: Mapping[str, Any], now: datetime, typed: Container[str] = ()) -> None:
+    def __init__(
+        self, report: Report, options: Mapping[str, Any], clock: Callable[[], datetime], typed: Container[str] = ()
+    ) -> None:
         self.report = report
-        self.started = now
+        self.started = clock()
+        self._clock = clock
         self.history = LocalHistory(report.key)
         self.result: NotebookResult | BatchResult | None = None
         self.pages: Sequence[Any] = ()
@@ -166,7 +169,7 @@ class RunWatch:
         scheduled = self.scheduled()
         run = PastRun(
             moment(self.started),
-            round((datetime.now(UTC) - self.started).total_seconds(), 3),
+            round((self._clock() - self.started).total_seconds(), 3),
             ending.outcome,
             code,
             None if scheduled is None else moment(scheduled),

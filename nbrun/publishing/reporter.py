@@ -86,7 +86,7 @@ class Publication:
         how: Publishing,
         notebook: str | None,
         *,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime],
     ) -> None:
         self.name = f"the report at {store.url}"
         self.published: str | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from nbrun.cli import clock
 from nbrun.cli.options.declared import declared, read_fields
 from nbrun.cli.standard_streams import closed
 from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
@@ -300,7 +301,7 @@ class Reports:
             printer=self._printer if self._given.publishes_pdf else "",
             mask=mask,
         )
-        return Publication(self._store, how, self._notebook)
+        return Publication(self._store, how, self._notebook, clock=clock.now)
 
     def close(self) -> None:
         """Close all reporters, which write their reports."""
