@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from nbrun.cli import clock
-from nbrun.cli.options.parameters import ParameterTexts
+from nbrun.cli.options.parameters import ParameterTexts, fill_templates
 from nbrun.cli.options.reports import TARGETS, ReportOptions
-from nbrun.core.batch.output_paths import is_template
+from nbrun.core.batch.output_paths import Fields, Stamp, Template, is_template, template_of_all
 from nbrun.core.planning.destinations import (
     GIT_SCHEMES,
     is_source_url,
@@ -91,7 +92,7 @@ class Paths:
         """Resolve the paths that need no parameters; raise :class:`UsageError`."""
         self._reports = reports
         self._notebook = notebook
-        self._stamp: Any = None
+        self._stamp: Stamp | None = None
         self._late: dict[str, str] = {}
         self._on_server = is_on_server(options)
         for name, option in TARGETS.items():
@@ -105,7 +106,6 @@ class Paths:
             options["output"] = self._output(os.fspath(options["output"]), streams=options["content"] is not None)
 
     def _output(self, output: str, *, streams: bool) -> Any:
-        from nbrun.core.batch.output_paths import Template
         from nbrun.storage.paths import names_folder, output_file
 
         if is_template(output):
@@ -122,21 +122,27 @@ class Paths:
             setattr(self._reports, name, self._filled(TARGETS[name], path, parameters))
         return bool(self._late)
 
-    def _filled(self, option: str, path: str, parameters: Mapping[str, Any], *, late: str = "") -> str | None:
-        from nbrun.core.batch.output_paths import Fields, Template, template_of_all
+    def fill_templates(
+        self, when: datetime, templates: Mapping[str, Template], parameters: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Return the values of parameters with templates; `when` is the time that the run is for."""
+        notebook = None if self._notebook is None else self._tree(self._notebook)
+        return fill_templates(templates, notebook, Stamp(when, self._now().run_id), parameters)
+
+    def _tree(self, notebook: str) -> str:
         from nbrun.storage.paths import tree_path
 
+        return notebook.strip("/") if self._on_server else tree_path(notebook)
+
+    def _filled(self, option: str, path: str, parameters: Mapping[str, Any], *, late: str = "") -> str | None:
         if self._notebook is None:
             return template_of_all(option, path, self._now())
         template = Template(path)
         if late and template.parameters:
             self._late[late] = path
             return None
-        tree = self._notebook.strip("/") if self._on_server else tree_path(self._notebook)
-        return template.fill(Fields(tree, 1, self._now().when, self._now().run_id, parameters))
+        return template.fill(Fields(self._tree(self._notebook), 1, self._now().when, self._now().run_id, parameters))
 
-    def _now(self) -> Any:
-        from nbrun.core.batch.output_paths import Stamp
-
+    def _now(self) -> Stamp:
         self._stamp = self._stamp or Stamp(clock.now().astimezone(), os.urandom(4).hex())
         return self._stamp

@@ -2,16 +2,26 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nbrun._lazy_imports import put_off_imports
+from nbrun.cli import clock
 from nbrun.cli.options.declared import OF_RUN, declared, read_declared, read_fields
 from nbrun.cli.options.log import hide_in_log, log_option, start_log
-from nbrun.cli.options.parameters import ParameterTexts, parameter_options, read_env, read_parameters
+from nbrun.cli.options.parameters import (
+    ParameterTexts,
+    fill_templates,
+    parameter_options,
+    read_env,
+    read_parameters,
+    read_templates,
+)
 from nbrun.cli.options.server import access_options, server_options
+from nbrun.core.batch.output_paths import Stamp
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.core.planning.destinations import (
     is_source_url,
@@ -44,7 +54,9 @@ def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     refuse_unreachable("" if notebook else "NOTEBOOK", notebook, reads=True, stores=True)
     options = read_batch_options({**read_declared(OF_RUN, given), **access_options(given)})
     texts = read_fields(ParameterTexts, given)
-    options["parameters"], options["secrets"] = read_parameters(texts, without_credentials(notebook), None)
+    parameters, options["secrets"] = read_parameters(texts, without_credentials(notebook), None)
+    templates, stamp = read_templates(texts, parameters), Stamp(clock.now().astimezone(), os.urandom(4).hex())
+    options["parameters"] = parameters | fill_templates(templates, notebook.strip("/"), stamp, parameters)
     options["env"] = read_env(texts)
     hide_in_log(options["secrets"].values())
     show_plan(notebook, options, as_json=as_json)

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,13 @@ from nbrun.cli.destinations import Paths
 from nbrun.cli.options.batch import batch_options
 from nbrun.cli.options.declared import OF_RUN, declared
 from nbrun.cli.options.log import hide_in_log, log_option, start_log
-from nbrun.cli.options.parameters import parameter_options, read_env, read_parameters
+from nbrun.cli.options.parameters import (
+    named_templates,
+    parameter_options,
+    read_env,
+    read_parameters,
+    read_templates,
+)
 from nbrun.cli.options.reports import Reports, reporting_options
 from nbrun.cli.options.server import server_options
 from nbrun.cli.plan import show_plan
@@ -68,21 +75,26 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     if given["if_due"] is not None and not _is_due(given):
         return ExitCode.OK
     watch = _watch(context, notebooks, given, project)
+    started = clock.now() if watch is None else watch.started
+    scheduled = clock.time_of_run(given, started)
+    if watch is not None:
+        watch.scheduled = scheduled
     call = read_call(context, notebooks, given, project)
     options = call.options
     paths = Paths(options, call.reports, call.notebook)
     reports = Reports(call.reports, options, call.notebook)
     try:
         if not call.only_plan:
-            reports.reach_store(context.meta.get(JOB), None if watch is None else watch.scheduled())
+            reports.reach_store(context.meta.get(JOB), scheduled)
         output = None if options["output"] is None else without_credentials(os.fspath(options["output"]))
         parameters, options["secrets"] = read_parameters(call.parameters, call.notebook, output)
         options["env"] = read_env(call.parameters)
         hide_in_log(options["secrets"].values())
         if watch is not None:
             watch.hide(options["secrets"].values())
+        when = clock.in_zone(scheduled or started, given)
+        reports.templated = _fill_parameters(call, project, parameters, paths, when)
         options["overrides"] = overrides_for(context, project, parameters)
-        options["parameters"] = {**project.parameters, **parameters}
         if paths.fill_in(options["parameters"]):
             reports.check()
         if call.only_plan:
@@ -102,6 +114,26 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     if journal is not None and not lost:
         journal.finish(getattr(result, "runs", ()))
     return _exit_code(result, call, lost)
+
+
+def _fill_parameters(
+    call: Call,
+    project: Project,
+    typed: dict[str, Any],
+    paths: Paths,
+    when: datetime,
+) -> Sequence[str]:
+    """Set the parameters of the call, and return the names of those with templates.
+
+    Those of templates on the command line are added to the `typed` ones. `when` is the time that the run is for.
+    """
+    literal = {**project.parameters, **typed}
+    templates = read_templates(call.parameters, {**typed, **call.options["matrix"]})
+    typed |= paths.fill_templates(when, templates, literal)
+    ours = {name: text for name, text in project.parameter_templates.items() if name not in typed}
+    filled = paths.fill_templates(when, named_templates(ours), literal)
+    call.options["parameters"] = {**project.parameters, **filled, **typed}
+    return [*filled, *templates]
 
 
 def _is_due(given: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from nbrun.core.batch.schedule import Overdue, Schedule, StartedRun, overdue
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.planning.options import Duration
 from nbrun.errors import ExitCode, UsageError
-from nbrun.publishing.around_run import GRACE, Report
+from nbrun.publishing.around_run import Report
 from nbrun.publishing.local_history import LocalHistory, PastRun
 from nbrun.publishing.notifications.targets import environment_names
 from nbrun.publishing.units import TARGETS, ScheduledBatch, cron, github, kubernetes, systemd, warnings_of
@@ -215,7 +215,7 @@ def _batches(config: Path | None, name: str | None, program: str | None) -> list
 
 def _batch(name: str, options: Mapping[str, Any], folder: Path, called: Sequence[str]) -> ScheduledBatch:
     schedule = Schedule(options["schedule"], options.get("timezone", "UTC"))
-    grace = timedelta(seconds=options.get("grace", GRACE))
+    grace = timedelta(seconds=options.get("grace", clock.GRACE))
     root = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
     secrets = environment_names([*options.get("notify", ()), options.get("ping")])
     return ScheduledBatch(name, schedule, grace, str(folder), folder.relative_to(root).as_posix(), called, secrets)

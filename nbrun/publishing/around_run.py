@@ -10,11 +10,10 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nbrun.core.batch.schedule import Schedule
 from nbrun.core.events import Event, RunFinished
 from nbrun.core.results import BatchResult, NotebookResult, Outcome, moment, outcome_of
 from nbrun.errors import ExitCode, NbrunError, RunSkipped, UsageError
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from nbrun.publishing.notifications.delivery import Delivery
     from nbrun.publishing.notifications.targets import Target
 
-GRACE = 3600.0
-"""Default seconds that a scheduled run may be late."""
 _TERMINATED_LIMIT = 4.5
 """Seconds for notifications after SIGTERM, where the sender of the signal does not wait long."""
 _HISTORY_LIMIT = 3.0
@@ -97,6 +94,8 @@ class RunWatch:
         self._clock = clock
         self.history = LocalHistory(report.key)
         self.result: NotebookResult | BatchResult | None = None
+        self.scheduled: datetime | None = None
+        """The time that the run is for, in UTC; None for its start."""
         self.pages: Sequence[Any] = ()
         """The paths of the pages and PDF files of the run."""
         self._options = options
@@ -151,28 +150,15 @@ class RunWatch:
             if len(self._pictures) < _MOST_PICTURES:
                 self._pictures += pictures_in(event.content)[: _MOST_PICTURES - len(self._pictures)]
 
-    def scheduled(self) -> datetime | None:
-        """Return the start of the schedule that this invocation is for, or None if none is near."""
-        expression = self._options.get("schedule")
-        if expression is None:
-            return None
-        if line := self._options.get("if_due"):
-            return Schedule(line).last_start(self.started)
-        schedule = Schedule(expression, self._options.get("timezone") or "UTC")
-        grace = timedelta(seconds=self._options.get("grace") or GRACE)
-        start = schedule.last_start(self.started)
-        return start if self.started - start <= grace else None
-
     def finish(self, code: int, error: BaseException | None) -> list[str]:
         """Record the end of the invocation, notify, and return warnings."""
         ending = Ending(code, self.result, error)
-        scheduled = self.scheduled()
         run = PastRun(
             moment(self.started),
             round((self._clock() - self.started).total_seconds(), 3),
             ending.outcome,
             code,
-            None if scheduled is None else moment(scheduled),
+            None if self.scheduled is None else moment(self.scheduled),
         )
         warnings = []
         try:

@@ -263,11 +263,15 @@ def _float(text: str) -> float | None:
 
 
 def all_changes(records: Sequence[RunRecord]) -> dict[str, tuple[RunRecord, list[Change]]]:
-    """Return for each run the passed run before it and the changes since then; `records` have the latest run first."""
+    """Return for each run the passed run before it and the changes since then; `records` have the latest run first.
+
+    The run before is the newest with the same parameters, apart from those with templates, or else the newest one.
+    """
     found = {}
-    before: RunRecord | None = None
+    passed: list[RunRecord] = []
     for record in reversed(records):
-        if before is not None:
+        of_kind = (before for before in reversed(passed) if before.kind == record.kind)
+        if before := next(of_kind, passed[-1] if passed else None):
             found[record.run_id] = (before, changes(before, record))
-        before = record if record.passed else before
+        passed += [record] if record.passed else []
     return found

@@ -74,6 +74,7 @@ class RunRecord:
     """One invocation of a report. Times are ISO 8601 in UTC; ``scheduled`` is None for a run without a schedule.
 
     ``promotes`` is true if the run may become the latest one. ``retired`` is true while its files are being deleted.
+    ``templated`` are the names of parameters whose values are meant to differ from run to run, such as a date.
     """
 
     report: str
@@ -86,6 +87,7 @@ class RunRecord:
     scheduled: str | None = None
     message: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    templated: Sequence[str] = ()
     notebooks: Sequence[NotebookRecord] = ()
     files: Sequence[StoredFile] = ()
     promotes: bool = False
@@ -101,6 +103,11 @@ class RunRecord:
     def when(self) -> str:
         """Return the time that the run is for."""
         return self.scheduled or self.started
+
+    @property
+    def kind(self) -> Mapping[str, Any]:
+        """Return the parameters without those that differ from run to run."""
+        return {name: value for name, value in self.parameters.items() if name not in self.templated}
 
     @property
     def start(self) -> datetime:

@@ -8,7 +8,7 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -52,6 +52,7 @@ def _safe(name: str) -> str:
 class Publishing:
     """How a report is published. ``mask`` replaces secrets, ``scheduled`` is the time that the run is for.
 
+    ``templated`` are the names of parameters that differ from run to run.
     ``printer`` is the program that prints PDF files, or "" for none.
     """
 
@@ -59,6 +60,7 @@ class Publishing:
     keep: Keep = field(default_factory=Keep)
     always_latest: bool = False
     scheduled: datetime | None = None
+    templated: Sequence[str] = ()
     look: Look = field(default_factory=Look)
     printer: str = ""
     mask: Callable[[str], str] = str
@@ -193,6 +195,7 @@ class Publication:
             scheduled=moment(scheduled.astimezone(UTC)) if scheduled else None,
             message=problem.message if problem and shows else "",
             parameters=_common([result.parameters for result in results]),
+            templated=tuple(self._how.templated),
             notebooks=tuple(self._notebook(name, result) for name, result in self._results.items()),
             promotes=self._how.always_latest or outcome == Outcome.PASSED.value,
             version=__version__,

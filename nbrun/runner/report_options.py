@@ -115,7 +115,8 @@ class SharedReportOptions(TypedDict, total=False):
         str | None,
         Option(
             Moment(),
-            "The time that a published run is for, if it is not its start. The default is $NBRUN_SCHEDULED.",
+            "The time that the run is for: its place among published runs, and the date of parameter templates. The "
+            "default is $NBRUN_SCHEDULED, or the start of the schedule, or the start of the run.",
             metavar="TIME",
         ),
     ]
@@ -136,7 +137,8 @@ class SharedScheduleOptions(TypedDict, total=False):
         str,
         Option(
             Checked(_read_zone),
-            "The time zone of schedule, such as Europe/Berlin. The default is UTC.",
+            "The time zone of schedule and of parameter-templates, such as Europe/Berlin. The default for schedule is "
+            "UTC.",
             only_setting=True,
         ),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nbrun.errors import ExitCode
-from tests.support.notebooks import notebook, read_notebook, run_nbrun, write_notebook
+from tests.support.notebooks import code, notebook, read_notebook, run_nbrun, write_notebook
 
 
 @pytest.fixture
@@ -96,3 +96,21 @@ def test_json_is_written_of_a_run_that_could_not_begin_too(tmp_path: Path) -> No
     assert found.returncode == result["exit_code"] == ExitCode.USAGE
     assert result["outcome"] == "not-run"
     assert "no such file" in result["problem"]["message"]
+
+
+def test_templates_of_parameters_have_the_date_in_the_time_zone_of_the_batch(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "sales.ipynb", notebook(code("day = note = ''", tags=["parameters"])))
+    settings = (
+        'parameter-templates = {day = "{date:%Y-%m-%d}", note = "{stem}"}\nno-save = true\ntimezone = "Asia/Tokyo"\n'
+    )
+    (tmp_path / "nbrun.toml").write_text(f'[batch.sales]\nnotebooks = ["sales.ipynb"]\n{settings}')
+    for options, day in (
+        ([], "2026-12-01"),
+        (["-r", "day", "today"], "today"),
+        (["--parameter-template", "day={date:%d.%m.}"], "01.12."),
+    ):
+        call = ["batch", "sales", "--scheduled", "2026-11-30T15:00Z", "--help-notebook", *options]
+        found = run_nbrun(*call, cwd=tmp_path)
+        assert f"""day = "{day}"  (sets""" in found.stdout, found.stderr
+    found = run_nbrun("plan", "sales.ipynb", "--parameter-template", "note={stem}", cwd=tmp_path)
+    assert '->  "sales"' in found.stdout, found.stderr

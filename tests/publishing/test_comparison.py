@@ -119,6 +119,16 @@ def test_a_run_is_compared_with_the_passed_run_before_it() -> None:
     }
 
 
+def test_runs_with_the_same_parameters_are_compared_whatever_their_templates_made() -> None:
+    regions = ["north", "south", "north", "east"]
+    runs = [
+        record(number, parameters={"day": number, "region": region}, templated=("day",))
+        for number, region in enumerate(regions)
+    ]
+    found = {run_id[-1]: before.run_id[-1] for run_id, (before, _) in all_changes(runs[::-1]).items()}
+    assert found == {"1": "0", "2": "0", "3": "2"}
+
+
 @pytest.mark.parametrize(
     ("before", "after", "text"),
     [

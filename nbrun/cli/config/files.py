@@ -28,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 LARGEST = 1 << 20
 """Maximum bytes of a settings file."""
 _HINT_OTHER = "--config FILE reads settings from another file, --no-config reads none."
-_NOT_SETTINGS = ("config", "no-config", "matrix", "if-due", "help")
+_NOT_SETTINGS = ("config", "no-config", "matrix", "parameter-template", "if-due", "help")
 _PATHS = ("PATH", "FILE", "DIR", "DIR|FILE.html", "DIR|FILE.pdf", "BASE")
 _NAMED_PATH = "NAME=PATH"
 _PLACES = ("notify", "ping")
@@ -55,6 +55,11 @@ class Project:
     def parameters(self) -> Mapping[str, Any]:
         """Return the parameters of all notebooks. The job's take precedence over the project's."""
         return {**self.settings.parameters, **(self.job.parameters if self.job else {})}
+
+    @property
+    def parameter_templates(self) -> Mapping[str, str]:
+        """Return the templates of the job's parameters."""
+        return self.job.parameter_templates if self.job else {}
 
     def notebooks(self, *, on_server: bool) -> list[str]:
         """Return the notebooks of the job; local paths are relative to the current folder."""

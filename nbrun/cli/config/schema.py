@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbrun.core.batch.output_paths import Template
 from nbrun.core.planning.options import Flag, Kind, are_texts, nearest
+from nbrun.errors import UsageError
 
 Path = tuple[str | int, ...]
 """A position in the file: keys, and indexes in lists."""
 _FLAG = Flag()
+_TEMPLATES = "parameter-templates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class JobSetting:
     options: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     matrix: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    parameter_templates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +117,26 @@ def _job(entry: Any, known: Mapping[str, Setting], where: Path) -> JobSetting:
     for name, values in matrix.items():
         if not isinstance(values, list) or not values:
             raise Wrong((*where, "matrix", name), "is a list of values")
+    parameters = _table(entry.get("parameters", {}), (*where, "parameters"))
+    templates = _table(entry.get(_TEMPLATES, {}), (*where, _TEMPLATES))
+    for name, text in templates.items():
+        _check_template(text, (*where, _TEMPLATES, name))
+        if also := next(
+            (key for key, taken in (("parameters", parameters), ("matrix", matrix)) if name in taken), None
+        ):
+            raise Wrong((*where, _TEMPLATES, name), f"is in {also} too", "Leave one of them out.")
     options = {name: option for name, option in known.items() if name != "matrix"}
-    return JobSetting(
-        notebooks,
-        _options(entry, options, where, ("notebooks", "matrix", "parameters")),
-        _table(entry.get("parameters", {}), (*where, "parameters")),
-        matrix,
-    )
+    others = ("notebooks", "matrix", "parameters", _TEMPLATES)
+    return JobSetting(notebooks, _options(entry, options, where, others), parameters, matrix, templates)
+
+
+def _check_template(text: Any, where: Path) -> None:
+    if not isinstance(text, str):
+        raise Wrong(where, "is a template, as text")
+    try:
+        Template(text)
+    except UsageError as error:
+        raise Wrong(where, str(error), error.hint) from None
 
 
 def _options(
@@ -164,8 +181,11 @@ def schema(settings: Sequence[Setting]) -> dict[str, Any]:
     axes = {"type": "array", "minItems": 1}
     matrix = {"type": "object", "additionalProperties": axes, "description": "A run for each combination of values."}
     notebooks = {**texts, "description": "Notebooks, folders and patterns."}
+    about = 'Parameters with fields by name, such as "{date:%Y-%m-%d}".'
+    templates = {"type": "object", "additionalProperties": {"type": "string"}, "description": about}
     override = _object({"match": match, "skip": skip, "parameters": parameters, **each}, "match")
-    job = _object({"notebooks": notebooks, "matrix": matrix, "parameters": parameters, **in_job}, "notebooks")
+    own = {"notebooks": notebooks, "matrix": matrix, "parameters": parameters, _TEMPLATES: templates}
+    job = _object({**own, **in_job}, "notebooks")
     named = {"type": "object", "additionalProperties": job, "description": "Batches for nbrun batch NAME."}
     whole = _object(
         {**every, "parameters": parameters, "overrides": {"type": "array", "items": override}, "batch": named}

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from nbrun.cli.options.declared import declared
+from nbrun.core.batch.output_paths import Fields, Stamp, Template
 from nbrun.core.planning.destinations import is_source_url
 from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import write_command
@@ -26,6 +27,7 @@ class ParameterTexts:
     parameters_file: Sequence[str]
     parameters_yaml: Sequence[str]
     parameters_base64: Sequence[str]
+    parameter_template: Sequence[str]
     inject_input_path: bool
     inject_output_path: bool
     inject_paths: bool
@@ -59,6 +61,11 @@ def parameter_options(function: Function) -> Function:
             click.option(
                 "-b", "--parameters_base64", "--parameters-base64", multiple=True, metavar="BASE64",
                 help="Set parameters from base64-encoded YAML text.",
+            ),
+            click.option(
+                "--parameter-template", multiple=True, metavar="NAME=TEMPLATE",
+                help="Set a parameter to text with the fields of -o templates (example: day={date:%Y-%m-%d}). The date "
+"is that of the time that the run is for, in the batch's timezone.",
             ),
             click.option(
                 "--inject-input-path", is_flag=True,
@@ -116,6 +123,40 @@ def read_parameters(
         parameters |= _read(texts)
     parameters |= dict(texts.parameters_raw)
     return parameters, _secrets(texts) if texts.secret or texts.secret_file else {}
+
+
+def read_templates(texts: ParameterTexts, taken: Collection[str]) -> dict[str, Template]:
+    """Return the templates of parameters; raise :class:`UsageError` for a wrong one and for a name in `taken`."""
+    found = {}
+    for text in texts.parameter_template:
+        name, equals, template = text.partition("=")
+        where = f"--parameter-template {text}"
+        if not equals or not name:
+            raise UsageError(f"{where}: NAME=TEMPLATE is wanted", hint="Write --parameter-template 'day={date}'.")
+        if name in taken or name in found:
+            raise UsageError(f"{where}: {name} is set twice", hint="Leave one of them out.")
+        found[name] = Template(template, where=where)
+    return found
+
+
+def named_templates(texts: Mapping[str, str]) -> dict[str, Template]:
+    """Return the templates of ``parameter-templates`` in the settings, which were checked before."""
+    return {name: Template(text, where=f"parameter-templates: {name} = {text}") for name, text in texts.items()}
+
+
+def fill_templates(
+    templates: Mapping[str, Template], notebook: str | None, stamp: Stamp, parameters: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the values of templates; raise :class:`UsageError` for a value that is missing or differs.
+
+    `notebook` is the path of the only notebook in the tree, or None for several. `parameters` are those for
+    ``{params.NAME}``.
+    """
+    if notebook is None:
+        for template in templates.values():
+            template.refuse_differing("a parameter has one value for all of them", "Use {date} and {run-id}.")
+    fields = Fields(notebook or "", 1, stamp.when, stamp.run_id, parameters)
+    return {name: template.fill_text(fields) for name, template in templates.items()}
 
 
 def read_env(texts: ParameterTexts) -> dict[str, str]:

@@ -14,7 +14,6 @@ from nbrun.cli.options.declared import declared, read_fields
 from nbrun.cli.standard_streams import closed
 from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.core.planning.destinations import is_store_url, is_url, refuse_unreachable
-from nbrun.core.planning.options import Moment
 from nbrun.errors import NbrunError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
 from nbrun.runner.job import BatchOptions, is_on_server, read_batch_options
@@ -108,7 +107,6 @@ class ReportOptions:
     publish: str | None
     latest: str
     keep: Sequence[str]
-    scheduled: datetime | None
     publishes_pdf: bool = field(default=False, init=False)
 
     def targets(self, options: Mapping[str, str] = TARGETS) -> dict[str, str | None]:
@@ -117,8 +115,6 @@ class ReportOptions:
 
 
 _PAGE, _PDF = (".html", ".htm"), (".pdf",)
-_SCHEDULED = "NBRUN_SCHEDULED"
-"""The environment variable with the time that a run is for."""
 _SHOWN = (*STANDARD_OUTPUT, STANDARD_ERROR)
 _STREAMS = (("stdout", "standard output", STANDARD_OUTPUT), ("stderr", "standard error", (STANDARD_ERROR,)))
 
@@ -140,7 +136,7 @@ def merging_options(function: Function) -> Function:
 def merged_reports(given: Mapping[str, Any]) -> "Reports":
     """Return the reporters of a merged batch, whose executed notebooks come with the events."""
     rest = {"events_file": None, "log_output": False, "stdout_file": None, "stderr_file": None, "progress_bar": False}
-    unpublished = {"publish": None, "latest": "passed", "keep": (), "scheduled": None}
+    unpublished = {"publish": None, "latest": "passed", "keep": ()}
     options = read_fields(ReportOptions, {**given, **rest, **unpublished})
     settle_pdf(options)
     for option, path in options.targets().items():
@@ -171,19 +167,21 @@ class Reports:
         self._stores: StoredReports | None = None
         self._store: Any = None
         self._publication: Any = None
+        self.templated: Sequence[str] = ()
+        """The names of the parameters with templates, for the record of a published run."""
         self.check()
 
     def reach_store(self, job: str | None, scheduled: datetime | None) -> None:
         """Open the store of the published report of a `job`; raise :class:`UsageError` if it is not reachable.
 
-        `scheduled` is the start of the job's schedule that the run is for, unless the call names another time.
+        `scheduled` is the time that the run is for, or None for its start.
         """
         if self._given.publish is None:
             return
         from nbrun.publishing.reporter import reachable_store, report_name
 
         self._report = report_name(job, self._notebook)
-        self._scheduled = self._given.scheduled or _scheduled_of_environment() or scheduled
+        self._scheduled = scheduled
         self._store = reachable_store(self._given.publish)
 
     def check(self) -> None:
@@ -297,6 +295,7 @@ class Reports:
             Keep.parse(self._given.keep),
             always_latest=self._given.latest == "always",
             scheduled=self._scheduled,
+            templated=self.templated,
             look=self._look(),
             printer=self._printer if self._given.publishes_pdf else "",
             mask=mask,
@@ -466,17 +465,6 @@ def _check_look(given: ReportOptions) -> str:
         if problem:
             raise UsageError(f"--html-template {folder}: {problem}", hint="docs/reporters.md describes the files.")
     return "" if given.pdf is None and not given.publishes_pdf else _printer()
-
-
-def _scheduled_of_environment() -> datetime | None:
-    """Return the time that a scheduler says the run is for; raise :class:`UsageError`."""
-    text = os.environ.get(_SCHEDULED)
-    if not text:
-        return None
-    try:
-        return Moment().read(text)
-    except ValueError as error:
-        raise UsageError(f"{_SCHEDULED} {error}") from None
 
 
 def _printer() -> str:

@@ -1,8 +1,8 @@
-"""Templates for output paths: ``out/{folder}/{stem}-{params.region}-{date:%Y-%m-%d}.ipynb``.
+"""Templates for output paths and parameters: ``out/{stem}-{date:%Y-%m-%d}.ipynb``.
 
 Every error of a template is found before anything runs: an unknown field, a missing value, or two runs that would write
-the same file. Fields may have Python's format specifications (``{index:03}``). ``{{`` is a literal brace. A filled-in
-value is always one segment of the path, so its slashes become ``_``.
+the same file. Fields may have Python's format specifications (``{index:03}``). ``{{`` is a literal brace. In a path a
+filled-in value is always one segment, so its slashes become ``_``. In a parameter it stays as it is.
 """
 
 import re
@@ -55,28 +55,29 @@ class Stamp:
 
 
 class Template:
-    """A path with fields, parsed and checked."""
+    """A path or a parameter with fields, parsed and checked."""
 
-    def __init__(self, text: str, stamp: Stamp | None = None) -> None:
+    def __init__(self, text: str, stamp: Stamp | None = None, where: str = "") -> None:
         """Parse a template; raise :class:`UsageError` for unknown fields and unbalanced braces.
 
-        `stamp` is the call's, if it has one already.
+        `stamp` is the call's, if it has one already. `where` names the template in errors; the default is its text.
         """
         self.text = text
+        self.where = where or text
         self.stamp = stamp
         self.is_folder = False
         """Whether the template is a folder that mirrors the tree."""
         try:
             self._parts = [(before, name, spec or "", how) for before, name, spec, how in Formatter().parse(text)]
         except ValueError as error:
-            raise UsageError(f"{text}: no template: {error}", hint=_HINT) from None
+            raise UsageError(f"{self.where}: no template: {error}", hint=_HINT) from None
         for _, name, _, how in self._parts:
             if name is not None and name not in FIELDS and not _names_parameter(name):
                 near = get_close_matches(name, FIELDS, 1)
                 meant = near[0] if near else f"{_PARAMETER}{name}"
-                raise UsageError(f"{text}: there is no field {{{name}}}; did you mean {{{meant}}}?", hint=_HINT)
+                raise UsageError(f"{self.where}: there is no field {{{name}}}; did you mean {{{meant}}}?", hint=_HINT)
             if how:
-                raise UsageError(f"{text}: !{how} after {{{name}}} means nothing here", hint=_HINT)
+                raise UsageError(f"{self.where}: !{how} after {{{name}}} means nothing here", hint=_HINT)
 
     def __fspath__(self) -> str:
         """Return the text, so that a template can be used as a path."""
@@ -104,26 +105,39 @@ class Template:
         for before, name, spec, _ in self._parts:
             filled.append(before)
             if name is not None:
-                filled.append(self._filled(fields, name, spec))
+                text = self._filled(fields, name, spec)
+                filled.append(text or "." if name == "folder" else _segment(text))
         scheme, separator, path = "".join(filled).rpartition("://")
         return f"{scheme}{separator}{_HERE.sub('', _SLASHES.sub('/', path))}"
 
+    def fill_text(self, fields: Fields) -> str:
+        """Return the value of a parameter; raise :class:`UsageError` like `fill`."""
+        return "".join(
+            before + ("" if name is None else self._filled(fields, name, spec)) for before, name, spec, _ in self._parts
+        )
+
+    def refuse_differing(self, why: str, hint: str) -> None:
+        """Raise :class:`UsageError` for fields that differ between the notebooks of a call."""
+        if differing := [name for name in self.names if name not in _OF_ALL]:
+            raise UsageError(f"{self.where}: {{{differing[0]}}} differs between notebooks, and {why}", hint=hint)
+
     def _filled(self, fields: Fields, name: str, spec: str) -> str:
         try:
-            value = fields.value(name)
-            text = format(value, spec or ("%Y-%m-%d" if name == "date" else ""))
+            return format(fields.value(name), spec or ("%Y-%m-%d" if name == "date" else ""))
         except KeyError:
             known = ", ".join(fields.parameters) or "none"
             raise UsageError(
-                f"{self.text}: {fields.path} is given no parameter {name.removeprefix(_PARAMETER)!r}",
+                f"{self.where}: {fields.path} is given no parameter {name.removeprefix(_PARAMETER)!r}",
                 hint=f"Its parameters are: {known}.",
             ) from None
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{self.text}: {{{name}:{spec}}}: {error}") from None
-        if name == "folder":
-            return text or "."
-        fit = _UNFIT.sub("_", text)
-        return fit.replace(".", "_") if not fit.strip(".") else fit
+            raise UsageError(f"{self.where}: {{{name}:{spec}}}: {error}") from None
+
+
+def _segment(text: str) -> str:
+    """Return a value as one segment of a path."""
+    fit = _UNFIT.sub("_", text)
+    return fit.replace(".", "_") if not fit.strip(".") else fit
 
 
 def _names_parameter(name: str) -> bool:
@@ -135,12 +149,8 @@ def template_of_all(option: str, path: str, stamp: Stamp) -> str:
 
     Raises :class:`UsageError` for fields that differ between the notebooks.
     """
-    template = Template(path)
-    if differing := [name for name in template.names if name not in _OF_ALL]:
-        raise UsageError(
-            f"{option} {path}: {{{differing[0]}}} differs between notebooks, and this is one report of all",
-            hint="Use {date} and {run-id}, or run one notebook.",
-        )
+    template = Template(path, where=f"{option} {path}")
+    template.refuse_differing("this is one report of all", "Use {date} and {run-id}, or run one notebook.")
     return template.fill(Fields("", 0, stamp.when, stamp.run_id))
 
 

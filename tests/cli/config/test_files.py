@@ -229,6 +229,7 @@ NOT_SETTINGS = {
     "--matrix": "stands in a batch, as a table",
     "--if-due": "belongs to one line of a crontab",
     "--parameters": "is the table parameters",
+    "--parameter-template": "stands in a batch, as the table parameter-templates",
     "--parameters_raw": "is the table parameters",
     "--help": "shows the help",
 }

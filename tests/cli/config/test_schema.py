@@ -27,6 +27,8 @@ OPTIONS = [
     Setting("order", Choice(["as-given", "slowest-first"])),
 ]
 
+BOTH = '[batch.x]\nnotebooks = ["a"]\nparameter-templates = {y = "{date}"}\n'
+
 
 def read(text: str) -> Settings:
     return read_settings(tomllib.loads(text), OPTIONS)
@@ -53,6 +55,7 @@ skip = true
 notebooks = ["reports/"]
 matrix = {year = [2025, 2026]}
 parameters = {region = "UK"}
+parameter-templates = {day = "{date:%d}"}
 jobs = 4
 """)
     assert settings == Settings(
@@ -69,7 +72,11 @@ jobs = 4
             OverrideSetting(["slow/*.ipynb"], {"cell-timeout": 3600.0}, {"region": "US"}),
             OverrideSetting(["a", "b"], skip=True),
         ],
-        {"nightly": JobSetting(["reports/"], {"jobs": 4}, {"region": "UK"}, {"year": [2025, 2026]})},
+        {
+            "nightly": JobSetting(
+                ["reports/"], {"jobs": 4}, {"region": "UK"}, {"year": [2025, 2026]}, {"day": "{date:%d}"}
+            )
+        },
     )
     assert read("") == Settings({}, {}, [], {})
 
@@ -101,6 +108,10 @@ jobs = 4
         ('[batch.x]\nnotebooks = ["a"]\nmatrix = {y = 3}', 3, "is a list of values", ""),
         ('[batch.x]\nnotebooks = ["a"]\n[batch.x.matrix]\ny = []', 4, "is a list of values", ""),
         ('[batch.x]\nnotebooks = ["a"]\nretrys = 1', 3, "is no setting", "retries"),
+        ('[batch.x]\nnotebooks = ["a"]\nparameter-templates = {y = "{dat}"}', 3, "no field {dat}; .* {date}", "{date}"),
+        ('[batch.x]\nnotebooks = ["a"]\nparameter-templates = {y = 3}', 3, "is a template, as text", ""),
+        (f"{BOTH}parameters = {{y = 1}}", 3, "is in parameters too", "Leave one"),
+        (f"{BOTH}matrix = {{y = [1]}}", 3, "is in matrix too", "Leave one"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(text: str, line: int, said: str, hint: str) -> None:

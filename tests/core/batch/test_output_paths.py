@@ -47,6 +47,18 @@ def test_a_value_stays_one_segment_of_the_path(value: str, segment: str) -> None
     assert Template("out/{params.v}/x").fill(fields(v=value)) == f"out/{segment}/x"
 
 
+def test_a_parameter_keeps_what_a_path_cannot_have() -> None:
+    template = Template("{date:%d/%m/%Y} {folder} {params.v}.", where="day")
+    assert template.fill_text(fields(v="a/b")) == "09/03/2025 sub/dir a/b."
+    assert Template("plain {{x}}").fill_text(fields("x")) == "plain {x}"
+    with pytest.raises(UsageError, match=r"^day: .* is given no parameter 'v'"):
+        template.fill_text(fields())
+    with pytest.raises(UsageError, match=r"^day: {folder} differs between notebooks, and why"):
+        template.refuse_differing("why", "")
+    with pytest.raises(UsageError, match=r"^day: there is no field {dat}"):
+        Template("{dat}", where="day")
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
