@@ -50,6 +50,9 @@ DEATH_POLL = 0.5
 SHUTDOWN_POLL = 0.01
 """Seconds between two checks whether a kernel has ended after a request to shut down."""
 
+RECONNECT_EVERY = 5
+"""Milliseconds between two attempts to connect to a kernel, which takes about 60 to start when it is forked."""
+
 BODY_LIMIT = 4 << 30
 """Maximum bytes of a notebook that can be saved."""
 
@@ -156,10 +159,15 @@ class PrivateKernels(AsyncMappingKernelManager):
         return f"{__name__}.{PrivateKernel.__name__}"
 
     def _context_default(self) -> Context:
-        """Remove the limit on waiting messages: by default ZeroMQ drops more than 1000 without an error."""
+        """Remove the limit on waiting messages, and connect to new kernels early.
+
+        By default ZeroMQ drops more than 1000 messages without an error. The server connects before a new kernel
+        listens, and by default ZeroMQ tries again after 0.1 s.
+        """
         self._created_context = True
         context = Context()
         context.setsockopt(SocketOption.RCVHWM, 0)
+        context.setsockopt(SocketOption.RECONNECT_IVL, RECONNECT_EVERY)
         return context
 
     def start_watching_activity(self, kernel_id: str) -> None:

@@ -21,7 +21,7 @@ V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"  # also in nbrun.core.protoco
 MOST_AT_ONCE = 256
 """Maximum messages that are forwarded before the event loop continues."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5
+FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.5
 """Seconds to wait for a message on iopub before the request is repeated. Each wait is twice as long as the last."""
 
 PATIENCE = 5.0

@@ -50,8 +50,15 @@ OF_KERNELS = (
     "IPython.extensions.storemagic",
     "pdb",
     "runpy",
+    "faulthandler",
+    "sqlite3",
+    "tornado.platform.asyncio",
+    "psutil",
 )
-"""Modules that a kernel imports before it answers. Those missing in a version of ipykernel are skipped."""
+"""Modules that a kernel imports before it answers, and psutil, which it imports when it ends.
+
+Those missing in a version of ipykernel are skipped.
+"""
 
 ADOPTION_LIMIT = 5.0
 """Seconds that a new kernel waits to become the server's child, which takes a millisecond."""

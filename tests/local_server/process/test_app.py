@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,18 @@ async def test_requests_and_outputs_of_many_megabytes_pass(tmp_path: Path) -> No
         async with channels(server.endpoint, session["kernel"]["id"]) as websocket:
             answers = await execute(websocket, f"x = '{'x' * 30_000_000}'; print(x)")
         assert len(text_of(answers)) == 30_000_001
+
+
+def test_sockets_connect_to_a_new_kernel_early_and_have_no_limit() -> None:
+    """ZeroMQ's default of 0.1 s between two attempts was a third of a run on a warm server."""
+    code = """
+import zmq
+from nbrun.local_server.process.app import PrivateKernels
+kernels = PrivateKernels()
+with kernels.context.socket(zmq.DEALER) as socket:
+    print(socket.getsockopt(zmq.RECONNECT_IVL), socket.getsockopt(zmq.RCVHWM))"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert printed.stdout == "5 0\n"
 
 
 async def test_no_output_is_dropped_while_the_server_is_busy_saving(tmp_path: Path) -> None:

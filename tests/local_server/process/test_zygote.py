@@ -161,6 +161,18 @@ async def test_atexit_handlers_of_a_forked_kernel_run_when_its_session_ends(
     assert is_forked(server)
 
 
+async def test_a_forked_kernel_imports_nothing_when_it_ends(
+    forking: tuple[EmbeddedServer, AsyncClient], tmp_path: Path
+) -> None:
+    server, client = forking
+    session = await start_kernel(client)
+    leave = "print(sorted({*sys.modules} - before), file=open('new', 'w'))"
+    code = f"import atexit, sys; before = {{*sys.modules}}; atexit.register(lambda: {leave})"
+    assert await said(server, session["kernel"]["id"], f"{code}; print('faulthandler' in sys.modules)") == "True"
+    assert (await client.delete(f"api/sessions/{session['id']}")).status_code == 204
+    assert (tmp_path / "new").read_text() == "[]\n"
+
+
 async def test_ten_kernels_in_a_row_leave_nothing(forking: tuple[EmbeddedServer, AsyncClient]) -> None:
     server, client = forking
     await fresh(server, client, "1")
