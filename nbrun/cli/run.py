@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,11 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         reports.could_not_begin(call.notebook, error)
         raise
     finally:
-        reports.close()
+        try:
+            reports.close()
+        finally:
+            if watch is not None:
+                watch.release()
     lost = reports.lost()
     if journal is not None and not lost:
         journal.finish(getattr(result, "runs", ()))
@@ -189,10 +193,12 @@ async def _run(
     from nbrun.runner.stop import StopSwitch
 
     stop = StopSwitch()
-    async with signals(stop), watch.running(stop) if watch is not None else nullcontext():
+    async with signals(stop):
         call.options["observe"], call.options["stop"] = reports.observe, stop
         if watch is not None:
             call.options["observe"] = _observing(reports, watch)
+            await watch.begin(stop, *reports.published_in)
+            reports.confirm_lock = watch.confirm_lock
         await reports.check_stores()
         plan = await plan_runs(call.named, call.options, one=call.one)
         started = await _private_server(plan)

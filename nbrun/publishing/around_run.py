@@ -1,14 +1,15 @@
 """What happens before and after a call of nbrun: lock, history and notifications.
 
-The command line creates a :class:`RunWatch` if an option or setting asks for one. It enters ``running`` before anything
-is run, and calls ``finish`` with whatever ended the invocation, at the outermost level.
+The command line creates a :class:`RunWatch` if an option or setting asks for one. It calls ``begin`` before anything is
+run, ``release`` after the reports were written and published, and ``finish`` with whatever ended the invocation, at the
+outermost level.
 """
 
 import asyncio
 import os
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -18,12 +19,14 @@ from nbrun.core.events import Event, RunFinished
 from nbrun.core.results import BatchResult, NotebookResult, Outcome, moment, outcome_of
 from nbrun.errors import ExitCode, NbrunError, RunSkipped, UsageError
 from nbrun.publishing.local_history import LocalHistory, PastRun, report_key, state_folder
-from nbrun.publishing.locks import FileLock, locked
+from nbrun.publishing.locks import FileLock, acquire
 from nbrun.runner.stop import StopSwitch
 
 if TYPE_CHECKING:
     from nbrun.publishing.notifications.delivery import Delivery
     from nbrun.publishing.notifications.targets import Target
+    from nbrun.publishing.store_lock import StoreLock
+    from nbrun.storage.object_store import ObjectStore
 
 _TERMINATED_LIMIT = 4.5
 """Seconds for notifications after SIGTERM, where the sender of the signal does not wait long."""
@@ -104,6 +107,8 @@ class RunWatch:
         self._targets, self._ping = self._read_targets(typed)
         self._secrets = [text for one in (*self._targets, *self._ping) for text in one.secrets]
         self._delivery: Delivery | None = None
+        self._lock: FileLock | None = None
+        self._store_lock: StoreLock | None = None
         self._id = str(uuid.uuid4())
 
     def _read_targets(self, typed: Container[str]) -> tuple[list["Target"], list["Target"]]:
@@ -131,15 +136,37 @@ class RunWatch:
         """Mask these values in notifications too."""
         self._secrets += [secret for secret in secrets if secret]
 
-    @asynccontextmanager
-    async def running(self, stop: StopSwitch) -> AsyncIterator[None]:
-        """Hold the lock that the options ask for, and report the start."""
-        how = self._options.get("lock")
-        lock = FileLock(state_folder() / "locks" / f"{self.report.key}.lock")
-        limit = self._options.get("lock_timeout") or 0.0
-        async with locked(lock, how, limit, self.report.name, stop) if how else nullcontext():
-            self._report_start()
-            yield
+    async def begin(self, stop: StopSwitch, store: "ObjectStore | None" = None, report: str = "") -> None:
+        """Take the locks that the options ask for, and report the start; :meth:`release` is due in each case.
+
+        `store` is where the run is published as a run of `report`. Raises :class:`UsageError` or :class:`RunSkipped` if
+        another run holds a lock.
+        """
+        if how := self._options.get("lock"):
+            end = time.monotonic() + (self._options.get("lock_timeout") or 0.0)
+            self._lock = FileLock(state_folder() / "locks" / f"{self.report.key}.lock")
+            is_held = await acquire(self._lock, how, end, self.report.name, stop)
+            if is_held and store is not None:
+                from nbrun.publishing.store_lock import StoreLock
+
+                lock = StoreLock(store, report, ended=self._lock.left_mark)
+                # Before the attempt: if this process is killed, the next one on this machine knows that it has ended.
+                self._lock.leave(lock.owner)
+                if await acquire(lock, how, end, self.report.name, stop):
+                    self._store_lock = lock
+        self._report_start()
+
+    @property
+    def confirm_lock(self) -> Callable[[], Awaitable[None]] | None:
+        """Return what raises an error if another run has taken the lock in the store, or None without such a lock."""
+        return None if self._store_lock is None else self._store_lock.confirm
+
+    def release(self) -> None:
+        """Release the locks."""
+        if self._store_lock is not None:
+            self._store_lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def observe(self, event: Event) -> None:
         """Keep what messages show of an executed notebook: pictures and the source of the failing cell."""
@@ -160,7 +187,7 @@ class RunWatch:
             code,
             None if self.scheduled is None else moment(self.scheduled),
         )
-        warnings = []
+        warnings = [] if self._store_lock is None else self._store_lock.warnings()
         try:
             before = self.history.runs()
             self.history.add(run)

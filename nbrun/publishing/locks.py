@@ -1,7 +1,7 @@
 """Locks against two runs of one report at the same time (``--lock wait|skip|fail``).
 
-The lock is an ``flock`` on a file in the state folder. The kernel of the system releases it when its holder ends, also
-when the holder is killed.
+Every run takes an ``flock`` on a file in the state folder. The kernel of the system releases it when its holder ends,
+also when the holder is killed. A published report has a lock in its store too, see :mod:`nbrun.publishing.store_lock`.
 """
 
 import asyncio
@@ -9,27 +9,60 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from enum import Enum
 from pathlib import Path
+from typing import Protocol
 
 from nbrun.core.formats.units import spell_duration
 from nbrun.errors import RunSkipped, UsageError
 from nbrun.runner.stop import StopSwitch
-
-_PAUSE = 0.1
-"""Seconds between two attempts to get the lock."""
+from nbrun.storage.object_store import StoreError
 
 
 class LockHeld(UsageError):
     """Another run holds the lock; nothing was run or changed."""
 
 
+class Attempt(Enum):
+    """What an attempt to get a lock found: it is held now, another run has it, or its holder may be dead."""
+
+    ACQUIRED = "acquired"
+    TAKEN = "taken"
+    UNCERTAIN = "uncertain"
+
+
+class Lock(Protocol):
+    """A lock of a report. ``pause`` is the time between two attempts, in seconds."""
+
+    pause: float
+
+    async def attempt(self) -> Attempt:
+        """Try once to get the lock; raise :class:`UsageError` or :class:`StoreError` where that is impossible."""
+
+    def release(self) -> None:
+        """Release the lock if it is held."""
+
+    def holder(self) -> str:
+        """Return the process that holds the lock, for messages."""
+
+
 class FileLock:
-    """An exclusive lock on a file, which is created and stays."""
+    """An exclusive lock on a file, which is created and stays.
+
+    The file contains the process id of the holder, and the mark that it :meth:`left <leave>`.
+    """
+
+    pause = 0.1
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.left_mark = ""
+        """The mark of the last holder, after the lock was acquired. The last holder has ended."""
         self._handle: int | None = None
+
+    async def attempt(self) -> Attempt:
+        """Try once to get the lock."""
+        return Attempt.ACQUIRED if self.acquire() else Attempt.TAKEN
 
     def acquire(self) -> bool:
         """Return whether the lock was free and is now held; raise :class:`UsageError` where there are no locks."""
@@ -50,10 +83,16 @@ class FileLock:
         except OSError as error:
             os.close(handle)
             raise UsageError(f"--lock: {self.file} cannot be locked: {error.strerror}") from None
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
         self._handle = handle
+        self.left_mark = self._read()[1]
+        self.leave(self.left_mark)  # of the last lock in a store, also if this run takes none
         return True
+
+    def leave(self, mark: str) -> None:
+        """Write a mark into the file, for the next holder."""
+        if self._handle is not None:
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"{os.getpid()} {mark}\n".encode(), 0)
 
     def release(self) -> None:
         """Release the lock if it is held."""
@@ -63,31 +102,39 @@ class FileLock:
 
     def holder(self) -> str:
         """Return the process that holds the lock, for messages."""
+        process, _ = self._read()
+        return f"process {process}" if process else "another process"
+
+    def _read(self) -> tuple[str, str]:
         with contextlib.suppress(OSError, ValueError):
-            return f"process {int(self.file.read_text())}"
-        return "another process"
+            process, _, mark = self.file.read_text().strip().partition(" ")
+            return str(int(process)), mark
+        return "", ""
 
 
-@contextlib.asynccontextmanager
-async def locked(lock: FileLock, how: str, limit: float, what: str, stop: StopSwitch) -> AsyncIterator[None]:
-    """Hold the lock of `what`; ``wait`` waits up to `limit` seconds for it, or until `stop` is pulled.
+async def acquire(lock: Lock, how: str, end: float, what: str, stop: StopSwitch) -> bool:
+    """Return whether the lock of `what` is held now, or False if `stop` was pulled before.
 
-    Raises :class:`RunSkipped` for ``skip`` and :class:`LockHeld` for ``fail`` if another process holds it.
+    ``wait`` waits for it until `end`, a time of :func:`time.monotonic`. A holder that may be dead is observed until
+    that is certain, with ``skip`` and ``fail`` too. Raises :class:`RunSkipped` for ``skip`` and :class:`LockHeld` for
+    ``fail`` if another run holds it.
     """
-    end = time.monotonic() + (limit if how == "wait" else 0)
-    while not lock.acquire():
-        if how == "skip":
-            raise RunSkipped(f"skipped: {what} is being run by {lock.holder()}")
+    began = time.monotonic()
+    while True:
+        try:
+            found = await lock.attempt()
+        except StoreError as error:
+            raise UsageError(f"--lock: {error}", hint=error.hint) from None
+        if found is Attempt.ACQUIRED:
+            return True
         if stop.reason is not None:
-            break  # the run then reports that it was stopped
-        if time.monotonic() >= end:
-            waited = f", still after {spell_duration(limit)}" if how == "wait" else ""
+            return False  # the run then reports that it was stopped
+        if how == "skip" and found is Attempt.TAKEN:
+            raise RunSkipped(f"skipped: {what} is being run by {lock.holder()}")
+        if (how == "fail" and found is Attempt.TAKEN) or (how == "wait" and time.monotonic() >= end):
+            waited = f", still after {spell_duration(time.monotonic() - began)}" if how == "wait" else ""
             raise LockHeld(
                 f"{what} is being run by {lock.holder()}{waited}",
                 hint="--lock wait waits for its end, --lock skip leaves this run out.",
             )
-        await asyncio.sleep(_PAUSE)
-    try:
-        yield
-    finally:
-        lock.release()
+        await asyncio.sleep(lock.pause)

@@ -68,12 +68,21 @@ async def publish(
     *,
     keep: Keep,
     now: datetime,
+    confirm: Callable[[], Awaitable[None]] | None = None,
 ) -> Published:
-    """Publish the run whose files are in `folder`, and rebuild the pages; raise :class:`StoreError`."""
+    """Publish the run whose files are in `folder`, and rebuild the pages; raise :class:`StoreError`.
+
+    `confirm` raises an error if the run has lost the lock of the report. It is called before the first object is put,
+    and again before the record, without which the run is not published.
+    """
     base = f"{record.report}/{record.run_id}"
+    if confirm is not None:
+        await confirm()
     for file in record.files:
         data = await asyncio.to_thread((folder / file.path).read_bytes)
         await _put_new(store, f"{base}/{file.path}", data)
+    if confirm is not None:
+        await confirm()
     await _put_new(store, f"{base}/{MANIFEST}", record.encoded())
     published = await rebuild(store, record.report, keep=keep, now=now)
     await rebuild_base(store)

@@ -8,7 +8,7 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -53,6 +53,7 @@ class Publishing:
     """How a report is published. ``mask`` replaces secrets, ``scheduled`` is the time that the run is for.
 
     ``templated`` are the names of parameters that differ from run to run.
+    ``confirm`` raises :class:`StoreError` if the run has lost its lock.
     ``printer`` is the program that prints PDF files, or "" for none.
     """
 
@@ -64,13 +65,19 @@ class Publishing:
     look: Look = field(default_factory=Look)
     printer: str = ""
     mask: Callable[[str], str] = str
+    confirm: Callable[[], Awaitable[None]] | None = None
 
 
 def reachable_store(base: str) -> ObjectStore:
     """Return the store at `base`, which is reachable and writable; raise :class:`UsageError`."""
     store = open_store(base)
+
+    async def check() -> None:
+        await store.check()
+        await store.keys(".nbrun-check/")  # publishing lists the records, which needs a right of its own
+
     try:
-        asyncio.run(store.check())
+        asyncio.run(check())
     except StoreError as error:
         raise UsageError(f"--publish: {error}", hint=error.hint) from None
     return store
@@ -155,12 +162,16 @@ class Publication:
             record = self._record()
             (self._folder / MANIFEST).write_bytes(record.encoded())
             try:
-                asyncio.run(publish(self._store, record, self._folder, keep=self._how.keep, now=self._clock()))
+                asyncio.run(self._publish(record))
             except NbrunError as error:
                 raise RuntimeError(f"{error}; its files are in {self._rescue()}") from None
             self.published = f"{self._store.url.rstrip('/')}/{record.report}/{record.run_id}/index.html"
             if problem is not None:
                 raise problem
+
+    async def _publish(self, record: RunRecord) -> None:
+        how = self._how
+        await publish(self._store, record, self._folder, keep=how.keep, now=self._clock(), confirm=how.confirm)
 
     def _ran_nothing(self) -> bool:
         """Return whether there is no run to publish: all notebooks were left out, or another run held the lock."""

@@ -183,8 +183,8 @@ class SharedScheduleOptions(TypedDict, total=False):
         Literal["wait", "skip", "fail"] | None,
         Option(
             Choice(("wait", "skip", "fail")),
-            "If another run of this batch, or of this output, is active on this machine: wait for its end, skip this "
-            "run with exit code 0, or fail with exit code 2.",
+            "If another run of this batch, or of this output, is active: wait for its end, skip this run with exit "
+            "code 0, or fail with exit code 2. With --publish, runs on other machines are noticed too.",
         ),
     ]
     lock_timeout: Annotated[

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from nbrun.storage.objects import ObjectExists, ObjectState, StoredObject, StoreError, VersionChanged
 
@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 class FolderStore:
     """A folder of this machine as an object store.
 
-    The version of an object is the hash of its content. Puts with ``if_version`` hold a lock on a hidden file of the
-    store, so they exclude each other, also across processes.
+    The version of an object is the hash of its content. Puts hold a lock on a hidden file of the store, so they exclude
+    each other, also across processes, and across machines if the file system has locks between them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +59,7 @@ class FolderStore:
         await self._do(lambda: self._delete(key))
 
     async def check(self, key: str = "") -> None:  # noqa: ARG002
-        """Raise :class:`StoreError` if no file can be created in the folder."""
+        """Raise :class:`StoreError` if no file can be created and locked in the folder."""
         await self._do(self._check)
 
     async def _do(self, work: Callable[[], Result]) -> Result:
@@ -113,7 +113,7 @@ class FolderStore:
 
     def _keys(self, prefix: str) -> list[str]:
         found = []
-        for folder, folders, files in os.walk(self._folder):
+        for folder, folders, files in os.walk(self._folder / prefix.rpartition("/")[0]):
             folders[:] = [name for name in folders if not Path(folder, name).is_symlink()]
             inside = Path(folder).relative_to(self._folder)
             found += [(inside / name).as_posix() for name in files if not name.startswith(_TEMPORARY)]
@@ -134,20 +134,32 @@ class FolderStore:
     def _check(self) -> None:
         there = next(folder for folder in (self._folder, *self._folder.parents) if os.path.lexists(folder))
         descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=there)
-        os.close(descriptor)
-        Path(name).unlink()
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                _lock(file)
+        finally:
+            Path(name).unlink()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock of the store. The file stays, because removing it would let two processes hold the lock."""
+        path = self._folder / _LOCK
         try:
-            import fcntl
-        except ImportError:  # Windows: the rename is atomic, the comparison before it is not
+            file: IO[bytes] = path.open("ab")
+        except PermissionError:  # of another user; local file systems lock what can be read
+            file = path.open("rb")
+        with file:
+            _lock(file)
             yield
-            return
-        with (self._folder / _LOCK).open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file until it is closed. NFS, which Linux asks for such locks too, can refuse this."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: the rename is atomic, the comparison before it is not
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _usual_mode() -> int:

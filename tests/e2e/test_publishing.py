@@ -1,7 +1,13 @@
 """Published reports: runs of a job in a folder and on S3, their index, and stores that fail."""
 
+import asyncio
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,8 +16,12 @@ from urllib.parse import unquote
 import pytest
 
 from nbrun.errors import ExitCode
+from nbrun.publishing import store_lock
+from nbrun.publishing.locks import acquire
+from nbrun.runner.stop import StopSwitch
+from nbrun.storage.object_store import open_store
 from tests.support.notebooks import Notebook, code, markdown, notebook, run_nbrun, write_notebook
-from tests.support.stores import SECRET, S3Server, s3_by_moto
+from tests.support.stores import SECRET, S3Server, s3_by_moto, web_store
 
 SETTINGS = """
 [batch.sales]
@@ -162,3 +172,88 @@ def test_calls_that_cannot_be_published_are_refused(project: Path) -> None:
         assert found.returncode == ExitCode.USAGE, found.stderr
         assert said in found.stderr
     assert not (project / "site").exists()
+
+
+LEASE = 1.0
+WITH_SHORT_LEASE = f"""
+from nbrun.publishing import store_lock
+store_lock.LEASE = {LEASE}
+from nbrun.__main__ import main
+main()
+"""
+
+
+def locked_run(project: Path, machine: str, **env: str) -> subprocess.Popen[str]:
+    """Start the job with a lock, as a machine of this name would do; its notebook waits for the file ``go``."""
+    wait = (
+        "import pathlib, time\nprint('begun', flush=True)\nwhile not pathlib.Path('../go').exists(): time.sleep(0.02)"
+    )
+    write_notebook(project / "reports" / "sales.ipynb", notebook(markdown("# Sales"), wait))
+    command = [sys.executable, "-c", WITH_SHORT_LEASE, "batch", "sales", "--lock", "skip", "--log-output"]
+    state = {"XDG_STATE_HOME": str(project / machine), "HOSTNAME": machine}
+    return subprocess.Popen(command, cwd=project, env={**os.environ, **state, **env}, stderr=subprocess.PIPE, text=True)
+
+
+def begun(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if "begun" in line:
+            return
+    pytest.fail("".join(seen))
+
+
+def test_a_lock_excludes_other_machines_and_a_run_that_lost_it_is_not_published(
+    project: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_lock, "LEASE", LEASE)
+    for name, value in s3.env.items():
+        monkeypatch.setenv(name, value)
+    bucket = s3.bucket()
+    (project / "nbrun.toml").write_text(SETTINGS.format(base=f"s3://{bucket}/reports"))
+    first = locked_run(project, "first")
+    try:
+        begun(first)
+        second = locked_run(project, "second")
+        _, said = second.communicate(timeout=60)
+        assert (second.returncode, "skipped: sales is being run by process" in said) == (0, True), said
+        first.send_signal(signal.SIGSTOP)
+        lock = store_lock.StoreLock(open_store(f"s3://{bucket}/reports"), "sales")
+        assert asyncio.run(acquire(lock, "wait", time.monotonic() + 60, "sales", StopSwitch()))
+        (project / "go").touch()
+        first.send_signal(signal.SIGCONT)
+        _, said = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    lock.release()
+    assert first.returncode == ExitCode.SERVER, said
+    assert "the lock of this run (fence 1) was taken over by process" in said
+    (rescued,) = project.glob("nbrun-unpublished-sales-*")
+    assert str(rescued) in said
+    assert "begun" in (rescued / "index.html").read_text()
+    assert s3.keys(bucket) == ["reports/sales/.lock"]
+
+
+def test_a_killed_run_is_replaced_on_its_machine_at_once_and_a_terminated_one_releases_its_lock(project: Path) -> None:
+    lock = project / "site" / "sales" / ".lock"
+    for fence, number in ((1, signal.SIGKILL), (2, signal.SIGTERM)):
+        run = locked_run(project, "here")
+        try:
+            begun(run)
+            holder = json.loads(lock.read_bytes())
+            assert (holder["fence"], holder["pid"]) == (fence, run.pid)
+            run.send_signal(number)
+            run.communicate(timeout=60)
+        finally:
+            run.kill()
+        assert bool(json.loads(lock.read_bytes())["owner"]) == (number is signal.SIGKILL)
+    (record,) = project.glob("site/sales/*/run.json")
+    assert (json.loads(record.read_bytes())["outcome"], run.returncode) == ("interrupted", ExitCode.TERMINATED)
+
+
+def test_a_web_server_that_cannot_list_is_refused_before_the_first_cell(project: Path) -> None:
+    with web_store() as web:
+        found = run_nbrun("batch", "sales", "--publish", f"{web.url}/dav", cwd=project)
+    assert (found.returncode, "a web server cannot list what it stores" in found.stderr) == (ExitCode.USAGE, True)
+    assert "cell 1" not in found.stderr

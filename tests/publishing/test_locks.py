@@ -1,14 +1,16 @@
 """A lock has one holder at a time, and a killed holder is replaced."""
 
 import asyncio
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from nbrun.errors import ExitCode, RunSkipped
-from nbrun.publishing.locks import FileLock, LockHeld, locked
+from nbrun.publishing.locks import FileLock, LockHeld, acquire
 from nbrun.runner.stop import StopSwitch
 
 HOLD = """
@@ -60,19 +62,19 @@ async def test_a_held_lock_is_skipped_refused_or_awaited_and_a_killed_holder_is_
     try:
         assert tell(process, "acquire") == ["True"]
         with pytest.raises(RunSkipped, match=f"skipped: sales is being run by process {process.pid}") as skipped:
-            async with locked(FileLock(file), "skip", 60, "sales", stop):
-                pass
+            await acquire(FileLock(file), "skip", time.monotonic() + 60, "sales", stop)
         assert skipped.value.exit_code is ExitCode.OK
-        for how, said in (("fail", f"by process {process.pid}$"), ("wait", r"still after 0\.2 s$")):
+        for how, said in (("fail", f"by process {process.pid}$"), ("wait", r"still after 0\.\d s$")):
             with pytest.raises(LockHeld, match=said) as refused:
-                async with locked(FileLock(file), how, 0.2, "sales", stop):
-                    pass
+                await acquire(FileLock(file), how, time.monotonic() + 0.2, "sales", stop)
             assert refused.value.exit_code is ExitCode.USAGE
-        waiting = asyncio.ensure_future(locked(FileLock(file), "wait", 60, "sales", stop).__aenter__())
+        waiter = FileLock(file)
+        waiting = asyncio.ensure_future(acquire(waiter, "wait", time.monotonic() + 60, "sales", stop))
         await asyncio.sleep(0)  # it has tried once
         process.kill()
         process.wait()
-        await asyncio.wait_for(waiting, 30)
+        assert await asyncio.wait_for(waiting, 30)
+        waiter.release()
     finally:
         process.kill()
         process.communicate()
@@ -82,8 +84,16 @@ async def test_a_stopped_run_waits_no_longer(tmp_path: Path) -> None:
     stop, first = StopSwitch(), FileLock(tmp_path / "lock")
     assert first.acquire()
     stop.pull("terminated by SIGTERM", ExitCode.TERMINATED)
-    async with locked(FileLock(first.file), "wait", 600, "sales", stop):
-        assert not FileLock(first.file).acquire()
+    assert not await acquire(FileLock(first.file), "wait", time.monotonic() + 600, "sales", stop)
+    assert FileLock(first.file).holder() == f"process {os.getpid()}"
     first.release()
-    assert FileLock(first.file).holder() == f"process {__import__('os').getpid()}"
     assert FileLock(tmp_path / "other").holder() == "another process"
+
+
+def test_a_holder_leaves_a_mark_for_the_next_one(tmp_path: Path) -> None:
+    for before, mark in (("", "a"), ("a", "b"), ("b", ""), ("", "c")):
+        lock = FileLock(tmp_path / "lock")
+        assert lock.acquire()
+        assert (lock.left_mark, lock.holder()) == (before, f"process {os.getpid()}")
+        lock.leave(mark)
+        lock.release()

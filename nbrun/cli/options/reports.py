@@ -1,7 +1,7 @@
 """Options for console output and reports, and the reporters that they create."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -166,9 +166,12 @@ class Reports:
         self._is_open = False
         self._stores: StoredReports | None = None
         self._store: Any = None
+        self._report = ""
         self._publication: Any = None
         self.templated: Sequence[str] = ()
         """The names of the parameters with templates, for the record of a published run."""
+        self.confirm_lock: Callable[[], Awaitable[None]] | None = None
+        """What raises an error before the run is published if it has lost its lock."""
         self.check()
 
     def reach_store(self, job: str | None, scheduled: datetime | None) -> None:
@@ -183,6 +186,11 @@ class Reports:
         self._report = report_name(job, self._notebook)
         self._scheduled = scheduled
         self._store = reachable_store(self._given.publish)
+
+    @property
+    def published_in(self) -> tuple[Any, str]:
+        """Return the store where the run is published, or None, and the name of its report."""
+        return self._store, self._report
 
     def check(self) -> None:
         """Raise :class:`UsageError` if a report could not be written at the end."""
@@ -299,6 +307,7 @@ class Reports:
             look=self._look(),
             printer=self._printer if self._given.publishes_pdf else "",
             mask=mask,
+            confirm=self.confirm_lock,
         )
         return Publication(self._store, how, self._notebook, clock=clock.now)
 
