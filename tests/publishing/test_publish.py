@@ -22,11 +22,11 @@ from tests.publishing.histories import FAILED, InterruptedStore, Killed, files_o
 class Links(HTMLParser):
     """The links and the texts of a page."""
 
-    def __init__(self, page: Path) -> None:
+    def __init__(self, page: Path | str) -> None:
         super().__init__()
         self.links: list[str] = []
         self.ids: list[str] = []
-        self.feed(page.read_text())
+        self.feed(page if isinstance(page, str) else page.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
