@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     KERNEL = 5
     """The kernel failed: it did not start, died, or was restarted by another client."""
     INCOMPLETE = 6
-    """Output is known to be lost. Every cell passed or was allowed to fail."""
+    """Output is known to be lost, or an artefact is missing. Every cell passed or was allowed to fail."""
     OVERDUE = 7
     """``nbrun schedule check``: a scheduled run is late or missing."""
     BUG = 70

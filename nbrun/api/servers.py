@@ -35,6 +35,7 @@ from nbrun.runner.job import (
     TextOptions,
     access_of,
     check_choice,
+    is_scratch,
     job_of,
     paths_of,
     read_run_options,
@@ -261,7 +262,7 @@ class Server:
             if output.is_dir() or names_folder(options["output"]):
                 output /= self._below_root("", name).relative_to(self._root)
             inner["output"] = output
-        if options["cwd"]:
+        if options["cwd"] and not is_scratch(options):
             inner["cwd"] = self._below_root("cwd: ", options["cwd"])
         paths = paths_of(str(self._below_root("", name)), inner)
         paths.check()

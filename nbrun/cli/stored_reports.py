@@ -161,7 +161,9 @@ async def _put(path: Path, url: str) -> None:
 def _files(path: Path, key: str) -> dict[str, Path]:
     """Return the files of a report by their keys."""
     if not path.is_dir():
-        return {key: path}
+        beside, above = path.with_name(f"{path.stem}_files"), key.rpartition("/")[0]
+        files = [each for each in sorted(beside.rglob("*")) if each.is_file()]
+        return {key: path} | {f"{above}/{each.relative_to(path.parent).as_posix()}".strip("/"): each for each in files}
     return {each.relative_to(path).as_posix(): each for each in sorted(path.rglob("*")) if each.is_file()}
 
 

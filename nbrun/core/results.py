@@ -50,7 +50,7 @@ class Outcome(StrEnum):
     KERNEL_DIED = "kernel-died"
     INTERRUPTED = "interrupted"
     INCOMPLETE = "incomplete"
-    """No cell failed that was not allowed to, but output is known to be lost."""
+    """No cell failed that was not allowed to, but output is known to be lost, or an artefact is missing."""
     SERVER_FAILED = "server-failed"
     NOT_RUN = "not-run"
     """It could not be run because of wrong usage."""
@@ -219,6 +219,23 @@ def is_verdict(outcome: CellOutcome) -> bool:
     return outcome in _VERDICTS
 
 
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file that the run wrote and nbrun collected.
+
+    ``path`` is relative to the kernel's working directory, ``file`` is the file on this machine. ``size`` is in bytes.
+    """
+
+    path: str
+    file: str
+    size: int
+    sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object for the JSON result."""
+        return {"path": self.path, "file": self.file, "size": self.size, "sha256": self.sha256}
+
+
 DELIVERED = "-"
 """The output path of a run whose executed notebook was delivered as text."""
 
@@ -233,8 +250,8 @@ class NotebookResult:
     time. ``signal`` is the exit code of a run that was stopped by a signal. ``parameters`` are those given to the run,
     without secrets. ``attempts`` is the number of attempts of a retried run, and 0 for a run that never started.
     ``tries`` lists the attempts, and is empty for a run that was not retried; the result is that of the best one.
-    ``cached`` is true if nothing was executed, because the results of an earlier run are still valid. ``load`` returns
-    the executed notebook.
+    ``cached`` is true if nothing was executed, because the results of an earlier run are still valid. ``artefacts``
+    are the collected files. ``load`` returns the executed notebook.
     """
 
     version: str
@@ -253,6 +270,7 @@ class NotebookResult:
     attempts: int = 1
     cached: bool = False
     tries: Sequence[Attempt] = ()
+    artefacts: Sequence[Artefact] = ()
     load: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -329,6 +347,7 @@ class NotebookResult:
             "attempts": self.attempts,
             "tries": [attempt.as_dict() for attempt in self.tries],
             "cached": self.cached,
+            "artefacts": [artefact.as_dict() for artefact in self.artefacts],
             "cells": [cell.as_dict() for cell in self.cells],
         }
 

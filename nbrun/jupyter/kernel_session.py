@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -59,6 +60,7 @@ class Server:
     ``reconnect`` and ``save`` are the retry policies for a lost connection. A private server that has ended does not
     come back, so it has short ones. ``log_tail`` returns the last lines of the server's log if it can be read.
     ``is_private`` means that the server exists for this run only and starts ipykernel without limits on its output.
+    Its ``root`` is a folder of this machine.
     """
 
     client: Client
@@ -66,11 +68,12 @@ class Server:
     save: RetryPolicy = SAVE
     log_tail: Callable[[], str] = str
     is_private: bool = False
+    root: Path | None = None
 
     @classmethod
-    def private(cls, client: Client, log_tail: Callable[[], str]) -> "Server":
+    def private(cls, client: Client, log_tail: Callable[[], str], root: Path | None = None) -> "Server":
         """Return the server of a run whose server ends with it."""
-        return cls(client, ONCE, SAVE.within(5.0), log_tail, is_private=True)
+        return cls(client, ONCE, SAVE.within(5.0), log_tail, is_private=True, root=root)
 
     async def answers_within(self, limit: float, waiting: Callable[[], None]) -> bool:
         """Return whether the server answers within `limit` seconds; call `waiting` if it does not answer at once.

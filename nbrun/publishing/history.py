@@ -44,7 +44,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class NotebookRecord:
-    """One notebook of a run. ``page``, ``pdf`` and ``file`` are paths in the folder of the run, or ""."""
+    """One notebook of a run. ``page``, ``pdf``, ``file`` and ``artefacts`` are paths in the folder of the run."""
 
     name: str
     outcome: str
@@ -58,6 +58,7 @@ class NotebookRecord:
     file: str = ""
     numbers: Sequence[Value] = ()
     texts: Sequence[Value] = ()
+    artefacts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,8 @@ class RunRecord:
             for notebook in notebooks:
                 for name in ("numbers", "texts"):
                     notebook[name] = tuple(Value(**_known(Value, each)) for each in notebook.get(name, ()))
+                notebook["artefacts"] = tuple(notebook.get("artefacts", ()))
+            known["templated"] = tuple(known.get("templated", ()))
             known["notebooks"] = tuple(NotebookRecord(**each) for each in notebooks)
             known["files"] = tuple(StoredFile(**_known(StoredFile, each)) for each in known.get("files", ()))
             record = cls(**known)

@@ -17,6 +17,8 @@ from nbrun.version import __version__
 
 MOST_BARS = 60
 """Maximum runs in the trend."""
+MOST_ARTEFACTS = 10
+"""Maximum artefacts of a notebook in the index; its page links them all."""
 _HEIGHT = 48
 
 
@@ -112,7 +114,10 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "parameters": {plain(name): plain(str(value)) for name, value in record.parameters.items()},
         "tally": f"{len(record.notebooks) - failed} of {len(record.notebooks)} notebooks passed" if several else of_all,
         "files": [
-            _file(record, path) for notebook in record.notebooks for path in (notebook.pdf, notebook.file) if path
+            _file(record, path)
+            for notebook in record.notebooks
+            for path in (notebook.pdf, notebook.file, *notebook.artefacts[:MOST_ARTEFACTS])
+            if path
         ],
         "pages": [_page(record, notebook) for notebook in record.notebooks if several and notebook.page],
     }

@@ -116,6 +116,7 @@ class Publication:
             pdf=(self._folder / f"{self._stem}.pdf" if self._stem else self._folder) if how.printer else None,
             printer=how.printer,
             home="../index.html",
+            artefacts=self._folder / "artefacts",
         )
         self._results: dict[str, NotebookResult] = {}
         self._files: dict[str, str] = {}
@@ -228,6 +229,7 @@ class Publication:
             page=self._made(name, ".html"),
             pdf=self._made(name, ".pdf"),
             file="" if hidden else file,
+            artefacts=tuple(path.relative_to(self._folder).as_posix() for _, path in self._html.files.get(name, ())),
             numbers=tuple(numbers),
             texts=tuple(texts),
         )

@@ -33,11 +33,14 @@ class Attempts:
         """Return the result of the best attempt, with a list of all attempts."""
         assert self.best is not None
         tries = [_listed(result, kept=result is self.best) for result in self.results]
+        # A later attempt that got less far has replaced the files of the same names.
+        artefacts = {one.path: one for result in self.results[self.number - 1 :] for one in result.artefacts}
         return replace(
             self.best,
             attempts=len(tries) if self.best.attempts else 0,
             tries=tuple(tries) if len(tries) > 1 else (),
             warnings=tuple(warnings),
+            artefacts=tuple(artefacts.values()),
         )
 
     @property

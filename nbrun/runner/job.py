@@ -4,12 +4,15 @@ The module imports little, so that the private server can be started before the 
 """
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
+from nbrun.core.batch.output_paths import free_stem
 from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
+from nbrun.core.planning.artefacts import SCRATCH
 from nbrun.core.planning.destinations import is_store_url, refuse_contradiction, refuse_unreachable
 from nbrun.core.planning.job import CheckpointUse, Job, Limits, OnConflict
 from nbrun.core.planning.options import AUTO, Option, Thing, read_options
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
     from nbrun.jupyter.trace import Trace
 
 T = TypeVar("T")
-_OF_JOB = {field.name for field in fields(Job)} - {"notebook", "limits"}
+_OF_JOB = {field.name for field in fields(Job)} - {"notebook", "limits", "scratch"}
+ARTEFACTS = "artefacts"
+"""The default folder for artefacts of runs on a server and in scratch folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,13 @@ class NotebookPaths:
 
 def private_root(paths: Sequence[NotebookPaths]) -> Path:
     """Return the root folder of a private server for these notebooks; raise :class:`UsageError`."""
-    return root_for([each.local_pair() for each in paths], [local_folder(each.cwd) for each in paths if each.cwd])
+    folders = [scratch_parent() if each.cwd == SCRATCH else local_folder(each.cwd) for each in paths if each.cwd]
+    return root_for([each.local_pair() for each in paths], folders)
+
+
+def scratch_parent() -> Path:
+    """Return the folder in which scratch folders are made."""
+    return Path(tempfile.gettempdir()).resolve()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +214,15 @@ def job_of(name: str, options: RunOptions) -> Job:
         startup=_read(options["startup_timeout"]),
     )
     given: Mapping[str, Any] = options
-    same = {field: given[field] for field in _OF_JOB}
-    return Job(name, limits=limits, **{**same, "pipeline": None if given["pipeline"] == AUTO else given["pipeline"]})
+    same: dict[str, Any] = {field: given[field] for field in _OF_JOB}
+    same |= {"pipeline": None if given["pipeline"] == AUTO else given["pipeline"]}
+    same |= {"scratch": is_scratch(options), "artefacts_dir": artefacts_folder(name, options)}
+    return Job(name, limits=limits, **same)
+
+
+def is_scratch(options: RunOptions) -> bool:
+    """Return whether the kernel works in a new folder that is removed afterwards."""
+    return options["cwd"] is not None and os.fspath(options["cwd"]) == SCRATCH
 
 
 def _read(value: T | str) -> T:
@@ -223,7 +241,7 @@ def paths_of(name: str, options: RunOptions) -> NotebookPaths:
         output = output_file(name, output, on_server=is_on_server(options))
     if is_on_server(options) and content is None:
         path_on_server(name)
-    if cwd and not options["server"]:
+    if cwd and not options["server"] and not is_scratch(options):
         local_folder(cwd)
     return NotebookPaths(
         name,
@@ -236,6 +254,23 @@ def paths_of(name: str, options: RunOptions) -> NotebookPaths:
         deliver=options["deliver"],
         save=options["save"],
     )
+
+
+def artefacts_folder(name: str, options: RunOptions) -> str | None:
+    """Return the folder that the artefacts of the run `name` are copied into, or None if they stay where they are."""
+    folder = options["artefacts_dir"]
+    if folder is None:
+        if not options["server"] and not is_scratch(options):
+            return None
+        folder = ARTEFACTS
+    refuse_unreachable("artefacts_dir", os.fspath(folder))
+    return str(Path(folder, free_stem(parts_of_name(name))))
+
+
+def parts_of_name(name: str) -> list[str]:
+    """Return the parts of the name of a run, for the path of what is made of it."""
+    path = Path(name)
+    return [part for part in path.parts if part != path.anchor]
 
 
 def path_on_server(name: str) -> str:

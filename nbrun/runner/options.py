@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
 from nbrun.core.batch.terms import SERVER_WAIT, Cause, Order, Override
-from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
+from nbrun.core.formats.units import MAX_ARTEFACTS, MAX_FRAME, MAX_RESPONSE
+from nbrun.core.planning.artefacts import check_pattern
 from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict
 from nbrun.core.planning.options import (
     AUTO,
@@ -100,7 +101,8 @@ class CommonRunOptions(TypedDict, total=False):
         _Path,
         Option(
             PathName(),
-            "Working directory of the kernel; with --server, a directory of the server. The default is the notebook's.",
+            "Working directory of the kernel; with --server, a directory of the server. The default is the notebook's. "
+            "@scratch is a new folder for each run, which is removed afterwards.",
             metavar="DIR",
         ),
     ]
@@ -258,6 +260,36 @@ class MoreRunOptions(TypedDict, total=False):
             "no limit.",
         ),
     ]
+    artefacts: Annotated[
+        Sequence[str],
+        Option(
+            Texts(check_pattern),
+            "Collect the files that the run writes and this pattern matches, relative to the kernel's working "
+            "directory (example: 'out/*.csv'). May be repeated.",
+            default=(),
+            metavar="GLOB",
+            each=True,
+        ),
+    ]
+    artefacts_dir: Annotated[
+        _Path,
+        Option(
+            PathName(folder=True),
+            "Copy the artefacts into this folder, below the notebook's name. The default is artefacts for a run on "
+            "--server and in @scratch; otherwise they stay where they are.",
+            metavar="DIR",
+        ),
+    ]
+    max_artefacts: Annotated[
+        int | str | None,
+        Option(
+            Size(),
+            "Maximum size of all artefacts of a run; none disables the limit.",
+            default=MAX_ARTEFACTS,
+            show_default=True,
+            each=True,
+        ),
+    ]
     lift_limits: Annotated[
         bool,
         Option(
@@ -279,7 +311,12 @@ class MoreRunOptions(TypedDict, total=False):
     ]
     tolerate_loss: Annotated[
         bool,
-        Option(Flag(), "Exit with code 0 even if output is known to be lost.", default=False, each=True),
+        Option(
+            Flag(),
+            "Exit with code 0 even if output is known to be lost or an artefact is missing.",
+            default=False,
+            each=True,
+        ),
     ]
     note_loss: Annotated[
         bool,

@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, cast
 
 from nbrun.core.events import CellFinished, Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.execution.machine import Execution
-from nbrun.core.execution.outcomes import Ending, unrun
+from nbrun.core.execution.outcomes import Ending, ending_without_artefacts, unrun
 from nbrun.core.execution.write_back import Recording
 from nbrun.core.notebook.document import Document
 from nbrun.core.outputs.masking import Mask, MaskedMessages
@@ -35,6 +36,7 @@ from nbrun.jupyter.kernel.inbound import Intake
 from nbrun.jupyter.kernel_session import RunningKernel, Server
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.jupyter.trace import Trace
+from nbrun.runner.artefacts import Collecting, make_scratch, remove_scratch
 from nbrun.runner.job import NotebookPaths
 from nbrun.runner.pipelining import find_depth
 from nbrun.runner.plugins import literal_writer
@@ -188,9 +190,12 @@ class _Run:
         saving: asyncio.Task[NotebookResult] | None = None
         ended_by: BaseException | None = None
         try:
+            # Other runs may write into the same folder, so the slot is held until the artefacts are collected.
             async with (
+                contextlib.AsyncExitStack() as held,
+                self._collecting(server, notebook, plan) as (kernel_path, collecting),
                 ResultSaver(self._job, self._journal, recording, notebook, server) as keeping,
-                self._session(server, notebook.kernel_path, spec) as running,
+                self._session(server, kernel_path, spec) as running,
             ):
                 agent = await self._stop.guard(self._meet_agent(server, running))
                 depth = await self._stop.guard(
@@ -198,15 +203,18 @@ class _Run:
                 )
                 execution = self._prepare(document, plan, running, agent, depth, keeping)
                 waiting_since = self._clock()
-                async with self._slot:
+                async with contextlib.AsyncExitStack() as executing:
+                    await (held if plan.artefacts else executing).enter_async_context(self._slot)
                     self._waited = self._clock() - waiting_since
                     _log.debug("%s: slot free after %.2f s, pipeline depth %d", self._job.notebook, self._waited, depth)
                     if self._stop.reason is not None:
                         raise Stopped
+                    if plan.artefacts:
+                        await self._stop.guard(collecting.begin())
                     keeping.begin(execution, lambda: running.kernel.heard, moment(self._started))
                     ended_by = await self._execute(execution, running, agent)
                 # The notebook is saved while the kernel shuts down, because neither needs the other any more.
-                saving = asyncio.create_task(self._conclude(keeping, execution, spec))
+                saving = asyncio.create_task(self._conclude(keeping, execution, spec, collecting))
         except BaseException as error:
             if saving is None:
                 raise
@@ -232,13 +240,39 @@ class _Run:
             self._journal.warn(f"{problem.message}. {problem.hint}")  # the caller does not get the result
         raise ended_by from bug
 
-    async def _conclude(self, keeping: ResultSaver, execution: Execution, spec: KernelSpec) -> NotebookResult:
+    async def _conclude(
+        self, keeping: ResultSaver, execution: Execution, spec: KernelSpec, collecting: Collecting
+    ) -> NotebookResult:
         """Save the results; shorten the save's time limit when a signal arrives meanwhile."""
         self._stop.listen(keeping.shorten)
         try:
-            return await keeping.conclude(execution, functools.partial(self._result, kernel=spec.name))
+            try:
+                await collecting.ended()
+            except asyncio.CancelledError:
+                # Cancelled again at its first wait, `conclude` writes a rescue file.
+                cast("asyncio.Task[Any]", asyncio.current_task()).cancel()
+            result_of = functools.partial(self._result, kernel=spec.name, collecting=collecting)
+            return await keeping.conclude(execution, result_of)
         finally:
             self._stop.forget(keeping.shorten)
+
+    @contextlib.asynccontextmanager
+    async def _collecting(
+        self, server: Server, notebook: Notebook, plan: Plan
+    ) -> AsyncIterator[tuple[str, Collecting]]:
+        """Yield the path of the session, in a scratch folder if the job requires it; collect artefacts at the end."""
+        path, scratch, is_whole = notebook.kernel_path, None, False
+        if self._job.scratch:
+            scratch, folder = await make_scratch(server)
+            path = f"{folder}/{PurePosixPath(path).name}"
+        collecting = Collecting(self._job, plan.artefacts, server, path, self._mask.text, self._stop)
+        try:
+            yield path, collecting
+            is_whole = True
+        finally:
+            await collecting.end(soon=not is_whole)
+            if scratch is not None:
+                await remove_scratch(scratch, collecting, self._journal.warn)
 
     @contextlib.asynccontextmanager
     async def _session(self, server: Server, path: str, spec: KernelSpec) -> AsyncIterator[RunningKernel]:
@@ -344,7 +378,15 @@ class _Run:
         with contextlib.suppress(Exception):  # after a bug, keep the execution as it is
             execution.abandon(self._clock(), reason)
 
-    def _result(self, ending: Ending, cells: Sequence[CellResult], kernel: str | None) -> NotebookResult:
+    def _result(
+        self, ending: Ending, cells: Sequence[CellResult], kernel: str | None, collecting: Collecting | None = None
+    ) -> NotebookResult:
+        missing = collecting.missing if collecting else []
+        if self._job.tolerate_loss or ending.outcome is not Outcome.PASSED:
+            for one in missing:
+                self._journal.warn(f"an artefact is missing: {one}")
+        else:
+            ending = ending_without_artefacts(ending, missing)
         return NotebookResult(
             version=__version__,
             path=self._job.notebook,
@@ -357,4 +399,5 @@ class _Run:
             problem=ending.problem,
             signal=self._stop.exit_code,
             parameters=self._mask.value(recordable(self._parameters)),
+            artefacts=tuple(collecting.artefacts) if collecting else (),
         )

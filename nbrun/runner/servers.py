@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nbrun.core.notebook.file_format import get_ready
+from nbrun.core.planning.artefacts import SCRATCH
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.jupyter.http.client import UNBOUNDED, HttpOptions
@@ -79,7 +80,7 @@ async def existing_host(access: Access) -> AsyncIterator[Host]:
         asyncio.get_running_loop().run_in_executor(None, get_ready)
 
         def find(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:
-            cwd = contents_path(paths.cwd) if paths.cwd else None
+            cwd = contents_path(paths.cwd) if paths.cwd and paths.cwd != SCRATCH else None
             notebook: Notebook
             if paths.upload:
                 local, _ = paths.local_pair()
@@ -117,7 +118,7 @@ async def private_host(access: Access, root: Path, started: EmbeddedServer | Non
         def find(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:
             local = absolute(here / paths.notebook)
             output = local if paths.stored else absolute(here / (paths.output or paths.notebook))
-            cwd = _below(root, absolute(here / paths.cwd)) if paths.cwd else None
+            cwd = _below(root, absolute(here / paths.cwd)) if paths.cwd and paths.cwd != SCRATCH else None
             notebook = ServerNotebook(
                 client.contents,
                 local.relative_to(root).as_posix(),
@@ -130,7 +131,9 @@ async def private_host(access: Access, root: Path, started: EmbeddedServer | Non
             )
             return _elsewhere(notebook, client, paths, warn, cwd)
 
-        yield Host(Server.private(client, embedded.kernels_log_tail), find, lambda: embedded.has_ended, embedded.ended)
+        yield Host(
+            Server.private(client, embedded.kernels_log_tail, root), find, lambda: embedded.has_ended, embedded.ended
+        )
 
 
 def _elsewhere(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nbrun.core.results import (
+    Artefact,
     Attempt,
     BatchFailed,
     BatchResult,
@@ -156,7 +157,10 @@ def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
     error = CellError("ValueError", "bad", ("line",))
     cell = CellResult(3, None, FAILED, execution_count=2, seconds=0.12345678, error=error, number=2, allowed=True)
     whole = notebook(
-        cells=[cell, CellResult(4, "b", NOT_RUN)], outcome=Outcome.FAILED, problem=Problem("what", "hint", 3)
+        cells=[cell, CellResult(4, "b", NOT_RUN)],
+        outcome=Outcome.FAILED,
+        problem=Problem("what", "hint", 3),
+        artefacts=[Artefact("out/a.csv", "/here/out/a.csv", 3, "ab")],
     )
     assert json.loads(json.dumps(whole.as_dict())) == {
         "version": "1.2.3",
@@ -174,6 +178,7 @@ def test_a_result_is_json_in_the_shape_that_others_rely_on() -> None:
         "attempts": 1,
         "tries": [],
         "cached": False,
+        "artefacts": [{"path": "out/a.csv", "file": "/here/out/a.csv", "size": 3, "sha256": "ab"}],
         "cells": [
             {
                 "index": 3,

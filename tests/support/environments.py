@@ -95,6 +95,19 @@ RECIPES = {
     "ipykernel-7.0": Recipe(("ipykernel==7.0.*",)),
     "octave-kernel": Recipe(("octave_kernel==1.*",)),
     "papermill": Recipe(("papermill==2.*", "ipykernel")),
+    # A kernel with chart libraries that the environment of nbrun does not have.
+    "charts": Recipe(
+        (
+            "ipykernel",
+            "ipywidgets>=8",
+            "matplotlib",
+            "pandas",
+            "plotly>=6",
+            "bokeh>=3",
+            "altair>=5",
+            "vl-convert-python",
+        ),
+    ),
     # What draws widgets on a page without any server or kernel, and what loads it there.
     "widget-pages": Recipe((), npm=("--ignore-scripts", "@jupyter-widgets/html-manager@1", "requirejs@2")),
     # Emulators of Google's and Azure's stores, and an S3 server that ignores the conditions of puts.

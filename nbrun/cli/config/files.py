@@ -20,6 +20,7 @@ from nbrun.cli.config.schema import JobSetting, Setting, Settings, Wrong, line_o
 from nbrun.cli.options.declared import DeclaredOption
 from nbrun.core.batch.terms import Override
 from nbrun.core.parameters.limits import check_values, read_toml
+from nbrun.core.planning.artefacts import SCRATCH
 from nbrun.core.planning.destinations import CHOICE_OPTIONS, is_url
 from nbrun.core.planning.options import Flag, Integer, Kind, Text, Texts
 from nbrun.errors import UsageError
@@ -211,7 +212,7 @@ def _is_on_server(name: str, options: Mapping[str, Any]) -> bool:
 
 def from_here(folder: Path, path: str) -> str:
     """Return a path relative to `folder` as a path relative to the current folder; a URL stays."""
-    if path == "-" or is_url(path) or os.path.isabs(path) or folder == Path.cwd():  # noqa: PTH117  (a pattern, perhaps, and no path)
+    if path in ("-", SCRATCH) or is_url(path) or os.path.isabs(path) or folder == Path.cwd():  # noqa: PTH117  (a pattern, perhaps, and no path)
         return path
     seen = os.path.relpath(folder / path)
     return seen + "/" if path.endswith("/") else seen

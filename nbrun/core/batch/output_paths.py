@@ -6,7 +6,7 @@ filled-in value is always one segment, so its slashes become ``_``. In a paramet
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
@@ -20,6 +20,7 @@ _OF_ALL = ("date", "run-id")
 _PARAMETER = "params."
 _UNFIT = re.compile(r"[\\/:*?\"<>|\x00-\x1f]")
 """Characters that some file systems do not allow in names."""
+_ODD = re.compile(r"[^\w.+-]+")
 _SLASHES = re.compile(r"/{2,}")
 _HERE = re.compile(r"(?:^|(?<=/))(?:\./)+")
 """Remains of a ``{folder}`` that is the current folder."""
@@ -197,3 +198,16 @@ def refuse_collisions(destinations: Sequence[Destination]) -> None:
     for place in destinations:
         if place.output != place.source and place.output in sources:
             raise UsageError(f"{place.run} would write over the notebook of {sources[place.output]}, which is run too")
+
+
+def free_stem(parts: Sequence[str], taken: Iterable[str] = ()) -> str:
+    """Return a path without suffix for what is made of a run, from the `parts` of the run's name.
+
+    It stays in the folder that it is put into, and differs from the paths that are `taken`.
+    """
+    safe = [_ODD.sub("-", part).strip("-.") for part in parts if part not in ("..", ".", "/")]
+    stem = wanted = "/".join(part for part in safe if part).removesuffix(".ipynb") or "notebook"
+    known, number = {each.lower() for each in taken}, 2
+    while stem.lower() in known:
+        stem, number = f"{wanted}-{number}", number + 1
+    return stem

@@ -13,7 +13,7 @@ from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.document import Document
 from nbrun.core.outputs.limit import Truncated
 from nbrun.core.outputs.mimebundle import Output
-from nbrun.core.results import Attempt, CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.core.results import Artefact, Attempt, CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode
 
 
@@ -43,6 +43,7 @@ def _result(content: Mapping[str, Any]) -> NotebookResult:
         attempts=int(content["attempts"]),
         cached=bool(content["cached"]),
         tries=[_attempt(one) for one in content["tries"]],
+        artefacts=[_artefact(one) for one in content.get("artefacts", ())],
     )
     code = ExitCode(content["exit_code"])
     # Only a signal gives these outcomes another exit code.
@@ -71,6 +72,10 @@ def _attempt(content: Mapping[str, Any]) -> Attempt:
         content["output"],
         kept=bool(content["kept"]),
     )
+
+
+def _artefact(content: Mapping[str, Any]) -> Artefact:
+    return Artefact(_text(content["path"]), _text(content["file"]), int(content["size"]), _text(content["sha256"]))
 
 
 def _cell(content: Mapping[str, Any]) -> CellResult:

@@ -130,6 +130,15 @@ def ending_with_losses(ending: Ending, results: Sequence[CellResult], *, private
     return Ending(Outcome.INCOMPLETE, Problem(f"{first.incomplete}, {where}", hint, first.index))
 
 
+def ending_without_artefacts(ending: Ending, missing: Sequence[str]) -> Ending:
+    """Return the ending of a run that has no other problem and lacks artefacts, a sentence for each."""
+    if ending.outcome is not Outcome.PASSED or not missing:
+        return ending
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    hint = "The notebook passed. --tolerate-loss makes this a warning."
+    return Ending(Outcome.INCOMPLETE, Problem(f"an artefact is missing: {missing[0]}{more}", hint))
+
+
 def with_failed_save(
     result: NotebookResult, failure: Problem, path: str | None, *, under_way: bool = False
 ) -> NotebookResult:

@@ -8,6 +8,8 @@ import re
 
 MAX_RESPONSE = 2 << 30
 """Default limit of a server's response body, in bytes after decompression."""
+MAX_ARTEFACTS = 1 << 30
+"""Default limit of all artefacts of a run, in bytes."""
 MAX_FRAME = 1 << 30
 """Default limit of one kernel message, in bytes after decompression. An image of 200 MB has 267 MB in base64."""
 

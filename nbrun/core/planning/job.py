@@ -1,6 +1,6 @@
 """The job: what one run executes, with which limits, and what happens to the result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -57,6 +57,9 @@ class Job:
     ``parameters`` are injected into the notebook; with ``allow_new``, also those that it does not declare. ``secrets``
     are set in the kernel and masked in all outputs. ``env`` are environment variables of the kernel.
 
+    ``artefacts`` are patterns of files that the run writes and nbrun collects, up to ``max_artefacts`` bytes, into
+    ``artefacts_dir`` if it is given. With ``scratch`` the kernel works in a new folder, which is removed afterwards.
+
     ``pipeline`` is how many cells may be in progress at a time; None to choose it. ``lift_limits`` lets the kernel
     queue any amount of output. ``resend`` lets it send lost messages again. ``max_output`` limits the outputs of each
     cell, in characters.
@@ -82,3 +85,7 @@ class Job:
     lift_limits: bool = False
     resend: bool = True
     max_output: int | None = None
+    artefacts: Sequence[str] = ()
+    artefacts_dir: str | None = None
+    max_artefacts: int | None = None
+    scratch: bool = False

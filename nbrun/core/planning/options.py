@@ -299,14 +299,19 @@ class Words(Kind):
 
 
 class Texts(Kind):
-    """A list of texts. On the command line the option is repeated."""
+    """A list of texts; `check` raises ValueError for an invalid one. On the command line the option is repeated."""
 
     takes = "a list of texts"
+
+    def __init__(self, check: Callable[[str], object] = str) -> None:
+        self.check = check
 
     def read(self, value: Any) -> list[str]:
         """Return the texts."""
         if not are_texts(value):
             raise self.refuse(value)
+        for text in value:
+            self.check(text)
         return [*value]
 
     def schema(self) -> dict[str, Any]:

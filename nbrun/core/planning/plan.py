@@ -19,6 +19,7 @@ from nbrun.core.formats.json_text import as_object
 from nbrun.core.formats.units import parse_duration
 from nbrun.core.notebook.document import Cell, Document
 from nbrun.core.notebook.tags import RAISES_TAG, SKIP_TAG, tags_of
+from nbrun.core.planning.artefacts import patterns_in
 from nbrun.core.planning.job import Job, Limits
 from nbrun.errors import NotANotebook
 
@@ -60,6 +61,8 @@ class Plan:
 
     cells: Sequence[CellPlan]
     run_timeout: float | None = None
+    artefacts: Sequence[str] = ()
+    """Patterns of the files that the run writes and nbrun collects."""
 
     @property
     def to_run(self) -> Sequence[CellPlan]:
@@ -102,7 +105,20 @@ def make_plan(document: Document, job: Job) -> Plan:
         number += runs
         named = f"cell {number}" if runs else f"the cell at index {index}"
         cells.append(_plan_cell(index, cell, limits, f"{where}: {named}", allow_errors=allow_errors))
-    return Plan(cells, limits.run)
+    return Plan(cells, limits.run, artefact_patterns(document, job))
+
+
+def artefact_patterns(document: Document, job: Job) -> Sequence[str]:
+    """Return the patterns of the call and those of the notebook's metadata (``nbrun.artefacts``).
+
+    Raises :class:`NotANotebook` for invalid metadata.
+    """
+    try:
+        patterns = patterns_in(as_object(document.metadata.get("nbrun")).get("artefacts"))
+    except ValueError as error:
+        where = f"{job.notebook}: metadata nbrun.artefacts"
+        raise NotANotebook(f"{where}: {error}", hint="Mend the notebook's metadata, or take the key out.") from None
+    return tuple(dict.fromkeys([*job.artefacts, *patterns]))
 
 
 def with_preparation(plan: Plan, first: str, again: str, after: int | None) -> Plan:

@@ -7,7 +7,7 @@ and ends with the pipe, also when nbrun is killed. A thread waits for its answer
 import contextlib
 import json
 import os
-import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,12 +19,13 @@ from pathlib import Path, PurePath
 from typing import Any, Self
 from urllib.parse import quote
 
+from nbrun.core.batch.output_paths import free_stem
 from nbrun.core.events import CellFinished, Event, RunFinished, StageEntered, Warned
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.tracebacks import plain
-from nbrun.core.formats.units import spell_duration
+from nbrun.core.formats.units import spell_duration, spell_size
 from nbrun.core.planning.destinations import is_store_url
-from nbrun.core.results import DELIVERED, NotebookResult, Outcome
+from nbrun.core.results import DELIVERED, Artefact, NotebookResult, Outcome
 from nbrun.reporters import phrases
 from nbrun.reporters.html.visibility import Code, Failures
 from nbrun.reporters.run_log import Record, RunRecord, fault_of
@@ -33,7 +34,6 @@ PAGE_LIMIT = 300.0
 """Time limit for one page in seconds."""
 _Answer = tuple[str, str]
 """The answer of the process for a page: an error message or "", and the page's title."""
-_ODD = re.compile(r"[^\w.+-]+")
 
 
 def is_page(target: Path) -> bool:
@@ -66,6 +66,10 @@ class _Place:
         """Return the file of a run."""
         return self.folder / (self.file or f"{stem}{self.suffix}")
 
+    def files(self, stem: str) -> Path:
+        """Return the folder for the artefacts of a run, beside its page."""
+        return self.folder / f"{self.target(stem).relative_to(self.folder).with_suffix('')}_files"
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -89,7 +93,7 @@ class Html:
     """Writes pages into a folder or one page to a file; `local` if executed notebooks are files of this machine.
 
     With `pdf`, a folder or a file, pages are printed as PDF too, by the program `printer`. `home` is the index that a
-    single page links to, if there is one.
+    single page links to, if there is one. Artefacts are copied into `artefacts`, or by default beside each page.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Html:
         pdf: Path | None = None,
         printer: str = "",
         home: str = "",
+        artefacts: Path | None = None,
     ) -> None:
         pages = [_Place.of(target, "page", ".html", is_page(target))] if target else []
         pdfs = [_Place.of(pdf, "PDF", ".pdf", is_pdf(pdf))] if pdf else []
@@ -112,6 +117,9 @@ class Html:
         self._look = look or Look()
         self._record = Record()
         self._home = home
+        self._artefacts = artefacts
+        self.files: dict[str, list[tuple[Artefact, Path]]] = {}
+        """The artefacts of each run with their copies beside the pages, by the names of the runs."""
         self.stems: dict[str, str] = {}
         """The paths of the files in the folder, without suffix, by the names of their runs."""
         self.titles: dict[str, str] = {}
@@ -141,7 +149,7 @@ class Html:
             source.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
         if source is None:
             return
-        stem = self.stems.setdefault(run.name, self._free_stem(run.name))
+        stem = self._stem(run.name)
         maker = self._maker = self._maker or _Maker()
         facts = self._facts(run, result)
         for place in self._places:
@@ -149,12 +157,45 @@ class Html:
             printer = self._printer if place.suffix == ".pdf" else ""
             index = "../" * stem.count("/") + "index.html"
             index = "" if printer else self._home if place.file else index
-            links = {"index": index, "up": "All runs" if place.file else "All notebooks"}
+            links: dict[str, Any] = {"index": index, "up": "All runs" if place.file else "All notebooks"}
+            if not printer:
+                self._copy(run.name, result, place, stem)
+                links["artefacts"] = self._shown(run, result, target.parent)
             made = maker.order(target, source, {**facts, **links}, self._look, printer)
             self._made.append((run.name, made))
 
+    def _stem(self, name: str) -> str:
+        """Return the path of a run's files without suffix: like the notebook's, but it stays in the folder."""
+        path = PurePath(name)
+        parts = [part for part in path.parts if part != path.anchor]
+        return self.stems.setdefault(name, free_stem(parts, [*self.stems.values(), "index"]))
+
     def _facts(self, run: RunRecord, result: NotebookResult) -> dict[str, Any]:
         return facts_of(run, result, self._codes[run.name], self._look.failures)
+
+    def _copy(self, name: str, result: NotebookResult, place: _Place, stem: str) -> None:
+        """Copy the artefacts of a run to its page, before the next run may change them."""
+        folder = place.files(stem)
+        if self._artefacts is not None:
+            folder = self._artefacts if place.file else self._artefacts / stem
+        copied = self.files.setdefault(name, [])
+        for artefact in result.artefacts:
+            target = folder / artefact.path
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self._here / artefact.file, target)
+            except FileNotFoundError:
+                pass  # a merged result names a file of another machine
+            except OSError as error:
+                self._problems.append(f"{name}: the artefact {artefact.path} cannot be copied: {error.strerror}")
+            else:
+                copied.append((artefact, target))
+
+    def _shown(self, run: RunRecord, result: NotebookResult, folder: Path) -> list[dict[str, str]]:
+        """Return the artefacts of a run for a page in `folder`, with links to those that were copied."""
+        files = {artefact.path: file for artefact, file in self.files.get(run.name, ())}
+        links = {path: quote(Path(os.path.relpath(file, folder)).as_posix()) for path, file in files.items()}
+        return [{**_shown(artefact), "link": links.get(artefact.path, "")} for artefact in result.artefacts]
 
     def _source(self, result: NotebookResult, content: Mapping[str, Any] | None) -> Path | None:
         """Return the file of the executed notebook, or write a temporary one if it is not on this machine."""
@@ -169,16 +210,6 @@ class Html:
         path.write_bytes(dumps(content))
         return path
 
-    def _free_stem(self, name: str) -> str:
-        """Return the path of a run's files without suffix: like the notebook's, but it stays in the folder."""
-        path = PurePath(name)
-        parts = [_ODD.sub("-", part).strip("-.") for part in path.parts if part not in ("..", ".", path.anchor)]
-        stem = wanted = "/".join(part for part in parts if part).removesuffix(".ipynb") or "notebook"
-        number = 2
-        while stem.lower() in {taken.lower() for taken in self.stems.values()} | {"index"}:
-            stem, number = f"{wanted}-{number}", number + 1
-        return stem
-
     def close(self) -> None:
         """Wait for the pages, and write the index."""
         maker = self._maker or _Maker()
@@ -192,7 +223,10 @@ class Html:
                 if place.file and not self._made:
                     self._problems.append("there is no executed notebook to make it of")
                 elif not place.file and place.suffix == ".html":
-                    runs = [(self._facts(run, result), run, result) for run, result in self._record.finished()]
+                    runs = [
+                        ({**self._facts(run, result), "artefacts": self._shown(run, result, place.folder)}, run, result)
+                        for run, result in self._record.finished()
+                    ]
                     pages = {name: f"{stem}.html" for name, stem in self.stems.items()}
                     facts = index_facts(self._record, runs, pages, self.titles)
                     problem, _ = maker.result(maker.order(place.folder / "index.html", None, facts, self._look))
@@ -325,6 +359,7 @@ def facts_of(run: RunRecord, result: NotebookResult, code: str, failures: str) -
         "problem": plain(problem),
         "hint": plain(hint),
         "warnings": [] if hidden else [plain(warning) for warning in result.warnings],
+        "artefacts": [_shown(artefact) for artefact in result.artefacts],
         "parameters": {name: str(value) for name, value in result.parameters.items()},
         "code": code,
         "failures": failures,
@@ -338,6 +373,10 @@ def facts_of(run: RunRecord, result: NotebookResult, code: str, failures: str) -
         if fault
         else None,
     }
+
+
+def _shown(artefact: Artefact) -> dict[str, str]:
+    return {"name": plain(artefact.path), "size": spell_size(artefact.size), "link": ""}
 
 
 Run = tuple[Mapping[str, Any], RunRecord, NotebookResult]

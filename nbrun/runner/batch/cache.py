@@ -31,6 +31,7 @@ from nbrun.core.formats.json_text import dumps, loads
 from nbrun.core.notebook.document import Document
 from nbrun.core.notebook.file_format import notebook_text
 from nbrun.core.planning.job import Job
+from nbrun.core.planning.plan import artefact_patterns
 from nbrun.core.results import NotebookResult
 from nbrun.errors import BadFrame, NbrunError, UsageError
 from nbrun.jupyter.http.retry import RetryPolicy
@@ -80,6 +81,8 @@ class Cache:
         try:
             text = read_text(absolute(paths.notebook))
             document = Document(loads(text), name=paths.notebook)
+            if artefact_patterns(document, job):
+                return None  # its files are not in the cache
             entry = self._entry(self._hash(document, job, paths, parameters))
             outputs, results = map(loads, entry.read_bytes().splitlines())
             restored = restore(document, outputs, results)

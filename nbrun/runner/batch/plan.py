@@ -23,6 +23,7 @@ from nbrun.core.batch.output_paths import (
     Fields,
     Stamp,
     Template,
+    free_stem,
     is_template,
     refuse_collisions,
     template_for,
@@ -42,6 +43,7 @@ from nbrun.errors import UsageError
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
 from nbrun.runner.job import (
+    ARTEFACTS,
     Access,
     BatchOptions,
     NotebookPaths,
@@ -52,12 +54,14 @@ from nbrun.runner.job import (
     endpoint_of,
     is_on_server,
     job_of,
+    parts_of_name,
     path_on_server,
     paths_of,
     trace_of,
 )
 from nbrun.runner.options import SharedBatchOptions
 from nbrun.storage.paths import OWN_PLACE, absolute, local_notebook, names_folder, tree_path
+from nbrun.storage.writable import check_folder
 
 if TYPE_CHECKING:
     from nbrun.core.results import Part
@@ -67,7 +71,7 @@ if TYPE_CHECKING:
 _OF_BATCH = {*options_in(SharedBatchOptions)}
 _SHARED = {
     "in_place", "prepare_only", "server", "token", "password", "headers", "ca_file", "verify", "max_response",
-    "max_frame", "upload", "observe", "stop", "content", "deliver", "trace",
+    "max_frame", "upload", "observe", "stop", "content", "deliver", "trace", "artefacts_dir",
 }  # fmt: skip
 """Options that must be the same for all runs of a batch."""
 
@@ -200,9 +204,14 @@ async def _plan(
         for _, planned in planned_runs if template.is_folder else ():
             if same(planned.paths.output or "") == same(planned.paths.origin or planned.paths.notebook):
                 raise UsageError(f"-o: {planned.paths.output} would overwrite the notebook itself", hint=OWN_PLACE)
+    planned_runs = _with_artefacts(planned_runs, options)
     _check_destinations([planned for _, planned in planned_runs], options)
     mine, part = _cut_and_order([planned for _, planned in planned_runs], options, cache)
     await _check_stores([planned_runs[index][1].paths for index in mine], options)
+    if options["artefacts_dir"] is not None or any(
+        run.job.artefacts and run.job.artefacts_dir for _, run in planned_runs
+    ):
+        check_folder("--artefacts-dir", options["artefacts_dir"] or ARTEFACTS)
     if not is_on_server(options):
         await asyncio.to_thread(_check_paths, [planned_runs[index][1].paths for index in mine])
     return [planned_runs[index][1] for index in mine], left_out + len(planned_runs) - len(mine), part
@@ -326,6 +335,21 @@ def _with_outputs(
         output = template.fill(Fields(found.tree, index, stamp.when, stamp.run_id, planned.parameters))
         filled.append((found, replace(planned, paths=replace(planned.paths, output=output))))
     return filled
+
+
+def _with_artefacts(
+    planned_runs: Sequence[tuple[FoundNotebook, PlannedRun]], options: BatchOptions
+) -> list[tuple[FoundNotebook, PlannedRun]]:
+    """Assign a folder for artefacts to each run, also where a matrix runs a notebook several times."""
+    stems: list[str] = []
+    found = []
+    for each, planned in planned_runs:
+        if planned.job.artefacts_dir is not None:
+            stems.append(free_stem(parts_of_name(planned.name), stems))
+            folder = Path(options["artefacts_dir"] or ARTEFACTS, stems[-1])
+            planned = replace(planned, job=replace(planned.job, artefacts_dir=str(folder)))  # noqa: PLW2901
+        found.append((each, planned))
+    return found
 
 
 def _check_destinations(planned_runs: Sequence[PlannedRun], options: BatchOptions) -> None:

@@ -11,6 +11,7 @@ from nbrun.core.batch.output_paths import (
     Fields,
     Stamp,
     Template,
+    free_stem,
     is_template,
     refuse_collisions,
     template_for,
@@ -144,3 +145,20 @@ def test_one_report_of_all_knows_only_what_is_the_same_for_all() -> None:
 def test_the_slashes_of_a_url_stay() -> None:
     fields = Fields("a.ipynb", 1, datetime(2025, 3, 9, tzinfo=UTC), "id")
     assert Template("s3://bucket/{folder}/{stem}//x.ipynb").fill(fields) == "s3://bucket/a/x.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("parts", "taken", "stem"),
+    [
+        (["reports", "sales.ipynb"], [], "reports/sales"),
+        (["..", ".", "a b?.ipynb"], [], "a-b-"),
+        (["r.ipynb [region=EU/x]"], [], "r.ipynb-region-EU-x"),
+        (["..", "."], [], "notebook"),
+        (["A.ipynb"], ["a"], "A-2"),
+        (["a.ipynb"], ["a", "A-2"], "a-3"),
+    ],
+)
+def test_what_is_made_of_a_run_has_a_path_of_its_own_in_its_folder(
+    parts: list[str], taken: list[str], stem: str
+) -> None:
+    assert free_stem(parts, taken) == stem

@@ -10,7 +10,7 @@ from nbrun.core.delivery.loss_detection import Cause, Incomplete
 from nbrun.core.events import CellFinished, CellStarted, OutputArrived, RunFinished, Stage, StageEntered, Warned
 from nbrun.core.notebook.document import Document
 from nbrun.core.outputs.limit import Truncated
-from nbrun.core.results import Attempt, CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.core.results import Artefact, Attempt, CellError, CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode
 from tests.support.notebooks import code, markdown, notebook
 
@@ -32,6 +32,7 @@ def a_result(outcome: Outcome = Outcome.FAILED, **changes: Any) -> NotebookResul
         "started": STARTED, "seconds": 1.5, "cells": CELLS, "problem": Problem("it failed", "look", 3), "rescued": True,
         "warnings": ["careful"], "parameters": {"x": 1}, "attempts": 2, "cached": True,
         "tries": [Attempt(outcome, ExitCode.OK, STARTED, 0.5, 2, Problem("gone"), "out/a.ipynb", kept=True)],
+        "artefacts": [Artefact("out/a.csv", "/here/out/a.csv", 3, "ab")],
         **changes,
     }  # fmt: skip
     return NotebookResult(**fields)

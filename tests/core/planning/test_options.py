@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 
+from nbrun.core.planning.artefacts import check_pattern
 from nbrun.core.planning.options import (
     AUTO,
     Checked,
@@ -123,6 +124,7 @@ def test_a_value_is_read_and_what_was_read_is_read_as_itself(kind: Kind, value: 
         (WORDS, 3, "takes words, as a list or with commas between them, not 3"),
         (WORDS, "a,b", "'b' is no a"),
         (Texts(), "x", "takes a list of texts, not 'x'"),
+        (Texts(check_pattern), ["a", "/b"], "leads out of the working directory"),
         (Texts(), [1], r"takes a list of texts, not \[1\]"),
         (NUMBERS, [1], r"takes a mapping of names to numbers, not \[1\]"),
         (NUMBERS, {1: 1}, "takes a mapping of names to numbers; 1 is none"),
