@@ -1,20 +1,27 @@
 """A secret appears in no written byte and in no process list."""
 
+import base64
 import json
 import subprocess
 import tempfile
 import threading
+import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
 
 from nbrun.errors import ExitCode
 from tests.e2e.test_kernels import in_language
+from tests.publishing.notifications.servers import hook_server, mail_server
 from tests.support.kernelspecs import jupyter_path
-from tests.support.notebooks import code, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
+from tests.support.notebooks import code, markdown, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
+from tests.support.stores import SECRET as STORE_SECRET
+from tests.support.stores import s3_by_moto, web_store
 
 SECRET = "hunter2-S3cr3t/+Key"
 FILE_SECRET = "first-line-of-key\nsecond-line-of-key"
@@ -205,3 +212,82 @@ def test_secrets_and_parameters_reach_kernels_that_are_not_pythons(
     )  # fmt: skip
     assert process.returncode == ExitCode.OK, process.stderr
     assert outputs_of(read_notebook(tmp_path / "in.ipynb"))[2][0]["text"] == "US same ***\n"
+
+
+PUBLISHED = """
+[batch.sales]
+notebooks = ["sales.ipynb"]
+no-save = true
+publish = "{base}/reports"
+html = "site"
+pdf = true
+json = "{web}/r.json"
+junit = "r.xml"
+events = "{base}/e.jsonl"
+trace = "trace.jsonl"
+log-output = true
+notify = ["env:MAIL", "env:HOOK"]
+notify-on = ["always"]
+ping = "file:ping.url"
+lock = "wait"
+parameters = {{ region = "{secret}-north" }}
+"""
+PASSWORD, KEYWORD = f"pass-{uuid.uuid4().hex}", f"key-{uuid.uuid4().hex}"
+"""Parts of URLs, of which no other test that runs meanwhile knows."""
+
+
+def test_no_secret_of_a_run_with_reports_store_mail_and_hooks_is_anywhere(tmp_path: Path) -> None:
+    """Only the request that a secret belongs to carries it: the path of a hook, and the login of a web server."""
+    here = tmp_path / "here"
+    cells = "print(TOKEN, region)", "print(f'{TOKEN[:4]}', end=''); print(TOKEN[4:])", "raise ValueError(TOKEN)"
+    parameters = code("TOKEN = ''\nregion = ''", tags=["parameters"])
+    write_notebook(here / "sales.ipynb", notebook(markdown("# Sales"), parameters, *cells))
+    with s3_by_moto() as s3, web_store() as web, mail_server() as box, hook_server() as hook, watched() as seen:
+        bucket = s3.bucket()
+        login = web.url.replace("//", f"//ann:{PASSWORD}@")
+        (here / "nbrun.toml").write_text(PUBLISHED.format(base=f"s3://{bucket}", web=login, secret=SECRET))
+        (here / "ping.url").write_text(f"{hook.url}?key={KEYWORD}")
+        recorder = f"{s3.endpoint}/moto-api/recorder"
+        urllib.request.urlopen(f"{recorder}/start-recording", b"", timeout=20).close()
+        env = {
+            **s3.env,
+            "MAIL": box.url,
+            "HOOK": f"{hook.url}?key={KEYWORD}",
+            "REAL": SECRET,
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+        }
+        done = run_nbrun("batch", "sales", "-vv", "--secret", "TOKEN=REAL", cwd=here, env=env)
+        with urllib.request.urlopen(f"{recorder}/download-recording", timeout=20) as answer:
+            requests = answer.read()
+        stored = {key: s3.read(bucket, key) for key in s3.keys(bucket)}
+    assert done.returncode == ExitCode.NOTEBOOK_FAILED, done.stderr
+    assert {"e.jsonl", "reports/index.html", "reports/sales/.lock"} < stored.keys()
+    assert any(key.endswith("sales.pdf") for key in stored)
+    assert list(web.objects) == ["/r.json"]
+    assert len(box.mails) == 2
+    assert len([path for path, _ in hook.requests if KEYWORD in path]) == 4
+    assert b"run.json" in requests
+    (here / "nbrun.toml").unlink()
+    (here / "ping.url").unlink()
+    written = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.name for path in map(Path, written)} > {"r.xml", "trace.jsonl", "index.html", "sales.pdf"}
+    mails = {
+        f"mail {number}, {part.get_content_type()}": bytes(part.get_payload(decode=True))
+        for number, mail in enumerate(box.mails)
+        for part in mail.walk()
+        if not part.is_multipart()
+    }
+    found = {
+        **written,
+        **stored,
+        **web.objects,
+        **mails,
+        "requests to S3": requests,
+        "raw mails": b"".join(box.raw),
+        "bodies of hooks": b"".join(body for _, body in hook.requests),
+        "standard error": done.stderr.encode() + done.stdout.encode(),
+        **{f"process or log {number}": text for number, text in enumerate(seen)},
+    }
+    forbidden = [*(word.encode() for word in (PASSWORD, KEYWORD, STORE_SECRET)), *FORBIDDEN]
+    forms = {form for word in forbidden for form in (word, quote(word).encode(), base64.b64encode(word))}
+    assert {(name, form) for name, text in found.items() for form in forms if form in text} == set()

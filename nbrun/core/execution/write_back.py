@@ -13,6 +13,7 @@ from nbrun.core.execution.cell import CellExecution
 from nbrun.core.execution.machine import Execution
 from nbrun.core.notebook.document import RUNNING, Document
 from nbrun.core.notebook.file_format import notebook_text
+from nbrun.core.notebook.tags import INJECTED_TAG, tags_of
 from nbrun.core.outputs.masking import Mask
 from nbrun.core.outputs.mimebundle import Output, stream_output
 from nbrun.core.planning.job import Job
@@ -23,7 +24,10 @@ class Recording:
     """Writes the results of one run into its document."""
 
     def __init__(self, document: Document, job: Job, mask: Mask, version: str) -> None:
-        """Write to `document` according to `job`; `version` is nbrun's."""
+        """Write to `document` according to `job`; `version` is nbrun's.
+
+        A secret that is a parameter too is masked in the source of the injected cell. The plan has the real source.
+        """
         self.document = document
         self._job = job
         self._mask = mask
@@ -31,6 +35,9 @@ class Recording:
         self._done: set[int] = set()
         """The cells whose final results are in the document."""
         self._saves = 0
+        for cell in document.cells:
+            if INJECTED_TAG in tags_of(cell):
+                cell["source"] = self._masked(cell["source"])
 
     def so_far(self, execution: Execution, started: str) -> Iterator[None]:
         """Write the results so far, one cell per step. Cells that were written in their final state are skipped."""

@@ -186,3 +186,11 @@ def test_a_bug_in_the_marks_or_the_widgets_costs_no_outputs(step: str, monkeypat
     monkeypatch.setattr(Document, step, broken)
     assert recording.salvage(talk.run) == []
     assert texts(recording) == ["one"]
+
+
+def test_a_secret_that_is_a_parameter_too_is_masked_in_the_injected_cell() -> None:
+    document = document_of(2)
+    for cell, tags in zip(document.cells, (["parameters"], ["injected-parameters"]), strict=True):
+        cell["source"], cell["metadata"] = f"region = '{SECRET}-north'", {"tags": tags}
+    Recording(document, Job("nb"), Mask([SECRET]), "1.2.3")
+    assert [cell["source"] for cell in document.cells] == [f"region = '{SECRET}-north'", "region = '***-north'"]
