@@ -94,6 +94,10 @@ class ServerRestarted(ServerError):
     """The server was restarted during the run and has lost its sessions and kernels."""
 
 
+class SeatLost(ServerError):
+    """The place where a notebook ran is gone: a worker, its machine or its server. It may run on another one."""
+
+
 class Throttled(ServerUnreachable):
     """The server or its proxy asked the client to wait; ``retry_after`` is the time in seconds."""
 

@@ -24,7 +24,7 @@ from nbrun.core.planning.destinations import (
     without_credentials,
 )
 from nbrun.errors import UsageError
-from nbrun.runner.job import BatchOptions, check_choice, is_on_server, read_batch_options
+from nbrun.runner.job import BatchOptions, check_choice, engine_name, is_on_server, read_batch_options
 
 
 @dataclass(slots=True)
@@ -58,6 +58,8 @@ def read_options(context: click.Context, given: Mapping[str, Any]) -> BatchOptio
 def read_call(context: click.Context, notebooks: Sequence[str], given: Mapping[str, Any], project: Project) -> Call:
     """Read the command line and standard input; raise :class:`UsageError` for invalid combinations."""
     options = read_options(context, given)
+    if options["engine"]:
+        options["engine_options"] = project.settings.engines.get(engine_name(options["engine"]), {})
     if options["upload"] and not options["server"]:
         raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
     if options["refresh"] and not options["cache"]:
@@ -85,7 +87,9 @@ def read_call(context: click.Context, notebooks: Sequence[str], given: Mapping[s
 
 
 def _settled(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with one choice of destination: the command line takes precedence over the settings.
+    """Return the options with one choice of destination and of the place of execution.
+
+    The command line takes precedence over the settings.
 
     Raises :class:`UsageError` if two choices from the same source contradict each other.
     """
@@ -99,6 +103,8 @@ def _settled(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]
     refuse_contradiction([CHOICE_OPTIONS[name] for name in counting])
     for name in set(made) - set(counting):
         settled[name] = None if name == "output" else False
+    if given["engine"] and given["server"] and is_typed("engine") != is_typed("server"):
+        settled["server" if is_typed("engine") else "engine"] = None
     if is_typed("on_conflict") and not is_typed("force"):
         settled["force"] = False
     if is_typed("force") and not is_typed("on_conflict"):

@@ -25,7 +25,6 @@ _LESS_OR_MORE = (
 _PAGES = "--html writes a page; for other formats and templates run jupyter nbconvert on the executed notebook."
 OPTIONS = {
     # papermill
-    "--engine": "There are no engines: -k NAME chooses the kernel, --server URL the place where it runs.",
     "--request-save-on-cell-execute": "--save-every 10s saves during the run; nbrun chooses when without it.",
     "--no-request-save-on-cell-execute": "There is no save after each cell; --save-every never saves at the end only.",
     "--log-level": _LESS_OR_MORE,

@@ -43,6 +43,7 @@ def project_options(arguments: Sequence[str]) -> ProjectOptions:
         with command.make_context("nbrun run", list(arguments)) as context:
             project = current_project()
             options = read_options(context, context.params)
+            options["engine"] = None  # a test runs on one server
             texts = read_fields(ParameterTexts, context.params)
             # Injected paths are for single runs.
             texts = replace(texts, inject_input_path=False, inject_output_path=False, inject_paths=False)

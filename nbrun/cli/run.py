@@ -42,7 +42,18 @@ if TYPE_CHECKING:
 
 _WATCHED = ("schedule", "lock", "notify", "ping")
 """Options of which each asks for a :class:`nbrun.publishing.around_run.RunWatch`."""
-_ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "max_frame", "allow_new", "language")
+_ABOVE = (
+    "output",
+    "in_place",
+    "engine",
+    "server",
+    "ca_file",
+    "verify",
+    "max_response",
+    "max_frame",
+    "allow_new",
+    "language",
+)
 
 
 @click.command("run", short_help="Run notebooks and save them with their outputs.")
@@ -50,6 +61,7 @@ _ABOVE = ("output", "in_place", "server", "ca_file", "verify", "max_response", "
 @declared("output", "in_place")
 @batch_options
 @settings_options
+@declared("engine")
 @server_options
 @parameter_options
 @declared(*[name for name in OF_RUN if name not in _ABOVE])
@@ -223,7 +235,9 @@ def _observing(reports: Reports, watch: "RunWatch") -> "Observer":
 
 async def _private_server(plan: "BatchPlan") -> "EmbeddedServer | None":
     """Start the private server of the runs, or return None if none is needed or a cache may make it unnecessary."""
-    if not plan.runs or plan.access.server or plan.cache is not None or plan.options["prepare_only"]:
+    if not plan.runs or plan.access.server or plan.engine is not None:
+        return None
+    if plan.cache is not None or plan.options["prepare_only"]:
         return None
     if plan.journal is not None and plan.journal.has_runs:
         return None  # perhaps no run is left

@@ -11,6 +11,7 @@ from typing import Any
 
 from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.results import BatchResult, CellResult, NotebookResult
+from nbrun.version import __version__
 
 
 class Stage(StrEnum):
@@ -97,6 +98,28 @@ class BatchFinished:
     """All runs of a batch are finished."""
 
     result: BatchResult
+
+
+def as_dict(event: "Event") -> dict[str, Any]:
+    """Return the JSON object for an event, without its time."""
+    match event:
+        case BatchStarted(notebooks):
+            return {"event": "batch-started", "version": __version__, "notebooks": list(notebooks)}
+        case StageEntered(notebook, stage):
+            return {"event": "stage-entered", "notebook": notebook, "stage": stage.name.lower()}
+        case CellStarted(notebook, index, number, total, source):
+            place = {"index": index, "number": number, "total": total, "source": source}
+            return {"event": "cell-started", "notebook": notebook, **place}
+        case OutputArrived(notebook, index, output):
+            return {"event": "output", "notebook": notebook, "index": index, "output": output}
+        case CellFinished(notebook, cell):
+            return {"event": "cell-finished", "notebook": notebook, "cell": cell.as_dict()}
+        case Warned(notebook, text):
+            return {"event": "warning", "notebook": notebook, "text": text}
+        case RunFinished(notebook, result):
+            return {"event": "run-finished", "notebook": notebook, "result": result.as_dict()}
+        case BatchFinished(batch):
+            return {"event": "batch-finished", "result": batch.as_dict()}
 
 
 Event = BatchStarted | StageEntered | CellStarted | OutputArrived | CellFinished | Warned | RunFinished | BatchFinished

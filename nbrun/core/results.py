@@ -52,6 +52,8 @@ class Outcome(StrEnum):
     INCOMPLETE = "incomplete"
     """No cell failed that was not allowed to, but output is known to be lost, or an artefact is missing."""
     SERVER_FAILED = "server-failed"
+    SEAT_LOST = "seat-lost"
+    """The place where an engine ran it is gone: a worker, its machine or its server."""
     NOT_RUN = "not-run"
     """It could not be run because of wrong usage."""
     SKIPPED = "skipped"
@@ -66,11 +68,12 @@ _EXIT_CODES = {
     Outcome.KERNEL_DIED: ExitCode.KERNEL,
     Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
     Outcome.SERVER_FAILED: ExitCode.SERVER,
+    Outcome.SEAT_LOST: ExitCode.SERVER,
     Outcome.INCOMPLETE: ExitCode.INCOMPLETE,
     Outcome.NOT_RUN: ExitCode.USAGE,
     Outcome.SKIPPED: ExitCode.OK,
 }
-_NEVER_OF_AN_ERROR = (Outcome.PASSED, Outcome.PREPARED, Outcome.TIMED_OUT)
+_NEVER_OF_AN_ERROR = (Outcome.PASSED, Outcome.PREPARED, Outcome.TIMED_OUT, Outcome.SEAT_LOST)
 _OUTCOMES = {code: outcome for outcome, code in _EXIT_CODES.items() if outcome not in _NEVER_OF_AN_ERROR}
 
 

@@ -198,16 +198,18 @@ async def connect(
     token: str | None = None,
     password: str | None = None,
     options: HttpOptions | None = None,
+    explain: Explain | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to a server by its address (:meth:`Endpoint.parse`), check it, and yield a :class:`Client`.
 
-    `token` and `password` are used if the address is text. Raises the errors of :meth:`Client.probe`, and
+    `token` and `password` are used if the address is text. `explain` returns a more specific error for a failed
+    connection. Raises the errors of :meth:`Client.probe`, and
     :class:`UsageError` for an invalid address.
     """
     if isinstance(address, str):
         address = Endpoint.parse(address, token, password)
     endpoint = address.endpoint if isinstance(address, Destination) else address
-    async with Client(endpoint, options) as client:
+    async with Client(endpoint, options, explain) as client:
         loop = asyncio.get_running_loop()
         notice = loop.call_later(NOTICE_AFTER, _log.warning, "%s has not answered yet; still trying", endpoint)
         try:

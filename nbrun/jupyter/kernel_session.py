@@ -32,6 +32,9 @@ from nbrun.jupyter.sessions import SessionModel
 IPYKERNEL = "ipython"
 """The name of ipykernel in its ``kernel_info_reply``."""
 
+ENGINE_RECONNECT = 30.0
+"""Seconds to reconnect to a server of an engine. Afterwards the run is repeated on another one."""
+
 CALL_OFF_LIMIT = 5.0
 """Seconds to wait for the id of a session that is no longer needed."""
 
@@ -61,6 +64,7 @@ class Server:
     come back, so it has short ones. ``log_tail`` returns the last lines of the server's log if it can be read.
     ``is_private`` means that the server exists for this run only and starts ipykernel without limits on its output.
     Its ``root`` is a folder of this machine.
+    ``on_engine`` means that an engine provides the server, and a run that loses it may be repeated on another one.
     """
 
     client: Client
@@ -69,11 +73,17 @@ class Server:
     log_tail: Callable[[], str] = str
     is_private: bool = False
     root: Path | None = None
+    on_engine: bool = False
 
     @classmethod
     def private(cls, client: Client, log_tail: Callable[[], str], root: Path | None = None) -> "Server":
         """Return the server of a run whose server ends with it."""
         return cls(client, ONCE, SAVE.within(5.0), log_tail, is_private=True, root=root)
+
+    @classmethod
+    def of_engine(cls, client: Client) -> "Server":
+        """Return the server of a run that is repeated on another server if this one is lost."""
+        return cls(client, RECONNECT.within(ENGINE_RECONNECT), on_engine=True)
 
     async def answers_within(self, limit: float, waiting: Callable[[], None]) -> bool:
         """Return whether the server answers within `limit` seconds; call `waiting` if it does not answer at once.

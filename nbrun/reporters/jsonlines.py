@@ -13,44 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nbrun.core.events import (
-    BatchFinished,
-    BatchStarted,
-    CellFinished,
-    CellStarted,
-    Event,
-    OutputArrived,
-    RunFinished,
-    StageEntered,
-    Warned,
-)
+from nbrun.core.events import BatchFinished, BatchStarted, Event, RunFinished, as_dict
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.safe_text import safe_json
 from nbrun.core.results import moment, with_lost_reports
 from nbrun.reporters.safe_stream import binary, may_be_shown, named, own_stream
-from nbrun.version import __version__
 
 
 def line_of(event: Event, time: str) -> dict[str, Any]:
     """Return the JSON object for an event; `time` is ISO 8601, UTC."""
-    match event:
-        case BatchStarted(notebooks):
-            return {"event": "batch-started", "time": time, "version": __version__, "notebooks": list(notebooks)}
-        case StageEntered(notebook, stage):
-            return {"event": "stage-entered", "time": time, "notebook": notebook, "stage": stage.name.lower()}
-        case CellStarted(notebook, index, number, total, source):
-            place = {"index": index, "number": number, "total": total, "source": source}
-            return {"event": "cell-started", "time": time, "notebook": notebook, **place}
-        case OutputArrived(notebook, index, output):
-            return {"event": "output", "time": time, "notebook": notebook, "index": index, "output": output}
-        case CellFinished(notebook, cell):
-            return {"event": "cell-finished", "time": time, "notebook": notebook, "cell": cell.as_dict()}
-        case Warned(notebook, text):
-            return {"event": "warning", "time": time, "notebook": notebook, "text": text}
-        case RunFinished(notebook, result):
-            return {"event": "run-finished", "time": time, "notebook": notebook, "result": result.as_dict()}
-        case BatchFinished(batch):
-            return {"event": "batch-finished", "time": time, "result": batch.as_dict()}
+    content = as_dict(event)
+    return {"event": content["event"], "time": time, **content}
 
 
 def _now() -> datetime:

@@ -145,7 +145,7 @@ def _verdict(kind: str, result: NotebookResult, cell: CellResult) -> ET.Element:
 def _is_in_a_cell(result: NotebookResult) -> bool:
     """Return whether the case of a cell contains the run's problem. A failed save is in no cell's case."""
     is_of_the_run = result.problem is not None and result.problem.cell is None
-    if is_of_the_run and result.outcome is Outcome.SERVER_FAILED:
+    if is_of_the_run and result.outcome in (Outcome.SERVER_FAILED, Outcome.SEAT_LOST):
         return False
     return result.failing is not None and fails(result, result.failing)
 

@@ -16,6 +16,7 @@ _WORDS = {
     Outcome.INTERRUPTED: "interrupted",
     Outcome.INCOMPLETE: "incomplete",
     Outcome.SERVER_FAILED: "server failed",
+    Outcome.SEAT_LOST: "seat lost",
     Outcome.NOT_RUN: "not run",
     Outcome.SKIPPED: "skipped",
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbrun.core.events import CellFinished, Event, RunFinished
-from nbrun.core.results import Attempt, NotebookResult, is_verdict
+from nbrun.core.results import Attempt, NotebookResult, Outcome, is_verdict
 from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.storage.base import Notebook
 
@@ -28,6 +28,11 @@ class Attempts:
         self.results.append(result)
         if self.best is None or result.goes_further(self.best):
             self.best, self.finished = result, finished
+
+    @property
+    def losses(self) -> int:
+        """Return the number of attempts whose seat was lost."""
+        return sum(result.outcome is Outcome.SEAT_LOST for result in self.results)
 
     def kept(self, warnings: Sequence[str]) -> NotebookResult:
         """Return the result of the best attempt, with a list of all attempts."""

@@ -241,12 +241,12 @@ def paths_of(name: str, options: RunOptions) -> NotebookPaths:
         output = output_file(name, output, on_server=is_on_server(options))
     if is_on_server(options) and content is None:
         path_on_server(name)
-    if cwd and not options["server"] and not is_scratch(options):
+    if cwd and not (options["server"] or options["engine"] or is_scratch(options)):
         local_folder(cwd)
     return NotebookPaths(
         name,
         output or None,
-        upload=options["upload"],
+        upload=options["upload"] or options["engine"] is not None,
         on_conflict=on_conflict_of(options),
         checkpoint=checkpoint_of(options),
         cwd=os.fspath(cwd) if cwd else None,
@@ -260,7 +260,7 @@ def artefacts_folder(name: str, options: RunOptions) -> str | None:
     """Return the folder that the artefacts of the run `name` are copied into, or None if they stay where they are."""
     folder = options["artefacts_dir"]
     if folder is None:
-        if not options["server"] and not is_scratch(options):
+        if not (options["server"] or options["engine"] or is_scratch(options)):
             return None
         folder = ARTEFACTS
     refuse_unreachable("artefacts_dir", os.fspath(folder))
@@ -286,6 +286,11 @@ def is_on_server(options: RunOptions) -> bool:
     return bool(options["server"]) and not options["upload"]
 
 
+def engine_name(url: str) -> str:
+    """Return the name of an engine's table in the settings: ``hub`` for ``hub+https://…``."""
+    return url.partition("://")[0].partition("+")[0].lower()
+
+
 def on_conflict_of(options: RunOptions) -> OnConflict:
     """Return the rule for a notebook that changed during the run; raise :class:`UsageError` for a contradiction."""
     wanted, force = options["on_conflict"], options["force"]
@@ -300,7 +305,7 @@ def checkpoint_of(options: RunOptions) -> CheckpointUse:
     """Return whether a checkpoint is created; raise :class:`UsageError` if that is impossible."""
     use = CheckpointUse.KEEP if options["checkpoint"] else CheckpointUse.NONE
     use = CheckpointUse.RESTORE if options["restore_on_failure"] else use
-    if use is not CheckpointUse.NONE and options["upload"]:
+    if use is not CheckpointUse.NONE and (options["upload"] or options["engine"]):
         raise UsageError("an uploaded notebook has no checkpoint", hint="With --output the local file stays as it is.")
     if use is not CheckpointUse.NONE and (options["content"] is not None or options["deliver"]):
         raise UsageError("a notebook that comes or goes as text has no checkpoint")

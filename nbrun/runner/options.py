@@ -352,6 +352,16 @@ class CommonServerOptions(TypedDict, total=False):
 class MoreServerOptions(TypedDict, total=False):
     """How to connect to the server, and how to start a private one."""
 
+    engine: Annotated[
+        str | None,
+        Option(
+            Text(),
+            "Run on the seats of this engine instead of one server, up to -j at a time: gateway+https://HOST (an "
+            "Enterprise or Kernel Gateway), or the engine of a plug-in.",
+            metavar="URL",
+        ),
+    ]
+    engine_options: Annotated[Mapping[str, Any], Option(Named(), "Settings of the engine.", default={}, flags=None)]
     password: Annotated[str | None, Option(Text(), "The password of the server.", flags=None)]
     headers: Annotated[
         Mapping[str, str],
@@ -464,8 +474,9 @@ class MoreBatchOptions(TypedDict, total=False):
         str | Sequence[str],
         Option(
             Words(_check_cause),
-            "Failures to retry, separated by commas: kernel, server, cell, timeout.",
-            default=(Cause.KERNEL.value, Cause.SERVER.value),
+            "Failures to retry, separated by commas: kernel, server, cell, timeout, worker. worker is a lost seat of "
+            "--engine: its notebook is run once more, also without --retries.",
+            default=(Cause.KERNEL.value, Cause.SERVER.value, Cause.WORKER.value),
             metavar="CAUSES",
             show_default=True,
         ),

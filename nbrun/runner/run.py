@@ -103,6 +103,8 @@ class _Run:
         self._parameters: Mapping[str, Any] = {}
         self._trace: Trace | None = None
         self._is_private = False
+        self._lost = Outcome.SERVER_FAILED
+        """The outcome if the server is lost."""
         self._setting: Mapping[str, Any] = {}
         """How the run was made, for the trace."""
         self._kernel = ""
@@ -212,7 +214,7 @@ class _Run:
                     if plan.artefacts:
                         await self._stop.guard(collecting.begin())
                     keeping.begin(execution, lambda: running.kernel.heard, moment(self._started))
-                    ended_by = await self._execute(execution, running, agent)
+                    ended_by = await self._execute(execution, running, agent, server)
                 # The notebook is saved while the kernel shuts down, because neither needs the other any more.
                 saving = asyncio.create_task(self._conclude(keeping, execution, spec, collecting))
         except BaseException as error:
@@ -347,7 +349,9 @@ class _Run:
         requests = running.kernel.requests
         return Execution(plan, requests, notebook=self._job.notebook, observe=observe, **options)
 
-    async def _execute(self, execution: Execution, running: RunningKernel, agent: Agent) -> BaseException | None:
+    async def _execute(
+        self, execution: Execution, running: RunningKernel, agent: Agent, server: Server
+    ) -> BaseException | None:
         """Execute the cells; return the cancellation or bug that must be raised after the save, or None."""
         kernel = running.kernel
         self._journal.enter(Stage.RUNNING)
@@ -361,6 +365,8 @@ class _Run:
                 sent = {"session": kernel.requests.session, "requests_made": kernel.requests.made}
                 self._trace.run(kernel.id, {**self._setting, **sent, **replays})
             await kernel.run(execution, intake)
+            if server.on_engine and kernel.is_lost:
+                self._lost = Outcome.SEAT_LOST
             if kernel.unreadable:
                 what = f"{kernel.unreadable} messages of the kernel could not be read"
                 self._journal.warn(f"{what}; output may be missing")
@@ -392,7 +398,7 @@ class _Run:
             path=self._job.notebook,
             output=None,
             kernel=kernel,
-            outcome=ending.outcome,
+            outcome=self._lost if ending.outcome is Outcome.SERVER_FAILED else ending.outcome,
             started=moment(self._started),
             seconds=self._clock() - self._began - self._waited,
             cells=cells,

@@ -47,7 +47,7 @@ SLOWEST_LINE = 100_000
 A save may take the time for the notebook at this speed, plus the time of its retry policy and of the last request. That
 is at least 18 minutes on a server, enough to send the notebook more than once.
 """
-SHORTENED = (Outcome.INTERRUPTED, Outcome.SERVER_FAILED)
+SHORTENED = (Outcome.INTERRUPTED, Outcome.SERVER_FAILED, Outcome.SEAT_LOST)
 """The outcomes after which a save has the short limit."""
 _log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class ResultSaver:
     ) -> NotebookResult:
         """Write a rescue file, and return the result with the failed save as its problem."""
         path = self._write_rescue_file(execution)
-        if result.problem and result.outcome is not Outcome.SERVER_FAILED:
+        if result.problem and result.outcome not in (Outcome.SERVER_FAILED, Outcome.SEAT_LOST):
             self._journal.warn(result.problem.message)
         return with_failed_save(result, Problem.of(error), str(path) if path else None, under_way=under_way)
 

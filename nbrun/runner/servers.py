@@ -16,13 +16,14 @@ from nbrun.core.notebook.file_format import get_ready
 from nbrun.core.planning.artefacts import SCRATCH
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import contents_path
-from nbrun.jupyter.http.client import UNBOUNDED, HttpOptions
+from nbrun.jupyter.http.client import UNBOUNDED, Explain, HttpOptions
 from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.trace import Trace
 from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.runner.job import Access, NotebookPaths, endpoint_of, path_on_server, private_root
 from nbrun.storage.base import Notebook
 from nbrun.storage.in_memory import InMemoryNotebook
+from nbrun.storage.local import LocalNotebook
 from nbrun.storage.on_server import ServerNotebook
 from nbrun.storage.paths import absolute, shown
 from nbrun.storage.uploaded import UploadedNotebook
@@ -45,7 +46,7 @@ class Host:
 
 
 @contextlib.asynccontextmanager
-async def connect_to(access: Access) -> AsyncIterator[Client]:
+async def connect_to(access: Access, explain: Explain | None = None) -> AsyncIterator[Client]:
     """Connect to an existing server for the length of a block; raise :class:`UsageError` for an invalid address."""
     options = HttpOptions(
         access.ca_file,
@@ -55,7 +56,7 @@ async def connect_to(access: Access) -> AsyncIterator[Client]:
         max_frame=access.max_frame,
         trace=access.trace,
     )
-    async with _closing(access.trace), connect(endpoint_of(access), options=options) as client:
+    async with _closing(access.trace), connect(endpoint_of(access), options=options, explain=explain) as client:
         yield client
 
 
@@ -73,9 +74,14 @@ def open_host(
 
 
 @contextlib.asynccontextmanager
-async def existing_host(access: Access) -> AsyncIterator[Host]:
-    """Connect to an existing server for the length of the block."""
-    async with connect_to(access) as client:
+async def existing_host(
+    access: Access, *, on_engine: bool = False, explain: Explain | None = None
+) -> AsyncIterator[Host]:
+    """Connect to an existing server for the length of the block; `on_engine` if an engine provides it.
+
+    `explain` returns a more specific error for a failed connection.
+    """
+    async with connect_to(access, explain) as client:
         # A save is verified by the text of the file. Import what that needs while the server answers.
         asyncio.get_running_loop().run_in_executor(None, get_ready)
 
@@ -104,7 +110,7 @@ async def existing_host(access: Access) -> AsyncIterator[Host]:
                 remote.check_output = paths.save and not is_elsewhere
             return _elsewhere(notebook, client, paths, warn, cwd)
 
-        yield Host(Server(client), find)
+        yield Host(Server.of_engine(client) if on_engine else Server(client), find)
 
 
 @contextlib.asynccontextmanager
@@ -136,13 +142,32 @@ async def private_host(access: Access, root: Path, started: EmbeddedServer | Non
         )
 
 
+def local_notebook_of(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:
+    """Return the notebook with these paths of this machine, without a server's files."""
+    local, _ = paths.local_pair()
+    output = Path(local if paths.stored else paths.output or local)
+    notebook = LocalNotebook(local, output, warn=warn, on_conflict=paths.on_conflict)
+    return _elsewhere(notebook, None, paths, warn, None)
+
+
+def folder_of(paths: NotebookPaths) -> str:
+    """Return the absolute path of the kernel's working directory."""
+    return str(absolute(paths.cwd) if paths.cwd else absolute(paths.notebook).parent)
+
+
 def _elsewhere(
-    notebook: Notebook, client: Client, paths: NotebookPaths, warn: Callable[[str], None], cwd: str | None
+    notebook: Notebook, client: Client | None, paths: NotebookPaths, warn: Callable[[str], None], cwd: str | None
 ) -> Notebook:
     """Return the notebook with input or output in memory, or output in a store, if its paths require it."""
     if paths.in_memory:
         notebook = InMemoryNotebook(
-            notebook, client.contents, paths.notebook, warn=warn, content=paths.content, deliver=paths.deliver, cwd=cwd
+            notebook,
+            None if client is None else client.contents,
+            paths.notebook,
+            warn=warn,
+            content=paths.content,
+            deliver=paths.deliver,
+            cwd=cwd,
         )
     if not (paths.save and paths.stored):
         return notebook

@@ -77,7 +77,7 @@ class InMemoryNotebook:
     def __init__(
         self,
         inner: Notebook,
-        contents: Contents,
+        contents: Contents | None,
         name: str,
         *,
         warn: Callable[[str], None],
@@ -85,7 +85,10 @@ class InMemoryNotebook:
         deliver: Deliver | None,
         cwd: str | None,
     ) -> None:
-        """Use a notebook with this `name`; its kernel works in `cwd`, a folder on the server, if given."""
+        """Use a notebook with this `name`; its kernel works in `cwd`, a folder on the server, if given.
+
+        `contents` are the server's files, or None if it has none.
+        """
         self._inner = inner
         self._contents = contents
         self._source = None if content is None else MemoryFile(name, content)
@@ -107,7 +110,7 @@ class InMemoryNotebook:
         """Return the content; raise :class:`NotANotebook`, or the errors of `inner` if it is loaded from there."""
         if self._source is None:
             return await self._inner.load()
-        if self._cwd is not None:
+        if self._cwd is not None and self._contents is not None:
             await self._contents.require_folder(self._cwd)
         data, _ = await self._source.read()
         return notebook_content(data, self._source.name)

@@ -64,6 +64,7 @@ def notebook(*cells: CellOutcome, outcome: Outcome = Outcome.PASSED, **more: Any
         (Outcome.INTERRUPTED, ExitCode.INTERRUPTED),
         (Outcome.INCOMPLETE, ExitCode.INCOMPLETE),
         (Outcome.SERVER_FAILED, ExitCode.SERVER),
+        (Outcome.SEAT_LOST, ExitCode.SERVER),
         (Outcome.NOT_RUN, ExitCode.USAGE),
         (Outcome.SKIPPED, ExitCode.OK),
     ],

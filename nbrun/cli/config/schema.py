@@ -65,12 +65,13 @@ class JobSetting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of a project."""
+    """All settings of a project. ``engines`` has the settings of each engine, by its name."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     overrides: Sequence[OverrideSetting] = ()
     jobs: Mapping[str, JobSetting] = field(default_factory=dict)
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_settings(table: Any, settings: Sequence[Setting]) -> Settings:
@@ -78,6 +79,7 @@ def read_settings(table: Any, settings: Sequence[Setting]) -> Settings:
     table = _table(table, ())
     known = {option.name: option for option in settings}
     each = {option.name: option for option in settings if option.key}
+    table, engines = _without_engines(table)
     overrides, jobs = table.get("overrides", []), _table(table.get("batch", {}), ("batch",))
     if not isinstance(overrides, list):
         raise Wrong(
@@ -88,7 +90,21 @@ def read_settings(table: Any, settings: Sequence[Setting]) -> Settings:
         _table(table.get("parameters", {}), ("parameters",)),
         [_override(entry, each, ("overrides", place)) for place, entry in enumerate(overrides)],
         {name: _job(entry, known, ("batch", name)) for name, entry in jobs.items()},
+        engines,
     )
+
+
+def _without_engines(table: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """Return the table with the engine's URL in ``engine``, and the settings of each engine, which are beside it.
+
+    A key of TOML is a text or a table. So beside ``[engine.NAME]`` the URL is ``engine.url``.
+    """
+    found = table.get("engine")
+    if not isinstance(found, dict):
+        return table, {}
+    engines = {name: _table(entry, ("engine", name)) for name, entry in found.items() if name != "url"}
+    rest = {name: value for name, value in table.items() if name != "engine"}
+    return {**rest, "engine": found["url"]} if "url" in found else rest, engines
 
 
 def _override(entry: Any, known: Mapping[str, Setting], where: Path) -> OverrideSetting:
@@ -187,6 +203,11 @@ def schema(settings: Sequence[Setting]) -> dict[str, Any]:
     own = {"notebooks": notebooks, "matrix": matrix, "parameters": parameters, _TEMPLATES: templates}
     job = _object({**own, **in_job}, "notebooks")
     named = {"type": "object", "additionalProperties": job, "description": "Batches for nbrun batch NAME."}
+    if "engine" in every:
+        url = every["engine"]
+        tables = {"type": "object", "description": "The settings of this engine."}
+        engines = {"type": "object", "properties": {"url": url}, "additionalProperties": tables}
+        every["engine"] = {"anyOf": [url, engines], "description": url["description"]}
     whole = _object(
         {**every, "parameters": parameters, "overrides": {"type": "array", "items": override}, "batch": named}
     )

@@ -59,16 +59,17 @@ def access_options(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises :class:`UsageError` for an option on the command line that the server of the run does not use. Settings and
     environment variables are for runs on both kinds of servers, so they are ignored instead.
     """
-    typed = _typed(_OF_PRIVATE_SERVER if given["server"] else _OF_EXISTING_SERVER)
+    is_elsewhere = bool(given["server"] or given.get("engine"))
+    typed = "" if given.get("engine") else _typed(_OF_PRIVATE_SERVER if given["server"] else _OF_EXISTING_SERVER)
     if typed and given["server"]:
         raise UsageError(f"{typed} is for a private server, and --server names an existing one")
     if typed:
         raise UsageError(f"{typed} needs --server", hint="Without --server nbrun starts a private server.")
-    if not given["server"]:
+    if not is_elsewhere:
         return {}
     token, password = find_token(given["token_file"]), find_password()
     headers = read_headers(given["header"])
-    hide_in_log([token, password, *headers.values(), *_tokens_in(given["server"])])
+    hide_in_log([token, password, *headers.values(), *_tokens_in(given["server"] or "")])
     return {"token": token, "password": password, "headers": headers}
 
 

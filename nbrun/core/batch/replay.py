@@ -35,7 +35,7 @@ def _result(content: Mapping[str, Any]) -> NotebookResult:
         outcome,
         _text(content["started"]),
         float(content["seconds"]),
-        [_cell(cell) for cell in content["cells"]],
+        [read_cell(cell) for cell in content["cells"]],
         _problem(content["problem"]),
         rescued=bool(content["rescued"]),
         warnings=[_text(warning) for warning in content["warnings"]],
@@ -78,7 +78,8 @@ def _artefact(content: Mapping[str, Any]) -> Artefact:
     return Artefact(_text(content["path"]), _text(content["file"]), int(content["size"]), _text(content["sha256"]))
 
 
-def _cell(content: Mapping[str, Any]) -> CellResult:
+def read_cell(content: Mapping[str, Any]) -> CellResult:
+    """Return the result from the object of :meth:`CellResult.as_dict`; raise KeyError or TypeError for another one."""
     error, incomplete, truncated = content["error"], content["incomplete"], content["truncated"]
     return CellResult(
         int(content["index"]),

@@ -14,7 +14,10 @@ _CAUSES = {
     Outcome.SERVER_FAILED: Cause.SERVER,
     Outcome.FAILED: Cause.CELL,
     Outcome.TIMED_OUT: Cause.TIMEOUT,
+    Outcome.SEAT_LOST: Cause.WORKER,
 }
+MOST_LOSSES = 2
+"""After so many lost seats a run is not tried again, because it may be what ends them."""
 _OPEN = (CellOutcome.INTERRUPTED, CellOutcome.NOT_RUN)
 _NOT_EXECUTED = (Outcome.NOT_RUN, Outcome.PREPARED)
 
@@ -26,17 +29,22 @@ class Policy:
     jobs: int = 1
     max_failures: int | None = None
     retries: int = 0
-    retry_on: Collection[Cause] = (Cause.KERNEL, Cause.SERVER)
+    retry_on: Collection[Cause] = (Cause.KERNEL, Cause.SERVER, Cause.WORKER)
     server_wait: float = SERVER_WAIT
     """Seconds to wait for an unreachable server before the next attempt."""
 
-    def tries_again(self, result: NotebookResult, attempt: int) -> bool:
+    def tries_again(self, result: NotebookResult, attempt: int, losses: int = 0) -> bool:
         """Return whether a run with this result of its `attempt`-th attempt, from 1, is retried.
 
-        A run that executed all cells and only could not be saved is not retried, because its result is in a rescue
-        file.
+        `losses` is the number of attempts whose seat was lost. They do not count as retries, and one of them is
+        repeated. A run that executed all cells and only could not be saved is not retried, because its result is in a
+        rescue file.
         """
-        if attempt > self.retries or _CAUSES.get(result.outcome) not in self.retry_on:
+        if _CAUSES.get(result.outcome) not in self.retry_on:
+            return False
+        if result.outcome is Outcome.SEAT_LOST:
+            return losses < MOST_LOSSES
+        if attempt - losses > self.retries:
             return False
         return not (result.rescued and result.cells and all(cell.outcome not in _OPEN for cell in result.cells))
 

@@ -22,6 +22,8 @@ class Cause(StrEnum):
     SERVER = "server"
     CELL = "cell"
     TIMEOUT = "timeout"
+    WORKER = "worker"
+    """The seat of an engine was lost."""
 
 
 class Order(StrEnum):

@@ -139,6 +139,10 @@ def ending_without_artefacts(ending: Ending, missing: Sequence[str]) -> Ending:
     return Ending(Outcome.INCOMPLETE, Problem(f"an artefact is missing: {missing[0]}{more}", hint))
 
 
+_KEPT = (Outcome.INTERRUPTED, Outcome.SEAT_LOST)
+"""The outcomes that a failed save does not replace."""
+
+
 def with_failed_save(
     result: NotebookResult, failure: Problem, path: str | None, *, under_way: bool = False
 ) -> NotebookResult:
@@ -147,12 +151,13 @@ def with_failed_save(
     The failed save becomes the run's problem, unless the server was lost, which is its cause. A save that was
     `under_way` may still take effect.
     """
-    first = result.problem if result.outcome is Outcome.SERVER_FAILED and result.problem else failure
+    is_lost = result.outcome in (Outcome.SERVER_FAILED, Outcome.SEAT_LOST)
+    first = result.problem if is_lost and result.problem else failure
     where = f"The executed notebook is in {path}." if path else "No rescue file could be written either."
     late = "What was sent to the server may still arrive there." if under_way else ""
     return replace(
         result,
-        outcome=Outcome.INTERRUPTED if result.outcome is Outcome.INTERRUPTED else Outcome.SERVER_FAILED,
+        outcome=result.outcome if result.outcome in _KEPT else Outcome.SERVER_FAILED,
         problem=replace(first, hint=" ".join(filter(None, (where, late, first.hint)))),
         output=path,
         rescued=path is not None,

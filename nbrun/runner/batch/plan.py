@@ -37,8 +37,8 @@ from nbrun.core.planning.destinations import (
     require_choice,
     without_credentials,
 )
-from nbrun.core.planning.job import OnConflict
-from nbrun.core.planning.options import options_in, read_option
+from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict
+from nbrun.core.planning.options import AUTO, options_in, read_option
 from nbrun.errors import UsageError
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
@@ -67,11 +67,13 @@ if TYPE_CHECKING:
     from nbrun.core.results import Part
     from nbrun.runner.batch.cache import Cache
     from nbrun.runner.batch.resume import RunJournal
+    from nbrun.runner.engine import Engine
 
 _OF_BATCH = {*options_in(SharedBatchOptions)}
 _SHARED = {
     "in_place", "prepare_only", "server", "token", "password", "headers", "ca_file", "verify", "max_response",
     "max_frame", "upload", "observe", "stop", "content", "deliver", "trace", "artefacts_dir",
+    "engine", "engine_options",
 }  # fmt: skip
 """Options that must be the same for all runs of a batch."""
 
@@ -83,7 +85,8 @@ class BatchPlan:
     ``one`` means that the call returns the result of its only run instead of a batch's. ``left_out`` counts the runs
     that were found and deliberately left out. ``since`` is the start of the call on the monotonic clock, ``began`` in
     UTC. ``part`` is the shard that the runs are, or None for the whole batch.
-    ``journal`` records the results for ``--resume``.
+    ``journal`` records the results for ``--resume``. ``engine`` provides the seats of ``--engine``, each within
+    ``startup`` seconds.
     """
 
     named: Sequence[str]
@@ -97,6 +100,8 @@ class BatchPlan:
     since: float
     part: "Part | None" = None
     journal: "RunJournal | None" = None
+    engine: "Engine | None" = None
+    startup: float = STARTUP_LIMIT
 
     @property
     def paths(self) -> list[NotebookPaths]:
@@ -120,13 +125,36 @@ async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = 
     access = access_of(options)
     if access.server:
         endpoint_of(access)
+    engine, startup = _engine(options, access), options["startup_timeout"]
+    assert isinstance(startup, float)
     cache = _cache(options)
     runs, left_out, part = await _plan(named, options, began, cache, one=one, chosen=chosen)
     is_one = one and len(runs) == 1
     if is_one and (options["resume"] or options["journal"] is not None):
         raise UsageError("--resume and --journal are for several notebooks", hint="A single run starts again.")
     journal = None if is_one else _journal(named, options, [planned.paths for planned in runs])
-    return BatchPlan(named, runs, options, access, is_one, left_out, cache, began, since, part, journal)
+    return BatchPlan(
+        named, runs, options, access, is_one, left_out, cache, began, since, part, journal, engine, startup
+    )
+
+
+def _engine(options: BatchOptions, access: Access) -> "Engine | None":
+    """Return the engine of the call; raise :class:`UsageError` for an unknown one, and for what no engine has."""
+    url, startup = options["engine"], options["startup_timeout"]
+    if url is None:
+        return None
+    for name, is_given in {
+        "--server": bool(options["server"]), "--upload": options["upload"], "--cache": bool(options["cache"]),
+    }.items():  # fmt: skip
+        if is_given:
+            raise UsageError(f"--engine and {name} contradict each other", hint="Leave one of them out.")
+    if options["jobs"] == AUTO:
+        raise UsageError("--engine needs the number of seats", hint="Write -j N instead of -j auto.")
+    from nbrun.runner.engine import EngineCall
+    from nbrun.runner.plugins import make_engine
+
+    assert isinstance(startup, float)
+    return make_engine(EngineCall(url, access, options["engine_options"], startup))
 
 
 def _journal(named: Sequence[str], options: BatchOptions, paths: Sequence[NotebookPaths]) -> "RunJournal | None":

@@ -17,11 +17,13 @@ import logging
 import math
 import os
 import traceback
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import cast
 
 from nbrun.core.batch.replay import events_of
 from nbrun.core.batch.scheduling import Policy
@@ -33,21 +35,20 @@ from nbrun.core.results import NotebookResult, Outcome, Problem, outcome_of, une
 from nbrun.errors import ExitCode, NbrunError, ServerError
 from nbrun.jupyter.http.retry import pause_after
 from nbrun.jupyter.kernel_session import Server
-from nbrun.local_server.launcher import NEWS_LIMIT, EmbeddedServer
+from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.runner.attempts import Attempts, LaterAttempt
 from nbrun.runner.batch.cache import Cache, CachingNotebook
 from nbrun.runner.batch.plan import BatchPlan
-from nbrun.runner.batch.resume import RunJournal
+from nbrun.runner.batch.seats import SeatPool, ServerEngine
+from nbrun.runner.engine import ControlledSeat, ExecutingSeat, Seat
 from nbrun.runner.job import BatchOptions, PlannedRun
 from nbrun.runner.prepare_only import host_to_prepare_on, prepare_unless_stopped
 from nbrun.runner.run import run_notebook
-from nbrun.runner.servers import Host, open_host
+from nbrun.runner.servers import Host, folder_of, local_notebook_of, open_host
 from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.base import Notebook
 from nbrun.version import __version__
 
-RESTARTS = 3
-"""Maximum number of times that a batch restarts a private server that ended by itself."""
 _log = logging.getLogger(__name__)
 
 
@@ -70,11 +71,17 @@ async def run_plan(
     def open_server() -> AbstractAsyncContextManager[Host]:
         return open_host(plan.access, plan.paths, first.pop() if first else None)
 
-    host = _SharedHost(open_server, replaceable=not plan.access.server)
+    policy = _policy(plan.options)
+    at_once = min(policy.jobs, len(plan.runs))
+    if plan.engine is not None:
+        seats = SeatPool(plan.engine, at_once, startup=plan.startup)
+    else:  # one seat more: the run on it starts its kernel while all slots are taken
+        seats = SeatPool(ServerEngine(open_server, replaceable=not plan.access.server), at_once + 1)
+    stage = Stage.CONNECTING if plan.access.server or plan.engine is not None else Stage.STARTING_SERVER
     try:
-        results = await _Batch(plan.runs, host, _policy(plan.options), observe, stop, plan.cache, plan.journal).go()
+        results = await _Batch(plan, policy, seats, stage, observe, stop).go()
     finally:
-        await host.close()
+        await seats.close()
         if plan.journal is not None:
             plan.journal.close()
     if plan.cache is not None:
@@ -105,79 +112,6 @@ async def _prepare(plan: BatchPlan, observe: Observer, stop: StopSwitch) -> list
             journal = Journal(planned.name, observe)
             results.append(await prepare_unless_stopped(planned.job, planned.paths, host, journal, stop))
     return results
-
-
-class _SharedHost:
-    """The server of a batch: opened on first use, and opened again if it has ended."""
-
-    def __init__(self, open_host: Callable[[], AbstractAsyncContextManager[Host]], *, replaceable: bool) -> None:
-        self._open = open_host
-        self._left = RESTARTS if replaceable else 0
-        self._replaceable = replaceable
-        self._host: Host | None = None
-        self._stack = contextlib.AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self.failure: NbrunError | None = None
-        """The error that prevents a new server, or None."""
-
-    @property
-    def is_open(self) -> bool:
-        """Return whether the server can be used without waiting."""
-        return self._host is not None and not self._host.gone()
-
-    @property
-    def stage(self) -> Stage:
-        """Return the stage that the batch is waiting for."""
-        return Stage.STARTING_SERVER if self._replaceable else Stage.CONNECTING
-
-    async def get(self) -> Host:
-        """Return the open server; raises the error of opening it."""
-        async with self._opening:
-            if self.failure is not None:
-                raise self.failure
-            try:
-                return await self._opened()
-            except NbrunError as error:
-                self.failure = error
-                raise
-
-    async def _opened(self) -> Host:
-        if self._host is not None and self._host.gone():
-            if not self._left:
-                raise ServerError(
-                    f"the private server ended by itself {RESTARTS + 1} times; it is not started again",
-                    hint="Something in these notebooks may take all memory: run fewer at once with -j.",
-                )
-            self._left -= 1
-            _log.info("the private server ended by itself; starting another one")
-            self._host = None
-        if self._host is None:
-            self._host = await self._stack.enter_async_context(self._open())
-        return self._host
-
-    async def may_be_replaced(self, host: Host) -> bool:
-        """Return whether `host`, on which a run failed, has ended and can be replaced."""
-        if not self._replaceable or host.ended is None:
-            return False
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(host.ended(), NEWS_LIMIT)
-        return host.gone() and (self._left > 0 or host is not self._host)
-
-    async def answers_within(self, limit: float, warn: Callable[[str], None]) -> bool:
-        """Return whether the server answers, waiting up to `limit` seconds for an unreachable one."""
-        if self._host is None or self._replaceable:
-            return True
-        server = self._host.server
-        problem = f"{server.client.endpoint} does not answer"
-        wait = "" if math.isinf(limit) else f"up to {spell_duration(limit)} "
-        if await server.answers_within(limit, lambda: warn(f"{problem}; waiting {wait}until it does")):
-            return True
-        warn(f"{problem} after {spell_duration(limit)}; not trying again")
-        return False
-
-    async def close(self) -> None:
-        """Close every server that was opened."""
-        await self._stack.aclose()
 
 
 class _Slots:
@@ -251,25 +185,43 @@ class _Slot:
             self.release()
 
 
+@dataclass(slots=True)
+class _Trial:
+    """One attempt of a run: its number, the best earlier attempt and the warnings so far, its seat, and its events."""
+
+    number: int
+    best: NotebookResult | None
+    warnings: Sequence[str]
+    seat: Seat | None = None
+    is_lost: bool = False
+    finished: list[RunFinished] = field(default_factory=list)
+    caching: list[CachingNotebook] = field(default_factory=list)
+    later: list[LaterAttempt] = field(default_factory=list)
+
+    def over(self, notebook: Notebook) -> Notebook:
+        """Return the notebook as this attempt may save it."""
+        if self.best is None:
+            return notebook
+        self.later.append(LaterAttempt(notebook, self.best))
+        return self.later[-1]
+
+
 class _Batch:
     def __init__(
-        self,
-        planned_runs: Sequence[PlannedRun],
-        host: _SharedHost,
-        policy: Policy,
-        observe: Observer,
-        stop: StopSwitch,
-        cache: Cache | None,
-        journal: RunJournal | None,
+        self, plan: BatchPlan, policy: Policy, seats: SeatPool, stage: Stage, observe: Observer, stop: StopSwitch
     ) -> None:
-        self._planned_runs = planned_runs
-        self._host = host
+        """Run `plan` on `seats`; `stage` is that of a run while there is no seat yet."""
+        self._planned_runs = plan.runs
+        self._seats = seats
+        self._stage = stage
         self._policy = policy
         self._observe = observe
         self._stop = stop
-        self._cache = cache
-        self._journal = journal
-        self._waiting = deque(range(len(planned_runs)))
+        self._cache = plan.cache
+        self._journal = plan.journal
+        self._is_sent = plan.engine is not None and plan.engine.executes
+        self._id = uuid.uuid4().hex
+        self._waiting = deque(range(len(plan.runs)))
         self._results: dict[int, NotebookResult] = {}
         self._failures = 0
         self._has_begun = False
@@ -290,8 +242,8 @@ class _Batch:
         """Return why no further run starts, or "" while runs may start."""
         if self._stop.reason is not None:
             return self._stop.reason
-        if self._host.failure is not None:
-            return str(self._host.failure)
+        if self._seats.failure is not None:
+            return str(self._seats.failure)
         most = self._policy.max_failures
         if most is not None and self._failures >= most:
             return f"{self._failures} {'run' if self._failures == 1 else 'runs'} failed before"
@@ -349,16 +301,16 @@ class _Batch:
             return found
         attempts, warnings, is_pending = Attempts(), list[str](), False
         while True:
-            heard: list[RunFinished] = []
-            result = await self._attempt(planned, slot, warnings, heard, attempts.best)
+            trial = _Trial(len(attempts.results) + 1, attempts.best, tuple(warnings))
+            result = await self._attempt(planned, slot, trial)
             if result is None:  # the server ended before anything was executed; this does not count as an attempt
                 continue
             if not result.attempts and attempts.best is not None:  # it got no slot again
                 break
-            attempts.add(result, heard[-1] if heard else None)
+            attempts.add(result, trial.finished[-1] if trial.finished else None)
             warnings = list(result.warnings)
-            is_pending = self._policy.tries_again(result, len(attempts.results))
-            if not is_pending or self._over or not await self._pause(planned, slot, attempts, warnings):
+            is_pending = self._policy.tries_again(result, len(attempts.results), attempts.losses)
+            if not is_pending or self._over or not await self._pause(planned, slot, attempts, trial, warnings):
                 break
         if attempts.best is not attempts.results[-1]:
             journal = Journal(planned.name, self._observe)
@@ -379,115 +331,144 @@ class _Batch:
             return kept  # its problem already names the signal
         when = f"before attempt {last + 1}" if is_pending else f"in attempt {last}"
         problem = Problem(
-            f"{self._stop.reason} {when} of {self._policy.retries + 1}",
+            f"{self._stop.reason} {when}{self._of_most(attempts)}",
             f"The notebook and the results of its cells are those of attempt {attempts.number}: {_reason(kept)}.",
         )
         return replace(kept, outcome=Outcome.INTERRUPTED, signal=self._stop.exit_code, problem=problem)
 
-    async def _pause(self, planned: PlannedRun, slot: _Slot, attempts: Attempts, warnings: list[str]) -> bool:
+    def _of_most(self, attempts: Attempts) -> str:
+        """Return how many attempts there may be, as words after a number."""
+        return "" if attempts.losses else f" of {self._policy.retries + 1}"
+
+    async def _pause(
+        self, planned: PlannedRun, slot: _Slot, attempts: Attempts, trial: "_Trial", warnings: list[str]
+    ) -> bool:
         """Wait for the next attempt; return whether there is one."""
         last, number = attempts.results[-1], len(attempts.results)
         journal = Journal(planned.name, self._observe)
-        journal.warn(f"attempt {number} of {self._policy.retries + 1}: {_reason(last)}; trying again")
+        journal.warn(f"attempt {number}{self._of_most(attempts)}: {_reason(last)}; trying again")
         slot.pause()
         pause = pause_after(number)
         _log.info("%s: attempt %d starts in %.1f s", planned.name, number + 1, pause)
         try:
             await self._stop.guard(asyncio.sleep(pause))
-            if last.outcome is not Outcome.SERVER_FAILED:
+            if last.outcome is not Outcome.SERVER_FAILED or trial.seat is None:
                 return True
-            return await self._stop.guard(self._host.answers_within(self._policy.server_wait, journal.warn))
+            return await self._stop.guard(_answers(trial.seat, self._policy.server_wait, journal.warn))
         except Stopped:
             return False
         finally:
             warnings += journal.warnings
 
-    async def _attempt(
-        self,
-        planned: PlannedRun,
-        slot: _Slot,
-        earlier: Sequence[str],
-        finished: list[RunFinished],
-        best: NotebookResult | None,
-    ) -> NotebookResult | None:
+    async def _attempt(self, planned: PlannedRun, slot: _Slot, trial: "_Trial") -> NotebookResult | None:
         """Make one attempt; return None if the server ended before the run started and will be replaced.
 
-        Events are passed on, except the last one. It is added to `finished`, because another attempt may follow. `best`
-        is the best attempt so far.
+        Events are passed on, except the last one. `trial` keeps it, because another attempt may follow.
         """
-        later: list[LaterAttempt] = []
 
         def observe(event: Event) -> None:
-            for notebook in later:
+            for notebook in trial.later:
                 notebook.observe(event)
             if isinstance(event, RunFinished):
-                finished.append(event)
+                trial.finished.append(event)
             else:
                 self._observe(event)
 
         journal = Journal(planned.name, observe)
-        journal.warnings.extend(earlier)
+        journal.warnings.extend(trial.warnings)
+        slot.check = lambda: self._check_start(trial)
+        slot.ask()
+        try:
+            result = await self._tried(planned, slot, trial, journal)
+        except BaseException:
+            for notebook in trial.caching:
+                notebook.drop()
+            raise
+        finally:
+            if trial.seat is not None and not trial.is_lost:
+                await self._seats.give_back(trial.seat)
+        if result is None or not result.attempts:
+            return result
+        for notebook in trial.caching:
+            await asyncio.to_thread(notebook.settle, result)
+        is_saved = (planned.job.save and not any(notebook.is_withheld for notebook in trial.later)) or result.rescued
+        return result if is_saved else replace(result, output=None)
+
+    async def _tried(
+        self, planned: PlannedRun, slot: _Slot, trial: "_Trial", journal: Journal
+    ) -> NotebookResult | None:
+        """Execute an attempt; a failure of any kind becomes its result."""
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()
-        used: list[Host] = []
-        caching: list[CachingNotebook] = []
-        slot.check = lambda: self._check_start(used)
-        slot.ask()
-        job = planned.job if self._cache is None else replace(planned.job, save=True)
+
+        def failed(result: NotebookResult, error: Exception) -> NotebookResult:
+            result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
+            trial.finished.append(RunFinished(planned.name, result, error=error))
+            return result
+
         try:
-            opening = self._opening(planned, journal, used, caching, later, best)
-            result = await run_notebook(job, opening, journal=journal, stop=self._stop, slot=slot)
+            result = await self._execute(planned, slot, trial, journal)
+            if result.outcome is Outcome.SEAT_LOST:
+                await self._loses(trial)
+            return result
         except _NotStarted:
             return self._not_its_turn(planned)
         except NbrunError as error:
-            if isinstance(error, ServerError) and used and await self._host.may_be_replaced(used[0]):
+            if isinstance(error, ServerError) and await self._loses(trial):
                 return None
-            result = unexecuted(planned.job.notebook, outcome_of(error), Problem.of(error), began)
-            result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
-            finished.append(RunFinished(planned.name, result, error=error))
+            return failed(unexecuted(planned.job.notebook, outcome_of(error), Problem.of(error), began), error)
         except Exception as error:  # noqa: BLE001  (a bug in one run must not affect the others)
-            lines = "".join(traceback.format_exception(error))
-            problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
-            result = replace(unexecuted(planned.job.notebook, Outcome.INTERRUPTED, problem, began), signal=ExitCode.BUG)
-            result = replace(result, seconds=clock() - since, warnings=tuple(journal.warnings))
-            finished.append(RunFinished(planned.name, result, error=error))
-        except BaseException:
-            for notebook in caching:
-                notebook.drop()
-            raise
-        for notebook in caching:
-            await asyncio.to_thread(notebook.settle, result)
-        is_saved = (planned.job.save and not any(notebook.is_withheld for notebook in later)) or result.rescued
-        return result if is_saved else replace(result, output=None)
+            return failed(_ended_by_bug(planned, error, began), error)
+
+    async def _execute(self, planned: PlannedRun, slot: _Slot, trial: "_Trial", journal: Journal) -> NotebookResult:
+        """Execute on a seat: control its server, or send the notebook to a seat that executes it."""
+        if not self._is_sent:
+            job = planned.job if self._cache is None else replace(planned.job, save=True)
+            opening = self._opening(planned, journal, trial)
+            return await run_notebook(job, opening, journal=journal, stop=self._stop, slot=slot)
+        from nbrun.runner.sending import Sending, send_notebook
+
+        notebook = trial.over(local_notebook_of(planned.paths, journal.warn))
+        number, folder = trial.number, folder_of(planned.paths)
+
+        async def take() -> ExecutingSeat:
+            return cast(ExecutingSeat, await self._take(trial, journal))
+
+        sending = Sending(planned.job, notebook, take, self._id, planned.name, number, folder)
+        return await send_notebook(sending, journal=journal, stop=self._stop, slot=slot)
+
+    async def _take(self, trial: "_Trial", journal: Journal) -> Seat:
+        if not self._seats.is_open:
+            journal.enter(self._stage)
+        trial.seat = await self._seats.take()
+        return trial.seat
 
     @contextlib.asynccontextmanager
     async def _opening(
-        self,
-        planned: PlannedRun,
-        journal: Journal,
-        used: list[Host],
-        caching: list[CachingNotebook],
-        later: list[LaterAttempt],
-        best: NotebookResult | None,
+        self, planned: PlannedRun, journal: Journal, trial: "_Trial"
     ) -> AsyncIterator[tuple[Server, Notebook]]:
-        if not self._host.is_open:
-            journal.enter(self._host.stage)
-        host = await self._host.get()
-        used.append(host)
-        notebook = host.notebook(planned.paths, journal.warn)
+        seat = cast(ControlledSeat, await self._take(trial, journal))
+        notebook = seat.host.notebook(planned.paths, journal.warn)
         if self._cache is not None:
-            caching.append(CachingNotebook(notebook, self._cache, planned.job, planned.paths, planned.parameters))
-            notebook = caching[-1]
-        if best is not None:
-            later.append(LaterAttempt(notebook, best))
-            notebook = later[-1]
-        yield host.server, notebook
+            trial.caching.append(CachingNotebook(notebook, self._cache, planned.job, planned.paths, planned.parameters))
+            notebook = trial.caching[-1]
+        yield seat.host.server, trial.over(notebook)
 
-    def _check_start(self, used: Sequence[Host]) -> None:
+    async def _loses(self, trial: "_Trial") -> bool:
+        """Return whether the seat of an attempt is lost, and remove it then."""
+        seat = trial.seat
+        if seat is None or self._stop.reason is not None:
+            return False
+        trial.is_lost = not isinstance(seat, ControlledSeat) or await seat.is_lost()
+        if trial.is_lost:
+            await self._seats.lose(seat)
+        return trial.is_lost
+
+    def _check_start(self, trial: "_Trial") -> None:
         """Raise an exception if a waiting run must not or cannot start any more."""
         if self._over and self._stop.reason is None:
             raise _NotStarted(self._over)
-        if used and used[0].gone():
+        if trial.seat is not None and trial.seat.gone():
             raise ServerError("the private server ended while this run was waiting for its slot")
 
     async def _from_cache(
@@ -516,6 +497,28 @@ class _Batch:
         problem = Problem(f"not run: {self._over}")
         result = unexecuted(planned.job.notebook, Outcome.NOT_RUN, problem, datetime.now(UTC))
         return replace(result, attempts=0, signal=self._stop.exit_code, parameters=recordable(planned.parameters))
+
+
+async def _answers(seat: Seat, limit: float, warn: Callable[[str], None]) -> bool:
+    """Return whether the server of a seat answers, waiting up to `limit` seconds for an unreachable one.
+
+    A server that can be replaced is not waited for.
+    """
+    if not isinstance(seat, ControlledSeat) or seat.host.ended is not None:
+        return True
+    server = seat.host.server
+    problem = f"{server.client.endpoint} does not answer"
+    wait = "" if math.isinf(limit) else f"up to {spell_duration(limit)} "
+    if await server.answers_within(limit, lambda: warn(f"{problem}; waiting {wait}until it does")):
+        return True
+    warn(f"{problem} after {spell_duration(limit)}; not trying again")
+    return False
+
+
+def _ended_by_bug(planned: PlannedRun, error: Exception, began: datetime) -> NotebookResult:
+    lines = "".join(traceback.format_exception(error))
+    problem = Problem(f"this is a bug in nbrun {__version__}: {error!r}", f"Please report it with\n{lines}")
+    return replace(unexecuted(planned.job.notebook, Outcome.INTERRUPTED, problem, began), signal=ExitCode.BUG)
 
 
 def _reason(result: NotebookResult) -> str:

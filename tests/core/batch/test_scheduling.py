@@ -51,6 +51,16 @@ def test_a_run_of_which_only_the_save_failed_is_not_executed_again() -> None:
     assert policy.tries_again(rescued(), 1)
 
 
+def test_a_lost_seat_is_repeated_once_and_is_no_retry() -> None:
+    lost, policy = result(Outcome.SEAT_LOST), Policy()
+    assert policy.tries_again(lost, 1, losses=1)
+    assert not policy.tries_again(lost, 2, losses=2)
+    assert not Policy(retries=5).tries_again(lost, 2, losses=2)
+    assert not Policy(retry_on=[Cause.KERNEL]).tries_again(lost, 1, losses=1)
+    assert Policy(retries=1).tries_again(result(Outcome.KERNEL_DIED), 2, losses=1)
+    assert not Policy(retries=1).tries_again(result(Outcome.KERNEL_DIED), 3, losses=1)
+
+
 def test_a_shard_is_read() -> None:
     assert Shard.parse("2/3") == Shard(2, 3)
 

@@ -1,0 +1,1 @@
+"""Engines: seats on other machines. A layer above the runner, imported only for ``--engine``."""
