@@ -3,9 +3,12 @@
 A subcommand is imported when it is called, so ``nbrun --help`` takes little more time than importing click.
 """
 
+import atexit
 import contextlib
+import gc
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -27,9 +30,9 @@ _COMMANDS = {
     "publish": ("nbrun.cli.publish", "Rebuild the index of published reports, and delete old runs."),
     "doctor": ("nbrun.cli.doctor", "Check whether notebooks can be run on a server or this machine."),
 }
-
-
 _TYPED = "nbrun.typed"
+COLLECT_EVERY = 50_000
+"""Objects that are created until the garbage collector looks at them; Python's default is 700 or 2000."""
 
 
 class _LazyCommands(click.Group):
@@ -109,16 +112,38 @@ def main() -> None:
         click.echo(f"nbrun: standard output cannot be written: {lost}", err=True)
         code = code or ExitCode.SERVER
     finish_standard_streams()
-    if sys.flags.inspect:  # meant for the notebook's kernel: Python itself would show SystemExit and ask for input
-        _end_at_once(code)
     sys.exit(code)
 
 
-def _end_at_once(code: int) -> NoReturn:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+def main_of_process() -> NoReturn:
+    """Run the command line and end the process as early as possible.
+
+    Imports create no garbage, so few collections look for it. At the end the process does not delete its modules one by
+    one, which takes longer than many notebooks. Threads and exit handlers are waited for as usual. Profilers and
+    debuggers get the usual end. With ``PYTHONINSPECT``, which is meant for the kernel, Python would ask for input.
+    """
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
+    try:
+        main()
+    except SystemExit as end:
+        if _is_observed():
+            raise
+        code = end.code if isinstance(end.code, int) else 0
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+        atexit._run_exitfuncs()  # noqa: SLF001
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+
+
+def _is_observed() -> bool:
+    """Return whether a profiler, a debugger or a tool for coverage is active."""
+    monitoring = getattr(sys, "monitoring", None)
+    tools = [monitoring.get_tool(number) for number in range(6)] if monitoring is not None else []
+    return any(tools) or sys.gettrace() is not None or sys.getprofile() is not None
 
 
 def _exit_code() -> int:

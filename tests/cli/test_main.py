@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
@@ -97,3 +98,31 @@ def test_a_run_without_options_for_reports_imports_nothing_for_them() -> None:
 def test_jupyter_finds_nbrun_as_its_subcommand() -> None:
     found = subprocess.run([sys.executable, "-m", "jupyter", "nbrun", "--version"], capture_output=True, text=True)
     assert found.stdout.strip().endswith(__version__), found.stderr
+
+
+HABITS = """
+import atexit, os, sys, threading, time
+class Watched:
+    def __del__(self): os.write(2, b"deleted ")
+watched = Watched()
+atexit.register(os.write, 2, b"handler ")
+threading.Thread(target=lambda: (threading.main_thread().join(), os.write(2, b"thread "))).start()
+"""
+
+
+def test_the_process_ends_after_its_threads_and_exit_handlers_without_deleting_its_modules(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HABITS)
+    found = run_nbrun("fly", env={"PYTHONPATH": str(tmp_path)})
+    assert found.returncode == ExitCode.USAGE
+    assert found.stderr.endswith("thread handler ")
+
+
+def test_a_profile_of_the_command_is_printed() -> None:
+    command = [sys.executable, "-m", "cProfile", "-m", "nbrun", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "function calls" in done.stdout
+
+
+def test_python_does_not_ask_for_input_at_the_end() -> None:
+    found = run_nbrun("--version", env={"PYTHONINSPECT": "1"}, stdin="print('asked')\n")
+    assert "asked" not in found.stdout
