@@ -76,6 +76,7 @@ KERNEL_MODULES = (
     "runner/test_prepare_only.py",
     "runner/test_run.py",
     "runner/test_saving.py",
+    "runner/test_sending.py",
     "storage/test_in_memory.py",
     "storage/test_on_server",
     "storage/test_uploaded.py",

@@ -36,6 +36,10 @@ _NO_OPTIONS = ("self", "notebook", "notebooks", "options", "switch")
 
 def check_server_options(given: Mapping[str, Any]) -> None:
     """Raise :class:`UsageError` for an option that the server of the run does not use."""
+    if given.get("engine"):
+        return  # an engine decides by itself
+    if given.get("engine_options"):
+        raise UsageError("engine_options: needs engine=")
     of_server = options_in(MoreServerOptions) | options_in(CommonServerOptions)
     wrong = [
         name
