@@ -41,6 +41,21 @@ def time_of_run(given: Mapping[str, Any], started: datetime) -> datetime | None:
     return start if started - start <= timedelta(seconds=given["grace"] or GRACE) else None
 
 
+def time_of_date(date: str, given: Mapping[str, Any]) -> datetime:
+    """Return the time that a run for a date is for: the first start of the schedule on it, or else its midnight.
+
+    Raises ValueError for a date that does not exist.
+    """
+    begin = datetime.fromisoformat(date).replace(tzinfo=in_zone(now(), given).tzinfo).astimezone(UTC)
+    if given["schedule"] is None:
+        return begin
+    from nbrun.core.batch.schedule import Schedule
+
+    schedule = Schedule(given["schedule"], given["timezone"] or "UTC")
+    starts = schedule.starts(begin - timedelta(seconds=1), begin + timedelta(days=1))
+    return next((start for start in starts if in_zone(start, given).date().isoformat() == date), begin)
+
+
 def _named_by_scheduler() -> datetime | None:
     """Return the time that the scheduler says the run is for; raise :class:`UsageError`."""
     text = os.environ.get(_SCHEDULED)

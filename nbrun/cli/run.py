@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli import clock
+from nbrun.cli.backfill import check_missing_only, missing_only, newest_date
 from nbrun.cli.call import Call, read_call
 from nbrun.cli.config.files import JOB, Project, current_project, overrides_for, settings_options
 from nbrun.cli.destinations import Paths
@@ -93,8 +94,11 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         watch.scheduled = scheduled
     call = read_call(context, notebooks, given, project)
     options = call.options
+    has_history = call.reports.publish is not None or watch is not None
+    check_missing_only(call, wanted=given["missing_only"], has_history=has_history)
     paths = Paths(options, call.reports, call.notebook)
     reports = Reports(call.reports, options, call.notebook)
+    context.ensure_object(list).append(reports.discard)
     try:
         if not call.only_plan:
             reports.reach_store(context.meta.get(JOB), scheduled)
@@ -114,7 +118,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
             return ExitCode.OK
         if watch is not None:
             watch.pages = (call.reports.html_folder, call.reports.pdf)
-        result, journal = asyncio.run(_run(call, reports, watch))
+        result, journal = asyncio.run(_run(call, reports, watch, given))
         if watch is not None:
             watch.result = result
     except NbrunError as error:
@@ -125,11 +129,12 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
             reports.close()
         finally:
             if watch is not None:
+                watch.publication = reports.publication
                 watch.release()
     lost = reports.lost()
     if journal is not None and not lost:
         journal.finish(getattr(result, "runs", ()))
-    return _exit_code(result, call, lost)
+    return _exit_code(result, call, lost, missing_only=given["missing_only"])
 
 
 def _fill_parameters(
@@ -166,13 +171,13 @@ def _is_due(given: Mapping[str, Any]) -> bool:
     return False
 
 
-def _exit_code(result: "NotebookResult | BatchResult", call: Call, lost: Sequence[str]) -> int:
+def _exit_code(result: "NotebookResult | BatchResult", call: Call, lost: Sequence[str], *, missing_only: bool) -> int:
     """Return the exit code of a run or a batch; print why a batch ran nothing."""
     from nbrun.core.results import BatchResult, with_lost_reports
 
     code = result.exit_code
     if isinstance(result, BatchResult):
-        _say_why_nothing_ran(result, quiet=call.reports.quiet)
+        _say_why_nothing_ran(result, quiet=call.reports.quiet or missing_only)
         code = ExitCode.OK if call.allow_empty and not result.runs else code
     return int(with_lost_reports(code, lost))
 
@@ -197,7 +202,7 @@ def _watch(
 
 
 async def _run(
-    call: Call, reports: Reports, watch: "RunWatch | None"
+    call: Call, reports: Reports, watch: "RunWatch | None", given: Mapping[str, Any]
 ) -> "tuple[NotebookResult | BatchResult, RunJournal | None]":
     """Plan the runs and start the private server, then do the slow imports while it starts."""
     put_off_imports()
@@ -212,7 +217,15 @@ async def _run(
             await watch.begin(stop, *reports.published_in)
             reports.confirm_lock = watch.confirm_lock
         await reports.check_stores()
-        plan = await plan_runs(call.named, call.options, one=call.one)
+        missing = await missing_only(reports, watch) if given["missing_only"] else None
+        wanted = {} if missing is None else {"wanted": missing}
+        plan = await plan_runs(call.named, call.options, one=call.one, **wanted)
+        if missing is not None:
+            missing.show(quiet=call.reports.quiet)
+        if given["scheduled"] is None and (newest := newest_date(plan, given)) is not None:
+            reports.scheduled = newest
+            if watch is not None:
+                watch.scheduled = newest
         started = await _private_server(plan)
         try:
             from nbrun.api.planned import run_planned

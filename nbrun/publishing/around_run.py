@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, S
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbrun.core.events import Event, RunFinished
@@ -23,8 +24,10 @@ from nbrun.publishing.locks import FileLock, acquire
 from nbrun.runner.stop import StopSwitch
 
 if TYPE_CHECKING:
+    from nbrun.publishing.missing import IsThere
     from nbrun.publishing.notifications.delivery import Delivery
     from nbrun.publishing.notifications.targets import Target
+    from nbrun.publishing.reporter import Publication
     from nbrun.publishing.store_lock import StoreLock
     from nbrun.storage.object_store import ObjectStore
 
@@ -95,12 +98,15 @@ class RunWatch:
         self.report = report
         self.started = clock()
         self._clock = clock
+        self._here = Path.cwd()  # now, because a notebook may delete the folder
         self.history = LocalHistory(report.key)
         self.result: NotebookResult | BatchResult | None = None
         self.scheduled: datetime | None = None
         """The time that the run is for, in UTC; None for its start."""
         self.pages: Sequence[Any] = ()
         """The paths of the pages and PDF files of the run."""
+        self.publication: Publication | None = None
+        """What is published of the run."""
         self._options = options
         self._sources: dict[str, str] = {}
         self._pictures: list[bytes] = []
@@ -186,6 +192,7 @@ class RunWatch:
             ending.outcome,
             code,
             None if self.scheduled is None else moment(self.scheduled),
+            self._passed(),
         )
         warnings = [] if self._store_lock is None else self._store_lock.warnings()
         try:
@@ -209,8 +216,28 @@ class RunWatch:
             warnings += [f"--notify {text}" for text in self._deliver.finish(limit)]
         return warnings
 
+    def is_there(self) -> "IsThere":
+        """Return the test whether a run passed before on this machine, for ``--missing-only``; raise OSError."""
+        from nbrun.publishing.missing import in_digests
+
+        return in_digests((digest for run in self.history.runs() for digest in run.passed), self._absolute)
+
+    def _passed(self) -> list[str]:
+        from nbrun.publishing.missing import digest_of
+
+        runs = getattr(self.result, "runs", [self.result] if self.result is not None else [])
+        return [digest_of(self._absolute(run.path), run.parameters) for run in runs if run.outcome is Outcome.PASSED]
+
+    def _absolute(self, path: str) -> str:
+        """Return the path of a notebook from everywhere; that on a server or a URL stays."""
+        is_elsewhere = self._options.get("server") or "://" in path
+        return path if is_elsewhere else os.path.normpath(self._here / path)
+
     def _published(self) -> list[PastRun]:
-        """Return the published runs that began before this one, the newest first."""
+        """Return the published runs that began before this one, the newest first.
+
+        They are those with the same parameters, apart from those with templates, if there are any.
+        """
         base = self._options.get("publish")
         if not base:
             return []
@@ -222,6 +249,8 @@ class RunWatch:
                 PublishedHistory(open_store(base)).records(self.report.name), _HISTORY_LIMIT
             )
             earlier = sorted((one for one in records if one.start < self.started), key=lambda one: one.start)
+            this = self.publication.record if self.publication is not None else None
+            earlier = [one for one in earlier if this and one.kind == this.kind] or earlier
             return [PastRun(one.started, one.seconds, one.outcome, one.exit_code) for one in reversed(earlier)]
 
         return asyncio.run(read())
@@ -274,10 +303,11 @@ class RunWatch:
         payload = {
             "report": self.report.name,
             "causes": causes,
-            **asdict(run),
+            **{name: value for name, value in asdict(run).items() if name != "passed"},
             "text": "\n\n".join([subject, *details]),
         }
-        files = written_since(self.pages, self.started.timestamp())
+        published = self.publication.files if self.publication is not None else {}
+        files = {**published, **written_since(self.pages, self.started.timestamp())}
         message = Message(subject, facts, details, self._pictures, files, payload)
         for target in self._targets:
             self._deliver.post(target.name, partial(send, target, message))

@@ -195,17 +195,23 @@ def _is_number(text: str) -> bool:
 
 
 def changes(earlier: RunRecord, later: RunRecord) -> list[Change]:
-    """Return what changed from an earlier to a later run. Notebooks are the same if their names or positions are."""
-    of_earlier = {notebook.name: notebook for notebook in earlier.notebooks}
+    """Return what changed from an earlier to a later run."""
     found: list[Change] = []
+    for before, after in _pairs(earlier, later):
+        complete = before.outcome == after.outcome == "passed"
+        found += _changes_of(before, after, complete=complete)
+    return found
+
+
+def _pairs(earlier: RunRecord, later: RunRecord) -> Iterator[tuple[NotebookRecord, NotebookRecord]]:
+    """Yield the notebooks of two runs that are the same, because their names or positions are."""
+    of_earlier = {notebook.name: notebook for notebook in earlier.notebooks}
     for position, notebook in enumerate(later.notebooks):
         before = of_earlier.get(notebook.name)
         if before is None and len(earlier.notebooks) == len(later.notebooks):
             before = earlier.notebooks[position]
         if before is not None:
-            complete = before.outcome == notebook.outcome == "passed"
-            found += _changes_of(before, notebook, complete=complete)
-    return found
+            yield before, notebook
 
 
 def _changes_of(before: NotebookRecord, after: NotebookRecord, *, complete: bool) -> Iterator[Change]:
@@ -265,13 +271,17 @@ def _float(text: str) -> float | None:
 def all_changes(records: Sequence[RunRecord]) -> dict[str, tuple[RunRecord, list[Change]]]:
     """Return for each run the passed run before it and the changes since then; `records` have the latest run first.
 
-    The run before is the newest with the same parameters, apart from those with templates, or else the newest one.
+    The run before is the newest with the same notebooks and parameters, apart from those with templates, or else the
+    newest with the same notebooks.
     """
     found = {}
     passed: list[RunRecord] = []
     for record in reversed(records):
-        of_kind = (before for before in reversed(passed) if before.kind == record.kind)
-        if before := next(of_kind, passed[-1] if passed else None):
-            found[record.run_id] = (before, changes(before, record))
+        same = (before for before in reversed(passed) if any(_pairs(before, record)))
+        nearest = next(same, None)
+        if nearest is not None and nearest.kind != record.kind:
+            nearest = next((before for before in same if before.kind == record.kind), nearest)
+        if nearest is not None:
+            found[record.run_id] = (nearest, changes(nearest, record))
         passed += [record] if record.passed else []
     return found

@@ -44,7 +44,10 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class NotebookRecord:
-    """One notebook of a run. ``page``, ``pdf``, ``file`` and ``artefacts`` are paths in the folder of the run."""
+    """One notebook of a run. ``page``, ``pdf``, ``file`` and ``artefacts`` are paths in the folder of the run.
+
+    ``name`` contains the values of a matrix, ``path`` does not.
+    """
 
     name: str
     outcome: str
@@ -53,6 +56,7 @@ class NotebookRecord:
     seconds: float = 0.0
     cells: Mapping[str, int] = field(default_factory=dict)
     title: str = ""
+    path: str = ""
     page: str = ""
     pdf: str = ""
     file: str = ""

@@ -6,8 +6,8 @@ The history of a report is one file with a line of JSON for each run. It contain
 import hashlib
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,13 +33,17 @@ def report_key(name: str, folder: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """How a run ended. Times are ISO 8601 in UTC; ``scheduled`` is None for a run without a schedule."""
+    """How a run ended. Times are ISO 8601 in UTC; ``scheduled`` is None for a run without a schedule.
+
+    ``passed`` are the digests of the notebooks that passed (:func:`nbrun.publishing.missing.digest_of`).
+    """
 
     started: str
     seconds: float
     outcome: str
     exit_code: int
     scheduled: str | None = None
+    passed: Sequence[str] = ()
 
     @property
     def as_started(self) -> StartedRun:
@@ -69,6 +73,7 @@ class LocalHistory:
         for line in reversed(lines):
             try:
                 run = PastRun(**loads(line))
+                run = replace(run, passed=tuple(run.passed))
                 _ = run.as_started
             except (BadFrame, TypeError, ValueError):
                 continue

@@ -86,7 +86,9 @@ def reachable_store(base: str) -> ObjectStore:
 class Publication:
     """Collects a run with its pages and notebooks, and publishes it when it is closed.
 
-    `notebook` is the notebook of a single run. ``published`` is the address of the run after it was published.
+    `notebook` is the notebook of a single run. After `close`, ``record`` is the record of the run, ``files`` are its
+    pages and PDF files by names for them, and ``published`` is its address if it is published. The files exist until
+    `discard`.
     """
 
     def __init__(
@@ -99,6 +101,8 @@ class Publication:
     ) -> None:
         self.name = f"the report at {store.url}"
         self.published: str | None = None
+        self.record: RunRecord | None = None
+        self.files: dict[str, Path] = {}
         self._store = store
         self._how = how
         self._clock = clock
@@ -126,8 +130,8 @@ class Publication:
     def observe(self, event: Event) -> None:
         """Handle an event. A secret that was passed as a parameter too is masked in notebook and page."""
         if isinstance(event, RunFinished) and self._how.mask is not str:
-            parameters = _masked_value(event.result.parameters, self._how.mask)
-            content = None if event.content is None else _masked_value(event.content, self._how.mask)
+            parameters = masked_value(event.result.parameters, self._how.mask)
+            content = None if event.content is None else masked_value(event.content, self._how.mask)
             event = replace(event, result=replace(event.result, parameters=parameters), content=content)
         self._html.observe(event)
         match event:
@@ -152,23 +156,30 @@ class Publication:
 
     def close(self) -> None:
         """Publish the run; raise an error that says where its files are if that was not possible."""
-        with self._scratch:
-            problem: Exception | None = None
-            try:
-                self._html.close()
-            except RuntimeError as error:
-                problem = error  # the pages say so, and are published
-            if self._ran_nothing():
-                return
-            record = self._record()
-            (self._folder / MANIFEST).write_bytes(record.encoded())
-            try:
-                asyncio.run(self._publish(record))
-            except NbrunError as error:
-                raise RuntimeError(f"{error}; its files are in {self._rescue()}") from None
-            self.published = f"{self._store.url.rstrip('/')}/{record.report}/{record.run_id}/index.html"
-            if problem is not None:
-                raise problem
+        problem: Exception | None = None
+        try:
+            self._html.close()
+        except RuntimeError as error:
+            problem = error  # the pages say so, and are published
+        if self._ran_nothing():
+            return
+        record = self.record = self._record()
+        for made in record.notebooks:
+            for path in filter(None, (made.page, made.pdf)):
+                name = f"{self._stem}.html" if self._stem and path == made.page else path.replace("/", "-")
+                self.files[name] = self._folder / path
+        (self._folder / MANIFEST).write_bytes(record.encoded())
+        try:
+            asyncio.run(self._publish(record))
+        except NbrunError as error:
+            raise RuntimeError(f"{error}; its files are in {self._rescue()}") from None
+        self.published = f"{self._store.url.rstrip('/')}/{record.report}/{record.run_id}/index.html"
+        if problem is not None:
+            raise problem
+
+    def discard(self) -> None:
+        """Remove the files on this machine."""
+        self._scratch.cleanup()
 
     async def _publish(self, record: RunRecord) -> None:
         how = self._how
@@ -226,6 +237,7 @@ class Publication:
             seconds=round(result.seconds, 3),
             cells={outcome.value: number for outcome, number in result.tally().items()},
             title=self._html.titles.get(name, ""),
+            path=result.path,
             page=self._made(name, ".html"),
             pdf=self._made(name, ".pdf"),
             file="" if hidden else file,
@@ -261,23 +273,24 @@ def _masked(record: RunRecord, mask: Callable[[str], str]) -> RunRecord:
             notebook,
             message=mask(notebook.message),
             title=mask(notebook.title),
-            parameters=_masked_value(notebook.parameters, mask),
+            parameters=masked_value(notebook.parameters, mask),
             numbers=tuple(replace(value, label=mask(value.label), text=mask(value.text)) for value in notebook.numbers),
             texts=tuple(replace(value, label=mask(value.label), text=mask(value.text)) for value in notebook.texts),
         )
         for notebook in record.notebooks
     )
-    parameters = _masked_value(record.parameters, mask)
+    parameters = masked_value(record.parameters, mask)
     return replace(record, message=mask(record.message), parameters=parameters, notebooks=notebooks)
 
 
-def _masked_value(value: Any, mask: Callable[[str], str]) -> Any:
+def masked_value(value: Any, mask: Callable[[str], str]) -> Any:
+    """Return JSON without secrets."""
     match value:
         case str():
             return mask(value)
         case Mapping():
-            return {name: _masked_value(one, mask) for name, one in value.items()}
+            return {name: masked_value(one, mask) for name, one in value.items()}
         case list() | tuple():
-            return [_masked_value(one, mask) for one in value]
+            return [masked_value(one, mask) for one in value]
         case _:
             return value

@@ -12,6 +12,7 @@ from nbrun.core.planning.options import (
     Checked,
     Choice,
     Duration,
+    Flag,
     Moment,
     Option,
     PathName,
@@ -109,6 +110,15 @@ class SharedReportOptions(TypedDict, total=False):
             "always kept.",
             default=(),
             metavar="AGE,NUMBER",
+        ),
+    ]
+    missing_only: Annotated[
+        bool,
+        Option(
+            Flag(),
+            "Run only the combinations of --matrix that have not passed before, according to the published runs, or "
+            "to those on this machine.",
+            default=False,
         ),
     ]
     scheduled: Annotated[

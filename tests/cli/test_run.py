@@ -111,6 +111,6 @@ def test_templates_of_parameters_have_the_date_in_the_time_zone_of_the_batch(tmp
     ):
         call = ["batch", "sales", "--scheduled", "2026-11-30T15:00Z", "--help-notebook", *options]
         found = run_nbrun(*call, cwd=tmp_path)
-        assert f"""day = "{day}"  (sets""" in found.stdout, found.stderr
+        assert f"""  day: str = ''  ->  "{day}"\n""" in found.stdout, found.stderr
     found = run_nbrun("plan", "sales.ipynb", "--parameter-template", "note={stem}", cwd=tmp_path)
     assert '->  "sales"' in found.stdout, found.stderr

@@ -1,5 +1,6 @@
 """What changed between two runs of a report."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,14 @@ def test_runs_with_the_same_parameters_are_compared_whatever_their_templates_mad
     ]
     found = {run_id[-1]: before.run_id[-1] for run_id, (before, _) in all_changes(runs[::-1]).items()}
     assert found == {"1": "0", "2": "0", "3": "2"}
+
+
+def test_a_run_is_not_compared_with_one_of_other_notebooks() -> None:
+    one, several, other = record(0), record(1), record(2)
+    several = replace(several, notebooks=(*several.notebooks, *several.notebooks))
+    other_names = [replace(notebook, name=f"{number}.ipynb") for number, notebook in enumerate(several.notebooks)]
+    found = all_changes([other, replace(several, notebooks=tuple(other_names)), one])
+    assert {run_id: before.run_id for run_id, (before, _) in found.items()} == {other.run_id: one.run_id}
 
 
 @pytest.mark.parametrize(

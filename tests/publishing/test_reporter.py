@@ -63,6 +63,10 @@ def test_a_run_is_published_with_page_notebook_and_record(tmp_path: Path) -> Non
     publication = closed(events(region="north", note="is hunter2"), how, FolderStore(tmp_path))
     record = record_in(tmp_path)
     assert publication.published == f"{tmp_path}/sales/{record.run_id}/index.html"
+    page = tmp_path / "sales" / record.run_id / "index.html"
+    assert {name: path.read_bytes() for name, path in publication.files.items()} == {"sales.html": page.read_bytes()}
+    publication.discard()
+    assert not any(path.exists() for path in publication.files.values())
     assert [file.path for file in record.files] == ["index.html", "sales.ipynb"]
     assert (record.outcome, record.exit_code, record.promotes) == ("passed", 0, True)
     assert (record.when, record.started) == ("2026-11-03T06:00:00.000+00:00", "2026-11-04T06:00:00.000+00:00")
@@ -71,8 +75,7 @@ def test_a_run_is_published_with_page_notebook_and_record(tmp_path: Path) -> Non
     assert (made.title, made.page, made.file) == ("Sales", "index.html", "sales.ipynb")
     assert [(value.label, value.text) for value in made.numbers] == [("Sales · a · column 2", "7")]
     assert [value.text for value in made.texts] == ["the secret is ********"]
-    page = (tmp_path / "sales" / record.run_id / "index.html").read_text()
-    assert 'href="../index.html">All runs</a>' in page
+    assert 'href="../index.html">All runs</a>' in page.read_text()
     assert not any(b"hunter2" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
@@ -90,6 +93,7 @@ def test_several_notebooks_have_an_index_and_the_parameters_that_all_share(tmp_p
     record = record_in(tmp_path)
     paths = ["a/x.html", "a/x.ipynb", "b/x.html", "b/x.ipynb", "index.html"]
     assert [file.path for file in record.files] == paths
+    assert [*publication.files] == ["a-x.html", "b-x.html"]
     assert record.parameters == {"day": 1}
     assert publication.published is not None
     assert "1 of 2 notebooks passed" in (tmp_path / "night" / "index.html").read_text()

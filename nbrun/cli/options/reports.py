@@ -1,5 +1,6 @@
 """Options for console output and reports, and the reporters that they create."""
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,15 @@ from nbrun.cli.options.declared import declared, read_fields
 from nbrun.cli.standard_streams import closed
 from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.core.planning.destinations import is_store_url, is_url, refuse_unreachable
-from nbrun.errors import NbrunError, UsageError
+from nbrun.errors import NbrunError, ServerError, UsageError
 from nbrun.reporters.safe_stream import is_on_runner, own_stream
 from nbrun.runner.job import BatchOptions, is_on_server, read_batch_options
 from nbrun.storage.writable import check_file, check_folder, check_trace, is_file, is_folder, is_there
 
 if TYPE_CHECKING:
     from nbrun.cli.stored_reports import StoredReports
+    from nbrun.publishing.missing import IsThere
+    from nbrun.publishing.reporter import Publication
     from nbrun.reporters.composite import Listener
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -47,7 +50,7 @@ _OPTIONS = {
         "--html-scripts", is_flag=True, help="Run scripts of outputs in HTML pages, for interactive plots."
     ),
     "pdf": declared("pdf"),
-    "publish": declared("publish", "latest", "keep", "scheduled"),
+    "publish": declared("publish", "latest", "keep", "scheduled", "missing_only"),
     "github": click.option(
         "--github/--no-github",
         default=None,
@@ -115,6 +118,8 @@ class ReportOptions:
 
 
 _PAGE, _PDF = (".html", ".htm"), (".pdf",)
+_HISTORY_LIMIT = 60.0
+"""Seconds to read the published runs for ``--missing-only``."""
 _SHOWN = (*STANDARD_OUTPUT, STANDARD_ERROR)
 _STREAMS = (("stdout", "standard output", STANDARD_OUTPUT), ("stderr", "standard error", (STANDARD_ERROR,)))
 
@@ -167,7 +172,9 @@ class Reports:
         self._stores: StoredReports | None = None
         self._store: Any = None
         self._report = ""
-        self._publication: Any = None
+        self._publication: Publication | None = None
+        self.scheduled: datetime | None = None
+        """The time that a published run is for, or None for its start."""
         self.templated: Sequence[str] = ()
         """The names of the parameters with templates, for the record of a published run."""
         self.confirm_lock: Callable[[], Awaitable[None]] | None = None
@@ -184,13 +191,30 @@ class Reports:
         from nbrun.publishing.reporter import reachable_store, report_name
 
         self._report = report_name(job, self._notebook)
-        self._scheduled = scheduled
+        self.scheduled = scheduled
         self._store = reachable_store(self._given.publish)
 
     @property
     def published_in(self) -> tuple[Any, str]:
         """Return the store where the run is published, or None, and the name of its report."""
         return self._store, self._report
+
+    async def published_before(self) -> "IsThere | None":
+        """Return the test whether a run is among the published ones and passed, or None if nothing is published."""
+        if self._store is None:
+            return None
+        from nbrun.publishing.history import PublishedHistory
+        from nbrun.publishing.missing import in_records
+        from nbrun.publishing.reporter import masked_value
+
+        mask = _mask_of(self._options["secrets"])
+        try:
+            async with asyncio.timeout(_HISTORY_LIMIT):
+                records = await PublishedHistory(self._store).records(self._report)
+        except TimeoutError:
+            message = f"{self._store.url}: the published runs could not be read within {_HISTORY_LIMIT:g} s"
+            raise ServerError(message) from None
+        return in_records(records, lambda value: masked_value(value, mask))
 
     def check(self) -> None:
         """Raise :class:`UsageError` if a report could not be written at the end."""
@@ -293,7 +317,7 @@ class Reports:
         template = Path(given.html_template).absolute() if given.html_template else None
         return Look(given.html_code, given.html_failures, given.html_scripts, template)
 
-    def _published(self, mask: Callable[[str], str]) -> Any:
+    def _published(self, mask: Callable[[str], str]) -> "Publication":
         """Return the reporter that publishes the run."""
         from nbrun.core.batch.terms import Keep
         from nbrun.publishing.reporter import Publication, Publishing
@@ -302,7 +326,7 @@ class Reports:
             self._report,
             Keep.parse(self._given.keep),
             always_latest=self._given.latest == "always",
-            scheduled=self._scheduled,
+            scheduled=self.scheduled,
             templated=self.templated,
             look=self._look(),
             printer=self._printer if self._given.publishes_pdf else "",
@@ -319,6 +343,17 @@ class Reports:
             self._stores.close()
         if self._publication is not None and self._publication.published and not self._given.quiet:
             click.echo(f"nbrun: published at {self._publication.published}", err=True)
+
+    @property
+    def publication(self) -> "Publication | None":
+        """Return the published run, if a run is published; its files exist until `discard`."""
+        return self._publication
+
+    def discard(self, *_: object) -> list[str]:
+        """Remove the temporary files of the published run, when everything that uses them has ended."""
+        if self._publication is not None:
+            self._publication.discard()
+        return []
 
     def lost(self) -> list[str]:
         """Return the names of the requested reports that could not be written so far."""

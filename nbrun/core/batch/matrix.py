@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from itertools import product
 from typing import Any
 
@@ -56,6 +57,19 @@ def _dates(text: str) -> list[str]:
     from nbrun.core.batch.schedule import dates
 
     return dates(*found.groups())
+
+
+def date_axis(axes: Mapping[str, Sequence[Any]]) -> str | None:
+    """Return the name whose values are dates such as ``2026-11-01``, or None if there is not exactly one."""
+    found = [name for name, values in axes.items() if values and all(map(_is_date, values))]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_date(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
 
 
 def notes_of(axes: Mapping[str, Sequence[Any]]) -> list[str]:

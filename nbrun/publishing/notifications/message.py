@@ -29,7 +29,8 @@ class Message:
     facts: Mapping[str, str] = field(default_factory=dict)
     details: Sequence[str] = ()
     pictures: Sequence[bytes] = ()
-    files: Sequence[Path] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """The attachments by their names."""
     payload: Mapping[str, Any] = field(default_factory=dict)
     """The object that HTTP hooks get."""
 
@@ -131,17 +132,19 @@ def pictures_in(content: Mapping[str, Any]) -> list[bytes]:
     return found
 
 
-def within_limit(files: Sequence[Path], pictures: Sequence[bytes]) -> tuple[list[Path], list[bytes], list[str]]:
+def within_limit(
+    files: Mapping[str, Path], pictures: Sequence[bytes]
+) -> tuple[dict[str, Path], list[bytes], list[str]]:
     """Return the files and pictures that fit into a mail, and a note for each file that does not."""
     room, notes = MAIL_LIMIT, []
-    kept_files, kept_pictures = [], []
-    for file in files:
+    kept_files, kept_pictures = {}, []
+    for name, file in files.items():
         size = file.stat().st_size
         if size <= room:
-            kept_files.append(file)
+            kept_files[name] = file
             room -= size
         else:
-            notes.append(f"{file.name} ({spell_size(size)}) is too large for a mail.")
+            notes.append(f"{name} ({spell_size(size)}) is too large for a mail.")
     for picture in pictures:
         if len(picture) <= room:
             kept_pictures.append(picture)
@@ -149,17 +152,27 @@ def within_limit(files: Sequence[Path], pictures: Sequence[bytes]) -> tuple[list
     return kept_files, kept_pictures, notes
 
 
-def written_since(paths: Sequence[object], started: float) -> list[Path]:
-    """Return the pages and PDF files below `paths` that were written since `started`, in seconds since 1970."""
-    found = []
+def written_since(paths: Sequence[object], started: float) -> dict[str, Path]:
+    """Return the pages and PDF files below `paths` that were written since `started`, in seconds since 1970.
+
+    The keys are their names.
+    """
+    found = dict[str, Path]()
     for path in paths:
         place = Path(str(path)) if path else None
         if place is None or not place.exists():
             continue
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
-        found += [
-            file
-            for file in files
-            if file.suffix in (".html", ".pdf") and file.name != "index.html" and file.stat().st_mtime >= started - 1
-        ]
-    return list(dict.fromkeys(found))
+        for file in files:
+            is_page = file.suffix in (".html", ".pdf") and file.name != "index.html"
+            if is_page and file.stat().st_mtime >= started - 1:
+                found[_free_name(file, found)] = file
+    return found
+
+
+def _free_name(file: Path, taken: Mapping[str, Path]) -> str:
+    """Return a name for an attachment: that of the file, or with a number if another one has it."""
+    name, number = file.name, 2
+    while name in taken and taken[name] != file:
+        name, number = f"{file.stem}-{number}{file.suffix}", number + 1
+    return name

@@ -52,10 +52,9 @@ def mail_of(server: MailServer, message: Message) -> EmailMessage:
     assert isinstance(page, EmailMessage)
     for picture, cid in zip(pictures, cids, strict=True):
         page.add_related(picture, "image", "png", cid=cid, disposition="inline")
-    for file in files:
+    for name, file in files.items():
         kind = ("application", "pdf") if file.suffix == ".pdf" else ("text", "html")
-        data = file.read_bytes()
-        mail.add_attachment(data, maintype=kind[0], subtype=kind[1], filename=file.name)
+        mail.add_attachment(file.read_bytes(), maintype=kind[0], subtype=kind[1], filename=name)
     return mail
 
 

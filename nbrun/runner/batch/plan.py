@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,11 +109,17 @@ class BatchPlan:
         return [planned.paths for planned in self.runs]
 
 
-async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = False) -> BatchPlan:
+async def plan_runs(
+    named: Sequence[str],
+    options: BatchOptions,
+    *,
+    one: bool = False,
+    wanted: Callable[[PlannedRun], bool] = lambda _: True,
+) -> BatchPlan:
     """Plan the runs of a call; raise :class:`UsageError`.
 
     With `one`, `named` contains a single notebook, which may be overwritten. Otherwise it contains notebooks, folders
-    and patterns.
+    and patterns. `wanted` returns whether a run is not left out.
     """
     began, since = datetime.now(UTC), time.monotonic()
     for name in named if options["content"] is None else ():
@@ -128,7 +134,7 @@ async def plan_runs(named: Sequence[str], options: BatchOptions, *, one: bool = 
     engine, startup = _engine(options, access), options["startup_timeout"]
     assert isinstance(startup, float)
     cache = _cache(options)
-    runs, left_out, part = await _plan(named, options, began, cache, one=one, chosen=chosen)
+    runs, left_out, part = await _plan(named, options, began, cache, wanted, one=one, chosen=chosen)
     is_one = one and len(runs) == 1
     if is_one and (options["resume"] or options["journal"] is not None):
         raise UsageError("--resume and --journal are for several notebooks", hint="A single run starts again.")
@@ -197,7 +203,14 @@ def _cache(options: BatchOptions) -> "Cache | None":
 
 
 async def _plan(
-    named: Sequence[str], options: BatchOptions, began: datetime, cache: "Cache | None", *, one: bool, chosen: bool
+    named: Sequence[str],
+    options: BatchOptions,
+    began: datetime,
+    cache: "Cache | None",
+    wanted: Callable[[PlannedRun], bool],
+    *,
+    one: bool,
+    chosen: bool,
 ) -> "tuple[list[PlannedRun], int, Part | None]":
     """Return the planned runs in order, the number of runs that were found but left out, and the shard."""
     template = _template(options, one=one)
@@ -226,12 +239,14 @@ async def _plan(
         )
         if run_options is not None:
             planned_runs += [(each, _planned_run(each, run_options, combination)) for combination in axes]
-    left_out = (all_found * len(axes)) - len(planned_runs)
     if template is not None:
         planned_runs = _with_outputs(planned_runs, template, began)
         for _, planned in planned_runs if template.is_folder else ():
             if same(planned.paths.output or "") == same(planned.paths.origin or planned.paths.notebook):
                 raise UsageError(f"-o: {planned.paths.output} would overwrite the notebook itself", hint=OWN_PLACE)
+    # Now, so that {index} is the same whatever is left out.
+    planned_runs = [(each, planned) for each, planned in planned_runs if wanted(planned)]
+    left_out = (all_found * len(axes)) - len(planned_runs)
     planned_runs = _with_artefacts(planned_runs, options)
     _check_destinations([planned for _, planned in planned_runs], options)
     mine, part = _cut_and_order([planned for _, planned in planned_runs], options, cache)

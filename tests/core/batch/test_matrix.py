@@ -1,8 +1,10 @@
 """A matrix makes one run for each combination of values, with unique names."""
 
+from typing import Any
+
 import pytest
 
-from nbrun.core.batch.matrix import LONGEST, combinations, notes_of, read_axes, run_name, typed
+from nbrun.core.batch.matrix import LONGEST, combinations, date_axis, notes_of, read_axes, run_name, typed
 from nbrun.errors import UsageError
 
 
@@ -40,6 +42,22 @@ def test_axes_are_read_in_order() -> None:
 )
 def test_a_range_of_dates_is_an_axis(text: str, values: list[str]) -> None:
     assert read_axes([f"day={text}"]) == {"day": values}
+
+
+@pytest.mark.parametrize(
+    ("axes", "name"),
+    [
+        ({"region": ["EU"], "day": ["2026-11-01", "2026-12-31"]}, "day"),
+        ({"day": ["2026-11-01", "2026-11-31"]}, None),
+        ({"day": ["20261101"]}, None),
+        ({"day": [20261101]}, None),
+        ({"day": []}, None),
+        ({"from": ["2026-11-01"], "to": ["2026-11-02"]}, None),
+        ({}, None),
+    ],
+)
+def test_the_dates_of_a_matrix_are_found_if_there_is_one_axis_of_them(axes: dict[str, list[Any]], name: str) -> None:
+    assert date_axis(axes) == name
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,10 @@ def test_a_mail_has_text_html_inline_pictures_and_attachments(tmp_path: Path, mo
     page.write_text("<p>page")
     pdf.write_bytes(b"%PDF")
     large.write_bytes(bytes(2000))
+    files = {path.name: path for path in (page, large, pdf)}
     monkeypatch.setattr(messages, "MAIL_LIMIT", 1000)
     with mail_server() as box:
-        send(target(box.url), Message(MESSAGE.subject, MESSAGE.facts, MESSAGE.details, [PNG], [page, large, pdf]))
+        send(target(box.url), Message(MESSAGE.subject, MESSAGE.facts, MESSAGE.details, [PNG], files))
     (mail,) = box.mails
     assert (mail["Subject"], mail["To"]) == ("nbrun: sälés failed", "ann@example.org, bob@example.org")
     text, html = mail.get_body(("plain",)), mail.get_body(("html",))
@@ -146,6 +147,9 @@ def test_files_of_the_run_are_found(tmp_path: Path) -> None:
     for name in ("a.html", "index.html", "a.pdf", "style.css"):
         (tmp_path / name).touch()
     now = (tmp_path / "a.pdf").stat().st_mtime
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.pdf").touch()
     found = written_since([tmp_path, tmp_path / "a.pdf", None, "s3://bucket/x"], now)
-    assert sorted(path.name for path in found) == ["a.html", "a.pdf"]
-    assert written_since([tmp_path], now + 10) == []
+    paths = {name: path.relative_to(tmp_path).as_posix() for name, path in found.items()}
+    assert paths == {"a.html": "a.html", "a.pdf": "a.pdf", "a-2.pdf": "b/a.pdf"}
+    assert written_since([tmp_path], now + 10) == {}
