@@ -21,7 +21,7 @@ from nbrun.publishing.locks import acquire
 from nbrun.runner.stop import StopSwitch
 from nbrun.storage.object_store import open_store
 from tests.support.notebooks import Notebook, code, markdown, notebook, run_nbrun, write_notebook
-from tests.support.stores import SECRET, S3Server, s3_by_moto, web_store
+from tests.support.stores import SECRET, S3Server, faulty, s3_by_moto, web_store
 
 SETTINGS = """
 [batch.sales]
@@ -157,6 +157,25 @@ def test_a_store_that_fails_during_the_run_costs_no_result(project: Path) -> Non
     assert str(rescued) in found.stderr
     assert "42" in (rescued / "index.html").read_text()
     assert json.loads((project / "result.json").read_bytes())["outcome"] == "passed"
+
+
+@pytest.mark.slow
+async def test_a_store_that_stops_answering_costs_at_most_half_a_minute(project: Path, s3: S3Server) -> None:
+    bucket = s3.bucket()
+    (project / "nbrun.toml").write_text(SETTINGS.format(base=f"s3://{bucket}"))
+    async with faulty(s3.endpoint) as wire:
+        wire.hold("PUT", "/sales/")
+        call, env = (
+            ["batch", "sales", "-p", "amount", "1", "--json", "result.json"],
+            {**s3.env, "AWS_ENDPOINT_URL": wire.url},
+        )
+        began = time.monotonic()
+        found = await asyncio.to_thread(run_nbrun, *call, cwd=project, env=env)
+        took = time.monotonic() - began
+    result = json.loads((project / "result.json").read_bytes())
+    assert (found.returncode, result["outcome"]) == (ExitCode.SERVER, "passed"), found.stderr
+    assert took - result["seconds"] < 30
+    assert [*project.glob("nbrun-unpublished-sales-*/run.json")]
 
 
 def test_calls_that_cannot_be_published_are_refused(project: Path) -> None:

@@ -1,34 +1,45 @@
 """Every way in which a run ends is notified, and no part of a notification URL is shown."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from nbrun.errors import ExitCode
 from tests.publishing.notifications.servers import MailBox, hook_server, mail_server
-from tests.support.notebooks import notebook, run_nbrun, write_notebook
+from tests.support.notebooks import code, notebook, run_nbrun, write_notebook
 
 PICTURE = (
     "import base64\nfrom IPython.display import Image\n"
     "Image(base64.b64decode('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='))"
 )
-ENDS = {
-    "passed": ("1", [], 0),
-    "failed": ("1 / 0", [], 1),
-    "usage": ("1", ["-k", "no-such-kernel"], 2),
-    "server": ("1", ["--server", "http://127.0.0.1:9"], 4),
-    "kernel": ("import os; os._exit(1)", [], 5),
+ENDS: dict[str, tuple[Sequence[str], list[str], int]] = {
+    "passed": (["1"], [], 0),
+    "failed": (["1 / 0"], [], 1),
+    "usage": (["1"], ["-k", "no-such-kernel"], 2),
+    "nothing to run": ([], [], 3),
+    "server": (["1"], ["--server", "http://127.0.0.1:9"], 4),
+    "kernel": (["import os; os._exit(1)"], [], 5),
+    # The first cells are for the server's own questions to the kernel, beside which one lost message says nothing.
+    "lost output": (["1", "2", "3", "print('\\ud800')"], [], 6),
 }
 
 
 @pytest.mark.parametrize("end", ENDS)
 def test_an_end_is_notified_and_pinged(end: str, tmp_path: Path) -> None:
-    source, arguments, code = ENDS[end]
-    path = write_notebook(tmp_path / "sales.ipynb", notebook(source))
+    sources, arguments, code = ENDS[end]
+    path = tmp_path / "sales"
+    if sources:
+        path = write_notebook(tmp_path / "sales.ipynb", notebook(*sources))
+    else:
+        path.mkdir()
     with hook_server() as hook, mail_server() as box:
         env = {"HOOK": hook.url, "XDG_STATE_HOME": str(tmp_path / "state"), "MAIL": box.url}
         options = ["--notify", "env:HOOK", "--notify", "env:MAIL", "--notify-on", "always", "--ping", "env:PING"]
@@ -65,26 +76,29 @@ def test_a_failure_and_a_recovery_are_mailed_once_each(tmp_path: Path) -> None:
     assert [part.get_filename() for part in failure.iter_attachments()] == ["sales.html"]
 
 
-def test_a_recovery_is_found_in_the_published_history(tmp_path: Path) -> None:
+def test_a_recovery_is_found_among_the_published_runs_with_the_same_parameters(tmp_path: Path) -> None:
     settings = '[batch.sales]\nnotebooks = ["sales.ipynb"]\npublish = "site"\nnotify = ["env:HOOK"]\n'
-    (tmp_path / "nbrun.toml").write_text(settings)
+    (tmp_path / "nbrun.toml").write_text(f'{settings}parameter-templates = {{day = "{{run-id}}"}}\n')
     with hook_server() as hook:
-        for number, source in enumerate(("1 / 0", "1")):
-            write_notebook(tmp_path / "sales.ipynb", notebook(source))
+        for number, (region, source) in enumerate((("EU", "1 / 0"), ("US", "1"), ("US", "1"), ("EU", "1"))):
+            document = notebook(code("day = region = ''", tags=["parameters"]), source)
+            write_notebook(tmp_path / "sales.ipynb", document)
             env = {"HOOK": hook.url, "XDG_STATE_HOME": str(tmp_path / f"state-{number}")}  # a new machine each time
-            run_nbrun("batch", "sales", cwd=tmp_path, env=env)
+            run_nbrun("batch", "sales", "-p", "region", region, cwd=tmp_path, env=env)
     causes = [json.loads(body)["causes"] for _, body in hook.requests]
-    assert ["failure" in causes[0], "recovery" in causes[1]] == [True, True]
+    # The first run for the US has no other one to compare with, and the second one is not sent.
+    assert causes == [["failure", "always"], ["success", "recovery", "always"], ["success", "recovery", "always"]]
 
 
-def test_a_terminated_run_is_notified(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_stopped_run_is_notified(number: signal.Signals, tmp_path: Path) -> None:
     path = write_notebook(
         tmp_path / "sales.ipynb", notebook("print('begun', flush=True)\nimport time; time.sleep(600)")
     )
     with hook_server() as hook:
         process = subprocess.Popen(
             [sys.executable, "-m", "nbrun", "run", path, "--no-save", "--notify", hook.url, "--log-output"],
-            env={**__import__("os").environ, "XDG_STATE_HOME": str(tmp_path / "state")},
+            env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -92,11 +106,47 @@ def test_a_terminated_run_is_notified(tmp_path: Path) -> None:
         for line in process.stderr:
             if "begun" in line:
                 break
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         process.communicate(timeout=60)
-    assert process.returncode == ExitCode.TERMINATED
+    assert process.returncode == 128 + number
     ((_, body),) = hook.requests
-    assert json.loads(body)["outcome"] == "interrupted"
+    assert (json.loads(body)["outcome"], json.loads(body)["exit_code"]) == ("interrupted", 128 + number)
+
+
+def test_a_bug_of_nbrun_is_notified(tmp_path: Path) -> None:
+    program = (
+        "from nbrun.runner.batch import plan\nfrom nbrun.cli.main import main\n"
+        "def broken(*_, **__):\n    raise ZeroDivisionError('planted')\nplan.plan_runs = broken\nmain()"
+    )
+    path = write_notebook(tmp_path / "sales.ipynb", notebook("1"))
+    with hook_server() as hook:
+        call = [sys.executable, "-c", program, "run", str(path), "--notify", hook.url]
+        env = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+        found = subprocess.run(call, env=env, capture_output=True, text=True, timeout=60, check=False)
+    ((_, body),) = hook.requests
+    assert found.returncode == json.loads(body)["exit_code"] == ExitCode.BUG, found.stderr
+    assert json.loads(body)["outcome"] == "bug"
+
+
+@pytest.mark.slow
+def test_servers_that_never_answer_cost_at_most_half_a_minute(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "sales.ipynb", notebook("1"))
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and reads and writes nothing
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        targets = {
+            "MAIL": f"mailto://{host}/?to=ann@example.org",
+            "HOOK": f"http://{host}/x",
+            "PING": f"http://{host}/y",
+        }
+        options = ["--notify", "env:MAIL", "--notify", "env:HOOK", "--ping", "env:PING", "--notify-on", "always"]
+        began = time.monotonic()
+        env = {**targets, "XDG_STATE_HOME": str(tmp_path / "state")}
+        found = run_nbrun("run", path, "--no-save", *options, env=env)
+        took = time.monotonic() - began
+    assert found.returncode == 0, found.stderr
+    assert took < 30
+    for name in targets:
+        assert f"nbrun: warning: --notify env:{name}: " in found.stderr
 
 
 def test_a_dead_mail_server_changes_nothing_but_a_warning(tmp_path: Path) -> None:
