@@ -143,7 +143,7 @@ class RunWatch:
         self._secrets += [secret for secret in secrets if secret]
 
     async def begin(self, stop: StopSwitch, store: "ObjectStore | None" = None, report: str = "") -> None:
-        """Take the locks that the options ask for, and report the start; :meth:`release` is due in each case.
+        """Acquire the locks that the options ask for, and report the start; :meth:`release` is due in each case.
 
         `store` is where the run is published as a run of `report`. Raises :class:`UsageError` or :class:`RunSkipped` if
         another run holds a lock.

@@ -148,7 +148,7 @@ class StoreLock:
         return await self._store.put(self._key, content, content_type=kind, if_version=version)
 
     def _keep(self) -> None:
-        """Give signs of life until the lock is released or lost. A thread, so that nothing in the run delays them."""
+        """Renew the lock until it is released or lost. This is a thread, so that nothing in the run delays it."""
         pause = self._lease / _BEATS
         while not self._over.wait(pause):
             try:

@@ -1,10 +1,11 @@
-"""Open an object store by its URL: a folder, S3, Google, Azure or a web server.
+"""Open an object store by its URL: a folder, S3, Google, Azure, a web server, fsspec.
 
 ::
 
     open_store("reports/")            FolderStore   folder_store.py, no extra
     open_store("s3://bucket/reports") CloudStore    cloud_store.py, extra ``cloud``
     open_store("https://host/dav")    HttpStore     http_store.py, no extra
+    open_store("sftp://host/dir")     FsspecStore   fsspec_store.py, needs fsspec and a package for the scheme
 
 The modules of the stores are imported only when a URL names them. The protocol is in ``objects.py``.
 """
@@ -59,10 +60,7 @@ def open_store(url: str) -> ObjectStore:
 
         return HttpStore(url)
     if scheme not in CLOUD_SCHEMES:
-        raise UsageError(
-            f"{without_credentials(url)}: nbrun knows no store {scheme}://",
-            hint="It knows s3://, gs://, az://, https:// and folders.",
-        )
+        return _by_fsspec(url, scheme)
     try:
         from nbrun.storage.cloud_store import CloudStore
     except ModuleNotFoundError as error:
@@ -70,6 +68,17 @@ def open_store(url: str) -> ObjectStore:
             raise
         raise UsageError(f"{without_credentials(url)}: {scheme}:// needs obstore", hint=INSTALL) from None
     return CloudStore(url)
+
+
+def _by_fsspec(url: str, scheme: str) -> ObjectStore:
+    try:
+        from nbrun.storage.fsspec_store import FsspecStore
+    except ModuleNotFoundError as error:
+        if error.name != "fsspec":
+            raise
+        where = f"{without_credentials(url)}: {scheme}:// needs fsspec"
+        raise UsageError(where, hint="Install it: pip install fsspec. s3://, gs:// and az:// need obstore.") from None
+    return FsspecStore(url)
 
 
 def open_parent(url: str) -> tuple[ObjectStore, str]:

@@ -1,7 +1,9 @@
 """The rules that every object store keeps, on a folder, on S3 and on a web server; and what is special to folders."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from nbrun.core.planning.destinations import is_store_url
 from nbrun.errors import UsageError
+from nbrun.publishing.reporter import reachable_store
+from nbrun.storage.in_store import check_store
 from nbrun.storage.object_store import (
     ConditionsIgnored,
     ObjectExists,
@@ -19,7 +23,7 @@ from nbrun.storage.object_store import (
     open_store,
 )
 from nbrun.storage.objects import content_type_of
-from tests.support.stores import SECRET, S3Server, s3_by_moto, web_store
+from tests.support.stores import SECRET, S3Server, ftp_server, s3_by_moto, web_store
 
 ODD = "a folder/é#b%20{c}?.ipynb"
 
@@ -37,7 +41,7 @@ def aws(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     return s3
 
 
-@pytest.fixture(params=["folder", "file-url", "s3", "web"])
+@pytest.fixture(params=["folder", "file-url", "s3", "web", "memory", "ftp"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     match request.param:
         case "folder":
@@ -47,9 +51,18 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStor
         case "s3":
             server = request.getfixturevalue("aws")
             yield open_store(f"s3://{server.bucket()}/some/prefix")
+        case "memory":
+            yield open_store(f"memory://{tmp_path.name}/store")
+        case "ftp":
+            with ftp_server(tmp_path) as url:
+                yield open_store(f"{url}/some/store")
         case _:
             with web_store() as web:
                 yield open_store(f"{web.url}/dav")
+
+
+def has_conditions(store: ObjectStore) -> bool:
+    return not store.url.startswith(("memory:", "ftp:"))
 
 
 async def test_an_object_is_what_was_put(store: ObjectStore) -> None:
@@ -88,14 +101,15 @@ async def test_the_conditions_of_a_put_are_kept(store: ObjectStore) -> None:
 
 async def test_a_check_leaves_nothing(store: ObjectStore) -> None:
     await store.put("there", b"1")
-    await store.check()
+    with nullcontext() if has_conditions(store) else pytest.raises(ConditionsIgnored, match="no conditional writes"):
+        await store.check()
     if not store.url.startswith("http"):
         assert [key for key in await store.keys() if not key.startswith(".nbrun-lock")] == ["there"]
 
 
 async def test_of_many_writers_of_a_new_object_one_wins(store: ObjectStore) -> None:
-    if store.url.startswith("http"):
-        pytest.skip("the conditions of a web server are its own")
+    if not has_conditions(store) or store.url.startswith("http"):
+        pytest.skip("this store does not promise it")
 
     async def claim(number: int) -> bool:
         try:
@@ -200,7 +214,8 @@ async def test_refused_credentials_are_found_by_the_check() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("ftp://host/x", "knows no store"),
+        ("foo://host/x", "knows no store foo://"),
+        ("webdav://host/x", "webdav:// needs webdav4"),
         ("s3:///x", "names no bucket"),
         ("https://", "names no host"),
         ("https://host:port/", "not a valid URL"),
@@ -242,5 +257,50 @@ def test_media_types_follow_from_the_name() -> None:
 
 
 def test_urls_and_paths_are_told_apart() -> None:
-    texts: dict[str, Any] = {"s3://b/x": True, "HTTPS://h/x": True, "out/x": False, "C:/x": False, "ftp://x/y": False}
+    texts: dict[str, Any] = {
+        "s3://b/x": True,
+        "HTTPS://h/x": True,
+        "out/x": False,
+        "C:/x": False,
+        "ftp://x/y": True,
+        "file:///x": False,
+    }
     assert {text: is_store_url(text) for text in texts} == texts
+
+
+async def test_fsspec_replaces_whole_objects_and_shows_no_password(tmp_path: Path) -> None:
+    with ftp_server(tmp_path) as url:
+        store = open_store(f"{url}/reports")
+        assert "@" not in store.url
+        await store.put("a/x.html", b"one")
+        await store.put("a/x.html", b"two" * 100_000)
+        assert [path.name for path in (tmp_path / "reports" / "a").iterdir()] == ["x.html"]
+        assert (tmp_path / "reports" / "a" / "x.html").read_bytes() == b"two" * 100_000
+        wrong = open_store(url.replace(SECRET, "wr0ng-passw0rd"))
+        with pytest.raises(StoreError, match="the store failed") as refused:
+            await wrong.check()
+        assert "wr0ng" not in f"{refused.value} {refused.value.hint}"
+    with pytest.raises(StoreError, match="the store failed"):
+        await store.get("a/x.html")
+    with pytest.raises(StoreError, match="Connection refused"):
+        await store.put("a/x.html", b"three")
+
+
+async def test_a_store_without_conditions_takes_reports_and_with_force_notebooks(tmp_path: Path) -> None:
+    with ftp_server(tmp_path) as url:
+        await check_store("--json", f"{url}/r.json", guarded=False)
+        with pytest.raises(UsageError, match=r"-o ftp://.*has no conditional writes") as refused:
+            await check_store("-o", f"{url}/x.ipynb", guarded=True)
+        assert "--force" in refused.value.hint
+        with pytest.raises(UsageError, match=r"--publish: ftp://.*has no conditional writes"):
+            await asyncio.to_thread(reachable_store, url)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_fsspec_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    monkeypatch.delitem(sys.modules, "nbrun.storage.fsspec_store", raising=False)
+    with pytest.raises(UsageError, match="sftp:// needs fsspec") as refused:
+        open_store("sftp://ann:pw@host/x")
+    assert "pip install fsspec" in refused.value.hint
+    assert "pw" not in str(refused.value)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -184,4 +185,32 @@ def web_store(**options: Any) -> Iterator[WebStore]:
     finally:
         server.shutdown()
         server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def ftp_server(folder: Path) -> Iterator[str]:
+    """Serve a folder by FTP for the length of a block; return the URL with user and password."""
+    pytest.importorskip("pyftpdlib")
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.servers import FTPServer
+
+    users = DummyAuthorizer()
+    users.add_user("ann", SECRET, str(folder), perm="elradfmwMT")
+    handler = type("Handler", (FTPHandler,), {"authorizer": users, "auth_failed_timeout": 0})
+    server = FTPServer(("127.0.0.1", 0), handler)
+    over = threading.Event()
+
+    def serve() -> None:
+        while not over.is_set():
+            server.serve_forever(timeout=0.02, blocking=False, handle_exit=False)
+        server.close_all()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"ftp://ann:{SECRET}@127.0.0.1:{server.address[1]}"
+    finally:
+        over.set()
         thread.join()

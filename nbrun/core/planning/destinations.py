@@ -68,8 +68,11 @@ def scheme_of(url: str) -> str:
 
 
 def is_store_url(path: str) -> bool:
-    """Return whether a path is the URL of an object store or of a web server, which can be read and written."""
-    return scheme_of(path) in (*CLOUD_SCHEMES, *WEB_SCHEMES)
+    """Return whether a path is a URL that may be of an object store or of a web server: not a file or git repository.
+
+    The storage knows whether there is such a store.
+    """
+    return scheme_of(path) not in ("", "file", *GIT_SCHEMES)
 
 
 def is_source_url(path: str) -> bool:
