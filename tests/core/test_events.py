@@ -1,6 +1,19 @@
 """Events for observers, and collected warnings."""
 
-from nbrun.core.events import CellStarted, Event, Journal, Stage, StageEntered, Warned
+from nbrun.core.events import (
+    BatchFinished,
+    BatchStarted,
+    CellStarted,
+    Event,
+    Journal,
+    RunFinished,
+    Stage,
+    StageEntered,
+    Warned,
+    as_dict,
+)
+from nbrun.core.results import BatchResult, NotebookResult, Outcome
+from nbrun.version import __version__
 
 
 def test_a_journal_tells_under_the_name_of_its_notebook() -> None:
@@ -45,3 +58,15 @@ def test_a_journal_masks_what_is_text_of_its_own() -> None:
     journal.tell(CellStarted("nb.ipynb", 0, 1, 1, "print('hunter2222')"))
     assert told == [Warned("nb.ipynb", "it is ***"), CellStarted("nb.ipynb", 0, 1, 1, "print('***')")]
     assert journal.warnings == ["it is ***"]
+
+
+def test_the_events_of_a_batch_are_json() -> None:
+    result = NotebookResult("1", "a.ipynb", None, None, Outcome.PASSED, "", 0.0)
+    batch = BatchResult("1", "", 0.0, [result])
+    assert [
+        as_dict(event) for event in (BatchStarted(["a.ipynb"]), RunFinished("a", result), BatchFinished(batch))
+    ] == [
+        {"event": "batch-started", "version": __version__, "notebooks": ["a.ipynb"]},
+        {"event": "run-finished", "notebook": "a", "result": result.as_dict()},
+        {"event": "batch-finished", "result": batch.as_dict()},
+    ]

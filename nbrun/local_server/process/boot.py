@@ -67,6 +67,7 @@ def main(path: list[str]) -> CodeType | None:
     token = read_line(source).decode()  # after the fork, so that no kernel has it in its memory
     control_pipe = ControlPipe(settings, source, sink)
     import_module("nbrun._lazy_imports").put_off_imports()  # after the fork: kernels import as usual
+    import_module("nbrun.local_server.process.stand_ins").install()
     import_module("nbrun.local_server.process.app").serve(settings, token, control_pipe, zygote)
     return None
 

@@ -1,0 +1,101 @@
+"""Stand-ins for libraries that jupyter_server imports and a private server does not need.
+
+Nobody reads a private server's metrics (prometheus_client), listens to its events (jupyter_events) or looks at its
+pages (jinja2). Importing these libraries and what they import takes a tenth of the server's start. The stand-ins have
+the names that jupyter_server uses. For any other name, the library itself is imported.
+"""
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from traitlets.config import LoggingConfigurable
+
+
+class Metric:
+    """A metric that records nothing; its methods return itself."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Accept the name, the description and the labels."""
+
+    def _record(self, *_: object, **__: object) -> "Metric":
+        return self
+
+    labels = inc = dec = set = set_function = set_to_current_time = observe = info = _record
+
+
+class EventLogger(LoggingConfigurable):  # type: ignore[misc]
+    """A logger without handlers and listeners."""
+
+    def register_event_schema(self, schema: object) -> None:
+        """Ignore the schema."""
+
+    def emit(self, *, schema_id: str, data: Mapping[str, Any], timestamp_override: object = None) -> None:
+        """Discard the event."""
+
+
+class SchemaRegistryException(Exception):
+    """Raised by jupyter_events for a schema that is registered twice."""
+
+
+class TemplateNotFound(Exception):
+    """Raised by jinja2 for a missing template."""
+
+
+class Environment:
+    """The templates of pages. Each page consists of its status."""
+
+    def __init__(self, **_: object) -> None:
+        """Accept the options."""
+
+    def install_gettext_translations(self, *_: object, **__: object) -> None:
+        """Ignore the translations."""
+
+    def get_template(self, name: str) -> "Environment":  # noqa: ARG002
+        """Return the only template."""
+        return self
+
+    def render(self, status_code: object = "", status_message: object = "", **_: object) -> str:
+        """Return the page as text."""
+        return f"{status_code} {status_message}"
+
+
+class FileSystemLoader:
+    """A folder of templates that are not read."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Accept the folder."""
+
+
+_STAND_INS: Mapping[str, Mapping[str, Any]] = {
+    "prometheus_client": dict.fromkeys(("Gauge", "Histogram", "Info"), Metric),
+    "jupyter_events": {"EventLogger": EventLogger},
+    "jupyter_events.logger": {"EventLogger": EventLogger},
+    "jupyter_events.schema_registry": {"SchemaRegistryException": SchemaRegistryException},
+    "jinja2": {
+        "Environment": Environment,
+        "FileSystemLoader": FileSystemLoader,
+        "TemplateNotFound": TemplateNotFound,
+    },
+    "jinja2.exceptions": {"TemplateNotFound": TemplateNotFound},
+}
+
+
+def install() -> None:
+    """Install the stand-ins, before jupyter_server is imported."""
+    for name, contents in _STAND_INS.items():
+        module = ModuleType(name)
+        vars(module).update(contents, __path__=[], __getattr__=lambda wanted, name=name: _real(name, wanted))
+        sys.modules[name] = module
+
+
+def _real(name: str, wanted: str) -> Any:
+    """Return a name of the library itself, whose stand-ins are removed; raise :class:`AttributeError`."""
+    if wanted.startswith("__"):
+        raise AttributeError(wanted)
+    package = name.partition(".")[0]
+    for module in [module for module in _STAND_INS if module.partition(".")[0] == package]:
+        sys.modules.pop(module, None)
+    return getattr(import_module(name), wanted)
