@@ -8,7 +8,6 @@ import click
 
 from nbrun.cli import clock
 from nbrun.cli.call import Call
-from nbrun.core.batch.matrix import date_axis
 from nbrun.errors import UsageError
 from nbrun.runner.job import PlannedRun
 
@@ -73,12 +72,6 @@ async def missing_only(reports: "Reports", watch: "RunWatch | None") -> MissingO
         raise UsageError(f"{watch.history.file}: the history cannot be read: {error.strerror}") from None
 
 
-def newest_date(plan: "BatchPlan", given: Mapping[str, Any]) -> datetime | None:
-    """Return the time of the newest date among the runs, or None if the matrix has no dates.
-
-    So runs for earlier dates have their place among the runs of these dates.
-    """
-    axis = date_axis(plan.options["matrix"])
-    if axis is None or not plan.runs:
-        return None
+def newest_date(plan: "BatchPlan", axis: str, given: Mapping[str, Any]) -> datetime:
+    """Return the time of the newest date among the runs, which is the time that they are for."""
     return clock.time_of_date(max(planned.parameters[axis] for planned in plan.runs), given)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from nbrun.cli import clock
 from nbrun.cli.options.parameters import ParameterTexts, fill_templates
 from nbrun.cli.options.reports import TARGETS, ReportOptions
 from nbrun.core.batch.output_paths import Fields, Stamp, Template, is_template, template_of_all
@@ -85,14 +84,15 @@ def _check_url(option: str, url: str) -> None:
 class Paths:
     """Resolves the paths of a command: folders and templates become files once their values are known.
 
-    ``notebook`` is the notebook of a single run. A report on several notebooks can use only the date and the run id.
+    ``notebook`` is the notebook of a single run, ``when`` the time that the run is for. A report on several notebooks
+    can use only the date and the run id.
     """
 
-    def __init__(self, options: BatchOptions, reports: ReportOptions, notebook: str | None) -> None:
+    def __init__(self, options: BatchOptions, reports: ReportOptions, notebook: str | None, when: datetime) -> None:
         """Resolve the paths that need no parameters; raise :class:`UsageError`."""
         self._reports = reports
         self._notebook = notebook
-        self._stamp: Stamp | None = None
+        self._stamp = Stamp(when, os.urandom(4).hex())
         self._late: dict[str, str] = {}
         self._on_server = is_on_server(options)
         for name, option in TARGETS.items():
@@ -109,7 +109,7 @@ class Paths:
         from nbrun.storage.paths import names_folder, output_file
 
         if is_template(output):
-            return Template(output, self._now())
+            return Template(output, self._stamp)
         if self._notebook is None:
             return output
         if streams and names_folder(output, on_server=self._on_server):
@@ -122,12 +122,10 @@ class Paths:
             setattr(self._reports, name, self._filled(TARGETS[name], path, parameters))
         return bool(self._late)
 
-    def fill_templates(
-        self, when: datetime, templates: Mapping[str, Template], parameters: Mapping[str, Any]
-    ) -> dict[str, str]:
-        """Return the values of parameters with templates; `when` is the time that the run is for."""
+    def fill_templates(self, templates: Mapping[str, Template], parameters: Mapping[str, Any]) -> dict[str, str]:
+        """Return the values of parameters with templates."""
         notebook = None if self._notebook is None else self._tree(self._notebook)
-        return fill_templates(templates, notebook, Stamp(when, self._now().run_id), parameters)
+        return fill_templates(templates, notebook, self._stamp, parameters)
 
     def _tree(self, notebook: str) -> str:
         from nbrun.storage.paths import tree_path
@@ -136,13 +134,9 @@ class Paths:
 
     def _filled(self, option: str, path: str, parameters: Mapping[str, Any], *, late: str = "") -> str | None:
         if self._notebook is None:
-            return template_of_all(option, path, self._now())
+            return template_of_all(option, path, self._stamp)
         template = Template(path)
         if late and template.parameters:
             self._late[late] = path
             return None
-        return template.fill(Fields(self._tree(self._notebook), 1, self._now().when, self._now().run_id, parameters))
-
-    def _now(self) -> Stamp:
-        self._stamp = self._stamp or Stamp(clock.now().astimezone(), os.urandom(4).hex())
-        return self._stamp
+        return template.fill(Fields(self._tree(self._notebook), 1, self._stamp.when, self._stamp.run_id, parameters))

@@ -49,7 +49,8 @@ async def _rebuilt(base: str, wanted: Sequence[str], keep: Keep) -> list[str]:
     lines = []
     for report in wanted or reports:
         state = await rebuild(store, report, keep=keep, now=clock.now())
-        latest = f"latest {spell_moment(state.latest.when)}" if state.latest else "none of them is the latest"
+        newest = state.latest
+        latest = f"latest {spell_moment(newest.when, newest.timezone)}" if newest else "none of them is the latest"
         deleted = f", {len(state.deleted)} deleted" if state.deleted else ""
         count = "1 run" if len(state.records) == 1 else f"{len(state.records)} runs"
         lines.append(f"nbrun: {report}: {count}, {latest}{deleted}")

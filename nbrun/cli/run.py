@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +29,7 @@ from nbrun.cli.options.reports import Reports, reporting_options
 from nbrun.cli.options.server import server_options
 from nbrun.cli.plan import show_plan
 from nbrun.cli.signals import signals
+from nbrun.core.batch.matrix import date_axis
 from nbrun.core.planning.destinations import without_credentials
 from nbrun.errors import ExitCode, NbrunError, UsageError
 
@@ -96,7 +96,8 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     options = call.options
     has_history = call.reports.publish is not None or watch is not None
     check_missing_only(call, wanted=given["missing_only"], has_history=has_history)
-    paths = Paths(options, call.reports, call.notebook)
+    when = clock.in_zone(scheduled or started, given)
+    paths = Paths(options, call.reports, call.notebook, when)
     reports = Reports(call.reports, options, call.notebook)
     context.ensure_object(list).append(reports.discard)
     try:
@@ -108,8 +109,8 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         hide_in_log(options["secrets"].values())
         if watch is not None:
             watch.hide(options["secrets"].values())
-        when = clock.in_zone(scheduled or started, given)
-        reports.templated = _fill_parameters(call, project, parameters, paths, when)
+        reports.timezone = given["timezone"] or ""
+        reports.templated = _fill_parameters(call, project, parameters, paths)
         options["overrides"] = overrides_for(context, project, parameters)
         if paths.fill_in(options["parameters"]):
             reports.check()
@@ -142,17 +143,16 @@ def _fill_parameters(
     project: Project,
     typed: dict[str, Any],
     paths: Paths,
-    when: datetime,
 ) -> Sequence[str]:
     """Set the parameters of the call, and return the names of those with templates.
 
-    Those of templates on the command line are added to the `typed` ones. `when` is the time that the run is for.
+    Those of templates on the command line are added to the `typed` ones.
     """
     literal = {**project.parameters, **typed}
     templates = read_templates(call.parameters, {**typed, **call.options["matrix"]})
-    typed |= paths.fill_templates(when, templates, literal)
+    typed |= paths.fill_templates(templates, literal)
     ours = {name: text for name, text in project.parameter_templates.items() if name not in typed}
-    filled = paths.fill_templates(when, named_templates(ours), literal)
+    filled = paths.fill_templates(named_templates(ours), literal)
     call.options["parameters"] = {**project.parameters, **filled, **typed}
     return [*filled, *templates]
 
@@ -222,10 +222,12 @@ async def _run(
         plan = await plan_runs(call.named, call.options, one=call.one, **wanted)
         if missing is not None:
             missing.show(quiet=call.reports.quiet)
-        if given["scheduled"] is None and (newest := newest_date(plan, given)) is not None:
-            reports.scheduled = newest
-            if watch is not None:
-                watch.scheduled = newest
+        if axis := date_axis(call.options["matrix"]):
+            reports.templated = [*reports.templated, axis]
+            if plan.runs and given["scheduled"] is None:
+                reports.scheduled = newest_date(plan, axis, given)
+        if watch is not None:
+            watch.scheduled = reports.scheduled
         started = await _private_server(plan)
         try:
             from nbrun.api.planned import run_planned

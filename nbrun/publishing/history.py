@@ -80,6 +80,7 @@ class RunRecord:
 
     ``promotes`` is true if the run may become the latest one. ``retired`` is true while its files are being deleted.
     ``templated`` are the names of parameters whose values are meant to differ from run to run, such as a date.
+    ``timezone`` is the name of the time zone in which times are shown; the default is UTC.
     """
 
     report: str
@@ -90,6 +91,7 @@ class RunRecord:
     outcome: str
     exit_code: int
     scheduled: str | None = None
+    timezone: str = ""
     message: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     templated: Sequence[str] = ()

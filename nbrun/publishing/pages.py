@@ -5,9 +5,11 @@ They are computed from the records alone. All links are relative, so the pages w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from nbrun.core.batch.schedule import zone_of
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.formats.units import spell_duration
 from nbrun.publishing.comparison import MOST_CHANGES, Change, all_changes
@@ -43,7 +45,7 @@ def report_index(report: str, records: Sequence[RunRecord]) -> bytes:
                 **_row(record),
                 "page": quote(f"{record.run_id}/index.html"),
                 "is_latest": record is latest,
-                "before": before and {"id": before.run_id, "when": spell_moment(before.when)},
+                "before": before and {"id": before.run_id, "when": spell_moment(before.when, before.timezone)},
                 "changes": [Change(*map(plain, astuple(each))) for each in found[:MOST_CHANGES]],
                 "more": max(0, len(found) - MOST_CHANGES),
             }
@@ -82,15 +84,22 @@ def trend(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     bars = []
     for place, record in enumerate(shown):
         height = round(max(2.0, _HEIGHT * record.seconds / longest), 1)
-        title = f"{spell_moment(record.when)}: {_words(record.outcome)}, {spell_duration(record.seconds)}"
+        title = (
+            f"{spell_moment(record.when, record.timezone)}: {_words(record.outcome)}, {spell_duration(record.seconds)}"
+        )
         bar = {"x": 10 * place, "y": _HEIGHT - height, "height": height, "title": title, "outcome": record.outcome}
         bars.append({**bar, "id": record.run_id})
     return bars
 
 
-def spell_moment(text: str) -> str:
-    """Return a time for display: ``2026-11-30 06:00 UTC``."""
-    return f"{text[:16].replace('T', ' ')} UTC"
+def spell_moment(text: str, timezone: str = "") -> str:
+    """Return a time for display in a time zone: ``2026-11-30 06:00 CET``. The default is UTC."""
+    when = datetime.fromisoformat(text)
+    try:
+        zone = zone_of(timezone or "UTC")
+    except ValueError:  # the record is from a machine with more time zones
+        zone = UTC
+    return f"{when.replace(tzinfo=when.tzinfo or UTC).astimezone(zone):%Y-%m-%d %H:%M %Z}"
 
 
 def _words(outcome: str) -> str:
@@ -106,9 +115,9 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "id": record.run_id,
         "outcome": record.outcome,
         "said": _words(record.outcome),
-        "when": spell_moment(record.when),
+        "when": spell_moment(record.when, record.timezone),
         "moment": record.when,
-        "started": spell_moment(record.started) if record.when != record.started else "",
+        "started": spell_moment(record.started, record.timezone) if record.when != record.started else "",
         "took": spell_duration(record.seconds),
         "message": plain(record.message),
         "parameters": {plain(name): plain(str(value)) for name, value in record.parameters.items()},

@@ -52,6 +52,7 @@ def _safe(name: str) -> str:
 class Publishing:
     """How a report is published. ``mask`` replaces secrets, ``scheduled`` is the time that the run is for.
 
+    ``timezone`` is the zone in which times are shown; the default is UTC.
     ``templated`` are the names of parameters that differ from run to run.
     ``confirm`` raises :class:`StoreError` if the run has lost its lock.
     ``printer`` is the program that prints PDF files, or "" for none.
@@ -61,6 +62,7 @@ class Publishing:
     keep: Keep = field(default_factory=Keep)
     always_latest: bool = False
     scheduled: datetime | None = None
+    timezone: str = ""
     templated: Sequence[str] = ()
     look: Look = field(default_factory=Look)
     printer: str = ""
@@ -216,6 +218,7 @@ class Publication:
             outcome=outcome,
             exit_code=int(code),
             scheduled=moment(scheduled.astimezone(UTC)) if scheduled else None,
+            timezone=self._how.timezone,
             message=problem.message if problem and shows else "",
             parameters=_common([result.parameters for result in results]),
             templated=tuple(self._how.templated),

@@ -112,5 +112,7 @@ def test_templates_of_parameters_have_the_date_in_the_time_zone_of_the_batch(tmp
         call = ["batch", "sales", "--scheduled", "2026-11-30T15:00Z", "--help-notebook", *options]
         found = run_nbrun(*call, cwd=tmp_path)
         assert f"""  day: str = ''  ->  "{day}"\n""" in found.stdout, found.stderr
+    run_nbrun("batch", "sales", "--scheduled", "2026-11-30T15:00Z", "--json", "{date}.json", cwd=tmp_path)
+    assert json.loads((tmp_path / "2026-12-01.json").read_text())["parameters"]["day"] == "2026-12-01"
     found = run_nbrun("plan", "sales.ipynb", "--parameter-template", "note={stem}", cwd=tmp_path)
     assert '->  "sales"' in found.stdout, found.stderr

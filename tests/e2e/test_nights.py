@@ -295,9 +295,10 @@ def assert_index(project: Project, page: Page) -> None:
     assert [tuple(row) for row in rows] == expected()
     assert page.locator(".trend rect").count() == len(rows)
     assert page.locator(".latest").count() == 1
+    assert page.locator("time").first.inner_text() == "2026-11-27 06:00 CET"
     assert "day=2026-11-27" in page.locator(".runs > li").first.inner_text()
     changes = " ".join(page.locator(".changes").first.inner_text().split())
-    assert changes == "1 change since 2026-11-26 05:00 UTC Sales of the day · north · column 2 26 27 +3.8 %"
+    assert changes == "1 change since 2026-11-26 06:00 CET Sales of the day · north · column 2 26 27 +3.8 %"
 
 
 def assert_links(project: Project, page: Page) -> None:

@@ -65,7 +65,7 @@ def parameter_options(function: Function) -> Function:
             click.option(
                 "--parameter-template", multiple=True, metavar="NAME=TEMPLATE",
                 help="Set a parameter to text with the fields of -o templates (example: day={date:%Y-%m-%d}). The date "
-"is that of the time that the run is for, in the batch's timezone.",
+"is the one that the run is for, in the batch's timezone.",
             ),
             click.option(
                 "--inject-input-path", is_flag=True,

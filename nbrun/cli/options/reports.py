@@ -174,7 +174,9 @@ class Reports:
         self._report = ""
         self._publication: Publication | None = None
         self.scheduled: datetime | None = None
-        """The time that a published run is for, or None for its start."""
+        """The time that the run is for, or None for its start."""
+        self.timezone = ""
+        """The time zone in which pages about published runs show times; the default is UTC."""
         self.templated: Sequence[str] = ()
         """The names of the parameters with templates, for the record of a published run."""
         self.confirm_lock: Callable[[], Awaitable[None]] | None = None
@@ -186,12 +188,12 @@ class Reports:
 
         `scheduled` is the time that the run is for, or None for its start.
         """
+        self.scheduled = scheduled
         if self._given.publish is None:
             return
         from nbrun.publishing.reporter import reachable_store, report_name
 
         self._report = report_name(job, self._notebook)
-        self.scheduled = scheduled
         self._store = reachable_store(self._given.publish)
 
     @property
@@ -327,6 +329,7 @@ class Reports:
             Keep.parse(self._given.keep),
             always_latest=self._given.latest == "always",
             scheduled=self.scheduled,
+            timezone=self.timezone,
             templated=self.templated,
             look=self._look(),
             printer=self._printer if self._given.publishes_pdf else "",
