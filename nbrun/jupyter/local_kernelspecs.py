@@ -74,3 +74,11 @@ def kernel_identity(spec: KernelSpec) -> Mapping[str, Any]:
         "env": dict(spec.env),
         "version": version,
     }
+
+
+def other_python(kernel: str) -> str:
+    """Return the program of a Python kernel that is in another environment than nbrun, otherwise an empty text."""
+    spec = installed_kernelspecs().specs.get(kernel)
+    program = spec.argv[0] if spec is not None and spec.argv else ""
+    is_other = os.path.isabs(program) and program != sys.executable  # noqa: PTH117
+    return program if is_other and PurePath(program).name.startswith("python") else ""

@@ -100,6 +100,7 @@ RECIPES = {
         (
             "ipykernel",
             "ipywidgets>=8",
+            "nbformat",
             "matplotlib",
             "pandas",
             "plotly>=6",

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -317,7 +317,12 @@ class Reports:
 
         given = self._given
         template = Path(given.html_template).absolute() if given.html_template else None
-        return Look(given.html_code, given.html_failures, given.html_scripts, template)
+        look = Look(given.html_code, given.html_failures, given.html_scripts, template)
+        if not given.html_scripts or self._options["server"]:
+            return look
+        from nbrun.jupyter.local_kernelspecs import other_python
+
+        return replace(look, python_of=other_python)
 
     def _published(self, mask: Callable[[str], str]) -> "Publication":
         """Return the reporter that publishes the run."""

@@ -22,6 +22,8 @@ _KINDS = [
     (re.compile(re.escape(WIDGET)), "This widget"),
     (re.compile(re.escape(JAVASCRIPT)), "This output"),
 ]
+_DRAWN_BY = {"plotly": "This Plotly chart", "vega": "This Vega chart", "bokeh": "This Bokeh plot"}
+"""Names of outputs in HTML, by a word in their script."""
 _HAS_SCRIPT = re.compile(r"<script\b|<iframe\b|<object\b|<embed\b", re.IGNORECASE)
 _JSON = re.compile(r"application/(geo\+)?json")
 _CONTENT = re.compile(r"<(img|svg|math|table|video|audio|hr|progress|meter|input|button)\b", re.IGNORECASE)
@@ -54,7 +56,7 @@ def settle(output: dict[str, Any], clean: Callable[[str], str]) -> None:
     shown = next((kind for kind in SHOWN if kind in data), "")
     if not shown:
         data[HTML] = ""
-    output["metadata"] = {**output.get("metadata", {}), NOTE: _note(rich, shown)}
+    output["metadata"] = {**output.get("metadata", {}), NOTE: _note(rich, shown, str(markup).lower())}
 
 
 def is_blank(markup: str) -> bool:
@@ -62,9 +64,10 @@ def is_blank(markup: str) -> bool:
     return not _CONTENT.search(markup) and not _INVISIBLE.sub("", markup)
 
 
-def _note(rich: str, shown: str) -> str:
+def _note(rich: str, shown: str, markup: str) -> str:
     subject = next((name for kind, name in _KINDS if kind.match(rich)), f"This output of type {rich}")
-    subject = subject if rich else "This output"
+    if not rich:
+        subject = next((name for word, name in _DRAWN_BY.items() if word in markup), "This output")
     scripts = any(kind.match(rich) for kind, _ in _KINDS) or not rich
     needs = f"{subject} needs scripts" if scripts else f"{subject} cannot be drawn in a page"
     instead = {"": "it has no other form", TEXT: "its text is shown"}

@@ -38,13 +38,15 @@ class Heading:
 class Body:
     """The cells as HTML, and their headings. ``title`` is the page's; an equal first heading is omitted.
 
-    Without a title, the first heading becomes the title and is omitted too, because the page's head shows it.
+    Without a title, the first heading becomes the title and is omitted too, because the page's head shows it. Without
+    ``mathml`` formulas are shown as TeX, and ``unconverted`` counts them.
     """
 
     title: str = ""
     mathml: bool = True
     html: str = ""
     title_id: str = ""
+    unconverted: int = 0
     headings: list[Heading] = field(default_factory=list)
     _ids: set[str] = field(default_factory=set)
     _seen: bool = False
@@ -92,6 +94,7 @@ class _Exporter(HTMLExporter):
         yield "formulas", self.formulas
 
     def formulas(self, text: str) -> str:
+        self.body.unconverted += not self.body.mathml
         return text_with_formulas(text, mathml=self.body.mathml)
 
     @pass_context
@@ -108,14 +111,18 @@ class _Renderer(IPythonRenderer):
         return self.body.heading(level, text)
 
     def block_math(self, body: str) -> str:
-        return formula(body, displayed=True, written=f"$${body}$$", mathml=self.body.mathml)
+        return self._formula(body, f"$${body}$$", displayed=True)
 
     def inline_math(self, body: str) -> str:
-        return formula(body, displayed=False, written=f"${body}$", mathml=self.body.mathml)
+        return self._formula(body, f"${body}$", displayed=False)
 
     def latex_environment(self, name: str, body: str) -> str:
         written = f"\\begin{{{name}}}{body}\\end{{{name}}}"
-        return formula(written, displayed=True, written=written, mathml=self.body.mathml)
+        return self._formula(written, written, displayed=True)
+
+    def _formula(self, source: str, written: str, *, displayed: bool) -> str:
+        self.body.unconverted += not self.body.mathml
+        return formula(source, displayed=displayed, written=written, mathml=self.body.mathml)
 
     def block_mermaidjs(self, code: str) -> str:
         return f'<pre class="mermaid">{html.escape(code.strip())}</pre>'

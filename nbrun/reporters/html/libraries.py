@@ -1,50 +1,39 @@
 """Find the JavaScript libraries of charts and widgets in installed Python packages.
 
 Plotly, Bokeh, Altair and ipywidgets draw with scripts that a notebook names by URL. The Python packages contain the
-same scripts. A page with scripts gets copies of those that it uses, so that it needs no network. They are looked for in
-the Python environment of nbrun.
+same scripts. A page with scripts gets copies of those that it uses, so that it needs no network.
+
+They are looked for in the kernel's Python environment first, because the version there is the one that wrote the
+outputs, and then in nbrun's own.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
     """A library, the addresses that notebooks load it from, and the Python package that contains it.
 
-    ``make`` returns the script from the imported package, where it is no file in it.
+    ``made_by`` is a Python expression that returns the script, where it is no file of the package.
     """
 
     name: str
     package: str
     path: str = ""
     address: str = ""
-    make: Callable[[Any], str] | None = None
+    made_by: str = ""
 
     def loaded_in(self, text: str) -> bool:
         """Return whether a text names an address of the library."""
         return bool(self.address) and re.search(self.address, text) is not None
-
-    def is_installed(self) -> bool:
-        """Return whether the package is there."""
-        folder = _folder(self.package)
-        return folder is not None and (folder / self.path).exists()
-
-    def script(self) -> str:
-        """Return the library's text."""
-        return _script(self)
-
-
-def _vega(package: Any) -> str:
-    # What it declares at its top is for it alone.
-    return f"(() => {{{package.javascript_bundle()}}})();"
 
 
 _BOKEH = ("", "-api", "-gl", "-widgets", "-tables", "-mathjax")
@@ -52,7 +41,14 @@ LIBRARIES = {
     library.name: library
     for library in (
         Library("plotly", "plotly", "package_data/plotly.min.js", r"https://cdn\.plot\.ly/plotly[\w.-]*\.js"),
-        Library("vega", "vl_convert", "", r"https://cdn\.jsdelivr\.net/npm/vega(-lite|-embed)?@[^\"'\s]*", _vega),
+        Library(
+            "vega",
+            "vl_convert",
+            "",
+            r"https://cdn\.jsdelivr\.net/npm/vega(-lite|-embed)?@[^\"'\s]*",
+            # What the bundle declares at its top is for it alone.
+            "'(() => {' + vl_convert.javascript_bundle() + '})();'",
+        ),
         Library("widgets", "widgetsnbextension", "static/extension.js"),
         Library("anywidget", "anywidget", "nbextension/index.js"),
         *(
@@ -66,12 +62,9 @@ LIBRARIES = {
         ),
     )
 }
+_LIMIT = 30.0
+"""Seconds that a Python program has to answer."""
 _REMOTE = re.compile(r"<script\b[^>]*\bsrc\s*=\s*[\"']?(?:https?:)?//", re.IGNORECASE)
-
-
-def is_installed(name: str) -> bool:
-    """Return whether a library is there."""
-    return LIBRARIES[name].is_installed()
 
 
 def named_in(texts: Iterable[str]) -> Iterator[Library]:
@@ -80,25 +73,81 @@ def named_in(texts: Iterable[str]) -> Iterator[Library]:
     return (library for library in LIBRARIES.values() if library.loaded_in(whole))
 
 
-def is_incomplete(text: str) -> bool:
-    """Return whether an output loads a script that is not on this machine."""
-    if any(not library.is_installed() for library in named_in([text])):
-        return True
-    known = "|".join(library.address for library in LIBRARIES.values() if library.address)
-    return _REMOTE.search(re.sub(known, "", text)) is not None
+class Libraries:
+    """The libraries of two environments: that of the program `python`, if it is another one, and that of nbrun."""
+
+    def __init__(self, python: str = "") -> None:
+        self._python = python
+        self._places = [Path(place) for place in _search_path(python)] if python else []
+
+    def is_installed(self, name: str) -> bool:
+        """Return whether a library is there."""
+        library = LIBRARIES[name]
+        folder = self._folder(library.package)
+        return folder is not None and (folder / library.path).exists()
+
+    def is_incomplete(self, text: str) -> bool:
+        """Return whether an output loads a script that is not on this machine."""
+        if any(not self.is_installed(library.name) for library in named_in([text])):
+            return True
+        known = "|".join(library.address for library in LIBRARIES.values() if library.address)
+        return _REMOTE.search(re.sub(known, "", text)) is not None
+
+    def script(self, name: str) -> str:
+        """Return the text of a library that is there."""
+        library = LIBRARIES[name]
+        folder = self._folder(library.package)
+        assert folder is not None
+        if library.made_by:
+            is_own = folder == own_folder(library.package)
+            return _made(sys.executable if is_own else self._python, library)
+        return _text(folder / library.path)
+
+    def _folder(self, package: str) -> Path | None:
+        for place in self._places:
+            if (place / package).is_dir():
+                return place / package
+        return own_folder(package)
 
 
 @cache
-def _script(library: Library) -> str:
-    if library.make is not None:
-        return library.make(import_module(library.package))
-    folder = _folder(library.package)
-    assert folder is not None
-    return (folder / library.path).read_text(encoding="utf-8")
+def libraries_of(python: str) -> Libraries:
+    """Return the libraries that a kernel run by the program `python` finds, or those of nbrun for ""."""
+    return Libraries(python)
+
+
+def _search_path(python: str) -> list[str]:
+    """Return the folders in which a Python program looks for packages; none if it does not start."""
+    try:
+        places = json.loads(_said(python, "import json, sys; print(json.dumps(sys.path[1:]))"))
+        return [place for place in places if place]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
 
 
 @cache
-def _folder(package: str) -> Path | None:
+def _made(python: str, library: Library) -> str:
+    try:
+        return _said(python, f"import {library.package}; print({library.made_by})")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RuntimeError(f"{library.package} did not return its script: {error}") from None
+
+
+def _said(python: str, source: str) -> str:
+    asked = [python, "-X", "utf8", "-c", source]
+    # In a folder without modules of the notebook's author.
+    done = subprocess.run(asked, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=_LIMIT, check=True)  # noqa: S603
+    return done.stdout.decode()
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def own_folder(package: str) -> Path | None:
+    """Return the folder of a package in the environment of nbrun, or None if it is not installed."""
     found = find_spec(package)
     places = found.submodule_search_locations if found else None
     return Path(places[0]) if places else None

@@ -39,6 +39,7 @@ from nbrun.core.notebook.file_format import read_notebook
 from nbrun.reporters.html.bundles import bundles, settle
 from nbrun.reporters.html.cells import Body, colours, render
 from nbrun.reporters.html.cleaning import clean
+from nbrun.reporters.html.libraries import libraries_of
 from nbrun.reporters.html.printing import WEASYPRINT, Printer, PrintFailed
 from nbrun.reporters.html.scripts import STATE, Live, take_scripts
 from nbrun.reporters.html.templates import FRAME, INDEX, NO_SCRIPTS, PAGE, fill, loader
@@ -51,16 +52,25 @@ _LONGEST_REASON = 300
 
 
 def page(
-    text: str, facts: Mapping[str, Any], *, scripts: bool = False, template: str | None = None, mathml: bool = True
+    text: str,
+    facts: Mapping[str, Any],
+    *,
+    scripts: bool = False,
+    template: str | None = None,
+    mathml: bool = True,
+    python: str = "",
 ) -> tuple[str, str]:
-    """Return the page of an executed notebook, whose file contains `text`, and its title; `facts` are the run's."""
+    """Return the page of an executed notebook, whose file contains `text`, and its title; `facts` are the run's.
+
+    `python` is the program that ran the notebook, if it is not in the environment of nbrun.
+    """
     notebook = read_notebook(text)
     body = Body(_title(notebook), mathml)
     widgets = as_object(as_object(as_object(notebook["metadata"].get("widgets")).get(STATE)).get("state"))
     rules = Rules.of(facts)
     rules.apply(notebook)
     rules.apply_to_widgets(widgets)
-    live = take_scripts(notebook, widgets) if scripts else None
+    live = take_scripts(notebook, widgets, libraries_of(python)) if scripts else None
     for output in bundles(notebook):
         settle(output, clean)
         if isinstance(mermaid := output["data"].get("text/vnd.mermaid"), str):
@@ -102,13 +112,13 @@ def failure_page(facts: Mapping[str, Any], reason: str) -> str:
 
 
 def write_page(
-    target: Path, source: Path, facts: Mapping[str, Any], *, scripts: bool, template: str | None = None
+    target: Path, source: Path, facts: Mapping[str, Any], *, scripts: bool, template: str | None = None, **more: str
 ) -> tuple[str, str]:
     """Write the page of the notebook in the file `source`.
 
     Return the error that kept the notebook from being rendered, which the page shows, or ""; and the page's title.
     """
-    made, problem, title = _made(source, facts, scripts=scripts, template=template)
+    made, problem, title = _made(source, facts, scripts=scripts, template=template, **more)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(made, encoding="utf-8", errors="replace")
     return problem, title
@@ -159,7 +169,8 @@ def _answer(asked: Mapping[str, Any], printer: Printer) -> tuple[str, str]:
             target.write_text(index(facts, template), encoding="utf-8", errors="replace")
             return "", ""
         if not asked["printer"]:
-            return write_page(target, Path(asked["source"]), facts, scripts=asked["scripts"], template=template)
+            source, more = Path(asked["source"]), {"template": template, "python": asked["python"]}
+            return write_page(target, source, facts, scripts=asked["scripts"], **more)
         made, problem, title = _made(
             Path(asked["source"]), facts, template=template, mathml=asked["printer"] != WEASYPRINT
         )

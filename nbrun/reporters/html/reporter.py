@@ -11,9 +11,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -75,14 +75,16 @@ class _Place:
 class Look:
     """What pages show of sources (``show``, ``fold``, ``hide``) and of failed cells (``show``, ``hide``).
 
-    By default sources are shown, and hidden for a run in report mode. ``scripts`` lets outputs run their scripts;
-    ``template`` is a folder with templates of the user.
+    By default sources are shown, and hidden for a run in report mode. ``scripts`` lets outputs run their scripts, with
+    libraries from the environment of ``python_of`` the kernel's name, the path of its program or "". ``template`` is a
+    folder with templates of the user.
     """
 
     code: str | None = None
     failures: str = Failures.SHOW.value
     scripts: bool = False
     template: Path | None = None
+    python_of: Callable[[str], str] = field(default=lambda _: "", compare=False)
 
     def code_of(self, *, report_mode: bool) -> str:
         """Return what the page of a run shows of sources."""
@@ -161,7 +163,7 @@ class Html:
             if not printer:
                 self._copy(run.name, result, place, stem)
                 links["artefacts"] = self._shown(run, result, target.parent)
-            made = maker.order(target, source, {**facts, **links}, self._look, printer)
+            made = maker.order(target, source, {**facts, **links}, self._look, printer, result.kernel or "")
             self._made.append((run.name, made))
 
     def _stem(self, name: str) -> str:
@@ -258,9 +260,15 @@ class _Maker:
         )
 
     def order(
-        self, target: Path, source: Path | None, facts: Mapping[str, Any], look: Look, printer: str = ""
+        self,
+        target: Path,
+        source: Path | None,
+        facts: Mapping[str, Any],
+        look: Look,
+        printer: str = "",
+        kernel: str = "",
     ) -> "Future[_Answer]":
-        """Request a page, the index (without a source), or with a `printer` a PDF file."""
+        """Request a page, the index (without a source), or with a `printer` a PDF file; `kernel` is the kernel."""
         asked = {
             "target": str(target),
             "source": None if source is None else str(source),
@@ -268,6 +276,7 @@ class _Maker:
             "scripts": look.scripts,
             "template": None if look.template is None else str(look.template),
             "printer": printer,
+            "python": look.python_of(kernel) if look.scripts and kernel and not printer else "",
         }
         return self._thread.submit(self._ask, json.dumps(asked).encode() + b"\n")
 
@@ -393,7 +402,13 @@ def template_problem(folder: Path) -> str:
     facts = facts_of(run, result, Code.SHOW, Failures.SHOW)
     record = Record()
     record.runs[run.name] = run
-    page = {"title": "", "body": {"html": "", "title_id": "", "headings": []}, "frame": "", "policy": "", "index": ""}
+    page = {
+        "title": "",
+        "body": {"html": "", "title_id": "", "unconverted": 0, "headings": []},
+        "frame": "",
+        "policy": "",
+        "index": "",
+    }
     page |= {"colours": {"light": "", "dark": ""}}
     index = index_facts(record, [(facts, run, result)], {}, {})
     return problem_of(folder.absolute(), {PAGE: {**facts, **page}, INDEX: {**index, "policy": ""}})

@@ -17,7 +17,7 @@ from typing import Any
 
 from nbrun.core.formats.json_text import as_object
 from nbrun.reporters.html.bundles import HTML, JAVASCRIPT, LOADER, LOADING, WIDGET, bundles
-from nbrun.reporters.html.libraries import LIBRARIES, is_incomplete, is_installed, named_in
+from nbrun.reporters.html.libraries import LIBRARIES, Libraries, named_in
 
 STATE = "application/vnd.jupyter.widget-state+json"
 _PLOTLY, _EXECUTED = "application/vnd.plotly.v1+json", "application/vnd.bokehjs_exec.v0+json"
@@ -39,6 +39,7 @@ _MODULES = {
 class Live:
     """The outputs in the frame; `token` marks their places, and a notebook cannot know it."""
 
+    installed: Libraries
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     fragments: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
@@ -66,19 +67,19 @@ class Live:
     def libraries(self) -> list[dict[str, str]]:
         """Return the libraries that the frame needs: name, address, script."""
         return [
-            {"name": one.name, "address": one.address, "text": _END.sub(r"\\x3c", one.script())}
+            {"name": one.name, "address": one.address, "text": _END.sub(r"\\x3c", self.installed.script(one.name))}
             for one in LIBRARIES.values()
             if one.name in self.used
         ]
 
 
-def take_scripts(notebook: Any, widgets: Mapping[str, Any]) -> Live:
+def take_scripts(notebook: Any, widgets: Mapping[str, Any], installed: Libraries) -> Live:
     """Move the outputs that need scripts out of a notebook, and leave placeholders; return the outputs.
 
     If there are any, HTML with an ``id`` is moved with them, because a script may write into it. `widgets` is the saved
-    state of the notebook's widgets by model.
+    state of the notebook's widgets by model, `installed` are the libraries.
     """
-    live = Live()
+    live = Live(installed)
     outputs = bundles(notebook)
     fragments = [_fragment(live, output["data"], widgets) for output in outputs]
     plots = any(LOADER in output["data"] and place for output, place in zip(outputs, fragments, strict=True))
@@ -93,18 +94,18 @@ def take_scripts(notebook: Any, widgets: Mapping[str, Any]) -> Live:
 
 def _fragment(live: Live, data: Mapping[str, Any], widgets: Mapping[str, Any]) -> str:
     """Return what the frame holds of an output; nothing for one that needs no script, or a library that is missing."""
-    if _PLOTLY in data and is_installed("plotly"):
+    if _PLOTLY in data and live.installed.is_installed("plotly"):
         return live.call("plotly", as_object(data[_PLOTLY]), uses={"plotly"})
     vega = next((kind for kind in data if _VEGA.fullmatch(kind)), None)
-    if vega is not None and is_installed("vega") and (specification := _object(data[vega])):
+    if vega is not None and live.installed.is_installed("vega") and (specification := _object(data[vega])):
         return live.call("vega", specification, "vega-lite" if "vegalite" in vega else "vega", uses={"vega"})
     if WIDGET in data:
         return _widget(live, str(as_object(data[WIDGET]).get("model_id")), widgets)
     if JAVASCRIPT in data:
         source = _text(data[JAVASCRIPT])
-        return "" if is_incomplete(source) else script(source)
+        return "" if live.installed.is_incomplete(source) else script(source)
     markup = _text(data.get(HTML))
-    return markup if _SCRIPT.search(markup) and not is_incomplete(markup) else ""
+    return markup if _SCRIPT.search(markup) and not live.installed.is_incomplete(markup) else ""
 
 
 def _widget(live: Live, model: str, widgets: Mapping[str, Any]) -> str:
@@ -119,7 +120,7 @@ def _widget(live: Live, model: str, widgets: Mapping[str, Any]) -> str:
         needed[name] = widgets[name]
         waiting += _MODEL.findall(json.dumps(widgets[name]))
     libraries = {_MODULES.get(str(as_object(one).get("model_module")), "") for one in needed.values()}
-    if not all(name and is_installed(name) for name in libraries):
+    if not all(name and live.installed.is_installed(name) for name in libraries):
         return ""
     return live.call("widget", model, needed, uses=libraries | {"widgets"})
 

@@ -22,6 +22,9 @@ from tests.support.browsers import browser
 from tests.support.environments import missing
 from tests.support.notebooks import code, markdown, notebook, write_notebook
 
+WIDE = [*range(1000100, 1000122)]
+"""The numbers of a table with as many columns as pandas shows at most."""
+
 
 def program(path: Path, script: str) -> str:
     path.write_text(f"#!/bin/sh\n{script}\n")
@@ -36,7 +39,10 @@ def text_of(pdf: Path) -> str:
 
 def printed(target: Path, printer: str, look: Look) -> None:
     lines = {"output_type": "stream", "name": "stdout", "text": "".join(f"line {i} of all\n" for i in range(400))}
+    table = "<table><tr>" + "".join(f"<td>{number}</td>" for number in WIDE) + "</tr></table>"
+    shown = {"output_type": "display_data", "metadata": {}, "data": {"text/html": table}}
     cells = [markdown("# Weekly sales\n\n[link](https://example.org/) $x^2$"), code("plantedword", outputs=[lines])]
+    cells.append(code("1", outputs=[shown]))
     cells.append(code("2", tags=["hide-output"], outputs=[{**lines, "text": "folded away"}]))
     pdfs = Html(None, local=False, look=look, pdf=target, printer=printer)
     pdfs.observe(RunFinished("reports/sales.ipynb", result("reports/sales.ipynb", Outcome.PASSED), notebook(*cells)))
@@ -51,6 +57,7 @@ def test_a_browser_prints_a_page_with_title_numbers_and_all_lines(tmp_path: Path
     text = text_of(made)
     assert [i for i in range(400) if f"line {i} of all" not in text] == []
     assert "folded away" in text
+    assert [number for number in WIDE if str(number) not in text] == []
     assert "plantedword" not in text
     pages = re.findall(r"(\d+) ?/ ?(\d+)\s*\f", text)
     assert len(pages) > 3
@@ -64,6 +71,8 @@ def test_weasyprint_prints_a_page_with_formulas_as_source(tmp_path: Path) -> Non
     text = text_of(tmp_path / "sales.pdf")
     assert [i for i in range(400) if f"line {i} of all" not in text] == []
     assert "$x^2$" in text
+    assert "Formulas are shown as TeX" in text
+    assert [number for number in WIDE if str(number) not in text] == []
     assert "folded away" in text
 
 

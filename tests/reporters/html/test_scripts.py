@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 from nbrun.core.notebook.file_format import notebook_text
 from nbrun.core.results import Outcome
 from nbrun.reporters.html import libraries
+from nbrun.reporters.html.libraries import Libraries
 from nbrun.reporters.html.pages import page
 from nbrun.reporters.html.reporter import facts_of
 from nbrun.reporters.html.scripts import STATE, take_scripts
@@ -76,11 +77,11 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path, text in SCRIPTS.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    real = libraries._folder
+    real = libraries.own_folder
     monkeypatch.setattr(
-        libraries, "_folder", lambda name: tmp_path / name if name in ("plotly", "bokeh") else real(name)
+        libraries, "own_folder", lambda name: tmp_path / name if name in ("plotly", "bokeh") else real(name)
     )
-    libraries._script.cache_clear()
+    libraries._text.cache_clear()
 
 
 def made(*data: dict[str, Any]) -> str:
@@ -142,19 +143,19 @@ CASES: list[tuple[dict[str, Any], bool]] = [
 def test_an_output_whose_library_is_missing_stays_in_the_page(
     data: dict[str, Any], taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = libraries._folder
-    monkeypatch.setattr(libraries, "_folder", lambda name: real(name) if name == "widgetsnbextension" else None)
+    real = libraries.own_folder
+    monkeypatch.setattr(libraries, "own_folder", lambda name: real(name) if name == "widgetsnbextension" else None)
     document = notebook(code("1", outputs=outputs(data)))
-    assert bool(take_scripts(document, WIDGETS).fragments) is taken
+    assert bool(take_scripts(document, WIDGETS, Libraries()).fragments) is taken
 
 
 @pytest.mark.parametrize(("specification", "taken"), [('{"mark": "bar"}', True), ({"mark": "bar"}, True), ("{", False)])
 def test_the_specification_of_a_chart_is_json_or_a_text_of_it(
     specification: Any, taken: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(libraries, "_folder", lambda _: tmp_path)
+    monkeypatch.setattr(libraries, "own_folder", lambda _: tmp_path)
     document = notebook(code("1", outputs=outputs({"application/vnd.vegalite.v6.json": specification})))
-    fragments = take_scripts(document, {}).fragments
+    fragments = take_scripts(document, {}, Libraries()).fragments
     assert bool(fragments) is taken
     assert all('nbrun.vega(element, {"mark": "bar"}, "vega-lite");' in fragment for fragment in fragments)
 
@@ -162,6 +163,6 @@ def test_the_specification_of_a_chart_is_json_or_a_text_of_it(
 @pytest.mark.usefixtures("installed")
 def test_a_script_element_that_names_a_library_uses_the_copy() -> None:
     markup = f'<script src="{ADDRESS}" integrity="sha256-x" crossorigin></script><div id=x></div>'
-    live = take_scripts(notebook(code("1", outputs=outputs({"text/html": markup}))), {})
+    live = take_scripts(notebook(code("1", outputs=outputs({"text/html": markup}))), {}, Libraries())
     assert live.fragments == ['<script>nbrun.load("bokeh")</script><div id=x></div>']
     assert [library["name"] for library in live.libraries()] == ["bokeh"]
