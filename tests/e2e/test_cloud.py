@@ -3,8 +3,10 @@
 import asyncio
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,17 @@ import nbrun
 from nbrun.core.events import CellFinished, Event
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, UsageError
+from nbrun.storage.object_store import open_store
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
-from tests.support.stores import SECRET, S3Server, faulty, s3_by_moto, web_store
+from tests.support.stores import (
+    SECRET,
+    S3Server,
+    azure_by_azurite,
+    faulty,
+    google_by_emulator,
+    s3_by_moto,
+    web_store,
+)
 
 REPORTS = ("--json", "--junit", "--events", "--html")
 
@@ -32,6 +43,63 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> Path:
     monkeypatch.chdir(tmp_path)
     write_notebook(tmp_path / "in.ipynb", notebook("print('ran')"))
     return tmp_path
+
+
+@dataclass
+class Emulator:
+    """A running store: the URL of its bucket, the URL of a bucket that it does not have, and what ends it."""
+
+    url: str
+    missing: str
+    end: Callable[[], None]
+
+
+@pytest.fixture(params=["s3", "az", "gs"])
+def emulator(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Emulator]:
+    """A store of each kind, for one test."""
+    match request.param:
+        case "s3":
+            with s3_by_moto() as s3:
+                for name, value in s3.env.items():
+                    monkeypatch.setenv(name, value)
+                yield Emulator(f"s3://{s3.bucket()}", "s3://no-such-bucket", s3.stop)
+        case "az":
+            with azure_by_azurite(tmp_path_factory.mktemp("azurite")) as azurite:
+                monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection)
+                yield Emulator("az://reports", "az://no-such-container", azurite.process.kill)
+        case _:
+            with google_by_emulator() as google:
+                monkeypatch.setenv("STORAGE_EMULATOR_HOST", google.address)
+                yield Emulator("gs://reports", "", google.process.kill)
+
+
+async def test_a_stored_notebook_has_the_bytes_of_a_local_one_and_a_dead_store_costs_no_result(
+    here: Path, emulator: Emulator
+) -> None:
+    options: dict[str, Any] = {"record_timing": False, "parameters": {"day": 7}}
+
+    def observe(event: Event) -> None:
+        if isinstance(event, CellFinished):
+            emulator.end()
+
+    async with nbrun.private_server(here) as server:
+        await server.run("in.ipynb", output="local.ipynb", **options)
+        result = await server.run("in.ipynb", output=f"{emulator.url}/a b/x.ipynb", **options)
+        assert result.output == f"{emulator.url}/a b/x.ipynb"
+        stored = await open_store(emulator.url).get("a b/x.ipynb")
+        assert stored is not None
+        assert stored.data == (here / "local.ipynb").read_bytes()
+        if emulator.missing:
+            with pytest.raises(UsageError, match="there is no such"):
+                await server.run("in.ipynb", output=f"{emulator.missing}/x.ipynb")
+        result = await server.run("in.ipynb", output=f"{emulator.url}/y.ipynb", observe=observe)
+        assert (result.outcome, result.exit_code) == (Outcome.SERVER_FAILED, ExitCode.SERVER)
+        assert result.output is not None
+        assert "ran" in Path(result.output).read_text()
+        with pytest.raises(UsageError, match="cannot be written"):
+            await server.run("in.ipynb", output=f"{emulator.url}/y.ipynb")
 
 
 def everything(base: str) -> list[str]:

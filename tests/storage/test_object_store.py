@@ -52,6 +52,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStor
             server = request.getfixturevalue("aws")
             yield open_store(f"s3://{server.bucket()}/some/prefix")
         case "memory":
+            pytest.importorskip("fsspec")
             yield open_store(f"memory://{tmp_path.name}/store")
         case "ftp":
             with ftp_server(tmp_path) as url:
@@ -214,8 +215,6 @@ async def test_refused_credentials_are_found_by_the_check() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("foo://host/x", "knows no store foo://"),
-        ("webdav://host/x", "webdav:// needs webdav4"),
         ("s3:///x", "names no bucket"),
         ("https://", "names no host"),
         ("https://host:port/", "not a valid URL"),
@@ -295,6 +294,17 @@ async def test_a_store_without_conditions_takes_reports_and_with_force_notebooks
         with pytest.raises(UsageError, match=r"--publish: ftp://.*has no conditional writes"):
             await asyncio.to_thread(reachable_store, url)
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("foo://host/x", "nbrun knows no store foo://"), ("webdav://ann:pw@host/x", "webdav:// needs webdav4")],
+)
+def test_a_scheme_that_fsspec_cannot_open_is_refused(url: str, message: str) -> None:
+    pytest.importorskip("fsspec")
+    with pytest.raises(UsageError, match=message) as refused:
+        open_store(url)
+    assert "pw" not in str(refused.value)
 
 
 def test_fsspec_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
