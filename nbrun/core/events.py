@@ -118,8 +118,8 @@ def as_dict(event: "Event") -> dict[str, Any]:
             return {"event": "warning", "notebook": notebook, "text": text}
         case RunFinished(notebook, result):
             return {"event": "run-finished", "notebook": notebook, "result": result.as_dict()}
-        case BatchFinished(batch):
-            return {"event": "batch-finished", "result": batch.as_dict()}
+        case _:
+            return {"event": "batch-finished", "result": event.result.as_dict()}
 
 
 Event = BatchStarted | StageEntered | CellStarted | OutputArrived | CellFinished | Warned | RunFinished | BatchFinished
