@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, settings
 
 import nbrun.runner.run
 from nbrun._lazy_imports import grammars_put_off
+from nbrun.core.execution.pipelining import Pipelining
 from nbrun.core.planning.plan import Plan
 from nbrun.core.protocol.agent import Agent
 from nbrun.jupyter.kernel_session import RunningKernel
-from nbrun.runner.pipelining import find_depth
+from nbrun.runner.pipelining import choose_pipelining
 from tests.support.processes import FORCED_DEPTH
 from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server
@@ -146,12 +147,21 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[FORCED_DEPTH] = str(depth)
 
     async def forced(
-        running: RunningKernel, agent: Agent, plan: Plan, wanted: int | None, warn: Callable[[str], None], *, near: bool
-    ) -> int:
+        running: RunningKernel,
+        agent: Agent,
+        plan: Plan,
+        wanted: int | None,
+        warn: Callable[[str], None],
+        *,
+        near: bool,
+        shares_progress: bool = False,
+    ) -> Pipelining:
         quiet = (lambda _: None) if wanted is None else warn
-        return await find_depth(running, agent, plan, wanted or depth, quiet, near=near)
+        return await choose_pipelining(
+            running, agent, plan, wanted or depth, quiet, near=near, shares_progress=shares_progress
+        )
 
-    setattr(nbrun.runner.run, "find_depth", forced)  # noqa: B010  (it is no name that the module gives away)
+    setattr(nbrun.runner.run, "choose_pipelining", forced)  # noqa: B010  (it is no name that the module gives away)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ Tests can replay them. The format is that of the recorded runs in ``fixtures/tra
     {"at": ..., "kernel": id, "run": {cells, limits, sessions, ...}}        the state machine starts
     {"at": ..., "kernel": id, "sent": message}
     {"at": ..., "kernel": id, "received": message}                          as it arrived, before retransmission
-    {"at": ..., "kernel": id, "asked": {"cut": true}}                       also reconnected, lost, probed, interrupt
+    {"at": ..., "kernel": id, "asked": {"cut": true}}                       also reconnected, lost, probed, interrupt,
+                                                                            started: the kernel's last request
     {"at": ..., "kernel": id, "effect": "InterruptKernel"}
     {"at": ..., "kernel": id, "result": ...}                                the JSON result of the run
 

@@ -11,6 +11,8 @@ ability      what the kernel can do with it
 replay       send output and replies again, by their numbers (``nbrun_resend_request``)
 conditional  execute a cell only if the cell before it passed (``nbrun_execute_request``, ``nbrun_recall_request``)
 once         report whether a request was started, and refuse it from then on (``nbrun_recall_request``)
+list         execute the cells of one request in their order (``nbrun_execute_list_request``)
+progress     record the cell that was started last in memory that outlives the kernel and the server
 unsent       report the message numbers that it used without sending a message
 writers      report whether anything can still write after the last cell has ended (``nbrun_drain_request``)
 traceback    forget the last traceback before each cell
@@ -24,6 +26,7 @@ This file must run on Python 3.8, the oldest Python that a supported ipykernel r
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import re
 import sys
@@ -35,13 +38,18 @@ from typing import Any
 
 # Undocumented names of ipykernel that are used, tested with ipykernel 6.29, 6.31, 7.0 and 7.4. Names without an
 # underscore: IPythonKernel.shell_handlers, control_handlers, session, iopub_thread, finish_metadata, execute_request,
-# comm_manager.comms; IOPubThread.schedule, socket; OutStream.watch_fd_thread.
+# set_parent, pre_handler_hook, post_handler_hook, eventloop, comm_manager.comms; IOPubThread.schedule, socket;
+# OutStream.watch_fd_thread.
+PUBLISH_STATUS = "_publish_status"
+"""Kernel: publishes the status of the channel's parent."""
 REALLY_SEND = "_really_send"
 """IOPubThread: sends a message, in the thread of the socket."""
 TRACEBACK = ("_last_traceback", "_last_traceback_during_displayhook")
 """ZMQInteractiveShell: the traceback in a reply for an error that has none of its own."""
 STREAM_COPY = "_original_stdstream_copy"
-"""OutStream: the file descriptor to which it copies standard output or standard error."""
+"""OutStream: the file descriptor to which it repeats what it reads from standard output or standard error."""
+FLUSH_PENDING = "_flush_pending"
+"""OutStream: whether anything was written since the last flush."""
 # And of Python:
 SCHEDULED = "_scheduled"
 """BaseEventLoop: the timers."""
@@ -51,16 +59,30 @@ TARGET = "_target"
 ROOM_FOR_UNSENT = 10_000
 """Maximum remembered numbers without a message; the newest are kept."""
 PORTION = 4_000_000
-"""Maximum bytes of one answer with messages that are sent again, unless a single message is larger."""
+"""Bytes of one answer with messages that are sent again, but for a single message that is larger."""
 REPLIES = 300
-"""Maximum stored replies, more than cells can be ahead; the agent's own are stored without messages."""
+"""How many replies are kept, more than there may be cells ahead; the agent's own without what they brought."""
 SEND_HIGH_WATER_MARK = 23
-"""ZMQ_SNDHWM. libzmq applies it to existing connections."""
+"""ZMQ_SNDHWM. libzmq applies it to the connections that exist."""
+POLLOUT = 2
+"""zmq.POLLOUT."""
+UNREAD_STEPS = 40
+"""How often to look, every half millisecond, whether what reached a file descriptor has been read."""
+TURNS = 3
+"""How often the event loop gets its turn between two cells of a list."""
+PAUSE = 0.005
+"""Seconds between two cells of a list while the user's tasks or threads run, about as long as between two requests."""
+PROGRESS_CLOSED, PROGRESS_READY, PROGRESS_ID, PROGRESS_SIZE = 0, 1, 2, 128
+"""Shared memory of the progress: two flags, the id of a request in ASCII, and the end."""
 FORGET_LIMIT = 1.0
 """Seconds to wait until the sockets have sent everything."""
 
-_WITHOUT_STATUS = ("nbrun_resend_request", "nbrun_recall_request")
-"""Requests that are answered while a cell runs. A server mistakes any idle for the end of the cell."""
+_WITHOUT_STATUS = ("nbrun_resend_request", "nbrun_recall_request", "nbrun_execute_list_request")
+"""Requests without a status of their own.
+
+Some are answered while a cell runs, and a server takes any idle for the end of the cell. In a list each cell has its
+own status.
+"""
 _DELIMITER = b"<IDS|MSG>"
 _PARTS = (b'{"header":', b',"parent_header":', b',"metadata":', b',"content":')
 _OF_THE_KERNEL = ("ipykernel", "IPython", "tornado", "zmq")
@@ -83,25 +105,28 @@ class Agent:
         """Why this kernel does not have the other abilities."""
         self.unsent: UnsentNumbers | None = None
         self.replay: ReplayBuffer | None = None
-        self._conditional: Any = None
+        self.conditional: ConditionalExecution | None = None
         self._kernel = kernel
         self._session_send = kernel.session.send
         kernel.session.send = self._send
         self._offer("unsent", self._remember_unsent)
         self._offer("conditional", self._execute_on_conditions)
-        self._offer("once", lambda: kernel.shell_handlers.update(execute_request=self._conditional.execute_plain))
+        self._offer("once", self._execute_once)
+        self._offer("list", self._execute_lists)
         self._offer("traceback", self._forget_tracebacks)
         self._offer("writers", lambda: kernel.shell_handlers.update(nbrun_drain_request=self._drain))
         kernel.shell_handlers["nbrun_hello_request"] = self._hello
 
     def apply(self, options: Mapping[str, Any]) -> None:
-        """Enable the options of a client: ``replay`` (bytes), ``lift_limits`` and ``quiet``."""
+        """Enable the options of a client: ``replay`` (bytes), ``lift_limits``, ``quiet`` and ``progress`` (where)."""
         if options.get("replay") and self.replay is None:
             self._offer("replay", lambda: self._keep_output(int(options["replay"])))
         if options.get("lift_limits"):
             self._offer("lift_limits", self._lift_limits)
         if options.get("quiet"):
             self._offer("quiet", be_quiet)
+        if options.get("progress"):
+            self._offer("progress", lambda: self._share_progress(**options["progress"]))
 
     def _offer(self, ability: str, prepare: Callable[[], object]) -> None:
         try:
@@ -115,7 +140,21 @@ class Agent:
         self.unsent = UnsentNumbers(self._kernel.session)
 
     def _execute_on_conditions(self) -> None:
-        self._conditional = ConditionalExecution(self._kernel)
+        self.conditional = ConditionalExecution(self._kernel)
+
+    def _execute_once(self) -> None:
+        self._kernel.shell_handlers["execute_request"] = self._on_conditions().execute_plain
+
+    def _execute_lists(self) -> None:
+        self._on_conditions().offer_lists()
+
+    def _share_progress(self, path: str, name: str) -> None:
+        self._on_conditions().progress = Progress(path, name)
+
+    def _on_conditions(self) -> ConditionalExecution:
+        if self.conditional is None:
+            raise NotImplementedError("no conditional execution")
+        return self.conditional
 
     def _keep_output(self, room: int) -> None:
         self.replay = ReplayBuffer(self._kernel, room)
@@ -183,6 +222,13 @@ def hand_over(iopub: Any) -> None:
     taken = threading.Event()
     iopub.schedule(taken.set)
     taken.wait(FORGET_LIMIT)
+
+
+def flush() -> None:
+    """Flush standard output and standard error; each flush waits for the thread of the socket, so only if needed."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and getattr(stream, FLUSH_PENDING, True):
+            stream.flush()
 
 
 class UnsentNumbers:
@@ -357,10 +403,13 @@ class ConditionalExecution:
         execute C, after B   ...
         recall B             nothing behind B starts any more; the reply says whether B runs, has ended or is unknown;
                              if it is unknown, it does not start any more either, however late it arrives
+        close the progress   nothing starts any more, though the connection to the kernel is lost
 
-    A cell has *passed* if the reply was ``ok``, the cell did not call ``exit()``, it was not recalled, and no comm is
-    open. (An Output widget needs its contents before the next cell runs.) A recall arrives on the control channel,
-    before the queue.
+    *Passed* means: the reply was ``ok``, the cell did not call ``exit()``, nobody recalled it, and no comm is open (the
+    Output widget has to be told what it holds before the next cell runs). A recall comes on the control channel, past
+    the queue.
+
+    One request may carry a *list* of such cells. That saves most of what ipykernel does for a request.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -370,6 +419,7 @@ class ConditionalExecution:
         self._begun: set[str] = set()
         self._ended: set[str] = set()
         self._recalled: set[str] = set()
+        self.progress: Progress | None = None
         self._finish_metadata = kernel.finish_metadata
         # Raise an error here if something is missing.
         kernel.comm_manager.comms, kernel.iopub_thread.schedule, kernel.execute_request  # noqa: B018
@@ -379,17 +429,25 @@ class ConditionalExecution:
 
     async def execute(self, stream: Any, ident: Any, parent: Any) -> None:
         """Execute a cell, or reply that it was aborted."""
+        if parent["metadata"].get("nbrun_after") is not None:
+            # A crash in the first line of this cell would take along what the cell before it put out.
+            self._let_go()
+        await self._execute(stream, ident, parent)
+
+    async def _execute(self, stream: Any, ident: Any, parent: Any) -> bool:
+        """Execute a cell if its condition holds; return whether it did."""
         own, after = parent["header"]["msg_id"], parent["metadata"].get("nbrun_after")
-        if after is not None:
-            # A crash in the first line of this cell would lose the output of the previous cell.
-            hand_over(self._kernel.iopub_thread)
-            time.sleep(0.0005)
         # First mark the request as started, then check for a recall. A recall, in another thread, does the reverse, so
         # at least one of the two sees the other.
         self._begun.add(own)
-        if own in self._recalled or after in self._recalled or (after is not None and after != self._passed):
+        if (
+            own in self._recalled
+            or after in self._recalled
+            or (after is not None and after != self._passed)
+            or not (self.progress is None or self.progress.start(own))
+        ):
             self._refuse(stream, ident, parent)
-            return
+            return False
         self._running, self._passed = own, None
         parent["header"]["msg_type"] = parent["msg_type"] = "execute_request"
         try:
@@ -397,6 +455,77 @@ class ConditionalExecution:
         finally:
             self._running = None
             self._ended.add(own)
+        return True
+
+    def _let_go(self) -> None:
+        """Let the kernel's other threads send what there is."""
+        hand_over(self._kernel.iopub_thread)
+        time.sleep(0.0005)
+
+    # Lists ---------------------------------------------------------------------------------------------------------
+
+    def offer_lists(self) -> None:
+        """Accept lists of cells; raise where this kernel lacks what they need."""
+        kernel = self._kernel
+        getattr(kernel, PUBLISH_STATUS), kernel.set_parent, kernel.eventloop
+        kernel.pre_handler_hook, kernel.post_handler_hook  # noqa: B018
+        kernel.shell_handlers["nbrun_execute_list_request"] = self.execute_list
+
+    async def execute_list(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Execute the cells of a list, each as ipykernel executes a request of its own.
+
+        The first one whose condition does not hold is the last one that is answered. After ``limit`` seconds no other
+        cell begins, so that requests of other clients get their turn. No other cell begins either once a cell has
+        selected the event loop of a user interface (``%gui``): it runs between two requests.
+        """
+        content = parent["content"]
+        until = None if content.get("limit") is None else time.monotonic() + content["limit"]
+        # An interrupt concerns a cell: between two of them it is ignored, as it is between two requests.
+        self._kernel.post_handler_hook()
+        self._let_go()
+        for place, cell in enumerate(content["cells"]):
+            if place:
+                await self._end_cell(stream)
+                if (until is not None and time.monotonic() > until) or self._kernel.eventloop is not None:
+                    self._passed = None
+            header = {"date": parent["header"].get("date"), **cell["header"]}
+            of_cell = {"msg_id": header["msg_id"], "msg_type": header["msg_type"], "parent_header": {}, "buffers": []}
+            request = {**cell, **of_cell, "header": header}
+            self._kernel.set_parent(ident, request)
+            getattr(self._kernel, PUBLISH_STATUS)("busy", "shell")
+            try:
+                self._kernel.pre_handler_hook()
+                if not await self._execute(stream, ident, request):
+                    break
+            except (Exception, KeyboardInterrupt):
+                # As ipykernel does around each request.
+                self._passed = None
+                self._kernel.log.exception("Exception in the execution of a cell")
+            finally:
+                self._kernel.post_handler_hook()
+        # ipykernel itself ends the last cell, as its parent is still that cell.
+
+    async def _end_cell(self, stream: Any) -> None:
+        """Do what ipykernel does at the end of a request, and let everything else have its turn."""
+        kernel = self._kernel
+        flush()
+        getattr(kernel, PUBLISH_STATUS)("idle", "shell")
+        if hasattr(stream, "flush"):
+            stream.flush(POLLOUT)  # the reply
+        self._let_go()
+        if has_unread_streams():
+            # Another thread is about to write it, in the name of the cell whose turn it is.
+            for _ in range(UNREAD_STEPS):
+                time.sleep(0.0005)
+                if not has_unread_streams():
+                    break
+            time.sleep(0.0005)
+            flush()
+        if kernel.eventloop is None:  # one of a user interface does not return before there is another request
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            if any(True for _ in writing_threads()) or any(True for _ in writing_tasks()):
+                await asyncio.sleep(PAUSE)
 
     async def execute_plain(self, stream: Any, ident: Any, parent: Any) -> None:
         """Execute a request without condition, of any client, unless it was recalled."""
@@ -428,6 +557,30 @@ class ConditionalExecution:
         self._kernel.session.send(stream, "nbrun_recall_reply", {"status": "ok", "state": state}, parent, ident=ident)
 
 
+class Progress:
+    """The id of the request that the kernel started last, in memory that it shares with the client.
+
+    The client creates the memory and reads it after the end of the kernel or the server, when no message tells any more
+    which cells began. It first closes the memory, and nothing starts from then on.
+    """
+
+    def __init__(self, path: str, name: str) -> None:
+        if not os.readlink(path).startswith("/memfd:" + name):
+            raise ValueError("the client runs on another system")
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            self._memory = mmap.mmap(descriptor, PROGRESS_SIZE)
+        finally:
+            os.close(descriptor)
+        self._memory[PROGRESS_READY] = 1
+
+    def start(self, request: str) -> bool:
+        """Record that a request is started; return False if it must not be."""
+        # The client first closes the memory and then reads it. So at least one of the two sees what the other did.
+        self._memory[PROGRESS_ID:] = request.encode().ljust(PROGRESS_SIZE - PROGRESS_ID, b"\0")
+        return not self._memory[PROGRESS_CLOSED]
+
+
 def be_quiet() -> None:
     """Keep ipykernel from copying what is written to its file descriptors to the server's log."""
     for stream in (sys.stdout, sys.stderr):
@@ -446,8 +599,8 @@ def is_of_the_kernel(module: Any) -> bool:
     return str(module).partition(".")[0] in _OF_THE_KERNEL
 
 
-def writers() -> Iterator[object]:
-    """Return threads, tasks, timers and child processes that may write, and processes that have the pipes open."""
+def writing_threads() -> Iterator[threading.Thread]:
+    """Return the threads that the user started."""
     for thread in threading.enumerate():
         work = getattr(thread, TARGET, None)
         if not (
@@ -456,12 +609,22 @@ def writers() -> Iterator[object]:
             or is_of_the_kernel(getattr(work, "__module__", ""))
         ):
             yield thread
+
+
+def writing_tasks() -> Iterator[object]:
+    """Return the tasks and timers that the user started."""
     loop = asyncio.get_running_loop()
     for task in asyncio.all_tasks(loop):
         frame = getattr(task.get_coro(), "cr_frame", None)
         if frame is None or not is_of_the_kernel(frame.f_globals.get("__name__")):
             yield task
     yield from getattr(loop, SCHEDULED)
+
+
+def writers() -> Iterator[object]:
+    """Return threads, tasks, timers and child processes that may write, and processes that have the pipes open."""
+    yield from writing_threads()
+    yield from writing_tasks()
     for name in os.listdir("/proc/self/task"):
         with open(f"/proc/self/task/{name}/children") as children:
             yield from children.read().split()
@@ -475,6 +638,17 @@ def writers() -> Iterator[object]:
                     continue
                 if held.startswith("pipe:") and held in pipes:
                     yield process
+
+
+def has_unread_streams() -> bool:
+    """Return whether the kernel has not read yet what reached its file descriptors."""
+    try:
+        return any(
+            getattr(stream, "watch_fd_thread", None) is not None and unread_bytes(descriptor)
+            for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2))
+        )
+    except Exception:  # a descriptor that the user closed, or another system than Linux
+        return False
 
 
 def unread_streams() -> Iterator[int]:

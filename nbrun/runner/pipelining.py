@@ -1,23 +1,75 @@
-"""Choose how many cells are sent ahead to a kernel (``--pipeline``).
+"""Choose whether cells are sent one by one, ahead or in lists (``--pipeline``).
 
-Cells that are sent ahead hide the round trip to the server. They are sent only to a kernel whose agent executes cells
-on a condition (:mod:`nbrun.kernel_side.agent`). So the same cells run as if nbrun waited for each reply.
+Cells that are sent ahead hide the round trip to a far server. A list of cells saves a near kernel most of its work for
+a request. Both need a kernel whose agent executes cells on a condition (:mod:`nbrun.kernel_side.agent`). So the same
+cells run as if nbrun waited for each reply.
 """
 
-from collections.abc import Callable
+import contextlib
+import mmap
+import os
+import secrets
+from collections.abc import Callable, Mapping
 
+from nbrun.core.execution.pipelining import ONE_BY_ONE, Pipelining
 from nbrun.core.planning.plan import Plan
 from nbrun.core.protocol.agent import Ability, Agent
 from nbrun.jupyter.kernel_session import RunningKernel
+from nbrun.kernel_side.agent import PROGRESS_CLOSED, PROGRESS_ID, PROGRESS_READY, PROGRESS_SIZE
 
 NEAR = 0.01
-"""Round-trip time in seconds below which a server is near, so that pipelining costs more than it saves."""
+"""Round-trip time in seconds below which a server is near, so that single cells ahead cost more than they save."""
 NEAR_WITH_AGENT = 0.04
 """The same for the handshake with the agent, which takes the kernel some milliseconds."""
 FAR_DEPTH = 256
+LIST_DEPTH = 64
+"""How many cells may be in progress in lists."""
+LIST_LIMIT = 0.5
+"""Seconds after which a kernel handles other requests before the rest of a list."""
 
 
-async def find_depth(
+class SharedProgress:
+    """Memory in which a kernel on this machine records the cell that it started last.
+
+    If the server or the kernel is lost, it shows which cells of a list have started. Their messages may be lost too.
+    """
+
+    def __init__(self) -> None:
+        """Create the memory. Only Linux has memory that another process can find without a file."""
+        self.address: Mapping[str, str] | None = None
+        """Where the kernel finds the memory, None if there is none."""
+        self._memory: mmap.mmap | None = None
+        self._descriptor: int | None = None
+        with contextlib.suppress(AttributeError, OSError):
+            name = f"nbrun-{secrets.token_hex(8)}"
+            self._descriptor = os.memfd_create(name)
+            os.ftruncate(self._descriptor, PROGRESS_SIZE)
+            self._memory = mmap.mmap(self._descriptor, PROGRESS_SIZE)
+            self.address = {"path": f"/proc/{os.getpid()}/fd/{self._descriptor}", "name": name}
+
+    def close_address(self) -> None:
+        """Close the address; a kernel that has found the memory keeps it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether a kernel has found the memory."""
+        return self._memory is not None and self._memory[PROGRESS_READY] == 1
+
+    def last_started(self) -> str | None:
+        """Return the id of the request that the kernel started last; it starts none from now on.
+
+        The id is empty if the kernel has started no request. The result is None if there is no memory.
+        """
+        if self._memory is None or not self.is_shared:
+            return None
+        self._memory[PROGRESS_CLOSED] = 1  # first, see the agent
+        return self._memory[PROGRESS_ID:].rstrip(b"\0").decode("ascii", "replace")
+
+
+async def choose_pipelining(
     running: RunningKernel,
     agent: Agent,
     plan: Plan,
@@ -25,18 +77,23 @@ async def find_depth(
     warn: Callable[[str], None],
     *,
     near: bool = False,
-) -> int:
-    """Return the pipeline depth of a run; 1 sends no cells ahead.
+    shares_progress: bool = False,
+) -> Pipelining:
+    """Return how a run sends its cells.
 
-    It is the `wanted` one, or if that is None, one that suits the latency of the server. If the kernel does not support
-    the wanted depth, `warn` is called. `near` means that the latency is negligible.
+    The depth is the `wanted` one, or if that is None, one that suits the latency of the server. If the kernel does not
+    support the wanted depth, `warn` is called. `near` means that the latency is negligible. Lists are sent only to a
+    near kernel that `shares_progress`, so that the outcome of each cell is known if the kernel or the server is lost.
     """
     if wanted == 1 or len(plan.to_run) < 2:
-        return 1
-    if wanted is None and (near or await running.kernel.round_trip() < NEAR):
-        return 1
+        return ONE_BY_ONE
     if Ability.CONDITIONAL not in agent.abilities or not running.info.session:
         if wanted is not None:
             warn(f"--pipeline {wanted}: kernel {running.spec.name} cannot take cells ahead; they are sent one by one")
-        return 1
-    return wanted or (1 if agent.took < NEAR_WITH_AGENT else FAR_DEPTH)
+        return ONE_BY_ONE
+    if wanted is not None:
+        return Pipelining(wanted)
+    if near or await running.kernel.round_trip() < NEAR or agent.took < NEAR_WITH_AGENT:
+        in_lists = shares_progress and Ability.LIST in agent.abilities
+        return Pipelining(LIST_DEPTH, in_lists=True, list_limit=LIST_LIMIT) if in_lists else ONE_BY_ONE
+    return Pipelining(FAR_DEPTH)

@@ -22,6 +22,7 @@ from typing import Any, cast
 from nbrun.core.events import CellFinished, Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.execution.machine import Execution
 from nbrun.core.execution.outcomes import Ending, ending_without_artefacts, unrun
+from nbrun.core.execution.pipelining import Pipelining
 from nbrun.core.execution.write_back import Recording
 from nbrun.core.notebook.document import Document
 from nbrun.core.outputs.masking import Mask, MaskedMessages
@@ -38,7 +39,7 @@ from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.jupyter.trace import Trace
 from nbrun.runner.artefacts import Collecting, make_scratch, remove_scratch
 from nbrun.runner.job import NotebookPaths
-from nbrun.runner.pipelining import find_depth
+from nbrun.runner.pipelining import SharedProgress, choose_pipelining
 from nbrun.runner.plugins import literal_writer
 from nbrun.runner.saving import ResultSaver
 from nbrun.runner.servers import Host
@@ -108,6 +109,7 @@ class _Run:
         self._setting: Mapping[str, Any] = {}
         """How the run was made, for the trace."""
         self._kernel = ""
+        self._progress: SharedProgress | None = None
         self._mask = Mask(job.secrets.values())
         if self._mask:
             journal.mask = self._mask.text
@@ -200,15 +202,23 @@ class _Run:
                 self._session(server, kernel_path, spec) as running,
             ):
                 agent = await self._stop.guard(self._meet_agent(server, running))
-                depth = await self._stop.guard(
-                    find_depth(running, agent, plan, self._job.pipeline, self._journal.warn, near=server.is_private)
+                pipelining = await self._stop.guard(
+                    choose_pipelining(
+                        running,
+                        agent,
+                        plan,
+                        self._job.pipeline,
+                        self._journal.warn,
+                        near=server.is_private,
+                        shares_progress=self._progress is not None and self._progress.is_shared,
+                    )
                 )
-                execution = self._prepare(document, plan, running, agent, depth, keeping)
+                execution = self._prepare(document, plan, running, agent, pipelining, keeping)
                 waiting_since = self._clock()
                 async with contextlib.AsyncExitStack() as executing:
                     await (held if plan.artefacts else executing).enter_async_context(self._slot)
                     self._waited = self._clock() - waiting_since
-                    _log.debug("%s: slot free after %.2f s, pipeline depth %d", self._job.notebook, self._waited, depth)
+                    _log.debug("%s: slot free after %.2f s, %s", self._job.notebook, self._waited, pipelining)
                     if self._stop.reason is not None:
                         raise Stopped
                     if plan.artefacts:
@@ -291,13 +301,18 @@ class _Run:
         Messages of a private server are not lost, so no replay buffer is needed. Its own ipykernels start without
         limits.
         """
+        self._progress = SharedProgress()
         has_no_limits = server.is_private and running.spec.starts_ipykernel
         options = AgentOptions(
             replay=REPLAY_BUFFER if self._job.resend and not server.is_private else 0,
             lift_limits=(self._job.lift_limits or server.is_private) and not has_no_limits,
             quiet=bool(self._job.secrets or self._job.env),
+            progress=self._progress.address,
         )
-        agent = await server.meet_agent(running, options)
+        try:
+            agent = await server.meet_agent(running, options)
+        finally:
+            self._progress.close_address()
         if self._job.lift_limits and not has_no_limits and Ability.LIFT_LIMITS not in agent.abilities:
             self._journal.warn(
                 f"--lift-limits: only ipykernel's limits can be lifted, not those of {running.spec.name}"
@@ -310,7 +325,7 @@ class _Run:
         plan: Plan,
         running: RunningKernel,
         agent: Agent,
-        depth: int,
+        pipelining: Pipelining,
         keeping: ResultSaver,
     ) -> Execution:
         """Remove the results of an earlier run from the cells that will be executed."""
@@ -335,7 +350,6 @@ class _Run:
             "max_output": self._job.max_output,
             "ask_for_writers": Ability.WRITERS in agent.abilities,
             "can_recall": Ability.ONCE in agent.abilities,
-            "depth": depth,
         }
         self._setting = {
             "about": self._job.notebook,
@@ -343,11 +357,26 @@ class _Run:
             "cells": [asdict(cell) | {"action": cell.action.value} for cell in plan.cells] if self._trace else [],
             "run_timeout": plan.run_timeout,
             **options,
+            **asdict(pipelining),
             "private": self._is_private,
             "tolerate_loss": self._job.tolerate_loss,
         }
-        requests = running.kernel.requests
-        return Execution(plan, requests, notebook=self._job.notebook, observe=observe, **options)
+        return Execution(
+            plan,
+            running.kernel.requests,
+            notebook=self._job.notebook,
+            pipelining=pipelining,
+            last_started=self._last_started,
+            observe=observe,
+            **options,
+        )
+
+    def _last_started(self) -> str | None:
+        """Return the request that the kernel started last, and let it start none from now on."""
+        started = self._progress.last_started() if self._progress else None
+        if self._trace is not None:
+            self._trace.asked(self._kernel, {"started": started})
+        return started
 
     async def _execute(
         self, execution: Execution, running: RunningKernel, agent: Agent, server: Server

@@ -9,6 +9,7 @@ import pytest
 from nbrun.core.protocol.agent import REPLAY_BUFFER, Ability, AgentOptions
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
+from nbrun.runner.pipelining import SharedProgress
 from tests.support.environments import environment
 from tests.support.notebooks import joined, notebook, outputs_of, read_notebook, run_nbrun, write_notebook
 from tests.support.servers import RunningServer, jupyter_server
@@ -37,12 +38,15 @@ async def test_the_agent_has_all_of_its_abilities(server: RunningServer) -> None
     name = server.call("POST", "api/kernels", {"name": "other"})["id"]
     async with Client(Endpoint(server.url, server.token)) as client, client.kernel(name) as kernel:
         await kernel.handshake()
-        agent = await kernel.meet_agent(AgentOptions(replay=REPLAY_BUFFER, lift_limits=True, quiet=True))
+        progress = SharedProgress()
+        options = AgentOptions(REPLAY_BUFFER, lift_limits=True, quiet=True, progress=progress.address)
+        agent = await kernel.meet_agent(options)
+        progress.close_address()
         assert agent.abilities == frozenset(Ability)
     server.call("DELETE", f"api/kernels/{name}")
 
 
-@pytest.mark.parametrize("options", [(), ("--pipeline", "3")], ids=["one by one", "ahead"])
+@pytest.mark.parametrize("options", [(), ("--pipeline", "3")], ids=["in lists", "ahead"])
 def test_a_run_comes_to_the_same(server: RunningServer, options: tuple[str, ...]) -> None:
     path = write_notebook(Path(server.root) / "nb.ipynb", notebook(*CELLS))
     command = ("run", path.name, "--server", server.url, "--kernel", "other", *options)

@@ -93,8 +93,8 @@ async def test_what_a_cut_costs_without_resending_is_told(on_stock: Place) -> No
     await cut_many(on_stock, [COUNTING.format(30, 0.05)] * 2, [0.1, 0.7, 1.6], 0.0, resend=False)
 
 
-@pytest.mark.parametrize("pipeline", [1, 8])
-async def test_a_cut_run_saves_what_an_undisturbed_one_does(on_stock: Place, pipeline: int) -> None:
+@pytest.mark.parametrize("pipeline", [1, 8, "auto"])
+async def test_a_cut_run_saves_what_an_undisturbed_one_does(on_stock: Place, pipeline: int | str) -> None:
     cells = [MIXED.format(number) for number in range(4)]
     assert (await on_stock.run(*cells, record_timing=False)).outcome is nbrun.Outcome.PASSED
     undisturbed = on_stock.read()

@@ -52,6 +52,24 @@ def test_a_server_that_is_killed_in_a_cell_is_reported_with_the_cell_and_what_ra
     assert third["outputs"] == []
 
 
+KILLING_LATER = "import os, threading\nthreading.Timer({}, os.kill, [{}, 9]).start()"
+
+
+@pytest.mark.parametrize(("victim", "last"), [("os.getppid()", "interrupted"), ("os.getpid()", "kernel-died")])
+def test_what_is_killed_in_the_middle_of_a_list_leaves_an_outcome_that_is_true_of_each_cell(
+    tmp_path: Path, victim: str, last: str
+) -> None:
+    marks = [f"open('{number}', 'x').close()" for number in range(60)]
+    path = write_notebook(tmp_path / "a.ipynb", notebook("1", KILLING_LATER.format(0.05, victim), *marks, "while 1: 1"))
+    result = nbrun.run(path)
+    outcomes = [cell.outcome.value for cell in result.cells]
+    [cut] = [place for place, outcome in enumerate(outcomes) if outcome == last]
+    assert outcomes == ["passed"] * cut + [last] + ["not-run"] * (len(outcomes) - cut - 1)
+    ran = [name for name in range(60) if (tmp_path / str(name)).exists()]
+    assert ran in ([*range(cut - 2)], [*range(cut - 1)])
+    assert f"in cell {cut + 1} of {len(outcomes)}" in told(result.problem)
+
+
 @pytest.mark.parametrize("stage", [Stage.LOADING, Stage.STARTING_KERNEL, Stage.RUNNING], ids=lambda stage: stage.name)
 def test_a_server_that_is_killed_before_a_cell_ran_is_reported(tmp_path: Path, stage: Stage) -> None:
     path = write_notebook(tmp_path / "a.ipynb", notebook("import time; time.sleep(60)"))

@@ -14,7 +14,17 @@ from jupyter_client.session import Session
 
 from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Message, Requests
-from nbrun.kernel_side.agent import ROOM_FOR_UNSENT, install, unread_bytes, unread_streams, writers
+from nbrun.kernel_side.agent import (
+    PROGRESS_CLOSED,
+    PROGRESS_ID,
+    PROGRESS_SIZE,
+    ROOM_FOR_UNSENT,
+    has_unread_streams,
+    install,
+    unread_bytes,
+    unread_streams,
+    writers,
+)
 from tests.core.conversation import OURS
 from tests.core.keeping import KeptKernel
 
@@ -172,6 +182,14 @@ class SmallKernel:
         self.shell: Any = SimpleNamespace(
             events=SimpleNamespace(register=lambda _, work: self.forgetting.append(work)), _last_traceback=["old"]
         )
+        self.sent: list[tuple[str, str, str]] = []
+        self.parents: list[str] = []
+        self.hooks: list[str] = []
+        self.failing: set[str] = set()
+        self.beside: dict[str, Any] = {}
+        self.logged = 0
+        self.eventloop: Any = None
+        self.log = SimpleNamespace(exception=self._log)
         self.comm_manager = SimpleNamespace(comms={})
         socket = SimpleNamespace(setsockopt=lambda *option: self.options.append(option))
         self.iopub_thread = SimpleNamespace(schedule=lambda work: work(), socket=socket, _really_send=lambda _: None)
@@ -179,17 +197,36 @@ class SmallKernel:
         self.agent = install(self, {})
         self._send, self.session.send = self.session.send, self._keep
 
+    def _log(self, _: str) -> None:
+        self.logged += 1
+
+    def set_parent(self, ident: bytes, parent: Any) -> None:
+        self.parents.append(parent["header"]["msg_id"])
+
+    def _publish_status(self, state: str, channel: str) -> None:
+        self.sent.append(("status", state, self.parents[-1]))
+
+    def pre_handler_hook(self) -> None:
+        self.hooks.append("before")
+
+    def post_handler_hook(self) -> None:
+        self.hooks.append("after")
+
     def _keep(self, stream: Any, msg_or_type: Any, content: Any = None, *args: Any, **kwargs: Any) -> Any:
         if isinstance(msg_or_type, str) and msg_or_type.endswith("_reply"):
             self.replies.append(content)
+            parent = args[0].get("header", {}) if args else {}
+            self.sent.append((msg_or_type, str(content.get("status")), parent.get("msg_id", "")))
         return self._send(None, msg_or_type, content, *args, **kwargs)
 
     def finish_metadata(self, parent: Any, metadata: Any, content: Any) -> Any:
         return metadata
 
     async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
-        self.executed.append(parent["content"]["code"])
-        content = {"status": self.status, "payload": self.payload}
+        self.executed.append(code := parent["content"]["code"])
+        if code in self.beside:
+            self.beside[code]()
+        content = {"status": "error" if code in self.failing else self.status, "payload": self.payload}
         self.finish_metadata(parent, {}, content)
         self.session.send(stream, "execute_reply", content, parent, ident=ident)
 
@@ -211,6 +248,20 @@ class SmallKernel:
         """Execute on a condition; returns the status of the reply."""
         metadata = {} if after is None else {"nbrun_after": after}
         return str(self.ask("nbrun_execute_request", {"code": code}, **metadata)["status"])
+
+    def execute_list(self, *codes: str, after: str | None = None, limit: float | None = None) -> None:
+        """Execute a list of cells, of which each follows the one before it."""
+        behind: tuple[str | None, ...] = (after, *codes)
+        cells = [
+            {
+                "header": {"msg_id": code, "msg_type": "nbrun_execute_request"},
+                "content": {"code": code},
+                "metadata": {} if before is None else {"nbrun_after": before},
+            }
+            for code, before in zip(codes, behind, strict=False)
+        ]
+        request = {"header": {"msg_id": "list", "date": "now"}, "content": {"cells": cells, "limit": limit}}
+        asyncio.run(self.shell_handlers["nbrun_execute_list_request"](None, b"", request))
 
 
 def unsent(kernel: SmallKernel) -> list[int]:
@@ -339,6 +390,165 @@ def test_a_recalled_request_that_has_not_arrived_is_refused_however_late_it_come
     assert kernel.executed == ["a", "d"]
 
 
+# Lists ---------------------------------------------------------------------------------------------------------------
+
+
+def messages_of(kernel: SmallKernel) -> list[str]:
+    """Return what a kernel sent in short: its type, and the request that it names."""
+    return [f"{kind} {state} {parent}".replace("  ", " ") for kind, state, parent in kernel.sent]
+
+
+def test_each_cell_of_a_list_is_framed_like_a_request_of_its_own() -> None:
+    kernel = SmallKernel()
+    kernel.execute_list("a", "b")
+    assert messages_of(kernel) == [
+        "status busy a",
+        "execute_reply ok a",
+        "status idle a",
+        "status busy b",
+        "execute_reply ok b",
+    ]  # the idle of the last cell is the kernel's own, as is the list's busy, which is not sent
+    assert kernel.parents == ["a", "b"]
+    assert kernel.hooks == ["after", "before", "after", "before", "after"]
+
+
+def test_a_list_ends_with_the_first_cell_that_is_refused() -> None:
+    kernel = SmallKernel()
+    kernel.failing = {"b"}
+    kernel.execute_list("a", "b", "c", "d")
+    assert kernel.executed == ["a", "b"]
+    assert messages_of(kernel)[-3:] == ["status idle b", "status busy c", "execute_reply aborted c"]
+    kernel.execute_list("d", after="c")
+    assert kernel.executed == ["a", "b"]
+
+
+def test_a_list_behind_a_request_that_this_kernel_does_not_know_is_refused() -> None:
+    kernel = SmallKernel()
+    kernel.execute_list("b", "c", after="of the kernel before a restart")
+    assert (kernel.executed, kernel.replies[-1]["status"]) == ([], "aborted")
+
+
+def test_a_recall_stops_a_list() -> None:
+    kernel = SmallKernel()
+    conditional = kernel.agent.conditional
+    assert conditional is not None
+    kernel.beside["b"] = lambda: conditional.recall(None, b"", {"header": {}, "content": {"request": "b"}})
+    kernel.execute_list("a", "b", "c")
+    assert kernel.executed == ["a", "b"]
+
+
+def test_no_cell_of_a_list_begins_behind_its_limit() -> None:
+    kernel = SmallKernel()
+    kernel.execute_list("a", "b", limit=0)
+    assert kernel.executed == ["a"]
+    assert messages_of(kernel)[-1] == "execute_reply aborted b"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_in_the_kernels_own_code_ends_a_list(error: type[BaseException]) -> None:
+    kernel = SmallKernel()
+
+    def fail() -> None:
+        raise error
+
+    kernel.beside["a"] = fail
+    kernel.execute_list("a", "b", "c")
+    assert kernel.executed == ["a"]
+    assert messages_of(kernel)[-2:] == ["status busy b", "execute_reply aborted b"]
+    assert kernel.logged == 1
+
+
+def test_between_the_cells_of_a_list_the_event_loop_has_its_turn() -> None:
+    kernel = SmallKernel()
+    seen: list[list[str]] = []
+    kernel.beside["a"] = lambda: asyncio.get_running_loop().call_soon(lambda: seen.append([*kernel.executed]))
+    kernel.execute_list("a", "b")
+    assert seen == [["a"]]
+
+
+@pytest.mark.parametrize("kind", ["task", "timer", "thread"])
+def test_what_the_user_runs_beside_a_list_goes_on_between_its_cells(kind: str) -> None:
+    kernel = SmallKernel()
+    seen: list[list[str]] = []
+
+    async def work() -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        seen.append([*kernel.executed])
+
+    def wait() -> None:
+        seen.append([*kernel.executed])
+        done.wait(10)
+
+    def start() -> None:
+        if kind == "task":
+            tasks.append(asyncio.ensure_future(work()))
+        elif kind == "timer":
+            asyncio.get_running_loop().call_later(0.001, lambda: seen.append([*kernel.executed]))
+        else:
+            threading.Thread(target=wait).start()
+
+    tasks: list[Any] = []
+    done = threading.Event()
+    kernel.beside["a"] = start
+    kernel.execute_list("a", "b")
+    done.set()
+    assert seen == [["a"]]
+
+
+def test_the_event_loop_of_a_user_interface_ends_a_list_and_runs_before_the_next_request() -> None:
+    kernel = SmallKernel()
+    kernel.beside["b"] = lambda: setattr(kernel, "eventloop", object())
+    kernel.execute_list("a", "b", "c")
+    assert kernel.executed == ["a", "b"]
+    assert messages_of(kernel)[-1] == "execute_reply aborted c"
+
+
+def memory(name: str) -> tuple[int, dict[str, Any]]:
+    descriptor = os.memfd_create(name)
+    os.ftruncate(descriptor, PROGRESS_SIZE)
+    return descriptor, {"path": f"/proc/self/fd/{descriptor}", "name": name}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory without a file")
+def test_the_kernel_records_what_it_starts_and_starts_nothing_once_the_record_is_closed() -> None:
+    kernel = SmallKernel()
+    descriptor, address = memory("nbrun-x")
+    assert "progress" in kernel.ask("nbrun_hello_request", {"progress": address})["abilities"]
+    assert os.pread(descriptor, 2, 0) == b"\0\1"
+    kernel.beside["b"] = lambda: os.pwrite(descriptor, b"\1", PROGRESS_CLOSED)
+    kernel.execute_list("first", "b", "c")
+    assert kernel.executed == ["first", "b"]
+    assert os.pread(descriptor, PROGRESS_SIZE, PROGRESS_ID).rstrip(b"\0") in (b"b", b"c")
+    assert kernel.execute("d") == "aborted"
+    os.close(descriptor)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory without a file")
+def test_memory_with_another_name_is_not_the_clients() -> None:
+    descriptor, address = memory("nbrun-x")
+    answer = SmallKernel().ask("nbrun_hello_request", {"progress": {**address, "name": "nbrun-y"}})
+    assert "another system" in answer["missing"]["progress"]
+    assert os.pread(descriptor, 2, 0) == b"\0\0"
+    os.close(descriptor)
+
+
+def test_what_a_cell_wrote_to_a_descriptor_is_read_before_the_next_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = SmallKernel()
+    amounts = iter([4, 4, 0])
+    flushed: list[list[str]] = []
+    stream = SimpleNamespace(
+        watch_fd_thread=True, _flush_pending=True, flush=lambda: flushed.append([*kernel.executed])
+    )
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(_flush_pending=False))
+    monkeypatch.setattr("nbrun.kernel_side.agent.unread_bytes", lambda _: next(amounts))
+    kernel.execute_list("a", "b")
+    assert flushed == [["a"], ["a"]]
+    assert next(amounts, None) is None
+    assert not has_unread_streams()  # no number is left: as on a system without such pipes
+
+
 # Who can still write? ------------------------------------------------------------------------------------------------
 
 
@@ -392,7 +602,7 @@ def test_a_pipe_that_is_not_emptied_has_a_writer(monkeypatch: pytest.MonkeyPatch
 
 
 def test_hello_names_what_the_agent_can_do_and_applies_options(kernel: SmallKernel) -> None:
-    every = {"unsent", "conditional", "once", "traceback", "writers"}
+    every = {"unsent", "conditional", "once", "list", "traceback", "writers"}
     answer = kernel.ask("nbrun_hello_request", {})
     assert ({*answer["abilities"]}, answer["missing"]) == (every, {})
     options = {"replay": 1000, "lift_limits": True, "quiet": True}
@@ -406,9 +616,9 @@ def test_hello_names_what_the_agent_can_do_and_applies_options(kernel: SmallKern
 @pytest.mark.parametrize(
     ("without", "missing"),
     [
-        ("iopub_thread", {"conditional", "once", "replay", "lift_limits"}),
+        ("iopub_thread", {"conditional", "once", "list", "replay", "lift_limits"}),
         ("shell", {"traceback"}),
-        ("comm_manager", {"conditional", "once"}),
+        ("comm_manager", {"conditional", "once", "list"}),
     ],
 )
 def test_what_a_kernel_lacks_is_reported(without: str, missing: set[str]) -> None:

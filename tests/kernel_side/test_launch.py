@@ -17,6 +17,7 @@ from jupyter_client.connect import write_connection_file
 
 from nbrun import kernel_side
 from nbrun.core.protocol.agent import HELLO, HELLO_REPLY, REPLAY_BUFFER, Ability, AgentOptions
+from nbrun.runner.pipelining import SharedProgress
 from tests.support.environments import environment
 
 LAUNCHER = Path(kernel_side.__path__[0]) / "launch.py"
@@ -60,12 +61,15 @@ class Launched:
 
     def hello(self) -> Mapping[str, Any]:
         """Return the reply of the agent."""
-        request = self.client.session.msg(HELLO, AgentOptions(REPLAY_BUFFER, lift_limits=True, quiet=True).as_dict())
+        progress = SharedProgress()
+        options = AgentOptions(REPLAY_BUFFER, lift_limits=True, quiet=True, progress=progress.address)
+        request = self.client.session.msg(HELLO, options.as_dict())
         self.client.shell_channel.send(request)
         while True:
             reply: Mapping[str, Any] = self.client.get_shell_msg(timeout=LIMIT)
             if reply["parent_header"]["msg_id"] == request["header"]["msg_id"]:
                 assert reply["msg_type"] == HELLO_REPLY
+                progress.close_address()
                 return reply["content"]  # type: ignore[no-any-return]
 
     def shut_down(self) -> tuple[int, str]:

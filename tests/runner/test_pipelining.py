@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from nbrun.core.execution.pipelining import ONE_BY_ONE, Pipelining
 from nbrun.core.planning.plan import Action, CellPlan, Plan
 from nbrun.core.protocol import agent
 from nbrun.core.protocol.agent import Ability, Agent, AgentOptions
@@ -18,7 +19,7 @@ from nbrun.jupyter.kernel_session import RunningKernel
 from nbrun.jupyter.kernelspecs import KernelSpec
 from nbrun.kernel_side.agent import REPLIES
 from nbrun.runner import pipelining
-from nbrun.runner.pipelining import FAR_DEPTH, find_depth
+from nbrun.runner.pipelining import FAR_DEPTH, LIST_DEPTH, LIST_LIMIT, SharedProgress, choose_pipelining
 from tests.support.servers import RunningServer, jupyter_server
 
 TWO = Plan([CellPlan(index, None, "1", Action.RUN) for index in range(2)])
@@ -113,6 +114,39 @@ async def test_a_recall_tells_how_far_a_cell_is_and_passes_the_queue(running: Ru
     assert (await reply_to(kernel, behind))["status"] == "aborted"
 
 
+async def test_each_cell_of_a_list_has_messages_of_its_own_and_what_it_wrote_to_a_descriptor(
+    running: RunningKernel,
+) -> None:
+    kernel = running.kernel
+    assert Ability.LIST in (await kernel.meet_agent(AgentOptions())).abilities
+    await kernel._channel.send(leading := kernel.requests.execute("import os, asyncio", kind=CONDITIONAL_EXECUTE))
+    codes = [
+        "asyncio.get_running_loop().call_soon(lambda: turns.append(len(turns))); turns = []",
+        *["os.write(1, b'x\\n')"] * 8,
+        "assert turns == [0]",
+    ]
+    cells: list[Message] = []
+    for code in codes:
+        after = {"nbrun_after": (cells or [leading])[-1].id}
+        cells.append(kernel.requests.execute(code, metadata=after, kind=CONDITIONAL_EXECUTE))
+    await kernel._channel.send(agent.execute_list(kernel.requests, cells, None))
+    heard: dict[str, list[str]] = {each.id: [] for each in cells}
+    signs = 0
+    async with asyncio.timeout(20):
+        while signs < 2 * len(cells):
+            arrival = await kernel._channel.arrivals.get()
+            if not isinstance(arrival, Message) or arrival.parent_id not in heard:
+                continue
+            content = arrival.content
+            said = str(content.get("execution_state") or content.get("status") or content.get("text") or "")
+            heard[arrival.parent_id].append(f"{arrival.type} {said}".strip())
+            signs += said == "idle" or arrival.type == "execute_reply"
+    frame = ["status busy", "execute_input", "execute_reply ok", "status idle"]
+    assert [sorted(each) for each in heard.values()] == [
+        sorted([*frame, *(["stream x", "execute_result"] if "write" in code else [])]) for code in codes
+    ]
+
+
 async def test_the_agent_leaves_no_trace_in_what_the_user_sees(running: RunningKernel) -> None:
     kernel = running.kernel
     before = await ask_names(kernel)
@@ -131,9 +165,9 @@ async def ask_names(kernel: Kernel) -> str:
 async def test_a_kernel_with_the_agent_gets_the_depth_that_is_wanted(running: RunningKernel) -> None:
     told: list[str] = []
     agent = await running.kernel.meet_agent(AgentOptions())
-    assert await find_depth(running, agent, TWO, 7, told.append) == 7
-    assert await find_depth(running, agent, TWO, 1, told.append) == 1
-    assert await find_depth(running, agent, Plan(TWO.cells[:1]), 7, told.append) == 1
+    assert await choose_pipelining(running, agent, TWO, 7, told.append) == Pipelining(7)
+    assert await choose_pipelining(running, agent, TWO, 1, told.append) == ONE_BY_ONE
+    assert await choose_pipelining(running, agent, Plan(TWO.cells[:1]), 7, told.append) == ONE_BY_ONE
     assert told == []
 
 
@@ -141,14 +175,59 @@ def test_the_kernel_keeps_the_replies_of_all_cells_that_can_be_ahead() -> None:
     assert REPLIES > FAR_DEPTH
 
 
-@pytest.mark.parametrize(("near", "near_with_agent", "depth"), [(60.0, 60.0, 1), (0.0, 60.0, 1), (0.0, 0.0, FAR_DEPTH)])
-async def test_cells_go_ahead_by_themselves_where_the_way_to_the_server_is_long(
-    running: RunningKernel, monkeypatch: pytest.MonkeyPatch, near: float, near_with_agent: float, depth: int
+LISTS = Pipelining(LIST_DEPTH, in_lists=True, list_limit=LIST_LIMIT)
+
+
+@pytest.mark.parametrize("shares_progress", [True, False])
+@pytest.mark.parametrize(
+    ("near", "near_with_agent", "is_near"), [(60.0, 60.0, True), (0.0, 60.0, True), (0.0, 0.0, False)]
+)
+async def test_single_cells_go_ahead_where_the_server_is_far_and_lists_where_it_is_near(
+    running: RunningKernel,
+    monkeypatch: pytest.MonkeyPatch,
+    near: float,
+    near_with_agent: float,
+    *,
+    is_near: bool,
+    shares_progress: bool,
 ) -> None:
     monkeypatch.setattr(pipelining, "NEAR", near)
     monkeypatch.setattr(pipelining, "NEAR_WITH_AGENT", near_with_agent)
     agent = await running.kernel.meet_agent(AgentOptions())
-    assert await find_depth(running, agent, TWO, None, lambda _: None) == depth
+    chosen = (LISTS if shares_progress else ONE_BY_ONE) if is_near else Pipelining(FAR_DEPTH)
+    sharing = {"shares_progress": shares_progress}
+    assert await choose_pipelining(running, agent, TWO, None, lambda _: None, **sharing) == chosen
+
+
+async def test_an_agent_without_lists_gets_none(running: RunningKernel) -> None:
+    agent = Agent(frozenset({Ability.CONDITIONAL}))
+    lone = await choose_pipelining(running, agent, TWO, None, lambda _: None, near=True, shares_progress=True)
+    assert lone == ONE_BY_ONE
+
+
+async def test_a_kernel_on_this_machine_records_what_it_starts_until_the_record_is_closed(
+    running: RunningKernel,
+) -> None:
+    kernel, progress = running.kernel, SharedProgress()
+    assert progress.last_started() is None
+    agent = await kernel.meet_agent(AgentOptions(progress=progress.address))
+    progress.close_address()
+    assert Ability.PROGRESS in agent.abilities
+    assert progress.is_shared
+    first, _ = await ask(kernel, "1")
+    second, status = await ask(kernel, "2", after=first)
+    assert (status, progress.last_started()) == ("ok", second)
+    assert (await ask(kernel, "3", after=second))[1] == "aborted"
+    await kernel.meet_agent(AgentOptions(progress=SharedProgress().address))  # of the next run
+    assert (await ask(kernel, "4"))[1] == "ok"
+
+
+async def test_a_kernel_that_does_not_find_the_memory_says_so(running: RunningKernel) -> None:
+    progress = SharedProgress()
+    await running.kernel.meet_agent(AgentOptions(progress={**(progress.address or {}), "name": "nbrun-other"}))
+    progress.close_address()
+    await running.kernel.meet_agent(AgentOptions(progress=progress.address))
+    assert not progress.is_shared
 
 
 async def test_a_kernel_of_another_kind_takes_no_cells_ahead_and_a_wish_for_it_is_answered(
@@ -156,7 +235,7 @@ async def test_a_kernel_of_another_kind_takes_no_cells_ahead_and_a_wish_for_it_i
 ) -> None:
     told: list[str] = []
     other = RunningKernel(running.kernel, KernelInfo({}, "xeus-python", "5.3", "", "s"), SPEC)
-    assert await find_depth(other, Agent(), TWO, None, told.append) == 1
+    assert await choose_pipelining(other, Agent(), TWO, None, told.append) == ONE_BY_ONE
     assert told == []
-    assert await find_depth(other, Agent(), TWO, 7, told.append) == 1
+    assert await choose_pipelining(other, Agent(), TWO, 7, told.append) == ONE_BY_ONE
     assert told == ["--pipeline 7: kernel python3 cannot take cells ahead; they are sent one by one"]

@@ -17,6 +17,7 @@ from typing import Any
 
 from nbrun.core.execution.effects import Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.execution.machine import Execution
+from nbrun.core.execution.pipelining import Pipelining
 from nbrun.core.planning.plan import Action, CellPlan, Plan
 from nbrun.core.protocol.agent import Ability, AgentOptions
 from nbrun.core.protocol.messages import Message
@@ -234,7 +235,7 @@ async def record(scenario: Scenario, client: Client) -> list[dict[str, Any]]:
         if scenario.depth > 1:
             assert Ability.CONDITIONAL in (await kernel.meet_agent(AgentOptions())).abilities
             made = kernel.requests._made
-        recorder = Recorder(plan, kernel.requests, kernel_session=info.session, depth=scenario.depth)
+        recorder = Recorder(plan, kernel.requests, kernel_session=info.session, pipelining=Pipelining(scenario.depth))
         async with contextlib.AsyncExitStack() as stack:
             if scenario.beforehand:
                 other = await stack.enter_async_context(client.kernel(kernel_id))

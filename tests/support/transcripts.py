@@ -21,6 +21,7 @@ from nbrun import errors
 from nbrun.core.delivery.retransmission import ResentMessages
 from nbrun.core.execution.effects import Effect, Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.execution.machine import Execution
+from nbrun.core.execution.pipelining import Pipelining
 from nbrun.core.planning.plan import Action, CellPlan, Plan
 from nbrun.core.protocol.messages import Message, Requests
 from nbrun.jupyter.kernel.inbound import ExecutionFeed, Intake, Probed, StopAsked
@@ -147,6 +148,10 @@ class Transcript:
         options.setdefault("kernel_session", self.setting["kernel_session"])
         for name, default in _OPTIONS.items():
             options.setdefault(name, self.setting.get(name, default))
+        sending = {name: self.setting[name] for name in ("depth", "in_lists", "list_limit") if name in self.setting}
+        options.setdefault("pipelining", Pipelining(**sending))
+        started = [line["asked"]["started"] for line in self.lines if "started" in line.get("asked", ())]
+        options.setdefault("last_started", lambda: started[0] if started else None)
         intake = Intake()
         if self.setting.get("replay"):
             last = self.setting["last"]
@@ -161,7 +166,7 @@ class Transcript:
         return player.played
 
 
-_OPTIONS = {"depth": 1, "raw_streams": False, "max_output": None, "ask_for_writers": False, "can_recall": False}
+_OPTIONS = {"raw_streams": False, "max_output": None, "ask_for_writers": False, "can_recall": False}
 
 
 def _whole_lines(path: Path) -> Iterator[Line]:
@@ -212,6 +217,8 @@ class _Player:
                 answer, at = self._translated(message_from_json(received), at)
                 self.wait_until(at)
                 self._take(answer, at)
+            case {"asked": {"started": _}}:
+                pass  # what the machine asked for, see Transcript.play
             case {"asked": asked}:
                 self.wait_until(at)
                 self._take(_arrival(asked), at)

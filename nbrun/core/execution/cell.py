@@ -203,10 +203,12 @@ class CellExecution:
         if self.is_over and self.stop is None and (self.exited_well or self._replied_ok):
             self.outcome, self.error = self._verdict()
 
-    def settle(self, now: float, outcome: CellOutcome | None = None, error: CellError | None = None) -> None:
+    def settle(
+        self, now: float, outcome: CellOutcome | None = None, error: CellError | None = None, *, shown: bool = True
+    ) -> None:
         """End the cell by its reply, or with the given outcome and error if the reply is lost.
 
-        If no ``error`` message arrived, the error is added to the outputs.
+        If no ``error`` message arrived, the error is added to the outputs, unless it is not to be `shown`.
         """
         self.state = State.DONE
         self.ended_at = now
@@ -217,15 +219,16 @@ class CellExecution:
                 self.area.append(display_output(as_object(page.get("data"))))
         else:
             self.outcome, self.error = outcome, error
-        if self.error and not self.area.errors and (self.error.traceback or self.reply is None):
+        if shown and self.error and not self.area.errors and (self.error.traceback or self.reply is None):
             self.area.append(error_output(self.error.as_dict()))
 
     def incomplete(self) -> Incomplete | None:
         """Return what is missing of the cell's outputs, or None if nothing is known to be missing.
 
-        Only a cell that reached its end is checked. The outcome of other cells says enough.
+        Only a cell that reached its end is checked. The outcome of other cells says enough. A cell can pass without a
+        reply, if the kernel has started the next one.
         """
-        if self.reply is None or self.state is not State.DONE:
+        if (self.reply is None and self.outcome is not CellOutcome.PASSED) or self.state is not State.DONE:
             return None
         missing = self._missing()
         idle_lost = "idle" not in self.seen

@@ -40,7 +40,7 @@ from nbrun.core.execution.drain import Drain
 from nbrun.core.execution.effects import OF_A_CELL, Effect, Effects, ProbeKernel, Send, Timer, Timers
 from nbrun.core.execution.interruption import LIMITS, Interruption, Recalled
 from nbrun.core.execution.outcomes import Ending, place_of
-from nbrun.core.execution.pipelining import CellQueue, Routes, Slot
+from nbrun.core.execution.pipelining import ONE_BY_ONE, CellQueue, Pipelining, Routes, Slot
 from nbrun.core.outputs.area import Displays, OutputArea
 from nbrun.core.outputs.mimebundle import Output, output_of
 from nbrun.core.outputs.widgets import Widgets
@@ -72,16 +72,18 @@ class Execution:
         max_output: int | None = None,
         ask_for_writers: bool = False,
         can_recall: bool = False,
-        depth: int = 1,
+        pipelining: Pipelining = ONE_BY_ONE,
+        last_started: Callable[[], str | None] = lambda: None,
         observe: Callable[[Event], None] | None = None,
     ) -> None:
         """Prepare a run.
 
         `kernel_session` is the kernel's session from the handshake, or None to accept messages of any session.
         `max_output` is the maximum size of a cell's outputs. `ask_for_writers` is true if the kernel's agent can report
-        writers (:mod:`.drain`). `can_recall` is true if it can report whether a request was started. `depth` is how
-        many cells may be in progress at a time; more than 1 requires an agent that executes on conditions. `observe` is
-        called with the events of cells and outputs, with the name `notebook`.
+        writers (:mod:`.drain`). `can_recall` is true if it can report whether a request was started. `pipelining` is
+        how cells are sent. `last_started` returns the id of the request that the kernel started last, and then the
+        kernel starts no other one; it returns None if that is unknown. `observe` is called with the events of cells and
+        outputs, with the name `notebook`.
         """
         self._plan = plan
         self._requests = requests
@@ -95,13 +97,14 @@ class Execution:
         self._ledger = Ledger(requests.session)
         self._timers = Timers()
         self._routes = Routes()
-        self._queue = CellQueue(plan.to_run, requests, depth)
+        self._queue = CellQueue(plan.to_run, requests, pipelining)
         self._total = self._queue.total
         self._barrier = Barrier(self._timers, requests, self._routes)
         self._interruption = Interruption(self._timers, requests, self._routes)
         self._drain = Drain(self._timers, requests, asks_writers=ask_for_writers)
         self._current: CellExecution | None = None
         self._can_recall = can_recall
+        self._last_started = last_started
         self._recall = ("", "")
         """The request that asks whether the current cell's request was started, and that request."""
         self._late_output_at = 0.0
@@ -175,12 +178,14 @@ class Execution:
 
     def lose_server(self, now: float, error: NbrunError) -> None:
         """End the run because the server cannot be reached."""
+        self._catch_up(now)
         cell = self._current
         problem = outcomes.problem_in(cell, self._total, str(error), error.hint) if cell else Problem.of(error)
         self._give_up(now, CellOutcome.INTERRUPTED, "ServerLost", Ending(Outcome.SERVER_FAILED, problem))
 
     def abandon(self, now: float, reason: str) -> None:
         """End the run at once, without a further request to the kernel."""
+        self._catch_up(now)
         self._give_up(now, CellOutcome.INTERRUPTED, "Interrupted", Ending(Outcome.INTERRUPTED, Problem(reason)))
 
     def widgets(self, shown: Iterable[Output]) -> dict[str, Any] | None:
@@ -311,26 +316,51 @@ class Execution:
         cell.sent_at = now
         return (*effects, *self._update_widgets(), *self._send_cell(cell, now))
 
+    def _catch_up(self, now: float) -> None:
+        """Continue to the cell that the kernel started last, because messages were lost with the kernel or the server.
+
+        A kernel that has started a cell has passed the cells before it.
+        """
+        if self.ending or self.is_stopping or not self._queue.has_ahead:
+            return
+        started = self._last_started()
+        while self._queue.is_ahead(started) and (slot := self._queue.pop_ahead()):
+            has_reply = self._current is not None and self._current.reply is not None
+            self._settle(now, None if has_reply else CellOutcome.PASSED)
+            self._current = self._adopt(slot, slot.began_at or now, now)
+
     def _settle_ahead(self, ending: Ending, now: float) -> None:
-        """End the cells that were sent ahead, because the run ends. A cell that may have run counts as run."""
+        """End the cells that were sent ahead, because the run ends.
+
+        If it is unknown which cells the kernel has started, a cell that may have run counts as run.
+        """
         last = next(reversed(self.cells.values()), None)
-        is_unsure = ending.outcome is Outcome.SERVER_FAILED
+        started = self._last_started() if self._queue.has_ahead else None
+        may_run = ending.outcome is Outcome.SERVER_FAILED if started is None else self._queue.is_ahead(started)
         for slot in self._queue.take_back():
-            began_at = now if is_unsure and slot.began_at is None else slot.began_at
-            cell = None if began_at is None else self._begin(slot.plan, began_at)
-            if cell is not None:
-                self._routes.add(slot.request, cell)
-                self._current, cell.state = None, State.DONE
-            else:
-                assert last is not None
-                self._routes.add_aside(slot.request, last)
+            began_at = now if may_run and slot.began_at is None else slot.began_at
+            may_run = may_run and slot.request != started
+            if began_at is not None:
+                cell = self._adopt(slot, began_at, now)
+                # If no message of a cell arrived, it may not have started: its outputs stay empty.
+                cell.settle(now, *(() if cell.reply else outcomes.cut_off(ending)), shown=bool(slot.held))
+                self._observe(CellFinished(self._notebook, cell.result()))
+                continue
+            assert last is not None
+            self._routes.add_aside(slot.request, last)
             for message, _ in slot.held:
                 self.receive(message, now)
-                if cell is not None and message.type == "execute_reply":
-                    cell.on_reply(message)
-            if cell is not None:
-                cell.settle(now, *(() if cell.reply else outcomes.cut_off(ending)))
-                self._observe(CellFinished(self._notebook, cell.result()))
+
+    def _adopt(self, slot: Slot, began_at: float, now: float) -> CellExecution:
+        """Return the execution of a cell that was sent ahead, with the messages held for it, as the run ends."""
+        cell = self._begin(slot.plan, began_at)
+        self._routes.add(slot.request, cell)
+        self._current, cell.state = None, State.DONE
+        for message, _ in slot.held:
+            self.receive(message, now)
+            if message.type == "execute_reply":
+                cell.on_reply(message)
+        return cell
 
     # Messages ------------------------------------------------------------------------------------------------------
 
@@ -501,6 +531,7 @@ class Execution:
         return self._end(now, outcomes.ending_of_stopped(cell, self._total, hint))
 
     def _lose_kernel(self, now: float, how: str) -> Effects:
+        self._catch_up(now)
         if self._current is not None and self._current.stop:
             # Report the reason of the interrupt, not the death of the kernel that followed.
             return self._end_stopped(self._current, now, "The kernel did not survive the interrupt.")

@@ -7,6 +7,9 @@ messages in the same order as without pipelining::
 
     waiting  7 8 9 ...  ->  sent ahead  4 5 6 (held: 4's busy, 4's output)  ->  current  3  ->  done  0 1 2
                         <-  taken back: the kernel did not run them, because 3 failed
+
+A kernel whose agent executes *lists* gets many cells in one request, and new ones when half of those are done. For
+everything else, each of them is a request of its own.
 """
 
 from collections import deque
@@ -16,10 +19,29 @@ from dataclasses import dataclass, field
 from nbrun.core.execution.cell import ABORTED, CellExecution
 from nbrun.core.execution.effects import Send
 from nbrun.core.planning.plan import CellPlan
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Message, Requests
 
 MOST_SENT_AHEAD = 2_000_000
 """Maximum characters of code that may be sent ahead at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipelining:
+    """How cells are sent.
+
+    Up to ``depth`` cells may be in progress at a time; more than 1 requires an agent that executes on conditions. If
+    ``in_lists`` is true, one request carries many cells, which requires an agent that executes lists. After
+    ``list_limit`` seconds the kernel starts no more cells of a list.
+    """
+
+    depth: int = 1
+    in_lists: bool = False
+    list_limit: float | None = None
+
+
+ONE_BY_ONE = Pipelining()
+"""Each cell is sent after the previous one has ended."""
 
 
 @dataclass(slots=True)
@@ -38,10 +60,11 @@ class Slot:
 class CellQueue:
     """The cells of a run that wait or were sent ahead."""
 
-    def __init__(self, plans: Iterable[CellPlan], requests: Requests, depth: int) -> None:
-        """Prepare for `plans`; a `depth` over 1 requires a kernel that supports conditional execution."""
+    def __init__(self, plans: Iterable[CellPlan], requests: Requests, pipelining: Pipelining) -> None:
+        """Prepare for `plans`."""
         self._requests = requests
-        self._depth = depth
+        self._depth = pipelining.depth
+        self._pipelining = pipelining
         self._waiting = deque(plans)
         self._ahead: dict[str, Slot] = {}
         self._last_request = ""
@@ -57,6 +80,10 @@ class CellQueue:
     def next_began(self) -> bool:
         """Return whether the kernel has started the cell after the current one."""
         return any(slot.began_at is not None for slot in self._ahead.values())
+
+    def is_ahead(self, request: str | None) -> bool:
+        """Return whether a cell was sent ahead with this request."""
+        return request in self._ahead
 
     def pop_waiting(self) -> CellPlan | None:
         """Remove and return the next cell that has not been sent."""
@@ -76,14 +103,18 @@ class CellQueue:
 
     def send_ahead(self) -> list[Send]:
         """Send cells ahead, as many as the depth allows. A cell that needs preparation is not sent ahead."""
-        sent = []
+        requests: list[Message] = []
+        if self._pipelining.in_lists and len(self._ahead) > self._depth // 2:
+            return []  # few long lists rather than many short ones
         while self._waiting and len(self._ahead) < self._depth - 1 and self._fits(self._waiting[0]):
             plan = self._waiting.popleft()
             request = self._request(plan, self._last_request)
             self._ahead[request.id] = Slot(plan, request.id)
             self._characters_ahead += len(plan.source)
-            sent.append(Send(request))
-        return sent
+            requests.append(request)
+        if requests and self._pipelining.in_lists:
+            requests = [agent.execute_list(self._requests, requests, self._pipelining.list_limit)]
+        return [Send(request) for request in requests]
 
     def take_back(self) -> list[Slot]:
         """Let the cells that were sent ahead wait again, because the kernel refuses them; return their slots."""

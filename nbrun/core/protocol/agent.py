@@ -22,6 +22,7 @@ RESEND_REPLY = "nbrun_resend_reply"
 RECALL = "nbrun_recall_request"
 RECALL_REPLY = "nbrun_recall_reply"
 DRAIN = "nbrun_drain_request"
+EXECUTE_LIST = "nbrun_execute_list_request"
 REPLAY_BUFFER = 32_000_000
 """Bytes of output that a kernel stores to send them again."""
 _UNSENT = "nbrun_unsent"
@@ -38,6 +39,8 @@ class Ability(StrEnum):
     REPLAY = "replay"
     CONDITIONAL = "conditional"
     ONCE = "once"
+    LIST = "list"
+    PROGRESS = "progress"
     UNSENT = "unsent"
     WRITERS = "writers"
     TRACEBACK = "traceback"
@@ -47,15 +50,25 @@ class Ability(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """Options of the agent: its replay buffer in bytes, whether it lifts limits, whether it is quiet in logs."""
+    """Options of the agent.
+
+    They are its replay buffer in bytes, whether it lifts limits, whether it is quiet in logs, and path and name of the
+    memory that it shares with the client (:class:`nbrun.kernel_side.agent.Progress`).
+    """
 
     replay: int = 0
     lift_limits: bool = False
     quiet: bool = False
+    progress: Mapping[str, str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as JSON."""
-        return {"replay": self.replay, "lift_limits": self.lift_limits, "quiet": self.quiet}
+        return {
+            "replay": self.replay,
+            "lift_limits": self.lift_limits,
+            "quiet": self.quiet,
+            "progress": self.progress,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,12 @@ def abilities_in(reply: Message) -> frozenset[str]:
 def recall(requests: Requests, request: str) -> Message:
     """Return the request that cancels all cells sent behind `request`."""
     return requests.special(Channel.CONTROL, RECALL, {"request": request})
+
+
+def execute_list(requests: Requests, cells: Iterable[Message], limit: float | None) -> Message:
+    """Return the request that carries the requests `cells`; after `limit` seconds the kernel starts no more of them."""
+    each = [{"header": cell.header, "metadata": cell.metadata, "content": cell.content} for cell in cells]
+    return requests.special(Channel.SHELL, EXECUTE_LIST, {"cells": each, "limit": limit})
 
 
 def resend(requests: Requests, numbers: Sequence[tuple[int, int | None]]) -> Message:

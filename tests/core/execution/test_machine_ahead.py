@@ -10,7 +10,9 @@ from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived
 from nbrun.core.execution.barrier import BARRIER_AFTER, BARRIER_LIMIT
 from nbrun.core.execution.cell import Stop
 from nbrun.core.execution.drain import DRAIN_LIMIT
+from nbrun.core.execution.effects import Send
 from nbrun.core.execution.interruption import INTERRUPT_GRACE, RECALL_GRACE, SIGNAL_GRACE
+from nbrun.core.execution.pipelining import Pipelining
 from nbrun.core.planning.plan import Action
 from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message
@@ -33,8 +35,16 @@ PASSED, FAILED, SKIPPED, NOT_RUN, TIMED_OUT, INTERRUPTED, DIED = (
 class Ahead(Conversation):
     """A conversation in which cells are sent ahead; requests are named by their place among all that were sent."""
 
+    in_lists = False
+
     def __init__(self, *cells: str | dict[str, Any], depth: int = 3, **options: Any) -> None:
-        super().__init__(*cells, depth=depth, **options)
+        super().__init__(*cells, pipelining=Pipelining(depth, self.in_lists), **options)
+
+    def requests(self, kind: str) -> list[Message]:
+        """Return the requests of a type that were sent so far, in lists or by themselves."""
+        sent = [effect.message for effect in self.wanted if isinstance(effect, Send)]
+        single = [each for message in sent for each in requests_in(message)]
+        return [request for request in single if request.type == kind]
 
     @property
     def ids(self) -> list[str]:
@@ -64,6 +74,19 @@ class Ahead(Conversation):
         asked = self.requests(agent.RECALL)[place]
         answer = message(agent.RECALL_REPLY, {"state": state}, parent=asked.id, channel=Channel.CONTROL)
         self.hear(answer)
+
+
+def requests_in(request: Message) -> list[Message]:
+    """Return the requests that a list carries; another request is returned as it is."""
+    if request.type != agent.EXECUTE_LIST:
+        return [request]
+    return [Message(request.channel, parent={}, **cell) for cell in request.content["cells"]]
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["single", "lists"])
+def in_lists(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send the cells one request each, and in lists."""
+    monkeypatch.setattr(Ahead, "in_lists", request.param)
 
 
 ERROR: dict[str, Any] = {"status": "error", "ename": "ValueError", "evalue": "bad", "traceback": ["line"]}
@@ -235,6 +258,7 @@ def test_the_next_cells_reply_proves_that_a_reply_is_lost_and_what_ran_did_run()
     assert talk.outcome() is Outcome.SERVER_FAILED
     assert talk.outcomes() == [FAILED, PASSED, INTERRUPTED]  # the third was sent, and may have run
     assert talk.outputs(1)[0]["text"] == "ran"
+    assert talk.outputs(2) == []
 
 
 def test_a_reply_that_is_lost_while_the_next_cell_runs_on_is_not_waited_for() -> None:
@@ -259,6 +283,72 @@ def test_a_request_that_was_lost_with_the_connection_is_found_out_by_a_barrier_o
     talk.until(10.0)
     assert talk.outcome() is Outcome.SERVER_FAILED
     assert talk.outcomes() == [PASSED, FAILED]
+
+
+# The cell that the kernel started last --------------------------------------------------------------------------
+
+
+def lost(talk: Ahead, how: str) -> None:
+    match how:
+        case "server":
+            talk.run.lose_server(talk.now, ServerUnreachable("the server is gone"))
+        case "kernel":
+            talk.status("dead", "of the server")
+        case _:
+            talk.run.abandon(talk.now, "a second signal")
+
+
+CUT = {"server": INTERRUPTED, "kernel": DIED, "run": INTERRUPTED}
+
+
+@pytest.mark.parametrize("how", CUT)
+def test_only_what_the_kernel_has_started_may_have_run(how: str) -> None:
+    talk = Ahead("one", "two", "three", "four", depth=9, last_started=lambda: f"{OURS}_1")
+    talk.begin(0)
+    lost(talk, how)
+    assert talk.outcomes() == [CUT[how], NOT_RUN, NOT_RUN, NOT_RUN]
+
+
+@pytest.mark.parametrize("how", CUT)
+def test_a_cell_behind_which_the_next_one_was_started_has_passed_though_its_reply_is_lost(how: str) -> None:
+    talk = Ahead("one", "two", "three", "four", depth=9, last_started=lambda: f"{OURS}_3")
+    talk.run_cell(0)
+    talk.begin(1)
+    talk.stream("two", talk.ids[1])
+    talk.stream("three", talk.ids[2])
+    lost(talk, how)
+    assert talk.outcomes() == [PASSED, PASSED, CUT[how], NOT_RUN]
+    assert [talk.outputs(index)[0]["text"] for index in (1, 2)] == ["two", "three"]
+    assert talk.run.results()[1].incomplete is not None
+    if how == "kernel":
+        assert "in cell 3 of 4" in talk.problem
+
+
+def test_a_reply_that_came_decides_though_the_idle_is_lost_with_the_server() -> None:
+    talk = Ahead("one", "two", depth=9, last_started=lambda: f"{OURS}_2")
+    talk.begin(0)
+    talk.reply(parent=talk.ids[0])
+    talk.run.lose_server(talk.now, ServerUnreachable("the server is gone"))
+    assert talk.outcomes() == [PASSED, INTERRUPTED]
+
+
+def test_a_reply_that_is_lost_says_nothing_of_cells_that_the_kernel_has_not_started() -> None:
+    talk = Ahead("one", "two", "three", "four", depth=9, last_started=lambda: f"{OURS}_3")
+    talk.begin(0)
+    talk.status("idle", talk.ids[0])
+    talk.begin(1)
+    talk.reply(parent=talk.ids[1])
+    talk.until(DRAIN_LIMIT)
+    assert talk.outcomes() == [FAILED, PASSED, INTERRUPTED, NOT_RUN]
+
+
+def test_a_kernel_that_dies_of_an_interrupt_ends_the_run_with_the_interrupts_reason() -> None:
+    talk = Ahead(cell("one", timeout=1.0), "two", last_started=lambda: f"{OURS}_2")
+    talk.begin(0)
+    talk.until(1.0)
+    talk.recalled("running")
+    talk.status("dead", "of the server")
+    assert talk.outcomes() == [TIMED_OUT, INTERRUPTED]
 
 
 # Interrupts ------------------------------------------------------------------------------------------------------

@@ -1,14 +1,18 @@
 """Which cells are sent ahead, and on which condition."""
 
+from typing import Any
+
 from nbrun.core.execution import pipelining
-from nbrun.core.execution.pipelining import CellQueue
+from nbrun.core.execution.pipelining import CellQueue, Pipelining
 from nbrun.core.planning.plan import Action, CellPlan
+from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message, Requests
 from tests.core.conversation import OURS, message
 
 
-def queue_of(*sources: str, depth: int = 3) -> CellQueue:
-    return CellQueue([CellPlan(i, None, source, Action.RUN) for i, source in enumerate(sources)], Requests(OURS), depth)
+def queue_of(*sources: str, depth: int = 3, **options: Any) -> CellQueue:
+    plans = [CellPlan(i, None, source, Action.RUN) for i, source in enumerate(sources)]
+    return CellQueue(plans, Requests(OURS), Pipelining(depth, **options))
 
 
 def first(cells: CellQueue) -> Message:
@@ -36,6 +40,27 @@ def test_with_a_depth_of_one_the_request_is_the_standards_own_and_nothing_goes_a
     assert first(cells).type == "execute_request"
     assert cells.send_ahead() == []
     assert not cells.has_ahead
+
+
+def test_a_list_carries_the_requests_that_would_be_sent_by_themselves() -> None:
+    single, lists = queue_of("a", "b", "c"), queue_of("a", "b", "c", in_lists=True, list_limit=2.0)
+    assert first(lists) == first(single)
+    [sent] = lists.send_ahead()
+    requests = [send.message for send in single.send_ahead()]
+    cells = [{"header": each.header, "metadata": each.metadata, "content": each.content} for each in requests]
+    assert (sent.message.type, sent.message.content) == (agent.EXECUTE_LIST, {"cells": cells, "limit": 2.0})
+
+
+def test_the_next_list_is_sent_when_half_of_the_cells_are_done() -> None:
+    cells = queue_of(*"abcdefghi", depth=6, in_lists=True)
+    first(cells)
+    sizes = []
+    while True:
+        sizes.append([len(send.message.content["cells"]) for send in cells.send_ahead()])
+        if cells.pop_ahead() is None:
+            break
+    assert sizes == [[5], [], [2], [], [1], [], [], [], []]
+    assert cells.send_ahead() == []
 
 
 def test_no_more_code_is_on_its_way_than_a_bound() -> None:
