@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nbrun.core.formats.json_text import as_object
 from nbrun.core.formats.tracebacks import trimmed
 from nbrun.core.formats.units import spell_duration, spell_size
+from nbrun.core.notebook.tags import tags_of
 from nbrun.core.results import BatchResult, NotebookResult, Outcome
 
 MAIL_LIMIT = 10_000_000
@@ -17,7 +19,7 @@ MAIL_LIMIT = 10_000_000
 _MOST_PICTURES = 6
 _MOST_RUNS = 50
 _TRACEBACK = 30
-_HIDDEN = {"remove-output", "hide-output", "remove-cell", "hide-cell", "remove_output", "remove_cell"}
+_HIDDEN = ("remove-output", "hide-output", "remove-cell", "hide-cell", "remove_output", "remove_cell")
 _WORDS = {"failure": "failed", "recovery": "passed again", "slow": "passed, slowly", "success": "passed"}
 
 
@@ -119,8 +121,8 @@ def pictures_in(content: Mapping[str, Any]) -> list[bytes]:
     """Return the PNG pictures in the outputs of a notebook, without those that a page hides."""
     found: list[bytes] = []
     for cell in content.get("cells", ()):
-        metadata = cell.get("metadata", {})
-        if _HIDDEN & {*metadata.get("tags", ())} or metadata.get("jupyter", {}).get("outputs_hidden"):
+        jupyter = as_object(as_object(cell.get("metadata")).get("jupyter"))
+        if any(tag in _HIDDEN for tag in tags_of(cell)) or jupyter.get("outputs_hidden"):
             continue
         for output in cell.get("outputs", ()):
             data = output.get("data", {}).get("image/png")

@@ -1,5 +1,6 @@
 """Messages reach local mail servers and hooks, and failures name no part of the URL."""
 
+import base64
 import json
 import socket
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from nbrun.errors import UsageError
 from nbrun.publishing.notifications import message as messages
 from nbrun.publishing.notifications.delivery import Delivery
-from nbrun.publishing.notifications.message import Message, written_since
+from nbrun.publishing.notifications.message import Message, pictures_in, written_since
 from nbrun.publishing.notifications.senders import NotSent, check_service, ping, send
 from nbrun.publishing.notifications.targets import Target, read_target
 from tests.publishing.notifications.servers import hook_server, mail_server
@@ -153,3 +154,11 @@ def test_files_of_the_run_are_found(tmp_path: Path) -> None:
     paths = {name: path.relative_to(tmp_path).as_posix() for name, path in found.items()}
     assert paths == {"a.html": "a.html", "a.pdf": "a.pdf", "a-2.pdf": "b/a.pdf"}
     assert written_since([tmp_path], now + 10) == {}
+
+
+def test_pictures_that_a_page_hides_are_not_in_the_message() -> None:
+    outputs = [{"data": {"image/png": base64.b64encode(PNG).decode()}}]
+    hidden = [{"tags": ["hide-output"]}, {"tags": ["x", "remove-cell"]}, {"jupyter": {"outputs_hidden": True}}]
+    shown = [{"tags": None, "jupyter": "odd"}, {"tags": [["odd"]]}, {}]
+    cells = [{"metadata": metadata, "outputs": outputs} for metadata in (*hidden, *shown)]
+    assert pictures_in({"cells": [*cells, {"metadata": None}]}) == [PNG] * len(shown)

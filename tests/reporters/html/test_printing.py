@@ -66,6 +66,33 @@ def test_a_browser_prints_a_page_with_title_numbers_and_all_lines(tmp_path: Path
     assert b"/Title (Weekly sales)" in made.read_bytes()
 
 
+TAGS = {
+    "": (True, True),
+    "hide-input": (False, True),
+    "remove-input": (False, True),
+    "hide-output": (True, True),
+    "remove-output": (True, False),
+    "hide-cell": (True, True),
+    "remove-cell": (False, False),
+}
+"""Whether source and output of a cell with a tag are in a PDF file, which cannot unfold anything."""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("mode", ["show", "hide"])
+def test_tags_remove_cells_sources_and_outputs_from_a_pdf_file(mode: str, tmp_path: Path) -> None:
+    cells = []
+    for number, tag in enumerate(TAGS):
+        said = {"output_type": "stream", "name": "stdout", "text": f"output{number}\n"}
+        cells.append(code(f"source{number}", tags=[tag], outputs=[said]))
+    pdfs = Html(None, local=False, look=Look(mode), pdf=tmp_path / "tags.pdf", printer=browser())
+    pdfs.observe(RunFinished("tags.ipynb", result("tags.ipynb", Outcome.PASSED), notebook(*cells)))
+    pdfs.close()
+    text = text_of(tmp_path / "tags.pdf")
+    found = {tag: (f"source{number}" in text, f"output{number}" in text) for number, tag in enumerate(TAGS)}
+    assert found == {tag: (source and mode == "show", output) for tag, (source, output) in TAGS.items()}
+
+
 def test_weasyprint_prints_a_page_with_formulas_as_source(tmp_path: Path) -> None:
     printed(tmp_path / "sales.pdf", WEASYPRINT, Look("hide"))
     text = text_of(tmp_path / "sales.pdf")
