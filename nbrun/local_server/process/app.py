@@ -195,6 +195,9 @@ class PrivateServer(ServerApp):
     def load_config_file(self, suppress_errors: bool = True) -> None:
         """Load no configuration file."""
 
+    def parse_command_line(self, argv: list[str] | None = None) -> None:
+        """Read no command line, and so create no parser for all options."""
+
     def migrate_config(self) -> None:
         """Migrate no configuration."""
 
