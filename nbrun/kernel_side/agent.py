@@ -47,7 +47,7 @@ REALLY_SEND = "_really_send"
 TRACEBACK = ("_last_traceback", "_last_traceback_during_displayhook")
 """ZMQInteractiveShell: the traceback in a reply for an error that has none of its own."""
 STREAM_COPY = "_original_stdstream_copy"
-"""OutStream: the file descriptor to which it repeats what it reads from standard output or standard error."""
+"""OutStream: the file descriptor to which it copies standard output or standard error."""
 FLUSH_PENDING = "_flush_pending"
 """OutStream: whether anything was written since the last flush."""
 # And of Python:
@@ -59,17 +59,17 @@ TARGET = "_target"
 ROOM_FOR_UNSENT = 10_000
 """Maximum remembered numbers without a message; the newest are kept."""
 PORTION = 4_000_000
-"""Bytes of one answer with messages that are sent again, but for a single message that is larger."""
+"""Maximum bytes of one answer with messages that are sent again, unless a single message is larger."""
 REPLIES = 300
-"""How many replies are kept, more than there may be cells ahead; the agent's own without what they brought."""
+"""Maximum stored replies, more than cells can be ahead; the agent's own are stored without messages."""
 SEND_HIGH_WATER_MARK = 23
-"""ZMQ_SNDHWM. libzmq applies it to the connections that exist."""
+"""ZMQ_SNDHWM. libzmq applies it to existing connections."""
 POLLOUT = 2
 """zmq.POLLOUT."""
 UNREAD_STEPS = 40
-"""How often to look, every half millisecond, whether what reached a file descriptor has been read."""
+"""Maximum checks, every half millisecond, whether the kernel has read what was written to its file descriptors."""
 TURNS = 3
-"""How often the event loop gets its turn between two cells of a list."""
+"""Iterations of the event loop between two cells of a list."""
 PAUSE = 0.005
 """Seconds between two cells of a list while the user's tasks or threads run, about as long as between two requests."""
 PROGRESS_CLOSED, PROGRESS_READY, PROGRESS_ID, PROGRESS_SIZE = 0, 1, 2, 128
@@ -80,8 +80,8 @@ FORGET_LIMIT = 1.0
 _WITHOUT_STATUS = ("nbrun_resend_request", "nbrun_recall_request", "nbrun_execute_list_request")
 """Requests without a status of their own.
 
-Some are answered while a cell runs, and a server takes any idle for the end of the cell. In a list each cell has its
-own status.
+Some are answered while a cell runs, and a server mistakes any idle for the end of the cell. In a list each cell has
+its own status.
 """
 _DELIMITER = b"<IDS|MSG>"
 _PARTS = (b'{"header":', b',"parent_header":', b',"metadata":', b',"content":')
@@ -403,13 +403,13 @@ class ConditionalExecution:
         execute C, after B   ...
         recall B             nothing behind B starts any more; the reply says whether B runs, has ended or is unknown;
                              if it is unknown, it does not start any more either, however late it arrives
-        close the progress   nothing starts any more, though the connection to the kernel is lost
+        close the progress   nothing starts any more; this works without a connection to the kernel
 
-    *Passed* means: the reply was ``ok``, the cell did not call ``exit()``, nobody recalled it, and no comm is open (the
-    Output widget has to be told what it holds before the next cell runs). A recall comes on the control channel, past
-    the queue.
+    A cell has *passed* if the reply was ``ok``, the cell did not call ``exit()``, it was not recalled, and no comm is
+    open. (An Output widget needs its contents before the next cell runs.) A recall arrives on the control channel,
+    before the queue.
 
-    One request may carry a *list* of such cells. That saves most of what ipykernel does for a request.
+    One request may carry a *list* of such cells, which saves most of ipykernel's work for a request.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -430,7 +430,7 @@ class ConditionalExecution:
     async def execute(self, stream: Any, ident: Any, parent: Any) -> None:
         """Execute a cell, or reply that it was aborted."""
         if parent["metadata"].get("nbrun_after") is not None:
-            # A crash in the first line of this cell would take along what the cell before it put out.
+            # A crash in the first line of this cell would lose the output of the previous cell.
             self._let_go()
         await self._execute(stream, ident, parent)
 
@@ -458,14 +458,14 @@ class ConditionalExecution:
         return True
 
     def _let_go(self) -> None:
-        """Let the kernel's other threads send what there is."""
+        """Let the kernel's other threads send all messages so far."""
         hand_over(self._kernel.iopub_thread)
         time.sleep(0.0005)
 
     # Lists ---------------------------------------------------------------------------------------------------------
 
     def offer_lists(self) -> None:
-        """Accept lists of cells; raise where this kernel lacks what they need."""
+        """Accept lists of cells; raise :class:`AttributeError` if this kernel lacks what they need."""
         kernel = self._kernel
         getattr(kernel, PUBLISH_STATUS), kernel.set_parent, kernel.eventloop
         kernel.pre_handler_hook, kernel.post_handler_hook  # noqa: B018
@@ -474,13 +474,13 @@ class ConditionalExecution:
     async def execute_list(self, stream: Any, ident: Any, parent: Any) -> None:
         """Execute the cells of a list, each as ipykernel executes a request of its own.
 
-        The first one whose condition does not hold is the last one that is answered. After ``limit`` seconds no other
-        cell begins, so that requests of other clients get their turn. No other cell begins either once a cell has
-        selected the event loop of a user interface (``%gui``): it runs between two requests.
+        The list ends with the first cell whose condition does not hold. After ``limit`` seconds no other cell starts,
+        so that the kernel handles requests of other clients. No other cell starts either after a cell that selects the
+        event loop of a user interface (``%gui``), because that loop runs between two requests.
         """
         content = parent["content"]
         until = None if content.get("limit") is None else time.monotonic() + content["limit"]
-        # An interrupt concerns a cell: between two of them it is ignored, as it is between two requests.
+        # Between two cells an interrupt is ignored, as it is between two requests.
         self._kernel.post_handler_hook()
         self._let_go()
         for place, cell in enumerate(content["cells"]):
@@ -506,7 +506,7 @@ class ConditionalExecution:
         # ipykernel itself ends the last cell, as its parent is still that cell.
 
     async def _end_cell(self, stream: Any) -> None:
-        """Do what ipykernel does at the end of a request, and let everything else have its turn."""
+        """Do what ipykernel does at the end of a request, and let tasks and threads run."""
         kernel = self._kernel
         flush()
         getattr(kernel, PUBLISH_STATUS)("idle", "shell")
@@ -514,14 +514,14 @@ class ConditionalExecution:
             stream.flush(POLLOUT)  # the reply
         self._let_go()
         if has_unread_streams():
-            # Another thread is about to write it, in the name of the cell whose turn it is.
+            # Another thread is about to send it, with the current cell as its parent.
             for _ in range(UNREAD_STEPS):
                 time.sleep(0.0005)
                 if not has_unread_streams():
                     break
             time.sleep(0.0005)
             flush()
-        if kernel.eventloop is None:  # one of a user interface does not return before there is another request
+        if kernel.eventloop is None:  # the loop of a user interface returns only at the next request
             for _ in range(TURNS):
                 await asyncio.sleep(0)
             if any(True for _ in writing_threads()) or any(True for _ in writing_tasks()):
@@ -560,8 +560,8 @@ class ConditionalExecution:
 class Progress:
     """The id of the request that the kernel started last, in memory that it shares with the client.
 
-    The client creates the memory and reads it after the end of the kernel or the server, when no message tells any more
-    which cells began. It first closes the memory, and nothing starts from then on.
+    The client creates the memory. It reads it after the end of the kernel or the server, when messages may be lost. It
+    first closes the memory, and no request starts from then on.
     """
 
     def __init__(self, path: str, name: str) -> None:
@@ -641,7 +641,7 @@ def writers() -> Iterator[object]:
 
 
 def has_unread_streams() -> bool:
-    """Return whether the kernel has not read yet what reached its file descriptors."""
+    """Return whether the kernel has not yet read everything that was written to its file descriptors."""
     try:
         return any(
             getattr(stream, "watch_fd_thread", None) is not None and unread_bytes(descriptor)
