@@ -24,7 +24,7 @@ from nbrun.core.formats.json_text import dumps, loads
 from nbrun.core.formats.units import spell_duration
 from nbrun.errors import BadFrame
 from nbrun.publishing.locks import Attempt
-from nbrun.storage.object_store import ObjectExists, ObjectStore, StoredObject, StoreError, VersionChanged
+from nbrun.storage.object_store import ObjectExists, ObjectStore, StoredObject, StoreError, Unanswered, VersionChanged
 
 LEASE = 60.0
 """Seconds without a sign of life after which a holder is replaced."""
@@ -33,6 +33,8 @@ _BEATS = 4
 _ATTEMPTS = 30
 """Attempts within a lease: of a waiter to get the lock, and of a holder to reach a store that failed."""
 _LONGEST_LEASE = 3600.0
+_CONFIRM_LIMIT = 20.0
+"""Seconds to confirm the lock, also if the store does not answer a sign of life that is on its way."""
 _RELEASE_LIMIT = 5.0
 """Seconds to release the lock. If the store does not answer, the lease ends by itself."""
 
@@ -194,8 +196,16 @@ class StoreLock:
         await asyncio.to_thread(self._confirm)
 
     def _confirm(self) -> None:
-        with self._renewing:
-            asyncio.run(self._renew())
+        end = time.monotonic() + _CONFIRM_LIMIT
+        unanswered = Unanswered(f"{self._where}: the store did not answer within {_CONFIRM_LIMIT:.0f} s")
+        if not self._renewing.acquire(timeout=_CONFIRM_LIMIT):
+            raise unanswered
+        try:
+            asyncio.run(asyncio.wait_for(self._renew(), end - time.monotonic()))
+        except TimeoutError:
+            raise unanswered from None
+        finally:
+            self._renewing.release()
 
     def release(self) -> None:
         """Release the lock if it is held. This is bounded in time."""
@@ -203,7 +213,7 @@ class StoreLock:
             return
         self._thread = None
         self._over.set()
-        if not self._renewing.acquire(timeout=_RELEASE_LIMIT):
+        if self._silent_since is not None or not self._renewing.acquire(timeout=_RELEASE_LIMIT):
             return  # the store does not answer
         try:
             if self._lost is None:

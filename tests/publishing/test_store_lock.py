@@ -201,12 +201,15 @@ async def test_another_object_in_its_place_is_not_taken_for_a_lock(tmp_path: Pat
 
 
 class UnreachableStore(FolderStore):
-    """A folder whose puts fail while ``is_dead``; ``failed`` counts them."""
+    """A folder whose puts fail while ``is_dead``, and never end while ``is_hanging``; ``failed`` counts them."""
 
-    is_dead = False
+    is_dead = is_hanging = False
     failed = 0
 
     async def put(self, key: str, data: bytes, **given: Any) -> str:
+        if self.is_hanging:
+            self.failed += 1
+            await asyncio.Event().wait()
         if self.is_dead:
             self.failed += 1
             raise Unanswered(f"{self.url}: the store cannot be reached (connection refused)")
@@ -240,3 +243,23 @@ async def test_an_unreachable_store_is_a_warning_and_the_lock_is_renewed_when_it
     await asyncio.to_thread(lock.release)
     assert time.monotonic() - began < 10
     assert json.loads((tmp_path / "sales" / ".lock").read_bytes())["owner"] == lock.owner  # until its lease ends
+
+
+@pytest.mark.usefixtures("short_lease")
+async def test_a_store_that_does_not_answer_delays_neither_publishing_nor_the_end_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_lock, "_CONFIRM_LIMIT", 0.3)
+    monkeypatch.setattr(store_lock, "_RELEASE_LIMIT", 0.3)
+    store = UnreachableStore(tmp_path)
+    lock = StoreLock(store, "sales")
+    assert await wait_for(lock)
+    store.is_hanging = True
+    began = time.monotonic()
+    with pytest.raises(Unanswered, match="did not answer within 0 s"):
+        await lock.confirm()
+    await until(lambda: store.failed >= 2)  # now a sign of life is on its way
+    with pytest.raises(Unanswered, match="did not answer"):
+        await lock.confirm()
+    await asyncio.to_thread(lock.release)
+    assert time.monotonic() - began < 10
