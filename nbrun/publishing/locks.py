@@ -6,6 +6,7 @@ also when the holder is killed. A published report has a lock in its store too, 
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -17,6 +18,8 @@ from nbrun.core.formats.units import spell_duration
 from nbrun.errors import RunSkipped, UsageError
 from nbrun.runner.stop import StopSwitch
 from nbrun.storage.object_store import StoreError
+
+_log = logging.getLogger(__name__)
 
 
 class LockHeld(UsageError):
@@ -119,7 +122,7 @@ async def acquire(lock: Lock, how: str, end: float, what: str, stop: StopSwitch)
     that is certain, with ``skip`` and ``fail`` too. Raises :class:`RunSkipped` for ``skip`` and :class:`LockHeld` for
     ``fail`` if another run holds it.
     """
-    began = time.monotonic()
+    began, is_said = time.monotonic(), False
     while True:
         try:
             found = await lock.attempt()
@@ -137,4 +140,7 @@ async def acquire(lock: Lock, how: str, end: float, what: str, stop: StopSwitch)
                 f"{what} is being run by {lock.holder()}{waited}",
                 hint="--lock wait waits for its end, --lock skip leaves this run out.",
             )
+        if not is_said:
+            is_said = True
+            _log.info("%s: waiting for the lock of %s", what, lock.holder())
         await asyncio.sleep(lock.pause)

@@ -203,6 +203,7 @@ class StoreLock:
         try:
             asyncio.run(asyncio.wait_for(self._renew(), end - time.monotonic()))
         except TimeoutError:
+            self._silent_since = time.monotonic()
             raise unanswered from None
         finally:
             self._renewing.release()

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import pytest
 from nbrun.core.events import BatchFinished, Event
 from nbrun.core.results import BatchResult, Outcome
 from nbrun.errors import UsageError
-from nbrun.publishing.history import RunRecord
+from nbrun.publishing.history import PublishedHistory, RunRecord
 from nbrun.publishing.reporter import Publication, Publishing, reachable_store, report_name
 from nbrun.reporters.html.reporter import Look
-from nbrun.storage.object_store import FolderStore, StoreError
+from nbrun.storage.object_store import FolderStore, StoreError, open_store
 from tests.publishing.histories import InterruptedStore, night
 from tests.reporters.streams import Speaker, result
 from tests.support.notebooks import code, markdown, notebook
+from tests.support.stores import S3Server, faulty, s3_by_moto
 
 TABLE = {
     "output_type": "display_data",
@@ -142,6 +143,43 @@ def test_if_the_store_fails_at_the_end_the_files_are_kept_and_named(
     (rescued,) = tmp_path.glob("nbrun-unpublished-sales-*")
     assert str(rescued) in str(caught.value)
     assert sorted(path.name for path in rescued.iterdir()) == ["index.html", "run.json", "sales.ipynb"]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with s3_by_moto() as server:
+        yield server
+
+
+@pytest.mark.parametrize("failing", ["index.html", "run.json"])
+async def test_a_store_that_fails_during_the_puts_shows_no_part_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server, failing: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in s3.env.items():
+        monkeypatch.setenv(name, value)
+    bucket, how = s3.bucket(), Publishing("sales")
+    async with faulty(s3.endpoint) as wire:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+        store = open_store(f"s3://{bucket}/site")
+        wire.drop("PUT", failing, times=100)
+        with pytest.raises(RuntimeError, match=r"the store cannot be reached .*; its files are in "):
+            await asyncio.to_thread(closed, events(), how, store)
+        (rescued,) = tmp_path.glob("nbrun-unpublished-sales-*")
+        assert sorted(path.name for path in rescued.iterdir()) == ["index.html", "run.json", "sales.ipynb"]
+        assert await PublishedHistory(store).records("sales") == []
+        assert await store.get("sales/index.html") is None
+        wire.heal()
+        wire.drop("PUT", failing, forward=True)  # the object arrives, but its answer is lost
+        publication = await asyncio.to_thread(closed, events(), how, store)
+    assert [run.run_id for run in await PublishedHistory(store_of(s3, bucket, monkeypatch)).records("sales")] == [
+        publication.run_id
+    ]
+
+
+def store_of(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    return open_store(f"s3://{bucket}/site")
 
 
 def test_a_store_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
