@@ -48,7 +48,7 @@ from nbrun.core.planning.plan import CellPlan, Plan
 from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import KERNEL_INFO, Channel, Message, Requests
 from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
-from nbrun.errors import NbrunError
+from nbrun.errors import NbrunError, ResponseTooLarge
 
 RESEND_AFTER = 0.3
 """Seconds before a cell is sent again that the kernel did not run. After an error tslab refuses cells for 0.2 s."""
@@ -177,9 +177,10 @@ class Execution:
         return () if self.ending or self._current is None else self._barrier.send(self._current, now)
 
     def lose_server(self, now: float, error: NbrunError) -> None:
-        """End the run because the server cannot be reached."""
+        """End the run because the server cannot be reached, or because a message of the current cell is too large."""
+        arriving = self._current
         self._catch_up(now)
-        cell = self._current
+        cell = arriving if isinstance(error, ResponseTooLarge) else self._current
         problem = outcomes.problem_in(cell, self._total, str(error), error.hint) if cell else Problem.of(error)
         self._give_up(now, CellOutcome.INTERRUPTED, "ServerLost", Ending(Outcome.SERVER_FAILED, problem))
 

@@ -17,7 +17,7 @@ from nbrun.core.planning.plan import Action
 from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message
 from nbrun.core.results import CellOutcome, Outcome
-from nbrun.errors import ServerUnreachable
+from nbrun.errors import ResponseTooLarge, ServerUnreachable
 from tests.core.conversation import KERNEL, OURS, Conversation, cell, message
 from tests.core.properties import QUICK, json_values
 
@@ -322,6 +322,14 @@ def test_a_cell_behind_which_the_next_one_was_started_has_passed_though_its_repl
     assert talk.run.results()[1].incomplete is not None
     if how == "kernel":
         assert "in cell 3 of 4" in talk.problem
+
+
+def test_a_message_that_is_too_large_is_of_the_cell_whose_messages_arrive() -> None:
+    talk = Ahead("one", "two", "three", depth=9, last_started=lambda: f"{OURS}_3")
+    talk.run_cell(0)
+    talk.run.lose_server(talk.now, ResponseTooLarge("a message of the kernel has more than 1 MB"))
+    assert talk.outcomes() == [PASSED, PASSED, INTERRUPTED]
+    assert talk.problem.endswith("more than 1 MB in cell 2 of 3")
 
 
 def test_a_reply_that_came_decides_though_the_idle_is_lost_with_the_server() -> None:
