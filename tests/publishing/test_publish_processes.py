@@ -163,10 +163,11 @@ def test_after_a_publisher_is_killed_at_random_moments_the_next_one_repairs(url:
         whole = time.monotonic() - began
     published_runs = killed_runs = 0
     kills = 10 if url.startswith("s3") else 30
-    for number in range(2 * KEPT, 2 * KEPT + 2 * kills, 2):
+    for turn, number in enumerate(range(2 * KEPT, 2 * KEPT + 2 * kills, 2)):
         with publishers(url, tmp_path / "made", 1, KEPT) as (one,):
             one.publish(number)
-            time.sleep(moments.uniform(0, whole))  # not for something to happen, but to kill it anywhere
+            # Not for something to happen, but to kill it anywhere: at the beginning first, and at the end last.
+            time.sleep(whole * moments.uniform(turn, turn + 1) / kills)
         nights = settled_nights(store)
         published_runs, killed_runs = published_runs + (number in nights), killed_runs + (number not in nights)
         next_one = record(number + 1)
