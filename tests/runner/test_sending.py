@@ -1,5 +1,7 @@
 """Runs on seats that execute: what is sent, what is saved, and what happens when a seat is lost."""
 
+import threading
+import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -14,6 +16,8 @@ from nbrun.core.results import BatchResult
 from nbrun.errors import ExitCode, SeatLost, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.runner import plugins
+from nbrun.runner.batch.resume import RunJournal
+from nbrun.runner.job import PlannedRun
 from nbrun.runner.stop import StopSwitch
 from tests.support import executing
 from tests.support.executing import Script
@@ -163,13 +167,35 @@ def test_after_a_stop_the_partial_notebook_is_saved(
     stop = StopSwitch()
 
     def observe(event: Event) -> None:
-        if isinstance(event, OutputArrived) and event.output.get("text") == "begun\n":
+        if isinstance(event, OutputArrived) and "begun" in event.output.get("text", ""):
             stop.pull("stopped by the test", ExitCode.TERMINATED)
 
     write_notebook(here / "a.ipynb", notebook("print('begun')\nimport time; time.sleep(600)"))
     (result,) = run("a.ipynb", stop=stop, observe=observe).runs
     assert (result.outcome.value, result.exit_code) == ("interrupted", ExitCode.TERMINATED)
     assert printed("out/a.ipynb") == ["begun\n"]
+
+
+def test_a_run_that_is_ready_before_an_earlier_one_does_not_take_its_seat(
+    here: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run has the slot. If the second one took the only seat, both would wait for ever."""
+    look, is_ready = RunJournal.look, threading.Event()
+
+    def slowly(journal: RunJournal, planned: PlannedRun) -> Any:
+        if planned.name == "a.ipynb":
+            is_ready.wait(10)
+            time.sleep(0.1)
+        else:
+            is_ready.set()
+        return look(journal, planned)
+
+    monkeypatch.setattr(RunJournal, "look", slowly)
+    for name in "ab":
+        write_notebook(here / f"{name}.ipynb", notebook("1"))
+    done = run("a.ipynb", "b.ipynb")
+    assert done.exit_code is ExitCode.OK
+    assert [name for _, name, _ in script.ran] == ["a.ipynb", "b.ipynb"]
 
 
 def test_seats_with_another_nbrun_end_the_batch_before_the_first_run(here: Path, script: Script) -> None:

@@ -219,6 +219,7 @@ class _Batch:
         self._stop = stop
         self._cache = plan.cache
         self._journal = plan.journal
+        self._on_engine = plan.engine is not None
         self._is_sent = plan.engine is not None and plan.engine.executes
         self._id = uuid.uuid4().hex
         self._waiting = deque(range(len(plan.runs)))
@@ -414,6 +415,9 @@ class _Batch:
         except _NotStarted:
             return self._not_its_turn(planned)
         except NbrunError as error:
+            if error is self._seats.failure and trial.best is not None:
+                journal.warn(f"not tried again: {error}")
+                return self._not_its_turn(planned)
             if isinstance(error, ServerError) and await self._loses(trial):
                 return None
             return failed(unexecuted(planned.job.notebook, outcome_of(error), Problem.of(error), began), error)
@@ -424,7 +428,7 @@ class _Batch:
         """Execute on a seat: control its server, or send the notebook to a seat that executes it."""
         if not self._is_sent:
             job = planned.job if self._cache is None else replace(planned.job, save=True)
-            opening = self._opening(planned, journal, trial)
+            opening = self._opening(planned, journal, trial, slot)
             return await run_notebook(job, opening, journal=journal, stop=self._stop, slot=slot)
         from nbrun.runner.sending import Sending, send_notebook
 
@@ -432,12 +436,20 @@ class _Batch:
         number, folder = trial.number, folder_of(planned.paths)
 
         async def take() -> ExecutingSeat:
-            return cast(ExecutingSeat, await self._take(trial, journal))
+            return cast(ExecutingSeat, await self._take(trial, journal, slot))
 
         sending = Sending(planned.job, notebook, take, self._id, planned.name, number, folder)
         return await send_notebook(sending, journal=journal, stop=self._stop, slot=slot)
 
-    async def _take(self, trial: "_Trial", journal: Journal) -> Seat:
+    async def _take(self, trial: "_Trial", journal: Journal, slot: _Slot) -> Seat:
+        """Return a seat for an attempt.
+
+        An engine has as many seats as there are slots. So a run takes its slot first: if each of two runs had one and
+        waited for the other, both would wait for ever.
+        """
+        if self._on_engine:
+            await slot.assigned.wait()
+            slot.check()
         if not self._seats.is_open:
             journal.enter(self._stage)
         trial.seat = await self._seats.take()
@@ -445,9 +457,9 @@ class _Batch:
 
     @contextlib.asynccontextmanager
     async def _opening(
-        self, planned: PlannedRun, journal: Journal, trial: "_Trial"
+        self, planned: PlannedRun, journal: Journal, trial: "_Trial", slot: _Slot
     ) -> AsyncIterator[tuple[Server, Notebook]]:
-        seat = cast(ControlledSeat, await self._take(trial, journal))
+        seat = cast(ControlledSeat, await self._take(trial, journal, slot))
         notebook = seat.host.notebook(planned.paths, journal.warn)
         if self._cache is not None:
             trial.caching.append(CachingNotebook(notebook, self._cache, planned.job, planned.paths, planned.parameters))
