@@ -1,6 +1,5 @@
 """Local servers that receive notifications: SMTP by aiosmtpd, and HTTP."""
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from aiosmtpd.controller import Controller
+
+from tests.support.servers import free_port
 
 
 @dataclass
@@ -37,9 +38,7 @@ def mail_server() -> Iterator[MailBox]:
             box.raw.append(envelope.content)
             return "250 OK"
 
-    with socket.socket() as free:  # the controller cannot choose a port itself
-        free.bind(("127.0.0.1", 0))
-        box.port = free.getsockname()[1]
+    box.port = free_port()  # the controller cannot choose a port itself
     controller = Controller(Handler(), hostname="127.0.0.1", port=box.port)
     controller.start()
     try:

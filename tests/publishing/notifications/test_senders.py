@@ -14,6 +14,7 @@ from nbrun.publishing.notifications.message import Message, pictures_in, written
 from nbrun.publishing.notifications.senders import NotSent, check_service, ping, send
 from nbrun.publishing.notifications.targets import Target, read_target
 from tests.publishing.notifications.servers import hook_server, mail_server
+from tests.support.servers import free_port
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 MESSAGE = Message("nbrun: sälés failed", {"outcome": "failed", "took": "3 s"}, ["ValueError: <b>"], [PNG])
@@ -71,12 +72,6 @@ def test_a_ping_follows_the_protocol_of_healthchecks() -> None:
         "/hook-planted-word/143?create=1&rid=id",
     ]  # fmt: skip
     assert [len(body) for _, body in hook.requests] == [0, 10_000, 0]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.mark.parametrize(
