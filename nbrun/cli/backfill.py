@@ -72,6 +72,12 @@ async def missing_only(reports: "Reports", watch: "RunWatch | None") -> MissingO
         raise UsageError(f"{watch.history.file}: the history cannot be read: {error.strerror}") from None
 
 
-def newest_date(plan: "BatchPlan", axis: str, given: Mapping[str, Any]) -> datetime:
-    """Return the time of the newest date among the runs, which is the time that they are for."""
-    return clock.time_of_date(max(planned.parameters[axis] for planned in plan.runs), given)
+def dates_of(plan: "BatchPlan", axis: str, given: Mapping[str, Any]) -> dict[str, tuple[str, datetime]]:
+    """Return the notebooks of the runs and the times that they are for, by the names of the runs.
+
+    There are none if ``--scheduled`` names one time for all runs.
+    """
+    if given["scheduled"] is not None:
+        return {}
+    times = {date: clock.time_of_date(date, given) for date in {run.parameters[axis] for run in plan.runs}}
+    return {run.name: (run.job.notebook, times[run.parameters[axis]]) for run in plan.runs}

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli import clock
-from nbrun.cli.backfill import check_missing_only, missing_only, newest_date
+from nbrun.cli.backfill import check_missing_only, dates_of, missing_only
 from nbrun.cli.call import Call, read_call
 from nbrun.cli.config.files import JOB, Project, current_project, overrides_for, settings_options
 from nbrun.cli.destinations import Paths
@@ -224,8 +224,8 @@ async def _run(
             missing.show(quiet=call.reports.quiet)
         if axis := date_axis(call.options["matrix"]):
             reports.templated = [*reports.templated, axis]
-            if plan.runs and given["scheduled"] is None:
-                reports.scheduled = newest_date(plan, axis, given)
+            reports.dates = dates_of(plan, axis, given)
+            reports.scheduled = max((when for _, when in reports.dates.values()), default=reports.scheduled)
         if watch is not None:
             watch.scheduled = reports.scheduled
         started = await _private_server(plan)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nbrun.publishing.missing import IsThere
     from nbrun.publishing.notifications.delivery import Delivery
     from nbrun.publishing.notifications.targets import Target
-    from nbrun.publishing.reporter import Publication
+    from nbrun.publishing.reporter import DatedPublications, Publication
     from nbrun.publishing.store_lock import StoreLock
     from nbrun.storage.object_store import ObjectStore
 
@@ -105,7 +105,7 @@ class RunWatch:
         """The time that the run is for, in UTC; None for its start."""
         self.pages: Sequence[Any] = ()
         """The paths of the pages and PDF files of the run."""
-        self.publication: Publication | None = None
+        self.publication: Publication | DatedPublications | None = None
         """What is published of the run."""
         self._options = options
         self._sources: dict[str, str] = {}

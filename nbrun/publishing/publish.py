@@ -63,18 +63,27 @@ def stored_files(folder: Path) -> list[StoredFile]:
 
 async def publish(
     store: ObjectStore,
-    record: RunRecord,
-    folder: Path,
+    runs: Sequence[tuple[RunRecord, Path]],
     *,
     keep: Keep,
     now: datetime,
     confirm: Callable[[], Awaitable[None]] | None = None,
 ) -> Published:
-    """Publish the run whose files are in `folder`, and rebuild the pages; raise :class:`StoreError`.
+    """Publish runs of one report with the folders of their files, and rebuild the pages; raise :class:`StoreError`.
 
-    `confirm` raises an error if the run has lost the lock of the report. It is called before the first object is put,
-    and again before the record, without which the run is not published.
+    `confirm` raises an error if the run has lost the lock of the report. It is called before the first object of a run
+    is put, and again before its record, without which the run is not published.
     """
+    for record, folder in runs:
+        await _put_run(store, record, folder, confirm)
+    published = await rebuild(store, runs[0][0].report, keep=keep, now=now)
+    await rebuild_base(store)
+    return published
+
+
+async def _put_run(
+    store: ObjectStore, record: RunRecord, folder: Path, confirm: Callable[[], Awaitable[None]] | None
+) -> None:
     base = f"{record.report}/{record.run_id}"
     if confirm is not None:
         await confirm()
@@ -84,9 +93,6 @@ async def publish(
     if confirm is not None:
         await confirm()
     await _put_new(store, f"{base}/{MANIFEST}", record.encoded())
-    published = await rebuild(store, record.report, keep=keep, now=now)
-    await rebuild_base(store)
-    return published
 
 
 async def _put_new(store: ObjectStore, key: str, data: bytes) -> None:

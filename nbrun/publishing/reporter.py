@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -18,12 +19,12 @@ from nbrun.core.batch.terms import Keep
 from nbrun.core.events import BatchFinished, Event, RunFinished
 from nbrun.core.notebook.file_format import notebook_text, read_notebook
 from nbrun.core.parameters.literals.base import recordable
-from nbrun.core.results import BatchResult, NotebookResult, Outcome, moment
+from nbrun.core.results import BatchResult, NotebookResult, Outcome, gravest, moment
 from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.publishing.comparison import values_of
 from nbrun.publishing.history import MANIFEST, NotebookRecord, RunRecord, Value, new_run_id
 from nbrun.publishing.publish import publish, stored_files
-from nbrun.reporters.html.reporter import Html, Look
+from nbrun.reporters.html.reporter import Html, Look, PageMaker
 from nbrun.reporters.html.visibility import Code, Failures, Rules
 from nbrun.storage.object_store import ObjectStore, StoreError, open_store
 from nbrun.version import __version__
@@ -88,9 +89,9 @@ def reachable_store(base: str) -> ObjectStore:
 class Publication:
     """Collects a run with its pages and notebooks, and publishes it when it is closed.
 
-    `notebook` is the notebook of a single run. After `close`, ``record`` is the record of the run, ``files`` are its
-    pages and PDF files by names for them, and ``published`` is its address if it is published. The files exist until
-    `discard`.
+    `notebook` is the notebook of a single run. A given `maker` makes the pages, and stays open. ``folder`` contains all
+    files until `discard`. After `close`, ``record`` is the record of the run, ``files`` are its pages and PDF files by
+    names for them, and ``published`` is its address if it is published.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Publication:
         notebook: str | None,
         *,
         clock: Callable[[], datetime],
+        maker: PageMaker | None = None,
     ) -> None:
         self.name = f"the report at {store.url}"
         self.published: str | None = None
@@ -108,21 +110,22 @@ class Publication:
         self._store = store
         self._how = how
         self._clock = clock
-        self._began = clock()
+        self._began = self._ended = clock()
         self._here = Path.cwd()  # now, because a notebook may delete the folder
         self.run_id = new_run_id(self._began)
         self._scratch = tempfile.TemporaryDirectory(prefix="nbrun-publish-", ignore_cleanup_errors=True)
-        self._folder = Path(self._scratch.name) / how.report
+        self.folder = Path(self._scratch.name) / how.report
         self._stem = _safe(PurePath(notebook).stem) if notebook is not None else ""
-        self._folder.mkdir()
+        self.folder.mkdir()
         self._html = Html(
-            self._folder / "index.html" if self._stem else self._folder,
+            self.folder / "index.html" if self._stem else self.folder,
             local=False,
             look=how.look,
-            pdf=(self._folder / f"{self._stem}.pdf" if self._stem else self._folder) if how.printer else None,
+            pdf=(self.folder / f"{self._stem}.pdf" if self._stem else self.folder) if how.printer else None,
             printer=how.printer,
             home="../index.html",
-            artefacts=self._folder / "artefacts",
+            artefacts=self.folder / "artefacts",
+            maker=maker,
         )
         self._results: dict[str, NotebookResult] = {}
         self._files: dict[str, str] = {}
@@ -138,6 +141,7 @@ class Publication:
         self._html.observe(event)
         match event:
             case RunFinished(notebook, result, content, report_mode):
+                self._ended = self._clock()
                 self._results[notebook] = result
                 self._codes[notebook] = self._how.look.code_of(report_mode=report_mode)
                 if content is not None:
@@ -153,39 +157,32 @@ class Publication:
         if stem is None:
             return
         path = self._files[notebook] = f"{stem}.ipynb"
-        (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (self._folder / path).write_text(notebook_text(content), encoding="utf-8")
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / path).write_text(notebook_text(content), encoding="utf-8")
 
     def close(self) -> None:
         """Publish the run; raise an error that says where its files are if that was not possible."""
-        problem: Exception | None = None
-        try:
-            self._html.close()
-        except RuntimeError as error:
-            problem = error  # the pages say so, and are published
-        if self._ran_nothing():
-            return
-        record = self.record = self._record()
-        for made in record.notebooks:
-            for path in filter(None, (made.page, made.pdf)):
-                name = f"{self._stem}.html" if self._stem and path == made.page else path.replace("/", "-")
-                self.files[name] = self._folder / path
-        (self._folder / MANIFEST).write_bytes(record.encoded())
-        try:
-            asyncio.run(self._publish(record))
-        except NbrunError as error:
-            raise RuntimeError(f"{error}; its files are in {self._rescue()}") from None
-        self.published = f"{self._store.url.rstrip('/')}/{record.report}/{record.run_id}/index.html"
-        if problem is not None:
-            raise problem
+        _close([self], self._store, self._how, self._clock)
 
     def discard(self) -> None:
         """Remove the files on this machine."""
         self._scratch.cleanup()
 
-    async def _publish(self, record: RunRecord) -> None:
-        how = self._how
-        await publish(self._store, record, self._folder, keep=how.keep, now=self._clock(), confirm=how.confirm)
+    def finish(self) -> None:
+        """Complete the files and the record, if there is a run; raise RuntimeError if a page could not be made."""
+        try:
+            self._html.close()
+        finally:  # a page that could not be made says so, and is published
+            if not self._ran_nothing():
+                self._complete()
+
+    def _complete(self) -> None:
+        record = self.record = self._record()
+        for made in record.notebooks:
+            for path in filter(None, (made.page, made.pdf)):
+                name = f"{self._stem}.html" if self._stem and path == made.page else path.replace("/", "-")
+                self.files[name] = self.folder / path
+        (self.folder / MANIFEST).write_bytes(record.encoded())
 
     def _ran_nothing(self) -> bool:
         """Return whether there is no run to publish: all notebooks were left out, or another run held the lock."""
@@ -193,17 +190,18 @@ class Publication:
             return all(result.outcome is Outcome.SKIPPED for result in self._results.values())
         return self._batch is not None and self._batch.exit_code is ExitCode.OK
 
-    def _rescue(self) -> Path:
-        """Move the files of the run to where the command was called, or to another temporary folder."""
+    def rescue(self) -> Path:
+        """Copy the files of the run to where the command was called, or to another temporary folder."""
         name = f"nbrun-unpublished-{self._how.report}-{self.run_id}"
         try:
-            return Path(shutil.copytree(self._folder, self._here / name))
+            return Path(shutil.copytree(self.folder, self._here / name))
         except OSError:
-            return Path(shutil.copytree(self._folder, Path(tempfile.mkdtemp(prefix="nbrun-")) / name))
+            return Path(shutil.copytree(self.folder, Path(tempfile.mkdtemp(prefix="nbrun-")) / name))
 
     def _record(self) -> RunRecord:
-        now, results, batch = self._clock(), [*self._results.values()], self._batch
-        code = batch.exit_code if batch else results[0].exit_code if results else ExitCode.USAGE
+        results, batch = [*self._results.values()], self._batch
+        codes = [result.exit_code for result in results] or [ExitCode.USAGE]
+        code = batch.exit_code if batch else gravest(*codes)
         worst = next((result for result in results if result.exit_code == code), None)
         problem = batch.problem if batch and batch.problem else worst.problem if worst else None
         shows = self._how.look.failures != Failures.HIDE
@@ -213,8 +211,8 @@ class Publication:
             report=self._how.report,
             run_id=self.run_id,
             started=moment(self._began),
-            ended=moment(now),
-            seconds=round((now - self._began).total_seconds(), 3),
+            ended=moment(self._ended),
+            seconds=round((self._ended - self._began).total_seconds(), 3),
             outcome=outcome,
             exit_code=int(code),
             scheduled=moment(scheduled.astimezone(UTC)) if scheduled else None,
@@ -226,7 +224,7 @@ class Publication:
             promotes=self._how.always_latest or outcome == Outcome.PASSED.value,
             version=__version__,
         )
-        return replace(_masked(record, self._how.mask), files=tuple(stored_files(self._folder)))
+        return replace(_masked(record, self._how.mask), files=tuple(stored_files(self.folder)))
 
     def _notebook(self, name: str, result: NotebookResult) -> NotebookRecord:
         file, hidden = self._files.get(name, ""), self._codes[name] == Code.HIDE
@@ -244,7 +242,7 @@ class Publication:
             page=self._made(name, ".html"),
             pdf=self._made(name, ".pdf"),
             file="" if hidden else file,
-            artefacts=tuple(path.relative_to(self._folder).as_posix() for _, path in self._html.files.get(name, ())),
+            artefacts=tuple(path.relative_to(self.folder).as_posix() for _, path in self._html.files.get(name, ())),
             numbers=tuple(numbers),
             texts=tuple(texts),
         )
@@ -252,14 +250,98 @@ class Publication:
     def _made(self, name: str, suffix: str) -> str:
         """Return the path of the page or of the PDF file of a notebook, or "" if there is none."""
         stem = "index" if self._stem and suffix == ".html" else self._stem or self._html.stems.get(name, "")
-        return f"{stem}{suffix}" if stem and (self._folder / f"{stem}{suffix}").is_file() else ""
+        return f"{stem}{suffix}" if stem and (self.folder / f"{stem}{suffix}").is_file() else ""
 
     def _values(self, name: str, result: NotebookResult) -> tuple[list[Value], list[Value]]:
         """Return the numbers and texts of a notebook, without what its page does not show."""
-        notebook = read_notebook((self._folder / self._files[name]).read_text(encoding="utf-8"))
+        notebook = read_notebook((self.folder / self._files[name]).read_text(encoding="utf-8"))
         failing = [cell.index if cell.id is None else cell.id for cell in result.cells if cell.is_fault]
         Rules(Code(self._codes[name]), Failures(self._how.look.failures), failing).apply(notebook)
         return values_of(notebook)
+
+
+class DatedPublications:
+    """Collects a batch over dates, and publishes the run of each date when it is closed.
+
+    `dates` are the notebooks of the runs of the batch and the times that they are for, by the names of the runs.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        how: Publishing,
+        dates: Mapping[str, tuple[str, datetime]],
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.name = f"the report at {store.url}"
+        self.published: str | None = None
+        self._store = store
+        self._how = how
+        self._dates = dates
+        self._clock = clock
+        self._maker: PageMaker | None = None
+        self._all: dict[datetime, Publication] = {}
+
+    @property
+    def record(self) -> RunRecord | None:
+        """Return the record of the newest date."""
+        return self._all[max(self._all)].record if self._all else None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Return the pages and PDF files by names for them."""
+        every = self._all.items()
+        return {f"{when:%Y-%m-%d}-{name}": file for when, one in every for name, file in one.files.items()}
+
+    def observe(self, event: Event) -> None:
+        """Pass an event to the run of its date."""
+        _, when = self._dates.get(getattr(event, "notebook", ""), ("", None))
+        if when is None or (isinstance(event, RunFinished) and not event.result.attempts):
+            return  # an event of the batch, or the end of a run that never began
+        if when not in self._all:
+            self._maker = self._maker or PageMaker()
+            notebooks = [notebook for notebook, time in self._dates.values() if time == when]
+            notebook = notebooks[0] if len(notebooks) == 1 else None
+            how = replace(self._how, scheduled=when)
+            self._all[when] = Publication(self._store, how, notebook, clock=self._clock, maker=self._maker)
+        self._all[when].observe(event)
+
+    def close(self) -> None:
+        """Publish the runs; raise an error that says where their files are if that was not possible."""
+        with self._maker or nullcontext():
+            _close([self._all[when] for when in sorted(self._all)], self._store, self._how, self._clock)
+        if self._all:
+            self.published = f"{self._store.url.rstrip('/')}/{self._how.report}/index.html"
+
+    def discard(self) -> None:
+        """Remove the files on this machine."""
+        for one in self._all.values():
+            one.discard()
+
+
+def _close(
+    publications: Sequence[Publication], store: ObjectStore, how: Publishing, clock: Callable[[], datetime]
+) -> None:
+    """Publish runs of one report; raise RuntimeError for what is missing. After an error no other run is tried."""
+    problems, base = [], f"{store.url.rstrip('/')}/{how.report}"
+    for one in publications:
+        try:
+            one.finish()
+        except RuntimeError as error:
+            problems.append(str(error))
+
+    made = [one for one in publications if one.record is not None]
+    runs = [(one.record, one.folder) for one in made if one.record is not None]
+    try:
+        if runs:
+            asyncio.run(publish(store, runs, keep=how.keep, now=clock(), confirm=how.confirm))
+    except NbrunError as error:
+        raise RuntimeError(f"{error}; its files are in {', '.join(str(one.rescue()) for one in made)}") from None
+    for one in made:
+        one.published = f"{base}/{one.run_id}/index.html"
+    if problems:
+        raise RuntimeError("; ".join(problems[:5]))
 
 
 def _common(parameters: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -72,7 +72,11 @@ def test_only_what_the_published_history_lacks_is_run(project: Path) -> None:
     third = run_nbrun(*call, "--matrix", "day=2026-11-01..2026-11-04", "--missing-only", cwd=project)
     assert (third.returncode, json.loads(third.stdout)["runs"]) == (0, [])
     assert third.stderr.startswith("nbrun: nothing is missing: all 4 runs passed before\n")
-    assert len([*project.glob("site/sales/*/run.json")]) == 3
+    records = [json.loads(path.read_text()) for path in project.glob("site/sales/*/run.json")]
+    runs = sorted((record["scheduled"][:10], record["outcome"], record["parameters"]["day"]) for record in records)
+    days = [f"2026-11-0{day}" for day in (1, 2, 2, 3, 4)]
+    assert runs == list(zip(days, ["passed", "failed", *["passed"] * 3], days, strict=True))
+    assert "nbrun: published at site/sales/index.html" in second.stderr
     assert json.loads((project / "site" / "sales" / "latest.json").read_text()) == latest
 
 

@@ -155,7 +155,7 @@ class Project:
         watch = RunWatch(Report("sales", str(self.folder)), options, lambda: began)
         store = open_store(self.base)
         keep = Keep.parse(["30d"])
-        asyncio.run(publish(store, record, self.folder / "stored", keep=keep, now=ended))
+        asyncio.run(publish(store, [(record, self.folder / "stored")], keep=keep, now=ended))
         watch.scheduled = night
         assert watch.finish(0, None) == []
 

@@ -71,7 +71,10 @@ async def published(
     """Publish a run whose files are written to a new folder."""
     run = files_of(run, folder / run.report / run.run_id)
     return await publish(
-        store, run, folder / run.report / run.run_id, keep=keep or Keep(), now=now or run.start + timedelta(minutes=5)
+        store,
+        [(run, folder / run.report / run.run_id)],
+        keep=keep or Keep(),
+        now=now or run.start + timedelta(minutes=5),
     )
 
 

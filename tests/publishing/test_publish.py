@@ -117,7 +117,7 @@ def test_a_published_run_is_not_replaced(tmp_path: Path) -> None:
     other = files_of(record(0, FAILED), tmp_path / "other")
     (tmp_path / "other" / "index.html").write_text("other")
     with pytest.raises(ObjectExists):
-        asyncio.run(publish(store, other, tmp_path / "other", keep=Keep(), now=night(1)))
+        asyncio.run(publish(store, [(other, tmp_path / "other")], keep=Keep(), now=night(1)))
     assert listed(tmp_path / "site") == [run.run_id]
     assert "other" not in (tmp_path / "site" / "sales" / run.run_id / "index.html").read_text()
 

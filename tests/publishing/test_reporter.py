@@ -13,7 +13,7 @@ from nbrun.core.events import BatchFinished, Event
 from nbrun.core.results import BatchResult, Outcome
 from nbrun.errors import UsageError
 from nbrun.publishing.history import PublishedHistory, RunRecord
-from nbrun.publishing.reporter import Publication, Publishing, reachable_store, report_name
+from nbrun.publishing.reporter import DatedPublications, Publication, Publishing, reachable_store, report_name
 from nbrun.reporters.html.reporter import Look
 from nbrun.storage.object_store import FolderStore, StoreError, open_store
 from tests.publishing.histories import InterruptedStore, night
@@ -108,6 +108,48 @@ def test_a_failed_run_is_published_and_the_latest_one_only_if_asked(tmp_path: Pa
     ]
     assert pointers[0] is None
     assert pointers[1] == record_in(tmp_path / "stock").run_id
+
+
+def test_a_batch_over_dates_is_a_run_for_each_date(tmp_path: Path) -> None:
+    names = {number: f"sales.ipynb [day={number}]" for number in range(4)}
+    dates = {name: ("sales.ipynb", night(number)) for number, name in names.items()}
+    publications = DatedPublications(FolderStore(tmp_path), Publishing("sales"), dates, clock=lambda: night(9))
+    runs = [(0, Outcome.PASSED), (2, Outcome.FAILED), (1, Outcome.PASSED)]
+    for number, outcome in runs:
+        for event in events(names[number], outcome, day=number):
+            publications.observe(event)
+    never = result(names[3], Outcome.NOT_RUN, attempts=0)
+    publications.observe(Speaker(names[3]).is_over(never, None))
+    publications.observe(BatchFinished(BatchResult("0.1.0", "2026-11-01T06:00:00+00:00", 0.0)))
+    publications.close()
+    records = [RunRecord.decoded(path.read_bytes()) for path in tmp_path.glob("*/*/run.json")]
+    assert sorted((record.when[:10], record.outcome, record.exit_code) for record in records) == [
+        ("2026-11-01", "passed", 0), ("2026-11-02", "passed", 0), ("2026-11-03", "failed", 1),
+    ]  # fmt: skip
+    assert all([file.path for file in record.files] == ["index.html", "sales.ipynb"] for record in records)
+    assert json.loads((tmp_path / "sales" / "latest.json").read_text())["when"][:10] == "2026-11-02"
+    assert publications.published == f"{tmp_path}/sales/index.html"
+    assert [*publications.files] == ["2026-11-01-sales.html", "2026-11-03-sales.html", "2026-11-02-sales.html"]
+    publications.discard()
+
+
+def test_a_store_that_fails_is_not_tried_for_each_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead(InterruptedStore):
+        async def put(self, key: str, data: bytes, **_: Any) -> str:
+            self.operations += 1
+            raise StoreError(f"{self.url}: gone")
+
+    monkeypatch.chdir(tmp_path)
+    store = Dead(tmp_path / "site")
+    dates = {f"{number}.ipynb": ("sales.ipynb", night(number)) for number in range(3)}
+    publications = DatedPublications(store, Publishing("sales"), dates, clock=lambda: night(9))
+    for name in dates:
+        for event in events(name):
+            publications.observe(event)
+    with pytest.raises(RuntimeError, match="gone; its files are in "):
+        publications.close()
+    assert (store.operations, publications.published) == (1, None)
+    assert len([*tmp_path.glob("nbrun-unpublished-sales-*/run.json")]) == 3
 
 
 def test_a_run_without_a_notebook_has_a_page_that_says_why(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from nbrun.storage.writable import check_file, check_folder, check_trace, is_fil
 if TYPE_CHECKING:
     from nbrun.cli.stored_reports import StoredReports
     from nbrun.publishing.missing import IsThere
-    from nbrun.publishing.reporter import Publication
+    from nbrun.publishing.reporter import DatedPublications, Publication
     from nbrun.reporters.composite import Listener
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -172,9 +172,11 @@ class Reports:
         self._stores: StoredReports | None = None
         self._store: Any = None
         self._report = ""
-        self._publication: Publication | None = None
+        self._publication: Publication | DatedPublications | None = None
         self.scheduled: datetime | None = None
         """The time that the run is for, or None for its start."""
+        self.dates: Mapping[str, tuple[str, datetime]] = {}
+        """The notebooks of a batch over dates, with the times that they are for, by the names of the runs."""
         self.timezone = ""
         """The time zone in which pages about published runs show times; the default is UTC."""
         self.templated: Sequence[str] = ()
@@ -324,10 +326,10 @@ class Reports:
 
         return replace(look, python_of=other_python)
 
-    def _published(self, mask: Callable[[str], str]) -> "Publication":
+    def _published(self, mask: Callable[[str], str]) -> "Publication | DatedPublications":
         """Return the reporter that publishes the run."""
         from nbrun.core.batch.terms import Keep
-        from nbrun.publishing.reporter import Publication, Publishing
+        from nbrun.publishing.reporter import DatedPublications, Publication, Publishing
 
         how = Publishing(
             self._report,
@@ -341,6 +343,8 @@ class Reports:
             mask=mask,
             confirm=self.confirm_lock,
         )
+        if self.dates:
+            return DatedPublications(self._store, how, self.dates, clock=clock.now)
         return Publication(self._store, how, self._notebook, clock=clock.now)
 
     def close(self) -> None:
@@ -353,7 +357,7 @@ class Reports:
             click.echo(f"nbrun: published at {self._publication.published}", err=True)
 
     @property
-    def publication(self) -> "Publication | None":
+    def publication(self) -> "Publication | DatedPublications | None":
         """Return the published run, if a run is published; its files exist until `discard`."""
         return self._publication
 
@@ -394,6 +398,8 @@ class Reports:
 
         if self._has_ended:
             return
+        if not self._is_open:
+            self.dates = {}  # no run of a date began, and the failure is published as one run
         self.open()
         now, problem = datetime.now(UTC), Problem.of(error)
         if notebook is None:

@@ -95,7 +95,8 @@ class Html:
     """Writes pages into a folder or one page to a file; `local` if executed notebooks are files of this machine.
 
     With `pdf`, a folder or a file, pages are printed as PDF too, by the program `printer`. `home` is the index that a
-    single page links to, if there is one. Artefacts are copied into `artefacts`, or by default beside each page.
+    single page links to, if there is one. Artefacts are copied into `artefacts`, or by default beside each page. A
+    given `maker` is used and stays open.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Html:
         printer: str = "",
         home: str = "",
         artefacts: Path | None = None,
+        maker: "PageMaker | None" = None,
     ) -> None:
         pages = [_Place.of(target, "page", ".html", is_page(target))] if target else []
         pdfs = [_Place.of(pdf, "PDF", ".pdf", is_pdf(pdf))] if pdf else []
@@ -129,7 +131,8 @@ class Html:
         self._made: list[tuple[str, Future[_Answer]]] = []
         self._codes: dict[str, str] = {}
         self._problems: list[str] = []
-        self._maker: _Maker | None = None
+        self._maker = maker
+        self._owns_maker = maker is None
         self._spool = tempfile.TemporaryDirectory(prefix="nbrun-html-", ignore_cleanup_errors=True)
 
     def observe(self, event: Event) -> None:
@@ -137,7 +140,7 @@ class Html:
         self._record.observe(event)
         match event:
             case StageEntered() if self._maker is None:
-                self._maker = _Maker()  # it does its imports during the first run
+                self._maker = PageMaker()  # it does its imports during the first run
             case RunFinished(notebook, result, content, report_mode):
                 self._codes[notebook] = self._look.code_of(report_mode=report_mode)
                 self._order(self._record.runs[notebook], result, content)
@@ -152,7 +155,7 @@ class Html:
         if source is None:
             return
         stem = self._stem(run.name)
-        maker = self._maker = self._maker or _Maker()
+        maker = self._maker = self._maker or PageMaker()
         facts = self._facts(run, result)
         for place in self._places:
             target = place.target(stem)
@@ -214,8 +217,8 @@ class Html:
 
     def close(self) -> None:
         """Wait for the pages, and write the index."""
-        maker = self._maker or _Maker()
-        with self._spool, maker:
+        maker = self._maker or PageMaker()
+        with self._spool, maker if self._owns_maker else contextlib.nullcontext():
             for name, made in self._made:
                 problem, title = maker.result(made)
                 self.titles.setdefault(name, title)
@@ -238,7 +241,7 @@ class Html:
             raise RuntimeError("; ".join(self._problems[:5]))
 
 
-class _Maker:
+class PageMaker:
     """The process that renders pages one after the other, as a context manager.
 
     If the process dies or takes too long for a page, the next page starts a new process.
