@@ -58,7 +58,11 @@ class OptionsOnServer(MoreRunOptions, TextOptions, total=False):
 
 
 def private_server(
-    root: NotebookPath = ".", *, zygote: bool | None = None, preload: str | Sequence[str] = ()
+    root: NotebookPath = ".",
+    *,
+    zygote: bool | None = None,
+    preload: str | Sequence[str] = (),
+    trace: NotebookPath | None = None,
 ) -> "Server":
     """Return a private Jupyter server, to be started by ``async with`` or ``with``.
 
@@ -67,12 +71,13 @@ def private_server(
         zygote: Whether Python kernels are forked from a process that has imported ipykernel. By default they are where
             that is safe.
         preload: Modules that this process also imports, such as ``["pandas"]``.
+        trace: Write all messages of all runs to this file, with secrets masked.
 
     """
     folder = absolute(os.fspath(read_option("root", Option(PathName(), default="."), root)))
     if not folder.is_dir():
         raise UsageError(f"{os.fspath(root)}: there is no such folder to serve notebooks from")
-    access = access_of(read_run_options({"zygote": zygote, "preload": preload}))
+    access = access_of(read_run_options({"zygote": zygote, "preload": preload, "trace": trace}))
     return Server(lambda: private_host(access, folder), root=folder)
 
 
@@ -86,6 +91,7 @@ def connect(
     verify: bool = True,
     max_response: int | str | None = MAX_RESPONSE,
     max_frame: int | str | None = MAX_FRAME,
+    trace: NotebookPath | None = None,
 ) -> "Server":
     """Return an existing Jupyter server, to be connected to by ``async with`` or ``with``.
 
@@ -101,6 +107,7 @@ def connect(
         verify: Whether to verify the server's TLS certificate.
         max_response: Maximum size of a decompressed response; None disables the limit.
         max_frame: Maximum size of one kernel message; None disables the limit.
+        trace: Write all messages of all runs to this file, with secrets masked.
 
     """
     given = dict(locals())

@@ -112,6 +112,22 @@ async def test_runs_on_a_connected_server_leave_nothing_there(server: RunningSer
     assert (server.sessions(), server.get("api/kernels")) == ([], [])
 
 
+def test_a_trace_has_all_runs_on_a_server_and_no_secret(server: RunningServer, tmp_path: Path) -> None:
+    cells = notebook("print(word)")
+    with (
+        nbrun.connect(server.url, token=server.token, trace=tmp_path / "far") as far,
+        nbrun.private_server(tmp_path, trace=tmp_path / "near") as near,
+    ):
+        for one in (far, near):
+            for word in ("planted-one", "planted-two"):
+                one.run(cells, secrets={"word": word}, save=False).check()
+    for name in ("far", "near"):
+        text = (tmp_path / name).read_text()
+        assert text.count('"nbrun_hello_request"') >= 2
+        assert "planted" not in text
+        assert server.token not in text
+
+
 async def test_the_synchronous_server_works_also_inside_a_running_loop_and_for_several_threads(tmp_path: Path) -> None:
     with nbrun.private_server(tmp_path) as server:
         assert printed(server.run(PARAMETERS, parameters={"x": 7}).check().notebook) == "x is 7\n"
