@@ -171,3 +171,27 @@ def test_no_browser_is_left_when_nbrun_is_ended_while_it_prints(number: signal.S
     _, left = psutil.wait_procs(browsers, timeout=30)
     assert left == []
     assert [*(tmp_path / "pdf").glob("*.pdf")] == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+def test_no_process_of_a_real_browser_is_left(number: signal.Signals, tmp_path: Path) -> None:
+    write_notebook(tmp_path / "a.ipynb", notebook(*[markdown("word " * 50_000)] * 20))
+    mark = tmp_path / "options"
+    wrapper = program(tmp_path / "browser", f'echo "$@" >{mark}.new; mv {mark}.new {mark}; exec {browser()} "$@"')
+    command = [sys.executable, "-m", "nbrun", "run", "a.ipynb", "--prepare-only", "-o", "out.ipynb", "--pdf", "pdf"]
+    running = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "NBRUN_BROWSER": wrapper})
+    deadline = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    profile = next(word for word in mark.read_text().split() if word.startswith("--user-data-dir="))
+
+    def left() -> list[psutil.Process]:
+        return [one for one in psutil.process_iter(["cmdline"]) if profile in (one.info["cmdline"] or ())]
+
+    while len(left()) < 3 and time.monotonic() < deadline:  # the browser and the first of its helpers
+        time.sleep(0.05)
+    running.send_signal(number)
+    running.wait(30)
+    _, alive = psutil.wait_procs(left(), timeout=30)
+    assert (alive, left()) == ([], [])
