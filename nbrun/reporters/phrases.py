@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 
-from nbrun.core.formats.units import spell_duration
+from nbrun.core.formats.units import spell_duration, spell_size
 from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.results import DELIVERED, BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 
@@ -37,6 +37,9 @@ def summary(result: NotebookResult) -> str:
         parts.append(f"rescued in {result.output}")
     else:
         parts.append("not saved")
+    if result.artefacts:
+        size = spell_size(sum(artefact.size for artefact in result.artefacts))
+        parts.append(f"{len(result.artefacts)} {'artefact' if len(result.artefacts) == 1 else 'artefacts'} ({size})")
     kept = next((number for number, attempt in enumerate(result.tries, 1) if attempt.kept), None)
     if kept is not None:
         parts.append(f"attempt {kept} of {len(result.tries)}")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import nbrun
+from nbrun.core.events import OutputArrived
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, UsageError
 from nbrun.publishing.history import RunRecord
@@ -94,6 +95,19 @@ def test_a_passed_run_without_its_artefacts_is_incomplete_and_keeps_its_scratch_
     result = nbrun.run(path, **{**options, "artefacts": ["none"]}, tolerate_loss=True)
     assert result.outcome is Outcome.PASSED
     assert result.warnings == ("an artefact is missing: none: no file matches",)
+
+
+def test_artefacts_of_a_stopped_run_are_collected(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "r.ipynb", notebook(WRITES, "import time\nprint('begun')\ntime.sleep(600)"))
+    stop = nbrun.StopSwitch()
+
+    def observe(event: object) -> None:
+        if isinstance(event, OutputArrived):
+            stop.pull("stopped by the test", ExitCode.INTERRUPTED)
+
+    result = nbrun.run(path, save=False, artefacts=[PATTERN], stop=stop, observe=observe)
+    assert result.outcome is Outcome.INTERRUPTED
+    assert [artefact.path for artefact in result.artefacts] == ["out/a b.csv", "out/late.csv"]
 
 
 @pytest.mark.parametrize("how", ["upload", "scratch"])

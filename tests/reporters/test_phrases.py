@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nbrun.core.results import Attempt, CellOutcome, CellResult, NotebookResult, Outcome, Problem
+from nbrun.core.results import Artefact, Attempt, CellOutcome, CellResult, NotebookResult, Outcome, Problem
 from nbrun.errors import ExitCode
 from nbrun.reporters import phrases
 
@@ -33,6 +33,14 @@ def result(*outcomes: CellOutcome, **given: object) -> NotebookResult:
         (
             result(CellOutcome.KERNEL_DIED, outcome=Outcome.SERVER_FAILED, rescued=True, output="/tmp/r.ipynb"),
             "server failed: 0 of 1 cell passed, 1 kernel died, in 3.4 s, rescued in /tmp/r.ipynb",
+        ),
+        (
+            result(CellOutcome.PASSED, artefacts=[Artefact("a", "/a", 900, ""), Artefact("b", "/b", 600, "")]),
+            "passed: 1 cell in 3.4 s, saved in out.ipynb, 2 artefacts (1.5 kB)",
+        ),
+        (
+            result(CellOutcome.PASSED, output=None, artefacts=[Artefact("a", "/a", 9, "")]),
+            "passed: 1 cell in 3.4 s, not saved, 1 artefact (9 B)",
         ),
     ],
 )
