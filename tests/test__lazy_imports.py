@@ -193,6 +193,7 @@ def test_the_command_starts_the_private_server_before_it_imports_what_a_run_need
     [line] = [line for line in process.stdout.splitlines() if line.startswith("ended with")]
     for_stores = {"obstore", "boto3", "nbrun.cli.stored_reports", "nbrun.storage.in_store", "nbrun.storage.objects"}
     assert for_stores.isdisjoint(line.split())
+    assert not {"nbrun.engines", "nbrun.runner.sending", "nbrun.core.batch.parcels"}.intersection(line.split())
 
 
 def test_threads_that_use_a_module_at_once_all_get_the_whole_of_it() -> None:

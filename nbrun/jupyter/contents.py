@@ -20,8 +20,8 @@ from nbrun.jupyter.http.messages import LONG, Body, Fields, rows_of
 from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, SAVE, RetryPolicy
 
 NO_FILES_HINT = (
-    "It serves kernels only, as a kernel gateway does. Pipe the notebook through: "
-    "nbrun run - --server URL < in.ipynb > out.ipynb"
+    "It serves kernels only, as a gateway does. Write --engine gateway+URL instead of --server URL, or pipe the "
+    "notebook through: nbrun run - --server URL < in.ipynb > out.ipynb"
 )
 
 

@@ -169,6 +169,10 @@ class Endpoint:
         return _TOKEN_IN_QUERY.sub(rf"\1{_REMOVED}", text)
 
 
+_OF_ENGINES = ("+http", "+https", "dask", "+tls")
+"""Ends of schemes of engines, which are not addresses of servers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """The result of parsing an address.
@@ -207,7 +211,8 @@ def _split(text: str) -> SplitResult:
             hint="Leave them out of the URL and give the token or the password on its own.",
         )
     if url.scheme not in {"http", "https", "http+unix"} or not host or port == 0:
-        raise UsageError(f"{url.scheme}://{url.netloc} is no address of a Jupyter server", hint=_EXAMPLE)
+        hint = "This is the URL of an engine: write --engine." if url.scheme.endswith(_OF_ENGINES) else _EXAMPLE
+        raise UsageError(f"{url.scheme}://{url.netloc} is no address of a Jupyter server", hint=hint)
     if "://" not in text and not _is_loopback(host):
         raise UsageError(f"{host}: is that http:// or https://?", hint=f"Write the scheme out: https://{url.netloc}/")
     if {".", ".."} & set(unquote(url.path).split("/")):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -65,6 +65,8 @@ class Server:
     ``is_private`` means that the server exists for this run only and starts ipykernel without limits on its output.
     Its ``root`` is a folder of this machine.
     ``on_engine`` means that an engine provides the server, and a run that loses it may be repeated on another one.
+    ``kernels_only`` means that kernels are started without sessions, as on a gateway, with the environment variables
+    ``kernel_env``.
     """
 
     client: Client
@@ -74,6 +76,8 @@ class Server:
     is_private: bool = False
     root: Path | None = None
     on_engine: bool = False
+    kernels_only: bool = False
+    kernel_env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def private(cls, client: Client, log_tail: Callable[[], str], root: Path | None = None) -> "Server":
@@ -84,6 +88,11 @@ class Server:
     def of_engine(cls, client: Client) -> "Server":
         """Return the server of a run that is repeated on another server if this one is lost."""
         return cls(client, RECONNECT.within(ENGINE_RECONNECT), on_engine=True)
+
+    @classmethod
+    def gateway(cls, client: Client, kernel_env: Mapping[str, str]) -> "Server":
+        """Return a gateway, on which kernels are started with these environment variables."""
+        return replace(cls.of_engine(client), kernels_only=True, kernel_env=kernel_env)
 
     async def answers_within(self, limit: float, waiting: Callable[[], None]) -> bool:
         """Return whether the server answers within `limit` seconds; call `waiting` if it does not answer at once.
@@ -137,7 +146,7 @@ class Server:
             if session.kernel is None:
                 raise KernelStartFailed(f"kernel {spec.name}: the server started a session without one")
             async with contextlib.AsyncExitStack() as stack:
-                if not self.is_private:
+                if not (self.is_private or self.kernels_only):
                     await stack.enter_async_context(marked(self.client.sessions, session))
                 try:
                     async with asyncio.timeout(startup):
@@ -204,7 +213,7 @@ class Server:
     async def _start(
         self, path: str, spec: KernelSpec, env: Mapping[str, str], startup: float, warn: Callable[[str], None]
     ) -> SessionModel:
-        starting = asyncio.create_task(self.client.sessions.start(path, spec.name, env=env))
+        starting = asyncio.create_task(self._request_kernel(path, spec.name, env))
         try:
             async with asyncio.timeout(startup):
                 return await asyncio.shield(starting)
@@ -217,6 +226,12 @@ class Server:
             if isinstance(error, TimeoutError):
                 raise self._late(spec, startup) from None
             raise
+
+    async def _request_kernel(self, path: str, name: str, env: Mapping[str, str]) -> SessionModel:
+        if not self.kernels_only:
+            return await self.client.sessions.start(path, name, env=env)
+        kernel = await self.client.kernels.create(name, env={**self.kernel_env, **env})
+        return SessionModel(kernel.id, path, "", "", kernel)
 
     async def _call_off(self, starting: asyncio.Task[SessionModel], warn: Callable[[str], None]) -> None:
         """Delete a session that is no longer needed, as soon as the server has returned its id.
@@ -233,7 +248,8 @@ class Server:
 
     async def _delete(self, session_id: str, warn: Callable[[str], None], retry: RetryPolicy = TEARDOWN) -> None:
         try:
-            await self.client.sessions.delete(session_id, retry=retry)
+            kept_in = self.client.kernels if self.kernels_only else self.client.sessions
+            await kept_in.delete(session_id, retry=retry)
             _log.info("session %s deleted", session_id)
         except ServerUnreachable:
             pass  # the run's result already reports the lost server

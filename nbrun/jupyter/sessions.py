@@ -253,9 +253,9 @@ class Kernels:
         answer = await self._http.request("POST", api_path("kernels", kernel_id, "restart"), patience=LONG)
         return KernelModel.read(answer.fields())
 
-    async def delete(self, kernel_id: str) -> None:
+    async def delete(self, kernel_id: str, *, retry: RetryPolicy = TEARDOWN) -> None:
         """Delete a kernel and every session on it, in the same way as :meth:`Sessions.delete`."""
-        await _gone(self._http, api_path("kernels", kernel_id))
+        await _gone(self._http, api_path("kernels", kernel_id), retry)
 
 
 async def _gone(http: Http, path: str, retry: RetryPolicy = TEARDOWN) -> None:

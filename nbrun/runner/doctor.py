@@ -8,7 +8,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -82,7 +82,7 @@ async def examine(
         async with _existing(access, show) as server:
             files = await examine_files(server.client, show)
             failure = await examine_left(server.client, files or (), show, clean)
-            await _examine_kernels(server, kernel, show)
+            await _examine_kernels(server if files is not None else replace(server, kernels_only=True), kernel, show)
             show(Finding(None, "limits on output cannot be read over the API", RATE_LIMIT_HINT))
             if files is not None:
                 show(Finding(None, "neither can the size of a notebook that may be saved", SAVE_HINT))
@@ -139,7 +139,7 @@ async def examine_files(client: Client, show: Show) -> Sequence[ContentsModel] |
     try:
         entries = await client.contents.directory()
     except NotFound:
-        show(Finding(None, "it serves no files, so only notebooks that come through a pipe can be run", NO_FILES_HINT))
+        show(Finding(None, "it serves no files, as a gateway: notebooks are run with --engine", NO_FILES_HINT))
         return None
     show(Finding(good=True, text="it serves files"))
     return entries

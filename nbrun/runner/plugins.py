@@ -21,7 +21,10 @@ from nbrun.runner.engine import Engine, EngineCall
 
 LITERALS = "nbrun.literals"
 ENGINES = "nbrun.engines"
-_OWN_ENGINES: Mapping[str, str] = {}
+_OWN_ENGINES: Mapping[str, str] = {
+    "gateway+http": "nbrun.engines.gateway",
+    "gateway+https": "nbrun.engines.gateway",
+}
 """The modules of nbrun's own engines, by scheme. The function is called ``engine``."""
 _EXTRAS: Mapping[str, str] = {}
 """The extras that install what an engine imports, by module."""

@@ -32,7 +32,7 @@ from nbrun.core.planning.plan import Action, Plan
 from nbrun.core.planning.preparation import prepare
 from nbrun.core.protocol.agent import REPLAY_BUFFER, Ability, Agent, AgentOptions
 from nbrun.core.results import CellResult, NotebookResult, Outcome, Problem, moment
-from nbrun.errors import NbrunError, NoSuchKernel
+from nbrun.errors import NbrunError, NoSuchKernel, UsageError
 from nbrun.jupyter.kernel.inbound import Intake
 from nbrun.jupyter.kernel_session import RunningKernel, Server
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
@@ -274,6 +274,9 @@ class _Run:
     ) -> AsyncIterator[tuple[str, Collecting]]:
         """Yield the path of the session, in a scratch folder if the job requires it; collect artefacts at the end."""
         path, scratch, is_whole = notebook.kernel_path, None, False
+        if server.kernels_only and (self._job.scratch or plan.artefacts):
+            hint = "Its kernels work in a folder that only the gateway knows."
+            raise UsageError(f"{self._job.notebook}: a gateway has neither artefacts nor --cwd @scratch", hint=hint)
         if self._job.scratch:
             scratch, folder = await make_scratch(server)
             path = f"{folder}/{PurePosixPath(path).name}"

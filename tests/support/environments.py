@@ -84,6 +84,9 @@ RECIPES = {
     "hub": Recipe(("jupyterhub==6.*", "jupyter_server", "ipykernel"), npm=("configurable-http-proxy@5",)),
     "collaboration": Recipe(("jupyterlab>=4.4", "jupyter-collaboration>=4", "ipykernel")),
     "gateway": Recipe(("jupyter_kernel_gateway>=3", "ipykernel")),
+    "enterprise-gateway": Recipe(
+        ("jupyter_enterprise_gateway==3.3.*", "ipykernel==6.29.*", "setuptools<81"), python=OLD_PYTHON
+    ),
     "kernels": Recipe(
         ("bash_kernel==0.10.*", "xeus-python==0.19.*", "deno==2.*", "jjava", "ilua==0.2.*", "calysto_scheme==2.*"),
     ),

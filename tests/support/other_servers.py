@@ -62,6 +62,19 @@ def kernel_gateway(root: Path, *, lists: bool = True) -> Iterator[RunningServer]
 
 
 @contextlib.contextmanager
+def enterprise_gateway(root: Path, *options: str) -> Iterator[RunningServer]:
+    """Run a Jupyter Enterprise Gateway with kernels of this machine for as long as the block lasts."""
+    token, port = secrets.token_hex(16), free_port()
+    command = [
+        str(environment("enterprise-gateway").python), "-m", "enterprise_gateway", "--ip=127.0.0.1",
+        f"--port={port}", "--EnterpriseGatewayApp.port_retries=0", "--EnterpriseGatewayApp.list_kernels=True",
+        f"--EnterpriseGatewayApp.auth_token={token}", "--EnterpriseGatewayApp.unauthorized_users=nobody", *options,
+    ]  # fmt: skip
+    with server_process(command, f"http://127.0.0.1:{port}/", token, root) as gateway:
+        yield gateway
+
+
+@contextlib.contextmanager
 def gateway_client(root: Path, gateway: RunningServer) -> Iterator[RunningServer]:
     """Run a stock server that has its kernels at `gateway` for as long as the block lasts."""
     options = [f"--gateway-url={gateway.url.rstrip('/')}", f"--GatewayClient.auth_token={gateway.token}"]

@@ -32,6 +32,7 @@ _HINT_OTHER = "--config FILE reads settings from another file, --no-config reads
 _NOT_SETTINGS = ("config", "no-config", "matrix", "parameter-template", "if-due", "help")
 _PATHS = ("PATH", "FILE", "DIR", "DIR|FILE.html", "DIR|FILE.pdf", "BASE")
 _NAMED_PATH = "NAME=PATH"
+_PLACES_TO_RUN = ("server", "engine")
 _PLACES = ("notify", "ping")
 """Settings with values such as ``file:PATH``."""
 _META = "nbrun.project"
@@ -173,11 +174,16 @@ def _read(context: click.Context, _: click.Parameter, file: Path | None) -> Path
 
 
 def options_of(project: Project) -> dict[str, Any]:
-    """Return the options of the project and of its job. A destination in the job replaces the project's."""
+    """Return the options of the project and of its job.
+
+    A destination, a server or an engine in the job replaces those of the project.
+    """
     options, of_job = dict(project.settings.options), project.job.options if project.job else {}
     names = [option.removeprefix("--") for option in CHOICE_OPTIONS.values()]
     if any(of_job.get(name) for name in names):
         options = {name: value for name, value in options.items() if name not in names}
+    if any(of_job.get(name) for name in _PLACES_TO_RUN):
+        options = {name: value for name, value in options.items() if name not in _PLACES_TO_RUN}
     return {**options, **of_job}
 
 

@@ -207,7 +207,7 @@ def schema(settings: Sequence[Setting]) -> dict[str, Any]:
         url = every["engine"]
         tables = {"type": "object", "description": "The settings of this engine."}
         engines = {"type": "object", "properties": {"url": url}, "additionalProperties": tables}
-        every["engine"] = {"anyOf": [url, engines], "description": url["description"]}
+        every["engine"] = {"anyOf": [url, engines]}
     whole = _object(
         {**every, "parameters": parameters, "overrides": {"type": "array", "items": override}, "batch": named}
     )

@@ -22,6 +22,7 @@ OPTIONS = [
     Setting("no-save", Flag(), key="save", opposite=True),
     Setting("kernel", Text(), key="kernel"),
     Setting("retries", Integer()),
+    Setting("engine", Text()),
     Setting("exclude", Texts()),
     Setting("jobs", Count()),
     Setting("order", Choice(["as-given", "slowest-first"])),
@@ -82,6 +83,21 @@ jobs = 4
 
 
 @pytest.mark.parametrize(
+    ("text", "url", "engines"),
+    [
+        ('engine = "hub+https://x/"', "hub+https://x/", {}),
+        ('[engine]\nurl = "hub+https://x/"', "hub+https://x/", {}),
+        ('[engine]\nurl = "hub+https://x/"\n[engine.hub]\na = 1', "hub+https://x/", {"hub": {"a": 1}}),
+        ("[engine.hub]\na = 1\n[engine.dask]", None, {"hub": {"a": 1}, "dask": {}}),
+    ],
+)
+def test_an_engine_has_a_url_and_settings(text: str, url: str | None, engines: dict[str, Any]) -> None:
+    settings = read(text)
+    assert settings.options == ({} if url is None else {"engine": url})
+    assert settings.engines == engines
+
+
+@pytest.mark.parametrize(
     ("text", "line", "said", "hint"),
     [
         ('\ncell-timout = "5m"', 2, "is no setting", "cell-timeout"),
@@ -96,6 +112,8 @@ jobs = 4
         ('order = "random"', 1, "takes as-given, slowest-first", ""),
         ("overrides = 1", 1, "is a list of tables", "[[tool.nbrun.overrides]]"),
         ("overrides = [1]", 1, "is a table", ""),
+        ("[engine]\nhub = 1", 2, "is a table", ""),
+        ("[engine]\nurl = 3", 1, "takes text", ""),
         ('[[overrides]]\nmatch = "a"\n[[overrides]]\nno-save = true', 3, "says which notebooks", ""),
         ("[[overrides]]\nmatch = []", 2, "says which notebooks", ""),
         ('[[overrides]]\nmatch = "a"\nskip = 1', 3, "takes true or false", ""),
