@@ -11,7 +11,7 @@ import importlib.util
 import os
 import re
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from nbrun.storage.objects import (
     Unanswered,
     VersionChanged,
     content_type_of,
-    in_time,
+    in_thread,
 )
 
 _NO_SUCH_OBJECT = (FileNotFoundError, NotFoundError)
@@ -74,16 +74,16 @@ class CloudStore:
     async def get(self, key: str) -> StoredObject | None:
         """Return an object, or None if there is none."""
         try:
-            found = await self._do(obstore.get_async(self._store, key))
+            found = await self._do(lambda: obstore.get(self._store, key))
         except _Missing:
             return None
-        data = bytes(await self._do(found.bytes_async(), found.meta["size"]))
+        data = bytes(await self._do(found.bytes, found.meta["size"]))
         return StoredObject(key, data, self._version(found.meta), found.meta["last_modified"])
 
     async def stat(self, key: str) -> ObjectState | None:
         """Return the version of an object, or None if there is none."""
         try:
-            found = await self._do(obstore.head_async(self._store, key))
+            found = await self._do(lambda: obstore.head(self._store, key))
         except _Missing:
             # The answer to HEAD has no body that could say that the bucket is missing.
             return None
@@ -105,9 +105,12 @@ class CloudStore:
         mode: Any = "create" if only_new else self._update(if_version) if if_version is not None else "overwrite"
         store = self._store if mode == "overwrite" else self._once
         attributes: Any = {"Content-Type": content_type or content_type_of(key)}
-        sending = obstore.put_async(store, key, data, mode=mode, attributes=attributes, use_multipart=False)
+
+        def send() -> Any:
+            return obstore.put(store, key, data, mode=mode, attributes=attributes, use_multipart=False)
+
         try:
-            return self._version(await self._do(sending, len(data)))
+            return self._version(await self._do(send, len(data)))
         except _Missing:
             raise VersionChanged(f"{self.url}: {key} is not there any more") from None
         except Unanswered as error:
@@ -121,13 +124,13 @@ class CloudStore:
     async def keys(self, prefix: str = "") -> list[str]:
         """Return the sorted keys that begin with `prefix`."""
         folder = prefix.rpartition("/")[0]  # a store lists by whole segments
-        found = await self._do(obstore.list(self._store, prefix=folder or None).collect_async())
+        found = await self._do(lambda: obstore.list(self._store, prefix=folder or None).collect())
         return sorted(each["path"] for each in found if each["path"].startswith(prefix))
 
     async def delete(self, key: str) -> None:
         """Delete an object; a missing one is no error."""
         try:
-            await self._do(obstore.delete_async(self._store, key))
+            await self._do(lambda: obstore.delete(self._store, key))
         except _Missing:
             return
 
@@ -141,7 +144,7 @@ class CloudStore:
         # On Google's store, generation 0 would stand for a new object.
         mode: Any = self._update("1" if self._kind == "gs" else f'"{"0" * 32}"')
         try:
-            await self._do(obstore.put_async(self._store, probe, b"", mode=mode, use_multipart=False))
+            await self._do(lambda: obstore.put(self._store, probe, b"", mode=mode, use_multipart=False))
         except (VersionChanged, _Missing):
             return
         with contextlib.suppress(StoreError):
@@ -158,11 +161,14 @@ class CloudStore:
     def _update(self, version: str) -> dict[str, str]:
         return {"version": version} if self._kind == "gs" else {"e_tag": version}
 
-    async def _do(self, work: Awaitable[Any], size: int = 0) -> Any:
-        """Return the result of one request, in time, or raise the error that its exception stands for."""
+    async def _do(self, work: Callable[[], Any], size: int = 0) -> Any:
+        """Return the result of one request, in time, or raise the error that its exception stands for.
+
+        obstore's functions for asyncio are not used. They give results back from threads of their own, which makes
+        Python abort with SIGABRT if the process ends shortly afterwards.
+        """
         try:
-            async with in_time(self.url, size):
-                return await work
+            return await in_thread(self.url, work, size)
         except _ERRORS as error:
             raise self._problem(error) from None
 

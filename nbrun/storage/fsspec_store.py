@@ -8,14 +8,13 @@ whoever needs conditions refuses the store.
 The texts of errors are not shown, because they may contain a password.
 """
 
-import asyncio
 import contextlib
 import hashlib
 import secrets
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import fsspec
 
@@ -25,14 +24,14 @@ from nbrun.storage.objects import (
     ConditionsIgnored,
     ObjectExists,
     ObjectState,
+    Result,
     StoredObject,
     StoreError,
     Unanswered,
     VersionChanged,
-    in_time,
+    in_thread,
 )
 
-Result = TypeVar("Result")
 _TEMPORARY = ".nbrun-"
 _DISTRIBUTIONS = {"smbclient": "smbprotocol", "ocifs": "ocifs", "libarchive": "libarchive-c"}
 """The distributions of modules that have another name."""
@@ -163,17 +162,9 @@ class FsspecStore:
             raise
 
     async def _do(self, work: Callable[[Any], Result], size: int = 0) -> Result:
-        """Return the result of `work` in a thread of its own, in time. A thread that hangs does not delay the end."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Result] = loop.create_future()
+        """Return the result of `work` for the file system, which is used by one thread at a time."""
 
-        def finish(result: Result | None, error: BaseException | None) -> None:
-            if not done.done():
-                done.set_exception(error) if error is not None else done.set_result(result)  # type: ignore[arg-type]
-
-        def run() -> None:
-            result: Result | None = None
-            error: BaseException | None = None
+        def run() -> Result:
             try:
                 with self._one_at_a_time:
                     system = self._system or self._kind(**self._options, skip_instance_cache=True)
@@ -181,16 +172,13 @@ class FsspecStore:
                     system.invalidate_cache()
                     result = work(system)
                     self._system = system
-            except StoreError as failure:
-                error = failure
-            except Exception as failure:  # noqa: BLE001 - each package has exceptions of its own
-                error = self._problem(failure)
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(finish, result, error)
+                    return result
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - each package has exceptions of its own
+                raise self._problem(error) from None
 
-        threading.Thread(target=run, name=f"nbrun {self._scheme}", daemon=True).start()
-        async with in_time(self.url, size):
-            return await done
+        return await in_thread(self.url, run, size)
 
     def _problem(self, error: Exception) -> StoreError:
         what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__

@@ -7,14 +7,16 @@ one or none. Two conditions make a put safe against other writers: the object mu
 import asyncio
 import contextlib
 import mimetypes
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 from nbrun.errors import ServerError
 
+Result = TypeVar("Result")
 LIMIT = 20.0
 """Seconds for one operation, without the time for sending its data."""
 SLOWEST_LINE = 250_000
@@ -118,3 +120,34 @@ async def in_time(url: str, size: int = 0) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise Unanswered(f"{url}: the store did not answer within {limit:.0f} s") from None
+
+
+async def in_thread(url: str, work: Callable[[], Result], size: int = 0) -> Result:
+    """Return the result of `work`, which blocks and sends `size` bytes; raise its error, or :class:`Unanswered`.
+
+    It has a daemon thread of its own, so that a request that hangs does not delay the end of the process.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+
+    def finish(result: Result | None, error: Exception | None) -> None:
+        if done.done():  # the time is over
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast(Result, result))
+
+    def run() -> None:
+        result: Result | None = None
+        error: Exception | None = None
+        try:
+            result = work()
+        except Exception as failure:  # noqa: BLE001 - raised in the caller's thread
+            error = failure
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(finish, result, error)
+
+    async with in_time(url, size):
+        threading.Thread(target=run, name="nbrun store", daemon=True).start()
+        return await done

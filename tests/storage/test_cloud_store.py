@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import importlib.util
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,3 +136,21 @@ def test_a_profile_without_boto3_is_refused_with_what_to_install(monkeypatch: py
     with pytest.raises(UsageError, match="s3://reports: AWS_PROFILE needs boto3") as refused:
         open_store("s3://reports")
     assert "pip install boto3" in refused.value.hint
+
+
+LAST = """
+import asyncio, sys
+from nbrun.storage.object_store import open_store
+asyncio.run(open_store(sys.argv[1]).stat("x"))
+"""
+
+
+def test_a_process_that_ends_directly_after_a_request_has_its_own_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With obstore's functions for asyncio, two of three such processes end with SIGABRT."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with web_store() as web:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", web.url)
+        web.objects["/reports/x"] = b""
+        processes = [subprocess.Popen([sys.executable, "-c", LAST, "s3://reports"]) for _ in range(6)]
+        assert [process.wait(60) for process in processes] == [0] * 6
