@@ -216,3 +216,8 @@ threads = [threading.Thread(target=use) for _ in range(8)]
 print(before, found == [True] * 8, type(arrow).__name__)
 """
     assert run(script) == "False True module"
+
+
+def test_the_command_line_does_not_load_what_few_runs_need() -> None:
+    late = ("tempfile", "random", "httpx", "websockets", "nbformat", "rich", "nbrun.publishing.publish")
+    assert run(f"import sys, nbrun.cli.run; print([name for name in {late} if name in sys.modules])") == "[]"

@@ -4,7 +4,6 @@ The module imports little, so that the private server can be started before the 
 """
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -121,6 +120,8 @@ def private_root(paths: Sequence[NotebookPaths]) -> Path:
 
 def scratch_parent() -> Path:
     """Return the folder in which scratch folders are made."""
+    import tempfile  # it imports fifteen modules, which few runs need
+
     return Path(tempfile.gettempdir()).resolve()
 
 

@@ -77,6 +77,28 @@ def test_each_run_of_a_matrix_has_a_scratch_folder_of_its_own(tmp_path: Path, mo
     assert not (tmp_path / "n.txt").exists()
 
 
+def test_runs_in_one_folder_do_not_take_each_others_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run begins when the artefacts of the one before are collected."""
+    monkeypatch.chdir(tmp_path)
+    cells = (code("n = 0", tags=["parameters"]), "open('n.txt', 'w').write(f'{n}')")
+    write_notebook(tmp_path / "r.ipynb", notebook(*cells))
+    result = nbrun.run_many(
+        ["r.ipynb"], save=False, matrix={"n": [1, 2, 3]}, artefacts=["*.txt"], artefacts_dir="all", jobs=1
+    )
+    assert result.exit_code == ExitCode.OK, result
+    assert [Path(run.artefacts[0].file).read_text() for run in result.runs] == ["1", "2", "3"]
+
+
+def test_a_scratch_folder_is_within_the_root_of_a_private_server(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write_notebook(root / "r.ipynb", notebook(WRITES, "print(os.getcwd())"))
+    with nbrun.private_server(root) as server:
+        result = server.run("r.ipynb", cwd="@scratch", artefacts=["out/"], artefacts_dir=tmp_path / "kept")
+    assert result.exit_code == ExitCode.OK, result
+    assert [artefact.path for artefact in result.artefacts] == ["out/a b.csv", "out/late.csv"]
+    assert [path.name for path in root.iterdir()] == ["r.ipynb"]
+
+
 def test_a_passed_run_without_its_artefacts_is_incomplete_and_keeps_its_scratch_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +132,7 @@ def test_artefacts_of_a_stopped_run_are_collected(tmp_path: Path) -> None:
     assert [artefact.path for artefact in result.artefacts] == ["out/a b.csv", "out/late.csv"]
 
 
-@pytest.mark.parametrize("how", ["upload", "scratch"])
+@pytest.mark.parametrize("how", ["upload", "scratch", "there"])
 def test_artefacts_are_downloaded_from_a_server_on_which_nothing_is_left(
     how: str, stock_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +140,7 @@ def test_artefacts_are_downloaded_from_a_server_on_which_nothing_is_left(
     folder = tmp_path if how == "upload" else stock_server.root
     path = write_notebook(folder / "remote.ipynb", notebook(WRITES))
     name = path if how == "upload" else "remote.ipynb"
-    options: Any = {"upload": True} if how == "upload" else {"cwd": "@scratch"}
+    options: Any = {"upload": {"upload": True}, "scratch": {"cwd": "@scratch"}, "there": {}}[how]
     result = nbrun.run(
         name, server=stock_server.url, token=stock_server.token, save=False, artefacts=[PATTERN],
         artefacts_dir="here", **options,

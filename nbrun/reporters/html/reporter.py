@@ -5,6 +5,7 @@ and ends with the pipe, also when nbrun is killed. A thread waits for its answer
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -189,12 +190,18 @@ class Html:
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self._here / artefact.file, target)
+                with target.open("rb") as file:
+                    is_same = hashlib.file_digest(file, "sha256").hexdigest() == artefact.sha256
             except FileNotFoundError:
-                pass  # a merged result names a file of another machine
+                continue  # a merged result names a file of another machine
             except OSError as error:
                 self._problems.append(f"{name}: the artefact {artefact.path} cannot be copied: {error.strerror}")
-            else:
+                continue
+            if is_same:
                 copied.append((artefact, target))
+            else:
+                hint = "--cwd @scratch keeps the files of runs apart"
+                self._problems.append(f"{name}: the artefact {artefact.path} was changed after the run; {hint}")
 
     def _shown(self, run: RunRecord, result: NotebookResult, folder: Path) -> list[dict[str, str]]:
         """Return the artefacts of a run for a page in `folder`, with links to those that were copied."""

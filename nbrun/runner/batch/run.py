@@ -256,7 +256,10 @@ class _Batch:
             self._has_begun = True
             index = self._waiting.popleft()
             _log.debug("%s: next run, %d waiting", self._planned_runs[index].name, len(self._waiting))
-            slot = _Slot(self._slots, whole=self._policy.max_failures is not None)
+            job = self._planned_runs[index].job
+            # Artefacts that stay where they are must be copied to the page before the next run may replace them.
+            stays = bool(job.artefacts) and job.artefacts_dir is None
+            slot = _Slot(self._slots, whole=stays or self._policy.max_failures is not None)
             finished: list[RunFinished] = []
             try:
                 result = await self._run_unless_delivered(self._planned_runs[index], slot, finished)

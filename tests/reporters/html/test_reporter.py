@@ -1,5 +1,6 @@
 """Web pages of executed notebooks, and their index, in a real browser."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from nbrun.core.events import BatchFinished, BatchStarted, Event
-from nbrun.core.results import BatchResult, Outcome
+from nbrun.core.results import Artefact, BatchResult, Outcome
 from nbrun.reporters.html.reporter import Html, Look
 from tests.reporters.streams import BATCH, STARTED, Speaker, batch, result, write_notebooks
 from tests.support.browsers import chromium
@@ -221,6 +222,24 @@ def test_what_libraries_print_of_a_notebook_does_not_get_to_the_terminal(
     folder = written([run.is_over(result(run.name, Outcome.PASSED), document)], tmp_path / "html")
     assert "jp-Cell" in (folder / "odd.html").read_text()
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_artefact_is_copied_and_linked_and_one_that_changed_is_reported(tmp_path: Path) -> None:
+    def artefact(name: str, content: str) -> Artefact:
+        return Artefact(name, str(tmp_path / name), 4, hashlib.sha256(content.encode()).hexdigest())
+
+    (tmp_path / "same").write_text("same")
+    (tmp_path / "other").write_text("that of another run")
+    artefacts = [artefact("same", "same"), artefact("other", "mine"), artefact("of another machine", "gone")]
+    run = Speaker("a.ipynb")
+    pages = Html(tmp_path / "html", local=False)
+    pages.observe(run.is_over(result(run.name, Outcome.PASSED, artefacts=artefacts), notebook("1")))
+    with pytest.raises(RuntimeError, match=r"^a\.ipynb: the artefact other was changed after the run; --cwd @scratch"):
+        pages.close()
+    for page in ("a.html", "index.html"):
+        text = (tmp_path / "html" / page).read_text()
+        assert re.findall(r'href="(a_files[^"]*)"', text) == ["a_files/same"]
+        assert "of another machine" in text
 
 
 def test_names_stay_in_the_folder_and_do_not_collide(tmp_path: Path) -> None:
