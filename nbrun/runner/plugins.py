@@ -22,11 +22,13 @@ from nbrun.runner.engine import Engine, EngineCall
 LITERALS = "nbrun.literals"
 ENGINES = "nbrun.engines"
 _OWN_ENGINES: Mapping[str, str] = {
+    "dask": "nbrun.engines.dask",
+    "dask+tls": "nbrun.engines.dask",
     "gateway+http": "nbrun.engines.gateway",
     "gateway+https": "nbrun.engines.gateway",
 }
 """The modules of nbrun's own engines, by scheme. The function is called ``engine``."""
-_EXTRAS: Mapping[str, str] = {}
+_EXTRAS: Mapping[str, str] = {"dask": "dask", "distributed": "dask"}
 """The extras that install what an engine imports, by module."""
 
 
