@@ -77,6 +77,17 @@ def test_a_run_whose_server_is_killed_is_repeated_on_another_one(here: Path, plu
     assert read_notebook(here / "once.ipynb")["cells"][1]["outputs"][0]["text"] == "done\n"
 
 
+def test_a_waiting_run_does_not_take_the_seat_of_a_run_that_lost_its_own(here: Path, plugin: dict[str, str]) -> None:
+    # With --max-failures a run keeps its slot until it is counted, also while it waits for another seat.
+    mark = f"from pathlib import Path\nmark = Path({str(here / 'mark')!r})"
+    write_notebook(here / "a.ipynb", notebook(f"{mark}\nif not mark.exists():\n    mark.touch()\n    {KILL_SERVER}"))
+    write_notebook(here / "b.ipynb", notebook("'b'"))
+    options = ["-o", "out", "-j1", "--max-failures", "1", "--engine", "servers://local", "--json", "-"]
+    done = run_nbrun("run", "a.ipynb", "b.ipynb", *options, cwd=here, env=plugin, timeout=60)
+    runs = json.loads(done.stdout)["runs"]
+    assert [(run["outcome"], run["attempts"]) for run in runs] == [("passed", 2), ("passed", 1)], done.stderr
+
+
 def test_a_notebook_that_loses_two_seats_is_not_tried_a_third_time(here: Path, plugin: dict[str, str]) -> None:
     write_notebook(here / "bad.ipynb", notebook("print('before')", KILL_SERVER, "'never'"))
     write_notebook(here / "good.ipynb", notebook("print('good')"))
