@@ -129,7 +129,7 @@ async def _ended(client: Client, before: LeftSession, now: LeftSession, sessions
     if now.session != before.session:
         return Cleaned(LeftSession(now.session, "it was used between the two looks"))
     kernel = now.session.kernel
-    if kernel and kernel.execution_state != "dead" and not await _answers(client, kernel.id):
+    if kernel and kernel.execution_state != "dead" and not await kernel_answers(client, kernel.id):
         return Cleaned(LeftSession(now.session, "its kernel does not answer, so it may be busy"))
     try:
         await client.sessions.delete(now.session.id)
@@ -138,7 +138,7 @@ async def _ended(client: Client, before: LeftSession, now: LeftSession, sessions
         return Cleaned(now, error)
 
 
-async def _answers(client: Client, kernel_id: str) -> bool:
+async def kernel_answers(client: Client, kernel_id: str) -> bool:
     """Return whether a kernel answers a request on the shell channel, where cells run."""
     with contextlib.suppress(NbrunError, TimeoutError):
         async with asyncio.timeout(CONNECT_LIMIT), client.kernel(kernel_id, patience=ONCE) as kernel:

@@ -356,8 +356,9 @@ class MoreServerOptions(TypedDict, total=False):
         str | None,
         Option(
             Text(),
-            "Run on the seats of this engine instead of one server, up to -j at a time: gateway+https://HOST (an "
-            "Enterprise or Kernel Gateway), or the engine of a plug-in.",
+            "Run on the seats of this engine instead of one server, up to -j at a time: hub+https://HOST (named "
+            "servers of a JupyterHub), gateway+https://HOST (an Enterprise or Kernel Gateway), or the engine of a "
+            "plug-in.",
             metavar="URL",
         ),
     ]

@@ -26,6 +26,8 @@ _OWN_ENGINES: Mapping[str, str] = {
     "dask+tls": "nbrun.engines.dask",
     "gateway+http": "nbrun.engines.gateway",
     "gateway+https": "nbrun.engines.gateway",
+    "hub+http": "nbrun.engines.hub",
+    "hub+https": "nbrun.engines.hub",
 }
 """The modules of nbrun's own engines, by scheme. The function is called ``engine``."""
 _EXTRAS: Mapping[str, str] = {"dask": "dask", "distributed": "dask"}

@@ -45,20 +45,34 @@ class Hub:
     url: str
     token: str
     root: Path
+    log: Path
+    process: "subprocess.Popen[bytes]"
 
     @property
     def server_url(self) -> str:
         """Return the address of the user's server."""
         return f"{self.url}user/{USER}/"
 
-    def call(self, method: str, path: str) -> Any:
+    def call(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request to the hub's API; returns the JSON, or None for an empty answer."""
         request = urllib.request.Request(
-            f"{self.url}hub/api/{path}", method=method, headers={"Authorization": f"token {self.token}"}
+            f"{self.url}hub/api/{path}",
+            None if body is None else json.dumps(body).encode(),
+            method=method,
+            headers={"Authorization": f"token {self.token}"},
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
         return json.loads(text) if text else None
+
+    def servers(self, user: str = USER) -> list[str]:
+        """Return the names of a user's named servers, stopped ones included."""
+        return [name for name in self.call("GET", f"users/{user}?include_stopped_servers=1")["servers"] if name]
+
+    def token_of(self, user: str = USER, **wanted: Any) -> str:
+        """Create a token of a user; `wanted` are the fields of the request, such as scopes."""
+        token: str = self.call("POST", f"users/{user}/tokens", wanted)["token"]
+        return token
 
     def start_server(self) -> None:
         """Start the user's server and wait until it is up."""
@@ -74,12 +88,12 @@ class Hub:
 
 
 @contextlib.contextmanager
-def hub(folder: Path) -> Iterator[Hub]:
-    """Run a hub for the length of the block, with a user who has a server."""
+def hub(folder: Path, *, started: bool = True, config: str = "") -> Iterator[Hub]:
+    """Run a hub for the length of the block, with a user, whose server is `started`; `config` is more of its Python."""
     made = environment("hub")
     token, port = secrets.token_hex(16), free_port()
-    config = folder / "jupyterhub_config.py"
-    config.write_text(
+    file = folder / "jupyterhub_config.py"
+    file.write_text(
         CONFIG.format(
             port=port,
             hub_port=free_port(),
@@ -90,14 +104,14 @@ def hub(folder: Path) -> Iterator[Hub]:
             singleuser=made.python.with_name("jupyterhub-singleuser"),
             token=token,
         )
+        + config
     )
-    found = Hub(f"http://127.0.0.1:{port}/", token, folder / "homes" / USER)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "PYTEST"))}
     environ |= {"PATH": f"{made.python.parent}{os.pathsep}{os.environ['PATH']}"}
     log = folder / "hub.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [str(made.python.with_name("jupyterhub")), "-f", str(config)],
+            [str(made.python.with_name("jupyterhub")), "-f", str(file)],
             cwd=folder,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -105,10 +119,12 @@ def hub(folder: Path) -> Iterator[Hub]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    found = Hub(f"http://127.0.0.1:{port}/", token, folder / "homes" / USER, log, process)
     try:
         _await_hub(found, process, log)
         found.call("POST", f"users/{USER}")
-        found.start_server()
+        if started:
+            found.start_server()
         yield found
     finally:
         process.send_signal(signal.SIGTERM)  # the hub ends its proxy and its servers

@@ -162,6 +162,29 @@ class Http:
         policy = retry or (PATIENT_GET if method == "GET" else ONCE)
         return await policy.call(lambda: self._attempt(request))
 
+    @contextlib.asynccontextmanager
+    async def lines(self, path: str, *, silence: float) -> AsyncIterator[AsyncIterator[str]]:
+        """GET a stream of text, such as server-sent events, and yield its lines for the length of the block.
+
+        A stream that breaks, or has no data for `silence` seconds, ends without an error. Redirects are not followed.
+        Raises the errors of :meth:`request` for an answer without a 2xx status.
+        """
+        if self._client is None:
+            raise RuntimeError("the HTTP client is used outside its block")
+        url = self.endpoint.url(path)
+        headers = {**self.options.headers, "Accept": "text/event-stream", **self._auth.headers("GET")}
+        timeout = httpx.Timeout(silence, connect=CONNECT_LIMIT)
+        async with contextlib.AsyncExitStack() as stack:
+            with foreign_errors(self.endpoint.named("GET", url), str(self.endpoint)):
+                streaming = self._client.stream("GET", url, headers=headers, timeout=timeout)
+                response = await stack.enter_async_context(streaming)
+                if not response.is_success:
+                    body = await _bounded_body(response, url, ERROR_LIMIT)
+                    kept = {name.lower(): value for name, value in response.headers.items()}
+                    answer = Answer("GET", str(response.url), response.status_code, kept, body)
+                    raise failure_of(answer, self.endpoint) or NotAJupyterServer(f"{url}: no stream is there")
+            yield _lines_of(response)
+
     async def websocket_headers(self) -> dict[str, str]:
         """Return the headers for a kernel's websocket handshake; log in first if needed."""
         await self._auth.prepare(self._send)
@@ -185,6 +208,11 @@ class Http:
             _log.info("the server is at %s", base_url)
             self.endpoint = self.endpoint.at(base_url)
             self._auth = Auth(self.endpoint)
+
+    def use_token(self, token: str) -> None:
+        """Use another token for the same server from now on."""
+        self.endpoint = replace(self.endpoint, token=token)
+        self._auth = Auth(self.endpoint)
 
     async def _length(self, body: Body) -> int | None:
         """Return the bytes of a generated body, or None if they are not needed or :attr:`Request.size` knows them.
@@ -216,7 +244,8 @@ class Http:
         ):
             # If the user's server is not running, a hub answers. Only its answer to a GET says so.
             await self._attempt(Request("GET", "api/status"))
-        raise failure
+        # A proxy answers 503 for a server that has ended.
+        raise (await self.explained(failure)) if isinstance(failure, ServerUnreachable) else failure
 
     async def _routed(self, request: Request) -> Answer:
         """Send a request, and follow redirects if that is safe."""
@@ -333,6 +362,13 @@ class Http:
     def _limit_of(self, request: Request) -> int | None:
         most = self.options.max_response
         return most if most is None or request.path.startswith(_LARGE) else min(most, SMALL_LIMIT)
+
+
+async def _lines_of(response: httpx.Response) -> AsyncIterator[str]:
+    """Return the lines of a stream until it ends or breaks."""
+    with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+        async for line in response.aiter_lines():
+            yield line
 
 
 async def _bounded_body(response: httpx.Response, where: str, limit: int | None) -> bytes:

@@ -1,0 +1,350 @@
+"""The engine of a hub: a real JupyterHub with its proxy, whose named servers are the seats."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import nbrun
+import nbrun.engines.hub
+from nbrun.core.results import Outcome
+from nbrun.engines.hub import Hub as HubEngine
+from nbrun.engines.hub import has_expired
+from nbrun.errors import AccessDenied, ExitCode, NbrunError, ServerUnreachable, UsageError
+from nbrun.jupyter.hub import NamedServer
+from nbrun.runner.engine import EngineCall
+from nbrun.runner.job import Access
+from tests.support.hub import USER, Hub, hub
+from tests.support.notebooks import notebook, read_notebook, run_nbrun, write_notebook
+from tests.support.processes import LiveNbrun, live_nbrun
+from tests.support.servers import free_port, pause
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="JupyterHub does not run on Windows")
+
+CONFIG = """
+import json
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
+c.JupyterHub.services.append({"name": "starter", "api_token": "starter-token-12345678"})
+c.JupyterHub.load_roles.append({"name": "starter", "services": ["starter"],
+    "scopes": ["start:servers", "read:servers", "list:users"]})
+# bob may have one named server, and no server of carol starts.
+c.JupyterHub.named_server_limit_per_user = lambda handler: 1 if "/users/bob" in handler.request.path else 0
+
+def before(spawner):
+    if spawner.user.name == "carol":
+        raise RuntimeError("carol has no quota left")
+    spawner.environment = {"OPTIONS": json.dumps(spawner.user_options)}
+
+c.Spawner.pre_spawn_hook = before
+"""
+SECRET = "planted-7d1f4b0e"
+
+
+@pytest.fixture(scope="module")
+def a_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with hub(tmp_path_factory.mktemp("hub"), started=False, config=CONFIG) as found:
+        for name in ("bob", "carol"):
+            found.call("POST", f"users/{name}")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def token(a_hub: Hub) -> str:
+    """Return a token of the user."""
+    return a_hub.token_of(note="of the tests")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return folder
+
+
+def left_on(hub: Hub) -> tuple[list[str], list[str]]:
+    """Return the named servers of the user, and the tokens that nbrun created."""
+    tokens = hub.call("GET", f"users/{USER}/tokens")["api_tokens"]
+    return hub.servers(), [each["note"] for each in tokens if "nbrun:" in each["note"]]
+
+
+def seats_of(hub: Hub) -> list[psutil.Process]:
+    """Return the processes of the named servers of nbrun on a hub."""
+    found = []
+    for process in psutil.Process(hub.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.environ().get("JUPYTERHUB_SERVER_NAME", "").startswith("nbrun-"):
+                found.append(process)
+    return found
+
+
+def kills_once(mark: Path) -> str:
+    """Return a cell that kills its server at its first execution."""
+    kill = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
+    return f"from pathlib import Path\nmark = Path({str(mark)!r})\nif not mark.exists():\n    mark.touch(); {kill}"
+
+
+def test_a_batch_runs_on_two_servers_of_which_one_is_lost_and_leaves_nothing(
+    a_hub: Hub, token: str, here: Path
+) -> None:
+    # Each of the first two waits for the other, which is on the other server.
+    meet = "Path('{0}/{1}').touch()\nwhile not Path('{0}/{2}').exists():\n    time.sleep(0.02)"
+    for name, other in (("a", "b"), ("b", "a")):
+        waits = f"import os, time\nfrom pathlib import Path\n{meet.format(here, name, other)}\nprint(os.getppid())"
+        write_notebook(here / f"{name}.ipynb", notebook("import os\nprint(len(PLANTED), os.environ['OPTIONS'])", waits))
+    write_notebook(here / "c.ipynb", notebook(kills_once(here / "killed"), "print('done')"))
+    write_notebook(here / "wrong.ipynb", notebook("1 / 0"))
+    settings = '[engine]\nurl = "hub+{}"\n[engine.hub]\nprofile = "large"\noptions = {{memory = "4G"}}\n'
+    (here / "nbrun.toml").write_text(settings.format(a_hub.url))
+    before = a_hub.log.stat().st_size
+    options = ["-o", "out", "-j2", "--secret", "PLANTED", "--json", "-"]
+    done = run_nbrun("run", ".", *options, cwd=here, env={"NBRUN_TOKEN": token, "PLANTED": SECRET})
+    assert done.returncode == ExitCode.NOTEBOOK_FAILED, done.stderr
+    runs = json.loads(done.stdout)["runs"]
+    assert [(run["notebook"], run["outcome"], run["attempts"]) for run in runs] == [
+        ("a.ipynb", "passed", 1), ("b.ipynb", "passed", 1), ("c.ipynb", "passed", 2), ("wrong.ipynb", "failed", 1),
+    ], done.stderr  # fmt: skip
+    assert [each["outcome"] for each in runs[2]["tries"]] == ["seat-lost", "passed"]
+    made = [read_notebook(here / "out" / f"{name}.ipynb")["cells"] for name in "ab"]
+    given = json.dumps({"memory": "4G", "profile": "large"})
+    assert [cells[0]["outputs"][0]["text"] for cells in made] == [f"{len(SECRET)} {given}\n"] * 2
+    assert len({cells[1]["outputs"][0]["text"] for cells in made}) == 2  # two servers
+    assert left_on(a_hub) == ([], [])
+    assert not [path for path in a_hub.root.iterdir() if path.name.startswith("nbrun")]
+    log = a_hub.log.read_text()[before:]
+    assert "nbrun-" in log
+    for secret in (SECRET, token):
+        assert secret not in log + done.stdout + done.stderr
+
+
+# Errors before the first run ------------------------------------------------------------------------------------------
+
+
+async def refused(url: str, token: str | None, settings: Mapping[str, Any], *, startup: float = 60.0) -> NbrunError:
+    """Return the error of an engine that has no seat."""
+    try:
+        engine = HubEngine(EngineCall(url, Access(token=token), settings, startup))
+        async with engine.seats(1) as seats:
+            await anext(seats)
+    except NbrunError as error:
+        return error
+    raise AssertionError("there is a seat")
+
+
+@pytest.mark.parametrize(
+    ("token", "settings", "kind", "said"),
+    [
+        (None, {}, UsageError, ["needs a token", "/hub/token", "NBRUN_TOKEN"]),
+        ("wrong", {}, AccessDenied, ["does not accept the token", "/hub/token"]),
+        ("service", {}, UsageError, ["the service nbrun", '[tool.nbrun.engine.hub] user = "NAME"']),
+        ("service", {"user": "nobody"}, UsageError, ["the hub has no user nobody"]),
+        ("starter-token-12345678", {"user": USER}, AccessDenied, ["delete:servers!user=alice, access:servers!user"]),
+        ("service", {"usr": "alice"}, UsageError, ["usr is no setting", "Did you mean user?"]),
+        ("service", {"user": "carol"}, NbrunError, ["carol has no quota left"]),
+    ],
+    ids=["none", "wrong", "service", "user", "scope", "setting", "spawn"],
+)
+async def test_a_useless_token_or_user_is_an_error_before_the_first_run(
+    a_hub: Hub, token: str | None, settings: dict[str, str], kind: type[NbrunError], said: list[str]
+) -> None:
+    given = a_hub.token if token == "service" else token
+    error = await refused(f"hub+{a_hub.url}", given, settings)
+    assert isinstance(error, kind)
+    assert error.exit_code in {ExitCode.USAGE, ExitCode.SERVER}
+    for words in said:
+        assert words in f"{error}\n{error.hint}"
+    assert a_hub.servers("carol") == []
+
+
+async def test_an_address_without_a_hub_is_an_error_before_the_first_run(a_hub: Hub) -> None:
+    error = await refused(f"hub+http://127.0.0.1:{free_port()}/", "token", {})
+    assert isinstance(error, ServerUnreachable)
+    error = await refused(f"hub+{a_hub.url}user/alice/lab", a_hub.token, {})
+    assert "is a server of a hub" in str(error)
+
+
+async def test_the_limit_of_named_servers_makes_fewer_seats_and_not_an_error(
+    a_hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = HubEngine(EngineCall(f"hub+{a_hub.url}", Access(token=a_hub.token), {"user": "bob"}))
+    async with engine.seats(2) as seats:
+        seat = await anext(seats)
+        another = asyncio.ensure_future(anext(seats))  # it waits until a seat is lost
+        async with asyncio.timeout(30):
+            while "maximum of 1 named servers" not in caplog.text:
+                await asyncio.sleep(0.05)
+        assert "going on with 1" in caplog.text
+        assert "maximum of 1" in str(error := await refused(f"hub+{a_hub.url}", a_hub.token, {"user": "bob"}))
+        assert "-j" in error.hint
+        assert a_hub.servers("bob") == [seat.name.partition("/")[2]]
+        another.cancel()
+        await asyncio.wait({another})
+    assert a_hub.servers("bob") == []
+
+
+# Ends -----------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def live_on(a_hub: Hub, token: str, here: Path, *arguments: str) -> Iterator[LiveNbrun]:
+    """Run ``nbrun run`` on a hub while the block is executed."""
+    options = ["--engine", f"hub+{a_hub.url}", *arguments]
+    with live_nbrun(*options, cwd=here, json_file=here / "result.json", env={"NBRUN_TOKEN": token}) as run:
+        yield run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("when", ["spawning", "running"])
+def test_after_a_signal_the_servers_are_deleted_and_the_partial_notebooks_are_saved(
+    a_hub: Hub, token: str, here: Path, word: str, when: str
+) -> None:
+    for name in "abc":
+        touch = f"from pathlib import Path; Path({str(here / name)!r}).touch()"
+        write_notebook(here / f"{name}.ipynb", notebook("print('before')", f"{touch}\nimport time; time.sleep(600)"))
+    with live_on(a_hub, token, here, ".", "-o", "out", "-j2") as run:
+        while not (seats_of(a_hub) if when == "spawning" else (here / "a").exists() and (here / "b").exists()):
+            pause(0.05)
+            assert run.process.poll() is None, run.said()
+        run.process.send_signal(getattr(signal, word))
+        assert run.end(within=10) == (ExitCode.INTERRUPTED if word == "SIGINT" else ExitCode.TERMINATED), run.said()
+    deadline = time.monotonic() + 5
+    while left_on(a_hub) != ([], []) or seats_of(a_hub):
+        assert time.monotonic() < deadline, left_on(a_hub)
+        pause(0.1)
+    for name in "ab" if when == "running" else "":
+        assert read_notebook(here / "out" / f"{name}.ipynb")["cells"][0]["outputs"][0]["text"] == "before\n"
+
+
+@pytest.mark.slow
+async def test_a_server_that_a_killed_nbrun_left_is_deleted_once_it_is_idle(
+    a_hub: Hub, token: str, here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nbrun.engines.hub, "LIFETIME", timedelta(0))
+    monkeypatch.setattr(nbrun.engines.hub, "SECONDS_BETWEEN_LOOKS", 1.0)
+    waits = f"import time\nfrom pathlib import Path\nPath({str(here / 'begun')!r}).touch()"
+    waits += f"\nwhile not Path({str(here / 'go')!r}).exists():\n    time.sleep(0.05)"
+    write_notebook(here / "a.ipynb", notebook(waits))
+    write_notebook(here / "later.ipynb", notebook("import time; time.sleep(4)"))
+    with live_on(a_hub, token, here, "a.ipynb") as run:
+        run.await_file(here / "begun")
+        run.process.kill()
+        run.process.wait(10)
+    [left] = left_on(a_hub)[0]
+    options: Any = {"engine": f"hub+{a_hub.url}", "token": token, "save": False}
+    result = await nbrun.run_async(here / "later.ipynb", **options)
+    assert result.outcome is Outcome.PASSED
+    assert left_on(a_hub)[0] == [left]  # its kernel is busy
+    assert "is still used; it is kept" in caplog.text
+    (here / "go").touch()
+    await asyncio.sleep(1)  # until the kernel is idle
+    result = await nbrun.run_async(here / "later.ipynb", **options)
+    assert result.outcome is Outcome.PASSED
+    assert left_on(a_hub)[0] == []
+    assert f"{left} was left by an nbrun that was killed; it is deleted" in caplog.text
+
+
+def test_the_mark_of_a_server_expires_after_its_last_activity() -> None:
+    now = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+    created = int((now - timedelta(hours=1)).timestamp())
+    for name, active, is_expired in [
+        (f"nbrun-{created:08x}-0123abcd", None, True),
+        (f"nbrun-{created:08x}-0123abcd", now - timedelta(minutes=16), True),
+        (f"nbrun-{created:08x}-0123abcd", now - timedelta(minutes=14), False),
+        (f"nbrun-{int(now.timestamp()):08x}-0123abcd", None, False),
+        ("nbrun-mine", None, False),
+        ("nbrun", now - timedelta(days=9), False),
+    ]:
+        server = NamedServer(name, "", is_ready=True, pending="", started=None, last_activity=active)
+        assert has_expired(server, now) is is_expired, name
+
+
+@pytest.mark.slow
+def test_a_hub_that_is_killed_ends_the_batch_and_the_deliveries_are_kept(tmp_path: Path, here: Path) -> None:
+    write_notebook(here / "a.ipynb", notebook("print('a')"))
+    begun = f"from pathlib import Path; Path({str(here / 'begun')!r}).touch()\nimport time; time.sleep(600)"
+    write_notebook(here / "b.ipynb", notebook("print('before')", begun))
+    write_notebook(here / "c.ipynb", notebook("print('c')"))
+    with hub(tmp_path, started=False, config=CONFIG) as doomed:
+        token = doomed.token_of()
+        with live_on(doomed, token, here, ".", "-o", "out", "-j1", "--startup-timeout", "30") as run:
+            run.await_file(here / "begun")
+            for process in psutil.Process(doomed.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            doomed.process.kill()
+            began = time.monotonic()
+            assert run.end(within=120) == ExitCode.SERVER, run.said()
+            assert time.monotonic() - began < 100
+            outcomes = [each["outcome"] for each in run.report()["runs"]]
+    assert outcomes[0] == "passed"
+    assert "passed" not in outcomes[1:]
+    assert read_notebook(here / "out" / "a.ipynb")["cells"][0]["outputs"][0]["text"] == "a\n"
+    assert read_notebook(here / "out" / "b.ipynb")["cells"][0]["outputs"][0]["text"] == "before\n"
+
+
+@pytest.mark.slow
+def test_servers_are_killed_at_random_moments_and_each_run_is_delivered_once(
+    a_hub: Hub, token: str, here: Path
+) -> None:
+    """NBRUN_TESTS_RUNS is the number of notebooks, and there is one kill for each 30 of them."""
+    number = int(os.environ.get("NBRUN_TESTS_RUNS", "60"))
+    seed = random.randrange(1_000_000)
+    chance, kills = random.Random(seed), number // 30
+    log = here / "executed"
+    write = f"import os\nfd = os.open({str(log)!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)"
+    for index in range(number):
+        cell = f"{write}\nos.write(fd, b'{index}\\n'); os.close(fd)\nimport time; time.sleep(0.2)"
+        write_notebook(here / f"n{index:03}.ipynb", notebook(cell, f"print({index})"))
+    events = here / "events.jsonl"
+    arguments = [".", "-o", "out", "-j2", "--events", str(events), "--startup-timeout", "120"]
+    killed: list[int] = []
+    stopped = threading.Event()
+
+    def kill_some() -> None:
+        while len(killed) < kills and not stopped.wait(chance.uniform(1, 8)):
+            seats = [seat for seat in seats_of(a_hub) if log.exists()]
+            if seats and _finished(events) > len(killed) * number // (kills + 1):
+                victim = chance.choice(seats)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    victim.kill()
+                    killed.append(victim.pid)
+
+    with live_on(a_hub, token, here, *arguments) as run:
+        killer = threading.Thread(target=kill_some)
+        killer.start()
+        try:
+            code = run.end(within=60 + 8 * number)
+        finally:
+            stopped.set()
+            killer.join()
+        assert code == ExitCode.OK, f"seed {seed}: {run.said()[-4000:]}"
+        runs = run.report()["runs"]
+    assert len(killed) == kills
+    assert [each["outcome"] for each in runs] == ["passed"] * number
+    for index in range(number):
+        assert read_notebook(here / "out" / f"n{index:03}.ipynb")["cells"][1]["outputs"][0]["text"] == f"{index}\n"
+    executed = log.read_text().split()
+    again = {index: executed.count(str(index)) - 1 for index in range(number)}
+    attempts = {index: run["attempts"] - 1 for index, run in enumerate(runs)}
+    assert sum(again.values()) <= kills, f"seed {seed}: {again}"
+    assert all(again[index] <= attempts[index] for index in range(number)), f"seed {seed}"
+    assert _finished(events) == number  # each was delivered once
+    assert left_on(a_hub) == ([], [])
+    assert not seats_of(a_hub)
+
+
+def _finished(events: Path) -> int:
+    return events.read_text().count('"run-finished"') if events.exists() else 0
