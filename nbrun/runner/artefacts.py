@@ -30,6 +30,8 @@ from nbrun.storage.working_folder import (
     find,
 )
 
+LISTING_LIMIT = 60.0
+"""Seconds to look at the files before the first cell."""
 LIMIT = 600.0
 """Seconds for the collection."""
 SHORT_LIMIT = 5.0
@@ -62,7 +64,13 @@ class Collecting:
 
     async def begin(self) -> None:
         """Look at the files before the first cell; raise :class:`NbrunError`."""
-        self._before = await find(self._folder, self._patterns)
+        try:
+            async with asyncio.timeout(LISTING_LIMIT):
+                self._before = await find(self._folder, self._patterns)
+        except TimeoutError:
+            said = f"the files that match {', '.join(self._patterns)} were not found within"
+            hint = "Name a folder in the pattern instead of searching all of them."
+            raise UsageError(f"--artefacts: {said} {spell_duration(LISTING_LIMIT)}", hint=hint) from None
 
     async def ended(self) -> None:
         """Wait until the artefacts are collected. A run without artefacts does not wait."""
