@@ -87,8 +87,8 @@ def _text(value: object) -> str:
 class Requests:
     """Creates the requests of one client session, each with its own ``msg_id``.
 
-    ``session`` is the random id of this client. It must not change after a reconnection, because the server then drops
-    the messages that it stored. Message ids are numbered, so a recorded run can be replayed exactly.
+    ``session`` is the random id of this client. It is not the id in the address of the websocket, which servers use for
+    requests of their own. Message ids are numbered, so a recorded run can be replayed exactly.
     """
 
     session: str

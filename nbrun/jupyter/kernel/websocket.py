@@ -350,7 +350,8 @@ async def open_channel(
 ) -> AsyncIterator[KernelChannel]:
     """Open a kernel's websocket for the length of the block.
 
-    `session_id` must be unique to this client. `find` asks the server whether the kernel is busy, and raises
+    `session_id` must be unique to this client. It must stay the same after a reconnection, because the server otherwise
+    drops the messages that it stored. `find` asks the server whether the kernel is busy, and raises
     :class:`NotFound` if it does not exist. It is called before each attempt to reconnect. Raises :class:`AccessDenied`,
     :class:`NotFound`, :class:`KernelStartFailed`, :class:`NotAJupyterServer` or :class:`ServerUnreachable`.
     """

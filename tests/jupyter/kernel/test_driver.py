@@ -132,6 +132,12 @@ async def test_code_is_executed_and_its_messages_come_as_they_are_sent(server: R
     assert result.content["data"]["text/plain"] == "42"
 
 
+async def test_a_request_of_the_server_cannot_have_the_id_of_one_of_ours(server: RunningServer, shared: str) -> None:
+    """Servers with jupyter_client 6 send requests of their own as SESSION_NUMBER, with the session of the address."""
+    async with connected(server, shared) as kernel:
+        assert kernel._channel._session_id != kernel.requests.session
+
+
 async def test_silent_code_takes_no_count_and_shows_no_result(server: RunningServer, shared: str) -> None:
     async with connected(server, shared) as kernel:
         messages = [message async for message in kernel.execute("6 * 7", silent=True, limit=LIMIT)]
