@@ -18,6 +18,7 @@ from nbrun.errors import (
     KernelStartFailed,
     NbrunError,
     NotFound,
+    SeatLost,
     ServerUnreachable,
 )
 from nbrun.jupyter.client import Client
@@ -251,7 +252,7 @@ class Server:
             kept_in = self.client.kernels if self.kernels_only else self.client.sessions
             await kept_in.delete(session_id, retry=retry)
             _log.info("session %s deleted", session_id)
-        except ServerUnreachable:
+        except (ServerUnreachable, SeatLost):
             pass  # the run's result already reports the lost server
         except NbrunError as error:
             warn(f"the session could not be deleted, its kernel may still run: {error}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nbrun.core.planning.job import OnConflict
-from nbrun.errors import NbrunError, NotANotebook, NotFound
+from nbrun.errors import NbrunError, NotANotebook, NotFound, SeatLost
 from nbrun.jupyter.contents import NO_FILES_HINT, Contents, kernel_path
 from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.storage.conflicts import GuardedTarget
@@ -104,5 +104,7 @@ class UploadedNotebook:
             left = await remove_upload(self._contents, self.path)
             if left:
                 self._warn(f"the notebook wrote files on the server; they are in {self._folder}/: {', '.join(left)}")
+        except SeatLost:
+            pass  # the server is gone, with its files
         except NbrunError as error:
             self._warn(f"{self._folder}/ is left on the server: {error}")
