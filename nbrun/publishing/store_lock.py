@@ -6,8 +6,9 @@ and a fencing number that grows with each new holder. It is never deleted, becau
 The holder rewrites the object while it runs, so that its version changes several times within a lease. A waiter
 replaces a holder if the version has not changed for a lease, by the waiter's own monotonic clock: no clock of another
 machine is compared. All puts require the version that was read, so one of several waiters gets the lock, and a holder
-that was replaced notices it at its next put. :meth:`StoreLock.confirm` is such a put. It comes before the record of a
-run is written, which a replaced holder therefore never does.
+that was replaced notices it at its next put. :meth:`StoreLock.confirm` comes directly before the record of a run is
+written, which takes less than a lease. So a replaced holder writes no record, unless its process is suspended for a
+lease between the two requests.
 """
 
 import asyncio
@@ -33,6 +34,8 @@ _BEATS = 4
 _ATTEMPTS = 30
 """Attempts within a lease: of a waiter to get the lock, and of a holder to reach a store that failed."""
 _LONGEST_LEASE = 3600.0
+_RECENT = 2.0
+"""Seconds after a put in which the lock is confirmed by reading it. Google takes one put per second and object."""
 _CONFIRM_LIMIT = 20.0
 """Seconds to confirm the lock, also if the store does not answer a sign of life that is on its way."""
 _RELEASE_LIMIT = 5.0
@@ -95,6 +98,8 @@ class StoreLock:
         """Whether the version has changed since it was seen first."""
         self._other: Holder | None = None
         self._version = ""
+        self._written = 0.0
+        """When the last successful put began, by the monotonic clock."""
         self._beat = 0
         self._lost: LockLost | None = None
         self._silent_since: float | None = None
@@ -142,12 +147,14 @@ class StoreLock:
 
     async def _put(self, version: str | None, *, owner: str | None = None) -> str:
         self._beat += 1
+        began = time.monotonic()
         owner = self.owner if owner is None else owner
         content = Holder(self.fence, owner, socket.gethostname(), os.getpid(), self._lease, self._beat).encoded()
         kind = "application/json"
-        if version is None:
-            return await self._store.put(self._key, content, content_type=kind, only_new=True)
-        return await self._store.put(self._key, content, content_type=kind, if_version=version)
+        condition: dict[str, Any] = {"only_new": True} if version is None else {"if_version": version}
+        written = await self._store.put(self._key, content, content_type=kind, **condition)
+        self._written = began
+        return written
 
     def _keep(self) -> None:
         """Renew the lock until it is released or lost. This is a thread, so that nothing in the run delays it."""
@@ -176,23 +183,26 @@ class StoreLock:
         try:
             self._version = await self._put(self._version)
         except (ObjectExists, VersionChanged):
-            stored = await self._store.get(self._key)
-            holder = None if stored is None else _decoded(stored, self._where)
-            if stored is not None and holder is not None and holder.owner == self.owner:
-                self._version = stored.version  # of an earlier put whose answer was lost
-                self._version = await self._put(self._version)
-                return
-            whom = "deleted" if holder is None else f"taken over by {holder} (fence {holder.fence})"
-            what = f"{self._where}: the lock of this run (fence {self.fence}) was {whom}"
-            hint = f"A run that is not heard of for {spell_duration(self._lease)} loses its lock."
-            self._lost = LockLost(what, hint=hint)
-            raise self._lost from None
+            await self._read()  # perhaps an earlier put arrived whose answer was lost
+            self._version = await self._put(self._version)
+
+    async def _read(self) -> None:
+        """Read the version; raise :class:`LockLost` if another run holds the lock, or :class:`StoreError`."""
+        if self._lost is not None:
+            raise self._lost
+        stored = await self._store.get(self._key)
+        holder = None if stored is None else _decoded(stored, self._where)
+        if stored is not None and holder is not None and holder.owner == self.owner:
+            self._version = stored.version
+            return
+        whom = "deleted" if holder is None else f"taken over by {holder} (fence {holder.fence})"
+        what = f"{self._where}: the lock of this run (fence {self.fence}) was {whom}"
+        hint = f"A run that is not heard of for {spell_duration(self._lease)} loses its lock."
+        self._lost = LockLost(what, hint=hint)
+        raise self._lost
 
     async def confirm(self) -> None:
-        """Renew the lock; raise :class:`LockLost` if another run holds it, or :class:`StoreError`.
-
-        Afterwards the lock is held for a lease at least.
-        """
+        """Return if this run holds the lock for some time yet; raise :class:`LockLost` or :class:`StoreError`."""
         await asyncio.to_thread(self._confirm)
 
     def _confirm(self) -> None:
@@ -201,7 +211,8 @@ class StoreLock:
         if not self._renewing.acquire(timeout=_CONFIRM_LIMIT):
             raise unanswered
         try:
-            asyncio.run(asyncio.wait_for(self._renew(), end - time.monotonic()))
+            is_recent = time.monotonic() - self._written < _RECENT
+            asyncio.run(asyncio.wait_for(self._read() if is_recent else self._renew(), end - time.monotonic()))
         except TimeoutError:
             self._silent_since = time.monotonic()
             raise unanswered from None

@@ -223,7 +223,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("short_lease")
-async def test_an_unreachable_store_is_a_warning_and_the_lock_is_renewed_when_it_is_back(tmp_path: Path) -> None:
+async def test_an_unreachable_store_is_a_warning_and_the_lock_is_renewed_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = UnreachableStore(tmp_path)
     lock = StoreLock(store, "sales")
     assert await wait_for(lock)
@@ -232,6 +234,7 @@ async def test_an_unreachable_store_is_a_warning_and_the_lock_is_renewed_when_it
     assert store.failed > 5
     (warning,) = lock.warnings()
     assert warning.startswith("--lock: not renewed for 1.0 s, so another run may start: ")
+    monkeypatch.setattr(store_lock, "_RECENT", 0.0)
     with pytest.raises(StoreError, match="connection refused"):
         await lock.confirm()
     store.is_dead = False
@@ -249,6 +252,7 @@ async def test_an_unreachable_store_is_a_warning_and_the_lock_is_renewed_when_it
 async def test_a_store_that_does_not_answer_delays_neither_publishing_nor_the_end_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(store_lock, "_RECENT", 0.0)
     monkeypatch.setattr(store_lock, "_CONFIRM_LIMIT", 0.3)
     monkeypatch.setattr(store_lock, "_RELEASE_LIMIT", 0.3)
     store = UnreachableStore(tmp_path)
@@ -263,3 +267,15 @@ async def test_a_store_that_does_not_answer_delays_neither_publishing_nor_the_en
         await lock.confirm()
     await asyncio.to_thread(lock.release)
     assert time.monotonic() - began < 10
+
+
+async def test_a_lock_that_was_just_written_is_confirmed_without_a_put(tmp_path: Path) -> None:
+    """Stores limit the rate of puts of one object."""
+    store = UnreachableStore(tmp_path)
+    lock = StoreLock(store, "sales")
+    assert await lock.attempt() is Attempt.ACQUIRED
+    store.is_dead = True
+    await lock.confirm()
+    assert store.failed == 0
+    store.is_dead = False
+    await asyncio.to_thread(lock.release)
