@@ -5,11 +5,11 @@ import json
 import subprocess
 import tempfile
 import threading
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psutil
@@ -236,7 +236,26 @@ PASSWORD, KEYWORD = f"pass-{uuid.uuid4().hex}", f"key-{uuid.uuid4().hex}"
 """Parts of URLs, of which no other test that runs meanwhile knows."""
 
 
-def test_no_secret_of_a_run_with_reports_store_mail_and_hooks_is_anywhere(tmp_path: Path) -> None:
+def recorder_of_moto(monkeypatch: pytest.MonkeyPatch, file: Path) -> Any:
+    """Return moto's recorder, which writes the requests to a file until it is stopped."""
+    from moto.moto_api import recorder
+
+    monkeypatch.setattr(recorder, "_location", str(file))
+    monkeypatch.setattr(recorder, "_user_enabled", recorder._user_enabled)
+    recorder.start_recording()
+    return recorder
+
+
+def recorded(file: Path) -> bytes:
+    """Return the recorded requests with their bodies as they were sent."""
+    requests = [json.loads(line) for line in file.read_text().splitlines()]
+    bodies = [base64.b64decode(one["body"]) if one["body_encoded"] else one["body"].encode() for one in requests]
+    return b"\n".join([file.read_bytes(), *bodies])
+
+
+def test_no_secret_of_a_run_with_reports_store_mail_and_hooks_is_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the request that a secret belongs to carries it: the path of a hook, and the login of a web server."""
     here = tmp_path / "here"
     cells = "print(TOKEN, region)", "print(f'{TOKEN[:4]}', end=''); print(TOKEN[4:])", "raise ValueError(TOKEN)"
@@ -247,8 +266,7 @@ def test_no_secret_of_a_run_with_reports_store_mail_and_hooks_is_anywhere(tmp_pa
         login = web.url.replace("//", f"//ann:{PASSWORD}@")
         (here / "nbrun.toml").write_text(PUBLISHED.format(base=f"s3://{bucket}", web=login, secret=SECRET))
         (here / "ping.url").write_text(f"{hook.url}?key={KEYWORD}")
-        recorder = f"{s3.endpoint}/moto-api/recorder"
-        urllib.request.urlopen(f"{recorder}/start-recording", b"", timeout=20).close()
+        recorder = recorder_of_moto(monkeypatch, tmp_path / "requests.jsonl")
         env = {
             **s3.env,
             "MAIL": box.url,
@@ -257,8 +275,7 @@ def test_no_secret_of_a_run_with_reports_store_mail_and_hooks_is_anywhere(tmp_pa
             "XDG_STATE_HOME": str(tmp_path / "state"),
         }
         done = run_nbrun("batch", "sales", "-vv", "--secret", "TOKEN=REAL", cwd=here, env=env)
-        with urllib.request.urlopen(f"{recorder}/download-recording", timeout=20) as answer:
-            requests = answer.read()
+        recorder.stop_recording()
         stored = {key: s3.read(bucket, key) for key in s3.keys(bucket)}
     assert done.returncode == ExitCode.NOTEBOOK_FAILED, done.stderr
     assert {"e.jsonl", "reports/index.html", "reports/sales/.lock"} < stored.keys()
@@ -266,7 +283,9 @@ def test_no_secret_of_a_run_with_reports_store_mail_and_hooks_is_anywhere(tmp_pa
     assert list(web.objects) == ["/r.json"]
     assert len(box.mails) == 2
     assert len([path for path, _ in hook.requests if KEYWORD in path]) == 4
+    requests = recorded(tmp_path / "requests.jsonl")
     assert b"run.json" in requests
+    assert b"%PDF-" in requests
     (here / "nbrun.toml").unlink()
     (here / "ping.url").unlink()
     written = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
