@@ -28,6 +28,7 @@ from nbrun.core.formats.json_text import as_object, loads
 from nbrun.core.planning.destinations import without_credentials
 from nbrun.core.planning.options import PathName
 from nbrun.errors import BadFrame, ExitCode, NbrunError, SeatLost, ServerError, UsageError
+from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.runner.engine import EngineCall, SeatSetting
 from nbrun.runner.stop import StopSwitch
 
@@ -36,7 +37,8 @@ import dask  # noqa: E402
 import distributed  # noqa: E402
 from distributed.versions import VersionMismatchWarning  # noqa: E402
 
-from nbrun.engines.dask_worker import CALL, TOPIC, describe, occupy, unpacked_setting  # noqa: E402
+from nbrun.engines.dask_setting import describe  # noqa: E402
+from nbrun.engines.dask_worker import CALL, TOPIC, occupy  # noqa: E402
 
 
 def _without_log() -> None:
@@ -289,7 +291,7 @@ class _Cluster:
                 if isinstance(answer, ImportError | AttributeError):
                     raise _other_nbrun(name, versions.get(address), answer)
                 if isinstance(answer, dict):
-                    setting = unpacked_setting(answer, name)
+                    setting = _unpacked(answer, name)
                     setting.check(name, self._first)
                     self._first = self._first or setting
             except UsageError as error:
@@ -380,6 +382,12 @@ class _Cluster:
         self._ready.put_nowait(error)
 
 
+def _unpacked(content: Mapping[str, Any], where: str) -> SeatSetting:
+    """Return the setting from the object of :func:`nbrun.engines.dask_setting.packed_setting`."""
+    specs = {name: KernelSpec(name, shown, language) for name, (shown, language) in content["kernels"].items()}
+    return SeatSetting(KernelSpecs(content["default"], specs, where), content["nbrun"], content["python"])
+
+
 def _other_nbrun(name: str, version: Any, error: Exception) -> UsageError:
     if not isinstance(version, str):
         hint = "Install jupyter-nbrun[dask,local] where the workers run, in the version of this machine."
@@ -422,7 +430,7 @@ class DaskSeat:
         if "error" in answer:
             error = UsageError if answer["is_usage"] else ServerError
             raise error(f"{self.name}: {answer['error']}", hint=answer["hint"])
-        self.setting = unpacked_setting(answer, self.name)
+        self.setting = _unpacked(answer, self.name)
 
     async def run(self, parcel: Parcel, tell: Callable[[Event], None], stop: StopSwitch) -> Delivery:
         """Run a notebook on the seat; raises :class:`SeatLost` only."""

@@ -9,7 +9,6 @@ of the scheduler that it is there, or that it has news; such an event has no con
 
 import asyncio
 import contextlib
-import platform
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -20,13 +19,10 @@ from distributed import Status, get_worker
 from nbrun.core.batch.parcels import Parcel, packed_event
 from nbrun.core.events import Event, OutputArrived
 from nbrun.core.formats.json_text import dumps
+from nbrun.engines.dask_setting import packed_setting
 from nbrun.engines.worker import Worker
 from nbrun.errors import ExitCode, NbrunError, SeatLost, UsageError
-from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
-from nbrun.jupyter.local_kernelspecs import installed_kernelspecs
-from nbrun.runner.engine import SeatSetting
 from nbrun.runner.stop import StopSwitch
-from nbrun.version import __version__
 
 TOPIC = "nbrun"
 """The topic of the events. It is the same for all batches, because a scheduler never removes one."""
@@ -43,23 +39,6 @@ BACKLOG = 16_000_000
 END_LIMIT = 3.0
 """Seconds for the run of a seat that ends."""
 _seats: dict[str, "_Seat"] = {}
-
-
-def describe() -> dict[str, Any]:
-    """Return what must be the same on all workers, without starting anything."""
-    return packed_setting(installed_kernelspecs())
-
-
-def packed_setting(kernelspecs: KernelSpecs) -> dict[str, Any]:
-    """Return the setting of this process as an object that can be sent. Environments of kernels are left out."""
-    specs = {name: [spec.display_name, spec.language] for name, spec in kernelspecs.specs.items()}
-    return {"nbrun": __version__, "python": platform.python_version(), "default": kernelspecs.default, "kernels": specs}
-
-
-def unpacked_setting(content: Mapping[str, Any], where: str) -> SeatSetting:
-    """Return the setting from the object of :func:`packed_setting`."""
-    specs = {name: KernelSpec(name, shown, language) for name, (shown, language) in content["kernels"].items()}
-    return SeatSetting(KernelSpecs(content["default"], specs, where), content["nbrun"], content["python"])
 
 
 def occupy() -> None:

@@ -102,7 +102,9 @@ def test_a_batch_runs_on_the_workers_and_leaves_nothing(here: Path, cluster: Das
         assert "a.ipynb" not in log.read_text()
 
 
-def test_a_worker_that_is_killed_costs_one_attempt(here: Path, cluster: DaskCluster) -> None:
+def test_a_worker_that_is_killed_with_its_nanny_costs_one_attempt_and_leaves_no_orphan(
+    here: Path, cluster: DaskCluster
+) -> None:
     pid, never = here / "pid", here / "never"
     first = f"{mark(here / 'first')}\nprint('begun')"
     kill = f"import os\nfrom pathlib import Path\nif not Path({str(pid)!r}).exists():\n    print('waits', flush=True)\n"
@@ -111,13 +113,18 @@ def test_a_worker_that_is_killed_costs_one_attempt(here: Path, cluster: DaskClus
     with live_nbrun("a.ipynb", "--engine", cluster.url, cwd=here, json_file=here / "r.json") as live:
         live.await_file(pid)
         kernel = psutil.Process(int(pid.read_text()))
-        worker = next(one for one in kernel.parents() if one in cluster.workers())
-        worker.kill()
+        family = kernel.parents()
+        worker = next(one for one in family if one in cluster.workers())
+        server = family[: family.index(worker)]
+        for process in (worker.parent(), worker):  # the nanny first, so that nobody can clean up
+            assert process is not None
+            process.kill()
+        assert not psutil.wait_procs([kernel, *server], timeout=5)[1]
+        cluster.add_worker("another")
         assert live.end() == ExitCode.OK, live.said()
         result = live.report()
     assert (result["outcome"], [each["outcome"] for each in result["tries"]]) == ("passed", ["seat-lost", "passed"])
     assert (marks(here / "first"), marks(never)) == (2, 1)
-    psutil.wait_procs([kernel], timeout=5)
     await_idle(cluster)
 
 
