@@ -33,6 +33,13 @@ def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield running
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A Kernel Gateway, for what does not depend on the kind."""
+    with kernel_gateway(tmp_path_factory.mktemp("plain")) as running:
+        yield running
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -124,10 +131,10 @@ def test_a_gateway_that_is_killed_ends_the_batch_within_a_bound(
     assert printed(here / "out" / "b.ipynb") == ["begun\n"]
 
 
-def test_wrong_calls_end_before_a_kernel_is_started(here: Path, gateway: RunningServer) -> None:
+def test_wrong_calls_end_before_a_kernel_is_started(here: Path, plain: RunningServer) -> None:
     write_notebook(here / "a.ipynb", notebook("1"))
     with pytest.raises(AccessDenied):
-        nbrun.run("a.ipynb", **{**on(gateway), "token": "wrong"})
+        nbrun.run("a.ipynb", **{**on(plain), "token": "wrong"})
     for options, said in (
         ({"cwd": "data"}, "--cwd data: not for kernels of a gateway"),
         ({"kernel": "none"}, "no kernel 'none'"),
@@ -135,9 +142,9 @@ def test_wrong_calls_end_before_a_kernel_is_started(here: Path, gateway: Running
         ({"artefacts": ["*.csv"]}, "a gateway has neither artefacts"),
     ):
         with pytest.raises(UsageError) as raised:
-            nbrun.run("a.ipynb", **{**on(gateway), **options})
+            nbrun.run("a.ipynb", **{**on(plain), **options})
         assert said in f"{raised.value} {raised.value.hint}"
-    assert gateway.get("api/kernels") == []
+    assert plain.get("api/kernels") == []
 
 
 def test_variables_of_the_settings_reach_the_kernel(here: Path, gateway: RunningServer) -> None:
@@ -151,9 +158,9 @@ def test_variables_of_the_settings_reach_the_kernel(here: Path, gateway: Running
 
 
 @pytest.mark.parametrize("arguments", [["run", "a.ipynb"], ["doctor"]], ids=" ".join)
-def test_with_server_a_gateway_is_recognised(here: Path, gateway: RunningServer, arguments: list[str]) -> None:
+def test_with_server_a_gateway_is_recognised(here: Path, plain: RunningServer, arguments: list[str]) -> None:
     write_notebook(here / "a.ipynb", notebook("1"))
-    done = run_nbrun(*arguments, "--server", gateway.url, cwd=here, env={"NBRUN_TOKEN": gateway.token})
+    done = run_nbrun(*arguments, "--server", plain.url, cwd=here, env={"NBRUN_TOKEN": plain.token})
     assert done.returncode == (ExitCode.OK if "doctor" in arguments else ExitCode.USAGE), done.stderr + done.stdout
     assert "--engine gateway+URL" in " ".join((done.stderr + done.stdout).split())
 
