@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,14 @@ late.write("not flushed")
 PATTERN = "out/*.csv"
 
 
-def scratch_folders() -> set[Path]:
-    return {*Path(tempfile.gettempdir()).glob("nbrun-scratch-*")}
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which scratch folders are made, instead of the one that other tests use too."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    for module in ("nbrun.runner.job", "nbrun.runner.artefacts"):
+        monkeypatch.setattr(f"{module}.scratch_parent", lambda: folder)
+    return folder
 
 
 def test_what_a_run_wrote_is_in_the_result_and_linked_from_page_and_index(tmp_path: Path) -> None:
@@ -62,9 +67,10 @@ def test_artefacts_of_a_failed_run_are_published_with_it(tmp_path: Path) -> None
     assert "artefacts/out/late.csv" in [file.path for file in record.files]
 
 
-def test_each_run_of_a_matrix_has_a_scratch_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_run_of_a_matrix_has_a_scratch_folder_of_its_own(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    before = scratch_folders()
     write_notebook(
         tmp_path / "r.ipynb", notebook(code("n = 0", tags=["parameters"]), "open('n.txt', 'x').write(f'{n}')")
     )
@@ -73,7 +79,7 @@ def test_each_run_of_a_matrix_has_a_scratch_folder_of_its_own(tmp_path: Path, mo
     files = [run.artefacts[0].file for run in result.runs]
     assert files == [str(tmp_path / "artefacts" / f"r.ipynb-n-{n}" / "n.txt") for n in (1, 2)]
     assert [Path(file).read_text() for file in files] == ["1", "2"]
-    assert scratch_folders() == before
+    assert [*scratch.iterdir()] == []
     assert not (tmp_path / "n.txt").exists()
 
 
@@ -100,18 +106,17 @@ def test_a_scratch_folder_is_within_the_root_of_a_private_server(tmp_path: Path)
 
 
 def test_a_passed_run_without_its_artefacts_is_incomplete_and_keeps_its_scratch_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_notebook(tmp_path / "r.ipynb", notebook(WRITES, "open('out/large.csv', 'w').write('x' * 9999)"))
-    before = scratch_folders()
     options: Any = {"cwd": "@scratch", "artefacts": ["out/"], "max_artefacts": "10kB"}
     result = nbrun.run(path, **options)
     assert result.outcome is Outcome.INCOMPLETE
     assert result.notebook.metadata["nbrun"]["run"]["outcome"] == "incomplete"
     assert result.problem is not None
     assert result.problem.message == "an artefact is missing: out/large.csv: beyond --max-artefacts 10 kB"
-    (kept,) = scratch_folders() - before
+    (kept,) = scratch.iterdir()
     assert f"kept, because not all artefacts were collected: {kept}" in result.warnings[0]
     assert (kept / "out" / "large.csv").exists()
     result = nbrun.run(path, **{**options, "artefacts": ["none"]}, tolerate_loss=True)
