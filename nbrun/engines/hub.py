@@ -128,7 +128,9 @@ def _missing_scopes(me: HubIdentity, user: str) -> list[str]:
     """Return the scopes that a token lacks to create, use and delete servers."""
     if not me.scopes:  # a hub before version 2
         return []
-    missing = [scope for scope in ("start:servers", "delete:servers", "read:servers") if not me.may(scope, user)]
+    missing = [scope for scope in ("delete:servers", "read:servers") if not me.may(scope, user)]
+    if not me.may("start:servers", user) and not me.may("servers", user):  # the narrower one is new in JupyterHub 6
+        missing.insert(0, "servers")
     if not me.may("access:servers", user) and not me.may("tokens", user):
         missing.append("access:servers")
     return [f"{scope}!user={user}" for scope in missing]

@@ -37,9 +37,9 @@ CONFIG = """
 import json
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
-c.JupyterHub.services.append({"name": "starter", "api_token": "starter-token-12345678"})
-c.JupyterHub.load_roles.append({"name": "starter", "services": ["starter"],
-    "scopes": ["start:servers", "read:servers", "list:users"]})
+c.JupyterHub.services.append({"name": "stopper", "api_token": "stopper-token-12345678"})
+c.JupyterHub.load_roles.append({"name": "stopper", "services": ["stopper"],
+    "scopes": ["delete:servers", "read:servers", "list:users"]})
 # bob may have one named server, and no server of carol starts.
 c.JupyterHub.named_server_limit_per_user = lambda handler: 1 if "/users/bob" in handler.request.path else 0
 
@@ -129,6 +129,21 @@ def test_a_batch_runs_on_two_servers_of_which_one_is_lost_and_leaves_nothing(
         assert secret not in log + done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_named_servers_of_jupyterhub_5_are_used_and_deleted(tmp_path: Path, here: Path) -> None:
+    write_notebook(here / "a.ipynb", notebook(kills_once(here / "killed"), "import os; print(os.environ['OPTIONS'])"))
+    write_notebook(here / "b.ipynb", notebook("print('b')"))
+    settings = '[engine]\nurl = "hub+{}"\n[engine.hub]\nuser = "alice"\nprofile = "large"\n'
+    with hub(tmp_path, started=False, config=CONFIG, name="hub-5") as older:
+        (here / "nbrun.toml").write_text(settings.format(older.url))
+        done = run_nbrun("run", ".", "-o", "out", "-j2", "--json", "-", cwd=here, env={"NBRUN_TOKEN": older.token})
+        assert done.returncode == ExitCode.OK, done.stderr
+        assert [run["attempts"] for run in json.loads(done.stdout)["runs"]] == [2, 1]
+        text = read_notebook(here / "out" / "a.ipynb")["cells"][1]["outputs"][0]["text"]
+        assert text == '{"profile": "large"}\n'
+        assert left_on(older) == ([], [])
+
+
 # Errors before the first run ------------------------------------------------------------------------------------------
 
 
@@ -150,7 +165,12 @@ async def refused(url: str, token: str | None, settings: Mapping[str, Any], *, s
         ("wrong", {}, AccessDenied, ["does not accept the token", "/hub/token"]),
         ("service", {}, UsageError, ["the service nbrun", '[tool.nbrun.engine.hub] user = "NAME"']),
         ("service", {"user": "nobody"}, UsageError, ["the hub has no user nobody"]),
-        ("starter-token-12345678", {"user": USER}, AccessDenied, ["delete:servers!user=alice, access:servers!user"]),
+        (
+            "stopper-token-12345678",
+            {"user": USER},
+            AccessDenied,
+            ["lacks servers!user=alice, access:servers"],
+        ),
         ("service", {"usr": "alice"}, UsageError, ["usr is no setting", "Did you mean user?"]),
         ("service", {"user": "carol"}, NbrunError, ["carol has no quota left"]),
     ],
@@ -279,8 +299,10 @@ def test_a_hub_that_is_killed_ends_the_batch_and_the_deliveries_are_kept(tmp_pat
     write_notebook(here / "c.ipynb", notebook("print('c')"))
     with hub(tmp_path, started=False, config=CONFIG) as doomed:
         token = doomed.token_of()
-        with live_on(doomed, token, here, ".", "-o", "out", "-j1", "--startup-timeout", "30") as run:
+        arguments = [".", "-o", "out", "-j1", "--startup-timeout", "30", "--events", str(here / "events")]
+        with live_on(doomed, token, here, *arguments) as run:
             run.await_file(here / "begun")
+            run.await_file(here / "events", words="before\\n")
             for process in psutil.Process(doomed.process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()

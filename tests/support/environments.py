@@ -82,6 +82,7 @@ RECIPES = {
     "server-2.12": Recipe(("jupyter_server==2.12.*", "ipykernel")),
     "notebook-6.5": Recipe(("notebook==6.5.*", *_OF_ITS_TIME), python=OLD_PYTHON),
     "hub": Recipe(("jupyterhub==6.*", "jupyter_server", "ipykernel"), npm=("configurable-http-proxy@5",)),
+    "hub-5": Recipe(("jupyterhub==5.*", "jupyter_server", "ipykernel"), npm=("configurable-http-proxy@5",)),
     "collaboration": Recipe(("jupyterlab>=4.4", "jupyter-collaboration>=4", "ipykernel")),
     "gateway": Recipe(("jupyter_kernel_gateway>=3", "ipykernel")),
     "enterprise-gateway": Recipe(

@@ -88,9 +88,12 @@ class Hub:
 
 
 @contextlib.contextmanager
-def hub(folder: Path, *, started: bool = True, config: str = "") -> Iterator[Hub]:
-    """Run a hub for the length of the block, with a user, whose server is `started`; `config` is more of its Python."""
-    made = environment("hub")
+def hub(folder: Path, *, started: bool = True, config: str = "", name: str = "hub") -> Iterator[Hub]:
+    """Run a hub for the length of the block, with a user, whose server is `started`.
+
+    `config` is more of its configuration, and `name` that of its environment.
+    """
+    made = environment(name)
     token, port = secrets.token_hex(16), free_port()
     file = folder / "jupyterhub_config.py"
     file.write_text(
