@@ -334,7 +334,8 @@ class _Cluster:
             self._count += 1
             key = f"nbrun-seat-{self._batch}-{self._count}"
             task = pickle.dumps(_Pickled(occupy))
-            self._leases[key] = self._client.submit(pickle.loads, task, key=key, pure=False, **allowed)
+            # Seats that wait for a thread must not hold up the tasks of others.
+            self._leases[key] = self._client.submit(pickle.loads, task, key=key, pure=False, priority=-1, **allowed)
 
     def _announced(self, event: tuple[float, Any]) -> None:
         """Note that a seat is there, or that it has news."""

@@ -190,6 +190,8 @@ def test_output_is_seen_while_the_cell_runs_and_a_large_one_arrives_at_the_end(
     options = ("--engine", cluster.url, "--events", "events.jsonl")
     with live_nbrun("a.ipynb", *options, cwd=here, json_file=here / "r.json") as live:
         live.await_file(here / "events.jsonl", words="8\\n")
+        tasks = cluster.ask("[str(key) for key in scheduler.tasks]")
+        assert [task.rpartition("-")[0].rpartition("-")[0] for task in tasks] == ["nbrun-seat"]
         (here / "go").touch()
         assert live.end() == ExitCode.OK, live.said()
     text = (here / "events.jsonl").read_text()
@@ -335,7 +337,7 @@ def test_killed_workers_cost_an_attempt_each_and_no_delivered_run_is_executed_ag
             runs = live.report()["runs"]
         outcomes = {run["outcome"] for run in runs}
         assert len(runs) == number
-        assert outcomes <= {"passed", "seat-lost"}
+        assert outcomes <= {"passed", "seat-lost"}, [run["problem"] for run in runs if run["problem"]]
         assert code == (ExitCode.OK if outcomes == {"passed"} else ExitCode.SERVER)
         assert sorted(finished(here / "events.jsonl")) == sorted(str(n) for n in range(number))  # each once
         again = [name for name, count in delivered.items() if marks(here / "marks" / name) != count]
