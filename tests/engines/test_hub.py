@@ -214,6 +214,30 @@ async def test_the_limit_of_named_servers_makes_fewer_seats_and_not_an_error(
     assert a_hub.servers("bob") == []
 
 
+@pytest.mark.slow
+async def test_the_token_of_a_server_and_its_mark_are_renewed(
+    a_hub: Hub, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nbrun.engines.hub, "RENEWED_EVERY", 0.3)
+    monkeypatch.setattr(nbrun.engines.hub, "TOKEN_LIFETIME", 20.0)
+
+    def state() -> tuple[set[str], str]:
+        tokens = a_hub.call("GET", f"users/{USER}/tokens")["api_tokens"]
+        [server] = a_hub.call("GET", f"users/{USER}")["servers"].values()
+        return {each["id"] for each in tokens if "nbrun:" in each["note"]}, server["last_activity"]
+
+    engine = HubEngine(EngineCall(f"hub+{a_hub.url}", Access(token=token)))
+    async with engine.seats(1) as seats:
+        seat = await anext(seats)
+        first, active = await asyncio.to_thread(state)
+        async with asyncio.timeout(60):
+            while (now := await asyncio.to_thread(state))[0] & first or len(now[0]) != 1:
+                await asyncio.sleep(0.2)
+        assert now[1] > active
+        assert (await seat.host.server.client.kernelspecs()).specs
+    assert left_on(a_hub) == ([], [])
+
+
 # Ends -----------------------------------------------------------------------------------------------------------------
 
 
