@@ -164,7 +164,9 @@ class Server:
                 yield running
         finally:
             unreachable = running is not None and running.kernel.is_lost
-            await self._delete(session.id, warn, ONCE if unreachable else TEARDOWN)
+            # An engine ends a lost server, and its kernels with it.
+            told = _log.info if unreachable and self.on_engine else warn
+            await self._delete(session.id, told, ONCE if unreachable else TEARDOWN)
 
     async def meet_agent(self, running: RunningKernel, options: AgentOptions) -> Agent:
         """Return the agent in a kernel, and install it if it is not there. Only ipykernel supports the agent."""

@@ -117,6 +117,7 @@ def test_a_batch_runs_on_two_servers_of_which_one_is_lost_and_leaves_nothing(
         ("a.ipynb", "passed", 1), ("b.ipynb", "passed", 1), ("c.ipynb", "passed", 2), ("wrong.ipynb", "failed", 1),
     ], done.stderr  # fmt: skip
     assert [each["outcome"] for each in runs[2]["tries"]] == ["seat-lost", "passed"]
+    assert "its kernel may still run" not in done.stderr
     made = [read_notebook(here / "out" / f"{name}.ipynb")["cells"] for name in "ab"]
     given = json.dumps({"memory": "4G", "profile": "large"})
     assert [cells[0]["outputs"][0]["text"] for cells in made] == [f"{len(SECRET)} {given}\n"] * 2
