@@ -394,7 +394,12 @@ class _Run:
             if self._trace is not None:
                 self._kernel = kernel.id
                 replays = {"replay": intake.may_delay, "last": agent.last if intake.may_delay else None}
-                sent = {"session": kernel.requests.session, "requests_made": kernel.requests.made}
+                requests = kernel.requests
+                sent = {
+                    "session": requests.session,
+                    "id_prefix": requests.id_prefix,
+                    "requests_made": requests.made,
+                }
                 self._trace.run(kernel.id, {**self._setting, **sent, **replays})
             await kernel.run(execution, intake)
             if server.on_engine and kernel.is_lost:

@@ -144,7 +144,11 @@ class Transcript:
 
     def play(self, **options: Any) -> Played:
         """Replay the recording to a new state machine, and advance its clock until it has ended."""
-        requests = Requests(self.setting["session"], _made=self.setting["requests_made"])
+        requests = Requests(
+            self.setting["session"],
+            id_prefix=self.setting.get("id_prefix", ""),
+            _made=self.setting["requests_made"],
+        )
         options.setdefault("kernel_session", self.setting["kernel_session"])
         for name, default in _OPTIONS.items():
             options.setdefault(name, self.setting.get(name, default))

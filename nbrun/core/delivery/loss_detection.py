@@ -129,8 +129,8 @@ class Stretch:
 class Ledger:
     """Counts the messages of one kernel process, range by range."""
 
-    session: str
-    """The client's own session, which distinguishes its requests from those of others."""
+    id_prefix: str
+    """The beginning of the ids of the client's own requests."""
     request: str = ""
     """The request whose idle ends the range. A later reply may arrive before it, on another socket."""
     _numbers: SequenceNumbers = field(default_factory=SequenceNumbers)
@@ -248,5 +248,5 @@ class Ledger:
                 self._busy = number
 
     def _is_ours(self, request_id: str) -> bool:
-        """Return whether a request is the client's own. The server's requests have its session id but other numbers."""
-        return not request_id or request_id.removeprefix(f"{self.session}_").isdecimal()
+        """Return whether a request is the client's own. The server's requests may have other numbers after its id."""
+        return not request_id or request_id.removeprefix(f"{self.id_prefix}_").isdecimal()

@@ -347,7 +347,7 @@ class ResentMessages:
 
     def _is_of_others(self, message: Message) -> bool:
         """Return whether a reply was addressed to another client."""
-        return message.channel != Channel.IOPUB and not message.parent_id.startswith(f"{self._requests.session}_")
+        return message.channel != Channel.IOPUB and not message.parent_id.startswith(f"{self._requests.id_prefix}_")
 
     def _look_on(self, question: _Question, found: int, *, is_all: bool, newest: int, now: float) -> None:
         """Decide whether to request more than the visible gaps."""

@@ -94,7 +94,7 @@ class Execution:
         self._displays = Displays()
         self._new_area = partial(OutputArea, self._displays, raw_streams=raw_streams, limit=max_output)
         self._widgets = Widgets(self._new_area)
-        self._ledger = Ledger(requests.session)
+        self._ledger = Ledger(requests.id_prefix)
         self._timers = Timers()
         self._routes = Routes()
         self._queue = CellQueue(plan.to_run, requests, pipelining)

@@ -87,13 +87,18 @@ def _text(value: object) -> str:
 class Requests:
     """Creates the requests of one client session, each with its own ``msg_id``.
 
-    ``session`` is the random id of this client. It is not the id in the address of the websocket, which servers use for
-    requests of their own. Message ids are numbered, so a recorded run can be replayed exactly.
+    ``session`` is the random id of this client, the one in the address of the websocket. Servers send messages and
+    requests of their own with it, and old ones number them as nbrun does. So the message ids begin with ``id_prefix``,
+    by default the session. They are numbered, so a recorded run can be replayed exactly.
     """
 
     session: str
     username: str = "nbrun"
+    id_prefix: str = ""
     _made: int = 0
+
+    def __post_init__(self) -> None:
+        self.id_prefix = self.id_prefix or self.session
 
     @property
     def made(self) -> int:
@@ -157,7 +162,7 @@ class Requests:
     ) -> Message:
         self._made += 1
         header = {
-            "msg_id": f"{self.session}_{self._made}",
+            "msg_id": f"{self.id_prefix}_{self._made}",
             "msg_type": msg_type,
             "session": self.session,
             "username": self.username,

@@ -314,8 +314,8 @@ async def connect_kernel(
     # The start time of the server is needed only if the connection can be restored.
     knowing = process.remembered() if patience.tries > 1 else contextlib.nullcontext()
     async with open_channel(http, kernel_id, session_id, find=find, patience=patience) as channel, knowing:
-        # Old servers send requests of their own in the session of the address, and number them as nbrun does.
-        yield Kernel(kernel_id, channel, Requests(uuid.uuid4().hex), kernels, http.options.trace)
+        requests = Requests(session_id, id_prefix=uuid.uuid4().hex)
+        yield Kernel(kernel_id, channel, requests, kernels, http.options.trace)
 
 
 def _now() -> float:
