@@ -373,8 +373,16 @@ class _Seats:
             await asyncio.wait({seat.task}, timeout=CLOSE_LIMIT)
 
     async def _delete(self, seat: _Seat) -> bool:
-        """Delete the server and the token of a seat; return whether both are gone, or the hub completes it."""
+        """Delete the token and the server of a seat; return whether the server is gone, or the hub completes it.
+
+        The token comes first: it takes a moment, and the hub may need longer for the server than there is time.
+        """
         is_gone = True
+        if seat.token is not None:
+            try:
+                await self._hub.delete_token(self._user, seat.token)
+            except NbrunError as error:
+                _log.warning("%s: its token could not be deleted, and ends by itself: %s", seat.name, error)
         try:
             if seat.is_requested:
                 await self._hub.remove(self._user, seat.name, limit=REMOVE_LIMIT)
@@ -383,11 +391,6 @@ class _Seats:
         except NbrunError as error:
             _log.warning("%s: the server could not be deleted: %s", seat.name, error)
             is_gone = False
-        if seat.token is not None:
-            try:
-                await self._hub.delete_token(self._user, seat.token)
-            except NbrunError as error:
-                _log.warning("%s: its token could not be deleted, and ends by itself: %s", seat.name, error)
         return is_gone
 
     async def remove_left(self) -> None:

@@ -273,7 +273,7 @@ def test_after_a_signal_the_servers_are_deleted_and_the_partial_notebooks_are_sa
         assert read_notebook(here / "out" / f"{name}.ipynb")["cells"][0]["outputs"][0]["text"] == "before\n"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_a_server_that_a_killed_nbrun_left_is_deleted_once_it_is_idle(
     a_hub: Hub, token: str, here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,7 +316,7 @@ def test_the_mark_of_a_server_expires_after_its_last_activity() -> None:
         assert has_expired(server, now) is is_expired, name
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_hub_that_is_killed_ends_the_batch_and_the_deliveries_are_kept(tmp_path: Path, here: Path) -> None:
     write_notebook(here / "a.ipynb", notebook("print('a')"))
     begun = f"from pathlib import Path; Path({str(here / 'begun')!r}).touch()\nimport time; time.sleep(600)"
@@ -342,7 +342,7 @@ def test_a_hub_that_is_killed_ends_the_batch_and_the_deliveries_are_kept(tmp_pat
     assert read_notebook(here / "out" / "b.ipynb")["cells"][0]["outputs"][0]["text"] == "before\n"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_servers_are_killed_at_random_moments_and_each_run_is_delivered_once(
     a_hub: Hub, token: str, here: Path
 ) -> None:
