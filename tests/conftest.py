@@ -109,6 +109,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if not NOT_UNIT.intersection(mark.name for mark in item.iter_markers()):
             item.add_marker("unit")
+    # The short ones last, so that several processes end at the same time.
+    items.sort(key=lambda item: item.get_closest_marker("unit") is not None)
 
 
 def pytest_collection_finish() -> None:
