@@ -87,6 +87,19 @@ KERNEL_MODULES = (
     "test_action",
 )
 """Beginnings of the paths of tests that start servers and kernels without a fixture, most by running notebooks."""
+SERVER_MODULES = (
+    "house/test_clusters.py",
+    "house/test_docs_nightly.py",
+    "jupyter/test_hub.py",
+    "publishing/notifications/test_senders.py",
+    "publishing/test_publish",
+    "publishing/test_reporter.py",
+    "publishing/test_store_lock.py",
+    "storage/test_cloud_store.py",
+    "storage/test_in_store.py",
+    "storage/test_object_store.py",
+)
+"""Modules that start other servers (stores, mail, hubs) or processes that publish."""
 BROWSER_MODULES = ("reporters/html/test_reporter",)
 """Beginnings of the paths of tests that write web pages in another process and look at them in a browser."""
 BROWSER_FIXTURES = {"page", "browser"}
@@ -103,7 +116,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if path.startswith(KERNEL_MODULES):
             item.add_marker("server")
             item.add_marker("kernel")
-        if any(name.endswith("server") for name in fixtures):
+        if path.startswith(SERVER_MODULES) or any(name.endswith("server") for name in fixtures):
             item.add_marker("server")
         if path.startswith(BROWSER_MODULES) or BROWSER_FIXTURES.intersection(fixtures):
             item.add_marker("browser")
