@@ -19,7 +19,8 @@ before they import :mod:`httpx`, :mod:`nbformat` or :mod:`jupyter_server`. In th
 import contextlib
 import sys
 from _thread import RLock  # as importlib itself does: threading is for those who start threads
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec
@@ -112,23 +113,35 @@ def put_off(name: str, function: str) -> None:
     """Replace a module by a stand-in that imports the real one when its `function` or another name is used."""
     if name in sys.modules:
         return
-    stand_in = ModuleType(name)
-
-    def real() -> ModuleType:
-        if sys.modules.get(name) is stand_in:
-            del sys.modules[name]
-        return import_module(name)
-
-    def look_up(wanted: str) -> object:
-        if wanted.startswith("__"):
-            raise AttributeError(wanted)
-        return getattr(real(), wanted)
 
     def call(*args: object, **kwargs: object) -> object:
         return getattr(real(), function)(*args, **kwargs)
 
-    vars(stand_in).update({function: call, "__getattr__": look_up})
-    sys.modules[name] = stand_in
+    real = replace({name: {function: call}})[name]
+
+
+def replace(modules: Mapping[str, Mapping[str, object]]) -> dict[str, Callable[[], ModuleType]]:
+    """Replace modules by stand-ins with the given contents; any other name of one imports the real modules instead.
+
+    Return the functions that do so, by name.
+    """
+    stand_ins = {name: ModuleType(name) for name in modules}
+
+    def real(name: str) -> ModuleType:
+        for other, stand_in in stand_ins.items():
+            if sys.modules.get(other) is stand_in:
+                del sys.modules[other]
+        return import_module(name)
+
+    def look_up(name: str, wanted: str) -> object:
+        if wanted.startswith("__"):
+            raise AttributeError(wanted)
+        return getattr(real(name), wanted)
+
+    for name, stand_in in stand_ins.items():
+        vars(stand_in).update(modules[name], __path__=[], __getattr__=partial(look_up, name))
+    sys.modules.update(stand_ins)
+    return {name: partial(real, name) for name in modules}
 
 
 def put_off_imports() -> None:

@@ -274,9 +274,7 @@ class _Seats:
                 f"{self._user}/{seat.name}", access, startup=self._call.startup, ended=ended
             ) as found:
                 client = found.host.server.client
-                if (
-                    client.endpoint.base_url != url
-                ):  # a stopped server's address falls back to the user's default server
+                if client.endpoint.base_url != url:  # the address of a stopped server leads to the user's default one
                     raise ServerUnreachable(f"{url}: another server answered, at {client.endpoint}")
                 seat.client, seat.is_open, seat.restarted = client, True, False
                 await self._remove_uploads()

@@ -21,7 +21,6 @@ from nbrun.publishing.publish import rebuild, rebuild_base
 from nbrun.storage.object_store import ObjectStore, open_store
 from tests.publishing.histories import night, published, record
 from tests.publishing.test_publish import Links
-from tests.support.stores import S3Server, s3_by_moto
 
 PUBLISHER = """
 import asyncio, pathlib, sys
@@ -35,23 +34,6 @@ for line in sys.stdin:
     print("published", flush=True)
 """
 KEPT = 6
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with s3_by_moto() as server:
-        yield server
-
-
-@pytest.fixture(params=["folder", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a new store."""
-    if request.param == "folder":
-        return str(tmp_path / "site")
-    server: S3Server = request.getfixturevalue("s3")
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://{server.bucket()}/site"
 
 
 class Publisher:

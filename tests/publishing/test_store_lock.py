@@ -20,7 +20,6 @@ from nbrun.publishing.locks import Attempt, LockHeld, acquire
 from nbrun.publishing.store_lock import LockLost, StoreLock
 from nbrun.runner.stop import StopSwitch
 from nbrun.storage.object_store import FolderStore, StoreError, Unanswered, open_store
-from tests.support.stores import S3Server, s3_by_moto
 
 LEASE = 1.0
 HOLD = """
@@ -44,23 +43,6 @@ for line in sys.stdin:
         print(error, flush=True)
 """
 """A process that holds the lock on demand."""
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with s3_by_moto() as server:
-        yield server
-
-
-@pytest.fixture(params=["folder", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a new store."""
-    if request.param == "folder":
-        return str(tmp_path / "site")
-    server: S3Server = request.getfixturevalue("s3")
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://{server.bucket()}/site"
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ pages (jinja2). Importing these libraries and what they import takes a tenth of 
 the names that jupyter_server uses. For any other name, the library itself is imported.
 """
 
-import sys
-from collections.abc import Mapping
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from traitlets.config import LoggingConfigurable
+
+from nbrun._lazy_imports import replace
 
 
 class Metric:
@@ -69,33 +68,25 @@ class FileSystemLoader:
         """Accept the folder."""
 
 
-_STAND_INS: Mapping[str, Mapping[str, Any]] = {
-    "prometheus_client": dict.fromkeys(("Gauge", "Histogram", "Info"), Metric),
-    "jupyter_events": {"EventLogger": EventLogger},
-    "jupyter_events.logger": {"EventLogger": EventLogger},
-    "jupyter_events.schema_registry": {"SchemaRegistryException": SchemaRegistryException},
-    "jinja2": {
-        "Environment": Environment,
-        "FileSystemLoader": FileSystemLoader,
-        "TemplateNotFound": TemplateNotFound,
+_STAND_INS: Sequence[Mapping[str, Mapping[str, object]]] = (
+    {"prometheus_client": dict.fromkeys(("Gauge", "Histogram", "Info"), Metric)},
+    {
+        "jupyter_events": {"EventLogger": EventLogger},
+        "jupyter_events.logger": {"EventLogger": EventLogger},
+        "jupyter_events.schema_registry": {"SchemaRegistryException": SchemaRegistryException},
     },
-    "jinja2.exceptions": {"TemplateNotFound": TemplateNotFound},
-}
+    {
+        "jinja2": {
+            "Environment": Environment,
+            "FileSystemLoader": FileSystemLoader,
+            "TemplateNotFound": TemplateNotFound,
+        },
+        "jinja2.exceptions": {"TemplateNotFound": TemplateNotFound},
+    },
+)
 
 
 def install() -> None:
     """Install the stand-ins, before jupyter_server is imported."""
-    for name, contents in _STAND_INS.items():
-        module = ModuleType(name)
-        vars(module).update(contents, __path__=[], __getattr__=lambda wanted, name=name: _real(name, wanted))
-        sys.modules[name] = module
-
-
-def _real(name: str, wanted: str) -> Any:
-    """Return a name of the library itself, whose stand-ins are removed; raise :class:`AttributeError`."""
-    if wanted.startswith("__"):
-        raise AttributeError(wanted)
-    package = name.partition(".")[0]
-    for module in [module for module in _STAND_INS if module.partition(".")[0] == package]:
-        sys.modules.pop(module, None)
-    return getattr(import_module(name), wanted)
+    for modules in _STAND_INS:
+        replace(modules)
