@@ -282,7 +282,8 @@ class _Batch:
         if self._journal is None:
             return await self._run(planned, slot, finished)
         journal = Journal(planned.name, self._observe)
-        if (delivered := await asyncio.to_thread(self._journal.look, planned)) is not None:
+        notebook, delivered = await asyncio.to_thread(self._journal.look, planned)
+        if delivered is not None:
             _log.info("%s: delivered before, according to the journal", planned.name)
             *events, end = events_of(planned.name, delivered.result, delivered.document)
             for event in events:
@@ -290,7 +291,6 @@ class _Batch:
             if isinstance(end, RunFinished):
                 finished.append(end)
             return delivered.result
-        notebook = await asyncio.to_thread(self._journal.notebook_now, planned)
         result = await self._run(planned, slot, finished)
         try:
             await asyncio.to_thread(self._journal.add, planned, notebook, result)

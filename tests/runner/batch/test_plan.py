@@ -368,6 +368,25 @@ async def test_a_single_notebook_is_a_batch_of_one_under_the_name_that_was_given
     assert [planned.name for planned in (await plan_of("./nb/a.ipynb", one=False)).runs] == ["nb/a.ipynb"]
 
 
+async def test_a_shard_of_a_single_notebook_is_a_batch_that_can_be_merged_and_resumed(here: Path) -> None:
+    write(here / "nb", a="1")
+    plan = await plan_of("nb/a.ipynb", shard="1/1", output="out/", resume=True)
+    assert plan.part is not None
+    assert plan.journal is not None
+    plan.journal.close()
+    assert (plan.one, plan.part.names) == (False, ["nb/a.ipynb"])
+    assert not (here / "out" / ".nbrun-journal-1-of-1.jsonl").exists()
+
+
+async def test_shards_in_another_order_are_of_another_batch(here: Path) -> None:
+    write(here, a="1", b="1")
+    (here / "times.json").write_text('{"durations": {"a.ipynb": 1, "b.ipynb": 9}}')
+    options = {"one": False, "save": False, "durations": "times.json", "shard": "1/2"}
+    plans = [await plan_of(".", **options, order=order) for order in ("as-given", "slowest-first", "slowest-first")]
+    keys = [plan.part.batch for plan in plans if plan.part is not None]
+    assert keys[0] != keys[1] == keys[2]
+
+
 async def test_a_single_notebook_has_all_that_a_batch_has(here: Path) -> None:
     write(here / "nb", a="1")
     kernel = Override(["nb/"], {"kernel": "other"}, {"x": 1})
