@@ -128,8 +128,8 @@ def test_a_batch_killed_at_ten_random_moments_ends_like_an_undisturbed_one(tmp_p
                 process.kill()
         await_no_process_of(environment[MARK], 10)
         if journal.exists():
-            runs = re.findall(r'"run":"nb/(\d+)\.ipynb".*\n', journal.read_text())
-            delivered.append(({int(run) for run in runs}, marks(killed)))
+            found = re.findall(r'"run":"nb/(\d+)\.ipynb".*\n', journal.read_text())
+            delivered.append(({*map(int, found)}, marks(killed)))
     assert run_nbrun(*call, cwd=killed).returncode == ExitCode.NOTEBOOK_FAILED
     executed = marks(killed)
     for runs, until_then in delivered:

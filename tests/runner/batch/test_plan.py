@@ -381,8 +381,9 @@ async def test_a_shard_of_a_single_notebook_is_a_batch_that_can_be_merged_and_re
 async def test_shards_in_another_order_are_of_another_batch(here: Path) -> None:
     write(here, a="1", b="1")
     (here / "times.json").write_text('{"durations": {"a.ipynb": 1, "b.ipynb": 9}}')
-    options = {"one": False, "save": False, "durations": "times.json", "shard": "1/2"}
-    plans = [await plan_of(".", **options, order=order) for order in ("as-given", "slowest-first", "slowest-first")]
+    options: dict[str, Any] = {"save": False, "durations": "times.json", "shard": "1/2"}
+    orders = ("as-given", "slowest-first", "slowest-first")
+    plans = [await plan_of(".", one=False, order=order, **options) for order in orders]
     keys = [plan.part.batch for plan in plans if plan.part is not None]
     assert keys[0] != keys[1] == keys[2]
 
