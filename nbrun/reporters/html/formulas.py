@@ -1,4 +1,4 @@
-"""Convert formulas in TeX to MathML, which browsers draw without a script, or to pictures for WeasyPrint.
+"""Convert formulas in TeX to MathML for browsers, or to pictures for WeasyPrint.
 
 This is the only module that imports math_core and ziamath. A formula that cannot be converted is shown as its source.
 Equations get no numbers, as in JupyterLab.
