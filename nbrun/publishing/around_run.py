@@ -310,8 +310,14 @@ class RunWatch:
 
     def _notify(self, run: PastRun, before: Sequence[PastRun], ending: Ending) -> None:
         from nbrun.core.outputs.masking import Mask
-        from nbrun.publishing.notifications.message import Message, details_of, facts_of, title, written_since
-        from nbrun.publishing.notifications.rules import causes_of
+        from nbrun.publishing.notifications.message import (
+            Message,
+            causes_of,
+            details_of,
+            facts_of,
+            title,
+            written_since,
+        )
         from nbrun.publishing.notifications.senders import ping, send
 
         causes = causes_of(run, before)
