@@ -104,7 +104,9 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         if not call.only_plan:
             reports.reach_store(context.meta.get(JOB), scheduled)
         output = None if options["output"] is None else without_credentials(os.fspath(options["output"]))
-        parameters, options["secrets"] = read_parameters(call.parameters, call.notebook, output)
+        parameters, options["secrets"] = read_parameters(
+            call.parameters, call.notebook, output, on_seats=options["engine"] is not None
+        )
         options["env"] = read_env(call.parameters)
         hide_in_log(options["secrets"].values())
         if watch is not None:

@@ -38,7 +38,7 @@ from nbrun.core.planning.destinations import (
     require_choice,
     without_credentials,
 )
-from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict
+from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict, Secret
 from nbrun.core.planning.options import AUTO, options_in, read_option
 from nbrun.errors import UsageError
 from nbrun.jupyter.endpoint import contents_path
@@ -134,6 +134,7 @@ async def plan_runs(
     if access.server:
         endpoint_of(access)
     engine, startup = _engine(options, access), options["startup_timeout"]
+    _check_secrets(options, engine)
     assert isinstance(startup, float)
     cache = _cache(options)
     runs, left_out, part = await _plan(named, options, began, cache, wanted, one=one, chosen=chosen)
@@ -162,7 +163,19 @@ def _engine(options: BatchOptions, access: Access) -> "Engine | None":
     from nbrun.runner.plugins import make_engine
 
     assert isinstance(startup, float)
-    return make_engine(EngineCall(url, access, options["engine_options"], startup))
+    engine = make_engine(EngineCall(url, access, options["engine_options"], startup))
+    if engine.executes and access.trace is not None:
+        hint = "Run the notebook without --engine to record its messages."
+        raise UsageError("--trace is not possible with this engine: its seats keep the messages", hint=hint)
+    return engine
+
+
+def _check_secrets(options: BatchOptions, engine: "Engine | None") -> None:
+    """Raise :class:`UsageError` for a secret without a value here, unless the seats read the values."""
+    if engine is None or not engine.executes:
+        for secret in options["secrets"].values():
+            if isinstance(secret, Secret) and secret.problem is not None:
+                raise secret.problem
 
 
 def _journal(named: Sequence[str], options: BatchOptions, paths: Sequence[NotebookPaths]) -> "RunJournal | None":

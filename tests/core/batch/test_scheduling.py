@@ -61,6 +61,13 @@ def test_a_lost_seat_is_repeated_once_and_is_no_retry() -> None:
     assert not Policy(retries=1).tries_again(result(Outcome.KERNEL_DIED), 3, losses=1)
 
 
+def test_a_seat_that_was_taken_away_in_an_orderly_way_is_no_loss_of_the_run() -> None:
+    lost, policy = result(Outcome.SEAT_LOST), Policy()
+    assert policy.tries_again(lost, 3, losses=3, retirements=2)
+    assert not policy.tries_again(lost, 4, losses=4, retirements=2)
+    assert not policy.tries_again(lost, 5, losses=5, retirements=5)
+
+
 def test_a_shard_is_read() -> None:
     assert Shard.parse("2/3") == Shard(2, 3)
 
