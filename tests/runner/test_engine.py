@@ -17,7 +17,7 @@ from nbrun.runner.engine import EngineCall
 from nbrun.runner.job import Access
 from tests.support.notebooks import notebook, read_notebook, run_nbrun, write_notebook
 from tests.support.resuming import check_resumed
-from tests.support.servers import pause
+from tests.support.servers import pause, python_path
 
 DOCS = Path(__file__).parents[2] / "docs" / "engines.md"
 KILL_SERVER = "import os, psutil, signal; os.kill(psutil.Process().parent().pid, signal.SIGKILL)"
@@ -33,7 +33,7 @@ def plugin(tmp_path: Path) -> dict[str, str]:
     (folder / "servers_engine.py").write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: servers-engine\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[nbrun.engines]\nservers = servers_engine:engine\n")
-    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    return python_path(folder)
 
 
 @pytest.fixture
