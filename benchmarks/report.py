@@ -8,6 +8,7 @@ from benchmarks.environment import OWN, SHARED
 from benchmarks.growth import exponent
 from benchmarks.plots import ORDER
 from benchmarks.results import Results, Summary, summaries
+from benchmarks.samples import ROLES
 from benchmarks.targets import Verdict, ratio, verdicts
 from benchmarks.workloads import WORKLOADS
 
@@ -29,7 +30,7 @@ def page(runs: Sequence[Results]) -> str:
     parts = {
         **{environment: _environment(environment, runs) for environment in (OWN, SHARED)},
         "growth": _growth(_extra(runs, "scale")),
-        "profile": _profile(_extra(runs, "W1"), _extra(runs, "imports")),
+        "profile": _profiles(runs),
         "batch": _batch(_extra(runs, "W6")),
         "not_paid": _PAID.read_text(encoding="utf-8").strip(),
     }
@@ -171,20 +172,30 @@ def _batch(told: dict[str, Any]) -> str:
     return _table(("stage", "of the batch, s", "of each run, s", "a block is 0.1 s"), cells)
 
 
-def _profile(stages: dict[str, Any], imports: dict[str, Any]) -> str:
-    if not stages:
-        return "Not measured yet: `python -m benchmarks profile`."
-    marks = [*sorted(stages["marks"]), [stages["wall"], "process ended"]]
-    rows, before = [], 0.0
-    for at, what in marks:
-        rows.append((what, f"{at:.3f}", f"{at - before:.3f}", "█" * round((at - before) / 0.05)))
-        before = at
-    told = _table(("what has just begun, or is done", "at, s", "after, s", "a block is 0.05 s"), rows)
-    if imports:
-        heavy = [
-            (name, f"{row['seconds']:.2f}", ", ".join(f"{pkg} {took:.2f}" for pkg, took in row["packages"]))
-            for name, row in imports.items()
-        ]
-        told += "\n\nImports, according to `-X importtime`, which itself makes them slower by about a third:\n\n"
-        told += _table(("process", "s", "of it, each for itself"), heavy)
-    return told
+def _profiles(runs: Sequence[Results]) -> str:
+    parts = []
+    for name in WORKLOADS:
+        if told := _extra(runs, f"profile of {name}"):
+            rows = [
+                (role, item, f"{took * 1000:.0f}", f"{took / told['cpu']:.1%}") for role, item, took in told["items"]
+            ]
+            rows.append(("**all**", "", f"**{told['cpu'] * 1000:.0f}**", f"{told['wall']:.2f} s of wall time"))
+            parts += [
+                f"### Profile of {name}: {WORKLOADS[name].title}",
+                _table(("process", "", "CPU, ms", "share"), rows),
+            ]
+            parts += [_timeline(told["timeline"])] if told["timeline"] else []
+    return "\n\n".join(parts) or "Not measured yet: `python -m benchmarks profile`."
+
+
+def _timeline(slots: Sequence[dict[str, Any]]) -> str:
+    """Return the table of a run's slots; each cell has the largest item and the milliseconds of CPU."""
+    rows = [
+        (
+            f"{slot['at'] * 1000:.0f}",
+            *(f"{slot[role][0]} {slot[role][1] * 1000:.0f}" if role in slot else "" for role in ROLES),
+        )
+        for slot in slots
+    ]
+    head = "Every 10 ms of W1: what each process spent most of its CPU time with, and how many ms it used"
+    return f"<details><summary>{head}</summary>\n\n{_table(('ms', *ROLES), rows)}\n\n</details>"

@@ -8,18 +8,19 @@ from argparse import Namespace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import compare, growth, plots
+from benchmarks import compare, growth, plots, samples
 from benchmarks.contenders import CLIENTS, CONTENDERS
 from benchmarks.environment import CACHE, ENVIRONMENTS, OWN, REPOSITORY, SHARED, at_revision, ready, variables
 from benchmarks.measuring import measure
 from benchmarks.report import page
 from benchmarks.results import Results, describe_machine
 from benchmarks.rounds import Plan, run
-from benchmarks.stages import by_stage, importing
+from benchmarks.stages import by_stage
 from benchmarks.targets import verdicts
 from benchmarks.workloads import WORKLOADS
 
 DOCS = REPOSITORY / "docs"
+_PROFILED = ("W1", "W2", "W4")
 _QUICK = ("nbrun", "papermill", "bare ZeroMQ loop", "python -c")
 
 
@@ -40,9 +41,9 @@ def carry_out(arguments: Namespace) -> int:
     if arguments.task == "scale":
         _keep(folder, "scale", growth.series(folder, interpreter, quick=arguments.quick), interpreter)
     else:
-        _keep(folder, "W1", _stages("W1", folder, interpreter), interpreter)
+        for name in _PROFILED:
+            _keep(folder, f"profile of {name}", _profile(name, folder / name, interpreter), interpreter)
         _keep(folder, "W6", _batch(folder / "batch", interpreter), interpreter)
-        _keep(folder, "imports", importing(folder, interpreter), interpreter)
     print(folder / "run.json")
     return 0
 
@@ -118,6 +119,28 @@ def _stages(name: str, folder: Path, interpreter: Path) -> dict[str, object]:
             raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
     told: dict[str, object] = json.loads(record.read_bytes())
     return {**told, "wall": taken.wall}
+
+
+def _profile(name: str, folder: Path, interpreter: Path) -> dict[str, object]:
+    """Run a workload with the sampling profiler in all of its processes, and return where the time went."""
+    (folder / "in").mkdir(parents=True, exist_ok=True)
+    (folder / "in" / "0.ipynb").write_text(json.dumps(WORKLOADS[name].notebook()), encoding="utf-8")
+    record = folder / "samples.tsv"
+    command = [str(interpreter.parent / "nbrun"), "run", "-q", "in/0.ipynb", "-o", "out/0.ipynb"]
+    sampled = {"PYTHONPATH": str(CLIENTS / "sampler"), "BENCHMARK_SAMPLES": str(record)}
+    for _ in range(2):  # the first one warms up
+        record.unlink(missing_ok=True)
+        began = time.time()
+        taken = measure(command, folder=folder, variables=variables(folder / "home", interpreter) | sampled)
+        if taken.exit_code != 0:
+            raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
+    found = samples.read(record.read_text(encoding="utf-8").splitlines())
+    return {
+        "wall": taken.wall,
+        "cpu": taken.cpu,
+        "items": samples.items(found, taken.cpu),
+        "timeline": samples.timeline(found, began, taken.wall) if name == "W1" else [],
+    }
 
 
 def _batch(folder: Path, interpreter: Path) -> dict[str, object]:

@@ -10,7 +10,7 @@ from benchmarks.environment import OWN, SHARED
 from benchmarks.growth import exponent
 from benchmarks.report import page
 from benchmarks.results import Measurement, Results, summaries
-from benchmarks.stages import by_package, by_stage
+from benchmarks.stages import by_stage
 from benchmarks.targets import verdicts
 
 MACHINE = {"date": "2026-01-01 00:00 UTC", "python": "3.11"}
@@ -123,15 +123,6 @@ def test_a_run_from_before_the_own_environments_is_one_in_the_shared_one(tmp_pat
 )
 def test_growth_is_told_from_what_every_run_takes(values: list[float], slope: float) -> None:
     assert exponent([10, 100, 1_000, 10_000], values) == pytest.approx(slope, abs=0.1)
-
-
-def test_imports_are_summed_up_by_package() -> None:
-    lines = [
-        "import time: self [us] | cumulative | imported package",
-        "import time: 10 | 90 | a.b",
-        "import time: 5 | 5 |   a",
-    ]
-    assert by_package([*lines, "a warning"]) == {"seconds": 1.5e-05, "packages": [["a", 1.5e-05]]}
 
 
 def test_the_stages_of_a_batch_are_summed_up() -> None:
