@@ -157,7 +157,16 @@ import atexit, runpy, sys
 def look(event, args):
     if event == "subprocess.Popen" and "process.boot" in str(args[1]):
         print("started with", *sys.modules)
+        early.update(sys.modules)
+early = set()
+def dataclasses():
+    for name, module in sys.modules.items():
+        if name.startswith("nbrun.") and name not in early:
+            for found in vars(module).values():
+                if hasattr(found, "__dataclass_fields__") and found.__module__ == name:
+                    yield found.__name__
 sys.addaudithook(look)
+atexit.register(lambda: print("dataclasses", *dataclasses()))
 atexit.register(lambda: print("ended with", *sys.modules))
 sys.argv = ["nbrun", *sys.argv[1:]]
 runpy.run_module("nbrun", {}, "__main__")
@@ -194,6 +203,35 @@ def test_the_command_starts_the_private_server_before_it_imports_what_a_run_need
     for_stores = {"obstore", "boto3", "nbrun.cli.stored_reports", "nbrun.storage.in_store", "nbrun.storage.objects"}
     assert for_stores.isdisjoint(line.split())
     assert not {"nbrun.engines", "nbrun.runner.sending", "nbrun.core.batch.parcels"}.intersection(line.split())
+
+
+NOT_OF_ONE_NOTEBOOK = (
+    "nbformat",
+    "nbrun.api.functions",
+    "nbrun.core.batch.cache_key",
+    "nbrun.core.batch.replay",
+    "nbrun.core.parameters.literals.registry",
+    "nbrun.core.planning.preview",
+    "nbrun.reporters.junit",
+    "nbrun.runner.batch.cache",
+    "nbrun.runner.batch.resume",
+    "nbrun.runner.prepare_only",
+    "nbrun.storage.in_memory",
+    "nbrun.storage.local",
+)
+HIDING = {"Answer", "ContentsModel", "HttpOptions", "KernelSpec", "NotebookResult", "Request", "Server"}
+"""Dataclasses with fields that are not shown or compared, which a Struct cannot have."""
+
+
+def test_a_run_of_one_notebook_imports_only_what_it_needs_and_defines_few_dataclasses(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "a.ipynb", notebook("6 * 7"))
+    command = [sys.executable, "-c", STARTING, "run", "-q", "a.ipynb", "-o", "b.ipynb"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr
+    told = {line.split()[0]: line.split()[1:] for line in process.stdout.splitlines()}
+    assert "nbrun.runner.run" in told["ended"]
+    assert not set(told["ended"]).intersection(NOT_OF_ONE_NOTEBOOK)
+    assert set(told["dataclasses"]) == HIDING
 
 
 def test_threads_that_use_a_module_at_once_all_get_the_whole_of_it() -> None:

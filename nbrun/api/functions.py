@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from msgspec import structs
+
 from nbrun.api.notebooks import (
     ExecutedNotebook,
     NotebookPath,
@@ -282,7 +284,7 @@ async def _run_many(notebooks: Sequence[NotebookPath], given: Mapping[str, Any])
     if given.get("server") and not given.get("upload"):
         return result
     here = Path.cwd()
-    return replace(result, runs=[_with_file(one, here) for one in result.runs])
+    return structs.replace(result, runs=[_with_file(one, here) for one in result.runs])
 
 
 def _are_paths(given: Any) -> bool:

@@ -5,9 +5,11 @@ The events of a batch's runs are interleaved.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from nbrun.core.outputs.mimebundle import Output
 from nbrun.core.results import BatchResult, CellResult, NotebookResult
@@ -26,23 +28,20 @@ class Stage(StrEnum):
     STOPPING = "stopping the kernel"
 
 
-@dataclass(frozen=True, slots=True)
-class BatchStarted:
+class BatchStarted(Struct, frozen=True):
     """A batch starts, with these runs in this order."""
 
     notebooks: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class StageEntered:
+class StageEntered(Struct, frozen=True):
     """The run enters its next stage."""
 
     notebook: str
     stage: Stage
 
 
-@dataclass(frozen=True, slots=True)
-class CellStarted:
+class CellStarted(Struct, frozen=True):
     """A cell was sent to the kernel: number ``number`` of ``total`` cells to run; ``source`` is its code."""
 
     notebook: str
@@ -52,8 +51,7 @@ class CellStarted:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputArrived:
+class OutputArrived(Struct, frozen=True):
     """A cell produced an output; a stream arrives in the pieces in which it was written."""
 
     notebook: str
@@ -61,24 +59,21 @@ class OutputArrived:
     output: Output
 
 
-@dataclass(frozen=True, slots=True)
-class CellFinished:
+class CellFinished(Struct, frozen=True):
     """A cell has its outcome."""
 
     notebook: str
     result: CellResult
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(Struct, frozen=True):
     """A warning for the user that does not end the run."""
 
     notebook: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunFinished:
+class RunFinished(Struct, frozen=True):
     """The run is finished and saved.
 
     ``content`` is the executed notebook, if there is one. It may be read only during the call, because it can be large
@@ -93,8 +88,7 @@ class RunFinished:
     error: Exception | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchFinished:
+class BatchFinished(Struct, frozen=True):
     """All runs of a batch are finished."""
 
     result: BatchResult

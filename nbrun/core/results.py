@@ -13,6 +13,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
+from msgspec import Struct
+
 from nbrun.core.delivery.loss_detection import Incomplete
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.outputs.limit import Truncated
@@ -77,8 +79,7 @@ _NEVER_OF_AN_ERROR = (Outcome.PASSED, Outcome.PREPARED, Outcome.TIMED_OUT, Outco
 _OUTCOMES = {code: outcome for outcome, code in _EXIT_CODES.items() if outcome not in _NEVER_OF_AN_ERROR}
 
 
-@dataclass(frozen=True, slots=True)
-class CellError:
+class CellError(Struct, frozen=True):
     """The error of a cell, in the format of nbformat's ``error`` output.
 
     ``shown`` is true if only the outputs show the error and the kernel's reply was ok. ``stderr`` is the end of the
@@ -118,8 +119,7 @@ class CellError:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class CellResult:
+class CellResult(Struct, frozen=True):
     """The result of one code cell.
 
     ``index`` is its position among all cells of the notebook, from 0. ``number`` is its position among the cells that
@@ -161,8 +161,7 @@ class CellResult:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """The problem of a run as a whole: a sentence for the user, and a hint.
 
     ``cell`` is the index of the cell that the sentence is about, among all cells from 0.
@@ -182,8 +181,7 @@ class Problem:
         return {"message": self.message, "hint": self.hint, "cell": self.cell}
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One attempt of a retried run.
 
     ``verdicts`` counts the cells that passed, failed, timed out or had their kernel die. ``output`` is the path of this
@@ -222,8 +220,7 @@ def is_verdict(outcome: CellOutcome) -> bool:
     return outcome in _VERDICTS
 
 
-@dataclass(frozen=True, slots=True)
-class Artefact:
+class Artefact(Struct, frozen=True):
     """A file that the run wrote and nbrun collected.
 
     ``path`` is relative to the kernel's working directory, ``file`` is the file on this machine. ``size`` is in bytes.
@@ -380,8 +377,7 @@ def with_lost_reports(code: int, lost: Sequence[str]) -> ExitCode:
     return gravest(code, ExitCode.SERVER) if lost else ExitCode(code)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """The part of a batch that ``--shard K/N`` selects: the ``number``-th of ``total``, counted from 1.
 
     ``batch`` is the same for all parts of a batch, which has ``size`` runs. ``positions`` are those of this part's runs
@@ -407,8 +403,7 @@ class Part:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class BatchResult:
+class BatchResult(Struct, frozen=True):
     """The results of many notebooks, in the order in which they were requested.
 
     ``started`` is ISO 8601 in UTC, ``seconds`` wall time. ``left_out`` counts the runs that were found and deliberately

@@ -23,6 +23,8 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
+from msgspec import structs
+
 from nbrun.core.planning.options import Named, Text
 from nbrun.errors import AccessDenied, NbrunError, NotFound, RequestRefused, ServerError, ServerUnreachable, UsageError
 from nbrun.jupyter.client import Client, connect
@@ -278,8 +280,8 @@ class _Seats:
                     raise ServerUnreachable(f"{url}: another server answered, at {client.endpoint}")
                 seat.client, seat.is_open, seat.restarted = client, True, False
                 await self._remove_uploads()
-                host = replace(found.host, notebook=_recorded(found.host.notebook, seat))
-                self._ready.put_nowait(replace(found, host=host, ending=functools.partial(self._close, seat)))
+                host = structs.replace(found.host, notebook=_recorded(found.host.notebook, seat))
+                self._ready.put_nowait(structs.replace(found, host=host, ending=functools.partial(self._close, seat)))
                 await seat.lost.wait()
                 seat.client, seat.is_open = None, False
             if not seat.restarted:

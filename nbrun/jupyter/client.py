@@ -16,11 +16,12 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from nbrun.errors import AccessDenied, NotAJupyterServer, NotFound
 from nbrun.jupyter.contents import Contents
@@ -36,8 +37,7 @@ NOTICE_AFTER = 3.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerStatus:
+class ServerStatus(Struct, frozen=True):
     """The state that a server reports. A changed ``started`` means that the server was restarted."""
 
     started: datetime | None
@@ -46,8 +46,7 @@ class ServerStatus:
     connections: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """The user as whom the server treats the client. A server with a token invents a name."""
 
     username: str

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, Self
 
+from msgspec import Struct
+
 from nbrun.core.notebook.encoder import NotebookBody
 from nbrun.errors import NotAJupyterServer, NotANotebook, NotFound, RequestRefused, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import api_path, contents_path
@@ -72,16 +74,14 @@ class ContentsModel:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """The answer to a save; ``created`` is true if the file did not exist before."""
 
     model: ContentsModel
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True):
     """A copy of a file on the server that can be restored. The stock server keeps one per file."""
 
     id: str

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from msgspec import Struct
+
 from nbrun.core.protocol.agent import Agent, AgentOptions
 from nbrun.core.protocol.handshake import KernelInfo
 from nbrun.errors import (
@@ -48,8 +50,7 @@ LIFE_SIGN_EVERY = 1.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RunningKernel:
+class RunningKernel(Struct, frozen=True):
     """A kernel that was started for a run, its spec, and the info of its handshake."""
 
     kernel: Kernel

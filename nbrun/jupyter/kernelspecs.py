@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Self
 
+from msgspec import Struct
+
 from nbrun.errors import NoSuchKernel
 from nbrun.jupyter.http.messages import Fields
 
@@ -49,8 +51,7 @@ class KernelSpec:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class KernelSpecs:
+class KernelSpecs(Struct, frozen=True):
     """All kernels that a server can start, by name, and the name of its default."""
 
     default: str

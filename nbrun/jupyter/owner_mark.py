@@ -18,9 +18,10 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
+
+from msgspec import Struct
 
 from nbrun.errors import NbrunError, ServerUnreachable
 from nbrun.jupyter.sessions import SessionModel, Sessions
@@ -38,8 +39,7 @@ _BARE = re.compile(_ID)
 _FORM = "%Y%m%dT%H%M%SZ"
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerMark:
+class OwnerMark(Struct, frozen=True):
     """The id of a run and the expiry of its mark; the expiry is None if the server does not support marks."""
 
     id: str

@@ -11,9 +11,10 @@ import contextlib
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
+
+from msgspec import Struct
 
 from nbrun.errors import KernelNotLaunched, KernelStartFailed, NoSuchKernel, NotFound, RequestRefused, ServerError
 from nbrun.jupyter.endpoint import api_path, contents_path
@@ -28,8 +29,7 @@ SWEEP_LIMIT = 5.0
 """Seconds for a cancelled start to find and delete its kernel."""
 
 
-@dataclass(frozen=True, slots=True)
-class KernelModel:
+class KernelModel(Struct, frozen=True):
     """A running kernel as the server describes it.
 
     ``execution_state`` is the last state that the server saw. It stays ``starting`` until the first request that the
@@ -56,8 +56,7 @@ class KernelModel:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SessionModel:
+class SessionModel(Struct, frozen=True):
     """A session as the server describes it. ``type`` is ``notebook``, ``console`` or a word of its creator.
 
     ``kernel`` is None if the session's kernel has just ended.

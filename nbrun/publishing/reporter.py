@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
 
+from msgspec import structs
+
 from nbrun.core.batch.terms import Keep
 from nbrun.core.events import BatchFinished, Event, RunFinished
 from nbrun.core.notebook.file_format import notebook_text, read_notebook
@@ -137,7 +139,7 @@ class Publication:
         if isinstance(event, RunFinished) and self._how.mask is not str:
             parameters = masked_value(event.result.parameters, self._how.mask)
             content = None if event.content is None else masked_value(event.content, self._how.mask)
-            event = replace(event, result=replace(event.result, parameters=parameters), content=content)
+            event = structs.replace(event, result=replace(event.result, parameters=parameters), content=content)
         self._html.observe(event)
         match event:
             case RunFinished(notebook, result, content, report_mode):

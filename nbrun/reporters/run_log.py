@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from nbrun.core.events import BatchFinished, BatchStarted, CellStarted, Event, RunFinished
 from nbrun.core.formats.tracebacks import LONGEST, excerpt, failing_line, plain, trimmed
@@ -12,8 +13,7 @@ _POINTS = re.compile(r"-|[\s|]*[\^~]+$")
 """Lines that mark a line of source or a part of it."""
 
 
-@dataclass(slots=True)
-class RunRecord:
+class RunRecord(Struct):
     """The data of one run. ``sources`` and ``numbers`` (from 1) are those of cells by their index in the notebook."""
 
     name: str
@@ -79,8 +79,7 @@ def is_fault(result: NotebookResult) -> bool:
     return not result.went_well and result.attempts > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """The cell that a run's problem is about, with its source; ``line`` is the failing line, from 1, or None."""
 
     run: RunRecord

@@ -5,8 +5,10 @@ is saved only when it has got as far as the best earlier one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
+
+from msgspec import Struct, field
 
 from nbrun.core.events import CellFinished, Event, RunFinished
 from nbrun.core.results import Attempt, NotebookResult, Outcome, is_verdict
@@ -14,16 +16,13 @@ from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.storage.base import Notebook
 
 
-@dataclass(slots=True)
-class Attempts:
+class Attempts(Struct):
     """The results of the attempts so far."""
 
     results: list[NotebookResult] = field(default_factory=list)
     best: NotebookResult | None = None
     finished: RunFinished | None = None
     """The last event of the best attempt, which contains the notebook."""
-    retirements: int = 0
-    """The number of attempts whose seat was lost because its place was taken away in an orderly way."""
 
     def add(self, result: NotebookResult, finished: RunFinished | None) -> None:
         """Add an attempt and update the best one."""

@@ -7,9 +7,10 @@ one cell is encoded. The final save of a run is made elsewhere, after the last i
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct
 
 from nbrun.core.events import Event, OutputArrived
 from nbrun.core.outputs.mimebundle import Output
@@ -30,8 +31,7 @@ LIMIT = 120.0
 """Seconds to wait at the end of a run for a save in progress, unless the run must end soon."""
 
 
-@dataclass(slots=True)
-class Pacing:
+class Pacing(Struct):
     """Computes the times of interval saves, in seconds on the caller's clock.
 
     ``every`` is the requested interval, or None for the default.

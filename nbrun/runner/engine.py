@@ -14,8 +14,10 @@ Engines of other packages are entry points of the group ``nbrun.engines``, see d
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from nbrun.core.events import Event
 from nbrun.core.planning.job import STARTUP_LIMIT
@@ -29,14 +31,13 @@ from nbrun.runner.stop import StopSwitch
 from nbrun.version import __version__
 
 if TYPE_CHECKING:
-    from nbrun.core.batch.parcels import Delivery, Needs, Parcel
+    from nbrun.core.batch.parcels import Delivery, Parcel
 
 SIGN_OF_LIFE = 5.0
 """Seconds in which the server of a seat must answer, after a run on it lost its connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class SeatSetting:
+class SeatSetting(Struct, frozen=True):
     """What must be the same on all seats of an engine. ``nbrun`` and ``python`` are empty for controlled seats."""
 
     kernelspecs: KernelSpecs
@@ -81,21 +82,12 @@ class Seat(Protocol):
     def gone(self) -> bool:
         """Return whether the seat is known to be lost, without waiting."""
 
-    def was_retired(self) -> bool:
-        """Return whether the seat was lost because its place was taken away in an orderly way.
-
-        Then the run on it is not what ended it.
-        """
-
     async def close(self) -> None:
         """End the seat after it was lost. A seat that is not lost is ended by its engine."""
 
 
 class ExecutingSeat(Seat, Protocol):
     """A seat that has nbrun and runs notebooks by itself."""
-
-    async def check(self, needs: "Needs") -> None:
-        """Raise :class:`UsageError` if the seat lacks something that the runs need, or :class:`SeatLost`."""
 
     async def run(self, parcel: "Parcel", tell: Callable[[Event], None], stop: StopSwitch) -> "Delivery":
         """Run a notebook, call `tell` with its events, and return its delivery.
@@ -105,8 +97,7 @@ class ExecutingSeat(Seat, Protocol):
         """
 
 
-@dataclass(frozen=True, eq=False)
-class ControlledSeat:
+class ControlledSeat(Struct, frozen=True, eq=False):
     """A seat that is an open server, which this process controls.
 
     ``is_lost`` is called after a run on the seat lost its server, and returns whether the seat must be replaced.
@@ -122,10 +113,6 @@ class ControlledSeat:
     def gone(self) -> bool:
         """Return whether the seat is known to be lost, without waiting."""
         return self.host.gone()
-
-    def was_retired(self) -> bool:
-        """Return False; whether a server was ended in an orderly way is not known."""
-        return False
 
     async def close(self) -> None:
         """End the seat after it was lost."""
@@ -183,8 +170,7 @@ class Engine(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class EngineCall:
+class EngineCall(Struct, frozen=True):
     """How an engine was requested; the argument of the function that an entry point names.
 
     ``url`` is the address as it was given, and ``settings`` the table ``[tool.nbrun.engine.NAME]``. ``access`` has the

@@ -13,7 +13,6 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from nbrun.core.parameters.literals.base import LiteralWriter
-from nbrun.core.parameters.literals.registry import writer_for
 from nbrun.core.planning.destinations import without_credentials
 from nbrun.core.planning.options import nearest
 from nbrun.errors import UsageError
@@ -36,6 +35,8 @@ _EXTRAS: Mapping[str, str] = {"dask": "dask", "distributed": "dask"}
 
 def literal_writer(kernel: str, language: str) -> LiteralWriter:
     """Return the writer of literals for a kernel; raise :class:`UsageError` if there is none or it is broken."""
+    from nbrun.core.parameters.literals.registry import writer_for
+
     return writer_for(kernel, language, _plugins({kernel.casefold(), language.casefold()}))
 
 

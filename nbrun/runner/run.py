@@ -14,10 +14,12 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, cast
+
+from msgspec import structs
 
 from nbrun.core.events import CellFinished, Event, Journal, Observer, RunFinished, Stage
 from nbrun.core.execution.machine import Execution
@@ -68,7 +70,7 @@ async def run_notebook(
     run.finish_trace(result)
     problem = result.problem
     if problem is not None:
-        problem = replace(problem, message=journal.mask(problem.message), hint=journal.mask(problem.hint))
+        problem = structs.replace(problem, message=journal.mask(problem.message), hint=journal.mask(problem.hint))
     result = replace(result, problem=problem, warnings=tuple(journal.warnings))
     _log.info("%s: %s in %.2f s", journal.notebook, result.outcome.value, result.seconds)
     content = run.document.content if run.document else None
@@ -185,7 +187,7 @@ class _Run:
             await asyncio.gather(finding, return_exceptions=True)
         for note in document.notes:
             self._journal.warn(note)
-        return document, replace(specs, where="this machine") if server.is_private else specs
+        return document, structs.replace(specs, where="this machine") if server.is_private else specs
 
     async def _run(
         self, server: Server, notebook: Notebook, document: Document, plan: Plan, spec: KernelSpec
@@ -357,10 +359,12 @@ class _Run:
         self._setting = {
             "about": self._job.notebook,
             "kernel": running.info.banner.partition("\n")[0],
-            "cells": [asdict(cell) | {"action": cell.action.value} for cell in plan.cells] if self._trace else [],
+            "cells": [structs.asdict(cell) | {"action": cell.action.value} for cell in plan.cells]
+            if self._trace
+            else [],
             "run_timeout": plan.run_timeout,
             **options,
-            **asdict(pipelining),
+            **structs.asdict(pipelining),
             "private": self._is_private,
             "tolerate_loss": self._job.tolerate_loss,
         }

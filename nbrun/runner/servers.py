@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec import Struct
 
 from nbrun.core.notebook.file_format import get_ready
 from nbrun.core.planning.artefacts import SCRATCH
@@ -22,8 +24,6 @@ from nbrun.jupyter.trace import Trace
 from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.runner.job import Access, NotebookPaths, endpoint_of, path_on_server, private_root
 from nbrun.storage.base import Notebook
-from nbrun.storage.in_memory import InMemoryNotebook
-from nbrun.storage.local import LocalNotebook
 from nbrun.storage.on_server import ServerNotebook
 from nbrun.storage.paths import absolute, shown
 from nbrun.storage.uploaded import UploadedNotebook
@@ -32,8 +32,7 @@ _NOWHERE = ""
 """The output path of a notebook that is passed to ``deliver``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """An open server; ``notebook`` returns the notebook with the given paths.
 
     For a private server, ``gone`` returns whether it has ended by itself, and ``ended`` waits until it does.
@@ -144,6 +143,8 @@ async def private_host(access: Access, root: Path, started: EmbeddedServer | Non
 
 def local_notebook_of(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:
     """Return the notebook with these paths of this machine, without a server's files."""
+    from nbrun.storage.local import LocalNotebook
+
     local, _ = paths.local_pair()
     output = Path(local if paths.stored else paths.output or local)
     notebook = LocalNotebook(local, output, warn=warn, on_conflict=paths.on_conflict)
@@ -151,8 +152,8 @@ def local_notebook_of(paths: NotebookPaths, warn: Callable[[str], None]) -> Note
 
 
 def folder_of(paths: NotebookPaths) -> str:
-    """Return the absolute path of the kernel's working directory; a scratch folder is made later."""
-    return str(absolute(paths.cwd) if paths.cwd and paths.cwd != SCRATCH else absolute(paths.notebook).parent)
+    """Return the absolute path of the kernel's working directory."""
+    return str(absolute(paths.cwd) if paths.cwd else absolute(paths.notebook).parent)
 
 
 def _elsewhere(
@@ -160,6 +161,8 @@ def _elsewhere(
 ) -> Notebook:
     """Return the notebook with input or output in memory, or output in a store, if its paths require it."""
     if paths.in_memory:
+        from nbrun.storage.in_memory import InMemoryNotebook
+
         notebook = InMemoryNotebook(
             notebook,
             None if client is None else client.contents,

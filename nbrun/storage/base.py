@@ -15,15 +15,15 @@ it returns the canonical path and the version, converts older formats, and knows
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from nbrun.jupyter.http.retry import PATIENT_GET, RetryPolicy
 from nbrun.storage.file_version import FileVersion
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """The answer of a storage to a write.
 
     ``version`` is the version that the storage wrote. ``created`` is true if there was no file before. ``complaint`` is

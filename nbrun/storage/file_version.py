@@ -8,9 +8,10 @@ and the mark that the run left in the notebook's metadata decides.
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.file_format import notebook_pieces
@@ -18,8 +19,7 @@ from nbrun.core.notebook.file_format import notebook_pieces
 _MTIME_MARGIN = timedelta(milliseconds=500)
 
 
-@dataclass(frozen=True, slots=True)
-class FileVersion:
+class FileVersion(Struct, frozen=True):
     """The known properties of one version of a file; unknown ones are None.
 
     ``hash`` is hexadecimal, of the bytes of the file, or any text that changes with the file (such as an ETag).

@@ -16,9 +16,10 @@ falls into a save, a stock Jupyter server restores the old file and still confir
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import Enum
 from typing import Any
+
+from msgspec.structs import replace
 
 from nbrun.core.formats import json_text
 from nbrun.core.notebook.merge import fingerprints

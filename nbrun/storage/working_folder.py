@@ -11,9 +11,10 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
+
+from msgspec import Struct
 
 from nbrun.core.planning.artefacts import Found, Seen, part_matches, parts_of
 from nbrun.core.results import Artefact
@@ -24,8 +25,7 @@ _ANY = "**"
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A file, or a folder if ``seen`` is None."""
 
     name: str

@@ -5,8 +5,9 @@ the test moves.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from nbrun.core.events import Event
 from nbrun.core.execution.effects import Effect, Effects, InterruptKernel, ProbeKernel, Send

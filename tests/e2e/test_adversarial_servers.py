@@ -5,10 +5,10 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import nbrun
 from nbrun.core.events import CellStarted, Event, Journal

@@ -4,11 +4,12 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nbrun.errors import ExitCode
 from nbrun.jupyter.client import Client

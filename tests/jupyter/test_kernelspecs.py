@@ -1,9 +1,9 @@
 """The choice of a notebook's kernel by name, then by language."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nbrun.errors import NoSuchKernel
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs

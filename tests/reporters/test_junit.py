@@ -1,10 +1,10 @@
 """The JUnit report: valid, complete, and readable by the usual viewers."""
 
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 from pathlib import Path
 
 import xmlschema
+from msgspec.structs import replace
 
 from nbrun.core.delivery.loss_detection import Cause, Incomplete
 from nbrun.core.events import Event, RunFinished

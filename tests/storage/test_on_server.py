@@ -7,11 +7,11 @@ import os
 import shutil
 import threading
 import urllib.error
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nbrun.core.planning.job import OnConflict
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError

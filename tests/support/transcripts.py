@@ -13,9 +13,11 @@ users in the same lines, below their kernels' ids and among HTTP exchanges; ``py
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from nbrun import errors
 from nbrun.core.delivery.retransmission import ResentMessages

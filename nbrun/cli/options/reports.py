@@ -310,7 +310,7 @@ class Reports:
                 known = {name: self._stores.shown(path) for name, path in known.items()}
             files.insert(0, GitHub(known, lost=self.lost))
         self._console = console
-        self._ends = (BatchStarted, RunFinished, BatchFinished)
+        self._ends: tuple[type, ...] = (BatchStarted, RunFinished, BatchFinished)
         self._all = Composite([*files[: int(self._github)], console, *files[int(self._github) :]])
         self.tick, self.interval = console.tick, console.interval
 
@@ -446,10 +446,9 @@ def _check_different(given: ReportOptions, options: BatchOptions, notebook: str 
     """Refuse two reports in one file, and a report in a notebook's file. The two streams of cells may share a file."""
     pages = {"html_folder": "--html"} if _is_file(given.html_folder, _PAGE) else {}
     pages |= {"pdf": "--pdf"} if _is_file(given.pdf, _PDF) else {}
-    others = {"--trace": options["trace"], "--journal": options["journal"]}
     files = [
         (option, os.path.realpath(target))
-        for option, target in {**given.targets({**_FILES, **pages}), **others}.items()
+        for option, target in {**given.targets({**_FILES, **pages}), "--trace": options["trace"]}.items()
         if target is not None and target not in _SHOWN and (is_file(target) or not is_there(target))
     ]
     saved = () if is_on_server(options) else (notebook, options["output"])

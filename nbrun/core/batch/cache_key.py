@@ -7,8 +7,9 @@ version. Text cells, titles and ids are not part of the key. Outputs are put bac
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from nbrun.core.formats.json_text import as_object, dumps
 from nbrun.core.notebook.document import Cell, Document
@@ -22,8 +23,7 @@ FORMAT = 2
 _STEERING = (SKIP_TAG, RAISES_TAG, PARAMETERS_TAG)
 
 
-@dataclass(frozen=True, slots=True)
-class Ingredients:
+class Ingredients(Struct, frozen=True):
     """The parts of the key besides the notebook and the job.
 
     ``kernel`` describes the kernel as far as it is known. ``inputs`` contains the hash of each declared file by its
@@ -89,8 +89,7 @@ def is_cacheable(result: NotebookResult) -> bool:
     return result.outcome is Outcome.PASSED and not any(cell.incomplete for cell in result.cells)
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """The cached results of the cells, and the kernel's name."""
 
     kernel: str | None

@@ -4,7 +4,7 @@ Events have outputs as they arrived. So an output that the kernel changed or cle
 and an output that was too large for an event is missing.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived
 from nbrun.core.execution.outcomes import unrun

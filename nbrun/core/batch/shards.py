@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 
 from nbrun.core.batch.replay import read_result
-from nbrun.core.formats.json_text import as_object
 from nbrun.core.results import BatchResult, NotebookResult, Part, Problem
 from nbrun.errors import ExitCode, UsageError
 
@@ -43,38 +41,32 @@ def is_batch(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("runs"), list) and "tally" in content
 
 
-def is_shard(content: Any) -> bool:
-    """Return whether a JSON value looks like the result of a shard."""
-    return is_batch(content) and content.get("shard") is not None
-
-
 def why_not_started(content: Any) -> str:
-    """Return why a batch could not start, from its JSON result, or "" if it did or the value is no result."""
-    if not is_batch(content) or is_shard(content) or content["runs"]:
-        return ""
-    return str(as_object(content.get("problem")).get("message", ""))
+    """Return why a batch could not start, from its JSON result, or "" if it did."""
+    problem = content.get("problem")
+    is_empty = not content["runs"] and content.get("shard") is None
+    return str(problem.get("message", "")) if is_empty and isinstance(problem, dict) else ""
 
 
 def read_shard(source: str, content: Any) -> ShardFile:
     """Read the JSON result of a shard; raise :class:`UsageError`."""
     if not is_batch(content):
         raise UsageError(f"{source}: not the result of a batch", hint="Merge files of nbrun run --shard K/N --json.")
-    if not is_shard(content):
+    shard = content.get("shard")
+    if shard is None:
         hint = "Run each part with --shard K/N, and write its result with --json FILE."
         raise UsageError(f"{source}: the result of a batch without --shard", hint=hint)
     try:
         runs = [read_result(run) for run in content["runs"]]
-        part = _part(content["shard"])
+        part = _part(shard)
         if not (len(part.positions) == len(part.names) == len(runs)):
             raise ValueError("the shard does not name each run")
-        if datetime.fromisoformat(content["started"]).tzinfo is None:
-            raise ValueError("the start has no time zone")
+        datetime.fromisoformat(content["started"])
         result = BatchResult(
-            str(content["version"]), content["started"], float(content["seconds"]), runs, int(content["left_out"])
+            content["version"], content["started"], float(content["seconds"]), runs, int(content["left_out"])
         )
     except (ValueError, KeyError, TypeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
-        why = f"{source}: not a result that this nbrun can read: {what}"
+        why = f"{source}: not a result that this nbrun can read: {error}"
         raise UsageError(why, hint="Merge with the version of nbrun that wrote it.") from None
     return ShardFile(source, result, part)
 
@@ -104,31 +96,24 @@ def merge(files: Sequence[ShardFile], failed: Mapping[str, str]) -> Merged:
         for position, name, result in zip(file.part.positions, file.part.names, file.result.runs, strict=True)
     ]
     placed = sorted(pairs, key=lambda pair: pair[0])
+    positions = [position for position, _ in placed]
     missing = sorted({*range(1, total + 1)} - {part.number for part in parts})
-    _check_each_once(placed, None if missing else size)
+    if len({*positions}) < len(positions) or (not missing and len(positions) != size):
+        hint = "All shards need the same --durations file and the same --order. Run them again with these."
+        raise UsageError("the shards overlap or leave out notebooks", hint=hint)
     first = files[0].result
-    starts = {file.result.started: datetime.fromisoformat(file.result.started).timestamp() for file in files}
-    ends = [starts[file.result.started] + file.result.seconds for file in files]
+    starts = [datetime.fromisoformat(file.result.started).timestamp() for file in files]
+    ends = [start + file.result.seconds for start, file in zip(starts, files, strict=True)]
     batch = BatchResult(
         first.version,
-        min(starts, key=starts.__getitem__),
-        max(ends) - min(starts.values()),
+        min(files, key=lambda file: datetime.fromisoformat(file.result.started)).result.started,
+        max(ends) - min(starts),
         [run.result for _, run in placed],
         max(0, first.left_out - (size - len(first.runs))),
         _missing(missing, total, failed) if missing else None,
         ExitCode.SERVER if missing else None,
     )
     return Merged(batch, [run for _, run in placed])
-
-
-def _check_each_once(placed: Sequence[tuple[int, Placed]], size: int | None) -> None:
-    """Raise :class:`UsageError` if a run is in two shards, or if all shards have fewer than `size` runs."""
-    hint = "All shards need the same --durations file. Run them again with it."
-    for (position, run), (next_position, other) in pairwise(placed):
-        if position == next_position:
-            raise UsageError(f"{run.source} and {other.source}: both have {run.name}", hint=hint)
-    if size is not None and len(placed) < size:
-        raise UsageError(f"the shards have {len(placed)} of the {size} runs of the batch", hint=hint)
 
 
 def _missing(missing: Sequence[int], total: int, failed: Mapping[str, str]) -> Problem:
@@ -153,10 +138,7 @@ def _check_same(files: Sequence[ShardFile]) -> None:
             versions = f"nbrun {first.result.version} and {file.result.version}"
             raise UsageError(f"{both}: of {versions}", hint="Run all shards with the same version.")
         if (one.batch, one.size) != (other.batch, other.size):
-            hint = (
-                "All shards must find the same notebooks with the same parameters, from the same folder, and have the "
-                "same --order and --durations. Remove results of other calls."
-            )
+            hint = "All shards must find the same notebooks with the same parameters, from the same folder."
             raise UsageError(f"{both}: results of different batches", hint=hint)
         if other.number in seen:
             hint = "Remove the older file."

@@ -25,9 +25,10 @@ the session of the client, not of the kernel, and is not an output of the cell.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field
 
 from nbrun.core.protocol.messages import KERNEL_INFO, Channel, Message
 
@@ -61,8 +62,7 @@ _SPELT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Incomplete:
+class Incomplete(Struct, frozen=True):
     """What is missing of a cell: the causes, and the number of outputs, or None if it is unknown.
 
     ``exact`` means that the number is the kernel's own count, without messages of other clients.
@@ -95,8 +95,7 @@ def is_rate_limit_notice(message: Message, own_session: str) -> bool:
     return isinstance(text, str) and text.startswith(_NOTICES)
 
 
-@dataclass(slots=True)
-class SequenceNumbers:
+class SequenceNumbers(Struct):
     """Reads the sequence numbers of one kernel process: that of the first message."""
 
     _prefix: str = ""
@@ -114,8 +113,7 @@ class SequenceNumbers:
         return int(digits)
 
 
-@dataclass(slots=True)
-class Stretch:
+class Stretch(Struct):
     """The range of numbers from the end of one cell to the end of the next."""
 
     first: int
@@ -125,8 +123,7 @@ class Stretch:
     alone: bool
 
 
-@dataclass(slots=True)
-class Ledger:
+class Ledger(Struct):
     """Counts the messages of one kernel process, range by range."""
 
     id_prefix: str

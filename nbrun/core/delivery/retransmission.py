@@ -30,9 +30,10 @@ Messages that cannot be obtained are left out. :mod:`.loss_detection` counts the
 
 from bisect import bisect
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import accumulate, zip_longest
+
+from msgspec import Struct
 
 from nbrun.core.delivery.loss_detection import SequenceNumbers, is_rate_limit_notice
 from nbrun.core.protocol import agent
@@ -76,8 +77,7 @@ class _Look(Enum):
     WHAT_IS_NEW = auto()
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(Struct):
     """A request without an answer yet; times are seconds on the caller's clock."""
 
     id: str

@@ -18,9 +18,11 @@ This happens with ``%run`` of a script that exits with 2, a nested ``run_cell`` 
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from nbrun.core.delivery.loss_detection import Cause, Incomplete, Stretch
 from nbrun.core.formats.json_text import as_object
@@ -76,8 +78,7 @@ STDERR_LINES = 60
 """Maximum lines of standard error that are stored with an error without a traceback."""
 
 
-@dataclass(slots=True)
-class CellExecution:
+class CellExecution(Struct):
     """A cell that was sent. Times are seconds on the caller's clock."""
 
     plan: CellPlan

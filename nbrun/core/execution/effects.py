@@ -2,26 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from nbrun.core.protocol.messages import Message
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send a message to the kernel."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class InterruptKernel:
+class InterruptKernel(Struct, frozen=True):
     """Ask the server to interrupt the kernel."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeKernel:
+class ProbeKernel(Struct, frozen=True):
     """Ask the server whether the kernel exists."""
 
 

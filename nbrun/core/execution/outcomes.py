@@ -1,8 +1,10 @@
 """The outcome of a run, and whether the next cell runs after a failed one."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+
+from msgspec import Struct, structs
 
 from nbrun.core.execution.cell import CellExecution, Stop
 from nbrun.core.formats.units import spell_duration
@@ -32,8 +34,7 @@ GONE = {
 """Execution states of a kernel that has ended, as phrases for :func:`kernel_lost`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """How the run ended; ``problem`` is None for a success."""
 
     outcome: Outcome
@@ -158,7 +159,7 @@ def with_failed_save(
     return replace(
         result,
         outcome=result.outcome if result.outcome in _KEPT else Outcome.SERVER_FAILED,
-        problem=replace(first, hint=" ".join(filter(None, (where, late, first.hint)))),
+        problem=structs.replace(first, hint=" ".join(filter(None, (where, late, first.hint)))),
         output=path,
         rescued=path is not None,
     )

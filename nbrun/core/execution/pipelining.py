@@ -14,7 +14,8 @@ everything else, each of them is a request of its own.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from nbrun.core.execution.cell import ABORTED, CellExecution
 from nbrun.core.execution.effects import Send
@@ -26,8 +27,7 @@ MOST_SENT_AHEAD = 2_000_000
 """Maximum characters of code that may be sent ahead at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pipelining:
+class Pipelining(Struct, frozen=True):
     """How cells are sent.
 
     Up to ``depth`` cells may be in progress at a time; more than 1 requires an agent that executes on conditions. If
@@ -44,8 +44,7 @@ ONE_BY_ONE = Pipelining()
 """Each cell is sent after the previous one has ended."""
 
 
-@dataclass(slots=True)
-class Slot:
+class Slot(Struct):
     """A cell that was sent ahead, and its held messages with their times of arrival."""
 
     plan: CellPlan

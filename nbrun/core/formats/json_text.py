@@ -1,4 +1,4 @@
-"""Read and write JSON of kernels and servers; the only module that imports msgspec.
+"""Read and write JSON of kernels and servers; the only module that does so with msgspec.
 
 Valid JSON is read by msgspec, which is several times faster than Python's ``json`` and keeps integers of any size.
 Other text is read again with tolerance: ``NaN``, infinities and numbers such as ``1e999`` become null, because no

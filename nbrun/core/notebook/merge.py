@@ -7,8 +7,9 @@ removed or executed stays as it is. Its results are reported as unplaced, so tha
 
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.document import Cell, Document
@@ -17,8 +18,7 @@ from nbrun.core.notebook.tags import INJECTED_TAG, SKIP_TAG, tags_of
 _MARKS = ("outcome", "incomplete")
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(Struct, frozen=True):
     """The result of a merge.
 
     ``placed`` is the number of cells that got new results. ``unplaced`` are the positions, in the executed notebook, of

@@ -20,8 +20,9 @@ A cell's outputs may have a size limit (:mod:`.limit`). Without one, nothing is 
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.outputs.limit import OVERHEAD, LeftOut, Room, Tail, Truncated, note_of, size_of
@@ -30,8 +31,7 @@ from nbrun.core.outputs.stream import StreamText
 from nbrun.core.protocol.messages import Message
 
 
-@dataclass(slots=True, weakref_slot=True, eq=False)
-class Shown:
+class Shown(Struct, weakref=True, eq=False):
     """The current content of a display."""
 
     data: dict[str, Any]
@@ -53,8 +53,7 @@ class Shown:
         self.data, self.metadata = data, metadata
 
 
-@dataclass(frozen=True, slots=True)
-class _Display:
+class _Display(Struct, frozen=True):
     shown: Shown
     execution_count: int | None
     is_result: bool
@@ -66,8 +65,7 @@ class _Display:
         return output
 
 
-@dataclass(frozen=True, slots=True)
-class _Stream:
+class _Stream(Struct, frozen=True):
     name: str
     written: StreamText
 
@@ -75,8 +73,7 @@ class _Stream:
         return stream_output(self.name, str(self.written))
 
 
-@dataclass(frozen=True, slots=True)
-class _Plain:
+class _Plain(Struct, frozen=True):
     output: Output
 
     def render(self) -> Output:

@@ -11,9 +11,10 @@ An output can still grow (``update_display_data``), so each output refers to the
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
+
+from msgspec import Struct, field
 
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.units import spell_size
@@ -26,8 +27,7 @@ _BLOCK = 1 << 12
 """Minimum characters of a block in the tail. Joining short pieces keeps the time linear in the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Truncated:
+class Truncated(Struct, frozen=True):
     """What the limit removed: the number of ``characters``, and of ``outputs`` that are missing completely."""
 
     characters: int
@@ -43,8 +43,7 @@ class Truncated:
         return f"{_spell_cut(self.characters, self.outputs)} cut: a cell may put out {spell_size(self.limit)}"
 
 
-@dataclass(slots=True)
-class Room:
+class Room(Struct):
     """The remaining size for a cell's outputs; unlimited without a `limit`."""
 
     limit: int
@@ -72,8 +71,7 @@ class Room:
         self.outputs += 1
 
 
-@dataclass(slots=True)
-class LeftOut:
+class LeftOut(Struct):
     """Stands for consecutive outputs that were removed."""
 
     limit: int
@@ -90,8 +88,7 @@ class LeftOut:
         return note_of(self.characters, self.outputs, self.limit)
 
 
-@dataclass(slots=True)
-class _Block:
+class _Block(Struct):
     name: str
     pieces: list[str] = field(default_factory=list)
     size: int = 0

@@ -19,9 +19,10 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, quote_plus
+
+from msgspec.structs import replace
 
 from nbrun.core.protocol.messages import CONDITIONAL_EXECUTE, Channel, Message
 

@@ -10,8 +10,9 @@ Binary values are sent as buffers next to the state, each with its path. A new v
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.outputs.area import OutputArea
@@ -26,8 +27,7 @@ _REFERENCE = "IPY_MODEL_"
 Path = tuple[str | int, ...]
 
 
-@dataclass(slots=True)
-class Model:
+class Model(Struct):
     """One widget's model."""
 
     state: dict[str, Any]

@@ -10,13 +10,13 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nbrun.core.parameters.types import NUMBER, UNKNOWN, DeclaredType, of_annotation, of_value
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(Struct, frozen=True):
     """The declaration of a parameter: ``default`` is source code, ``comment`` the author's comment.
 
     A ``constant`` cannot be assigned another value.

@@ -9,8 +9,9 @@ effect or fail late.
 import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from nbrun.core.notebook.document import Cell, Document
 from nbrun.core.notebook.tags import INJECTED_TAG, PARAMETERS_TAG, tags_of
@@ -20,8 +21,7 @@ from nbrun.core.parameters.literals.base import LiteralWriter
 from nbrun.errors import UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(Struct, frozen=True):
     """The parameters that a notebook declares.
 
     ``index`` is the position of the declaring cell, or None. ``readable`` is false if the cell could not be parsed in

@@ -5,15 +5,15 @@ Types are Python annotations. An unknown type accepts every value.
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Any
+
+from msgspec import Struct
 
 Accepts = Callable[[Any], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class DeclaredType:
+class DeclaredType(Struct, frozen=True):
     """A declared type: its name as written by the author, and a check of values. An empty name is an unknown type."""
 
     name: str = ""

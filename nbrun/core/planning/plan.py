@@ -11,9 +11,11 @@ which nbmake and jupyter-cache use as the limit of a cell). Values are seconds, 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct, structs
 
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.formats.units import parse_duration
@@ -37,8 +39,7 @@ class Action(Enum):
     """The cell is skipped and stays unchanged."""
 
 
-@dataclass(frozen=True, slots=True)
-class CellPlan:
+class CellPlan(Struct, frozen=True):
     """The plan for one code cell; ``index`` is its position among all cells.
 
     ``before`` is code that the kernel runs silently before the cell, without a trace in the notebook.
@@ -52,11 +53,10 @@ class CellPlan:
     allows_error: bool = False
     timeout: float | None = None
     idle_timeout: float | None = None
-    before: Sequence[str] = field(default=(), repr=False)
+    before: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """The plan for a notebook's code cells, in order."""
 
     cells: Sequence[CellPlan]
@@ -127,10 +127,10 @@ def with_preparation(plan: Plan, first: str, again: str, after: int | None) -> P
     behind = [index for index in places if after is not None and index > after]
     wanted = [(first, places[:1]), (again, behind[:1])]
     cells = [
-        replace(cell, before=[*cell.before, *(code for code, where in wanted if code and cell.index in where)])
+        structs.replace(cell, before=[*cell.before, *(code for code, where in wanted if code and cell.index in where)])
         for cell in plan.cells
     ]
-    return replace(plan, cells=cells)
+    return structs.replace(plan, cells=cells)
 
 
 def _plan_cell(index: int, cell: Cell, limits: Limits, where: str, *, allow_errors: bool) -> CellPlan:

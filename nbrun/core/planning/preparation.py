@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from nbrun.core.notebook.document import Document
 from nbrun.core.outputs.masking import is_too_short
@@ -20,8 +21,7 @@ FindWriter = Callable[[str, str], LiteralWriter]
 """Returns the writer of literals for a kernel and its language; raises :class:`UsageError` if there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """The plan, the injected parameters, and warnings."""
 
     plan: Plan

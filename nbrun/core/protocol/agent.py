@@ -7,9 +7,10 @@ core reads no files.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from nbrun.core.formats.json_text import as_object, loads
 from nbrun.core.protocol.messages import Channel, Message, Requests
@@ -44,13 +45,11 @@ class Ability(StrEnum):
     UNSENT = "unsent"
     WRITERS = "writers"
     TRACEBACK = "traceback"
-    QUICK = "quick"
     LIFT_LIMITS = "lift_limits"
     QUIET = "quiet"
 
 
-@dataclass(frozen=True, slots=True)
-class AgentOptions:
+class AgentOptions(Struct, frozen=True):
     """Options of the agent.
 
     They are its replay buffer in bytes, whether it lifts limits, whether it is quiet in logs, and path and name of the
@@ -72,8 +71,7 @@ class AgentOptions:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(Struct, frozen=True):
     """The agent of one kernel after its handshake. Without abilities there is no agent.
 
     ``took`` is the duration of the handshake in seconds, ``last`` the kernel's last message in it.

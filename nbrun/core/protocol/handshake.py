@@ -14,8 +14,9 @@ The handshake also shows whether the kernel's session can be used to detect a re
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.protocol.messages import Channel, Message, Requests
@@ -29,8 +30,7 @@ START_LIMIT = 5.0
 _UNKNOWN_YET = "n/a"
 
 
-@dataclass(frozen=True, slots=True)
-class KernelInfo:
+class KernelInfo(Struct, frozen=True):
     """The kernel's ``kernel_info_reply``.
 
     ``session`` identifies this kernel process in the headers of its messages, so that a restarted kernel is recognised.

@@ -7,9 +7,10 @@ client's session id.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field
 
 PROTOCOL_VERSION = "5.3"
 """The version in request headers. Without one, ipykernel assumes protocol 4 and never answers."""
@@ -33,8 +34,7 @@ class Channel(StrEnum):
     CONTROL = "control"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """A message in either direction.
 
     ``channel`` is a plain string, because servers may use channels that nbrun does not know; those messages are
@@ -83,8 +83,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-@dataclass(slots=True)
-class Requests:
+class Requests(Struct):
     """Creates the requests of one client session, each with its own ``msg_id``.
 
     ``session`` is the random id of this client, the one in the address of the websocket. Servers send messages and

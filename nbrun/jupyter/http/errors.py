@@ -7,9 +7,10 @@ status 200. So a rule checks status, content type, body and final URL together. 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from msgspec import Struct
 
 from nbrun.errors import (
     AccessDenied,
@@ -38,8 +39,7 @@ _HINT_PAGE = "A login page, a proxy's error page, or not the base URL of the ser
 _HINT_STOPPED = "Start it in the hub's control panel, then run again."
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """A row of the table: a condition on the answer, and the error to raise.
 
     ``error`` receives the answer and the server's own message. Its text contains no address, because :func:`failure_of`

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from msgspec import Struct
+
 from nbrun.core.formats import json_text
 from nbrun.core.notebook.encoder import Piece
 from nbrun.errors import BadFrame, NotAJupyterServer
@@ -22,8 +24,7 @@ _LONGEST_QUOTATION = 300
 _LONGEST_IDENTIFIER = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """Time limits in seconds: ``read`` for the next bytes of the answer, ``total`` for the whole exchange."""
 
     read: float

@@ -19,10 +19,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 import tenacity
+from msgspec import Struct
+from msgspec.structs import replace
 
 from nbrun.errors import PrivateServerEnded, RequestRefused, ServerUnreachable, Throttled
 
@@ -30,8 +31,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """Try up to ``tries`` times; start no attempt later than ``total`` seconds after the first.
 
     ``first`` and ``longest`` bound the wait between attempts in seconds. ``statuses`` are the HTTP statuses of a

@@ -5,8 +5,9 @@ Only messages are changed. Held messages are released before any other event tha
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Self
+
+from msgspec import Struct
 
 from nbrun.core.delivery.retransmission import ResentMessages
 from nbrun.core.execution.effects import Effects, Send
@@ -19,15 +20,13 @@ from nbrun.errors import NotFound
 from nbrun.jupyter.kernel.websocket import Arrival, Cut, Lost, Restored, Unreadable
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(Struct, frozen=True):
     """The server's answer whether the kernel is alive."""
 
     alive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopAsked(Struct, frozen=True):
     """A request to stop the run."""
 
     reason: str

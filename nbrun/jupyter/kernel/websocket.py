@@ -18,11 +18,11 @@ import re
 import socket as sockets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
 from websockets.frames import CloseCode
@@ -65,20 +65,17 @@ _library_log = logging.getLogger("websockets.client.nbrun")
 _library_log.setLevel(logging.INFO)  # at DEBUG websockets logs the token and every message
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(Struct, frozen=True):
     """A frame that is not a message."""
 
     error: BadFrame
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """The connection was cut and is being reopened."""
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """The connection is open again.
 
     ``nudged`` means that the server may have sent requests of its own to the kernel, which it does unless the kernel is
@@ -88,8 +85,7 @@ class Restored:
     nudged: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """The connection is lost for good; the last arrival.
 
     :class:`NotFound` means that the server answers but the kernel no longer exists.

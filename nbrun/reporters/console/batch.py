@@ -7,8 +7,8 @@ trimmed traceback. At the end there is a table of the runs.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from rich.cells import cell_len
 from rich.console import Group
 from rich.live import Live
@@ -56,8 +56,7 @@ _NARROWEST_NAME = 12
 """Minimum width of names in the final table; on a narrower terminal there is no table."""
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(Struct):
     """A running notebook."""
 
     run: RunRecord

@@ -21,11 +21,12 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from nbrun.core.batch.replay import events_of
+from msgspec import Struct, field
+
 from nbrun.core.batch.scheduling import Policy
 from nbrun.core.batch.terms import Cause
 from nbrun.core.events import Event, Journal, Observer, RunFinished, Stage
@@ -37,21 +38,18 @@ from nbrun.jupyter.http.retry import pause_after
 from nbrun.jupyter.kernel_session import Server
 from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.runner.attempts import Attempts, LaterAttempt
-from nbrun.runner.batch.cache import Cache, CachingNotebook
 from nbrun.runner.batch.plan import BatchPlan
 from nbrun.runner.batch.seats import SeatPool, ServerEngine
 from nbrun.runner.engine import ControlledSeat, ExecutingSeat, Seat
 from nbrun.runner.job import BatchOptions, PlannedRun
-from nbrun.runner.prepare_only import host_to_prepare_on, prepare_unless_stopped
 from nbrun.runner.run import run_notebook
 from nbrun.runner.servers import Host, folder_of, local_notebook_of, open_host
 from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.base import Notebook
-from nbrun.storage.paths import absolute
 from nbrun.version import __version__
 
 if TYPE_CHECKING:
-    from nbrun.core.batch.parcels import Needs
+    from nbrun.runner.batch.cache import Cache, CachingNotebook
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +76,7 @@ async def run_plan(
     policy = _policy(plan.options)
     at_once = min(policy.jobs, len(plan.runs))
     if plan.engine is not None:
-        needs = _needs(plan.runs) if plan.engine.executes else None
-        seats = SeatPool(plan.engine, at_once, startup=plan.startup, needs=needs)
+        seats = SeatPool(plan.engine, at_once, startup=plan.startup)
     else:  # one seat more: the run on it starts its kernel while all slots are taken
         seats = SeatPool(ServerEngine(open_server, replaceable=not plan.access.server), at_once + 1)
     stage = Stage.CONNECTING if plan.access.server or plan.engine is not None else Stage.STARTING_SERVER
@@ -92,14 +89,6 @@ async def run_plan(
     if plan.cache is not None:
         plan.cache.remember(results)
     return results
-
-
-def _needs(runs: Sequence[PlannedRun]) -> "Needs":
-    """Return what these runs need on each executing seat."""
-    from nbrun.core.batch.parcels import Needs, places_of_secrets
-
-    secrets = {name: place for planned in runs for name, place in places_of_secrets(planned.job).items()}
-    return Needs(secrets, sorted({folder_of(planned.paths) for planned in runs}))
 
 
 def _policy(options: BatchOptions) -> Policy:
@@ -119,6 +108,8 @@ def processors() -> int:
 
 async def _prepare(plan: BatchPlan, observe: Observer, stop: StopSwitch) -> list[NotebookResult]:
     """Prepare all planned runs in order; a failure of one does not affect the others."""
+    from nbrun.runner.prepare_only import host_to_prepare_on, prepare_unless_stopped
+
     results: list[NotebookResult] = []
     async with host_to_prepare_on(plan.access) as host:
         for planned in plan.runs:
@@ -198,8 +189,7 @@ class _Slot:
             self.release()
 
 
-@dataclass(slots=True)
-class _Trial:
+class _Trial(Struct):
     """One attempt of a run: its number, the best earlier attempt and the warnings so far, its seat, and its events."""
 
     number: int
@@ -207,9 +197,8 @@ class _Trial:
     warnings: Sequence[str]
     seat: Seat | None = None
     is_lost: bool = False
-    was_retired: bool = False
     finished: list[RunFinished] = field(default_factory=list)
-    caching: list[CachingNotebook] = field(default_factory=list)
+    caching: "list[CachingNotebook]" = field(default_factory=list)
     later: list[LaterAttempt] = field(default_factory=list)
 
     def over(self, notebook: Notebook) -> Notebook:
@@ -296,15 +285,17 @@ class _Batch:
         if self._journal is None:
             return await self._run(planned, slot, finished)
         journal = Journal(planned.name, self._observe)
-        notebook, delivered = await asyncio.to_thread(self._journal.look, planned)
-        if delivered is not None:
+        if (delivered := await asyncio.to_thread(self._journal.look, planned)) is not None:
             _log.info("%s: delivered before, according to the journal", planned.name)
+            from nbrun.core.batch.replay import events_of
+
             *events, end = events_of(planned.name, delivered.result, delivered.document)
             for event in events:
                 journal.tell(event)
             if isinstance(end, RunFinished):
                 finished.append(end)
             return delivered.result
+        notebook = await asyncio.to_thread(self._journal.notebook_now, planned)
         result = await self._run(planned, slot, finished)
         try:
             await asyncio.to_thread(self._journal.add, planned, notebook, result)
@@ -326,9 +317,8 @@ class _Batch:
             if not result.attempts and attempts.best is not None:  # it got no slot again
                 break
             attempts.add(result, trial.finished[-1] if trial.finished else None)
-            attempts.retirements += trial.was_retired
             warnings = list(result.warnings)
-            is_pending = self._policy.tries_again(result, len(attempts.results), attempts.losses, attempts.retirements)
+            is_pending = self._policy.tries_again(result, len(attempts.results), attempts.losses)
             if not is_pending or self._over or not await self._pause(planned, slot, attempts, trial, warnings):
                 break
         if attempts.best is not attempts.results[-1]:
@@ -427,8 +417,8 @@ class _Batch:
 
         try:
             result = await self._execute(planned, slot, trial, journal)
-            if result.outcome is Outcome.SEAT_LOST and await self._loses(trial):
-                trial.was_retired = trial.seat is not None and trial.seat.was_retired()
+            if result.outcome is Outcome.SEAT_LOST:
+                await self._loses(trial)
             return result
         except _NotStarted:
             return self._not_its_turn(planned)
@@ -451,12 +441,12 @@ class _Batch:
         from nbrun.runner.sending import Sending, send_notebook
 
         notebook = trial.over(local_notebook_of(planned.paths, journal.warn))
-        number, folder, home = trial.number, folder_of(planned.paths), absolute(planned.paths.notebook).parent
+        number, folder = trial.number, folder_of(planned.paths)
 
         async def take() -> ExecutingSeat:
             return cast(ExecutingSeat, await self._take(trial, journal, slot))
 
-        sending = Sending(planned.job, notebook, take, self._id, planned.name, number, folder, home)
+        sending = Sending(planned.job, notebook, take, self._id, planned.name, number, folder)
         return await send_notebook(sending, journal=journal, stop=self._stop, slot=slot)
 
     async def _take(self, trial: "_Trial", journal: Journal, slot: _Slot) -> Seat:
@@ -480,6 +470,8 @@ class _Batch:
         seat = cast(ControlledSeat, await self._take(trial, journal, slot))
         notebook = seat.host.notebook(planned.paths, journal.warn)
         if self._cache is not None:
+            from nbrun.runner.batch.cache import CachingNotebook
+
             trial.caching.append(CachingNotebook(notebook, self._cache, planned.job, planned.paths, planned.parameters))
             notebook = trial.caching[-1]
         yield seat.host.server, trial.over(notebook)
@@ -499,11 +491,10 @@ class _Batch:
         if self._over and self._stop.reason is None:
             raise _NotStarted(self._over)
         if trial.seat is not None and trial.seat.gone():
-            where = trial.seat.name or "the private server"
-            raise ServerError(f"{where} ended while this run was waiting for its slot")
+            raise ServerError("the private server ended while this run was waiting for its slot")
 
     async def _from_cache(
-        self, planned: PlannedRun, cache: Cache, finished: list[RunFinished]
+        self, planned: PlannedRun, cache: "Cache", finished: list[RunFinished]
     ) -> NotebookResult | None:
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time
         since = clock()

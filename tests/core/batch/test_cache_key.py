@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from nbrun.core.batch.cache_key import (
     FORMAT,
@@ -33,7 +34,7 @@ def document(content: Any = SOURCE) -> Document:
 
 
 def hash_of(content: Any = SOURCE, job: Job = JOB, **others: Any) -> str:
-    return run_hash(document(content), job, replace(INGREDIENTS, **others))
+    return run_hash(document(content), job, structs.replace(INGREDIENTS, **others))
 
 
 def test_what_changes_no_output_changes_no_hash() -> None:
@@ -118,7 +119,7 @@ def test_outputs_are_put_back_though_text_was_added() -> None:
 
 def test_an_error_that_was_allowed_is_still_allowed_when_it_is_put_back() -> None:
     done, result = executed()
-    failed = replace(result.cells[2], outcome=CellOutcome.FAILED, allowed=True, number=3)
+    failed = structs.replace(result.cells[2], outcome=CellOutcome.FAILED, allowed=True, number=3)
     result = replace(result, cells=[*result.cells[:2], failed])
     restored = restore(document(notebook("print(1)", "1/0")), cached_outputs(done), cached_results(result))
     assert restored is not None
@@ -164,5 +165,5 @@ def test_only_what_passed_whole_is_cacheable() -> None:
     _, result = executed()
     assert is_cacheable(result)
     assert not is_cacheable(replace(result, outcome=Outcome.FAILED))
-    lossy = replace(result.cells[0], incomplete=Incomplete((Cause.RATE_LIMIT,)))
+    lossy = structs.replace(result.cells[0], incomplete=Incomplete((Cause.RATE_LIMIT,)))
     assert not is_cacheable(replace(result, cells=[lossy]))

@@ -1,13 +1,13 @@
 """Lost messages are requested by number, and all messages are passed on in order and once."""
 
 from collections import deque
-from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from nbrun.core.delivery import retransmission
 from nbrun.core.delivery.retransmission import (

@@ -1,11 +1,11 @@
 """The state machine: cells run in sequence, and each ends when reply and idle have arrived."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived, Warned
 from nbrun.core.execution.drain import DRAIN_LIMIT, DRAIN_QUIET

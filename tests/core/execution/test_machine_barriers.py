@@ -1,8 +1,7 @@
 """If reply or idle is missing, a barrier shows whether it can still arrive."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from nbrun.core.execution.barrier import BARRIER_AFTER, BARRIER_GRACE, BARRIER_LIMIT
 from nbrun.core.execution.drain import DRAIN_LIMIT

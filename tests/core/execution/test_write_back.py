@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from nbrun.core.delivery.loss_detection import Cause, Incomplete
 from nbrun.core.execution.write_back import Recording
@@ -111,7 +112,7 @@ def test_lost_output_is_noted_at_the_end_of_the_cell_where_that_is_wanted(noted:
     talk, recording = printing("one"), recording_of(1, note_loss=noted)
     talk.complete()
     result = result_of(talk)
-    lossy = replace(result.cells[0], incomplete=Incomplete((Cause.RATE_LIMIT,), 3, exact=True))
+    lossy = structs.replace(result.cells[0], incomplete=Incomplete((Cause.RATE_LIMIT,), 3, exact=True))
     recording.finish(talk.run, replace(result, cells=[lossy]))
     assert ("nbrun: " in texts(recording)[0]) is noted
     assert "incomplete" in recording.document.cells[0]["metadata"]["nbrun"]

@@ -6,13 +6,13 @@ import json
 import pprint
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from nbrun.core.outputs.masking import MASK, Mask, MaskedMessages, is_too_short, lines_to_mask
 from nbrun.core.protocol.messages import Channel, Message

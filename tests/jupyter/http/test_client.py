@@ -3,11 +3,11 @@
 import asyncio
 import ssl
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nbrun.core.notebook.encoder import NotebookBody
 from nbrun.errors import (

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from nbrun.errors import AccessDenied, RequestRefused, ServerUnreachable, Throttled
 from nbrun.jupyter.http.retry import (

@@ -1,8 +1,7 @@
 """Incoming messages: first in order, then masked."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from nbrun.core.delivery.retransmission import ANSWER_LIMIT, CUT_LIMIT, ResentMessages
 from nbrun.core.outputs.masking import Mask, MaskedMessages

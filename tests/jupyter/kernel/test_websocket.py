@@ -9,11 +9,11 @@ import struct
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nbrun.core.protocol.codec import Subprotocol
 from nbrun.core.protocol.messages import Message, Requests
