@@ -26,6 +26,7 @@ from nbrun.runner.pipelining import choose_pipelining
 from tests.support.processes import FORCED_DEPTH
 from tests.support.proxy import Proxy, proxy
 from tests.support.servers import RunningServer, jupyter_server
+from tests.support.shares import in_shares
 
 with grammars_put_off():
     import nbformat  # noqa: F401  (otherwise the first test module to import it builds them, for 1.5 s)
@@ -108,8 +109,36 @@ PROGRAMS = ("nbrun", "jupyter_server", "nbrun.local_server.process.boot", "ipyke
 _started: list[str] = []
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Collect the tests without the garbage collector, and exempt from it what is loaded then."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # markers come before pytest deselects by them, and the order afterwards
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    mark_by_needs(items)
+    yield
+    if (processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+        short: list[pytest.Item] = []
+        modules: dict[Path, list[pytest.Item]] = {}
+        for item in items:
+            (short if item.get_closest_marker("unit") else modules.setdefault(item.path, [])).append(item)
+        items[:] = in_shares([*modules.values()], short, assumed_cost, processes)
+
+
+def assumed_cost(item: pytest.Item) -> float:
+    """Return about how many seconds a test takes that is no unit test."""
+    return 20.0 if item.get_closest_marker("slow") else 0.7
+
+
+def mark_by_needs(items: list[pytest.Item]) -> None:
+    """Mark each test with what it needs."""
     for item in items:
         path = item.path.relative_to(TESTS).as_posix() if item.path.is_relative_to(TESTS) else ""
         fixtures = getattr(item, "fixturenames", ())
@@ -122,14 +151,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if not NOT_UNIT.intersection(mark.name for mark in item.iter_markers()):
             item.add_marker("unit")
-    # The short ones last, so that several processes end at the same time.
-    items.sort(key=lambda item: item.get_closest_marker("unit") is not None)
-
-
-def pytest_collection_finish() -> None:
-    """Exempt what is loaded now from the garbage collector, which would walk through it all the time."""
-    gc.collect()
-    gc.freeze()
 
 
 def _watch_processes(event: str, arguments: tuple[Any, ...]) -> None:

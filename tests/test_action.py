@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,17 @@ from typing import Any
 
 import pytest
 
+from nbrun.cli.run import command as run_command
 from tests.support.environments import environment
 from tests.support.notebooks import code, notebook, outputs_of, read_notebook, write_notebook
 
 ROOT = Path(__file__).parents[1]
+SETTINGS = """
+[batch.sales]
+notebooks = ["sales.ipynb"]
+schedule = "0 6 * * *"
+timezone = "Europe/Berlin"
+"""
 ODD = 'it\'s "odd" $(touch pwned) `touch pwned`; touch pwned.ipynb'
 
 
@@ -49,7 +57,7 @@ def test_workflows_of_the_project_the_tests_and_the_guides_pass_actionlint(tmp_p
     guide = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("github-action.md", "clusters.md"))
     written = [block.partition("```")[0] for block in guide.split("```yaml\n")[1:]]
     workflows = [block for block in written if block.startswith("name:")]
-    assert len(workflows) == 5
+    assert len(workflows) == 6
     files = [*(ROOT / ".github" / "workflows").glob("*.yml"), *(ROOT / "fixtures" / "workflows").glob("*.yml")]
     for number, workflow in enumerate(workflows):
         files.append(tmp_path / f"{number}.yml")
@@ -113,6 +121,58 @@ def test_inputs_become_arguments_and_each_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "parameters.yaml").read_text() == "a: 1\nb: $(x)\n"
 
 
+def test_a_batch_is_called_by_its_name_and_reports_have_inputs(tmp_path: Path) -> None:
+    nasty = "sales; $(x)"
+    given = action.arguments(
+        {
+            "BATCH": nasty,
+            "IF_DUE": "0 4 * * 1-5",
+            "HTML_CODE": "hide",
+            "PDF": "pdf",
+            "PUBLISH": "s3://reports/$(x)",
+            "KEEP": "30d,100",
+            "ARTEFACTS": "out/*.csv\n$(x)/\n",
+            "LOCK": "skip",
+            "NOTIFY": "REPORT_MAIL HOOK",
+            "NOTIFY_ON": "failure,recovery",
+            "ENGINE": "dask://h:1",
+        },
+        tmp_path,
+    )
+    assert given == [
+        "batch",
+        nasty,
+        "--if-due=0 4 * * 1-5",
+        "--engine=dask://h:1",
+        "--html-code=hide",
+        "--pdf=pdf",
+        "--publish=s3://reports/$(x)",
+        "--keep=30d,100",
+        "--lock=skip",
+        "--notify-on=failure,recovery",
+        "--notify=env:REPORT_MAIL",
+        "--notify=env:HOOK",
+        "--artefacts=out/*.csv",
+        "--artefacts=$(x)/",
+        f"--json={tmp_path / 'results.json'}",
+        "--github",
+    ]
+
+
+def test_every_option_of_an_input_exists() -> None:
+    parameters = run_command.params
+    known = {flag for one in parameters for flag in one.opts}
+    assert {*action._OPTIONS.values(), "--secret", "--notify", "--artefacts"} - known == set()
+
+
+def test_extras_are_those_that_the_inputs_name_or_need() -> None:
+    assert action.extras_of({"NOTEBOOKS": "a"}) == "local"
+    assert [action.extras_of({name: "x"}) for name in ("HTML", "PDF", "PUBLISH", "BATCH")] == ["html,local"] * 4
+    assert action.extras_of({"EXTRAS": "cloud, notify\npdf dask"}) == "cloud,dask,local,notify,pdf"
+    with pytest.raises(action.WrongInput, match="'dev];' is none of cloud"):
+        action.extras_of({"EXTRAS": "cloud dev]; x"})
+
+
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
@@ -125,12 +185,14 @@ def test_inputs_become_arguments_and_each_stays_one(tmp_path: Path) -> None:
         ({"EXTRA_ARGS": "-o 'x y'"}, ["-o", "x y"]),
         ({"EXTRA_ARGS": "--output=x"}, ["--output=x"]),
         ({"EXTRA_ARGS": "--no-save"}, ["--no-save"]),
+        ({"BATCH": "sales"}, []),
+        ({"BATCH": "sales", "NO_SAVE": "true"}, ["--no-save"]),
     ],
     ids=str,
 )
 def test_the_arguments_say_once_where_notebooks_go(inputs: dict[str, str], said: list[str], tmp_path: Path) -> None:
     given = action.arguments({"NOTEBOOKS": "a", **inputs}, tmp_path)
-    found = given[1 : given.index("--")]
+    found = given[1 + ("BATCH" in inputs) : given.index("--")]
     assert [word for word in found if not word.startswith(("--json", "--github"))] == said
 
 
@@ -142,12 +204,14 @@ def test_the_arguments_say_once_where_notebooks_go(inputs: dict[str, str], said:
         ({"NOTEBOOKS": "a", "IN_PLACE": "true", "NO_SAVE": "true"}, "in-place and no-save contradict each other"),
         ({"NOTEBOOKS": " \n "}, "none were named"),
         ({"NOTEBOOKS": "a", "EXTRA_ARGS": "'open"}, "No closing quotation"),
-        ({"NOTEBOOKS": "a", "SECRETS": "A=$(x)"}, "no name of an environment variable"),
+        ({"NOTEBOOKS": "a", "SECRETS": "A=$(x)"}, "secrets: 'A=$(x)' is no name of an environment variable"),
+        ({"NOTEBOOKS": "a", "NOTIFY": "mailto://x"}, "notify: 'mailto://x' is no name of an environment variable"),
+        ({"BATCH": "--help"}, "batch: '--help' is no name"),
     ],
-    ids=["no flag", "two choices", "two flags", "no notebook", "an open quotation", "a secret that is no name"],
+    ids=["no flag", "two choices", "two flags", "nothing", "an open quotation", "a secret", "a URL", "no batch"],
 )
 def test_wrong_inputs_are_told(inputs: dict[str, str], said: str, tmp_path: Path) -> None:
-    with pytest.raises(action.WrongInput, match=said.replace("$", r"\$")):
+    with pytest.raises(action.WrongInput, match=re.escape(said)):
         action.arguments(inputs, tmp_path)
 
 
@@ -188,6 +252,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         checkout / "notebooks" / "failing.ipynb", notebook("x = 1", "\ny = 2\nraise ValueError('::error::no')")
     )
     write_notebook(checkout / "notebooks" / ODD, notebook("1"))
+    writing = "open('out.csv', 'w').write('1')  # planted"
+    write_notebook(checkout / "reports" / "sales.ipynb", notebook(writing))
+    (checkout / "reports" / "nbrun.toml").write_text(SETTINGS)
     taking = notebook(code("text, numbers = '', []", tags=["parameters"]), "print(repr(text), numbers)", "print(TOKEN)")
     for name in "ab":
         write_notebook(checkout / "notebooks" / "inputs" / f"{name}.ipynb", taking)
@@ -264,6 +331,20 @@ def test_a_cache_keeps_what_a_step_has_run(job: Job) -> None:
     run = json.loads((job.brought / "cached.json").read_text())
     assert (run["outcome"], run["cached"]) == ("passed", True)
     assert (job.brought / "workspace" / "kept '$(touch pwned)'").is_dir()
+
+
+def test_a_batch_is_published_with_its_artefacts_and_says_so_by_a_notification(job: Job) -> None:
+    assert job.steps["report"]["outcome"] == "success", job.log[-8000:]
+    site = job.brought / "workspace" / "site '$(touch pwned)'"
+    (run,) = (site / "sales").glob("2*")
+    record = json.loads((run / "run.json").read_text())
+    assert (record["outcome"], record["notebooks"][0]["artefacts"]) == ("passed", ["artefacts/out.csv"])
+    assert (run / "sales.pdf").read_bytes()[:5] == b"%PDF-"
+    assert "planted" not in (run / "index.html").read_text()
+    assert "nbrun: warning: --notify env:REPORT_HOOK: the server cannot be reached" in job.log
+    assert "hook-secret" not in job.log
+    assert job.steps["early"]["outputs"]["outcome"] == "skipped"
+    assert "not due: 0 6 * * * in Europe/Berlin has no start now" in job.log
 
 
 def test_no_input_is_ever_read_by_a_shell(job: Job) -> None:

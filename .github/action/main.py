@@ -23,8 +23,10 @@ INSTALL_LIMIT = 900.0
 """Seconds that the installation may take."""
 USAGE = 2
 _OPTIONS = {
+    "IF_DUE": "--if-due",
     "JOBS": "--jobs",
     "SERVER": "--server",
+    "ENGINE": "--engine",
     "KERNEL": "--kernel",
     "TIMEOUT": "--timeout",
     "CELL_TIMEOUT": "--cell-timeout",
@@ -32,9 +34,19 @@ _OPTIONS = {
     "STARTUP_TIMEOUT": "--startup-timeout",
     "SHARD": "--shard",
     "HTML": "--html",
+    "HTML_CODE": "--html-code",
+    "PDF": "--pdf",
+    "PUBLISH": "--publish",
+    "KEEP": "--keep",
+    "LOCK": "--lock",
+    "NOTIFY_ON": "--notify-on",
     "JUNIT": "--junit",
     "CACHE": "--cache",
 }
+_EXTRAS = ("cloud", "dask", "html", "notify", "pdf")
+"""The extras of nbrun that the input ``extras`` can name."""
+_WITH_PAGES = ("BATCH", "HTML", "PDF", "PUBLISH")
+"""Inputs that need the extra ``html``, or may need it because of the settings of a batch."""
 _VERSION = re.compile(r"v?\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -48,6 +60,16 @@ def inputs_in(environ: Mapping[str, str]) -> dict[str, str]:
     prefix = "NBRUN_INPUT_"
     given = {name[len(prefix) :]: value for name, value in environ.items() if name.startswith(prefix)}
     return {name: value for name, value in given.items() if value.strip()}
+
+
+def extras_of(inputs: Mapping[str, str]) -> str:
+    """Return the extras that the inputs name or need, separated by commas; raise :class:`WrongInput`."""
+    named = _words(inputs, "EXTRAS")
+    for name in named:
+        if name not in _EXTRAS:
+            raise WrongInput(f"extras: {name!r} is none of {', '.join(_EXTRAS)}")
+    needed = ["html"] if any(name in inputs for name in _WITH_PAGES) else []
+    return ",".join(sorted({"local", *needed, *named}))
 
 
 def requirement(version: str, action: Path, extras: str) -> str:
@@ -64,6 +86,10 @@ def requirement(version: str, action: Path, extras: str) -> str:
 def arguments(inputs: Mapping[str, str], folder: Path) -> list[str]:
     """Return the arguments of nbrun; files that it needs are written into `folder`."""
     given = ["run"]
+    if "BATCH" in inputs:
+        given = ["batch", inputs["BATCH"].strip()]
+        if given[1].startswith("-"):
+            raise WrongInput(f"batch: {given[1]!r} is no name")
     for name, option in _OPTIONS.items():
         if name in inputs:
             given.append(f"{option}={inputs[name].strip()}")
@@ -76,21 +102,41 @@ def arguments(inputs: Mapping[str, str], folder: Path) -> list[str]:
         parameters = folder / "parameters.yaml"
         parameters.write_text(inputs["PARAMETERS"], encoding="utf-8")
         given.append(f"--parameters-file={parameters}")
-    for name in re.split(r"[\s,]+", inputs.get("SECRETS", "").strip()):
-        if name:
-            if not _NAME.fullmatch(name):
-                raise WrongInput(f"secrets: {name!r} is no name of an environment variable")
-            given.append(f"--secret={name}")
+    given += [f"--secret={name}" for name in _variables(inputs, "SECRETS")]
+    given += [f"--notify=env:{name}" for name in _variables(inputs, "NOTIFY")]
+    given += [f"--artefacts={pattern}" for pattern in _lines(inputs, "ARTEFACTS")]
     given += [f"--json={folder / 'results.json'}", "--github"]
     given += extra
-    notebooks = [line.strip() for line in inputs.get("NOTEBOOKS", "").splitlines() if line.strip()]
-    if not notebooks:
-        raise WrongInput("notebooks: none were named")
-    return [*given, "--", *notebooks]
+    notebooks = _lines(inputs, "NOTEBOOKS")
+    if notebooks:
+        return [*given, "--", *notebooks]
+    if "BATCH" not in inputs:
+        raise WrongInput("notebooks: none were named, and no batch")
+    return given
+
+
+def _lines(inputs: Mapping[str, str], name: str) -> list[str]:
+    return [line.strip() for line in inputs.get(name, "").splitlines() if line.strip()]
+
+
+def _words(inputs: Mapping[str, str], name: str) -> list[str]:
+    return [word for word in re.split(r"[\s,]+", inputs.get(name, "")) if word]
+
+
+def _variables(inputs: Mapping[str, str], name: str) -> list[str]:
+    """Return the names of environment variables in an input; raise :class:`WrongInput`."""
+    names = _words(inputs, name)
+    for one in names:
+        if not _NAME.fullmatch(one):
+            raise WrongInput(f"{name.lower()}: {one!r} is no name of an environment variable")
+    return names
 
 
 def _choice(inputs: Mapping[str, str], extra: Sequence[str]) -> list[str]:
-    """Return the option for the destination of executed notebooks: --no-save if neither inputs nor `extra` name one."""
+    """Return the option for the destination of executed notebooks.
+
+    It is --no-save if neither the inputs nor `extra` name one. The settings of a batch may name one.
+    """
     chosen = {"output-dir": "OUTPUT_DIR" in inputs} | {name: _flag(inputs, name) for name in ("in-place", "no-save")}
     made = [name for name, is_chosen in chosen.items() if is_chosen]
     if len(made) > 1:
@@ -101,7 +147,7 @@ def _choice(inputs: Mapping[str, str], extra: Sequence[str]) -> list[str]:
     if chosen["in-place"]:
         return ["--in-place"]
     said = any(re.match(r"-o|--output(=|$)|--in-place$|--no-save$", word) for word in extra)
-    return [] if said and not chosen["no-save"] else ["--no-save"]
+    return [] if (said or "BATCH" in inputs) and not chosen["no-save"] else ["--no-save"]
 
 
 def _flag(inputs: Mapping[str, str], name: str) -> bool:
@@ -192,8 +238,8 @@ def main() -> int:
     try:
         folder = Path(tempfile.mkdtemp(prefix="nbrun-run-", dir=temporary))
         given = arguments(inputs, folder)
-        extras = "local,html" if "HTML" in inputs else "local"
-        wanted = requirement(inputs.get("VERSION", "").strip(), Path(os.environ["NBRUN_ACTION"]), extras)
+        action = Path(os.environ["NBRUN_ACTION"])
+        wanted = requirement(inputs.get("VERSION", "").strip(), action, extras_of(inputs))
         print("::group::Install nbrun", flush=True)
         try:
             python = environment(wanted, temporary)
@@ -207,7 +253,7 @@ def main() -> int:
         print(f"::error title=nbrun could not be installed::{_data(str(error))}")
         return 1
     code = subprocess.run([str(python), "-m", "nbrun", *given]).returncode
-    _report({"outcome": "passed" if code == 0 else "not-run", "exit-code": str(code), "passed": "0", "failed": "0"})
+    _report({"outcome": "skipped" if code == 0 else "not-run", "exit-code": str(code), "passed": "0", "failed": "0"})
     return code
 
 

@@ -1,7 +1,8 @@
 """``nbrun merge``: make one result and its reports of the results of a batch's shards."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli.options.reports import merged_reports, merging_options
-from nbrun.errors import BadFrame, NbrunError, UsageError
+from nbrun.errors import BadFrame, NbrunError, ServerError, UsageError
 
 if TYPE_CHECKING:
     from nbrun.core.batch.shards import Merged, Placed
@@ -36,13 +37,14 @@ def command(sources: tuple[str, ...], **given: Any) -> int:
     """
     reports = merged_reports(given)
     put_off_imports()
+    found = _found(sources)
+    _leave_out_reports(found, {"--json": given["json_file"], "--junit": given["junit_file"]})
     try:
-        merged = _merged(sources)
-        notebooks = [_executed(run) for run in merged.runs]
+        merged = _merged(sources, found)
         if given["html_folder"] or given["pdf"]:
-            _check_notebooks(merged, notebooks)
+            _check_notebooks(merged)
         reports.open()
-        _report(merged, notebooks, reports.observe)
+        _report(merged, reports.observe)
     except NbrunError as error:
         reports.could_not_begin(None, error)
         raise
@@ -56,64 +58,78 @@ def command(sources: tuple[str, ...], **given: Any) -> int:
     return int(with_lost_reports(merged.batch.exit_code, reports.lost()))
 
 
-def _merged(sources: Sequence[str]) -> "Merged":
-    """Read and merge the results; raise :class:`UsageError`."""
-    from nbrun.core.batch.shards import ShardFile, merge, read_shard, why_not_started
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file that may have the result of a shard; ``is_named`` means that it must have one."""
 
-    files: list[ShardFile] = []
-    failed: dict[str, str] = {}
-    for path, content in _contents(sources):
-        if why := why_not_started(content):
-            failed[path] = why
-        else:
-            files.append(read_shard(path, content))
-    if not files:
-        reasons = "".join(f" {path}: {why}." for path, why in failed.items())
-        where = ", ".join(sources)
-        raise UsageError(f"{where}: there is no result of a shard", hint=f"{_HINT}{reasons}")
-    return merge(files, failed)
+    path: Path
+    is_named: bool
+
+    def content(self) -> Any:
+        """Return the JSON value, or None for other text that is not the beginning of a result."""
+        from nbrun.core.formats.json_text import loads
+
+        try:
+            raw = self.path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be read: {error.strerror or error}", hint=_HINT) from None
+        try:
+            return loads(raw)
+        except BadFrame:
+            if self.is_named or b'"version"' in raw[:100]:
+                raise UsageError(f"{self.path}: no JSON; it may be cut off", hint=_HINT) from None
+            return None
 
 
-def _contents(sources: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the results of batches and their files; raise :class:`UsageError` for a file that cannot be read."""
-    from nbrun.core.batch.shards import is_batch, why_not_started
-
-    seen: set[str] = set()
+def _found(sources: Sequence[str]) -> dict[str, _File]:
+    """Return the named files, and all JSON files in the folders except hidden ones, by their real paths."""
+    found: dict[str, _File] = {}
     for source in sources:
         is_folder = os.path.isdir(source)  # noqa: PTH112  (also for a path that Path refuses)
-        paths = sorted(Path(source).rglob("*.json")) if is_folder else [Path(source)]
-        for path in paths:
-            hidden = any(part.startswith(".") for part in path.relative_to(source).parts) if is_folder else False
-            if hidden or (real := os.path.realpath(path)) in seen:
-                continue
-            seen.add(real)
-            content = _json(path, is_named=not is_folder)
-            # Folders also have other files, such as the merged result of an earlier call.
-            is_result = is_batch(content) and (content.get("shard") is not None or why_not_started(content))
-            if is_result or not is_folder:
-                yield str(path), content
+        for path in sorted(Path(source).rglob("*.json")) if is_folder else [Path(source)]:
+            is_hidden = is_folder and any(part.startswith(".") for part in path.relative_to(source).parts)
+            if not is_hidden and (path.is_file() or not is_folder):
+                found.setdefault(os.path.realpath(path), _File(path, is_named=not is_folder))
+    return found
 
 
-def _json(path: Path, *, is_named: bool) -> Any:
-    """Return the JSON in a file, or None for text in a folder that is no JSON and not the beginning of a result."""
-    from nbrun.core.formats.json_text import loads
+def _leave_out_reports(found: dict[str, _File], targets: Mapping[str, str | None]) -> None:
+    """Remove what an earlier call wrote; raise :class:`UsageError` if a report would replace the result of a shard."""
+    from nbrun.core.batch.shards import is_shard
 
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}", hint=_HINT) from None
-    try:
-        return loads(raw)
-    except BadFrame:
-        if is_named or b'"version"' in raw[:100]:
-            raise UsageError(f"{path}: no JSON; it may be cut off", hint=_HINT) from None
-        return None
+    for option, target in targets.items():
+        file = found.pop(os.path.realpath(target), None) if target else None
+        if file is not None and (file.is_named or is_shard(file.content())):
+            raise UsageError(f"{option} {target}: would replace a result that is merged", hint="Name another file.")
 
 
-def _check_notebooks(merged: "Merged", notebooks: Sequence[Path | None]) -> None:
+def _merged(sources: Sequence[str], found: Mapping[str, _File]) -> "Merged":
+    """Read and merge the results; raise :class:`UsageError`."""
+    from nbrun.core.batch.shards import ShardFile, is_shard, merge, read_shard, why_not_started
+
+    shards: list[ShardFile] = []
+    failed: dict[str, str] = {}
+    for file in found.values():
+        content, name = file.content(), str(file.path)
+        if why := why_not_started(content):
+            failed[name] = why
+        # Folders also have other files, such as the merged result of an earlier call.
+        elif file.is_named or is_shard(content):
+            shards.append(read_shard(name, content))
+    if not shards and failed:
+        raise ServerError("no shard could start", hint=" ".join(f"{path}: {why}." for path, why in failed.items()))
+    if not shards:
+        raise UsageError(f"{', '.join(sources)}: there is no result of a shard", hint=_HINT)
+    return merge(shards, failed)
+
+
+def _check_notebooks(merged: "Merged") -> None:
     """Raise :class:`UsageError` if pages cannot be made, because executed notebooks are not here."""
-    pairs = zip(merged.runs, notebooks, strict=True)
-    lost = [run for run, path in pairs if path is None and not run.result.rescued and run.result.kernel is not None]
+    lost = [
+        run
+        for run in merged.runs
+        if not run.result.rescued and run.result.kernel is not None and _executed(run) is None
+    ]
     if lost:
         first = lost[0].result.output or f"that of {lost[0].name}, which was not saved"
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
@@ -123,20 +139,20 @@ def _check_notebooks(merged: "Merged", notebooks: Sequence[Path | None]) -> None
         raise UsageError(f"--html and --pdf need the executed notebooks; not found: {first}{more}", hint=hint)
 
 
-def _report(merged: "Merged", notebooks: Sequence[Path | None], observe: "Observer") -> None:
+def _report(merged: "Merged", observe: "Observer") -> None:
     """Send the events of all runs to the reports, with one notebook in memory at a time."""
     from nbrun.core.batch.replay import events_of
     from nbrun.core.events import BatchFinished, BatchStarted
 
     observe(BatchStarted([run.name for run in merged.runs]))
-    for run, path in zip(merged.runs, notebooks, strict=True):
-        for event in events_of(run.name, run.result, _document(path)):
+    for run in merged.runs:
+        for event in events_of(run.name, run.result, _executed(run)):
             observe(event)
     observe(BatchFinished(merged.batch))
 
 
-def _executed(run: "Placed") -> Path | None:
-    """Return the file of a run's executed notebook, or None if it was not saved or is not here."""
+def _executed(run: "Placed") -> "Document | None":
+    """Return a run's executed notebook, or None if it was not saved or is not here."""
     from nbrun.core.batch.replay import is_notebook_of
     from nbrun.core.results import DELIVERED
 
@@ -148,15 +164,15 @@ def _executed(run: "Placed") -> Path | None:
     for path in (*tails, Path(output)):
         document = _document(path)
         if document is not None and is_notebook_of(run.result, document):
-            return path
+            return document
     return None
 
 
-def _document(path: Path | None) -> "Document | None":
+def _document(path: Path) -> "Document | None":
     from nbrun.core.formats.json_text import loads
     from nbrun.core.notebook.document import Document
 
     try:
-        return None if path is None else Document(loads(path.read_bytes()))
+        return Document(loads(path.read_bytes()))
     except (OSError, BadFrame, NbrunError):
         return None

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli import clock
@@ -33,17 +35,22 @@ from nbrun.runner.job import BatchOptions, access_of, job_of, read_batch_options
 
 if TYPE_CHECKING:
     from nbrun.core.planning.preview import Preview
+    from nbrun.publishing.around_run import RunWatch
 
 
 @click.command("plan", short_help="Show what a run would do: parameters, kernel, cells and limits.")
 @click.argument("notebooks", nargs=-1, required=True, metavar="NOTEBOOK")
 @server_options
 @parameter_options
-@declared("kernel", "timeout", "cell_timeout", "idle_timeout", "allow_errors")
+@declared("kernel", "timeout", "cell_timeout", "idle_timeout", "allow_errors", "artefacts")
+@declared("publish", "keep", "notify", "notify_on", "ping", "lock")
 @click.option("--json", "as_json", is_flag=True, help="Write the plan as JSON.")
 @log_option
 def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     """Show what a run of NOTEBOOK would do: its parameters, its kernel, its cells and their limits.
+
+    Of a report it shows where the run would be published, its history, its locks and its notifications. The settings of
+    a batch are not read: nbrun batch NAME --help-notebook shows the plan with them.
 
     Nothing is started or changed. Errors that a run would report, such as wrong parameters, are reported here too.
     """
@@ -59,16 +66,29 @@ def command(notebooks: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     options["parameters"] = parameters | fill_templates(templates, notebook.strip("/"), stamp, parameters)
     options["env"] = read_env(texts)
     hide_in_log(options["secrets"].values())
-    show_plan(notebook, options, as_json=as_json)
+    show_plan(notebook, options, _watch(notebook, given), as_json=as_json)
 
 
-def show_plan(notebook: str, options: BatchOptions, *, as_json: bool = False) -> None:
-    """Print the plan of a run of `notebook` with these options."""
+def _watch(notebook: str, given: Mapping[str, Any]) -> "RunWatch | None":
+    """Return what would watch over a run, or None if no option asks for it."""
+    if not any(given[name] for name in ("publish", "notify", "ping", "lock")):
+        return None
+    from nbrun.publishing.around_run import RunWatch, report_of
+
+    context = click.get_current_context()
+    typed = [name for name in ("notify", "ping") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    return RunWatch(report_of(None, notebook, None, Path.cwd()), given, clock.now, typed)
+
+
+def show_plan(notebook: str, options: BatchOptions, watch: "RunWatch | None", *, as_json: bool = False) -> None:
+    """Print the plan of a run of `notebook` with these options; `watch` would watch over it."""
     preview = _preview(notebook, options)
+    report = None if watch is None else watch.plan()
     if as_json:
-        click.echo(safe_json(json.dumps(preview.as_dict(), indent=2, ensure_ascii=False)))
+        plan = {**preview.as_dict(), "report": report}
+        click.echo(safe_json(json.dumps(plan, indent=2, ensure_ascii=False)))
         return
-    for line in _lines(preview):
+    for line in _lines(preview, report or {}):
         click.echo(line)
 
 
@@ -87,13 +107,16 @@ def _preview(notebook: str, options: BatchOptions) -> "Preview":
     return asyncio.run(preview_on_server(job, access_of(options), content))
 
 
-def _lines(preview: "Preview") -> Iterator[str]:
+def _lines(preview: "Preview", report: Mapping[str, Any]) -> Iterator[str]:
     from nbrun.core.formats.units import spell_duration
 
     yield f"notebook    {preview.notebook}"
     yield f"kernel      {preview.kernel or 'none that is named'} ({preview.language or 'language not known'})"
     if preview.run_timeout is not None:
         yield f"time limit  {spell_duration(preview.run_timeout)}"
+    if preview.artefacts:
+        yield f"artefacts   {', '.join(preview.artefacts)}"
+    yield from _report_lines(report)
     yield ""
     yield "parameters" if preview.parameters else "no parameters"
     yield from map(_parameter_line, preview.as_dict()["parameters"])
@@ -106,6 +129,22 @@ def _lines(preview: "Preview") -> Iterator[str]:
     yield from map(_cell_line, cells)
     for warning in preview.warnings:
         yield f"warning: {warning}"
+
+
+def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    if not report:
+        return
+    yield f"report      {report['name']}"
+    if report["publish"]:
+        keep = f" (keep {', '.join(report['keep'])})" if report["keep"] else ""
+        yield f"publish     {report['publish']}{keep}"
+    yield f"history     {report['history']}"
+    if report["lock"]:
+        yield f"lock        {report['lock']} ({', '.join(report['lock_files'])})"
+    if report["notify"]:
+        yield f"notify      {', '.join(report['notify'])} on {', '.join(report['notify_on'])}"
+    if report["ping"]:
+        yield f"ping        {report['ping']}"
 
 
 def _parameter_line(parameter: dict[str, Any]) -> str:

@@ -104,7 +104,9 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         if not call.only_plan:
             reports.reach_store(context.meta.get(JOB), scheduled)
         output = None if options["output"] is None else without_credentials(os.fspath(options["output"]))
-        parameters, options["secrets"] = read_parameters(call.parameters, call.notebook, output)
+        parameters, options["secrets"] = read_parameters(
+            call.parameters, call.notebook, output, on_seats=options["engine"] is not None
+        )
         options["env"] = read_env(call.parameters)
         hide_in_log(options["secrets"].values())
         if watch is not None:
@@ -115,7 +117,7 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
         if paths.fill_in(options["parameters"]):
             reports.check()
         if call.only_plan:
-            show_plan(call.named[0], options)
+            show_plan(call.named[0], options, watch)
             return ExitCode.OK
         if watch is not None:
             watch.pages = (call.reports.html_folder, call.reports.pdf)
@@ -186,17 +188,16 @@ def _watch(
     context: click.Context, notebooks: Sequence[str], given: Mapping[str, Any], project: Project
 ) -> "RunWatch | None":
     """Return what watches over this invocation, or None if no option asks for it; :mod:`nbrun.cli.main` ends it."""
-    if given["help_notebook"] or not any(given[name] for name in _WATCHED):
+    only_plan = given["help_notebook"]
+    if not any(given[name] for name in _WATCHED) and not (only_plan and given["publish"]):
         return None
-    from nbrun.publishing.around_run import Report, RunWatch
+    from nbrun.publishing.around_run import RunWatch, report_of
 
-    job = context.meta.get(JOB)
-    named = [*notebooks, ""][0]
-    name = job or os.path.basename(named).removesuffix(".ipynb") or "run"  # noqa: PTH119  (may be on a server)
-    place = str(project.folder) if job else os.path.abspath(given["output"] or named)  # noqa: PTH100
     typed = [name for name in ("notify", "ping") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    watch = RunWatch(Report(name, place), given, clock.now, typed)
-    context.ensure_object(list).append(watch.finish)
+    report = report_of(context.meta.get(JOB), [*notebooks, ""][0], given["output"], project.folder)
+    watch = RunWatch(report, given, clock.now, typed)
+    if not only_plan:
+        context.ensure_object(list).append(watch.finish)
     hide_in_log(watch.secrets)
     return watch
 

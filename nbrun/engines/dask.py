@@ -22,7 +22,7 @@ from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
-from nbrun.core.batch.parcels import Delivery, Parcel, unpacked_event
+from nbrun.core.batch.parcels import Delivery, Needs, Parcel, unpacked_event
 from nbrun.core.events import Event
 from nbrun.core.formats.json_text import as_object, loads
 from nbrun.core.planning.destinations import without_credentials
@@ -64,8 +64,12 @@ LOOK = 1.0
 """Seconds between two looks at the cluster."""
 POLL = 10.0
 """Seconds after which a seat without news is asked for a sign of life."""
-END_LIMIT = 7.0
+END_LIMIT = 5.0
 """Seconds for the seats to end."""
+CLOSE_LIMIT = 2.0
+"""Seconds for the scheduler to release what is left, and for the connection to it to end."""
+_LEAVING = ("closing_gracefully", "closing")
+"""States of a worker that ends in an orderly way, for example because the cluster shrinks."""
 _SETTINGS = ("ca_file", "cert", "key")
 _log = logging.getLogger(__name__)
 
@@ -121,7 +125,7 @@ class Dask:
             try:
                 await client
             except (OSError, RuntimeError, ValueError, TypeError, ImportError) as error:
-                await _quiet(client.close(2))
+                await _quiet(client.close(CLOSE_LIMIT), CLOSE_LIMIT)
                 hint = "Is it a scheduler of Dask, and is dask+tls:// needed or not?"
                 raise ServerError(f"no Dask scheduler answers at {self._address}: {error}", hint=hint) from None
         cluster = _Cluster(client, self._address, wanted)
@@ -172,7 +176,7 @@ def _security(given: Mapping[str, str], shown: str) -> "distributed.Security":
     return security
 
 
-async def _quiet(work: Coroutine[Any, Any, Any], limit: float = 3.0) -> None:
+async def _quiet(work: Coroutine[Any, Any, Any], limit: float) -> None:
     """Await what ends a connection; its failures do not matter any more."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(limit):
@@ -207,8 +211,12 @@ class _Cluster:
 
     async def check_workers(self) -> None:
         """Raise :class:`UsageError` if a worker that is there now differs from this machine or from another one."""
-        for error in await self._describe(list(await self._workers())):
-            raise error
+        try:
+            errors = await self._describe(list(await self._workers()))
+        except Exception as error:  # noqa: BLE001 - what Dask raises is not documented
+            raise self._lost(error) from None
+        for different in errors:
+            raise different
 
     async def ready_seats(self) -> AsyncIterator["DaskSeat"]:
         """Wait for seats; raise the error after which there is none."""
@@ -216,7 +224,9 @@ class _Cluster:
             found = await self._ready.get()
             if isinstance(found, NbrunError):
                 raise found
-            if not found.gone():
+            if found.gone():
+                await self.drop(found)
+            else:
                 self._had_seat = True
                 yield found
 
@@ -230,10 +240,11 @@ class _Cluster:
                 await self._place()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), LOOK)
-        except NbrunError as error:
-            self._fail(error)
         except Exception as error:  # noqa: BLE001 - what Dask raises is not documented
-            self._fail(ServerError(f"the Dask scheduler at {self._address} is lost: {error}"))
+            lost = self._lost(error)
+            for seat in self._seats.values():
+                seat.lose(str(lost))
+            self._ready.put_nowait(lost)
 
     async def end(self) -> None:
         """End all seats, and leave nothing at the scheduler."""
@@ -241,15 +252,15 @@ class _Cluster:
             task.cancel()
         async with asyncio.TaskGroup() as group:
             for seat in self._seats.values():
-                if not seat.gone():
+                if not seat.is_lost:
                     group.create_task(_quiet(seat.call("end"), END_LIMIT))
         if self._leases:
-            await _quiet(self._client.cancel(list(self._leases.values())))
+            await _quiet(self._client.cancel(list(self._leases.values())), CLOSE_LIMIT)
         self._leases.clear()
         with contextlib.suppress(Exception):
             for topic in self._topics:
                 self._client.unsubscribe_topic(topic)
-        await _quiet(self._client.close(2))
+        await _quiet(self._client.close(CLOSE_LIMIT), CLOSE_LIMIT)
 
     # What a seat calls
 
@@ -268,10 +279,17 @@ class _Cluster:
         if seat.has_left:  # Dask executes the task again
             self._started.discard(seat.key)
         elif (lease := self._leases.pop(seat.key, None)) is not None:
-            await _quiet(self._client.cancel([lease]))
+            await _quiet(self._client.cancel([lease]), CLOSE_LIMIT)
         self._changed.set()
 
     # Workers and tasks
+
+    def _lost(self, error: Exception) -> ServerError:
+        """Return the error for a scheduler that does not answer any more."""
+        reason = (
+            f"no answer within {ANSWER_LIMIT:g} s" if isinstance(error, TimeoutError) else str(error) or repr(error)
+        )
+        return ServerError(f"the Dask scheduler at {self._address} is lost: {reason}")
 
     async def _workers(self) -> Mapping[str, int]:
         async with asyncio.timeout(ANSWER_LIMIT):
@@ -313,7 +331,7 @@ class _Cluster:
     async def _place(self) -> None:
         """Submit the tasks that are missing, and place those again that wait while a worker has joined."""
         if self._client.status != "running":
-            raise ServerError(f"the connection to the Dask scheduler at {self._address} is lost")
+            raise ConnectionError("the connection has ended")
         workers = await self._workers()
         self._known &= workers.keys()
         joined = [address for address in workers if address not in self._known]
@@ -355,13 +373,18 @@ class _Cluster:
         task.add_done_callback(self._opening.discard)
 
     def _noticed(self, address: str, message: Any) -> None:
-        """Note that a worker has left."""
-        if isinstance(message, dict) and message.get("action") == "remove-worker":
-            for seat in tuple(self._seats.values()):
-                if seat.address == address:
+        """Note that a worker has left, or that it will."""
+        for seat in [one for one in self._seats.values() if one.address == address]:
+            match message:
+                case {"action": "worker-status-change", "status": status}:
+                    seat.is_leaving = status in _LEAVING
+                case {"action": "remove-worker"}:
                     self._started.discard(seat.key)
                     seat.has_left = True
-                    seat.lose("the worker has left the cluster")
+                    seat.is_leaving = seat.is_leaving or bool(message.get("expected"))
+                    seat.lose("the worker was retired" if seat.is_leaving else "the worker has left the cluster")
+                case _:
+                    pass
 
     async def _open(self, seat: "DaskSeat") -> None:
         try:
@@ -370,17 +393,13 @@ class _Cluster:
             _log.info("%s", error)
             await self.drop(seat)
         except NbrunError as error:
-            self._unfit.add(seat.address)
-            if not self._had_seat:
+            if self._had_seat:
+                _log.warning("%s; it is not used", error)
+            else:
                 self._ready.put_nowait(error)
-            _log.warning("%s; it is not used", error)
+            await self.drop(seat)
         else:
             self._ready.put_nowait(seat)
-
-    def _fail(self, error: NbrunError) -> None:
-        for seat in self._seats.values():
-            seat.lose(str(error))
-        self._ready.put_nowait(error)
 
 
 def _unpacked(content: Mapping[str, Any], where: str) -> SeatSetting:
@@ -407,14 +426,26 @@ class DaskSeat:
         self.name = f"Dask worker {address}"
         self.setting: SeatSetting | None = None
         self.is_used = False
+        self.is_running = False
+        self.is_leaving = False
+        """Whether its worker ends in an orderly way. A run on it may go on until then."""
         self.has_left = False
         self.has_news = asyncio.Event()
         self._cluster = cluster
         self._loss: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def gone(self) -> bool:
-        """Return whether the seat is known to be lost."""
+    @property
+    def is_lost(self) -> bool:
+        """Return whether the seat cannot be reached any more, or must not be."""
         return self._loss.done()
+
+    def gone(self) -> bool:
+        """Return whether the seat takes no further run."""
+        return self.is_lost or (self.is_leaving and not self.is_running)
+
+    def was_retired(self) -> bool:
+        """Return whether the seat was lost because its worker ended in an orderly way."""
+        return self.is_lost and self.is_leaving
 
     def lose(self, reason: str) -> None:
         """Note that the seat is lost."""
@@ -433,10 +464,26 @@ class DaskSeat:
             raise error(f"{self.name}: {answer['error']}", hint=answer["hint"])
         self.setting = _unpacked(answer, self.name)
 
+    async def check(self, needs: Needs) -> None:
+        """Raise :class:`UsageError` if the worker lacks something that the runs need, or :class:`SeatLost`."""
+        answer = await self.call("check", secrets=dict(needs.secrets), folders=list(needs.folders))
+        if "error" in answer:
+            raise UsageError(answer["error"], hint=answer["hint"])
+
     async def run(self, parcel: Parcel, tell: Callable[[Event], None], stop: StopSwitch) -> Delivery:
         """Run a notebook on the seat; raises :class:`SeatLost` only."""
-        self.is_used = True
-        await self.call("run", parcel=parcel.encode())
+        self.is_used = self.is_running = True
+        try:
+            await self.call("run", parcel=parcel.encode())
+            return await self._delivered(tell, stop)
+        except asyncio.CancelledError:
+            self.lose("its run was cancelled")  # it may still be executing it
+            raise
+        finally:
+            self.is_running = False
+
+    async def _delivered(self, tell: Callable[[Event], None], stop: StopSwitch) -> Delivery:
+        """Pass on the events of the run and a stop, until there is the delivery."""
         stopping: set[asyncio.Task[None]] = set()
 
         def pull(reason: str) -> None:
@@ -445,32 +492,25 @@ class DaskSeat:
 
         stop.listen(pull)
         try:
-            return await self._delivery(tell)
-        except asyncio.CancelledError:
-            self.lose("its run was cancelled")  # it may still be executing it
-            raise
-        finally:
-            stop.forget(pull)
-            for task in stopping:
-                task.cancel()
-
-    async def _delivery(self, tell: Callable[[Event], None]) -> Delivery:
-        seen = 0
-        while True:
-            self.has_news.clear()
-            answer = await self.call("news", seen=seen)
-            try:
+            seen = 0
+            while True:
+                self.has_news.clear()
+                answer = await self.call("news", seen=seen)
                 for content in answer["events"]:
                     tell(unpacked_event(as_object(loads(content))))
                 seen += len(answer["events"])
                 if "delivery" in answer:
                     return Delivery.decode(answer["delivery"])
-            except (BadFrame, ValueError, KeyError) as error:
-                raise self._lost(f"it sent what cannot be read: {error}") from None
-            if "lost" in answer:
-                raise self._lost(answer["lost"])
-            if not answer["more"]:
-                await self._news()
+                if "lost" in answer:
+                    raise self._lost(answer["lost"])
+                if not answer["more"]:
+                    await self._news()
+        except (BadFrame, ValueError, KeyError) as error:
+            raise self._lost(f"it sent what cannot be read: {error}") from None
+        finally:
+            stop.forget(pull)
+            for task in stopping:
+                task.cancel()
 
     async def _news(self) -> None:
         """Wait for news, for the loss of the seat, or until it is time to ask."""

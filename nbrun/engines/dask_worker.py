@@ -16,7 +16,7 @@ from typing import Any
 
 from distributed import Status, get_worker
 
-from nbrun.core.batch.parcels import Parcel, packed_event
+from nbrun.core.batch.parcels import Needs, Parcel, packed_event
 from nbrun.core.events import Event, OutputArrived
 from nbrun.core.formats.json_text import dumps
 from nbrun.engines.dask_setting import packed_setting
@@ -51,7 +51,7 @@ def occupy() -> None:
         asyncio.run(seat.serve())
     finally:
         del _seats[seat.token]
-        seat.ended.set_result(None)
+        seat.end_calls()
 
 
 async def _answer(seat: str, call: str, **arguments: Any) -> dict[str, Any]:
@@ -60,8 +60,9 @@ async def _answer(seat: str, call: str, **arguments: Any) -> dict[str, Any]:
     answer = None if found is None else found.pass_on(call, arguments)
     if answer is None:
         return {"gone": True}
-    # A call that is cancelled must not cancel what another one may wait for.
-    return await asyncio.shield(asyncio.wrap_future(answer)) or {}
+    waiting = asyncio.wrap_future(answer)
+    await asyncio.wait({waiting})  # unlike await, this does not cancel what another call may wait for
+    return {"gone": True} if waiting.cancelled() else waiting.result() or {}
 
 
 class _Seat:
@@ -69,7 +70,8 @@ class _Seat:
 
     def __init__(self, dask_worker: Any, key: str) -> None:
         self.token = secrets.token_hex(8)
-        self.ended: Future[None] = Future()
+        self._ended: Future[None] = Future()
+        self._calls: set[Future[Any]] = set()
         self._dask_worker = dask_worker
         self._key = key
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,11 +103,10 @@ class _Seat:
                 host_setting = await self._worker.setting()
                 self._ready.set_result(packed_setting(host_setting.kernelspecs))
                 await asyncio.Event().wait()
-        except NbrunError as error:
-            is_usage = isinstance(error, UsageError)
-            self._ready.set_result({"error": str(error), "hint": error.hint, "is_usage": is_usage})
-        except Exception as error:  # noqa: BLE001 - the other side waits for an answer
-            self._ready.set_result({"error": f"a bug: {error!r}", "hint": "Please report it.", "is_usage": False})
+        except Exception as error:
+            if self._ready.done():  # while the server is stopped
+                raise
+            self._ready.set_result(_packed_error(error))
 
     def _is_wanted(self) -> bool:
         """Return whether the scheduler still wants the task: its batch may have ended in whatever way."""
@@ -127,12 +128,27 @@ class _Seat:
 
     def pass_on(self, call: str, arguments: Mapping[str, Any]) -> "Future[Any] | None":
         """Start a call from another thread; return None if the seat has ended."""
-        if self._loop is None or self._loop.is_closed():
+        if self._loop is None:
             return None
         if call == "end":
-            self._loop.call_soon_threadsafe(self._over.set)
-            return self.ended
-        return asyncio.run_coroutine_threadsafe(self._call(call, **arguments), self._loop)
+            with contextlib.suppress(RuntimeError):  # the loop has just been closed
+                self._loop.call_soon_threadsafe(self._over.set)
+            return self._ended
+        calling = self._call(call, **arguments)
+        try:
+            answer = asyncio.run_coroutine_threadsafe(calling, self._loop)
+        except RuntimeError:
+            calling.close()
+            return None
+        self._calls.add(answer)
+        answer.add_done_callback(self._calls.discard)
+        return answer
+
+    def end_calls(self) -> None:
+        """Answer the calls that came too late, after the loop was closed."""
+        self._ended.set_result(None)
+        for answer in tuple(self._calls):
+            answer.cancel()
 
     async def _call(self, call: str, **arguments: Any) -> dict[str, Any]:
         if self._over.is_set():
@@ -141,6 +157,8 @@ class _Seat:
             case "hello":
                 assert self._ready is not None
                 return await asyncio.shield(self._ready)
+            case "check":
+                return self._check(Needs(**arguments))
             case "run":
                 return self._start(arguments["parcel"])
             case "news":
@@ -153,6 +171,15 @@ class _Seat:
             case _:
                 raise ValueError(f"no call of a seat: {call}")
 
+    def _check(self, needs: Needs) -> dict[str, Any]:
+        if self._worker is None:
+            return {"gone": True}
+        try:
+            self._worker.check(needs)
+        except UsageError as error:
+            return _packed_error(error)
+        return {}
+
     def _start(self, data: bytes) -> dict[str, Any]:
         """Start a run. The same parcel may arrive twice, because Dask may repeat a call."""
         parcel = Parcel.decode(data)
@@ -163,6 +190,13 @@ class _Seat:
             self._run = _Run(claim, lambda: self._announce_news(soon=True))
             self._run.start(parcel, self._worker, lambda: self._announce_news(soon=False))
         return {}
+
+
+def _packed_error(error: Exception) -> dict[str, Any]:
+    """Return an error as an answer."""
+    if isinstance(error, NbrunError):
+        return {"error": str(error), "hint": error.hint, "is_usage": isinstance(error, UsageError)}
+    return {"error": f"a bug: {error!r}", "hint": "Please report it.", "is_usage": False}
 
 
 class _Run:

@@ -14,19 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from nbrun.core.batch.parcels import Delivery, Parcel
+from nbrun.core.batch.parcels import Delivery, Needs, Parcel
 from nbrun.core.events import Event, Journal, RunFinished
 from nbrun.core.results import NotebookResult, Problem, outcome_of, unexecuted
 from nbrun.errors import NbrunError, SeatLost, ServerError, UsageError
 from nbrun.jupyter.kernel_session import Server
 from nbrun.runner.engine import SeatSetting
 from nbrun.runner.job import Access, NotebookPaths
+from nbrun.runner.parameter_files import secret_of_environment, secret_of_file
 from nbrun.runner.run import run_notebook
 from nbrun.runner.servers import Host, private_host
 from nbrun.runner.stop import StopSwitch
 from nbrun.storage.base import Notebook
 from nbrun.version import __version__
 
+_SHARED = "The seats and this machine must see the same files under the same paths."
 ROOT = Path(os.path.abspath(os.sep))  # noqa: PTH100  (the root of the current drive)
 """The root folder of the private server, because the notebooks may be in any folder."""
 
@@ -66,6 +68,12 @@ class Worker:
         host = await self._open()
         return SeatSetting(await host.server.client.kernelspecs(), __version__, platform.python_version())
 
+    def check(self, needs: Needs, environ: Mapping[str, str] = os.environ) -> None:
+        """Raise :class:`UsageError` if this machine lacks a secret or a folder that the runs need."""
+        self._values(needs.secrets, environ)
+        for folder in needs.folders:
+            self._folder(folder)
+
     async def run(
         self,
         parcel: Parcel,
@@ -76,9 +84,9 @@ class Worker:
     ) -> Delivery:
         """Run a parcel, call `tell` with its events, and return its delivery.
 
-        `secrets` are the values of its secrets; by default they are the environment variables of the same names. An
-        error before the first cell is in the delivery's result. Raises :class:`SeatLost` for an attempt that was
-        claimed before, and if the private server cannot be started.
+        `secrets` are the values of its secrets; by default they are read at their places. An error before the first
+        cell is in the delivery's result. Raises :class:`SeatLost` for an attempt that was claimed before, and if the
+        private server cannot be started.
         """
         claim = (parcel.batch, parcel.run, parcel.attempt)
         if claim in self._claimed:
@@ -92,8 +100,9 @@ class Worker:
         except NbrunError as error:
             raise SeatLost(f"{self._name}: {error}", hint=error.hint) from None
         try:
-            job = parcel.job(_values(parcel, os.environ) if secrets is None else secrets)
-            folder = self._folder(parcel)
+            job = parcel.job(self._values(parcel.secrets) if secrets is None else secrets)
+            folder = self._folder(parcel.folder)
+            self._check_inputs(parcel.inputs)
             paths = NotebookPaths(str(folder / "notebook.ipynb"), content=parcel.notebook, deliver=texts.append)
             result = await run_notebook(job, _opened(host, paths, journal), journal=journal, stop=stop)
         except ServerError as error:
@@ -105,23 +114,33 @@ class Worker:
         notebook = texts[-1].encode("utf-8", "replace") if texts else None
         return Delivery(parcel.run, parcel.attempt, replace(result, output=None), notebook)
 
-    def _folder(self, parcel: Parcel) -> Path:
-        folder = Path(parcel.folder)
+    def _folder(self, name: str) -> Path:
+        folder = Path(name)
         if not folder.is_dir():
-            hint = "The seats and this machine must see the same folders."
-            raise UsageError(f"{self._name}: there is no folder {folder}", hint=hint)
+            raise UsageError(f"{self._name}: there is no folder {folder}", hint=_SHARED)
         if not folder.is_relative_to(self._root):
             raise UsageError(f"{self._name}: {folder} is not below {self._root}, the root of its server")
         return folder
 
+    def _check_inputs(self, inputs: Sequence[str]) -> None:
+        for path in inputs:
+            if not os.path.lexists(path):
+                message = f"{self._name}: there is no file {path}, which the notebook declares as an input"
+                raise UsageError(message, hint=_SHARED)
 
-def _values(parcel: Parcel, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of a parcel's secrets; raise :class:`UsageError` if one is missing."""
-    for name in parcel.secrets:
-        if name not in environ:
-            hint = "The values of secrets are not sent. Set the variable where the seat is started."
-            raise UsageError(f"the secret {name}: the seat has no environment variable {name}", hint=hint)
-    return {name: environ[name] for name in parcel.secrets}
+    def _values(self, places: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Return the values of secrets by name; raise :class:`UsageError` if one is missing here."""
+        values = {}
+        for name, place in places.items():
+            kind, _, where = place.partition(":")
+            try:
+                is_file = kind == "file"
+                value = secret_of_file(name, Path(where)) if is_file else secret_of_environment(name, where, environ)
+            except UsageError as error:
+                hint = "The values of secrets are not sent. Set the variable, or write the file, where the seats are."
+                raise UsageError(f"{self._name}: {error}", hint=hint) from None
+            values[name] = value
+        return values
 
 
 def _failed(parcel: Parcel, error: NbrunError, began: datetime, journal: Journal) -> NotebookResult:

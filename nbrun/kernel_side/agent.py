@@ -16,6 +16,7 @@ progress     record the cell that was started last in memory that outlives the k
 unsent       report the message numbers that it used without sending a message
 writers      report whether anything can still write after the last cell has ended (``nbrun_drain_request``)
 traceback    forget the last traceback before each cell
+quick        send output with fewer wake-ups of the thread of the socket
 lift_limits  queue any number of messages while a server is busy
 quiet        write nothing to the server's log of what reaches the kernel's file descriptors
 ===========  ==========================================================================================================
@@ -32,14 +33,14 @@ import re
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 # Undocumented names of ipykernel that are used, tested with ipykernel 6.29, 6.31, 7.0 and 7.4. Names without an
 # underscore: IPythonKernel.shell_handlers, control_handlers, session, iopub_thread, finish_metadata, execute_request,
-# set_parent, pre_handler_hook, post_handler_hook, eventloop, comm_manager.comms; IOPubThread.schedule, socket;
-# OutStream.watch_fd_thread.
+# set_parent, pre_handler_hook, post_handler_hook, eventloop, comm_manager.comms; IOPubThread.schedule, socket, thread,
+# io_loop; OutStream.watch_fd_thread, pub_thread, echo.
 PUBLISH_STATUS = "_publish_status"
 """Kernel: publishes the status of the channel's parent."""
 REALLY_SEND = "_really_send"
@@ -50,6 +51,10 @@ STREAM_COPY = "_original_stdstream_copy"
 """OutStream: the file descriptor to which it copies standard output or standard error."""
 FLUSH_PENDING = "_flush_pending"
 """OutStream: whether anything was written since the last flush."""
+REALLY_FLUSH = "_flush"
+"""OutStream: creates the messages of what was written, in the thread of the socket."""
+EXECUTE_SLEEP = "_execute_sleep"
+"""Kernel: seconds to wait before each reply, so that output is sent first."""
 # And of Python:
 SCHEDULED = "_scheduled"
 """BaseEventLoop: the timers."""
@@ -68,6 +73,8 @@ POLLOUT = 2
 """zmq.POLLOUT."""
 UNREAD_STEPS = 40
 """Maximum checks, every half millisecond, whether the kernel has read what was written to its file descriptors."""
+MOST_EVENTS = 1000
+"""Maximum events that the thread of the socket handles before its loop continues."""
 TURNS = 3
 """Iterations of the event loop between two cells of a list."""
 PAUSE = 0.005
@@ -114,6 +121,7 @@ class Agent:
         self._offer("once", self._execute_once)
         self._offer("list", self._execute_lists)
         self._offer("traceback", self._forget_tracebacks)
+        self._offer("quick", lambda: QuickOutput(kernel.iopub_thread))
         self._offer("writers", lambda: kernel.shell_handlers.update(nbrun_drain_request=self._drain))
         kernel.shell_handlers["nbrun_hello_request"] = self._hello
 
@@ -229,6 +237,72 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and getattr(stream, FLUSH_PENDING, True):
             stream.flush()
+
+
+class QuickOutput:
+    """Hand output to the thread of the socket with fewer wake-ups.
+
+    ipykernel wakes this thread with a ZeroMQ message for each output and each flush, and the thread reads them one by
+    one. Here it is woken once for everything that waits. Events keep their order.
+
+    A flush waits for that thread, and ipykernel flushes both streams before each display and at the end of each cell.
+    Here a stream is not flushed if nothing was written to it.
+    """
+
+    def __init__(self, iopub: Any) -> None:
+        self._iopub = iopub
+        self._events: deque[Callable[[], object]] = deque()
+        self._sent = self._seen = 0
+        """The number of the last wake-up, and of the last one that the thread has seen."""
+        iopub.thread.is_alive, iopub.io_loop.add_callback  # noqa: B018  (raise here where there is none)
+        for stream in (sys.stdout, sys.stderr):
+            if getattr(stream, "pub_thread", None) is iopub and getattr(stream, "echo", None) is None:
+                skip_empty_flushes(stream)
+        iopub.schedule = self.schedule
+
+    def schedule(self, event: Callable[[], object]) -> None:
+        """Let the thread of the socket call `event`; call it here if that thread has ended."""
+        if not self._iopub.thread.is_alive():
+            event()
+            return
+        self._events.append(event)
+        if self._sent <= self._seen:
+            number = self._seen + 1
+            self._iopub.io_loop.add_callback(self._run, number)
+            self._sent = number  # afterwards, because an interrupt of the cell may come between the two
+
+    def _run(self, number: int) -> None:
+        self._seen = max(self._seen, number)  # first, so that an event that is not seen below wakes the thread again
+        try:
+            for _ in range(MOST_EVENTS):
+                if not self._events:
+                    break
+                self._events.popleft()()
+        finally:
+            if self._events:
+                self._iopub.io_loop.add_callback(self._run, number)
+
+
+def skip_empty_flushes(stream: Any) -> None:
+    """Let a flush of a stream return at once if everything that was written has been handed over."""
+    flush, really_flush = stream.flush, getattr(stream, REALLY_FLUSH)
+    getattr(stream, FLUSH_PENDING)
+    is_flushing = False
+
+    def note_and_flush() -> None:
+        nonlocal is_flushing
+        is_flushing = True  # before the stream forgets that anything was written
+        try:
+            really_flush()
+        finally:
+            is_flushing = False
+
+    def flush_if_needed() -> None:
+        if getattr(stream, FLUSH_PENDING) or is_flushing:
+            flush()
+
+    setattr(stream, REALLY_FLUSH, note_and_flush)
+    stream.flush = flush_if_needed
 
 
 class UnsentNumbers:
@@ -478,12 +552,21 @@ class ConditionalExecution:
         so that the kernel handles requests of other clients. No other cell starts either after a cell that selects the
         event loop of a user interface (``%gui``), because that loop runs between two requests.
         """
-        content = parent["content"]
-        until = None if content.get("limit") is None else time.monotonic() + content["limit"]
+        limit = parent["content"].get("limit")
+        until = None if limit is None else time.monotonic() + limit
         # Between two cells an interrupt is ignored, as it is between two requests.
         self._kernel.post_handler_hook()
         self._let_go()
-        for place, cell in enumerate(content["cells"]):
+        pause = getattr(self._kernel, EXECUTE_SLEEP, None)
+        setattr(self._kernel, EXECUTE_SLEEP, 0.0)  # the output is sent before the next cell starts
+        try:
+            await self._execute_each(stream, ident, parent, until)
+        finally:
+            setattr(self._kernel, EXECUTE_SLEEP, pause)
+        # ipykernel itself ends the last cell, as its parent is still that cell.
+
+    async def _execute_each(self, stream: Any, ident: Any, parent: Any, until: float | None) -> None:
+        for place, cell in enumerate(parent["content"]["cells"]):
             if place:
                 await self._end_cell(stream)
                 if (until is not None and time.monotonic() > until) or self._kernel.eventloop is not None:
@@ -503,7 +586,6 @@ class ConditionalExecution:
                 self._kernel.log.exception("Exception in the execution of a cell")
             finally:
                 self._kernel.post_handler_hook()
-        # ipykernel itself ends the last cell, as its parent is still that cell.
 
     async def _end_cell(self, stream: Any) -> None:
         """Do what ipykernel does at the end of a request, and let tasks and threads run."""

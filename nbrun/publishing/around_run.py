@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbrun.core.events import Event, RunFinished
+from nbrun.core.planning.destinations import without_credentials
 from nbrun.core.results import BatchResult, NotebookResult, Outcome, moment, outcome_of
 from nbrun.errors import ExitCode, NbrunError, RunSkipped, UsageError
 from nbrun.publishing.local_history import LocalHistory, PastRun, report_key, state_folder
@@ -60,6 +61,12 @@ class Report:
     def key(self) -> str:
         """Return the name of its files in the state folder."""
         return report_key(self.name, self.place)
+
+
+def report_of(job: str | None, notebook: str, output: str | None, folder: Path) -> Report:
+    """Return what is run: the batch `job` of the settings in `folder`, or a notebook."""
+    name = job or os.path.basename(notebook).removesuffix(".ipynb") or "run"  # noqa: PTH119  (may be on a server)
+    return Report(name, str(folder) if job else os.path.abspath(output or notebook))  # noqa: PTH100
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +149,29 @@ class RunWatch:
         """Mask these values in notifications too."""
         self._secrets += [secret for secret in secrets if secret]
 
+    def plan(self) -> dict[str, Any]:
+        """Return what the invocation would use, for ``nbrun plan``: places without credentials and names of targets."""
+        from nbrun.publishing.reporter import report_name
+        from nbrun.publishing.store_lock import LOCK
+
+        base, lock = self._options.get("publish"), self._options.get("lock")
+        place = f"{without_credentials(base).rstrip('/')}/{report_name(self.report.name, None)}/" if base else None
+        return {
+            "name": self.report.name,
+            "publish": place,
+            "keep": list(self._options.get("keep") or ()),
+            "history": place or str(self.history.file),
+            "lock": lock,
+            "lock_files": [str(self._lock_file), *([f"{place}{LOCK}"] if place else [])] if lock else [],
+            "notify": [target.name for target in self._targets],
+            "notify_on": list(self._options.get("notify_on") or ()) if self._targets else [],
+            "ping": next((target.name for target in self._ping), None),
+        }
+
+    @property
+    def _lock_file(self) -> Path:
+        return state_folder() / "locks" / f"{self.report.key}.lock"
+
     async def begin(self, stop: StopSwitch, store: "ObjectStore | None" = None, report: str = "") -> None:
         """Acquire the locks that the options ask for, and report the start; :meth:`release` is due in each case.
 
@@ -150,7 +180,7 @@ class RunWatch:
         """
         if how := self._options.get("lock"):
             end = time.monotonic() + (self._options.get("lock_timeout") or 0.0)
-            self._lock = FileLock(state_folder() / "locks" / f"{self.report.key}.lock")
+            self._lock = FileLock(self._lock_file)
             is_held = await acquire(self._lock, how, end, self.report.name, stop)
             if is_held and store is not None:
                 from nbrun.publishing.store_lock import StoreLock
@@ -280,8 +310,14 @@ class RunWatch:
 
     def _notify(self, run: PastRun, before: Sequence[PastRun], ending: Ending) -> None:
         from nbrun.core.outputs.masking import Mask
-        from nbrun.publishing.notifications.message import Message, details_of, facts_of, title, written_since
-        from nbrun.publishing.notifications.rules import causes_of
+        from nbrun.publishing.notifications.message import (
+            Message,
+            causes_of,
+            details_of,
+            facts_of,
+            title,
+            written_since,
+        )
         from nbrun.publishing.notifications.senders import ping, send
 
         causes = causes_of(run, before)

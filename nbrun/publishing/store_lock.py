@@ -27,6 +27,8 @@ from nbrun.errors import BadFrame
 from nbrun.publishing.locks import Attempt
 from nbrun.storage.object_store import ObjectExists, ObjectStore, StoredObject, StoreError, Unanswered, VersionChanged
 
+LOCK = ".lock"
+"""The name of the lock's object, below the report."""
 LEASE = 60.0
 """Seconds without a sign of life after which a holder is replaced."""
 _BEATS = 4
@@ -89,7 +91,7 @@ class StoreLock:
         self.fence = 0
         self.pause = LEASE / _ATTEMPTS
         self._store = store
-        self._key = f"{report}/.lock"
+        self._key = f"{report}/{LOCK}"
         self._ended = ended
         self._lease = LEASE
         self._seen: tuple[str, float] | None = None

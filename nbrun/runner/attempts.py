@@ -23,6 +23,8 @@ class Attempts(Struct):
     best: NotebookResult | None = None
     finished: RunFinished | None = None
     """The last event of the best attempt, which contains the notebook."""
+    retirements: int = 0
+    """The number of attempts whose seat was lost because its place was taken away in an orderly way."""
 
     def add(self, result: NotebookResult, finished: RunFinished | None) -> None:
         """Add an attempt and update the best one."""

@@ -31,7 +31,7 @@ from nbrun.runner.stop import StopSwitch
 from nbrun.version import __version__
 
 if TYPE_CHECKING:
-    from nbrun.core.batch.parcels import Delivery, Parcel
+    from nbrun.core.batch.parcels import Delivery, Needs, Parcel
 
 SIGN_OF_LIFE = 5.0
 """Seconds in which the server of a seat must answer, after a run on it lost its connection."""
@@ -82,12 +82,21 @@ class Seat(Protocol):
     def gone(self) -> bool:
         """Return whether the seat is known to be lost, without waiting."""
 
+    def was_retired(self) -> bool:
+        """Return whether the seat was lost because its place was taken away in an orderly way.
+
+        Then the run on it is not what ended it.
+        """
+
     async def close(self) -> None:
         """End the seat after it was lost. A seat that is not lost is ended by its engine."""
 
 
 class ExecutingSeat(Seat, Protocol):
     """A seat that has nbrun and runs notebooks by itself."""
+
+    async def check(self, needs: "Needs") -> None:
+        """Raise :class:`UsageError` if the seat lacks something that the runs need, or :class:`SeatLost`."""
 
     async def run(self, parcel: "Parcel", tell: Callable[[Event], None], stop: StopSwitch) -> "Delivery":
         """Run a notebook, call `tell` with its events, and return its delivery.
@@ -113,6 +122,10 @@ class ControlledSeat(Struct, frozen=True, eq=False):
     def gone(self) -> bool:
         """Return whether the seat is known to be lost, without waiting."""
         return self.host.gone()
+
+    def was_retired(self) -> bool:
+        """Return False; whether a server was ended in an orderly way is not known."""
+        return False
 
     async def close(self) -> None:
         """End the seat after it was lost."""

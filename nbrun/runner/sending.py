@@ -7,19 +7,21 @@ the events are about. If the seat is lost, the outputs that arrived are saved.
 
 import asyncio
 import contextlib
+import glob
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from msgspec import structs
-
+from nbrun.core.batch.cache_key import declared_inputs
 from nbrun.core.batch.parcels import Delivery, Parcel
 from nbrun.core.batch.partial import PartialRun
 from nbrun.core.events import Event, Journal, RunFinished, Stage
 from nbrun.core.execution.outcomes import unrun, with_failed_save
 from nbrun.core.formats.json_text import dumps
+from nbrun.core.formats.units import spell_duration
 from nbrun.core.notebook.document import Document
 from nbrun.core.notebook.file_format import notebook_content
 from nbrun.core.outputs.masking import Mask
@@ -51,7 +53,7 @@ class Sending:
     """One attempt of a run on a seat.
 
     ``take`` returns the seat. ``batch``, ``run`` and ``attempt`` identify the attempt, and ``folder`` is the working
-    directory of the kernel.
+    directory of the kernel. The inputs that the notebook declares are relative to ``home``.
     """
 
     job: Job
@@ -61,6 +63,7 @@ class Sending:
     run: str
     attempt: int
     folder: str
+    home: Path
 
 
 async def send_notebook(sending: Sending, *, journal: Journal, stop: StopSwitch, slot: Slot) -> NotebookResult:
@@ -109,6 +112,7 @@ class _Sent:
             content = await self._stop.guard(notebook.load())
             parcel = self._parcel(content)
             document = self._prepare(content, seat)
+            parcel = replace(parcel, inputs=await asyncio.to_thread(self._inputs, document))
             async with slot:
                 self._began = self._clock()
                 if self._stop.reason is not None:
@@ -130,6 +134,13 @@ class _Sent:
             attempt=sending.attempt,
             folder=sending.folder,
         )
+
+    def _inputs(self, document: Document) -> list[str]:
+        """Return the paths of the files here that the notebook declares as inputs; they must be on the seat too."""
+        home, found = self._sending.home, set[str]()
+        for pattern in declared_inputs(document):
+            found.update(glob.glob(pattern, root_dir=home, recursive=True))  # noqa: PTH207
+        return [str(home / name) for name in sorted(found)]
 
     def _prepare(self, content: Mapping[str, Any], seat: ExecutingSeat) -> Document:
         document = Document(content, name=self._job.notebook)
@@ -170,24 +181,31 @@ class _Sent:
 
     async def _delivered(self, seat: ExecutingSeat, parcel: Parcel, tell: Callable[[Event], None]) -> Delivery:
         """Wait for the delivery, and after a stop only for some seconds; raise :class:`SeatLost`."""
-        async with contextlib.AsyncExitStack() as stack:
-            clock = asyncio.timeout(None)
-
-            def soon(_: str) -> None:
-                clock.reschedule(asyncio.get_running_loop().time() + STOP_LIMIT)
-
-            try:
-                async with clock:
-                    self._stop.listen(soon)
-                    stack.callback(self._stop.forget, soon)
+        clock = asyncio.timeout(None)
+        try:
+            async with clock:
+                with self._when_stopped(lambda: clock.reschedule(self._clock() + STOP_LIMIT)):
                     delivery = await seat.run(parcel, tell, self._stop)
-            except TimeoutError:
-                if not clock.expired():
-                    raise
-                raise SeatLost(f"seat {seat.name} did not deliver within {STOP_LIMIT:g} s") from None
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise SeatLost(f"seat {seat.name} did not deliver within {STOP_LIMIT:g} s") from None
         if (delivery.run, delivery.attempt) != (parcel.run, parcel.attempt):
             raise SeatLost(f"seat {seat.name} delivered another run: {delivery.run}, attempt {delivery.attempt}")
         return delivery
+
+    @contextlib.contextmanager
+    def _when_stopped(self, act: Callable[[], None]) -> Iterator[None]:
+        """Call `act` when the run is stopped within the block, or was stopped before it."""
+
+        def listener(_: str) -> None:
+            act()
+
+        self._stop.listen(listener)
+        try:
+            yield
+        finally:
+            self._stop.forget(listener)
 
     async def _accept(self, delivery: Delivery) -> NotebookResult:
         """Save a delivery and return its result; raise :class:`NbrunError` if nothing was executed."""
@@ -196,8 +214,7 @@ class _Sent:
             if warning not in self._journal.warnings:
                 self._journal.warn(warning)
         if self._stop.exit_code is not None and result.outcome is Outcome.INTERRUPTED:
-            problem = result.problem and structs.replace(result.problem, message=str(result.problem.message))
-            result = replace(result, signal=self._stop.exit_code, problem=problem)
+            result = replace(result, signal=self._stop.exit_code)
         if delivery.notebook is None:
             if result.outcome is Outcome.INTERRUPTED or result.problem is None:
                 return result
@@ -222,20 +239,25 @@ class _Sent:
         return await self._saved(document.content, result) if self._job.save else result
 
     async def _saved(self, content: Mapping[str, Any], result: NotebookResult) -> NotebookResult:
-        """Save the executed notebook, or write a rescue file."""
+        """Save the executed notebook, or write a rescue file; also when this is cancelled."""
         self._journal.enter(Stage.SAVING)
         patience, limit = SAVE, SAVE.total + LONG.total + Document(content).size() / SLOWEST_LINE
         if self._stop.reason is not None or result.outcome in SHORTENED:
             patience, limit = patience.within(SHORT_RETRY), SHORT_LIMIT
-        passed = result.outcome is Outcome.PASSED
+        passed, began = result.outcome is Outcome.PASSED, self._clock()
         try:
-            async with asyncio.timeout(limit):
-                return replace(result, output=await self._sending.notebook.save(content, patience, passed=passed))
+            async with asyncio.timeout(limit) as clock:
+                with self._when_stopped(lambda: clock.reschedule(min(self._clock() + SHORT_LIMIT, began + limit))):
+                    return replace(result, output=await self._sending.notebook.save(content, patience, passed=passed))
         except NbrunError as failure:
             problem = Problem.of(failure)
         except TimeoutError:
-            late = SaveFailed(f"{self._job.notebook}: the result could not be saved within {limit:.0f} s")
-            problem = Problem.of(late)
+            took = spell_duration(self._clock() - began)
+            problem = Problem.of(SaveFailed(f"{self._job.notebook}: the result could not be saved within {took}"))
+        except BaseException as error:
+            path = rescue(content, self._job.notebook, datetime.now(UTC))
+            error.add_note(f"nbrun: {f'the executed notebook is in {path}' if path else 'there is no rescue file'}")
+            raise
         path = rescue(content, self._job.notebook, datetime.now(UTC))
         if result.problem and result.outcome not in (Outcome.SERVER_FAILED, Outcome.SEAT_LOST):
             self._journal.warn(result.problem.message)

@@ -152,8 +152,8 @@ def local_notebook_of(paths: NotebookPaths, warn: Callable[[str], None]) -> Note
 
 
 def folder_of(paths: NotebookPaths) -> str:
-    """Return the absolute path of the kernel's working directory."""
-    return str(absolute(paths.cwd) if paths.cwd else absolute(paths.notebook).parent)
+    """Return the absolute path of the kernel's working directory; a scratch folder is made later."""
+    return str(absolute(paths.cwd) if paths.cwd and paths.cwd != SCRATCH else absolute(paths.notebook).parent)
 
 
 def _elsewhere(

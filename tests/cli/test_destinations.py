@@ -297,6 +297,7 @@ def test_a_folder_in_which_the_notebook_is_already_is_no_place_for_it(named: tup
         (("docs", "--events", "docs/a.ipynb"), "a report does not go into a notebook"),
         (("in.ipynb", "--html", "r.html", "--json", "r.html"), "--json and --html name the same file"),
         (("in.ipynb", "--junit", "docs/../r", "--stderr-file", "r"), "name the same file"),
+        (("docs", "--json", "r.json", "--journal", "./r.json"), "--json and --journal name the same file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -87,3 +87,36 @@ def test_a_plan_on_a_server_starts_no_kernel(tmp_path: Path) -> None:
         assert (server.sessions(), server.get("api/kernels")) == ([], [])
     assert json.loads(found.stdout)["kernel"] == "python3"
     assert (missing.returncode, "no such notebook on the server" in missing.stderr) == (ExitCode.USAGE, True)
+
+
+def test_a_plan_shows_the_report_without_secrets(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "nbrun.toml").write_text(
+        '[batch.sales]\nnotebooks = ["nb.ipynb"]\nartefacts = ["out/*.csv"]\npublish = "s3://reports/"\nkeep = "30d"\n'
+        'lock = "skip"\nnotify = ["env:MAIL"]\nping = "file:ping.url"\nschedule = "0 6 * * *"\n'
+    )
+    (tmp_path / "ping.url").write_text("https://example.org/hunter2222\n")
+    env = {
+        "MAIL": "mailtos://ann:hunter2222@example.org/?to=bob@example.org",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    found = run_nbrun("batch", "sales", "--help-notebook", cwd=tmp_path, env=env)
+    assert (found.returncode, found.stderr) == (ExitCode.OK, "")
+    lines = found.stdout.partition("\n\n")[0].splitlines()[3:]
+    lock = lines[4].removeprefix("lock        skip (").partition(",")[0]
+    assert lines == [
+        "artefacts   out/*.csv",
+        "report      sales",
+        "publish     s3://reports/sales/ (keep 30d)",
+        "history     s3://reports/sales/",
+        f"lock        skip ({lock}, s3://reports/sales/.lock)",
+        "notify      env:MAIL on failure, recovery",
+        "ping        file:ping.url",
+    ]
+    assert lock.startswith(str(tmp_path / "state" / "nbrun" / "locks" / "sales-"))
+    assert not (tmp_path / "state").exists()
+    options = ("--publish", "site", "--artefacts", "*.png", "--notify", "env:MAIL", "--notify-on", "success", "--json")
+    told = json.loads(run_nbrun("plan", "nb.ipynb", *options, cwd=tmp_path, env=env).stdout)
+    assert (told["artefacts"], told["report"]["publish"], told["report"]["lock"]) == (["*.png"], "site/nb/", None)
+    assert (told["report"]["notify"], told["report"]["notify_on"]) == (["env:MAIL"], ["success"])
+    found = run_nbrun("plan", "nb.ipynb", "--notify", "env:NOTHING", cwd=tmp_path)
+    assert (found.returncode, "env:NOTHING: the variable is not set" in found.stderr) == (ExitCode.USAGE, True)

@@ -13,7 +13,7 @@ from nbrun.errors import ExitCode
 from tests.jupyter.doubles import Heard, Reply, double, page, passed_on
 from tests.support.live_runs import Place, outcomes, place_on, text_of
 from tests.support.notebooks import assert_exit, notebook, read_notebook, run_nbrun
-from tests.support.servers import RunningServer, jupyter_server
+from tests.support.servers import RunningServer, jupyter_server, python_path
 
 WRONG = "wrong-4f2a9c71"
 WAITS = "import pathlib, time\nprint('here', flush=True)\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.02)"
@@ -45,7 +45,7 @@ def expiring(tmp_path: Path) -> Iterator[Expiring]:
     root.mkdir()
     modules.mkdir()
     (modules / "expiring.py").write_text(EXPIRING)
-    env = {"PYTHONPATH": str(modules), "EXPIRED": str(sign)}
+    env = {**python_path(modules), "EXPIRED": str(sign)}
     args = ["--ServerApp.identity_provider_class=expiring.ExpiringTokens"]
     with jupyter_server(root, args=args, env=env) as server:
         yield Expiring(server, sign)

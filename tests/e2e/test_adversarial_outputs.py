@@ -1,14 +1,17 @@
 """Large, late, broken or unusual outputs are complete in the saved notebook."""
 
+import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nbrun
 from nbrun.errors import ExitCode
-from tests.support.live_runs import Place, outcomes, text_of
+from tests.support.live_runs import Place, outcomes, place_on, text_of
 from tests.support.notebooks import notebook
+from tests.support.servers import jupyter_server
 
 SHOW = "from IPython.display import display\n"
 
@@ -160,9 +163,13 @@ async def test_a_representation_that_is_interrupted_is_no_message_missing(place:
     assert [cell.incomplete for cell in result.cells] == [None, None]
 
 
-async def test_a_breakpoint_is_passed_where_nobody_is_attached(place: Place) -> None:
+@pytest.mark.parametrize("kind", ["private", "stock"])
+async def test_a_breakpoint_is_passed_where_nobody_is_attached(kind: str, tmp_path: Path) -> None:
     """As with nbclient: it is the debugger's own, which is in every kernel of ipykernel."""
-    [outputs] = await run(place, "breakpoint()\nprint('past it')\nbreakpoint()")
+    with contextlib.ExitStack() as stack:
+        (root := tmp_path / "root").mkdir()
+        stock = stack.enter_context(jupyter_server(root, env={"PYTHONPATH": ""})) if kind == "stock" else None
+        [outputs] = await run(place_on(stock, tmp_path), "breakpoint()\nprint('past it')\nbreakpoint()")
     assert text_of(outputs) == "past it\n"
 
 

@@ -60,6 +60,7 @@ async def test_a_kernel_killed_in_cell_two_of_three_ends_the_run_there(place: Pl
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", ["private", "stock"])
 async def test_it_does_so_twenty_times_of_twenty(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

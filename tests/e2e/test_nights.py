@@ -54,9 +54,33 @@ timezone = "Europe/Berlin"
 grace = "30m"
 lock = "skip"
 """
+WORDS = [f"planted{number:02}word" for number in range(20)]
+"""Words that the code of the report contains, and nothing that people read."""
+
+
+def tagged(source: str, *tags: str, **metadata: object) -> dict[str, Any]:
+    """Return a code cell with metadata of others."""
+    cell = code(source, tags=[*tags])
+    cell["metadata"] |= metadata
+    return cell
+
+
 REPORT = notebook(
-    markdown("# Sales of the day"),
-    code("day = ''", tags=["parameters"]),
+    markdown(f"# Sales of the day\n\n<!-- {WORDS[0]} -->"),
+    code(f"day = ''  # {WORDS[1]}", tags=["parameters"]),
+    tagged(
+        f"import logging, warnings  # {WORDS[2]}\n{WORDS[3]} = '{WORDS[4]}'\n"
+        f'def lookup(name):\n    """{WORDS[5]}"""\n    return {{}}[name]  # {WORDS[6]}\n'
+        f"warnings.warn('old')  # {WORDS[7]}\nprint('loaded')  # {WORDS[8]}",
+        WORDS[9],
+        **{WORDS[10]: {"x": WORDS[11]}},
+    ),
+    tagged(f"lookup('north')  # {WORDS[12]}", "raises-exception"),
+    tagged(f"try:\n    lookup('south')  # {WORDS[13]}\nexcept KeyError:\n    logging.exception('no sales')"),
+    tagged(f"{WORDS[14]} = 4711\n{WORDS[14]}  # {WORDS[15]}", "hide-input"),
+    tagged(f"print('{WORDS[16]}')", "remove-cell"),
+    tagged(f"print('{WORDS[17]}')", "remove-output"),
+    tagged(f"# {WORDS[18]}\nfrom IPython.display import Markdown\nMarkdown('in _Markdown_')  # {WORDS[19]}"),
     code(
         "from pathlib import Path\nfrom IPython.display import HTML\n"
         "assert not Path('broken').exists(), 'no sales'\namount = int(day.replace('-', '')) % 97\n"
@@ -206,6 +230,7 @@ def test_forty_nights_of_a_report(kind: str, tmp_path: Path, monkeypatch: pytest
             run_night(project, number, night)
         assert_published(project)
         assert_notified(box)
+        assert_without_code(project, box)
         with sync_playwright() as playwright, chromium(playwright) as browser:
             page = browser.new_page()
             assert_index(project, page)
@@ -277,6 +302,36 @@ def assert_notified(box: MailBox) -> None:
     for mail, names in ((failure, ["sales.html", "sales.pdf"]), (recovery, ["sales.html", "sales.pdf"]), (missing, [])):
         assert [part.get_filename() for part in mail.iter_attachments()] == names
     assert "2026-11-16 06:00 Europe/Berlin is missing" in text_of(missing)
+
+
+def assert_without_code(project: Project, box: MailBox) -> None:
+    """Check that no planted word is in a byte of what people read: pages, PDF files, records and mails."""
+    store = open_store(project.base)
+
+    async def stored() -> dict[str, bytes]:
+        found = {key: await store.get(key) for key in await store.keys("")}
+        return {key: one.data for key, one in found.items() if one is not None}
+
+    files = asyncio.run(stored())
+    texts = {
+        f"mail {number}, {part.get_filename() or part.get_content_type()}": bytes(part.get_payload(decode=True))
+        for number, mail in enumerate(box.mails)
+        for part in mail.walk()
+        if not part.is_multipart()
+    }
+    notebooks = [files.pop(key) for key in [*files] if key.endswith(".ipynb")]
+    assert [word for word in WORDS if word.encode() not in notebooks[0]] == []
+    texts |= files
+    pdfs = {name: text_of_pdf(content) for name, content in texts.items() if name.endswith(".pdf")}
+    assert all("4711" in text and "loaded" in text for text in pdfs.values())
+    assert len(pdfs) == len(notebooks) + 2
+    for name, text in pdfs.items():
+        texts[f"{name}, its text"] = text.encode()
+    assert [(name, word) for name, text in texts.items() for word in WORDS if word.encode() in text] == []
+
+
+def text_of_pdf(content: bytes) -> str:
+    return subprocess.run(["pdftotext", "-", "-"], input=content, check=True, capture_output=True).stdout.decode()
 
 
 def text_of(mail: EmailMessage) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.support.notebooks import (
     run_nbrun,
     write_notebook,
 )
+from tests.support.servers import python_path
 
 OPTIONS = (
     "-b", "YjY0OiBmcm9tIGJhc2U2NApsYXN0OiBiNjQ=",
@@ -46,7 +48,10 @@ def papermill() -> Environment:
 
 def by_papermill(papermill: Environment, folder: Path, *arguments: str) -> Notebook:
     command = [str(papermill.python), "-m", "papermill", "in.ipynb", "papermill.ipynb", *arguments, "--no-progress-bar"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, stdin=subprocess.PIPE)
+    env = {**os.environ, **python_path()}
+    done = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=200, stdin=subprocess.PIPE
+    )
     assert done.returncode == 0, done.stderr
     return read_notebook(folder / "papermill.ipynb")
 

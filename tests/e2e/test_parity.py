@@ -6,7 +6,7 @@ websocket loses, doubles or bends shows here. Where the two differ on purpose, `
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tests.support.notebooks import (
     outputs_of,
     read_notebook,
 )
+from tests.support.servers import python_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +86,39 @@ RUNNABLE = sorted(path for path in FIXTURES.glob("*.ipynb") if path.name not in 
 RUNNABLE += sorted((FIXTURES / "odd paths").glob("*.ipynb"))
 
 
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, nbrun.SyncServer]]:
+    """A private server for all notebooks, and its folder."""
+    root = tmp_path_factory.mktemp("private")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+        monkeypatch.delenv("PYTEST_CURRENT_TEST")
+        with nbrun.private_server(root) as server:
+            yield root, server
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fixture", RUNNABLE, ids=lambda path: path.stem.replace("_", " "))
-def test_nbrun_and_nbclient_make_the_same_of(fixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs, ours = (copy_of_the_fixtures(tmp_path / name) for name in ("nbclient", "nbrun"))
-    place = fixture.relative_to(FIXTURES)
+def test_nbrun_and_nbclient_make_the_same_of(
+    fixture: Path, private: tuple[Path, nbrun.SyncServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, server = private
+    theirs, ours = copy_of_the_fixtures(tmp_path / "nbclient"), copy_of_the_fixtures(root / tmp_path.name)
+    place, output = fixture.relative_to(FIXTURES), root / f"{tmp_path.name}-executed.ipynb"
     allowing = fixture.name == "failing.ipynb"
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     # Where it sees that pytest runs it, ipykernel does not collect what reaches its file descriptors.
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
 
     monkeypatch.chdir(theirs)
+    monkeypatch.setenv("PYTHONPATH", python_path()["PYTHONPATH"])
     NbClientApp().initialize(["--inplace", *(["--allow-errors"] if allowing else []), str(theirs / place)])
-    monkeypatch.chdir(ours)
-    run = nbrun.run(ours / place, output=tmp_path / "executed.ipynb", allow_errors=allowing)
+    run = server.run(ours / place, output=output, allow_errors=allowing)
     assert run.exit_code == ExitCode.OK, run.problem
 
     assert (ours / place).read_bytes() == fixture.read_bytes(), "with -o the notebook itself stays as it was"
     expected = comparable(read_notebook(theirs / place), folder=theirs)
-    executed = comparable(read_notebook(tmp_path / "executed.ipynb"), folder=ours)
+    executed = comparable(read_notebook(output), folder=ours)
     if fixture.name in KNOWN_DIFFERENCES:
         assert executed != expected, "the known difference is gone: take it out of the table"
         KNOWN_DIFFERENCES[fixture.name].settle(expected, executed)

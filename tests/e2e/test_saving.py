@@ -24,7 +24,7 @@ from tests.support.live_runs import Place, live_run, outcomes, place_on, text_of
 from tests.support.notebooks import markdown, notebook, read_notebook, write_notebook
 from tests.support.processes import LiveNbrun, live_nbrun, of_cells_behind
 from tests.support.proxy import FOR_EVER, proxy
-from tests.support.servers import RunningServer, jupyter_server, pause
+from tests.support.servers import RunningServer, jupyter_server, pause, python_path
 
 WAITS = "import pathlib, time\nprint('here', flush=True)\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.02)"
 """A cell that says that it has begun, and ends when a file ``go`` is there."""
@@ -164,7 +164,7 @@ def slow_server(root: Path, modules: Path, seconds: float) -> object:
     root.mkdir()
     modules.mkdir()
     (modules / "slow_files.py").write_text(SLOW_FILES)
-    env = {"PYTHONPATH": str(modules), "SAVING_TAKES": str(seconds)}
+    env = {**python_path(modules), "SAVING_TAKES": str(seconds)}
     return jupyter_server(root, args=["--ServerApp.contents_manager_class=slow_files.SlowFiles"], env=env)
 
 

@@ -1,13 +1,16 @@
 """The engine of Dask, with real schedulers, and real workers with their nannies."""
 
+import contextlib
 import json
 import os
+import platform
 import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,8 +28,10 @@ from nbrun.runner.engine import EngineCall
 from nbrun.runner.job import Access
 from nbrun.runner.plugins import make_engine
 from tests.support.dask_cluster import DaskCluster, dask_cluster
+from tests.support.environments import OTHER_PYTHON, environment
 from tests.support.notebooks import notebook, read_notebook, run_nbrun, write_notebook
-from tests.support.processes import live_nbrun
+from tests.support.processes import MARK, live_nbrun
+from tests.support.resuming import check_resumed
 from tests.support.servers import pause
 
 SECRET = "tomato-4711-secret"
@@ -70,14 +75,26 @@ def test_a_batch_runs_on_the_workers_and_leaves_nothing(here: Path, cluster: Das
     # Each of the first two waits for the other, which is on the other worker.
     for name, other in ("ab", "ba", "ca"):
         waits = f"{mark(here / name)}\n{wait_for(here / other)}\nimport os\nos.getcwd()"
-        source = f"import os\nprint('{name} ' + os.environ['PLANTED'])"
+        source = f"print('{name} ' + TOKEN)"
         write_notebook(here / f"{name}.ipynb", notebook(source, waits))
     write_notebook(here / "wrong.ipynb", notebook("1 / 0"))
     write_notebook(here / "no-kernel.ipynb", notebook("1", kernel="nowhere"))
     done = run_nbrun(
-        "run", ".", "-o", "out", "-j2", "--engine", cluster.url, "--secret", "PLANTED", "--json", "-",
-        "--events", "events.jsonl", cwd=here, env={"PLANTED": SECRET},
-    )  # fmt: skip
+        "run",
+        ".",
+        "-o",
+        "out",
+        "-j2",
+        "--engine",
+        cluster.url,
+        "--secret",
+        "TOKEN=PLANTED",
+        "--json",
+        "-",
+        "--events",
+        "events.jsonl",
+        cwd=here,
+    )  # fmt: skip  (the variable is set on the workers only)
     assert done.returncode == ExitCode.USAGE, done.stderr  # the gravest: there is no such kernel
     runs = json.loads(done.stdout)["runs"]
     assert [(run["notebook"], run["outcome"], run["attempts"]) for run in runs] == [
@@ -146,6 +163,19 @@ def test_after_a_signal_all_seats_stop_and_the_partial_notebooks_are_saved(
         cells = read_notebook(here / "out" / f"{name}.ipynb")["cells"]
         assert cells[0]["outputs"][0]["text"] == "before\n"
         assert cells[1]["outputs"]  # the KeyboardInterrupt
+    await_idle(cluster)
+
+
+def test_a_secret_that_the_workers_do_not_have_is_named_before_the_first_run(here: Path, cluster: DaskCluster) -> None:
+    write_notebook(here / "a.ipynb", notebook(mark(here / "begun")))
+    done = run_nbrun("run", "a.ipynb", "--engine", cluster.url, "--secret", "A=NOWHERE", cwd=here, env={"A": "x"})
+    assert done.returncode == ExitCode.USAGE
+    assert re.search(r"Dask worker tcp:\S+: --secret A: the environment variable NOWHERE is not set", done.stderr)
+    assert not (here / "begun").exists()
+
+
+def test_a_killed_batch_is_resumed_on_the_workers(tmp_path: Path, cluster: DaskCluster) -> None:
+    check_resumed(tmp_path, 4, ["--engine", cluster.url])
     await_idle(cluster)
 
 
@@ -290,6 +320,20 @@ def test_certificates_are_used_and_workers_with_other_kernels_are_refused(here: 
         assert re.search(r"Dask worker tls:\S+: the seat has other kernelspecs than the first one: extra", done.stderr)
 
 
+@pytest.mark.slow
+def test_a_worker_with_another_python_is_refused_before_the_first_run(here: Path, tmp_path: Path) -> None:
+    write_notebook(here / "a.ipynb", notebook(mark(here / "begun")))
+    other, path = environment("dask-worker"), str(Path(nbrun.__file__).parents[1])
+    with dask_cluster(tmp_path / "cluster", workers=0) as cluster:
+        cluster.add_worker("other", python=other.python, environment={"PYTHONPATH": path})
+        cluster.await_log("scheduler", "name: other")
+        done = run_nbrun("run", "a.ipynb", "--engine", cluster.url, cwd=here)
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    ours, theirs = platform.python_version(), re.escape(OTHER_PYTHON)
+    assert re.search(rf"tcp:\S+: the seat has Python {theirs}\.\d+, and this machine has {ours}", done.stderr)
+    assert not (here / "begun").exists()
+
+
 def write_certificate(cert: Path, key: Path) -> None:
     """Write a certificate that is its own authority."""
     private = ec.generate_private_key(ec.SECP256R1())
@@ -309,6 +353,135 @@ def write_certificate(cert: Path, key: Path) -> None:
     cert.write_bytes(public.public_bytes(serialization.Encoding.PEM))
     form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     key.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, plain))
+
+
+ADAPTIVE = """
+import sys, distributed
+place = dict(host="127.0.0.1", dashboard_address=None, silence_logs=False)
+with distributed.LocalCluster(n_workers=0, threads_per_worker=1, **place) as cluster:
+    print(cluster.scheduler_address, flush=True)
+    for most in sys.stdin:
+        cluster.adapt(minimum=0, maximum=int(most), interval="100ms", wait_count=2, target_duration="10ms")
+"""
+
+
+@pytest.mark.slow
+def test_on_an_adaptive_cluster_no_run_is_lost_and_no_delivered_one_is_repeated(here: Path, tmp_path: Path) -> None:
+    # The first two runs wait for each other, so there are two workers. Then there is only one, until the end.
+    meet = {"a": ["b"], "b": ["a"]}
+    for name in "abcd":
+        waits = [wait_for(here / other) for other in (*meet.get(name, ()), *(("goes-on",) if name in "bc" else ()))]
+        write_notebook(here / f"{name}.ipynb", notebook(mark(here / name), *waits, "print('done')"))
+    cluster = DaskCluster(tmp_path)
+    adaptive = subprocess.Popen(
+        [sys.executable, "-c", ADAPTIVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, MARK: cluster.mark}, cwd=tmp_path, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert adaptive.stdin is not None
+    assert adaptive.stdout is not None
+
+    def let(most: int) -> None:
+        assert adaptive.stdin is not None
+        adaptive.stdin.write(f"{most}\n")
+        adaptive.stdin.flush()
+
+    def await_workers(number: int) -> None:
+        deadline = time.monotonic() + 30
+        while (count := len(cluster.ask("list(scheduler.workers)"))) != number:
+            assert time.monotonic() < deadline, f"{count} workers"
+
+    try:
+        cluster.address = adaptive.stdout.readline().strip()
+        let(2)
+        options = ("-o", "out", "-j2", "--engine", cluster.url, "--events", "events.jsonl")
+        with live_nbrun(".", *options, cwd=here, json_file=here / "r.json") as live:
+            live.await_file(here / "c")
+            assert marks(here / "a") == marks(here / "b") == 1
+            await_workers(2)
+            let(1)
+            await_workers(1)
+            (here / "goes-on").touch()
+            assert live.end() == ExitCode.OK, live.said()
+            runs = live.report()["runs"]
+        tries = {Path(run["notebook"]).stem: run["attempts"] for run in runs}
+        assert sorted(tries.values()) == [1, 1, 1, 2]
+        assert (tries["a"], tries["d"]) == (1, 1)
+        assert {name: marks(here / name) for name in "abcd"} == tries
+        again = next(run for run in runs if run["attempts"] == 2)
+        assert "the worker was retired" in again["tries"][0]["problem"]["message"]
+        await_workers(0)
+        await_idle(cluster)
+    finally:
+        adaptive.kill()
+        adaptive.communicate(timeout=10)
+        cluster.close()
+
+
+@pytest.mark.slow
+def test_no_page_of_the_dashboards_has_the_secret(here: Path, tmp_path: Path) -> None:
+    charts = environment("charts")  # has bokeh, which draws the dashboards
+    (site,) = charts.folder.glob("lib/*/site-packages")
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.path.append({str(site)!r})\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    shown = ("--dashboard-address", "127.0.0.1:0")
+    source = f"print('begun ' + TOKEN)\n{wait_for(here / 'goes-on')}"
+    write_notebook(here / "a.ipynb", notebook(source))
+    with contextlib.closing(DaskCluster(tmp_path)) as cluster:
+        cluster.start({"PYTHONPATH": path}, shown)
+        cluster.add_worker("worker", environment={"PYTHONPATH": path, "PLANTED": SECRET}, dashboard=shown)
+        options = ("--engine", cluster.url, "--secret", "TOKEN=PLANTED", "--events", "events.jsonl")
+        with live_nbrun("a.ipynb", *options, cwd=here, json_file=here / "r.json") as live:
+            live.await_file(here / "events.jsonl", words="begun ***")
+            found = cluster.ask(
+                "[scheduler.services['dashboard'].port,"
+                " [[ws.address, ws.services['dashboard']] for ws in scheduler.workers.values()], list(scheduler.tasks)]"
+            )
+            port, [[worker, of_worker]], [task] = found
+            pages = pages_of(charts.python, [port, of_worker], worker, task)
+            (here / "goes-on").touch()
+            assert live.end() == ExitCode.OK, live.said()
+        log = "".join(file.read_text() for file in cluster.folder.glob("*.log"))
+    assert "nbrun-seat" in pages["/info/main/workers.html"] + pages["/tasks"] + pages["/json/counts.json"]
+    assert len(pages) > 50
+    assert [name for name, text in {**pages, "log": log}.items() if SECRET in text or "a.ipynb" in text] == []
+
+
+DASHBOARD = """
+import json, sys, urllib.request
+from urllib.parse import quote
+from bokeh.client import pull_session
+ports, worker, task = json.loads(sys.argv[1])
+pages = {}
+for number, port in enumerate(ports):
+    def get(path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+            return answer.read().decode("utf-8", "replace")
+    paths = json.loads(get("/sitemap.json"))["paths"]
+    paths = [path for path in paths if "static" not in path and "*" not in path and "(" not in path]
+    if not number:
+        w, t = quote(worker, safe=""), quote(task, safe="")
+        paths += [f"/info/worker/{w}.html", f"/info/task/{t}.html", f"/info/logs/{w}.html", "/info/main/workers.html",
+                  f"/info/call-stacks/{w}.html", f"/info/call-stack/{t}.html", "/info/logs.html"]
+    for path in dict.fromkeys(paths):
+        name = path if not number else f"worker {path}"
+        try:
+            pages[name] = get(path)
+            if "bokeh" in pages[name]:  # it fetches its content by a websocket
+                with pull_session(url=f"http://127.0.0.1:{port}{path}") as session:
+                    pages[name] += json.dumps(session.document.to_json(), default=str)
+        except OSError as error:
+            pages.setdefault(name, f"not there: {error}")
+print("RESULT" + json.dumps(pages))
+"""
+
+
+def pages_of(python: Path, ports: list[int], worker: str, task: str) -> dict[str, str]:
+    """Return the content of all pages of the dashboards at these ports, the scheduler's first."""
+    arguments = [str(python), "-c", DASHBOARD, json.dumps([ports, worker, task])]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert "RESULT" in done.stdout, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.rpartition("RESULT")[2])
+    return found
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from nbrun.runner.job import Access
 from tests.support.hub import USER, Hub, hub
 from tests.support.notebooks import notebook, read_notebook, run_nbrun, write_notebook
 from tests.support.processes import LiveNbrun, live_nbrun
+from tests.support.resuming import check_resumed
 from tests.support.servers import free_port, pause
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="JupyterHub does not run on Windows")
@@ -271,6 +272,18 @@ def test_after_a_signal_the_servers_are_deleted_and_the_partial_notebooks_are_sa
         pause(0.1)
     for name in "ab" if when == "running" else "":
         assert read_notebook(here / "out" / f"{name}.ipynb")["cells"][0]["outputs"][0]["text"] == "before\n"
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_a_killed_batch_is_resumed_beside_the_server_that_it_left(a_hub: Hub, token: str, tmp_path: Path) -> None:
+    try:
+        environment = {"NBRUN_TOKEN": token}
+        check_resumed(tmp_path, 4, ["--engine", f"hub+{a_hub.url}"], env=environment, leaves=True)
+        assert len(a_hub.servers()) == 1
+    finally:
+        for name in a_hub.servers():
+            a_hub.call("DELETE", f"users/{USER}/servers/{name}", {"remove": True})
 
 
 @pytest.mark.soak

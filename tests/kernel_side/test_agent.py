@@ -5,20 +5,28 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from ipykernel.iostream import IOPubThread, OutStream
 from jupyter_client.session import Session
 from msgspec.structs import replace
+from zmq.constants import SocketType
+from zmq.sugar.context import Context
 
 from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Message, Requests
 from nbrun.kernel_side.agent import (
+    MOST_EVENTS,
     PROGRESS_CLOSED,
     PROGRESS_ID,
     PROGRESS_SIZE,
     ROOM_FOR_UNSENT,
+    QuickOutput,
     has_unread_streams,
     install,
     unread_bytes,
@@ -192,7 +200,13 @@ class SmallKernel:
         self.log = SimpleNamespace(exception=self._log)
         self.comm_manager = SimpleNamespace(comms={})
         socket = SimpleNamespace(setsockopt=lambda *option: self.options.append(option))
-        self.iopub_thread = SimpleNamespace(schedule=lambda work: work(), socket=socket, _really_send=lambda _: None)
+        self.iopub_thread = SimpleNamespace(
+            schedule=lambda work: work(),
+            socket=socket,
+            thread=SimpleNamespace(is_alive=lambda: False),
+            io_loop=SimpleNamespace(add_callback=None),
+            _really_send=lambda _: None,
+        )
         vars(self).update(without)
         self.agent = install(self, {})
         self._send, self.session.send = self.session.send, self._keep
@@ -504,6 +518,15 @@ def test_the_event_loop_of_a_user_interface_ends_a_list_and_runs_before_the_next
     assert messages_of(kernel)[-1] == "execute_reply aborted c"
 
 
+def test_a_kernel_does_not_pause_before_the_replies_of_a_list() -> None:
+    kernel = SmallKernel()
+    kernel._execute_sleep = 0.5  # type: ignore[attr-defined]
+    pauses: list[float] = []
+    kernel.beside["a"] = kernel.beside["b"] = lambda: pauses.append(kernel._execute_sleep)  # type: ignore[attr-defined]
+    kernel.execute_list("a", "b")
+    assert (pauses, kernel._execute_sleep) == ([0, 0], 0.5)  # type: ignore[attr-defined]
+
+
 def memory(name: str) -> tuple[int, dict[str, Any]]:
     descriptor = os.memfd_create(name)
     os.ftruncate(descriptor, PROGRESS_SIZE)
@@ -602,7 +625,7 @@ def test_a_pipe_that_is_not_emptied_has_a_writer(monkeypatch: pytest.MonkeyPatch
 
 
 def test_hello_names_what_the_agent_can_do_and_applies_options(kernel: SmallKernel) -> None:
-    every = {"unsent", "conditional", "once", "list", "traceback", "writers"}
+    every = {"unsent", "conditional", "once", "list", "traceback", "writers", "quick"}
     answer = kernel.ask("nbrun_hello_request", {})
     assert ({*answer["abilities"]}, answer["missing"]) == (every, {})
     options = {"replay": 1000, "lift_limits": True, "quiet": True}
@@ -616,7 +639,7 @@ def test_hello_names_what_the_agent_can_do_and_applies_options(kernel: SmallKern
 @pytest.mark.parametrize(
     ("without", "missing"),
     [
-        ("iopub_thread", {"conditional", "once", "list", "replay", "lift_limits"}),
+        ("iopub_thread", {"conditional", "once", "list", "replay", "lift_limits", "quick"}),
         ("shell", {"traceback"}),
         ("comm_manager", {"conditional", "once", "list"}),
     ],
@@ -654,3 +677,137 @@ def test_what_cannot_be_kept_is_sent_nevertheless(kernel: SmallKernel) -> None:
     assert kernel.agent.replay is not None
     kernel.agent.replay._session = None
     assert kernel.execute("a") == "ok"
+
+
+# Output through the thread of the socket --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def iopub() -> Iterator[Any]:
+    """The thread that sends an ipykernel's output, with events handed over quickly."""
+    context: Any = Context()
+    thread = IOPubThread(context.socket(SocketType.PUB), session=Session())
+    vars(thread)["_run_event_pipe_gc"] = partial(asyncio.sleep, 0)  # it is left pending when the thread stops
+    thread.start()
+    QuickOutput(thread)
+    yield thread
+    thread.stop()
+    thread.close()
+    context.term()
+
+
+def wait_for(iopub: Any) -> None:
+    """Wait until the thread has handled everything so far."""
+    handled = threading.Event()
+    iopub.schedule(handled.set)
+    assert handled.wait(10)
+
+
+def test_events_of_several_threads_are_handled_in_the_order_of_each(iopub: Any) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def schedule(name: int) -> None:
+        for number in range(2 * MOST_EVENTS):
+            iopub.schedule(partial(seen.append, (name, number)))
+
+    threads = [threading.Thread(target=schedule, args=(name,)) for name in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_for(iopub)
+    assert sorted(seen) == [(name, number) for name in range(3) for number in range(2 * MOST_EVENTS)]
+    assert all([number for name, number in seen if name == one] == [*range(2 * MOST_EVENTS)] for one in range(3))
+
+
+def test_an_event_may_schedule_another_one_and_an_error_does_not_stop_the_others(iopub: Any) -> None:
+    seen: list[str] = []
+
+    def fail() -> None:
+        raise ValueError
+
+    iopub.schedule(lambda: iopub.schedule(lambda: seen.append("inner")))
+    iopub.schedule(fail)
+    iopub.schedule(lambda: seen.append("outer"))
+    wait_for(iopub)
+    wait_for(iopub)
+    assert sorted(seen) == ["inner", "outer"]
+
+
+def test_many_events_wake_the_thread_once(iopub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, go_on = threading.Event(), threading.Event()
+    iopub.schedule(held.set)
+    iopub.schedule(partial(go_on.wait, 10))
+    assert held.wait(10)
+    wake = Mock(wraps=iopub.io_loop.add_callback)
+    monkeypatch.setattr(iopub.io_loop, "add_callback", wake)
+    for _ in range(100):
+        iopub.schedule(int)
+    assert wake.call_count <= 1
+    go_on.set()
+    wait_for(iopub)
+
+
+@pytest.mark.parametrize("is_woken", [True, False])
+def test_an_interrupt_between_the_steps_of_a_wake_up_loses_no_event(
+    iopub: Any, monkeypatch: pytest.MonkeyPatch, *, is_woken: bool
+) -> None:
+    seen: list[int] = []
+    add = iopub.io_loop.add_callback
+
+    def interrupted(*call: Any) -> None:
+        if is_woken:
+            add(*call)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(iopub.io_loop, "add_callback", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            iopub.schedule(lambda: seen.append(1))
+    wait_for(iopub)
+    assert seen == [1]
+
+
+def test_a_thread_that_has_ended_handles_events_where_they_are_scheduled(iopub: Any) -> None:
+    iopub.stop()
+    seen: list[int] = []
+    iopub.schedule(lambda: seen.append(threading.get_ident()))
+    assert seen == [threading.get_ident()]
+
+
+def test_a_stream_is_flushed_only_if_something_was_written(iopub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = OutStream(iopub.session, iopub, "stdout", watchfd=False)
+    monkeypatch.setattr("sys.stdout", stream)
+    QuickOutput(iopub)
+    sent: list[str] = []
+    monkeypatch.setattr(iopub.session, "send", lambda _, message, **__: sent.append(message["content"]["text"]))
+    monkeypatch.setattr(iopub, "schedule", Mock(wraps=iopub.schedule))
+    stream.flush()
+    assert not iopub.schedule.called
+    stream.write("a")
+    stream.flush()
+    assert sent == ["a"]
+    iopub.schedule.reset_mock()
+    stream.flush()
+    assert not iopub.schedule.called
+
+
+def test_a_flush_waits_for_one_that_the_thread_has_begun(iopub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = OutStream(iopub.session, iopub, "stdout", watchfd=False)
+    monkeypatch.setattr("sys.stdout", stream)
+    QuickOutput(iopub)
+    sending, go_on = threading.Event(), threading.Event()
+    sent: list[str] = []
+
+    def send(_: Any, message: Any, **__: Any) -> None:
+        sending.set()
+        assert go_on.wait(10)
+        sent.append(message["content"]["text"])
+
+    monkeypatch.setattr(iopub.session, "send", send)
+    stream.write("a")
+    iopub.schedule(stream._flush)
+    assert sending.wait(10)
+    threading.Timer(0.05, go_on.set).start()
+    stream.flush()
+    assert sent == ["a"]

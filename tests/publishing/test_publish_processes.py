@@ -95,8 +95,9 @@ async def consistent(store: ObjectStore) -> list[int]:
 
 
 @pytest.mark.slow
-def test_two_processes_that_publish_at_once_20_times_lose_no_run_and_the_latest_never_goes_back(
-    url: str, tmp_path: Path
+@pytest.mark.parametrize("times", [6, pytest.param(20, marks=pytest.mark.soak)])
+def test_two_processes_that_publish_at_once_lose_no_run_and_the_latest_never_goes_back(
+    url: str, times: int, tmp_path: Path
 ) -> None:
     store, over, seen = open_store(url), threading.Event(), []
 
@@ -109,7 +110,7 @@ def test_two_processes_that_publish_at_once_20_times_lose_no_run_and_the_latest_
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            for number in range(20):
+            for number in range(times):
                 for place, each in enumerate(pair):
                     each.publish(2 * number + place)
                 assert [each.answer() for each in pair] == ["published"] * 2
@@ -117,8 +118,8 @@ def test_two_processes_that_publish_at_once_20_times_lose_no_run_and_the_latest_
             over.set()
             watcher.join()
     assert seen == sorted(seen)
-    assert len(set(seen)) > 10
-    assert asyncio.run(consistent(store)) == [*range(39, -1, -1)]
+    assert len(set(seen)) > times / 2
+    assert asyncio.run(consistent(store)) == [*range(2 * times - 1, -1, -1)]
 
 
 def settled_nights(store: ObjectStore) -> set[int]:
@@ -132,7 +133,10 @@ def settled_nights(store: ObjectStore) -> set[int]:
 
 
 @pytest.mark.slow
-def test_after_a_publisher_is_killed_at_random_moments_the_next_one_repairs(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [10, pytest.param(30, marks=pytest.mark.soak)])
+def test_after_a_publisher_is_killed_at_random_moments_the_next_one_repairs(
+    url: str, kills: int, tmp_path: Path
+) -> None:
     """The environment variable NBRUN_TESTS_SEED repeats the moments of a failed test."""
     seed = int(os.environ.get("NBRUN_TESTS_SEED") or random.randrange(2**32))
     print(f"NBRUN_TESTS_SEED={seed}")
@@ -144,7 +148,6 @@ def test_after_a_publisher_is_killed_at_random_moments_the_next_one_repairs(url:
             assert one.answer() == "published"
         whole = time.monotonic() - began
     published_runs = killed_runs = 0
-    kills = 10 if url.startswith("s3") else 30
     for turn, number in enumerate(range(2 * KEPT, 2 * KEPT + 2 * kills, 2)):
         with publishers(url, tmp_path / "made", 1, KEPT) as (one,):
             one.publish(number)

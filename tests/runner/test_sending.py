@@ -1,29 +1,33 @@
 """Runs on seats that execute: what is sent, what is saved, and what happens when a seat is lost."""
 
+import asyncio
+import contextlib
 import threading
 import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec import structs
 
 import nbrun
 from nbrun.core.batch.parcels import Delivery, Parcel
-from nbrun.core.events import CellFinished, Event, OutputArrived, Stage, StageEntered
-from nbrun.core.results import BatchResult
+from nbrun.core.events import CellFinished, Event, Journal, OutputArrived, Stage, StageEntered
+from nbrun.core.planning.job import Job, Secret
+from nbrun.core.results import BatchResult, NotebookResult, Outcome
 from nbrun.errors import ExitCode, SeatLost, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.runner import plugins
 from nbrun.runner.batch.resume import RunJournal
 from nbrun.runner.job import PlannedRun
+from nbrun.runner.sending import Sending, send_notebook
 from nbrun.runner.stop import StopSwitch
 from tests.support import executing
 from tests.support.executing import Script
 from tests.support.live_runs import Watch, text_of
-from tests.support.notebooks import code, notebook, read_notebook, write_notebook
+from tests.support.notebooks import Notebook, code, notebook, read_notebook, write_notebook
 
 
 @pytest.fixture
@@ -85,12 +89,69 @@ def test_the_value_of_a_secret_is_sent_in_neither_direction(
     assert "planted-value" not in Path("out/a.ipynb").read_text()
 
 
-def test_a_secret_that_the_seat_does_not_have_is_named(here: Path, script: Script) -> None:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"secrets": {"ELSEWHERE": "x"}}, "--secret ELSEWHERE: the environment variable ELSEWHERE is not set"),
+        ({"secrets": {"A": Secret("", "env:OTHER")}}, "--secret A: the environment variable OTHER is not set"),
+        ({"secrets": {"A": Secret("x", "file:/no/file")}}, "--secret-file A=/no/file: cannot be read: No such file"),
+        ({"cwd": "missing"}, "there is no folder {here}/missing"),
+    ],
+    ids=["variable", "another variable", "file", "folder"],
+)
+def test_what_a_seat_lacks_is_named_before_the_first_run(
+    here: Path, script: Script, options: dict[str, Any], said: str
+) -> None:
     write_notebook(here / "a.ipynb", notebook("1"))
-    (result,) = run("a.ipynb", secrets={"ELSEWHERE": "x"}).runs
+    write_notebook(here / "b.ipynb", notebook("1"))
+    done = run("a.ipynb", "b.ipynb", **options)
+    assert done.exit_code is ExitCode.USAGE
+    assert done.runs[0].problem is not None
+    assert done.runs[0].problem.message.startswith(f"seat 1: {said.format(here=here)}")
+    assert not script.sent
+
+
+def test_a_secret_without_a_value_here_is_read_on_the_seat_and_masked_there(
+    here: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = UsageError("it is not set here")
+    monkeypatch.setenv("OF_SEAT", "planted-value")
+    (here / "key").write_text("planted-key\n")
+    secrets = {"A": Secret("", "env:OF_SEAT", missing), "B": Secret("", f"file:{here / 'key'}", missing)}
+    write_notebook(here / "a.ipynb", notebook("print(len(A), len(B), A, B)"))
+    done = run("a.ipynb", secrets=secrets)
+    assert done.exit_code is ExitCode.OK
+    assert printed("out/a.ipynb") == ["13 11 *** ***\n"]
+    assert not [data for data in script.sent if b"planted-" in data]
+    with pytest.raises(UsageError, match="it is not set here"):  # without seats that execute, it is needed
+        nbrun.run("a.ipynb", secrets=secrets)
+
+
+def test_a_declared_input_that_the_seat_does_not_have_is_named(
+    here: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = notebook("1", nbrun={"depends": ["data/*.csv"]})
+    write_notebook(here / "a.ipynb", document)
+    (here / "data").mkdir()
+    (here / "data" / "x.csv").touch()
+    assert run("a.ipynb").exit_code is ExitCode.OK
+    monkeypatch.setattr("nbrun.engines.worker.os.path.lexists", lambda path: False)
+    (result,) = run("a.ipynb").runs
     assert result.exit_code is ExitCode.USAGE
     assert result.problem is not None
-    assert "the seat has no environment variable ELSEWHERE" in result.problem.message
+    assert f"there is no file {here}/data/x.csv, which the notebook declares" in result.problem.message
+
+
+def test_a_run_in_a_scratch_folder_is_sent(here: Path, script: Script) -> None:
+    write_notebook(here / "a.ipynb", notebook("import os; print(os.path.basename(os.getcwd())[:6])"))
+    assert run("a.ipynb", cwd="@scratch").exit_code is ExitCode.OK
+    assert printed("out/a.ipynb") == ["nbrun-\n"]
+
+
+def test_the_messages_of_seats_that_execute_are_not_traced(here: Path, script: Script) -> None:
+    write_notebook(here / "a.ipynb", notebook("1"))
+    with pytest.raises(UsageError, match="--trace is not possible with this engine"):
+        run("a.ipynb", trace="trace.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +203,18 @@ def test_after_two_lost_seats_the_outputs_that_arrived_are_saved(here: Path, scr
     assert other.outcome.value == "passed"
 
 
+def test_a_run_whose_seats_are_retired_is_repeated_until_one_lasts(here: Path, script: Script) -> None:
+    def meddle(parcel: Parcel, thing: Event | Delivery) -> None:
+        if parcel.attempt < 4 and isinstance(thing, CellFinished) and thing.result.number == 2:
+            raise SeatLost("the worker was retired" if parcel.attempt != 2 else "the worker was killed")
+
+    script.meddle = meddle
+    write_notebook(here / "a.ipynb", LONG)
+    (result,) = run("a.ipynb").runs
+    assert [each.outcome.value for each in result.tries] == ["seat-lost", "seat-lost", "seat-lost", "passed"]
+    assert printed("out/a.ipynb") == ["one\n", "two\n", "three\n"]
+
+
 def test_without_the_cause_worker_a_lost_seat_ends_the_run(here: Path, script: Script) -> None:
     script.meddle = losing(1)
     write_notebook(here / "a.ipynb", LONG)
@@ -175,6 +248,53 @@ def test_after_a_stop_the_partial_notebook_is_saved(
     (result,) = run("a.ipynb", stop=stop, observe=observe).runs
     assert (result.outcome.value, result.exit_code) == ("interrupted", ExitCode.TERMINATED)
     assert printed("out/a.ipynb") == ["begun\n"]
+
+
+class _StuckNotebook:
+    """A notebook whose save does not end."""
+
+    path = kernel_path = "a.ipynb"
+
+    def __init__(self) -> None:
+        self.is_saving = asyncio.Event()
+
+    async def load(self) -> Notebook:
+        return notebook("print(1)")
+
+    async def save(self, content: Any, retry: Any, *, passed: bool) -> str:
+        self.is_saving.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async def close(self) -> None:
+        pass
+
+
+class _Delivering:
+    """A seat that delivers at once what it gets."""
+
+    name, setting = "seat 1", None
+
+    async def run(self, parcel: Parcel, tell: Any, stop: StopSwitch) -> Delivery:
+        result = NotebookResult("1", "a.ipynb", None, None, Outcome.PASSED, "", 0.0, [])
+        return Delivery(parcel.run, parcel.attempt, result, parcel.notebook)
+
+
+async def test_a_delivery_whose_save_is_cancelled_is_in_a_rescue_file(here: Path) -> None:
+    stuck, seat, slot = _StuckNotebook(), _Delivering(), contextlib.nullcontext()
+
+    async def take() -> Any:
+        return seat
+
+    sending = Sending(Job("a.ipynb"), cast(Any, stuck), take, "batch", "a.ipynb", 1, str(here), here)
+    journal = Journal("a.ipynb", lambda event: None)
+    task = asyncio.create_task(send_notebook(sending, journal=journal, stop=StopSwitch(), slot=cast(Any, slot)))
+    await asyncio.wait_for(stuck.is_saving.wait(), 10)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    (rescued,) = here.glob("a.rescued-*.ipynb")
+    assert read_notebook(rescued)["cells"][0]["source"] == "print(1)"
 
 
 def test_a_run_that_is_ready_before_an_earlier_one_does_not_take_its_seat(

@@ -22,7 +22,7 @@ from tests.support.environments import missing
 from tests.support.notebooks import code, markdown, notebook, read_notebook, stdout, write_notebook
 from tests.support.proxy import FOR_EVER, Proxy
 from tests.support.save_hooks import ROOT
-from tests.support.servers import RunningServer, jupyter_server
+from tests.support.servers import RunningServer, jupyter_server, python_path
 
 Notebook = dict[str, Any]
 
@@ -251,7 +251,7 @@ async def test_while_a_large_notebook_is_encoded_others_have_their_turn(place: P
 def hooked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that does things to what it has just saved."""
     args = ["--FileContentsManager.post_save_hook=tests.support.save_hooks.after_save"]
-    with jupyter_server(tmp_path_factory.mktemp("hooked"), args=args, env={"PYTHONPATH": str(ROOT)}) as server:
+    with jupyter_server(tmp_path_factory.mktemp("hooked"), args=args, env=python_path(ROOT)) as server:
         yield server
 
 

@@ -51,14 +51,23 @@ class DaskCluster:
                 self.address = json.loads(file.read_text())["address"]
             pause(0.05)
 
-    def add_worker(self, name: str, *options: str, environment: Mapping[str, str] | None = None) -> None:
-        """Start a worker with its nanny; it joins by itself."""
-        place = ("--name", name, "--nthreads", "1", "--no-dashboard", "--local-directory", str(self.folder / name))
-        self.nannies.append(self._process("worker", self.address, *place, *options, env=environment, log=name))
+    def add_worker(
+        self,
+        name: str,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        dashboard: Sequence[str] = QUIET,
+        python: Path | None = None,
+    ) -> None:
+        """Start a worker with its nanny, which joins by itself; `python` is another interpreter than the tests use."""
+        place = ("--name", name, "--nthreads", "1", "--local-directory", str(self.folder / name), *dashboard, *options)
+        self.nannies.append(self._process("worker", self.address, *place, env=environment, log=name, python=python))
 
-    def _process(self, *command: str, env: Mapping[str, str] | None, log: str = "") -> subprocess.Popen[bytes]:
+    def _process(
+        self, *command: str, env: Mapping[str, str] | None, log: str = "", python: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-        program = Path(sys.executable).with_name("dask")
+        program = (python or Path(sys.executable)).with_name("dask")
         with (self.folder / f"{log or command[0]}.log").open("wb") as sink:
             return subprocess.Popen(
                 [str(program), *command, *self.security],
@@ -106,10 +115,10 @@ class DaskCluster:
             pause(0.05)
 
     def ask(self, source: str) -> Any:
-        """Return the value of an expression of ``scheduler``, from a function that runs in the scheduler."""
+        """Return the value of an expression of ``scheduler``, which may await, from a function that runs there."""
         program = (
             "import sys, json, distributed\n"
-            f"def ask(dask_scheduler=None):\n    scheduler = dask_scheduler\n    return {source}\n"
+            f"async def ask(dask_scheduler=None):\n    scheduler = dask_scheduler\n    return {source}\n"
             "with distributed.Client(sys.argv[1], timeout=20) as client:\n"
             "    print('RESULT' + json.dumps(client.run_on_scheduler(ask)))\n"
         )

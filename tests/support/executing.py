@@ -1,10 +1,11 @@
 """An engine whose seats execute: workers in this process, whose parcels, events and deliveries travel as bytes."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from nbrun.core.batch.parcels import Delivery, Parcel, packed_event, unpacked_event
+from nbrun.core.batch.parcels import Delivery, Needs, Parcel, packed_event, unpacked_event
 from nbrun.core.events import Event
 from nbrun.core.formats.json_text import dumps, loads
 from nbrun.engines.worker import Worker
@@ -24,6 +25,8 @@ class Script:
 
     meddle: Meddle = lambda parcel, thing: None
     setting: Callable[[SeatSetting], SeatSetting] = lambda setting: setting
+    environ: dict[str, str] = field(default_factory=dict)
+    """More environment variables of the seats, when they are checked."""
     is_deaf: bool = False
     """Whether a stop does not reach the seats."""
     sent: list[bytes] = field(default_factory=list)
@@ -42,6 +45,7 @@ class Seat:
     setting: SeatSetting
     worker: Worker
     is_lost: bool = False
+    is_retired: bool = False
 
     def __hash__(self) -> int:
         return id(self)
@@ -49,6 +53,14 @@ class Seat:
     def gone(self) -> bool:
         """Return whether the seat is lost."""
         return self.is_lost
+
+    def was_retired(self) -> bool:
+        """Return whether the loss was an orderly one."""
+        return self.is_retired
+
+    async def check(self, needs: Needs) -> None:
+        """Check the worker, which has the environment of ``script``."""
+        self.worker.check(needs, {**os.environ, **script.environ})
 
     async def close(self) -> None:
         """Do nothing; the engine ends the worker."""
@@ -84,8 +96,8 @@ class Seat:
             if losses:
                 raise losses[0]
             return script.meddle(parcel, delivery) or Delivery.decode(script.sent[-1])
-        except SeatLost:
-            self.is_lost = True
+        except SeatLost as error:
+            self.is_lost, self.is_retired = True, "retired" in str(error)
             raise
         finally:
             stop.forget(follow)

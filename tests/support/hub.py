@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.environments import environment
-from tests.support.servers import LOG_QUOTED, START_LIMIT, free_port, pause
+from tests.support.servers import LOG_QUOTED, START_LIMIT, free_port, pause, python_path
 
 USER = "alice"
 CONFIG = """
@@ -110,7 +110,7 @@ def hub(folder: Path, *, started: bool = True, config: str = "", name: str = "hu
         + config
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "PYTEST"))}
-    environ |= {"PATH": f"{made.python.parent}{os.pathsep}{os.environ['PATH']}"}
+    environ |= {"PATH": f"{made.python.parent}{os.pathsep}{os.environ['PATH']}", **python_path()}
     log = folder / "hub.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(

@@ -25,13 +25,13 @@ LOG_QUOTED = 4000
 """Maximum characters of a log in an error."""
 
 
-WITHOUT_GRAMMAR = """
-import runpy, sys
-from nbrun._lazy_imports import put_off_grammar
-put_off_grammar()
-runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
-"""
-"""Code that runs a module like ``python -m``, without the second that jsonschema needs for a grammar."""
+ABSENT = Path(__file__).with_name("absent")
+"""The folder of modules that servers and their kernels do without, since these are slow to import."""
+
+
+def python_path(*folders: Path) -> dict[str, str]:
+    """Return the variable PYTHONPATH with :data:`ABSENT` and these folders, for a server or a kernel."""
+    return {"PYTHONPATH": os.pathsep.join(map(str, (ABSENT, *folders)))}
 
 
 @dataclass
@@ -109,9 +109,8 @@ def jupyter_server(
     """
     token = secrets.token_hex(16) if token is None else token
     port = port or free_port()
-    running = ("-c", WITHOUT_GRAMMAR) if python == sys.executable else ("-m",)
     command = [
-        python, *running, application, "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        python, "-m", application, "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
         f"{token_option}={token}", f"{root_option}={root}", f"{base_url_option}={base_url}", *args,
     ]  # fmt: skip
     with server_process(command, f"http://127.0.0.1:{port}{base_url}", token, root, env=env) as server:
@@ -137,6 +136,7 @@ def server_process(
         "JUPYTER_NO_CONFIG": "1",
         "IPYTHONDIR": str(home / "ipython"),
         "TMPDIR": str(home / "tmp"),  # where each Jupyter process makes an empty configuration and leaves it
+        **python_path(),
         **(env or {}),
     }
     with log.open("wb") as sink:

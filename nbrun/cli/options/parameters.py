@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import click
 from nbrun.cli.options.declared import declared
 from nbrun.core.batch.output_paths import Fields, Stamp, Template
 from nbrun.core.planning.destinations import is_source_url
+from nbrun.core.planning.job import Secret
 from nbrun.errors import UsageError
 from nbrun.reporters.safe_stream import write_command
 
@@ -111,18 +113,19 @@ def _names_and_values(
 
 
 def read_parameters(
-    texts: ParameterTexts, notebook: str | None, output: str | None
-) -> tuple[dict[str, Any], dict[str, str]]:
+    texts: ParameterTexts, notebook: str | None, output: str | None, *, on_seats: bool = False
+) -> tuple[dict[str, Any], dict[str, Secret]]:
     """Return the parameters and the secrets of a run; raise :class:`UsageError`.
 
     Later sources take precedence, as in papermill: paths, base64, files, YAML, ``-p``, ``-r``. `notebook` is None for
-    several notebooks. On GitHub the secrets are registered, so that its log masks them as well.
+    several notebooks. On GitHub the secrets are registered, so that its log masks them as well. With `on_seats`, a
+    secret may be missing here (:attr:`Secret.problem`).
     """
     parameters = _paths(texts, notebook, output)
     if texts.parameters or texts.parameters_file or texts.parameters_yaml or texts.parameters_base64:
         parameters |= _read(texts)
     parameters |= dict(texts.parameters_raw)
-    return parameters, _secrets(texts) if texts.secret or texts.secret_file else {}
+    return parameters, _secrets(texts, on_seats) if texts.secret or texts.secret_file else {}
 
 
 def read_templates(texts: ParameterTexts, taken: Collection[str]) -> dict[str, Template]:
@@ -203,18 +206,29 @@ def _read(texts: ParameterTexts) -> dict[str, Any]:
     return found | {name: parameter_files.guessed(name, text) for name, text in texts.parameters}
 
 
-def _secrets(texts: ParameterTexts) -> dict[str, str]:
-    from nbrun.runner import parameter_files
+def _secrets(texts: ParameterTexts, on_seats: bool) -> dict[str, Secret]:
+    from nbrun.runner.parameter_files import secret_of_environment, secret_of_file
+
+    def read(place: str, get: Callable[[], str]) -> Secret:
+        try:
+            return Secret(get(), place)
+        except UsageError as error:
+            if not on_seats:
+                raise
+            return Secret("", place, error)
 
     found = {}
     for text in texts.secret:
         name, _, variable = text.partition("=")
-        found[_name(name, text, "--secret")] = parameter_files.secret_of_environment(name, variable or name)
+        variable = variable or name
+        get = partial(secret_of_environment, name, variable)
+        found[_name(name, text, "--secret")] = read(f"env:{variable}", get)
     for text in texts.secret_file:
         name, equals, path = text.partition("=")
         if not equals or not path:
             raise UsageError(f"--secret-file {text}: NAME=PATH is wanted")
-        found[_name(name, text, "--secret-file")] = parameter_files.secret_of_file(name, Path(path))
+        get = partial(secret_of_file, name, Path(path))
+        found[_name(name, text, "--secret-file")] = read(f"file:{Path(path).absolute()}", get)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _announce(found)
     return found
@@ -226,7 +240,7 @@ def _name(name: str, text: str, option: str) -> str:
     return name
 
 
-def _announce(secrets: dict[str, str]) -> None:
+def _announce(secrets: Mapping[str, str]) -> None:
     """Register each line with GitHub for masking, on standard error because standard output carries data."""
     from nbrun.core.outputs.masking import lines_to_mask
 

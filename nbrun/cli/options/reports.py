@@ -446,9 +446,10 @@ def _check_different(given: ReportOptions, options: BatchOptions, notebook: str 
     """Refuse two reports in one file, and a report in a notebook's file. The two streams of cells may share a file."""
     pages = {"html_folder": "--html"} if _is_file(given.html_folder, _PAGE) else {}
     pages |= {"pdf": "--pdf"} if _is_file(given.pdf, _PDF) else {}
+    others = {"--trace": options["trace"], "--journal": options["journal"]}
     files = [
         (option, os.path.realpath(target))
-        for option, target in {**given.targets({**_FILES, **pages}), "--trace": options["trace"]}.items()
+        for option, target in {**given.targets({**_FILES, **pages}), **others}.items()
         if target is not None and target not in _SHOWN and (is_file(target) or not is_there(target))
     ]
     saved = () if is_on_server(options) else (notebook, options["output"])

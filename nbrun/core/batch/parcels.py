@@ -1,11 +1,11 @@
 """What travels to and from a seat that runs nbrun: parcels, deliveries and events; pure.
 
-A parcel and a delivery are a line of JSON and the bytes of a notebook. A parcel has the names of secrets, never their
+A parcel and a delivery are a line of JSON and the bytes of a notebook. A parcel has the places of secrets, never their
 values. Events are the JSON objects of ``--events`` without a time.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime, time
 from typing import Any, Self
@@ -29,7 +29,7 @@ from nbrun.core.events import (
 from nbrun.core.formats.json_text import as_object, dumps, loads
 from nbrun.core.formats.units import spell_size
 from nbrun.core.outputs.mimebundle import stream_output
-from nbrun.core.planning.job import Job, Limits
+from nbrun.core.planning.job import Job, Limits, place_of_secret
 from nbrun.core.results import NotebookResult
 from nbrun.errors import BadFrame, UsageError
 
@@ -45,12 +45,21 @@ _DATES: Mapping[str, Callable[[str], Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What the runs of a batch need on each seat: their ``secrets``, by name with their places, and ``folders``."""
+
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    folders: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Parcel:
     """All that a seat needs for one attempt of a run.
 
     ``batch`` and ``run`` identify the run, ``attempt`` counts from 1. ``name`` is the notebook as the user named it,
-    and ``folder`` the working directory of its kernel. ``options`` and ``parameters`` are JSON. ``secrets`` are names;
-    their values are resolved where the kernel runs.
+    and ``folder`` the working directory of its kernel. ``options`` and ``parameters`` are JSON. ``secrets`` are the
+    places of secrets by name, which are read where the kernel runs. ``inputs`` are the paths of files that must be
+    there.
     """
 
     batch: str
@@ -61,17 +70,28 @@ class Parcel:
     notebook: bytes = field(repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    secrets: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    inputs: Sequence[str] = ()
 
     @classmethod
-    def of(cls, job: Job, notebook: bytes, *, batch: str, run: str, attempt: int, folder: str) -> Self:
+    def of(
+        cls,
+        job: Job,
+        notebook: bytes,
+        *,
+        batch: str,
+        run: str,
+        attempt: int,
+        folder: str,
+        inputs: Sequence[str] = (),
+    ) -> Self:
         """Return the parcel of a job; raise :class:`UsageError` for a parameter that cannot be sent."""
         options = {one.name: getattr(job, one.name) for one in fields(job) if one.name not in _OF_PARENT}
         limits = {one.name: getattr(job.limits, one.name) for one in fields(job.limits)}
         parameters = {name: _packed(value, name) for name, value in job.parameters.items()}
         return cls(
             batch, run, attempt, job.notebook, folder, notebook, {**options, "limits": limits}, parameters,
-            tuple(job.secrets),
+            places_of_secrets(job), inputs,
         )  # fmt: skip
 
     def job(self, secrets: Mapping[str, str]) -> Job:
@@ -98,8 +118,8 @@ class Parcel:
         """Return the parcel from the bytes of :meth:`encode`; raise ValueError for others."""
         header, notebook = _split(data)
         try:
-            return cls(**{**header, "secrets": tuple(header["secrets"])}, notebook=notebook)
-        except (KeyError, TypeError) as error:
+            return cls(**header, notebook=notebook)
+        except TypeError as error:
             raise ValueError(f"not a parcel: {error}") from None
 
 
@@ -129,6 +149,11 @@ class Delivery:
             return cls(header["run"], header["attempt"], result, notebook if header["executed"] else None)
         except KeyError as error:
             raise ValueError(f"not a delivery: {error}") from None
+
+
+def places_of_secrets(job: Job) -> dict[str, str]:
+    """Return the places of a job's secrets by name."""
+    return {name: place_of_secret(name, value) for name, value in job.secrets.items()}
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:

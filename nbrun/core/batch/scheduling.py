@@ -19,6 +19,8 @@ _CAUSES = {
 }
 MOST_LOSSES = 2
 """After so many lost seats a run is not tried again, because it may be what ends them."""
+MOST_RETIREMENTS = 5
+"""After so many seats that were taken away, a run is not tried again: it may need longer than any seat lasts."""
 _OPEN = (CellOutcome.INTERRUPTED, CellOutcome.NOT_RUN)
 _NOT_EXECUTED = (Outcome.NOT_RUN, Outcome.PREPARED)
 
@@ -33,17 +35,17 @@ class Policy(Struct, frozen=True):
     server_wait: float = SERVER_WAIT
     """Seconds to wait for an unreachable server before the next attempt."""
 
-    def tries_again(self, result: NotebookResult, attempt: int, losses: int = 0) -> bool:
+    def tries_again(self, result: NotebookResult, attempt: int, losses: int = 0, retirements: int = 0) -> bool:
         """Return whether a run with this result of its `attempt`-th attempt, from 1, is retried.
 
-        `losses` is the number of attempts whose seat was lost. They do not count as retries, and one of them is
-        repeated. A run that executed all cells and only could not be saved is not retried, because its result is in a
-        rescue file.
+        `losses` is the number of attempts whose seat was lost. They do not count as retries. One of them is repeated,
+        and some more of the `retirements` among them, whose seats were taken away in an orderly way. A run that
+        executed all cells and only could not be saved is not retried, because its result is in a rescue file.
         """
         if _CAUSES.get(result.outcome) not in self.retry_on:
             return False
         if result.outcome is Outcome.SEAT_LOST:
-            return losses < MOST_LOSSES
+            return losses - retirements < MOST_LOSSES and retirements < MOST_RETIREMENTS
         if attempt - losses > self.retries:
             return False
         return not (result.rescued and result.cells and all(cell.outcome not in _OPEN for cell in result.cells))
@@ -109,8 +111,8 @@ def run_key(notebook: str, parameters: Mapping[str, Any]) -> str:
 
 
 def batch_key(keys: Sequence[str]) -> str:
-    """Return the key of a batch, which all its shards have in common, from the keys of all its runs."""
-    return hashlib.sha256(dumps(sorted(keys))).hexdigest()[:16]
+    """Return the key of a batch, which all its shards have in common, from the keys of all its runs in order."""
+    return hashlib.sha256(dumps(keys)).hexdigest()[:16]
 
 
 def slowest_first(keys: Sequence[str], durations: Durations) -> list[int]:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from nbrun.core.batch.replay import read_result
+from nbrun.core.formats.json_text import as_object
 from nbrun.core.results import BatchResult, NotebookResult, Part, Problem
 from nbrun.errors import ExitCode, UsageError
 
@@ -41,32 +43,38 @@ def is_batch(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("runs"), list) and "tally" in content
 
 
+def is_shard(content: Any) -> bool:
+    """Return whether a JSON value looks like the result of a shard."""
+    return is_batch(content) and content.get("shard") is not None
+
+
 def why_not_started(content: Any) -> str:
-    """Return why a batch could not start, from its JSON result, or "" if it did."""
-    problem = content.get("problem")
-    is_empty = not content["runs"] and content.get("shard") is None
-    return str(problem.get("message", "")) if is_empty and isinstance(problem, dict) else ""
+    """Return why a batch could not start, from its JSON result, or "" if it did or the value is no result."""
+    if not is_batch(content) or is_shard(content) or content["runs"]:
+        return ""
+    return str(as_object(content.get("problem")).get("message", ""))
 
 
 def read_shard(source: str, content: Any) -> ShardFile:
     """Read the JSON result of a shard; raise :class:`UsageError`."""
     if not is_batch(content):
         raise UsageError(f"{source}: not the result of a batch", hint="Merge files of nbrun run --shard K/N --json.")
-    shard = content.get("shard")
-    if shard is None:
+    if not is_shard(content):
         hint = "Run each part with --shard K/N, and write its result with --json FILE."
         raise UsageError(f"{source}: the result of a batch without --shard", hint=hint)
     try:
         runs = [read_result(run) for run in content["runs"]]
-        part = _part(shard)
+        part = _part(content["shard"])
         if not (len(part.positions) == len(part.names) == len(runs)):
             raise ValueError("the shard does not name each run")
-        datetime.fromisoformat(content["started"])
+        if datetime.fromisoformat(content["started"]).tzinfo is None:
+            raise ValueError("the start has no time zone")
         result = BatchResult(
-            content["version"], content["started"], float(content["seconds"]), runs, int(content["left_out"])
+            str(content["version"]), content["started"], float(content["seconds"]), runs, int(content["left_out"])
         )
     except (ValueError, KeyError, TypeError) as error:
-        why = f"{source}: not a result that this nbrun can read: {error}"
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        why = f"{source}: not a result that this nbrun can read: {what}"
         raise UsageError(why, hint="Merge with the version of nbrun that wrote it.") from None
     return ShardFile(source, result, part)
 
@@ -96,24 +104,31 @@ def merge(files: Sequence[ShardFile], failed: Mapping[str, str]) -> Merged:
         for position, name, result in zip(file.part.positions, file.part.names, file.result.runs, strict=True)
     ]
     placed = sorted(pairs, key=lambda pair: pair[0])
-    positions = [position for position, _ in placed]
     missing = sorted({*range(1, total + 1)} - {part.number for part in parts})
-    if len({*positions}) < len(positions) or (not missing and len(positions) != size):
-        hint = "All shards need the same --durations file and the same --order. Run them again with these."
-        raise UsageError("the shards overlap or leave out notebooks", hint=hint)
+    _check_each_once(placed, None if missing else size)
     first = files[0].result
-    starts = [datetime.fromisoformat(file.result.started).timestamp() for file in files]
-    ends = [start + file.result.seconds for start, file in zip(starts, files, strict=True)]
+    starts = {file.result.started: datetime.fromisoformat(file.result.started).timestamp() for file in files}
+    ends = [starts[file.result.started] + file.result.seconds for file in files]
     batch = BatchResult(
         first.version,
-        min(files, key=lambda file: datetime.fromisoformat(file.result.started)).result.started,
-        max(ends) - min(starts),
+        min(starts, key=starts.__getitem__),
+        max(ends) - min(starts.values()),
         [run.result for _, run in placed],
         max(0, first.left_out - (size - len(first.runs))),
         _missing(missing, total, failed) if missing else None,
         ExitCode.SERVER if missing else None,
     )
     return Merged(batch, [run for _, run in placed])
+
+
+def _check_each_once(placed: Sequence[tuple[int, Placed]], size: int | None) -> None:
+    """Raise :class:`UsageError` if a run is in two shards, or if all shards have fewer than `size` runs."""
+    hint = "All shards need the same --durations file. Run them again with it."
+    for (position, run), (next_position, other) in pairwise(placed):
+        if position == next_position:
+            raise UsageError(f"{run.source} and {other.source}: both have {run.name}", hint=hint)
+    if size is not None and len(placed) < size:
+        raise UsageError(f"the shards have {len(placed)} of the {size} runs of the batch", hint=hint)
 
 
 def _missing(missing: Sequence[int], total: int, failed: Mapping[str, str]) -> Problem:
@@ -138,7 +153,10 @@ def _check_same(files: Sequence[ShardFile]) -> None:
             versions = f"nbrun {first.result.version} and {file.result.version}"
             raise UsageError(f"{both}: of {versions}", hint="Run all shards with the same version.")
         if (one.batch, one.size) != (other.batch, other.size):
-            hint = "All shards must find the same notebooks with the same parameters, from the same folder."
+            hint = (
+                "All shards must find the same notebooks with the same parameters, from the same folder, and have the "
+                "same --order and --durations. Remove results of other calls."
+            )
             raise UsageError(f"{both}: results of different batches", hint=hint)
         if other.number in seen:
             hint = "Remove the older file."

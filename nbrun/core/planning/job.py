@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Self
+
+from nbrun.errors import UsageError
 
 STARTUP_LIMIT = 60.0
 """Default time limit in seconds for the start of a kernel."""
@@ -21,6 +23,30 @@ class Limits:
     cell: float | None = None
     silence: float | None = None
     startup: float = STARTUP_LIMIT
+
+
+class Secret(str):
+    """The value of a secret, and its place: ``env:VARIABLE`` or ``file:PATH``.
+
+    Seats that execute runs read the value at this place. ``problem`` is the error if there is no value on this machine;
+    it matters only for runs whose secrets are set from here.
+    """
+
+    __slots__ = ("place", "problem")
+
+    place: str
+    problem: UsageError | None
+
+    def __new__(cls, value: str, place: str, problem: UsageError | None = None) -> Self:
+        """Return the value as text that knows its place."""
+        secret = super().__new__(cls, value)
+        secret.place, secret.problem = place, problem
+        return secret
+
+
+def place_of_secret(name: str, value: str) -> str:
+    """Return the place of a secret; one without a place is in the environment variable of its name."""
+    return value.place if isinstance(value, Secret) else f"env:{name}"
 
 
 class OnConflict(Enum):

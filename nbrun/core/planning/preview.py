@@ -24,7 +24,8 @@ class Preview:
     """The preview of a run.
 
     ``kernel`` is None if the notebook's kernel was not found. ``values`` are the given parameters, ``secrets`` the
-    names of the given secrets. ``injected`` is the index of the cell that would set the parameters.
+    names of the given secrets. ``injected`` is the index of the cell that would set the parameters. ``artefacts`` are
+    the patterns of the files that would be collected.
     """
 
     notebook: str
@@ -37,6 +38,7 @@ class Preview:
     injected: int | None
     run_timeout: float | None
     warnings: Sequence[str]
+    artefacts: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that ``nbrun plan --json`` writes."""
@@ -48,6 +50,7 @@ class Preview:
             "parameters": [self._parameter(each) for each in self.parameters],
             "secrets": list(self.secrets),
             "run_timeout": seconds(self.run_timeout),
+            "artefacts": list(self.artefacts),
             "cells": [self._cell(cell, numbers.get(cell.index)) for cell in self.cells],
             "warnings": list(self.warnings),
         }
@@ -108,6 +111,7 @@ def make_preview(
         injected,
         prepared.plan.run_timeout,
         [*document.notes, *prepared.warnings],
+        prepared.plan.artefacts,
     )
 
 

@@ -45,6 +45,7 @@ class Ability(StrEnum):
     UNSENT = "unsent"
     WRITERS = "writers"
     TRACEBACK = "traceback"
+    QUICK = "quick"
     LIFT_LIMITS = "lift_limits"
     QUIET = "quiet"
 

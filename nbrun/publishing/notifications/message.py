@@ -1,4 +1,4 @@
-"""The message about a run: text, HTML, pictures and files."""
+"""The message about a run: its causes, text, HTML, pictures and files."""
 
 import base64
 import binascii
@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from nbrun.core.formats.json_text import as_object
@@ -13,6 +14,7 @@ from nbrun.core.formats.tracebacks import trimmed
 from nbrun.core.formats.units import spell_duration, spell_size
 from nbrun.core.notebook.tags import tags_of
 from nbrun.core.results import BatchResult, NotebookResult, Outcome
+from nbrun.publishing.local_history import PastRun
 
 MAIL_LIMIT = 10_000_000
 """Maximum bytes of the files and pictures of a mail together."""
@@ -21,6 +23,12 @@ _MOST_RUNS = 50
 _TRACEBACK = 30
 _HIDDEN = ("remove-output", "hide-output", "remove-cell", "hide-cell", "remove_output", "remove_cell")
 _WORDS = {"failure": "failed", "recovery": "passed again", "slow": "passed, slowly", "success": "passed"}
+_COMPARED = 10
+"""Number of the last passed runs with which the duration of a run is compared."""
+_ENOUGH = 3
+_FACTOR = 2.0
+_LEAST = 10.0
+"""A slow run takes so many seconds longer than usual at least."""
 
 
 @dataclass(slots=True)
@@ -57,6 +65,24 @@ class Message:
             f'<h1 style="font-size:1.2em">{html.escape(self.subject)}</h1><table>{rows}</table>{details}{pictures}'
             "</body></html>"
         )
+
+
+def causes_of(run: PastRun, before: Sequence[PastRun]) -> list[str]:
+    """Return the causes that apply to the end of `run`; `before` are the earlier runs, the newest first.
+
+    A run recovers if the one before it failed. It is slow if it takes more than twice the median of the last ten runs
+    that passed, of which there must be three. A skipped run only counts for ``always``.
+    """
+    found = []
+    if run.outcome != Outcome.SKIPPED.value:
+        found.append("failure" if run.exit_code else "success")
+        counted = [one for one in before if one.outcome != Outcome.SKIPPED.value]
+        if not run.exit_code and counted and counted[0].exit_code:
+            found.append("recovery")
+        usual = [one.seconds for one in counted if not one.exit_code][:_COMPARED]
+        if len(usual) >= _ENOUGH and run.seconds > max(_FACTOR * median(usual), median(usual) + _LEAST):
+            found.append("slow")
+    return [*found, "always"]
 
 
 def title(report: str, outcome: str, causes: Sequence[str]) -> str:

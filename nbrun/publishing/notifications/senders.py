@@ -105,6 +105,8 @@ def _request(url: str, *, json: object = None, text: str | None = None) -> None:
         response = httpx.post(url, json=json, content=content, timeout=_WAIT)
     except httpx.TimeoutException:
         raise NotSent("no answer in time") from None
+    except httpx.ConnectError:
+        raise NotSent("the server cannot be reached") from None
     except httpx.HTTPError as error:
         raise NotSent(f"the request failed: {type(error).__name__}") from None
     except (httpx.InvalidURL, ValueError):

@@ -2,7 +2,7 @@
 
 nbconvert's template ``lab`` renders them. Our template on top of it, ``cells.html.j2``, folds parts away and writes
 below an output what the page cannot draw. A page needs more of the text than its HTML: the headings, of which the
-table of contents and the title are made, and the formulas, which become MathML.
+table of contents and the title are made, and the formulas, which become MathML or pictures.
 """
 
 import html
@@ -21,7 +21,8 @@ from nbrun.reporters.html.bundles import SHOWN
 from nbrun.reporters.html.formulas import formula, text_with_formulas
 
 _ODD_ID = re.compile(r"[^\w-]+")
-_TAGS = re.compile(r"<[^>]*>")
+_TAGS = re.compile(r'<img alt="([^"]*)"[^>]*>|<[^>]*>')
+"""A tag; that of a formula as a picture has the formula's source."""
 _LONGEST_TITLE = 200
 
 
@@ -39,21 +40,20 @@ class Body:
     """The cells as HTML, and their headings. ``title`` is the page's; an equal first heading is omitted.
 
     Without a title, the first heading becomes the title and is omitted too, because the page's head shows it. Without
-    ``mathml`` formulas are shown as TeX, and ``unconverted`` counts them.
+    ``mathml`` formulas are pictures.
     """
 
     title: str = ""
     mathml: bool = True
     html: str = ""
     title_id: str = ""
-    unconverted: int = 0
     headings: list[Heading] = field(default_factory=list)
     _ids: set[str] = field(default_factory=set)
     _seen: bool = False
 
     def heading(self, level: int, markup: str) -> str:
         """Record a heading and return it as HTML."""
-        text = html.unescape(_TAGS.sub("", markup)).strip()
+        text = html.unescape(_TAGS.sub(r"\1", markup)).strip()
         name = self._id(text)
         is_first, self._seen = not self._seen, True
         if is_first and self.title in ("", text):
@@ -94,7 +94,6 @@ class _Exporter(HTMLExporter):
         yield "formulas", self.formulas
 
     def formulas(self, text: str) -> str:
-        self.body.unconverted += not self.body.mathml
         return text_with_formulas(text, mathml=self.body.mathml)
 
     @pass_context
@@ -121,7 +120,6 @@ class _Renderer(IPythonRenderer):
         return self._formula(written, written, displayed=True)
 
     def _formula(self, source: str, written: str, *, displayed: bool) -> str:
-        self.body.unconverted += not self.body.mathml
         return formula(source, displayed=displayed, written=written, mathml=self.body.mathml)
 
     def block_mermaidjs(self, code: str) -> str:

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 WEASYPRINT = "weasyprint"
+_EXTRA = (WEASYPRINT, "ziamath")
+"""What prints pages and formulas without a browser, from the extra ``pdf``."""
 PRINT_LIMIT = 120.0
 """Time limit for printing one page in seconds."""
 VARIABLE = "NBRUN_BROWSER"
@@ -48,7 +50,7 @@ def find_printer(environ: Mapping[str, str]) -> str | None:
         return found
     named = (shutil.which(name) for name in (*_NAMES, *_APPLICATIONS))
     found = next(filter(None, named), None)
-    return found or (WEASYPRINT if find_spec(WEASYPRINT) is not None else None)
+    return found or (WEASYPRINT if all(map(find_spec, _EXTRA)) else None)
 
 
 class Printer:

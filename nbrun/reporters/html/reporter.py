@@ -414,7 +414,7 @@ def template_problem(folder: Path) -> str:
     record.runs[run.name] = run
     page = {
         "title": "",
-        "body": {"html": "", "title_id": "", "unconverted": 0, "headings": []},
+        "body": {"html": "", "title_id": "", "headings": []},
         "frame": "",
         "policy": "",
         "index": "",

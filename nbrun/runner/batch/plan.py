@@ -8,6 +8,7 @@ The module imports little, so that the private server can be started before the 
 """
 
 import asyncio
+import logging
 import os
 import time
 import uuid
@@ -37,7 +38,7 @@ from nbrun.core.planning.destinations import (
     require_choice,
     without_credentials,
 )
-from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict
+from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict, Secret
 from nbrun.core.planning.options import AUTO, options_in, read_option
 from nbrun.errors import UsageError
 from nbrun.jupyter.endpoint import contents_path
@@ -76,6 +77,7 @@ _SHARED = {
     "engine", "engine_options",
 }  # fmt: skip
 """Options that must be the same for all runs of a batch."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,11 @@ async def plan_runs(
     if access.server:
         endpoint_of(access)
     engine, startup = _engine(options, access), options["startup_timeout"]
+    _check_secrets(options, engine)
     assert isinstance(startup, float)
     cache = _cache(options)
     runs, left_out, part = await _plan(named, options, began, cache, wanted, one=one, chosen=chosen)
-    is_one = one and len(runs) == 1
+    is_one = one and len(runs) == 1 and part is None  # a shard is merged, however few notebooks it has
     if is_one and (options["resume"] or options["journal"] is not None):
         raise UsageError("--resume and --journal are for several notebooks", hint="A single run starts again.")
     journal = None if is_one else _journal(named, options, [planned.paths for planned in runs])
@@ -160,7 +163,19 @@ def _engine(options: BatchOptions, access: Access) -> "Engine | None":
     from nbrun.runner.plugins import make_engine
 
     assert isinstance(startup, float)
-    return make_engine(EngineCall(url, access, options["engine_options"], startup))
+    engine = make_engine(EngineCall(url, access, options["engine_options"], startup))
+    if engine.executes and access.trace is not None:
+        hint = "Run the notebook without --engine to record its messages."
+        raise UsageError("--trace is not possible with this engine: its seats keep the messages", hint=hint)
+    return engine
+
+
+def _check_secrets(options: BatchOptions, engine: "Engine | None") -> None:
+    """Raise :class:`UsageError` for a secret without a value here, unless the seats read the values."""
+    if engine is None or not engine.executes:
+        for secret in options["secrets"].values():
+            if isinstance(secret, Secret) and secret.problem is not None:
+                raise secret.problem
 
 
 def _journal(named: Sequence[str], options: BatchOptions, paths: Sequence[NotebookPaths]) -> "RunJournal | None":
@@ -181,9 +196,18 @@ def _journal(named: Sequence[str], options: BatchOptions, paths: Sequence[Notebo
             raise UsageError("--resume needs -o or --journal", hint="Without -o, name the file: --journal FILE.")
         return None
     refuse_unreachable("--journal", os.fspath(path))
-    from nbrun.runner.batch.resume import RunJournal
+    if not paths:
+        return None
+    from nbrun.runner.batch.resume import JournalInUse, RunJournal
 
-    return RunJournal(Path(path), named, options["shard"], resume=options["resume"])
+    try:
+        return RunJournal(Path(path), named, options["shard"], resume=options["resume"])
+    except JournalInUse as error:
+        if options["resume"] or options["journal"] is not None:
+            raise
+        # Two batches may write different files of one folder.
+        _log.warning("%s; this batch has none, so --resume cannot continue it", error)
+        return None
 
 
 def _cache(options: BatchOptions) -> "Cache | None":
@@ -446,4 +470,5 @@ def _cut_and_order(
     whole = [*range(len(keys))] if is_as_given else slowest_first(keys, named)
     places = {index: position for position, index in enumerate(whole)}
     positions, names = [places[index] for index in mine], [planned_runs[index].name for index in mine]
-    return mine, Part(chosen.number, chosen.total, batch_key(keys), len(keys), positions, names)
+    key = batch_key([keys[index] for index in whole])
+    return mine, Part(chosen.number, chosen.total, key, len(keys), positions, names)

@@ -46,9 +46,11 @@ from nbrun.runner.run import run_notebook
 from nbrun.runner.servers import Host, folder_of, local_notebook_of, open_host
 from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.base import Notebook
+from nbrun.storage.paths import absolute
 from nbrun.version import __version__
 
 if TYPE_CHECKING:
+    from nbrun.core.batch.parcels import Needs
     from nbrun.runner.batch.cache import Cache, CachingNotebook
 
 _log = logging.getLogger(__name__)
@@ -76,7 +78,8 @@ async def run_plan(
     policy = _policy(plan.options)
     at_once = min(policy.jobs, len(plan.runs))
     if plan.engine is not None:
-        seats = SeatPool(plan.engine, at_once, startup=plan.startup)
+        needs = _needs(plan.runs) if plan.engine.executes else None
+        seats = SeatPool(plan.engine, at_once, startup=plan.startup, needs=needs)
     else:  # one seat more: the run on it starts its kernel while all slots are taken
         seats = SeatPool(ServerEngine(open_server, replaceable=not plan.access.server), at_once + 1)
     stage = Stage.CONNECTING if plan.access.server or plan.engine is not None else Stage.STARTING_SERVER
@@ -89,6 +92,14 @@ async def run_plan(
     if plan.cache is not None:
         plan.cache.remember(results)
     return results
+
+
+def _needs(runs: Sequence[PlannedRun]) -> "Needs":
+    """Return what these runs need on each executing seat."""
+    from nbrun.core.batch.parcels import Needs, places_of_secrets
+
+    secrets = {name: place for planned in runs for name, place in places_of_secrets(planned.job).items()}
+    return Needs(secrets, sorted({folder_of(planned.paths) for planned in runs}))
 
 
 def _policy(options: BatchOptions) -> Policy:
@@ -197,6 +208,7 @@ class _Trial(Struct):
     warnings: Sequence[str]
     seat: Seat | None = None
     is_lost: bool = False
+    was_retired: bool = False
     finished: list[RunFinished] = field(default_factory=list)
     caching: "list[CachingNotebook]" = field(default_factory=list)
     later: list[LaterAttempt] = field(default_factory=list)
@@ -285,7 +297,8 @@ class _Batch:
         if self._journal is None:
             return await self._run(planned, slot, finished)
         journal = Journal(planned.name, self._observe)
-        if (delivered := await asyncio.to_thread(self._journal.look, planned)) is not None:
+        notebook, delivered = await asyncio.to_thread(self._journal.look, planned)
+        if delivered is not None:
             _log.info("%s: delivered before, according to the journal", planned.name)
             from nbrun.core.batch.replay import events_of
 
@@ -295,7 +308,6 @@ class _Batch:
             if isinstance(end, RunFinished):
                 finished.append(end)
             return delivered.result
-        notebook = await asyncio.to_thread(self._journal.notebook_now, planned)
         result = await self._run(planned, slot, finished)
         try:
             await asyncio.to_thread(self._journal.add, planned, notebook, result)
@@ -317,8 +329,9 @@ class _Batch:
             if not result.attempts and attempts.best is not None:  # it got no slot again
                 break
             attempts.add(result, trial.finished[-1] if trial.finished else None)
+            attempts.retirements += trial.was_retired
             warnings = list(result.warnings)
-            is_pending = self._policy.tries_again(result, len(attempts.results), attempts.losses)
+            is_pending = self._policy.tries_again(result, len(attempts.results), attempts.losses, attempts.retirements)
             if not is_pending or self._over or not await self._pause(planned, slot, attempts, trial, warnings):
                 break
         if attempts.best is not attempts.results[-1]:
@@ -417,8 +430,8 @@ class _Batch:
 
         try:
             result = await self._execute(planned, slot, trial, journal)
-            if result.outcome is Outcome.SEAT_LOST:
-                await self._loses(trial)
+            if result.outcome is Outcome.SEAT_LOST and await self._loses(trial):
+                trial.was_retired = trial.seat is not None and trial.seat.was_retired()
             return result
         except _NotStarted:
             return self._not_its_turn(planned)
@@ -441,12 +454,12 @@ class _Batch:
         from nbrun.runner.sending import Sending, send_notebook
 
         notebook = trial.over(local_notebook_of(planned.paths, journal.warn))
-        number, folder = trial.number, folder_of(planned.paths)
+        number, folder, home = trial.number, folder_of(planned.paths), absolute(planned.paths.notebook).parent
 
         async def take() -> ExecutingSeat:
             return cast(ExecutingSeat, await self._take(trial, journal, slot))
 
-        sending = Sending(planned.job, notebook, take, self._id, planned.name, number, folder)
+        sending = Sending(planned.job, notebook, take, self._id, planned.name, number, folder, home)
         return await send_notebook(sending, journal=journal, stop=self._stop, slot=slot)
 
     async def _take(self, trial: "_Trial", journal: Journal, slot: _Slot) -> Seat:
@@ -491,7 +504,8 @@ class _Batch:
         if self._over and self._stop.reason is None:
             raise _NotStarted(self._over)
         if trial.seat is not None and trial.seat.gone():
-            raise ServerError("the private server ended while this run was waiting for its slot")
+            where = trial.seat.name or "the private server"
+            raise ServerError(f"{where} ended while this run was waiting for its slot")
 
     async def _from_cache(
         self, planned: PlannedRun, cache: "Cache", finished: list[RunFinished]

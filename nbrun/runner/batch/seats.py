@@ -11,12 +11,16 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, cast
 
 from nbrun.core.formats.units import spell_duration
-from nbrun.errors import NbrunError, ServerError
+from nbrun.errors import NbrunError, SeatLost, ServerError
 from nbrun.local_server.launcher import NEWS_LIMIT
-from nbrun.runner.engine import ControlledSeat, Engine, Seat, SeatSetting
+from nbrun.runner.engine import ControlledSeat, Engine, ExecutingSeat, Seat, SeatSetting
 from nbrun.runner.servers import Host
+
+if TYPE_CHECKING:
+    from nbrun.core.batch.parcels import Needs
 
 RESTARTS = 3
 """Maximum number of times that a batch restarts a private server that ended by itself."""
@@ -78,11 +82,15 @@ class ServerEngine:
 class SeatPool:
     """The seats of a batch. A free seat goes to the run that asked first."""
 
-    def __init__(self, engine: Engine, wanted: int, *, startup: float = math.inf) -> None:
-        """Use up to `wanted` seats of `engine` at a time; without any for `startup` seconds the batch fails."""
+    def __init__(self, engine: Engine, wanted: int, *, startup: float = math.inf, needs: "Needs | None" = None) -> None:
+        """Use up to `wanted` seats of `engine` at a time; without any for `startup` seconds the batch fails.
+
+        `needs` is what executing seats must have; None for seats that are controlled from here.
+        """
         self._engine = engine
         self._wanted = wanted
         self._startup = startup
+        self._needs = needs
         self._free = deque[Seat]()
         self._out = set[Seat]()
         self._waiting = deque[asyncio.Future[Seat]]()
@@ -248,11 +256,19 @@ class SeatPool:
         raise ServerError("the engine has no seat left, and will have no other")
 
     async def _is_fit(self, seat: Seat) -> bool:
-        """Return whether a seat is as the first one; raise :class:`UsageError` if it is not, before the first run."""
-        if seat.setting is None:
-            return True
+        """Return whether a seat is as the first one and has what the runs need.
+
+        Raises :class:`UsageError` if it is not, before the first run.
+        """
         try:
-            seat.setting.check(seat.name, self._first)
+            if seat.setting is not None:
+                seat.setting.check(seat.name, self._first)
+            if self._needs is not None:
+                await cast(ExecutingSeat, seat).check(self._needs)
+        except SeatLost as error:
+            _log.info("%s", error)
+            await self.lose(seat)
+            return False
         except NbrunError as error:
             if not self._served:
                 raise

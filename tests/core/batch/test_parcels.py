@@ -21,7 +21,7 @@ from nbrun.core.events import (
     Warned,
 )
 from nbrun.core.formats.json_text import dumps, loads
-from nbrun.core.planning.job import Job, Limits
+from nbrun.core.planning.job import Job, Limits, Secret
 from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome
 from nbrun.errors import UsageError
 
@@ -54,11 +54,12 @@ def test_a_time_limit_of_infinity_arrives() -> None:
     assert Parcel.decode(job.encode()).job({}).limits == Limits(startup=math.inf)
 
 
-def test_of_a_secret_only_the_name_is_sent() -> None:
-    sent = parcel(replace(JOB, secrets={"TOKEN": "planted-value"})).encode()
+def test_of_a_secret_only_the_name_and_the_place_are_sent() -> None:
+    secrets = {"TOKEN": "planted-value", "KEY": Secret("planted-value", "file:/run/key")}
+    sent = parcel(replace(JOB, secrets=secrets)).encode()
     assert b"planted-value" not in sent
     received = Parcel.decode(sent)
-    assert received.secrets == ("TOKEN",)
+    assert received.secrets == {"TOKEN": "env:TOKEN", "KEY": "file:/run/key"}
     assert received.job({"TOKEN": "of the seat"}).secrets == {"TOKEN": "of the seat"}
 
 

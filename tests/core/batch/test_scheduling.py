@@ -61,6 +61,13 @@ def test_a_lost_seat_is_repeated_once_and_is_no_retry() -> None:
     assert not Policy(retries=1).tries_again(result(Outcome.KERNEL_DIED), 3, losses=1)
 
 
+def test_a_seat_that_was_taken_away_in_an_orderly_way_is_no_loss_of_the_run() -> None:
+    lost, policy = result(Outcome.SEAT_LOST), Policy()
+    assert policy.tries_again(lost, 3, losses=3, retirements=2)
+    assert not policy.tries_again(lost, 4, losses=4, retirements=2)
+    assert not policy.tries_again(lost, 5, losses=5, retirements=5)
+
+
 def test_a_shard_is_read() -> None:
     assert Shard.parse("2/3") == Shard(2, 3)
 
@@ -139,6 +146,6 @@ def test_what_waits_and_what_runs_is_taken_for_average_and_shared_by_those_that_
     assert time_left([10.0], [], 0) == 0.0
 
 
-def test_shards_of_a_batch_have_its_key_in_common() -> None:
-    assert batch_key(["a", "b"]) == batch_key(["b", "a"])
-    assert len({batch_key(keys) for keys in ([], ["a"], ["a", "b"], ["ab"])}) == 4
+def test_batches_of_other_runs_or_in_another_order_have_other_keys() -> None:
+    assert batch_key(["a", "b"]) == batch_key(("a", "b"))
+    assert len({batch_key(keys) for keys in ([], ["a"], ["a", "b"], ["b", "a"], ["ab"])}) == 5

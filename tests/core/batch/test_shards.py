@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from nbrun.core.batch.shards import Merged, ShardFile, is_batch, merge, read_shard, why_not_started
+from nbrun.core.batch.shards import Merged, ShardFile, is_batch, is_shard, merge, read_shard, why_not_started
 from nbrun.core.results import BatchResult, CellOutcome, CellResult, NotebookResult, Outcome, Part, Problem
 from nbrun.errors import ExitCode, UsageError
 
@@ -46,6 +46,18 @@ def test_a_batch_whose_notebooks_are_all_left_out_is_merged_too() -> None:
     assert merged.batch.exit_code is ExitCode.OK
 
 
+def test_a_shard_without_notebooks_is_no_missing_one() -> None:
+    merged = merge([a_shard(1, 0, total=3, size=1), a_shard(3, total=3, size=1), a_shard(2, total=3, size=1)], {})
+    assert [run.name for run in merged.runs] == ["0.ipynb"]
+    assert (merged.batch.problem, merged.batch.exit_code) == (None, ExitCode.OK)
+    assert merged.batch.left_out == 1
+
+
+def test_times_are_compared_across_time_zones() -> None:
+    east = a_shard(1, 0, 2, started="2026-01-01T02:00:00+02:00")
+    assert merge([east, a_shard(2, 1, 3)], {}).batch.started == east.result.started
+
+
 def test_missing_shards_are_named_and_the_exit_code_is_4() -> None:
     two = merge([a_shard(2, 1, total=3)], {"1.json": "no such server"}).batch
     assert two.problem == Problem(
@@ -66,8 +78,9 @@ def test_missing_shards_are_named_and_the_exit_code_is_4() -> None:
         (a_shard(2, 1, 3, version="2.0"), "1.json and 2.json: of nbrun 1.0 and 2.0"),
         (a_shard(2, 1, 3, batch="def"), "1.json and 2.json: results of different batches"),
         (a_shard(2, 1, 3, size=5), "1.json and 2.json: results of different batches"),
-        (a_shard(2, 1, 2), "the shards overlap or leave out notebooks"),
-        (a_shard(2, 1), "the shards overlap or leave out notebooks"),
+        (a_shard(2, 1, 2), "1.json and 2.json: both have 2.ipynb"),
+        (a_shard(2, 1), "the shards have 3 of the 4 runs of the batch"),
+        (a_shard(2), "the shards have 2 of the 4 runs of the batch"),
     ],
 )
 def test_shards_that_do_not_belong_together_are_refused(other: ShardFile, message: str) -> None:
@@ -86,9 +99,12 @@ GOOD = BatchResult("1.0", "2026-01-01T00:00:01+00:00", 1.0, [a_run("a.ipynb")], 
         ([], "f.json: not the result of a batch"),
         (a_run("a.ipynb").as_dict(), "f.json: not the result of a batch"),
         (GOOD.as_dict() | {"shard": None}, "f.json: the result of a batch without --shard"),
-        (GOOD.as_dict() | {"shard": {}}, "f.json: not a result that this nbrun can read: 'number'"),
+        (GOOD.as_dict() | {"shard": {}}, "f.json: not a result that this nbrun can read: 'number' is missing"),
+        (GOOD.as_dict() | {"shard": [1, 3]}, "f.json: not a result that this nbrun can read: list indices"),
         (GOOD.as_dict() | {"runs": [{}]}, "f.json: not a result that this nbrun can read: not the result of a run: K"),
         (GOOD.as_dict() | {"started": "today"}, "f.json: not a result that this nbrun can read: Invalid isoformat"),
+        (GOOD.as_dict() | {"started": "2026-01-01T00:00:01"}, "read: the start has no time zone"),
+        (GOOD.as_dict() | {"left_out": None}, "read: int() argument"),
         (replace(GOOD, shard=Part(3, 2, "k", 2, [0], ["a"])).as_dict(), "read: shard 3 of 2"),
         (replace(GOOD, shard=Part(1, 2, "k", 2, [2], ["a"])).as_dict(), "read: a position is beyond the batch"),
         (replace(GOOD, shard=Part(1, 2, "k", 2, [0], [])).as_dict(), "read: the shard does not name each run"),
@@ -105,3 +121,10 @@ def test_a_job_that_could_not_start_says_why() -> None:
     assert is_batch(failed.as_dict())
     assert why_not_started(failed.as_dict()) == "no such server"
     assert why_not_started(GOOD.as_dict()) == why_not_started(replace(failed, problem=None).as_dict()) == ""
+
+
+@pytest.mark.parametrize("content", [None, [], {}, "text", 1.5, {"runs": []}, {"problem": {"message": "x"}}])
+def test_other_json_is_no_result_and_no_failed_job(content: Any) -> None:
+    assert not is_batch(content)
+    assert not is_shard(content)
+    assert why_not_started(content) == ""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from nbrun.errors import ExitCode, NbrunError, ServerError, UsageError
+from nbrun.core.batch.parcels import Needs
+from nbrun.errors import ExitCode, NbrunError, SeatLost, ServerError, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.runner.batch.seats import SeatPool
 from nbrun.runner.engine import SeatSetting
@@ -27,9 +28,17 @@ class Place:
     setting: SeatSetting | None = None
     is_gone: bool = False
     is_closed: bool = False
+    lacks: NbrunError | None = None
 
     def gone(self) -> bool:
         return self.is_gone
+
+    def was_retired(self) -> bool:
+        return False
+
+    async def check(self, needs: Needs) -> None:
+        if self.lacks is not None:
+            raise self.lacks
 
     async def close(self) -> None:
         self.is_closed = True
@@ -62,11 +71,11 @@ class Places:
 
 @contextlib.asynccontextmanager
 async def pool(
-    engine: Places, wanted: int = 2, *, startup: float = math.inf, ready: bool = True
+    engine: Places, wanted: int = 2, *, startup: float = math.inf, ready: bool = True, needs: Needs | None = None
 ) -> AsyncIterator[SeatPool]:
     if ready:
         engine.ready.set()
-    seats = SeatPool(engine, wanted, startup=startup)
+    seats = SeatPool(engine, wanted, startup=startup, needs=needs)
     try:
         yield seats
     finally:
@@ -227,3 +236,19 @@ async def test_a_later_seat_with_other_kernels_is_not_used(caplog: pytest.LogCap
         assert (await seats.take()).name == "c"
     assert made[1].is_closed
     assert "b: the seat has other kernelspecs than the first one: ir; it is not used" in caplog.text
+
+
+async def test_a_seat_that_lacks_something_ends_the_batch_before_its_first_run_and_is_not_used_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lacks = UsageError("it has no KEY")
+    async with pool(Places(lambda number: Place(f"seat {number}", lacks=lacks)), needs=Needs()) as seats:
+        with pytest.raises(UsageError, match="it has no KEY"):
+            await seats.take()
+
+    # One that is lost while it is checked is replaced, before the first run and later.
+    errors = {1: SeatLost("gone"), 3: lacks, 4: SeatLost("gone")}
+    engine = Places(lambda number: Place(f"seat {number}", lacks=errors.get(number)))
+    async with pool(engine, needs=Needs()) as seats:
+        assert [(await seats.take()).name for _ in range(2)] == ["seat 2", "seat 5"]
+    assert "it has no KEY; it is not used" in caplog.text

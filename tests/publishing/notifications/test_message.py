@@ -3,7 +3,7 @@
 import pytest
 
 from nbrun.publishing.local_history import PastRun
-from nbrun.publishing.notifications.rules import causes_of
+from nbrun.publishing.notifications.message import causes_of
 
 
 def run(code: int, seconds: float = 10, outcome: str = "") -> PastRun:
