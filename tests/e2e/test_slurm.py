@@ -131,7 +131,9 @@ def test_a_requeued_element_runs_only_what_has_no_result(cluster: Slurm, project
         assert time.monotonic() < until
         pause(0.1)
     cluster.call("scontrol", "requeue", f"{array}_1")
-    await_mark(project, second, times=2, within=240)
+    cluster.await_state(f"{array}_1", "PENDING")
+    cluster.call("scontrol", "update", f"JobId={array}_1", "StartTime=now")  # instead of in two minutes
+    await_mark(project, second, times=2, within=180)
     (project / "goes-on").touch()
     assert merged(cluster, project, merging)[0] == "0:0"
     assert marks(project) == Counter({number: 1 + (number == second) for number in range(SIZE)})

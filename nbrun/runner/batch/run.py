@@ -86,9 +86,9 @@ async def run_plan(
     try:
         results = await _Batch(plan, policy, seats, stage, observe, stop).go()
     finally:
-        await seats.close()
         if plan.journal is not None:
             plan.journal.close()
+        await seats.close()
     if plan.cache is not None:
         plan.cache.remember(results)
     return results
