@@ -13,6 +13,7 @@ fail. Runs that have not started executing get a new server.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -39,7 +40,7 @@ from nbrun.jupyter.kernel_session import Server
 from nbrun.local_server.launcher import EmbeddedServer
 from nbrun.runner.attempts import Attempts, LaterAttempt
 from nbrun.runner.batch.plan import BatchPlan
-from nbrun.runner.batch.seats import SeatPool, ServerEngine
+from nbrun.runner.batch.seats import SeatPool, ServerEngine, check_kernels
 from nbrun.runner.engine import ControlledSeat, ExecutingSeat, Seat
 from nbrun.runner.job import BatchOptions, PlannedRun
 from nbrun.runner.run import run_notebook
@@ -78,8 +79,9 @@ async def run_plan(
     policy = _policy(plan.options)
     at_once = min(policy.jobs, len(plan.runs))
     if plan.engine is not None:
+        check = functools.partial(check_kernels, plan.runs)
         needs = _needs(plan.runs) if plan.engine.executes else None
-        seats = SeatPool(plan.engine, at_once, startup=plan.startup, needs=needs)
+        seats = SeatPool(plan.engine, at_once, startup=plan.startup, check=check, needs=needs)
     else:  # one seat more: the run on it starts its kernel while all slots are taken
         seats = SeatPool(ServerEngine(open_server, replaceable=not plan.access.server), at_once + 1)
     stage = Stage.CONNECTING if plan.access.server or plan.engine is not None else Stage.STARTING_SERVER

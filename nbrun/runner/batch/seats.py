@@ -9,14 +9,19 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from nbrun.core.formats.units import spell_duration
-from nbrun.errors import NbrunError, SeatLost, ServerError
+from nbrun.errors import NbrunError, NoSuchKernel, SeatLost, ServerError
 from nbrun.local_server.launcher import NEWS_LIMIT
 from nbrun.runner.engine import ControlledSeat, Engine, ExecutingSeat, Seat, SeatSetting
+from nbrun.runner.job import PlannedRun
 from nbrun.runner.servers import Host
 
 if TYPE_CHECKING:
@@ -79,15 +84,57 @@ class ServerEngine:
         return ControlledSeat("", host, is_lost)
 
 
+class _Head(msgspec.Struct):
+    """What decides about the kernel of a notebook; the cells are skipped."""
+
+    metadata: dict[str, Any] = {}
+
+
+def check_kernels(runs: Sequence[PlannedRun], name: str, setting: SeatSetting) -> None:
+    """Raise :class:`NoSuchKernel` if the seat `name` has not the kernel of each run.
+
+    Of a notebook that cannot be read here, only ``--kernel`` is checked.
+    """
+    kernels = replace(setting.kernelspecs, where=f"the seat {name}")
+    checked = set[tuple[str, str | None]]()
+    for planned in runs:
+        content, key = planned.paths.content, (planned.paths.notebook, planned.job.kernel)
+        if content is None and key in checked:
+            continue
+        checked.add(key)
+        try:
+            if content is None and planned.paths.upload:
+                content = Path(planned.paths.notebook).read_bytes()
+            metadata = None if content is None else msgspec.json.decode(content, type=_Head).metadata
+        except (OSError, msgspec.MsgspecError):
+            metadata = None  # the run reports what is wrong with the notebook
+        if metadata is None and planned.job.kernel is None:
+            continue
+        try:
+            kernels.choose(planned.job.kernel, metadata or {})
+        except NoSuchKernel as error:
+            raise NoSuchKernel(f"{planned.name}: {error}", hint=error.hint) from None
+
+
 class SeatPool:
     """The seats of a batch. A free seat goes to the run that asked first."""
 
-    def __init__(self, engine: Engine, wanted: int, *, startup: float = math.inf, needs: "Needs | None" = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        wanted: int,
+        *,
+        startup: float = math.inf,
+        check: Callable[[str, SeatSetting], None] = lambda _name, _setting: None,
+        needs: "Needs | None" = None,
+    ) -> None:
         """Use up to `wanted` seats of `engine` at a time; without any for `startup` seconds the batch fails.
 
-        `needs` is what executing seats must have; None for seats that are controlled from here.
+        `check` is called in a thread with the name and the setting of the first seat, and may raise
+        :class:`UsageError`. `needs` is what executing seats must have; None for seats that are controlled from here.
         """
         self._engine = engine
+        self._check = check
         self._wanted = wanted
         self._startup = startup
         self._needs = needs
@@ -263,6 +310,8 @@ class SeatPool:
         try:
             if seat.setting is not None:
                 seat.setting.check(seat.name, self._first)
+            if seat.setting is not None and self._first is None:
+                await asyncio.to_thread(self._check, seat.name, seat.setting)
             if self._needs is not None:
                 await cast(ExecutingSeat, seat).check(self._needs)
         except SeatLost as error:

@@ -5,15 +5,20 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nbrun.core.batch.parcels import Needs
-from nbrun.errors import ExitCode, NbrunError, SeatLost, ServerError, UsageError
+from nbrun.core.planning.job import Job
+from nbrun.errors import ExitCode, NbrunError, NoSuchKernel, SeatLost, ServerError, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
-from nbrun.runner.batch.seats import SeatPool
+from nbrun.runner.batch.seats import SeatPool, check_kernels
 from nbrun.runner.engine import SeatSetting
+from nbrun.runner.job import NotebookPaths, PlannedRun
 from nbrun.version import __version__
+from tests.support.notebooks import notebook, write_notebook
 
 
 def kernels(*names: str) -> KernelSpecs:
@@ -252,3 +257,48 @@ async def test_a_seat_that_lacks_something_ends_the_batch_before_its_first_run_a
     async with pool(engine, needs=Needs()) as seats:
         assert [(await seats.take()).name for _ in range(2)] == ["seat 2", "seat 5"]
     assert "it has no KEY; it is not used" in caplog.text
+
+
+async def test_the_first_seat_is_checked_before_a_run_gets_it() -> None:
+    checked: list[str] = []
+
+    def check(name: str, setting: SeatSetting) -> None:
+        checked.append(name)
+        if "ir" in setting.kernelspecs.specs:
+            raise UsageError("refused")
+
+    settings = {name: SeatSetting(kernels(name)) for name in ("python3", "ir")}
+    made = {name: [Place(f"seat {number}", setting) for number in (1, 2)] for name, setting in settings.items()}
+    for name, refused in (("python3", False), ("ir", True)):
+        engine = Places(lambda number, places=made[name]: places[number - 1])  # type: ignore[misc]
+        engine.ready.set()
+        seats = SeatPool(engine, 2, check=check)
+        taken = await asyncio.gather(seats.take(), seats.take(), return_exceptions=True)
+        await seats.close()
+        assert [isinstance(each, UsageError) for each in taken] == [refused, refused]
+    assert checked == ["seat 1", "seat 1"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options", "said"),
+    [
+        ("python3", {}, ""),
+        ("cobol", {}, "a: the seat s has no kernel 'cobol', which the notebook names"),
+        ("cobol", {"upload": False}, ""),
+        ("python3", {"upload": False, "kernel": "cobol"}, "a: the seat s has no kernel 'cobol'"),
+        (None, {}, ""),
+    ],
+    ids=["there", "missing", "elsewhere", "option", "unreadable"],
+)
+def test_a_kernel_that_a_seat_does_not_have_is_named(
+    tmp_path: Path, kernel: str | None, options: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "a.ipynb"
+    if kernel is None:
+        path.write_text("{")
+    else:
+        write_notebook(path, notebook("1", kernel=kernel))
+    paths = NotebookPaths(str(path), upload=options.get("upload", True))
+    planned = PlannedRun("a", Job("a", kernel=options.get("kernel")), paths)
+    with pytest.raises(NoSuchKernel, match=said) if said else contextlib.nullcontext():
+        check_kernels([planned], "s", SeatSetting(kernels("python3")))
