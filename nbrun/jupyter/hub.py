@@ -14,7 +14,15 @@ from typing import Any, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from nbrun.core.formats import json_text
-from nbrun.errors import AccessDenied, BadFrame, NotAJupyterServer, NotFound, RequestRefused, ServerError
+from nbrun.errors import (
+    AccessDenied,
+    BadFrame,
+    NotAJupyterServer,
+    NotFound,
+    RequestRefused,
+    ServerError,
+    ServerUnreachable,
+)
 from nbrun.jupyter.http.client import Http
 from nbrun.jupyter.http.messages import Fields, Patience
 from nbrun.jupyter.http.retry import ONCE, PROBE, RETURN, RetryPolicy
@@ -65,7 +73,8 @@ class NamedServer:
         """Read the hub's JSON; raise :class:`NotAJupyterServer` if the name is missing."""
         return cls(
             name=fields.text("name"),
-            url=fields.maybe_text("full_url") or fields.maybe_text("url") or "",
+            # Without a host if it is the hub's. Its full_url may be another name, from outside the cluster.
+            url=fields.maybe_text("url") or "",
             is_ready=fields.raw("ready") is True,
             pending=fields.maybe_text("pending") or "",
             started=fields.maybe_time("started"),
@@ -176,18 +185,23 @@ class HubClient:
     async def remove(self, user: str, name: str, *, limit: float) -> None:
         """Stop and delete a named server, and wait until it is gone, for up to `limit` seconds.
 
-        A hub that needs longer completes the removal by itself. Raises :class:`TimeoutError` then.
+        A hub that needs longer completes the removal by itself. Raises :class:`TimeoutError` then, and
+        :class:`ServerUnreachable` if the hub did not accept the request in time.
         """
-        path = _path(user, "servers", name)
-        async with asyncio.timeout(limit):
-            try:
+        path, is_accepted = _path(user, "servers", name), False
+        try:
+            async with asyncio.timeout(limit):
                 answer = await self.http.request("DELETE", path, json={"remove": True}, patience=ANSWER, retry=_REMOVAL)
-            except NotFound:
-                return
-            is_gone = answer.status != HTTPStatus.ACCEPTED
-            while not is_gone:
-                await asyncio.sleep(LOOK_EVERY)
-                is_gone = name not in await self.servers(user)
+                is_accepted, is_gone = True, answer.status != HTTPStatus.ACCEPTED
+                while not is_gone:
+                    await asyncio.sleep(LOOK_EVERY)
+                    is_gone = name not in await self.servers(user)
+        except NotFound:
+            return
+        except TimeoutError:
+            if is_accepted:
+                raise
+            raise ServerUnreachable(f"{self.http.endpoint}: the hub does not answer") from None
 
     async def new_token(self, user: str, scopes: Iterable[str], *, lifetime: float, note: str) -> HubToken | None:
         """Create a token of a user with these scopes for `lifetime` seconds; return None if that is not permitted."""

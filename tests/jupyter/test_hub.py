@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from nbrun.errors import NotAJupyterServer, RequestRefused, ServerError
+from nbrun.errors import NotAJupyterServer, RequestRefused, ServerError, ServerUnreachable
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.client import Http
+from nbrun.jupyter.http.messages import Fields
 from nbrun.jupyter.hub import HubClient, HubIdentity, NamedServer, SpawnFailed
 from tests.jupyter.doubles import CUT, Heard, Reply, double, json_reply, moved, page
 
@@ -92,6 +93,9 @@ async def test_a_removal_is_awaited_until_the_server_is_gone() -> None:
     ):
         with pytest.raises(TimeoutError):
             await HubClient(http).remove("a", "n", limit=0.7)
+    async with double(lambda _: Reply(503)) as hub, Http(Endpoint(hub.url, "token")) as http:
+        with pytest.raises(ServerUnreachable):
+            await HubClient(http).remove("a", "n", limit=0.3)
 
 
 async def test_an_address_of_something_else_is_no_hub() -> None:
@@ -118,6 +122,11 @@ def test_the_address_of_a_server_is_on_the_hubs_host_or_below_it(url: str, found
     else:
         with pytest.raises(ServerError, match="another host"):
             client.url_of(server)
+
+
+def test_a_server_is_reached_at_the_given_address_of_the_hub_and_not_at_its_public_one() -> None:
+    server = NamedServer.read(Fields({**SERVER, "full_url": "https://public.org/user/a/n/"}, "hub"))
+    assert HubClient(Http(Endpoint("http://proxy-public/", "token"))).url_of(server) == "http://proxy-public/user/a/n/"
 
 
 @pytest.mark.parametrize(
