@@ -96,18 +96,22 @@ class Server:
         """Return a gateway, on which kernels are started with these environment variables."""
         return replace(cls.of_engine(client), kernels_only=True, kernel_env=kernel_env)
 
-    async def answers_within(self, limit: float, waiting: Callable[[], None]) -> bool:
+    async def answers_within(
+        self, limit: float, waiting: Callable[[], None] = lambda: None, *, checks_token: bool = False
+    ) -> bool:
         """Return whether the server answers within `limit` seconds; call `waiting` if it does not answer at once.
 
-        A server that refuses the token counts as an answer. A proxy or a hub that answers in its place does not.
+        A server that refuses the token counts as an answer. A proxy or a hub that answers in its place does not. With
+        `checks_token` the server must check the token, for which a server of a hub needs the hub.
         """
         is_first = True
+        path = api_path("kernelspecs") if checks_token else api_path()
 
         async def ask() -> None:
             nonlocal is_first
             try:
-                answer = await self.client.http.request("GET", api_path(), patience=PROBE_LIMIT, retry=ONCE)
-                answer.fields().text("version")
+                fields = (await self.client.http.request("GET", path, patience=PROBE_LIMIT, retry=ONCE)).fields()
+                _ = fields.child("kernelspecs") if checks_token else fields.text("version")
             except AccessDenied:
                 pass
             except NbrunError as error:

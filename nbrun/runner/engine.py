@@ -161,7 +161,7 @@ async def server_seat(
         kernelspecs = await host.server.client.kernelspecs()
 
         async def is_lost() -> bool:
-            return await is_over() or not await host.server.answers_within(SIGN_OF_LIFE, lambda: None)
+            return await is_over() or not await host.server.answers_within(SIGN_OF_LIFE, checks_token=True)
 
         host = replace(host, gone=lambda: has_ended)
         yield ControlledSeat(name, host, is_lost, SeatSetting(kernelspecs))
