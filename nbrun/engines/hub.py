@@ -51,7 +51,7 @@ END_LIMIT = 9.0
 REMOVE_LIMIT = 7.0
 """Seconds to wait until a server is gone. The hub completes a removal that takes longer."""
 TOKEN_LIMIT = 1.0
-"""Seconds to wait for the answer to a request for a token that is no longer needed."""
+"""Seconds to wait at the end for the answer to a request that creates or deletes a token."""
 CLOSE_LIMIT = 4.0
 """Seconds to wait for the end of a lost seat, so that its place counts no more against the hub's limit."""
 FindNotebook = Callable[[NotebookPaths, Callable[[str], None]], Notebook]
@@ -97,7 +97,7 @@ class Hub:
                 for task in (renewing, cleaning):
                     task.cancel()
                 await seats.end()
-                await asyncio.wait({renewing, cleaning})
+                await asyncio.wait({renewing, cleaning}, timeout=TOKEN_LIMIT)
 
     async def _identify(self, hub: HubClient) -> tuple[HubIdentity, str]:
         """Return the owner of the token and the user of the servers; raise :class:`NbrunError` for a useless token."""
@@ -117,7 +117,7 @@ class Hub:
         if missing:
             hint = f"Create a token with these scopes at {page}, or ask the hub's administrator for a role with them."
             where = f"{self.endpoint}: the token of {me.name} may not run servers of {user}"
-            raise AccessDenied(f"{where}: it lacks {', '.join(missing)}", hint=hint)
+            raise UsageError(f"{where}: it lacks {', '.join(missing)}", hint=hint)
         try:
             await hub.servers(user)
         except NotFound:
@@ -169,11 +169,14 @@ class _Seats:
         self._wanted = wanted
         self._options = options
         self._seats: dict[str, _Seat] = {}
-        self._ready: asyncio.Queue[ControlledSeat | NbrunError | None] = asyncio.Queue()
+        self._ready: asyncio.Queue[ControlledSeat | Exception | None] = asyncio.Queue()
         """Seats that are ready, errors of failed starts, and None for a lost seat that was deleted."""
+        self._undeleted: list[_Seat] = []
+        """Lost seats whose servers could not be deleted, because the hub did not answer."""
         self._left_uploads: list[str] = []
         """Paths of notebooks in the home folder, whose servers were lost."""
         self._failures = 0
+        self._has_served = False
         self._ending = False
 
     async def each(self) -> AsyncIterator[ControlledSeat]:
@@ -187,19 +190,23 @@ class _Seats:
                 self._begin()
             found = await self._ready.get()
             if isinstance(found, ControlledSeat):
-                first, self._failures = None, 0
+                first, self._failures, self._has_served = None, 0, True
                 yield found
-            elif found is not None:
+            elif isinstance(found, NbrunError):
                 first = first or found
+                if not self._seats and self._has_served and isinstance(first, UsageError):
+                    raise ServerError(str(first), hint=first.hint)
                 if not self._seats:
                     raise first
                 self._failures += 1
-                is_final = isinstance(found, _NoPlace) or self._failures >= STARTS
+                is_final = isinstance(found, UsageError) or self._failures >= STARTS
                 if is_final:
                     self._wanted = len(self._seats)
                 _log.warning("%s; %s", found, f"going on with {len(self._seats)}" if is_final else "trying again")
                 if not is_final:
                     await asyncio.sleep(pause_after(self._failures))
+            elif found is not None:  # a bug
+                raise found
 
     async def renew(self) -> None:
         """Renew the marks and the tokens of the servers until the task is cancelled."""
@@ -229,6 +236,7 @@ class _Seats:
         """Stop and delete all servers, within :data:`END_LIMIT`."""
         self._ending = True
         tasks = {seat.task for seat in self._seats.values() if seat.task is not None}
+        tasks |= {asyncio.create_task(self._delete_again(seat)) for seat in self._undeleted}
         for seat in self._seats.values():
             seat.lost.set()
             seat.restarted = False
@@ -251,17 +259,24 @@ class _Seats:
 
     async def _keep(self, seat: _Seat) -> None:
         """Start a server, offer its seat, and delete the server when the seat is lost or the batch ends."""
-        error: NbrunError | None = None
+        error: Exception | None = None
         try:
             await self._offer(seat)
-        except NbrunError as failure:
+        except Exception as failure:  # noqa: BLE001 - a bug in this task must end the wait for its seat
             error = failure
         finally:
             seat.is_open = False
             is_gone = await self._delete(seat)
             if is_gone or not self._ending:
                 self._seats.pop(seat.name, None)
+            if not is_gone and not self._ending:
+                self._undeleted.append(seat)
         self._ready.put_nowait(error)
+
+    async def _delete_again(self, seat: _Seat) -> None:
+        self._seats[seat.name] = seat
+        if await self._delete(seat):
+            self._seats.pop(seat.name)
 
     async def _offer(self, seat: _Seat) -> None:
         await self._start(seat)
@@ -314,10 +329,9 @@ class _Seats:
         return self._hub.url_of(server)
 
     async def _get_token(self, seat: _Seat) -> None:
-        seat.token_since = time.monotonic()
-        creating = asyncio.create_task(self._token_for(seat))
+        began, creating = time.monotonic(), asyncio.create_task(self._token_for(seat))
         try:
-            seat.token = await asyncio.shield(creating)
+            seat.token, seat.token_since = await asyncio.shield(creating), began
         except asyncio.CancelledError:  # a token that was created must be known, to be deleted
             await asyncio.wait({creating}, timeout=TOKEN_LIMIT)
             if creating.done() and not creating.exception():
@@ -358,10 +372,10 @@ class _Seats:
         """Remove the uploads of lost servers. The home folder is that of the user, so any server has it."""
         for seat in self._seats.values():
             if seat.client is not None and not seat.lost.is_set():
-                uploads, self._left_uploads = self._left_uploads, []
-                for path in uploads:
+                for path in [*self._left_uploads]:
                     with contextlib.suppress(NbrunError):
                         await remove_upload(seat.client.contents, path)
+                    self._left_uploads = [left for left in self._left_uploads if left != path]
                 return
 
     async def _close(self, seat: _Seat) -> None:
@@ -381,6 +395,7 @@ class _Seats:
         if seat.token is not None:
             try:
                 await self._hub.delete_token(self._user, seat.token)
+                seat.token = None
             except NbrunError as error:
                 _log.warning("%s: its token could not be deleted, and ends by itself: %s", seat.name, error)
         try:
@@ -420,11 +435,10 @@ class _Seats:
 
     async def _is_idle(self, server: NamedServer) -> bool:
         """Return whether two looks show that nobody uses a server; remove the uploads of killed runs from it."""
-        seat = _Seat(server.name)
-        seat.token = await self._token_for(seat)
-        url = self._hub.url_of(server)
-        token = seat.token.value if seat.token else self._engine.endpoint.token
+        seat, url = _Seat(server.name), self._hub.url_of(server)
         try:
+            await self._get_token(seat)
+            token = seat.token.value if seat.token else self._engine.endpoint.token
             async with connect(Endpoint(url, token), options=self._options) as client:
                 if client.endpoint.base_url != url:
                     return False
@@ -471,19 +485,15 @@ def _is_quiet(kernel: KernelModel) -> bool:
     return kernel.connections == 0 and kernel.execution_state in _AT_REST
 
 
-class _NoPlace(ServerError):
-    """The hub starts no further servers for this user."""
-
-
 def _refusal(error: RequestRefused, endpoint: Endpoint, user: str) -> NbrunError:
-    """Return what to do about a refused request for a named server."""
+    """Return what to do about a refused request: :class:`UsageError` if the hub starts no further servers."""
     reason = error.reason
     if "not enabled" in reason:
         hint = "The hub's administrator allows them with c.JupyterHub.allow_named_servers = True."
-        return ServerError(f"{endpoint}: the hub has no named servers: {reason}", hint=hint)
+        return UsageError(f"{endpoint}: the hub has no named servers: {reason}", hint=hint)
     if "maximum of" in reason:
         hint = f"Use fewer seats with -j, or delete servers of {user} at {endpoint}hub/home."
-        return _NoPlace(f"{endpoint}: the hub's limit of named servers: {reason}", hint=hint)
+        return UsageError(f"{endpoint}: the hub's limit of named servers: {reason}", hint=hint)
     return ServerError(f"{endpoint}: the hub refused to start a server: {reason}", hint=error.hint)
 
 

@@ -12,15 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 import nbrun
 from nbrun.errors import ExitCode, UsageError
@@ -32,7 +27,7 @@ from tests.support.environments import OTHER_PYTHON, environment
 from tests.support.notebooks import notebook, read_notebook, run_nbrun, write_notebook
 from tests.support.processes import MARK, live_nbrun
 from tests.support.resuming import check_resumed
-from tests.support.servers import pause
+from tests.support.servers import pause, write_certificate
 
 SECRET = "tomato-4711-secret"
 
@@ -332,27 +327,6 @@ def test_a_worker_with_another_python_is_refused_before_the_first_run(here: Path
     ours, theirs = platform.python_version(), re.escape(OTHER_PYTHON)
     assert re.search(rf"tcp:\S+: the seat has Python {theirs}\.\d+, and this machine has {ours}", done.stderr)
     assert not (here / "begun").exists()
-
-
-def write_certificate(cert: Path, key: Path) -> None:
-    """Write a certificate that is its own authority."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dask")])
-    now = datetime.now(UTC)
-    public = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(private, hashes.SHA256())
-    )
-    cert.write_bytes(public.public_bytes(serialization.Encoding.PEM))
-    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, plain))
 
 
 ADAPTIVE = """

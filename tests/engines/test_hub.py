@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -36,17 +37,25 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="JupyterHub does
 
 CONFIG = """
 import json
+from pathlib import Path
+
+class Allowed:
+    def __bool__(self):
+        return not Path(__file__).with_name("no-named-servers").exists()
+
 c.JupyterHub.allow_named_servers = True
-c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
+c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0, "allow_named_servers": Allowed()}
 c.JupyterHub.services.append({"name": "stopper", "api_token": "stopper-token-12345678"})
 c.JupyterHub.load_roles.append({"name": "stopper", "services": ["stopper"],
     "scopes": ["delete:servers", "read:servers", "list:users"]})
-# bob may have one named server, and no server of carol starts.
+# bob may have one named server, no server of carol starts, and those of erin are never ready.
 c.JupyterHub.named_server_limit_per_user = lambda handler: 1 if "/users/bob" in handler.request.path else 0
 
 def before(spawner):
     if spawner.user.name == "carol":
         raise RuntimeError("carol has no quota left")
+    if spawner.user.name == "erin":
+        spawner.cmd, spawner.args = ["sleep", "600"], []
     spawner.environment = {"OPTIONS": json.dumps(spawner.user_options)}
 
 c.Spawner.pre_spawn_hook = before
@@ -57,7 +66,7 @@ SECRET = "planted-7d1f4b0e"
 @pytest.fixture(scope="module")
 def a_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     with hub(tmp_path_factory.mktemp("hub"), started=False, config=CONFIG) as found:
-        for name in ("bob", "carol"):
+        for name in ("bob", "carol", "erin"):
             found.call("POST", f"users/{name}")
         yield found
 
@@ -91,54 +100,85 @@ def seats_of(hub: Hub) -> list[psutil.Process]:
     return found
 
 
+KILL = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
+"""A cell that kills its server."""
+
+
 def kills_once(mark: Path) -> str:
     """Return a cell that kills its server at its first execution."""
-    kill = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
-    return f"from pathlib import Path\nmark = Path({str(mark)!r})\nif not mark.exists():\n    mark.touch(); {kill}"
+    return f"from pathlib import Path\nmark = Path({str(mark)!r})\nif not mark.exists():\n    mark.touch(); {KILL}"
 
 
-def test_a_batch_runs_on_two_servers_of_which_one_is_lost_and_leaves_nothing(
+def test_a_batch_runs_on_two_servers_of_which_one_is_lost_twice_and_leaves_nothing(
     a_hub: Hub, token: str, here: Path
 ) -> None:
     # Each of the first two waits for the other, which is on the other server.
     meet = "Path('{0}/{1}').touch()\nwhile not Path('{0}/{2}').exists():\n    time.sleep(0.02)"
     for name, other in (("a", "b"), ("b", "a")):
         waits = f"import os, time\nfrom pathlib import Path\n{meet.format(here, name, other)}\nprint(os.getppid())"
-        write_notebook(here / f"{name}.ipynb", notebook("import os\nprint(len(PLANTED), os.environ['OPTIONS'])", waits))
-    write_notebook(here / "c.ipynb", notebook(kills_once(here / "killed"), "print('done')"))
+        prints = "import os\nprint(len(PLANTED), os.environ['OPTIONS'])\nprint(PLANTED)"
+        write_notebook(here / f"{name}.ipynb", notebook(prints, waits))
+    write_notebook(here / "c.ipynb", notebook("print('before')", f"import time; time.sleep(1)\n{KILL}"))
     write_notebook(here / "wrong.ipynb", notebook("1 / 0"))
     settings = '[engine]\nurl = "hub+{}"\n[engine.hub]\nprofile = "large"\noptions = {{memory = "4G"}}\n'
     (here / "nbrun.toml").write_text(settings.format(a_hub.url))
-    before = a_hub.log.stat().st_size
-    options = ["-o", "out", "-j2", "--secret", "PLANTED", "--json", "-"]
+    reports = ["--json", "-", "--events", "events", "--trace", "trace", "--html", "pages"]
+    options = ["-o", "out", "-j2", "--secret", "PLANTED", *reports]
     done = run_nbrun("run", ".", *options, cwd=here, env={"NBRUN_TOKEN": token, "PLANTED": SECRET})
-    assert done.returncode == ExitCode.NOTEBOOK_FAILED, done.stderr
+    assert done.returncode == ExitCode.SERVER, done.stderr
     runs = json.loads(done.stdout)["runs"]
     assert [(run["notebook"], run["outcome"], run["attempts"]) for run in runs] == [
-        ("a.ipynb", "passed", 1), ("b.ipynb", "passed", 1), ("c.ipynb", "passed", 2), ("wrong.ipynb", "failed", 1),
+        ("a.ipynb", "passed", 1), ("b.ipynb", "passed", 1), ("c.ipynb", "seat-lost", 2), ("wrong.ipynb", "failed", 1),
     ], done.stderr  # fmt: skip
-    assert [each["outcome"] for each in runs[2]["tries"]] == ["seat-lost", "passed"]
+    assert [each["outcome"] for each in runs[2]["tries"]] == ["seat-lost", "seat-lost"]
+    assert read_notebook(here / "out" / "c.ipynb")["cells"][0]["outputs"][0]["text"] == "before\n"
     assert "its kernel may still run" not in done.stderr
     made = [read_notebook(here / "out" / f"{name}.ipynb")["cells"] for name in "ab"]
     given = json.dumps({"memory": "4G", "profile": "large"})
-    assert [cells[0]["outputs"][0]["text"] for cells in made] == [f"{len(SECRET)} {given}\n"] * 2
+    assert [cells[0]["outputs"][0]["text"] for cells in made] == [f"{len(SECRET)} {given}\n***\n"] * 2
     assert len({cells[1]["outputs"][0]["text"] for cells in made}) == 2  # two servers
     assert left_on(a_hub) == ([], [])
     assert not [path for path in a_hub.root.iterdir() if path.name.startswith("nbrun")]
-    log = a_hub.log.read_text()[before:]
-    assert "nbrun-" in log
+    # The database of the hub, the log of hub, proxy and servers, the home folder, and all that is written here.
+    written = [path for top in (a_hub.log.parent, here) for path in top.rglob("*") if path.is_file()]
+    assert {"hub.sqlite", "hub.log", "events", "trace", ".nbrun-journal.jsonl"} <= {path.name for path in written}
     for secret in (SECRET, token):
-        assert secret not in log + done.stdout + done.stderr
+        assert secret not in done.stdout + done.stderr
+        assert [path for path in written if secret.encode() in path.read_bytes()] == []
+
+
+def test_notebooks_of_the_home_folder_run_where_they_are(a_hub: Hub, token: str, here: Path) -> None:
+    folder = a_hub.root / "reports"
+    write_notebook(folder / "a.ipynb", notebook("print(open('data.csv').read())"))
+    write_notebook(folder / "sub" / "b.ipynb", notebook(kills_once(here / "killed"), "print('b')"))
+    (folder / "data.csv").write_text("1,2")
+    on_hub = ["--engine", f"hub+{a_hub.url}", "--no-upload", "--json", "-"]
+    done = run_nbrun("run", "reports", "-o", "out", *on_hub, cwd=here, env={"NBRUN_TOKEN": token})
+    assert done.returncode == ExitCode.OK, done.stderr
+    runs = json.loads(done.stdout)["runs"]
+    assert [(run["notebook"], run["output"], run["attempts"]) for run in runs] == [
+        ("reports/a.ipynb", "out/reports/a.ipynb", 1), ("reports/sub/b.ipynb", "out/reports/sub/b.ipynb", 2),
+    ]  # fmt: skip
+    made = [read_notebook(a_hub.root / run["output"])["cells"][-1]["outputs"][0]["text"] for run in runs]
+    assert made == ["1,2\n", "b\n"]
+    # What the lost attempt executed is here, because its server was lost too.
+    assert sorted(path.name for path in here.iterdir()) == [runs[1]["tries"][0]["output"], "killed"]
+    assert left_on(a_hub) == ([], [])
 
 
 @pytest.mark.slow
-def test_named_servers_of_jupyterhub_5_are_used_and_deleted(tmp_path: Path, here: Path) -> None:
+def test_named_servers_of_jupyterhub_5_are_used_over_tls_and_deleted(tmp_path: Path, here: Path) -> None:
     write_notebook(here / "a.ipynb", notebook(kills_once(here / "killed"), "import os; print(os.environ['OPTIONS'])"))
     write_notebook(here / "b.ipynb", notebook("print('b')"))
     settings = '[engine]\nurl = "hub+{}"\n[engine.hub]\nuser = "alice"\nprofile = "large"\n'
-    with hub(tmp_path, started=False, config=CONFIG, name="hub-5") as older:
+    with hub(tmp_path, started=False, config=CONFIG, name="hub-5", tls=True) as older:
         (here / "nbrun.toml").write_text(settings.format(older.url))
-        done = run_nbrun("run", ".", "-o", "out", "-j2", "--json", "-", cwd=here, env={"NBRUN_TOKEN": older.token})
+        environment = {"NBRUN_TOKEN": older.token}
+        done = run_nbrun("run", ".", "-o", "out", cwd=here, env=environment)
+        assert done.returncode == ExitCode.SERVER
+        assert "--ca-file" in done.stderr
+        arguments = [".", "-o", "out", "-j2", "--json", "-", "--ca-file", str(tmp_path / "cert.pem")]
+        done = run_nbrun("run", *arguments, cwd=here, env=environment)
         assert done.returncode == ExitCode.OK, done.stderr
         assert [run["attempts"] for run in json.loads(done.stdout)["runs"]] == [2, 1]
         text = read_notebook(here / "out" / "a.ipynb")["cells"][1]["outputs"][0]["text"]
@@ -170,7 +210,7 @@ async def refused(url: str, token: str | None, settings: Mapping[str, Any], *, s
         (
             "stopper-token-12345678",
             {"user": USER},
-            AccessDenied,
+            UsageError,
             ["lacks servers!user=alice, access:servers"],
         ),
         ("service", {"usr": "alice"}, UsageError, ["usr is no setting", "Did you mean user?"]),
@@ -184,10 +224,47 @@ async def test_a_useless_token_or_user_is_an_error_before_the_first_run(
     given = a_hub.token if token == "service" else token
     error = await refused(f"hub+{a_hub.url}", given, settings)
     assert isinstance(error, kind)
-    assert error.exit_code in {ExitCode.USAGE, ExitCode.SERVER}
     for words in said:
         assert words in f"{error}\n{error.hint}"
     assert a_hub.servers("carol") == []
+
+
+async def test_a_hub_without_named_servers_is_an_error_before_the_first_run(a_hub: Hub) -> None:
+    switch = a_hub.log.with_name("no-named-servers")
+    switch.touch()
+    try:
+        error = await refused(f"hub+{a_hub.url}", a_hub.token, {"user": USER})
+    finally:
+        switch.unlink()
+    assert isinstance(error, UsageError)
+    assert "the hub has no named servers" in str(error)
+    assert "allow_named_servers = True" in error.hint
+
+
+def test_a_kernel_that_the_servers_do_not_have_is_an_error_before_the_first_run(
+    a_hub: Hub, token: str, here: Path
+) -> None:
+    write_notebook(here / "a.ipynb", notebook(f"open({str(here / 'begun')!r}, 'w')"))
+    write_notebook(here / "b.ipynb", notebook("1", kernel="elsewhere"))
+    options = ["--no-save", "-j2", "--engine", f"hub+{a_hub.url}"]
+    done = run_nbrun("run", ".", *options, cwd=here, env={"NBRUN_TOKEN": token})
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert re.search(r"b\.ipynb: the seat alice/nbrun-\S+ has no kernel 'elsewhere'", done.stderr)
+    assert "It has python3" in done.stderr
+    assert not (here / "begun").exists()
+    assert left_on(a_hub) == ([], [])
+
+
+def test_servers_that_are_never_ready_end_the_batch_after_the_time_limit_and_are_deleted(
+    a_hub: Hub, here: Path
+) -> None:
+    write_notebook(here / "a.ipynb", notebook("1"))
+    (here / "nbrun.toml").write_text('[engine.hub]\nuser = "erin"\n')
+    options = ["--no-save", "--engine", f"hub+{a_hub.url}", "--startup-timeout", "2"]
+    done = run_nbrun("run", "a.ipynb", *options, cwd=here, env={"NBRUN_TOKEN": a_hub.token})
+    assert done.returncode == ExitCode.SERVER, done.stderr
+    assert "no seat for 2" in done.stderr
+    assert a_hub.servers("erin") == []
 
 
 async def test_an_address_without_a_hub_is_an_error_before_the_first_run(a_hub: Hub) -> None:
@@ -208,7 +285,9 @@ async def test_the_limit_of_named_servers_makes_fewer_seats_and_not_an_error(
             while "maximum of 1 named servers" not in caplog.text:
                 await asyncio.sleep(0.05)
         assert "going on with 1" in caplog.text
-        assert "maximum of 1" in str(error := await refused(f"hub+{a_hub.url}", a_hub.token, {"user": "bob"}))
+        error = await refused(f"hub+{a_hub.url}", a_hub.token, {"user": "bob"})
+        assert isinstance(error, UsageError)
+        assert "maximum of 1" in str(error)
         assert "-j" in error.hint
         assert a_hub.servers("bob") == [seat.name.partition("/")[2]]
         another.cancel()
@@ -353,6 +432,40 @@ def test_a_hub_that_is_killed_ends_the_batch_and_the_deliveries_are_kept(tmp_pat
     assert "passed" not in outcomes[1:]
     assert read_notebook(here / "out" / "a.ipynb")["cells"][0]["outputs"][0]["text"] == "a\n"
     assert read_notebook(here / "out" / "b.ipynb")["cells"][0]["outputs"][0]["text"] == "before\n"
+
+
+@pytest.mark.soak
+def test_when_only_the_hub_dies_the_batch_ends_and_the_deliveries_are_kept(tmp_path: Path, here: Path) -> None:
+    """The servers go on behind the proxy, and refuse all requests once they have to ask the hub about a token."""
+    forgets = '\nc.Spawner.args = ["--allow-root", "--HubOAuth.cache_max_age=1"]\n'
+    begun, go = here / "begun", here / "go"
+    waits = f"from pathlib import Path; import time\nPath({str(begun)!r}).touch()"
+    waits += f"\nwhile not Path({str(go)!r}).exists():\n    time.sleep(0.02)\ntime.sleep(1.5)\nprint('after')"
+    for name, cell in {"a": waits, "b": "print('b')", "c": "print('c')"}.items():
+        write_notebook(here / f"{name}.ipynb", notebook(cell))
+    with (
+        hub(tmp_path, started=False, config=CONFIG + forgets) as doomed,
+        live_on(doomed, doomed.token_of(), here, ".", "-o", "out", "--startup-timeout", "10") as run,
+    ):
+        run.await_file(begun)
+        family = psutil.Process(doomed.process.pid).children(recursive=True)
+        doomed.process.kill()
+        doomed.process.wait(10)
+        go.touch()
+        began = time.monotonic()
+        try:
+            assert run.end(within=90) == ExitCode.SERVER, run.said()
+            took = time.monotonic() - began
+        finally:
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        said, outcomes = run.said(), [each["outcome"] for each in run.report()["runs"]]
+    assert outcomes[0] == "passed"
+    assert "passed" not in outcomes[1:]
+    assert read_notebook(here / "out" / "a.ipynb")["cells"][0]["outputs"][0]["text"] == "after\n"
+    assert "left on the hub" in said
+    assert took < 60
 
 
 @pytest.mark.soak

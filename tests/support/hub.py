@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import signal
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -15,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.environments import environment
-from tests.support.servers import LOG_QUOTED, START_LIMIT, free_port, pause, python_path
+from tests.support.servers import LOG_QUOTED, START_LIMIT, free_port, pause, python_path, write_certificate
 
 USER = "alice"
 CONFIG = """
-c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
+c.JupyterHub.bind_url = "{url}"
 c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub_port}"
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{proxy_port}"
 c.ConfigurableHTTPProxy.command = ["{proxy}"]
@@ -47,6 +48,7 @@ class Hub:
     root: Path
     log: Path
     process: "subprocess.Popen[bytes]"
+    ca_file: Path | None = None
 
     @property
     def server_url(self) -> str:
@@ -61,7 +63,8 @@ class Hub:
             method=method,
             headers={"Authorization": f"token {self.token}"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        context = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else None
+        with urllib.request.urlopen(request, timeout=60, context=context) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -88,17 +91,21 @@ class Hub:
 
 
 @contextlib.contextmanager
-def hub(folder: Path, *, started: bool = True, config: str = "", name: str = "hub") -> Iterator[Hub]:
+def hub(folder: Path, *, started: bool = True, config: str = "", name: str = "hub", tls: bool = False) -> Iterator[Hub]:
     """Run a hub for the length of the block, with a user, whose server is `started`.
 
-    `config` is more of its configuration, and `name` that of its environment.
+    `config` is more of its configuration, and `name` that of its environment. With `tls` it has a certificate of an
+    unknown authority.
     """
     made = environment(name)
-    token, port = secrets.token_hex(16), free_port()
+    token, url = secrets.token_hex(16), f"http{'s' * tls}://127.0.0.1:{free_port()}/"
+    if tls:
+        write_certificate(folder / "cert.pem", folder / "key.pem")
+        config += f"\nc.JupyterHub.ssl_cert, c.JupyterHub.ssl_key = '{folder}/cert.pem', '{folder}/key.pem'\n"
     file = folder / "jupyterhub_config.py"
     file.write_text(
         CONFIG.format(
-            port=port,
+            url=url,
             hub_port=free_port(),
             proxy_port=free_port(),
             proxy=made.node_programs / "configurable-http-proxy",
@@ -122,7 +129,7 @@ def hub(folder: Path, *, started: bool = True, config: str = "", name: str = "hu
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    found = Hub(f"http://127.0.0.1:{port}/", token, folder / "homes" / USER, log, process)
+    found = Hub(url, token, folder / "homes" / USER, log, process, folder / "cert.pem" if tls else None)
     try:
         _await_hub(found, process, log)
         found.call("POST", f"users/{USER}")

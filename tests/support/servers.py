@@ -1,6 +1,7 @@
 """Real Jupyter servers for the tests: processes on loopback, ended by their pid."""
 
 import contextlib
+import ipaddress
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -186,3 +188,31 @@ def stop(process: subprocess.Popen[bytes], with_signal: int = signal.SIGTERM) ->
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
+
+
+def write_certificate(cert: Path, key: Path) -> None:
+    """Write a certificate of this machine that is its own authority."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nbrun's tests")])
+    here = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    now = datetime.now(UTC)
+    public = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(here), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    cert.write_bytes(public.public_bytes(serialization.Encoding.PEM))
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, plain))
