@@ -31,7 +31,7 @@ from nbrun.core.planning.preview import Preview
 from nbrun.core.results import BatchResult, NotebookResult
 from nbrun.errors import UsageError
 from nbrun.runner.batch.plan import plan_runs
-from nbrun.runner.job import TextOptions, access_of, job_of, read_batch_options, read_run_options
+from nbrun.runner.job import TextOptions, access_of, is_on_server, job_of, read_batch_options, read_run_options
 from nbrun.runner.options import (
     MoreBatchOptions,
     MoreRunOptions,
@@ -259,7 +259,7 @@ async def _run(notebook: Source, given: Mapping[str, Any]) -> NotebookResult:
     name, given = read_source(notebook, given)
     options = read_run_options(given)
     check_server_options(given)
-    if options["upload"] and not options["server"]:
+    if options["upload"] and not (options["server"] or options["engine"]):
         raise UsageError("upload needs a server", hint="Without a server the notebook is run where it is.")
     options, finished = keeping_notebook(options)
     result = await run_planned(await plan_runs([name], read_batch_options(options), one=True))
@@ -281,7 +281,7 @@ async def _run_many(notebooks: Sequence[NotebookPath], given: Mapping[str, Any])
     assert isinstance(result, BatchResult)
     if plan.journal is not None:
         plan.journal.finish(result.runs)
-    if given.get("server") and not given.get("upload"):
+    if is_on_server(options):
         return result
     here = Path.cwd()
     return structs.replace(result, runs=[_with_file(one, here) for one in result.runs])

@@ -60,8 +60,8 @@ def read_call(context: click.Context, notebooks: Sequence[str], given: Mapping[s
     options = read_options(context, given)
     if options["engine"]:
         options["engine_options"] = project.settings.engines.get(engine_name(options["engine"]), {})
-    if options["upload"] and not options["server"]:
-        raise UsageError("--upload needs --server", hint="Without --server the notebook is run where it is.")
+    if options["upload"] and not (options["server"] or options["engine"]):
+        raise UsageError("--upload needs --server or --engine", hint="Without it the notebook is run where it is.")
     if options["refresh"] and not options["cache"]:
         raise UsageError("--no-cache-read needs --cache")
     named = [*notebooks] or project.notebooks(on_server=is_on_server(options))

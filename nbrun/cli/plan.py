@@ -31,7 +31,8 @@ from nbrun.core.planning.destinations import (
     require_choice,
     without_credentials,
 )
-from nbrun.runner.job import BatchOptions, access_of, job_of, read_batch_options
+from nbrun.errors import UsageError
+from nbrun.runner.job import BatchOptions, access_of, is_on_server, job_of, read_batch_options
 
 if TYPE_CHECKING:
     from nbrun.core.planning.preview import Preview
@@ -97,6 +98,9 @@ def _preview(notebook: str, options: BatchOptions) -> "Preview":
     put_off_imports()
     from nbrun.runner.preview import preview_local, preview_on_server
 
+    if options["engine"] and is_on_server(options):
+        hint = "nbrun plan starts nothing. With --server URL it reads a notebook on a server that runs."
+        raise UsageError("--help-notebook: the notebook is on a server that the engine has yet to start", hint=hint)
     content, job = None, job_of(without_credentials(notebook), options)
     if is_source_url(notebook):
         from nbrun.storage.in_store import fetch

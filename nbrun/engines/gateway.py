@@ -31,6 +31,9 @@ class Gateway:
         """Check the address and the settings; raise :class:`UsageError`."""
         self._access = replace(call.access, server=call.url.partition("+")[2])
         Endpoint.parse(self._access.server or "")
+        if call.on_server:
+            hint = "Without --no-upload nbrun reads and saves the notebooks on this machine."
+            raise UsageError("--no-upload: a gateway has no files", hint=hint)
         self._env = call.read(_SETTINGS).get("env", {})
         self._startup = call.startup
 
@@ -44,11 +47,11 @@ class Gateway:
 
     async def _each(self, host: Host, setting: SeatSetting, wanted: int) -> AsyncIterator[ControlledSeat]:
         async def is_lost() -> bool:
-            return not await host.server.answers_within(SIGN_OF_LIFE, lambda: None)
+            return not await host.server.answers_within(SIGN_OF_LIFE)
 
         for number in itertools.count(1):
             # A further seat is for one that was lost, so the gateway did not answer.
-            if number > wanted and not await host.server.answers_within(self._startup, lambda: None):
+            if number > wanted and not await host.server.answers_within(self._startup):
                 endpoint = host.server.client.endpoint
                 raise ServerUnreachable(
                     f"the gateway {endpoint} does not answer any more", hint="What was delivered before is saved."

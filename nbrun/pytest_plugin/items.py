@@ -78,7 +78,8 @@ class Notebooks:
         of_project = self._project.of(path)
         if of_project is None:
             raise LeftOut
-        options: RunOptions = {**of_project, **_OF_SAVING, "save": self._save, "upload": bool(of_project["server"])}
+        upload = True if of_project["server"] else None
+        options: RunOptions = {**of_project, **_OF_SAVING, "save": self._save, "upload": upload}
         paths, access = paths_of(str(path), options), access_of(options)
         key = access.server or private_root([paths])
         if key not in self._servers:

@@ -137,7 +137,7 @@ class ControlledSeat(Struct, frozen=True, eq=False):
 async def server_seat(
     name: str, access: Access, *, startup: float = 0.0, ended: Callable[[], Awaitable[bool]] | None = None
 ) -> AsyncIterator[ControlledSeat]:
-    """Connect to a Jupyter server, and yield it as a seat; the notebooks are uploaded to it.
+    """Connect to a Jupyter server, and yield it as a seat; the notebooks are uploaded to it, or are its own files.
 
     A server that does not answer yet is waited for, up to `startup` seconds. `ended` returns whether the server is
     known to have ended. It is called when a connection failed, and saves the time of reconnecting. Raises the errors
@@ -187,13 +187,15 @@ class EngineCall(Struct, frozen=True):
     """How an engine was requested; the argument of the function that an entry point names.
 
     ``url`` is the address as it was given, and ``settings`` the table ``[tool.nbrun.engine.NAME]``. ``access`` has the
-    token, headers and TLS settings of the call. ``startup`` is the time limit in seconds for a seat.
+    token, headers and TLS settings of the call. ``startup`` is the time limit in seconds for a seat. ``on_server``
+    means that the notebooks are files of the seats' servers, and not of this machine (``--no-upload``).
     """
 
     url: str
     access: Access
     settings: Mapping[str, Any] = field(default_factory=dict)
     startup: float = STARTUP_LIMIT
+    on_server: bool = False
 
     def read(self, known: Mapping[str, Kind]) -> dict[str, Any]:
         """Return the given settings as their kinds read them; raise :class:`UsageError` for others."""

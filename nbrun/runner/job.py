@@ -247,7 +247,7 @@ def paths_of(name: str, options: RunOptions) -> NotebookPaths:
     return NotebookPaths(
         name,
         output or None,
-        upload=options["upload"] or options["engine"] is not None,
+        upload=bool(options["server"] or options["engine"]) and not is_on_server(options),
         on_conflict=on_conflict_of(options),
         checkpoint=checkpoint_of(options),
         cwd=os.fspath(cwd) if cwd else None,
@@ -283,8 +283,8 @@ def path_on_server(name: str) -> str:
 
 
 def is_on_server(options: RunOptions) -> bool:
-    """Return whether the notebooks are on the server, not on this machine."""
-    return bool(options["server"]) and not options["upload"]
+    """Return whether the notebooks are on the server, or on the servers of the engine, and not on this machine."""
+    return options["upload"] is False if options["engine"] else bool(options["server"]) and not options["upload"]
 
 
 def engine_name(url: str) -> str:
@@ -306,7 +306,7 @@ def checkpoint_of(options: RunOptions) -> CheckpointUse:
     """Return whether a checkpoint is created; raise :class:`UsageError` if that is impossible."""
     use = CheckpointUse.KEEP if options["checkpoint"] else CheckpointUse.NONE
     use = CheckpointUse.RESTORE if options["restore_on_failure"] else use
-    if use is not CheckpointUse.NONE and (options["upload"] or options["engine"]):
+    if use is not CheckpointUse.NONE and (options["upload"] or options["engine"]) and not is_on_server(options):
         raise UsageError("an uploaded notebook has no checkpoint", hint="With --output the local file stays as it is.")
     if use is not CheckpointUse.NONE and (options["content"] is not None or options["deliver"]):
         raise UsageError("a notebook that comes or goes as text has no checkpoint")

@@ -177,11 +177,12 @@ class MoreRunOptions(TypedDict, total=False):
         ),
     ]
     upload: Annotated[
-        bool,
+        bool | None,
         Option(
             Flag(),
-            "PATH is on this machine: upload it to --server, run it there and download the result.",
-            default=False,
+            "PATH is on this machine: upload it, run it on the server and download the result. The default is "
+            "--no-upload for --server and --upload for --engine.",
+            flags=("--upload/--no-upload",),
         ),
     ]
     language: Annotated[

@@ -140,6 +140,7 @@ def test_wrong_calls_end_before_a_kernel_is_started(here: Path, plain: RunningSe
         ({"kernel": "none"}, "no kernel 'none'"),
         ({"engine_options": {"envs": {}}}, "Did you mean env?"),
         ({"artefacts": ["*.csv"]}, "a gateway has neither artefacts"),
+        ({"upload": False}, "--no-upload: a gateway has no files"),
     ):
         with pytest.raises(UsageError) as raised:
             nbrun.run("a.ipynb", **{**on(plain), **options})

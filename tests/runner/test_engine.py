@@ -114,6 +114,9 @@ def test_after_sigterm_all_servers_stop_and_the_partial_notebooks_are_saved(here
         (["--engine", "servers://x", "--cache", "c"], ["--engine and --cache contradict"]),
         (["--engine", "servers://x", "-j", "auto"], ["--engine needs the number of seats", "-j N"]),
         (["--engine", "servers://x", "--checkpoint"], ["no checkpoint"]),
+        (["--engine", "servers://x", "--no-upload", "--prepare-only"], ["--prepare-only with --no-upload contradict"]),
+        (["--engine", "servers://x", "--no-upload", "--help-notebook"], ["that the engine has yet to start"]),
+        (["--engine", "dask://127.0.0.1:1", "--no-upload"], ["--no-upload: dask runs notebooks of this machine"]),
         (
             ["--engine", "servers://x", "--config", "wrong.toml"],
             ["[tool.nbrun.engine.servers]", "Did you mean python?"],

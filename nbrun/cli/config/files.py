@@ -213,6 +213,8 @@ def _defaults(command: click.Command, options: Mapping[str, Any], folder: Path) 
 
 def _is_on_server(name: str, options: Mapping[str, Any]) -> bool:
     """Return whether the path of an option is on the server."""
+    if options.get("engine"):
+        return name in ("cwd", "output") and options.get("upload") is False
     return bool(options.get("server")) and (name == "cwd" or (name == "output" and not options.get("upload")))
 
 

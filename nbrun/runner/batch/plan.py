@@ -8,15 +8,17 @@ The module imports little, so that the private server can be started before the 
 """
 
 import asyncio
+import functools
 import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nbrun.core.batch.matrix import combinations, run_name
 from nbrun.core.batch.output_paths import (
@@ -40,7 +42,7 @@ from nbrun.core.planning.destinations import (
 )
 from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict, Secret
 from nbrun.core.planning.options import AUTO, options_in, read_option
-from nbrun.errors import UsageError
+from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
 from nbrun.runner.job import (
@@ -53,6 +55,7 @@ from nbrun.runner.job import (
     access_of,
     check_choice,
     endpoint_of,
+    engine_name,
     is_on_server,
     job_of,
     parts_of_name,
@@ -61,14 +64,18 @@ from nbrun.runner.job import (
     trace_of,
 )
 from nbrun.runner.options import SharedBatchOptions
+from nbrun.runner.stop import Stopped, StopSwitch
 from nbrun.storage.paths import OWN_PLACE, absolute, local_notebook, names_folder, tree_path
 from nbrun.storage.writable import check_folder
 
 if TYPE_CHECKING:
     from nbrun.core.results import Part
+    from nbrun.jupyter.contents import Contents
     from nbrun.runner.batch.cache import Cache
     from nbrun.runner.batch.resume import RunJournal
-    from nbrun.runner.engine import Engine
+    from nbrun.runner.engine import ControlledSeat, Engine
+
+    OpenContents = Callable[[], AbstractAsyncContextManager[Contents]]
 
 _OF_BATCH = {*options_in(SharedBatchOptions)}
 _SHARED = {
@@ -137,7 +144,8 @@ async def plan_runs(
     _check_secrets(options, engine)
     assert isinstance(startup, float)
     cache = _cache(options)
-    runs, left_out, part = await _plan(named, options, began, cache, wanted, one=one, chosen=chosen)
+    opening = functools.partial(_contents, options, engine, startup)
+    runs, left_out, part = await _plan(named, options, began, cache, wanted, opening, one=one, chosen=chosen)
     is_one = one and len(runs) == 1 and part is None  # a shard is merged, however few notebooks it has
     if is_one and (options["resume"] or options["journal"] is not None):
         raise UsageError("--resume and --journal are for several notebooks", hint="A single run starts again.")
@@ -153,7 +161,8 @@ def _engine(options: BatchOptions, access: Access) -> "Engine | None":
     if url is None:
         return None
     for name, is_given in {
-        "--server": bool(options["server"]), "--upload": options["upload"], "--cache": bool(options["cache"]),
+        "--server": bool(options["server"]), "--cache": bool(options["cache"]),
+        "--prepare-only with --no-upload": options["prepare_only"] and is_on_server(options),
     }.items():  # fmt: skip
         if is_given:
             raise UsageError(f"--engine and {name} contradict each other", hint="Leave one of them out.")
@@ -163,10 +172,14 @@ def _engine(options: BatchOptions, access: Access) -> "Engine | None":
     from nbrun.runner.plugins import make_engine
 
     assert isinstance(startup, float)
-    engine = make_engine(EngineCall(url, access, options["engine_options"], startup))
+    on_server = is_on_server(options)
+    engine = make_engine(EngineCall(url, access, options["engine_options"], startup, on_server=on_server))
     if engine.executes and access.trace is not None:
         hint = "Run the notebook without --engine to record its messages."
         raise UsageError("--trace is not possible with this engine: its seats keep the messages", hint=hint)
+    if engine.executes and on_server:
+        hint = "Such a seat has no files that nbrun reads or writes from here."
+        raise UsageError(f"--no-upload: {engine_name(url)} runs notebooks of this machine", hint=hint)
     return engine
 
 
@@ -176,6 +189,29 @@ def _check_secrets(options: BatchOptions, engine: "Engine | None") -> None:
         for secret in options["secrets"].values():
             if isinstance(secret, Secret) and secret.problem is not None:
                 raise secret.problem
+
+
+@asynccontextmanager
+async def _contents(options: BatchOptions, engine: "Engine | None", startup: float) -> "AsyncIterator[Contents]":
+    """Connect to the server that the notebooks are on; an engine starts one for the length of the block."""
+    if engine is None:
+        from nbrun.runner.servers import connect_to
+
+        async with connect_to(access_of(options)) as client:
+            yield client.contents
+        return
+    from nbrun.runner.batch.seats import SeatPool
+
+    pool, stop = SeatPool(engine, 1, startup=startup), options["stop"] or StopSwitch()
+    try:
+        seat = await stop.guard(pool.take())
+        yield cast("ControlledSeat", seat).host.server.client.contents
+    except Stopped:
+        error = NbrunError(f"{stop.reason} before the notebooks were found")
+        error.exit_code = stop.exit_code or error.exit_code
+        raise error from None
+    finally:
+        await pool.close()
 
 
 def _journal(named: Sequence[str], options: BatchOptions, paths: Sequence[NotebookPaths]) -> "RunJournal | None":
@@ -232,13 +268,15 @@ async def _plan(
     began: datetime,
     cache: "Cache | None",
     wanted: Callable[[PlannedRun], bool],
+    opening: "OpenContents",
     *,
     one: bool,
     chosen: bool,
 ) -> "tuple[list[PlannedRun], int, Part | None]":
     """Return the planned runs in order, the number of runs that were found but left out, and the shard."""
     template = _template(options, one=one)
-    found = await _named(named[0], options) if one else await _find(named, options, template.top if template else "")
+    outputs = template.top if template else ""
+    found = await _named(named[0], options) if one else await _find(named, options, outputs, opening)
     same = _comparable_on_server if is_on_server(options) else _comparable
     if not chosen and [same(each.name) for each in found] != [same(name) for name in named]:
         require_choice(named)  # a folder or a pattern, not a single notebook
@@ -345,19 +383,19 @@ def _seen(found: FoundNotebook, override: Override) -> str:
     return f"{override.base}/{found.tree}" if override.base else found.tree
 
 
-async def _find(named: Sequence[str], options: BatchOptions, outputs: str) -> list[FoundNotebook]:
+async def _find(
+    named: Sequence[str], options: BatchOptions, outputs: str, opening: "OpenContents"
+) -> list[FoundNotebook]:
     exclude = options["exclude"]
     urls = [name for name in named if is_source_url(name)]
     if urls:
         fetched = [await _fetched(url) for url in dict.fromkeys(urls)]
         others = [name for name in named if name not in urls]
-        return [*(await _find(others, options, outputs) if others else ()), *fetched]
+        return [*(await _find(others, options, outputs, opening) if others else ()), *fetched]
     if not is_on_server(options):
         return await asyncio.to_thread(local_notebooks, named, exclude, outputs)
-    from nbrun.runner.servers import connect_to
-
-    async with connect_to(access_of(options)) as client:
-        return await notebooks_on_server(client.contents, named, exclude, outputs)
+    async with opening() as contents:
+        return await notebooks_on_server(contents, named, exclude, outputs)
 
 
 def options_of_one(options: RunOptions, overrides: Sequence[Override]) -> RunOptions | None:

@@ -84,6 +84,22 @@ def test_paths_in_a_file_begin_at_its_folder(here: Path, monkeypatch: pytest.Mon
     assert (options["output"], options["json_file"], options["cache"]) == ("../out/", "-", "../kept")
 
 
+@pytest.mark.parametrize(
+    ("place", "output"),
+    [
+        ('server = "http://h/"', "out/"),
+        ('server = "http://h/"\nupload = true', "../out/"),
+        ('engine = "hub+http://h/"', "../out/"),
+        ('engine = "hub+http://h/"\nupload = false', "out/"),
+    ],
+)
+def test_paths_on_a_server_stay(place: str, output: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "nbrun.toml").write_text(f'{place}\noutput = "out/"\n')
+    (here / "deep").mkdir()
+    monkeypatch.chdir(here / "deep")
+    assert given("x")[0]["output"] == output
+
+
 def test_what_is_said_of_some_notebooks_becomes_an_override_less_what_was_typed(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
