@@ -250,6 +250,9 @@ class _Seats:
         if self._seats:
             where = f"{self._hub.http.endpoint}hub/home"
             _log.warning("left on the hub, unless it is still stopping them: %s; see %s", ", ".join(self._seats), where)
+        if self._left_uploads:
+            files = ", ".join(self._left_uploads)
+            _log.warning("uploads of lost servers are left in the home folder of %s: %s", self._user, files)
 
     def _begin(self) -> None:
         created = int(self._hub.http.server_time().timestamp())
