@@ -42,6 +42,18 @@ def loads(raw: bytes | bytearray | str) -> Any:
     return without_surrogates(value) if "\\ud" in unclean.lower() else value
 
 
+class _Notebook(msgspec.Struct):
+    metadata: dict[str, Any] = {}
+
+
+def notebook_metadata(raw: bytes) -> dict[str, Any] | None:
+    """Return the metadata in a notebook's JSON, or None for any other text. The cells are skipped, which is fast."""
+    try:
+        return msgspec.json.decode(raw, type=_Notebook).metadata
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
 def _read_tolerantly(text: str) -> Any:
     try:
         return _tolerant.decode(text)

@@ -11,12 +11,12 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import msgspec
+from msgspec.structs import replace
 
+from nbrun.core.formats import json_text
 from nbrun.core.formats.units import spell_duration
 from nbrun.errors import NbrunError, NoSuchKernel, SeatLost, ServerError
 from nbrun.local_server.launcher import NEWS_LIMIT
@@ -84,12 +84,6 @@ class ServerEngine:
         return ControlledSeat("", host, is_lost)
 
 
-class _Head(msgspec.Struct):
-    """What decides about the kernel of a notebook; the cells are skipped."""
-
-    metadata: dict[str, Any] = {}
-
-
 def check_kernels(runs: Sequence[PlannedRun], name: str, setting: SeatSetting) -> None:
     """Raise :class:`NoSuchKernel` if the seat `name` has not the kernel of each run.
 
@@ -102,12 +96,10 @@ def check_kernels(runs: Sequence[PlannedRun], name: str, setting: SeatSetting) -
         if content is None and key in checked:
             continue
         checked.add(key)
-        try:
-            if content is None and planned.paths.upload:
+        if content is None and planned.paths.upload:
+            with contextlib.suppress(OSError):  # the run reports what is wrong with the notebook
                 content = Path(planned.paths.notebook).read_bytes()
-            metadata = None if content is None else msgspec.json.decode(content, type=_Head).metadata
-        except (OSError, msgspec.MsgspecError):
-            metadata = None  # the run reports what is wrong with the notebook
+        metadata = None if content is None else json_text.notebook_metadata(content)
         if metadata is None and planned.job.kernel is None:
             continue
         try:

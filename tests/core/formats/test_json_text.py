@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.formats.json_text import DEEPEST, as_object, dump_into, dumps, loads, without_surrogates
+from nbrun.core.formats.json_text import (
+    DEEPEST,
+    as_object,
+    dump_into,
+    dumps,
+    loads,
+    notebook_metadata,
+    without_surrogates,
+)
 from nbrun.errors import BadFrame
 from tests.core.properties import QUICK, json_values
 
@@ -147,3 +155,17 @@ def test_a_lone_surrogate_is_replaced_in_what_is_appended_and_nothing_is_left_of
 def test_what_is_no_object_is_taken_for_an_empty_one(value: Any) -> None:
     assert as_object(value) == {}
     assert as_object({"a": 1}) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("raw", "metadata"),
+    [
+        (b'{"cells": [{}], "metadata": {"a": 1}}', {"a": 1}),
+        (b"{}", {}),
+        (b"{", None),
+        (b'{"metadata": 1}', None),
+        (b'{"metadata": {"a": "\xff"}}', None),
+    ],
+)
+def test_the_metadata_of_a_notebook_are_read_without_its_cells(raw: bytes, metadata: dict[str, Any] | None) -> None:
+    assert notebook_metadata(raw) == metadata
