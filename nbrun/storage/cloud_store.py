@@ -112,6 +112,8 @@ class CloudStore:
         try:
             return self._version(await self._do(send, len(data)))
         except _Missing:
+            if self._kind == "gs":
+                raise self._no_bucket() from None
             raise VersionChanged(f"{self.url}: {key} is not there any more") from None
         except Unanswered as error:
             with contextlib.suppress(StoreError, TimeoutError):
@@ -124,7 +126,10 @@ class CloudStore:
     async def keys(self, prefix: str = "") -> list[str]:
         """Return the sorted keys that begin with `prefix`."""
         folder = prefix.rpartition("/")[0]  # a store lists by whole segments
-        found = await self._do(lambda: obstore.list(self._store, prefix=folder or None).collect())
+        try:
+            found = await self._do(lambda: obstore.list(self._store, prefix=folder or None).collect())
+        except _Missing:
+            raise self._no_bucket() from None
         return sorted(each["path"] for each in found if each["path"].startswith(prefix))
 
     async def delete(self, key: str) -> None:
@@ -145,7 +150,12 @@ class CloudStore:
         mode: Any = self._update("1" if self._kind == "gs" else f'"{"0" * 32}"')
         try:
             await self._do(lambda: obstore.put(self._store, probe, b"", mode=mode, use_multipart=False))
-        except (VersionChanged, _Missing):
+        except VersionChanged:
+            return
+        except _Missing:
+            # Google answers 412 if there is no object, so 404 is about the bucket. S3 and Azure answer 404 and a code.
+            if self._kind == "gs":
+                raise self._no_bucket() from None
             return
         with contextlib.suppress(StoreError):
             await self.delete(probe)
@@ -172,14 +182,17 @@ class CloudStore:
         except _ERRORS as error:
             raise self._problem(error) from None
 
+    def _no_bucket(self) -> StoreError:
+        what = "container" if self._kind == "az" else "bucket"
+        return StoreError(f"{self.url}: there is no such {what}", hint=_BUCKET_HINT)
+
     def _problem(self, error: Exception) -> StoreError:
         text = str(error)
         status = _first(r"status code: (\d{3})", text)
         code = _first(r"<Code>\s*(\w+)\s*</Code>", text) or _first(r'"reason": ?"(\w+)"', text)
         shown = " ".join(filter(None, (f"HTTP {status}" if status else "", code)))
         if code in _NO_BUCKET or "bucket does not exist" in text:
-            what = "container" if self._kind == "az" else "bucket"
-            return StoreError(f"{self.url}: there is no such {what}", hint=_BUCKET_HINT)
+            return self._no_bucket()
         if isinstance(error, AlreadyExistsError):
             return ObjectExists(f"{self.url}: the object exists")
         if isinstance(error, PreconditionError):

@@ -72,7 +72,7 @@ def emulator(
         case _:
             with google_by_emulator() as google:
                 monkeypatch.setenv("STORAGE_EMULATOR_HOST", google.address)
-                yield Emulator("gs://reports", "", google.process.kill)
+                yield Emulator("gs://reports", "gs://no-such-bucket", google.process.kill)
 
 
 async def test_a_stored_notebook_has_the_bytes_of_a_local_one_and_a_dead_store_costs_no_result(
@@ -91,9 +91,8 @@ async def test_a_stored_notebook_has_the_bytes_of_a_local_one_and_a_dead_store_c
         stored = await open_store(emulator.url).get("a b/x.ipynb")
         assert stored is not None
         assert stored.data == (here / "local.ipynb").read_bytes()
-        if emulator.missing:
-            with pytest.raises(UsageError, match="there is no such"):
-                await server.run("in.ipynb", output=f"{emulator.missing}/x.ipynb")
+        with pytest.raises(UsageError, match="there is no such"):
+            await server.run("in.ipynb", output=f"{emulator.missing}/x.ipynb")
         result = await server.run("in.ipynb", output=f"{emulator.url}/y.ipynb", observe=observe)
         assert (result.outcome, result.exit_code) == (Outcome.SERVER_FAILED, ExitCode.SERVER)
         assert result.output is not None

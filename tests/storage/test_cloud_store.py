@@ -94,6 +94,10 @@ async def test_google_s_emulator_stores_the_same_bytes_and_keeps_the_rules(monke
         with urllib.request.urlopen(f"{google.address}{path}", timeout=20) as answer:  # by the other API
             assert answer.read() == content
         assert await store.keys() == [ODD]
+        nowhere = open_store("gs://nowhere/x")
+        for request in (nowhere.check(), nowhere.put("y", b""), nowhere.put("y", b"", if_version="1"), nowhere.keys()):
+            with pytest.raises(StoreError, match=r"^gs://nowhere/x: there is no such bucket$"):
+                await request
 
 
 async def test_an_s3_server_that_ignores_conditions_is_detected_and_left_clean(
