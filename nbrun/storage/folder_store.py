@@ -1,20 +1,27 @@
 """A folder of this machine as an object store."""
 
-import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, TypeVar
+from typing import IO
 
-from nbrun.storage.objects import ObjectExists, ObjectState, StoredObject, StoreError, VersionChanged
+from nbrun.storage.objects import (
+    ObjectExists,
+    ObjectState,
+    Result,
+    StoredObject,
+    StoreError,
+    VersionChanged,
+    in_thread,
+)
 
 _LOCK = ".nbrun-lock"
 _TEMPORARY = ".nbrun-"
-Result = TypeVar("Result")
 
 
 class FolderStore:
@@ -36,7 +43,7 @@ class FolderStore:
     async def stat(self, key: str) -> ObjectState | None:
         """Return the version of an object, or None if there is none."""
         found = await self.get(key)
-        return None if found is None else ObjectState(found.version, len(found.data), found.modified)
+        return None if found is None else found.state
 
     async def put(
         self,
@@ -48,7 +55,7 @@ class FolderStore:
         if_version: str | None = None,
     ) -> str:
         """Write an object and return its version; raise :class:`ObjectExists` or :class:`VersionChanged`."""
-        return await self._do(lambda: self._put(key, data, only_new=only_new, if_version=if_version))
+        return await self._do(lambda: self._put(key, data, only_new=only_new, if_version=if_version), len(data))
 
     async def keys(self, prefix: str = "") -> list[str]:
         """Return the sorted keys that begin with `prefix`."""
@@ -62,9 +69,10 @@ class FolderStore:
         """Raise :class:`StoreError` if no file can be created and locked in the folder."""
         await self._do(self._check)
 
-    async def _do(self, work: Callable[[], Result]) -> Result:
+    async def _do(self, work: Callable[[], Result], size: int = 0) -> Result:
+        """Return the result of `work`, in time: a folder can be on a server that does not answer."""
         try:
-            return await asyncio.to_thread(work)
+            return await in_thread(self.url, work, size)
         except OSError as error:
             raise StoreError(f"{self.url}: {error.strerror or error}") from None
 
@@ -87,13 +95,12 @@ class FolderStore:
     def _put(self, key: str, data: bytes, *, only_new: bool, if_version: str | None) -> str:
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
+        temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("xb") as file:  # unlike mkstemp with the usual permissions
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(_usual_mode())
             # Both kinds of writers take the lock, so that a new object cannot come between comparison and rename.
             with self._locked():
                 if only_new:
@@ -102,9 +109,9 @@ class FolderStore:
                     found = self._get(key)
                     if found is None or found.version != if_version:
                         raise VersionChanged(f"{self.url}: {key} has another version")
-                Path(temporary).replace(path)
+                temporary.replace(path)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return hashlib.sha256(data).hexdigest()
 
     def _refuse_existing(self, path: Path) -> None:
@@ -160,9 +167,3 @@ def _lock(file: IO[bytes]) -> None:
     except ImportError:  # Windows: the rename is atomic, the comparison before it is not
         return
     fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def _usual_mode() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask

@@ -9,6 +9,7 @@ The texts of errors are not shown, because they may contain a password.
 """
 
 import contextlib
+import errno
 import hashlib
 import secrets
 import threading
@@ -66,7 +67,7 @@ class FsspecStore:
     async def stat(self, key: str) -> ObjectState | None:
         """Return the version of an object, or None if there is none."""
         found = await self.get(key)
-        return None if found is None else ObjectState(found.version, len(found.data), found.modified)
+        return None if found is None else found.state
 
     async def put(
         self,
@@ -153,7 +154,9 @@ class FsspecStore:
             system.pipe_file(temporary, data)
             try:
                 system.mv(temporary, path)
-            except FileExistsError:  # this store does not replace a file by a rename
+            except OSError as error:  # this store does not replace a file by a rename
+                if not _is(error, errno.EEXIST):
+                    raise
                 system.rm_file(path)
                 system.mv(temporary, path)
         except BaseException:
@@ -167,7 +170,7 @@ class FsspecStore:
         def run() -> Result:
             try:
                 with self._one_at_a_time:
-                    system = self._system or self._kind(**self._options, skip_instance_cache=True)
+                    system = self._system or self._opened()
                     self._system = None  # a system that fails is opened again
                     system.invalidate_cache()
                     result = work(system)
@@ -179,6 +182,14 @@ class FsspecStore:
                 raise self._problem(error) from None
 
         return await in_thread(self.url, run, size)
+
+    def _opened(self) -> Any:
+        try:
+            return self._kind(**self._options, skip_instance_cache=True)
+        except (AttributeError, TypeError):
+            # A file system whose URL does not say all that it needs, such as the one of another file system.
+            where = f"{self.url}: {self._scheme}:// cannot be opened with a URL alone"
+            raise StoreError(where, hint="For a WebDAV server, write https://HOST/NAME.") from None
 
     def _problem(self, error: Exception) -> StoreError:
         what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
@@ -199,9 +210,16 @@ def _is_there(system: Any, path: str) -> bool:
     """Return whether there is a file or a folder; unlike ``exists`` this is not False if the store fails."""
     try:
         system.info(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    except OSError as error:
+        if _is(error, errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise
     return True
+
+
+def _is(error: OSError, *codes: int) -> bool:
+    """Return whether an error has one of these codes; some packages do not raise the classes that belong to them."""
+    return error.errno in codes or isinstance(error, tuple(type(OSError(code, "")) for code in codes))
 
 
 def _parent(path: str) -> str:

@@ -28,6 +28,7 @@ from nbrun.storage.objects import (
 
 _MISSING = (404, 410)
 _NO_READING = (405, 501)
+_NO_FOLDER, _FOLDER_IS_THERE = 409, (201, 405)
 _CONFLICT = (409, 412)
 _LARGEST = 500 << 20
 
@@ -93,11 +94,22 @@ class HttpStore:
             headers["If-Match"] = if_version
         async with self._requests(key) as client, in_time(self.url, len(data)):
             answer = await client.put(self._at(key), content=data, headers=headers)
+            if answer.status_code == _NO_FOLDER and not self._base.query and await self._make_folders(client, key):
+                answer = await client.put(self._at(key), content=data, headers=headers)
         if answer.status_code in _CONFLICT and (only_new or if_version):
             raise (ObjectExists if only_new else VersionChanged)(f"{self._shown(key)}: somebody else wrote it")
         self._raise_for(answer)
         self._own[key] = ObjectState(str(answer.headers.get("etag", "")), len(data))
         return self._own[key].version
+
+    async def _make_folders(self, client: httpx.AsyncClient, key: str) -> bool:
+        """Create the folders above an object, which WebDAV requires; return whether a PUT can be tried again."""
+        *parts, _ = self._at(key).raw_path.decode("ascii").split("/")[1:]
+        status = 0
+        for end in range(len(parts)):
+            folder = self._base.copy_with(raw_path=f"/{'/'.join(parts[: end + 1])}/".encode())
+            status = (await client.request("MKCOL", folder)).status_code
+        return status in _FOLDER_IS_THERE
 
     async def keys(self, prefix: str = "") -> list[str]:  # noqa: ARG002
         """Raise :class:`StoreError`, because web servers have no common way to list."""

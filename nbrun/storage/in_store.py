@@ -60,7 +60,7 @@ class StoreFile:
         found = await self._store.get(self._key)
         if found is None:
             raise NoSuchNotebook(f"{self.name}: there is no such object")
-        return found.data, _version(ObjectState(found.version, len(found.data), found.modified))
+        return found.data, _version(found.state)
 
     async def write(self, content: Mapping[str, Any], unless_changed_since: FileVersion | None) -> Written | None:
         """Put the notebook as one object; return None if another client has changed it."""

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -153,26 +154,23 @@ class _NotReplaced(Exception):
 def _replacing(path: Path, where: Callable[[], bool], mode: int | None) -> Iterator[Any]:
     """Open a binary file that replaces `path` if the block ends without an error and `where` is true."""
     old = path.stat() if path.exists() else None
-    descriptor, temporary = tempfile.mkstemp(prefix=".nbrun-", dir=path.parent)
+    temporary = path.with_name(f".nbrun-{secrets.token_hex(8)}")
+    wanted = mode if old is None else old.st_mode & 0o777
     try:
-        with os.fdopen(descriptor, "wb") as handle:
+        # Without a mode, the umask decides. It is not asked for, because that changes it for all threads.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o666 if wanted is None else 0o600), "wb") as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
         if old is not None and hasattr(os, "chown"):
             with contextlib.suppress(OSError):  # only root can change the owner
                 os.chown(temporary, old.st_uid, old.st_gid)
-        usual = _usual_mode() if mode is None else mode
-        Path(temporary).chmod(usual if old is None else old.st_mode & 0o777)
+        if wanted is not None:
+            temporary.chmod(wanted)
         if not where():
             raise _NotReplaced
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _usual_mode() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask

@@ -1,6 +1,9 @@
 """The rules that every object store keeps, on a folder, on S3 and on a web server; and what is special to folders."""
 
 import asyncio
+import errno
+import fcntl
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,17 +15,21 @@ import pytest
 from nbrun.core.planning.destinations import is_store_url
 from nbrun.errors import UsageError
 from nbrun.publishing.reporter import reachable_store
+from nbrun.storage import objects
 from nbrun.storage.in_store import check_store
 from nbrun.storage.object_store import (
     ConditionsIgnored,
     ObjectExists,
     ObjectStore,
     StoreError,
+    Unanswered,
     VersionChanged,
     open_parent,
     open_store,
 )
 from nbrun.storage.objects import content_type_of
+from nbrun.storage.on_disk import write_notebook
+from tests.support.notebooks import notebook
 from tests.support.stores import SECRET, S3Server, ftp_server, s3_by_moto, web_store
 
 ODD = "a folder/é#b%20{c}?.ipynb"
@@ -146,6 +153,30 @@ async def test_a_folder_holds_no_trace_of_puts(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+async def test_a_folder_whose_lock_is_never_released_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "LIMIT", 0.1)
+    store = open_store(str(tmp_path))
+    with (tmp_path / ".nbrun-lock").open("w") as held:  # as by a process that was stopped
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(Unanswered, match="the store did not answer within 0 s"):
+            await store.put("x", b"1")
+        assert await store.get("x") is None
+
+
+async def test_an_object_in_a_folder_has_the_usual_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.delattr(os, "umask")  # it is the same for all threads, and asking for it means changing it
+            await open_store(str(tmp_path)).put("x", b"1")
+            write_notebook(tmp_path / "x.ipynb", notebook("1"))
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("x", "x.ipynb")] == [0o640, 0o640]
+
+
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../../x", "a\0b"])
 async def test_a_key_stays_in_its_folder(tmp_path: Path, key: str) -> None:
     with pytest.raises(StoreError, match="is not a key"):
@@ -192,6 +223,21 @@ async def test_a_web_server_is_asked_with_the_query_and_the_password_of_the_url(
         await store.put("x.html", b"page")
         assert web.requests == ["PUT /dav/x.html?sig=abc Basic bWU6cGFAc3M="]
         assert store.url == f"{web.url}/dav"
+
+
+async def test_folders_of_a_webdav_server_are_created_for_many_objects_at_once() -> None:
+    with web_store(folders={"", "/dav"}) as web:
+        store = open_store(f"{web.url}/dav/site")
+        names = [f"a b/{number}.html" for number in range(8)]
+        await asyncio.gather(*(store.put(name, b"page", only_new=True) for name in names))
+        assert sorted(web.objects) == [f"/dav/site/a%20b/{number}.html" for number in range(8)]
+        with pytest.raises(ObjectExists):
+            await store.put(names[0], b"page", only_new=True)
+
+
+async def test_a_conflict_that_is_not_about_folders_is_reported() -> None:
+    with web_store(folders=set()) as web, pytest.raises(StoreError, match="the server answered HTTP 409 Conflict"):
+        await open_store(f"{web.url}/dav").put("x", b"page")
 
 
 async def test_a_put_is_never_redirected() -> None:
@@ -305,6 +351,50 @@ def test_a_scheme_that_fsspec_cannot_open_is_refused(url: str, message: str) -> 
     with pytest.raises(UsageError, match=message) as refused:
         open_store(url)
     assert "pw" not in str(refused.value)
+
+
+async def test_a_scheme_that_needs_more_than_a_url_is_refused_by_the_check() -> None:
+    pytest.importorskip("fsspec")
+    with pytest.raises(UsageError, match="dir://host/x: dir:// cannot be opened with a URL alone") as refused:
+        await asyncio.to_thread(reachable_store, "dir://ann:pw@host/x")
+    assert "https://HOST/NAME" in refused.value.hint
+    assert "pw" not in str(refused.value)
+
+
+async def test_errors_of_packages_count_by_their_numbers() -> None:
+    """Those of smbprotocol have numbers, and are not Python's own classes for them."""
+    fsspec = pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class OddError(OSError):
+        pass
+
+    class Odd(MemoryFileSystem):  # type: ignore[misc]
+        protocol = "odd"
+        store: dict[str, Any] = {}  # noqa: RUF012
+        pseudo_dirs = [""]  # noqa: RUF012
+
+        def info(self, path: str, **given: Any) -> Any:
+            try:
+                return super().info(path, **given)
+            except FileNotFoundError:
+                raise OddError(errno.ENOENT, "No such file") from None
+
+        def mv(self, path1: str, path2: str, **given: Any) -> None:
+            if self.exists(path2):
+                raise OddError(errno.EEXIST, "File exists")
+            super().mv(path1, path2, **given)
+
+    fsspec.register_implementation("odd", Odd, clobber=True)
+    store = open_store("odd://x/reports")
+    assert await store.get("a") is None
+    await store.put("a", b"one")
+    await store.put("a", b"two")
+    found = await store.get("a")
+    assert found is not None
+    assert found.data == b"two"
+    with pytest.raises(ConditionsIgnored):
+        await store.check()
 
 
 def test_fsspec_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,8 @@ class WebStore:
     redirect_to: str = ""
     honours_conditions: bool = True
     shows_nothing: bool = False
+    folders: set[str] | None = None
+    """The folders of a WebDAV server, in which alone an object can be put; other servers need none."""
     objects: dict[str, bytes] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
     """The generations of objects, which are their versions in the XML API of Google's store."""
@@ -162,6 +164,13 @@ def web_store(**options: Any) -> Iterator[WebStore]:
                 self._answer(307, Location=store.redirect_to)
             elif store.shows_nothing and self.command in ("GET", "HEAD"):
                 self._answer(403)
+            elif self.command == "MKCOL" and store.folders is not None:
+                folder = key.rstrip("/")
+                is_new, has_parent = folder not in store.folders, folder.rpartition("/")[0] in store.folders
+                store.folders |= {folder} if has_parent else set()
+                self._answer(405 if not is_new else 201 if has_parent else 409)
+            elif self.command == "PUT" and store.folders is not None and key.rpartition("/")[0] not in store.folders:
+                self._answer(409)
             elif self.command == "PUT":
                 wanted = self.headers.get("If-Match", etag if old is not None else None)
                 refused = (self.headers.get("If-None-Match") == "*" and old is not None) or (
@@ -184,7 +193,7 @@ def web_store(**options: Any) -> Iterator[WebStore]:
             else:
                 self._answer(200, old, ETag=etag, Last_Modified=formatdate(usegmt=True), x_goog_generation=generation)
 
-        do_GET = do_HEAD = do_PUT = do_DELETE = _do  # noqa: N815
+        do_GET = do_HEAD = do_PUT = do_DELETE = do_MKCOL = _do  # noqa: N815
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     server.daemon_threads = True
