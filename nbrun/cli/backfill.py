@@ -1,13 +1,16 @@
 """Runs for earlier dates: which combinations of a matrix are missing, and their time."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nbrun.cli import clock
 from nbrun.cli.call import Call
+from nbrun.core.batch.matrix import date_axis
 from nbrun.errors import UsageError
 from nbrun.runner.job import PlannedRun
 
@@ -72,12 +75,30 @@ async def missing_only(reports: "Reports", watch: "RunWatch | None") -> MissingO
         raise UsageError(f"{watch.history.file}: the history cannot be read: {error.strerror}") from None
 
 
-def dates_of(plan: "BatchPlan", axis: str, given: Mapping[str, Any]) -> dict[str, tuple[str, datetime]]:
-    """Return the notebooks of the runs and the times that they are for, by the names of the runs.
+def date_parameter(matrix: Mapping[str, Sequence[Any]], given: Mapping[str, Any]) -> str | None:
+    """Return the parameter of a batch over dates, or None for another one or if ``--scheduled`` names one time."""
+    return None if given["scheduled"] is not None else date_axis(matrix)
 
-    There are none if ``--scheduled`` names one time for all runs.
-    """
-    if given["scheduled"] is not None:
-        return {}
+
+def dates_of(plan: "BatchPlan", axis: str, given: Mapping[str, Any]) -> dict[str, tuple[str, datetime]]:
+    """Return the notebooks of the runs and the times that they are for, by the names of the runs."""
     times = {date: clock.time_of_date(date, given) for date in {run.parameters[axis] for run in plan.runs}}
     return {run.name: (run.job.notebook, times[run.parameters[axis]]) for run in plan.runs}
+
+
+def locator(folder: Path, *, on_server: bool) -> Callable[[str], str]:
+    """Return the function that turns the path of a notebook into the one from `folder`.
+
+    Paths of a server and URLs stay. Other paths are relative to the folder that is the current one now.
+    """
+    here = Path.cwd()
+
+    def locate(path: str) -> str:
+        if on_server or "://" in path:
+            return path
+        try:
+            return PurePath(os.path.relpath(here / path, folder)).as_posix()
+        except ValueError:  # on another drive of Windows
+            return (here / path).as_posix()
+
+    return locate

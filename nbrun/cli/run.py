@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli import clock
-from nbrun.cli.backfill import check_missing_only, dates_of, missing_only
+from nbrun.cli.backfill import check_missing_only, date_parameter, dates_of, locator, missing_only
 from nbrun.cli.call import Call, read_call
 from nbrun.cli.config.files import JOB, Project, current_project, overrides_for, settings_options
 from nbrun.cli.destinations import Paths
@@ -32,6 +32,8 @@ from nbrun.cli.signals import signals
 from nbrun.core.batch.matrix import date_axis
 from nbrun.core.planning.destinations import without_credentials
 from nbrun.errors import ExitCode, NbrunError, UsageError
+from nbrun.runner.job import is_on_server
+from nbrun.storage.objects import WaitBudget
 
 if TYPE_CHECKING:
     from nbrun.core.events import Event, Observer
@@ -87,11 +89,9 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     context, project = click.get_current_context(), current_project()
     if given["if_due"] is not None and not _is_due(given):
         return ExitCode.OK
-    watch = _watch(context, notebooks, given, project)
+    watch = _watch(context, notebooks, given, project, context.with_resource(WaitBudget().shared()))
     started = clock.now() if watch is None else watch.started
     scheduled = clock.time_of_run(given, started)
-    if watch is not None:
-        watch.scheduled = scheduled
     call = read_call(context, notebooks, given, project)
     options = call.options
     has_history = call.reports.publish is not None or watch is not None
@@ -99,20 +99,21 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     when = clock.in_zone(scheduled or started, given)
     paths = Paths(options, call.reports, call.notebook, when)
     reports = Reports(call.reports, options, call.notebook)
+    reports.timezone = given["timezone"] or ""
+    reports.dates = {} if date_parameter(options["matrix"], given) else None
+    reports.locate = locator(project.folder, on_server=is_on_server(options))
     context.ensure_object(list).append(reports.discard)
+    if watch is not None:
+        watch.locate, watch.dates = reports.locate, reports.dates
     try:
         if not call.only_plan:
             reports.reach_store(context.meta.get(JOB), scheduled)
-        output = None if options["output"] is None else without_credentials(os.fspath(options["output"]))
-        parameters, options["secrets"] = read_parameters(
-            call.parameters, call.notebook, output, on_seats=options["engine"] is not None
-        )
-        options["env"] = read_env(call.parameters)
-        hide_in_log(options["secrets"].values())
+        parameters = _read_parameters(call)
+        reports.templated = _fill_parameters(call, project, parameters, paths)
         if watch is not None:
             watch.hide(options["secrets"].values())
-        reports.timezone = given["timezone"] or ""
-        reports.templated = _fill_parameters(call, project, parameters, paths)
+            asked = {**options["matrix"], **options["parameters"]}
+            watch.kind = {name: value for name, value in asked.items() if name not in reports.templated}
         options["overrides"] = overrides_for(context, project, parameters)
         if paths.fill_in(options["parameters"]):
             reports.check()
@@ -140,15 +141,28 @@ def command(notebooks: tuple[str, ...], **given: Any) -> int:
     return _exit_code(result, call, lost, missing_only=given["missing_only"])
 
 
+def _read_parameters(call: Call) -> dict[str, Any]:
+    """Return the parameters on the command line; set secrets and environment variables in the options."""
+    options = call.options
+    output = None if options["output"] is None else without_credentials(os.fspath(options["output"]))
+    parameters, options["secrets"] = read_parameters(
+        call.parameters, call.notebook, output, on_seats=options["engine"] is not None
+    )
+    options["env"] = read_env(call.parameters)
+    hide_in_log(options["secrets"].values())
+    return parameters
+
+
 def _fill_parameters(
     call: Call,
     project: Project,
     typed: dict[str, Any],
     paths: Paths,
 ) -> Sequence[str]:
-    """Set the parameters of the call, and return the names of those with templates.
+    """Set the parameters of the call, and return the names of those that differ from run to run.
 
-    Those of templates on the command line are added to the `typed` ones.
+    They are those with templates, and the date of a batch over dates. Those of templates on the command line are added
+    to the `typed` ones.
     """
     literal = {**project.parameters, **typed}
     templates = read_templates(call.parameters, {**typed, **call.options["matrix"]})
@@ -156,7 +170,8 @@ def _fill_parameters(
     ours = {name: text for name, text in project.parameter_templates.items() if name not in typed}
     filled = paths.fill_templates(named_templates(ours), literal)
     call.options["parameters"] = {**project.parameters, **filled, **typed}
-    return [*filled, *templates]
+    axis = date_axis(call.options["matrix"])
+    return [*filled, *templates, *([axis] if axis else [])]
 
 
 def _is_due(given: Mapping[str, Any]) -> bool:
@@ -185,7 +200,11 @@ def _exit_code(result: "NotebookResult | BatchResult", call: Call, lost: Sequenc
 
 
 def _watch(
-    context: click.Context, notebooks: Sequence[str], given: Mapping[str, Any], project: Project
+    context: click.Context,
+    notebooks: Sequence[str],
+    given: Mapping[str, Any],
+    project: Project,
+    budget: WaitBudget,
 ) -> "RunWatch | None":
     """Return what watches over this invocation, or None if no option asks for it; :mod:`nbrun.cli.main` ends it."""
     only_plan = given["help_notebook"]
@@ -196,9 +215,11 @@ def _watch(
     typed = [name for name in ("notify", "ping") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     report = report_of(context.meta.get(JOB), [*notebooks, ""][0], given["output"], project.folder)
     watch = RunWatch(report, given, clock.now, typed)
+    watch.budget = budget
     if not only_plan:
         context.ensure_object(list).append(watch.finish)
     hide_in_log(watch.secrets)
+    watch.scheduled = clock.time_of_run(given, watch.started)
     return watch
 
 
@@ -223,12 +244,11 @@ async def _run(
         plan = await plan_runs(call.named, call.options, one=call.one, **wanted)
         if missing is not None:
             missing.show(quiet=call.reports.quiet)
-        if axis := date_axis(call.options["matrix"]):
-            reports.templated = [*reports.templated, axis]
+        if axis := date_parameter(call.options["matrix"], given):
             reports.dates = dates_of(plan, axis, given)
-            reports.scheduled = max((when for _, when in reports.dates.values()), default=reports.scheduled)
-        if watch is not None:
-            watch.scheduled = reports.scheduled
+            if watch is not None:
+                watch.dates = reports.dates
+                watch.scheduled = max((when for _, when in reports.dates.values()), default=watch.scheduled)
         started = await _private_server(plan)
         try:
             from nbrun.api.planned import run_planned

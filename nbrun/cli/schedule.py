@@ -18,7 +18,7 @@ from nbrun.cli.options.declared import Value
 from nbrun.core.batch.schedule import Overdue, Schedule, StartedRun, overdue
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.planning.options import Duration
-from nbrun.errors import ExitCode, UsageError
+from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.publishing.around_run import Report
 from nbrun.publishing.local_history import LocalHistory, PastRun
 from nbrun.publishing.notifications.targets import environment_names
@@ -109,19 +109,23 @@ def check(name: str | None, **given: Any) -> int:
     The exit code is 7 if a run is late or missing, and the targets of notify in the settings are notified. The history
     is the published one, or that of this machine in $XDG_STATE_HOME/nbrun for a batch without publish.
     """
-    now, is_overdue = clock.now(), False
+    now, late, failures = clock.now(), dict[str, list[str]](), list[NbrunError]()
     options = _options(given["config"])
     since = now - timedelta(seconds=min(given["since"], _LONGEST)) if given["since"] else None
     for batch in _batches(given["config"], name, None):
-        found = overdue(batch.schedule, batch.grace, _runs_of(batch, options[batch.name].get("publish")), now, since)
-        said = [_spelled(batch, one) for one in found]
-        for line in said:
-            click.echo(f"nbrun: {line}", err=True)
-        if said:
-            for warning in _notify(batch.name, options[batch.name], said):
-                click.echo(f"nbrun: warning: {warning}", err=True)
-        is_overdue = is_overdue or bool(found)
-    return ExitCode.OVERDUE if is_overdue else ExitCode.OK
+        try:
+            runs = _runs_of(batch, options[batch.name].get("publish"))
+        except NbrunError as error:
+            failures.append(error)
+            continue
+        if found := overdue(batch.schedule, batch.grace, runs, now, since):
+            late[batch.name] = [_spelled(batch, one) for one in found]
+            click.echo("\n".join(f"nbrun: {line}" for line in late[batch.name]), err=True)
+    for warning in _notify(late, options):
+        click.echo(f"nbrun: warning: {warning}", err=True)
+    for failure in failures:  # the first one is raised when the others have been checked
+        raise failure
+    return ExitCode.OVERDUE if late else ExitCode.OK
 
 
 def _spelled(batch: ScheduledBatch, one: Overdue) -> str:
@@ -132,37 +136,43 @@ def _spelled(batch: ScheduledBatch, one: Overdue) -> str:
     return f"{batch.name}: the run of {scheduled} began {late} late"
 
 
-def _notify(name: str, options: Mapping[str, Any], said: Sequence[str]) -> list[str]:
-    """Notify about late and missing runs as about failures, and return warnings."""
-    if not {"failure", "always"} & {*options.get("notify-on", ("failure",))}:
+def _notify(late: Mapping[str, Sequence[str]], options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Notify about late and missing runs, by batch, as about failures; return warnings."""
+    notified = {name: given.get("notify", ()) for name, given in options.items() if name in late}
+    if not any(notified.values()):
         return []
     from nbrun.publishing.notifications.delivery import NOTIFY_LIMIT, Delivery
     from nbrun.publishing.notifications.message import Message
     from nbrun.publishing.notifications.senders import check_service, send
     from nbrun.publishing.notifications.targets import read_target
 
-    payload = {"report": name, "causes": ["failure"], "outcome": "overdue", "text": "\n".join(said)}
-    message = Message(f"nbrun: {name} is late or missing", details=["\n".join(said)], payload=payload)
     delivery, warnings = Delivery(), list[str]()
-    for given in options.get("notify", ()):
-        try:
-            target = read_target("--notify", given, os.environ, typed=False)
-            check_service("--notify", target)
-        except UsageError as error:
-            warnings.append(str(error))
+    for name, targets in notified.items():
+        if not {"failure", "always"} & {*options[name].get("notify-on", ("failure",))}:
             continue
-        delivery.post(target.name, partial(send, target, message))
-    return [*warnings, *(f"--notify {text}" for text in delivery.finish(NOTIFY_LIMIT))]
+        text = "\n".join(late[name])
+        payload = {"report": name, "causes": ["failure"], "outcome": "overdue", "text": text}
+        message = Message(f"nbrun: {name} is late or missing", details=[text], payload=payload)
+        for given in targets:
+            try:
+                # A copy: two batches can name the same variable.
+                target = read_target("--notify", given, {**os.environ}, typed=False)
+                check_service(target)
+            except UsageError as error:
+                warnings.append(str(error))
+                continue
+            delivery.post(target, partial(send, target, message))
+    return [*warnings, *delivery.finish(NOTIFY_LIMIT)]
 
 
 def _runs_of(batch: ScheduledBatch, publish: str | None) -> list[StartedRun]:
     """Return the runs of a batch: the published ones, or those on this machine where nothing is published."""
     if not publish:
         return [run.as_started for run in LocalHistory(Report(batch.name, batch.folder).key).runs()]
-    from nbrun.publishing.history import PublishedHistory
+    from nbrun.publishing.history import PublishedHistory, safe_name
     from nbrun.storage.object_store import open_store
 
-    records = asyncio.run(PublishedHistory(open_store(publish)).records(batch.name))
+    records = asyncio.run(PublishedHistory(open_store(publish)).records(safe_name(batch.name)))
     return [PastRun(one.started, one.seconds, one.outcome, one.exit_code, one.scheduled).as_started for one in records]
 
 

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbrun.core.events import Event, RunFinished
+from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning.destinations import without_credentials
-from nbrun.core.results import BatchResult, NotebookResult, Outcome, moment, outcome_of
+from nbrun.core.results import BatchResult, NotebookResult, Outcome, gravest, moment, outcome_of
 from nbrun.errors import ExitCode, NbrunError, RunSkipped, UsageError
 from nbrun.publishing.local_history import LocalHistory, PastRun, report_key, state_folder
 from nbrun.publishing.locks import FileLock, acquire
 from nbrun.runner.stop import StopSwitch
+from nbrun.storage.objects import WaitBudget
 
 if TYPE_CHECKING:
     from nbrun.publishing.missing import IsThere
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
     from nbrun.publishing.store_lock import StoreLock
     from nbrun.storage.object_store import ObjectStore
 
+_LEAST_LIMIT = 7.0
+"""Seconds for notifications and pings after stores that did not answer, whose time is taken from theirs."""
 _TERMINATED_LIMIT = 4.5
 """Seconds for notifications after SIGTERM, where the sender of the signal does not wait long."""
 _HISTORY_LIMIT = 3.0
-"""Seconds to read the published history, for the causes ``recovery`` and ``slow``."""
+"""Seconds of them to read the published history, for the causes ``recovery`` and ``slow``."""
 _MOST_PICTURES = 6
 _OUTCOMES = {
     ExitCode.OK: Outcome.PASSED.value,
@@ -92,6 +96,11 @@ class Ending:
         return outcome_of(error).value
 
 
+def _alike(run: PastRun, before: list[PastRun]) -> list[PastRun]:
+    """Return the earlier runs with the parameters of `run`, or all if there are none or these are not known."""
+    return [one for one in before if not run.kind or one.kind in ("", run.kind)] or before
+
+
 class RunWatch:
     """One invocation, with its options by name.
 
@@ -105,18 +114,26 @@ class RunWatch:
         self.report = report
         self.started = clock()
         self._clock = clock
-        self._here = Path.cwd()  # now, because a notebook may delete the folder
         self.history = LocalHistory(report.key)
         self.result: NotebookResult | BatchResult | None = None
         self.scheduled: datetime | None = None
         """The time that the run is for, in UTC; None for its start."""
+        self.dates: Mapping[str, tuple[str, datetime]] | None = None
+        """The notebooks of a batch over dates and the times that they are for, by the names of the runs."""
+        self.kind: Mapping[str, Any] | None = None
+        """The parameters without those that differ from run to run; None as long as they are not known."""
+        self.locate: Callable[[str], str] = str
+        """Returns the path of a notebook that is recorded."""
         self.pages: Sequence[Any] = ()
         """The paths of the pages and PDF files of the run."""
         self.publication: Publication | DatedPublications | None = None
         """What is published of the run."""
+        self.budget = WaitBudget()
+        """The time that the command waits for stores."""
         self._options = options
         self._sources: dict[str, str] = {}
         self._pictures: list[bytes] = []
+        self._by_date: dict[datetime, list[NotebookResult]] = {}
         self._targets, self._ping = self._read_targets(typed)
         self._secrets = [text for one in (*self._targets, *self._ping) for text in one.secrets]
         self._delivery: Delivery | None = None
@@ -133,11 +150,11 @@ class RunWatch:
 
         targets = [read_target("--notify", one, os.environ, typed="notify" in typed) for one in notify]
         for target in targets:
-            check_service("--notify", target)
+            check_service(target)
         pings = [read_target("--ping", address, os.environ, typed="ping" in typed)] if address else []
         for target in pings:
             if not target.is_web:
-                raise UsageError(f"--ping {target.name}: no address on the web", hint="It begins with https://.")
+                raise UsageError(f"{target.label}: no address on the web", hint="It begins with https://.")
         return targets, pings
 
     @property
@@ -205,7 +222,10 @@ class RunWatch:
             self._lock.release()
 
     def observe(self, event: Event) -> None:
-        """Keep what messages show of an executed notebook: pictures and the source of the failing cell."""
+        """Keep the results of dates, and what messages show of a notebook: pictures and the source of a failure."""
+        if isinstance(event, RunFinished) and self.dates and event.result.attempts:
+            _, when = self.dates[event.notebook]
+            self._by_date.setdefault(when, []).append(event.result)
         if isinstance(event, RunFinished) and event.content is not None and self._targets:
             from nbrun.publishing.notifications.message import pictures_in, source_of_failure
 
@@ -216,71 +236,87 @@ class RunWatch:
     def finish(self, code: int, error: BaseException | None) -> list[str]:
         """Record the end of the invocation, notify, and return warnings."""
         ending = Ending(code, self.result, error)
-        run = PastRun(
-            moment(self.started),
-            round((self._clock() - self.started).total_seconds(), 3),
-            ending.outcome,
-            code,
-            None if self.scheduled is None else moment(self.scheduled),
-            self._passed(),
-        )
+        took = round((self._clock() - self.started).total_seconds(), 3)
+        scheduled = None if self.scheduled is None else moment(self.scheduled)
+        results = self._results()
+        kind, passed = self._kind(), self._passed(results)
+        run = PastRun(moment(self.started), took, ending.outcome, code, scheduled, passed, kind)
         warnings = [] if self._store_lock is None else self._store_lock.warnings()
         try:
             before = self.history.runs()
-            self.history.add(run)
+            for one in [run] if self.dates is None else self._dated(kind):
+                self.history.add(one)
         except OSError as failure:
             before = []
             warnings.append(f"{self.history.file}: the run cannot be recorded: {failure.strerror}")
         if self._targets or self._ping:
+            from nbrun.publishing.notifications.delivery import NOTIFY_LIMIT
+
+            limit = max(_LEAST_LIMIT, NOTIFY_LIMIT - self.budget.spent)
+            limit = min(limit, _TERMINATED_LIMIT) if code == ExitCode.TERMINATED else limit
+            end = time.monotonic() + limit
             try:
-                before = (self._published() if self._targets else []) or before  # a ping has no causes
+                before = (self._published(limit) if self._targets else []) or _alike(run, before)
             except Exception as failure:  # noqa: BLE001  (a store that fails never changes the run)
                 warnings.append(f"the published runs cannot be compared: {type(failure).__name__}")
             try:
                 self._notify(run, before, ending)
             except Exception as failure:  # noqa: BLE001  (a notification never changes the run)
                 warnings.append(f"notifications: {type(failure).__name__}")
-            from nbrun.publishing.notifications.delivery import NOTIFY_LIMIT
-
-            limit = _TERMINATED_LIMIT if code == ExitCode.TERMINATED else NOTIFY_LIMIT
-            warnings += [f"--notify {text}" for text in self._deliver.finish(limit)]
+            warnings += self._deliver.finish(end - time.monotonic())
         return warnings
 
     def is_there(self) -> "IsThere":
         """Return the test whether a run passed before on this machine, for ``--missing-only``; raise OSError."""
         from nbrun.publishing.missing import in_digests
 
-        return in_digests((digest for run in self.history.runs() for digest in run.passed), self._absolute)
+        return in_digests((digest for run in self.history.runs() for digest in run.passed), self.locate)
 
-    def _passed(self) -> list[str]:
+    def _results(self) -> Sequence[NotebookResult]:
+        if isinstance(self.result, BatchResult):
+            return self.result.runs
+        return [] if self.result is None else [self.result]
+
+    def _passed(self, results: Iterable[NotebookResult]) -> list[str]:
         from nbrun.publishing.missing import digest_of
 
-        runs = getattr(self.result, "runs", [self.result] if self.result is not None else [])
-        return [digest_of(self._absolute(run.path), run.parameters) for run in runs if run.outcome is Outcome.PASSED]
+        return [digest_of(self.locate(one.path), one.parameters) for one in results if one.outcome is Outcome.PASSED]
 
-    def _absolute(self, path: str) -> str:
-        """Return the path of a notebook from everywhere; that on a server or a URL stays."""
-        is_elsewhere = self._options.get("server") or "://" in path
-        return path if is_elsewhere else os.path.normpath(self._here / path)
+    def _kind(self) -> str:
+        if self.kind is None:
+            return ""
+        from nbrun.core.outputs.masking import Mask
+        from nbrun.publishing.missing import digest_of
 
-    def _published(self) -> list[PastRun]:
+        return digest_of("", Mask(self._secrets).value(recordable(self.kind)))
+
+    def _dated(self, kind: str) -> Iterable[PastRun]:
+        """Yield the run of each date of a batch over dates, without those that did not begin."""
+        for when, runs in sorted(self._by_date.items()):
+            code = gravest(*(one.exit_code for one in runs))
+            outcome = next(one.outcome.value for one in runs if one.exit_code == code)
+            started, took = min(one.started for one in runs), sum(one.seconds for one in runs)
+            yield PastRun(started, round(took, 3), outcome, code, moment(when), self._passed(runs), kind)
+
+    def _published(self, limit: float) -> list[PastRun]:
         """Return the published runs that began before this one, the newest first.
 
-        They are those with the same parameters, apart from those with templates, if there are any.
+        They are those with the same parameters, apart from those with templates, if there are any. `limit` are the
+        seconds for the history and the notifications together.
         """
         base = self._options.get("publish")
         if not base:
             return []
-        from nbrun.publishing.history import PublishedHistory
+        from nbrun.publishing.history import PublishedHistory, safe_name
         from nbrun.storage.object_store import open_store
 
         async def read() -> list[PastRun]:
-            records = await asyncio.wait_for(
-                PublishedHistory(open_store(base)).records(self.report.name), _HISTORY_LIMIT
-            )
+            reading = PublishedHistory(open_store(base)).records(safe_name(self.report.name))
+            records = await asyncio.wait_for(reading, min(_HISTORY_LIMIT, limit / 3))
             earlier = sorted((one for one in records if one.start < self.started), key=lambda one: one.start)
-            this = self.publication.record if self.publication is not None else None
-            earlier = [one for one in earlier if this and one.kind == this.kind] or earlier
+            this = None if self.publication is None else self.publication.record
+            if this is not None:
+                earlier = [one for one in earlier if one.kind == this.kind or one.is_unknown] or earlier
             return [PastRun(one.started, one.seconds, one.outcome, one.exit_code) for one in reversed(earlier)]
 
         return asyncio.run(read())
@@ -300,13 +336,13 @@ class RunWatch:
         from nbrun.publishing.notifications.senders import ping, send
 
         for target in self._ping:
-            self._deliver.post(target.name, partial(ping, target, "start", self._id))
+            self._deliver.post(target, partial(ping, target, "start", self._id))
         if "start" in self._options["notify_on"] or "always" in self._options["notify_on"]:
             facts = {"started": moment(self.started)}
             payload = {"report": self.report.name, "causes": ["start"], **facts}
             message = Message(f"nbrun: {self.report.name} started", facts, payload=payload)
             for target in self._targets:
-                self._deliver.post(target.name, partial(send, target, message))
+                self._deliver.post(target, partial(send, target, message))
 
     def _notify(self, run: PastRun, before: Sequence[PastRun], ending: Ending) -> None:
         from nbrun.core.outputs.masking import Mask
@@ -331,7 +367,7 @@ class RunWatch:
         for target in self._ping:
             if run.outcome != Outcome.SKIPPED.value:
                 what = str(run.exit_code) if run.exit_code else ""
-                self._deliver.post(target.name, partial(ping, target, what, self._id, log))
+                self._deliver.post(target, partial(ping, target, what, self._id, log))
         wanted = [cause for cause in causes if cause in self._options["notify_on"]]
         if not wanted:
             return
@@ -346,4 +382,4 @@ class RunWatch:
         files = {**published, **written_since(self.pages, self.started.timestamp())}
         message = Message(subject, facts, details, self._pictures, files, payload)
         for target in self._targets:
-            self._deliver.post(target.name, partial(send, target, message))
+            self._deliver.post(target, partial(send, target, message))

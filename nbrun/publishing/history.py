@@ -25,7 +25,14 @@ from nbrun.storage.object_store import ObjectStore, StoredObject
 MANIFEST = "run.json"
 _AT_ONCE = 16
 """Records that are read at the same time."""
+_ODD = re.compile(r"[^\w.+-]+")
+_LONGEST_NAME = 100
 _RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+
+
+def safe_name(name: str) -> str:
+    """Return the name of a report or a notebook as one part of a path or a URL."""
+    return _ODD.sub("-", name).strip("-.")[:_LONGEST_NAME] or "notebook"
 
 
 def new_run_id(started: datetime) -> str:
@@ -46,7 +53,7 @@ class Value:
 class NotebookRecord:
     """One notebook of a run. ``page``, ``pdf``, ``file`` and ``artefacts`` are paths in the folder of the run.
 
-    ``name`` contains the values of a matrix, ``path`` does not.
+    ``name`` contains the values of a matrix. ``path`` does not, and is relative to the folder of the settings.
     """
 
     name: str
@@ -117,6 +124,11 @@ class RunRecord:
         return {name: value for name, value in self.parameters.items() if name not in self.templated}
 
     @property
+    def is_unknown(self) -> bool:
+        """Return whether the run ended before its parameters were known."""
+        return self.outcome == Outcome.NOT_RUN.value and not self.parameters
+
+    @property
     def start(self) -> datetime:
         """Return the time of the start."""
         return _time(self.started)
@@ -153,10 +165,11 @@ class RunRecord:
             known["notebooks"] = tuple(NotebookRecord(**each) for each in notebooks)
             known["files"] = tuple(StoredFile(**_known(StoredFile, each)) for each in known.get("files", ()))
             record = cls(**known)
-            assert _RUN_ID.fullmatch(record.run_id)
-            assert record.position
-        except (AssertionError, AttributeError, KeyError, TypeError, ValueError, BadFrame) as error:
+            is_record = _RUN_ID.fullmatch(record.run_id) and record.position
+        except (AttributeError, KeyError, TypeError, ValueError, BadFrame) as error:
             raise ValueError("not a record of a run") from error
+        if not is_record:
+            raise ValueError("not a record of a run")
         return record
 
 

@@ -35,7 +35,8 @@ def report_key(name: str, folder: str) -> str:
 class PastRun:
     """How a run ended. Times are ISO 8601 in UTC; ``scheduled`` is None for a run without a schedule.
 
-    ``passed`` are the digests of the notebooks that passed (:func:`nbrun.publishing.missing.digest_of`).
+    ``passed`` are the digests of the notebooks that passed, and ``kind`` is that of the parameters, without those that
+    differ from run to run (:func:`nbrun.publishing.missing.digest_of`). It is "" if they are not known.
     """
 
     started: str
@@ -44,6 +45,7 @@ class PastRun:
     exit_code: int
     scheduled: str | None = None
     passed: Sequence[str] = ()
+    kind: str = ""
 
     @property
     def as_started(self) -> StartedRun:
@@ -81,7 +83,7 @@ class LocalHistory:
         return found
 
     def add(self, run: PastRun) -> None:
-        """Append a run; raises OSError."""
+        """Append a run; raise OSError."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         line = dumps(asdict(run)) + b"\n"
         handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

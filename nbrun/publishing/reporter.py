@@ -5,7 +5,6 @@ called, and the message names it.
 """
 
 import asyncio
-import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,15 +23,12 @@ from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.results import BatchResult, NotebookResult, Outcome, gravest, moment
 from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.publishing.comparison import values_of
-from nbrun.publishing.history import MANIFEST, NotebookRecord, RunRecord, Value, new_run_id
+from nbrun.publishing.history import MANIFEST, NotebookRecord, RunRecord, Value, new_run_id, safe_name
 from nbrun.publishing.publish import publish, stored_files
 from nbrun.reporters.html.reporter import Html, Look, PageMaker
 from nbrun.reporters.html.visibility import Code, Failures, Rules
 from nbrun.storage.object_store import ObjectStore, StoreError, open_store
 from nbrun.version import __version__
-
-_ODD = re.compile(r"[^\w.+-]+")
-_LONGEST_NAME = 100
 
 
 def report_name(job: str | None, notebook: str | None) -> str:
@@ -43,20 +39,21 @@ def report_name(job: str | None, notebook: str | None) -> str:
             "--publish: a report of several notebooks needs a name",
             hint="Define a job in [tool.nbrun.batch.NAME], and run it with nbrun batch NAME.",
         )
-    return _safe(name)
+    return safe_name(name)
 
 
-def _safe(name: str) -> str:
-    """Return a name as one part of a path or a URL."""
-    return _ODD.sub("-", name).strip("-.")[:_LONGEST_NAME] or "notebook"
+def _unmasked(value: Any) -> Any:
+    return value
 
 
 @dataclass(frozen=True, slots=True)
 class Publishing:
-    """How a report is published. ``mask`` replaces secrets, ``scheduled`` is the time that the run is for.
+    """How a report is published.
 
+    ``mask`` replaces secrets in a JSON value. ``scheduled`` is the time that the run is for.
     ``timezone`` is the zone in which times are shown; the default is UTC.
-    ``templated`` are the names of parameters that differ from run to run.
+    ``parameters`` are those of all notebooks, and ``templated`` the names of those that differ from run to run.
+    ``locate`` turns the path of a notebook into the one that is recorded.
     ``confirm`` raises :class:`StoreError` if the run has lost its lock.
     ``printer`` is the program that prints PDF files, or "" for none.
     """
@@ -66,10 +63,12 @@ class Publishing:
     always_latest: bool = False
     scheduled: datetime | None = None
     timezone: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     templated: Sequence[str] = ()
+    locate: Callable[[str], str] = str
     look: Look = field(default_factory=Look)
     printer: str = ""
-    mask: Callable[[str], str] = str
+    mask: Callable[[Any], Any] = _unmasked
     confirm: Callable[[], Awaitable[None]] | None = None
 
 
@@ -117,7 +116,7 @@ class Publication:
         self.run_id = new_run_id(self._began)
         self._scratch = tempfile.TemporaryDirectory(prefix="nbrun-publish-", ignore_cleanup_errors=True)
         self.folder = Path(self._scratch.name) / how.report
-        self._stem = _safe(PurePath(notebook).stem) if notebook is not None else ""
+        self._stem = safe_name(PurePath(notebook).stem) if notebook is not None else ""
         self.folder.mkdir()
         self._html = Html(
             self.folder / "index.html" if self._stem else self.folder,
@@ -136,10 +135,9 @@ class Publication:
 
     def observe(self, event: Event) -> None:
         """Handle an event. A secret that was passed as a parameter too is masked in notebook and page."""
-        if isinstance(event, RunFinished) and self._how.mask is not str:
-            parameters = masked_value(event.result.parameters, self._how.mask)
-            content = None if event.content is None else masked_value(event.content, self._how.mask)
-            event = structs.replace(event, result=replace(event.result, parameters=parameters), content=content)
+        if isinstance(event, RunFinished):
+            masked = replace(event.result, parameters=self._how.mask(event.result.parameters))
+            event = structs.replace(event, result=masked, content=self._how.mask(event.content))
         self._html.observe(event)
         match event:
             case RunFinished(notebook, result, content, report_mode):
@@ -208,7 +206,7 @@ class Publication:
         problem = batch.problem if batch and batch.problem else worst.problem if worst else None
         shows = self._how.look.failures != Failures.HIDE
         outcome = worst.outcome.value if worst else Outcome.NOT_RUN.value
-        scheduled = self._how.scheduled
+        scheduled, given = self._how.scheduled, [result.parameters for result in results]
         record = RunRecord(
             report=self._how.report,
             run_id=self.run_id,
@@ -220,7 +218,7 @@ class Publication:
             scheduled=moment(scheduled.astimezone(UTC)) if scheduled else None,
             timezone=self._how.timezone,
             message=problem.message if problem and shows else "",
-            parameters=_common([result.parameters for result in results]),
+            parameters=_common(given if any(given) else [self._how.parameters]),
             templated=tuple(self._how.templated),
             notebooks=tuple(self._notebook(name, result) for name, result in self._results.items()),
             promotes=self._how.always_latest or outcome == Outcome.PASSED.value,
@@ -240,7 +238,7 @@ class Publication:
             seconds=round(result.seconds, 3),
             cells={outcome.value: number for outcome, number in result.tally().items()},
             title=self._html.titles.get(name, ""),
-            path=result.path,
+            path=self._how.locate(result.path),
             page=self._made(name, ".html"),
             pdf=self._made(name, ".pdf"),
             file="" if hidden else file,
@@ -348,36 +346,22 @@ def _close(
 
 def _common(parameters: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the parameters that all notebooks of a run have, with the same value."""
-    first, *others = parameters or [{}]
+    first, *others = parameters
     same = {name: value for name, value in first.items() if all(name in one and one[name] == value for one in others)}
     return dict(recordable(same))
 
 
-def _masked(record: RunRecord, mask: Callable[[str], str]) -> RunRecord:
+def _masked(record: RunRecord, mask: Callable[[Any], Any]) -> RunRecord:
     """Return a record without secrets."""
     notebooks = tuple(
         replace(
             notebook,
             message=mask(notebook.message),
             title=mask(notebook.title),
-            parameters=masked_value(notebook.parameters, mask),
+            parameters=mask(notebook.parameters),
             numbers=tuple(replace(value, label=mask(value.label), text=mask(value.text)) for value in notebook.numbers),
             texts=tuple(replace(value, label=mask(value.label), text=mask(value.text)) for value in notebook.texts),
         )
         for notebook in record.notebooks
     )
-    parameters = masked_value(record.parameters, mask)
-    return replace(record, message=mask(record.message), parameters=parameters, notebooks=notebooks)
-
-
-def masked_value(value: Any, mask: Callable[[str], str]) -> Any:
-    """Return JSON without secrets."""
-    match value:
-        case str():
-            return mask(value)
-        case Mapping():
-            return {name: masked_value(one, mask) for name, one in value.items()}
-        case list() | tuple():
-            return [masked_value(one, mask) for one in value]
-        case _:
-            return value
+    return replace(record, message=mask(record.message), parameters=mask(record.parameters), notebooks=notebooks)

@@ -18,6 +18,7 @@ import socket
 import threading
 import time
 import uuid
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -40,7 +41,7 @@ _RECENT = 2.0
 """Seconds after a put in which the lock is confirmed by reading it. Google takes one put per second and object."""
 _CONFIRM_LIMIT = 20.0
 """Seconds to confirm the lock, also if the store does not answer a sign of life that is on its way."""
-_RELEASE_LIMIT = 5.0
+_RELEASE_LIMIT = 3.0
 """Seconds to release the lock. If the store does not answer, the lease ends by itself."""
 
 
@@ -73,10 +74,11 @@ def _decoded(stored: StoredObject, where: str) -> Holder:
         content: dict[str, Any] = loads(stored.data)
         fields = {name: content[name] for name in Holder.__dataclass_fields__ if name in content}
         holder = Holder(**fields)
-        assert isinstance(holder.fence, int)
+        if not isinstance(holder.fence, int):
+            raise TypeError
         lease = min(max(float(holder.lease), 0.0), _LONGEST_LEASE)
         return replace(holder, lease=lease, owner=str(holder.owner), host=str(holder.host), beat=int(holder.beat))
-    except (AssertionError, AttributeError, TypeError, ValueError, KeyError, BadFrame):
+    except (AttributeError, TypeError, ValueError, KeyError, BadFrame):
         raise StoreError(f"{where} is not a lock of nbrun", hint="Delete this object if no run is active.") from None
 
 
@@ -143,7 +145,8 @@ class StoreLock:
             self._version = await self._put(version)
         except (ObjectExists, VersionChanged):
             return Attempt.UNCERTAIN  # another run was faster, or the holder is alive
-        self._thread = threading.Thread(target=self._keep, name="nbrun lock", daemon=True)
+        work = copy_context().run  # with the time limits of the command
+        self._thread = threading.Thread(target=work, args=(self._keep,), name="nbrun lock", daemon=True)
         self._thread.start()
         return Attempt.ACQUIRED
 
@@ -227,12 +230,13 @@ class StoreLock:
             return
         self._thread = None
         self._over.set()
+        end = time.monotonic() + _RELEASE_LIMIT
         if self._silent_since is not None or not self._renewing.acquire(timeout=_RELEASE_LIMIT):
             return  # the store does not answer
         try:
             if self._lost is None:
                 with contextlib.suppress(StoreError, TimeoutError):
-                    asyncio.run(asyncio.wait_for(self._put(self._version, owner=""), _RELEASE_LIMIT))
+                    asyncio.run(asyncio.wait_for(self._put(self._version, owner=""), end - time.monotonic()))
         finally:
             self._renewing.release()
 

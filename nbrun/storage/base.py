@@ -1,14 +1,14 @@
 """The protocols of reading and writing notebooks.
 
-A :class:`Storage` is one file on a Jupyter server, on a disk or in memory. It can be stat'ed, read, and written unless
-it has changed. Everything else is above it: ``guarded_file`` checks that a save arrived and who wrote last,
-``conflicts`` decides what happens to a notebook that changed during the run.
+A :class:`Storage` is one file on a Jupyter server, on a disk, in an object store or in memory. It can be stat'ed, read,
+and written unless it has changed. Everything else is above it: ``guarded_file`` checks that a save arrived and who
+wrote last, ``conflicts`` decides what happens to a notebook that changed during the run.
 
 ::
 
     Notebook (runner)  ->  SaveTarget (conflicts.py)  ->  GuardedFile (guarded_file.py)  ->  Storage
                            merge, beside, overwrite       stat, write, stat again            ServerFile, DiskFile,
-                                                                                             MemoryFile
+                                                                                             StoreFile, MemoryFile
 
 A notebook on a server is not loaded by :meth:`Storage.read`. The server itself reads it as a notebook: in one request
 it returns the canonical path and the version, converts older formats, and knows notebooks that are no files.

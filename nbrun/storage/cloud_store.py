@@ -190,7 +190,7 @@ class CloudStore:
         text = str(error)
         status = _first(r"status code: (\d{3})", text)
         code = _first(r"<Code>\s*(\w+)\s*</Code>", text) or _first(r'"reason": ?"(\w+)"', text)
-        shown = " ".join(filter(None, (f"HTTP {status}" if status else "", code)))
+        shown = " ".join(filter(None, (f"HTTP {status}" if status else "", code if code != status else "")))
         if code in _NO_BUCKET or "bucket does not exist" in text:
             return self._no_bucket()
         if isinstance(error, AlreadyExistsError):

@@ -146,7 +146,7 @@ class WaitBudget:
 
     @contextlib.contextmanager
     def measure(self, url: str) -> Iterator[None]:
-        """Take the time of a request to the store at `url`; one that fails quickly was answered, or refused."""
+        """Measure the time of a request to the store at `url`; one that fails quickly was answered, or refused."""
         host, began = _host(url), self._clock()
         try:
             yield

@@ -71,7 +71,7 @@ def test_only_what_the_published_history_lacks_is_run(project: Path) -> None:
     assert ([run["parameters"] for run in result["runs"]], result["left_out"]) == ([{"day": "2026-11-02"}], 2)
     third = run_nbrun(*call, "--matrix", "day=2026-11-01..2026-11-04", "--missing-only", cwd=project)
     assert (third.returncode, json.loads(third.stdout)["runs"]) == (0, [])
-    assert third.stderr.startswith("nbrun: nothing is missing: all 4 runs passed before\n")
+    assert third.stderr == "nbrun: nothing is missing: all 4 runs passed before\n"
     records = [json.loads(path.read_text()) for path in project.glob("site/sales/*/run.json")]
     runs = sorted((record["scheduled"][:10], record["outcome"], record["parameters"]["day"]) for record in records)
     days = [f"2026-11-0{day}" for day in (1, 2, 2, 3, 4)]
@@ -90,9 +90,44 @@ def test_without_publishing_the_history_of_this_machine_counts(project: Path, tm
     assert (found.returncode, "1 of 3 runs is missing" in found.stderr) == (ExitCode.NOTEBOOK_FAILED, True)
     (history,) = (tmp_path / "state" / "nbrun" / "history").iterdir()
     runs = [json.loads(line) for line in history.read_text().splitlines()]
-    assert [(run["scheduled"][:16], len(run["passed"])) for run in runs] == [
-        ("2026-11-03T06:00", 2),
-        ("2026-11-02T06:00", 0),
+    assert [(run["scheduled"][:16], run["outcome"], len(run["passed"])) for run in runs] == [
+        ("2026-11-01T06:00", "passed", 1),
+        ("2026-11-02T06:00", "failed", 0),
+        ("2026-11-03T06:00", "passed", 1),
+        ("2026-11-02T06:00", "failed", 0),
+    ]
+
+
+def test_two_notebooks_of_one_name_are_told_apart_from_each_folder(project: Path) -> None:
+    passing = notebook(code("day = ''", tags=["parameters"]))
+    for folder, source in ((".", passing), ("b", notebook(code("day = ''", tags=["parameters"]), "1 / 0"))):
+        write_notebook(project / folder / "sales.ipynb", source)
+    settings = '[batch.sales]\nnotebooks = ["sales.ipynb", "b/sales.ipynb"]\nno-save = true\npublish = "site"\n'
+    (project / "nbrun.toml").write_text(settings)
+    call = ["batch", "sales", "--matrix", "day=2026-11-01..2026-11-01"]
+    assert run_nbrun(*call, cwd=project).returncode == ExitCode.NOTEBOOK_FAILED
+    write_notebook(project / "b" / "sales.ipynb", passing)
+    for folder, said in (("b", "1 of 2 runs is missing"), (".", "nothing is missing: all 2 runs passed before")):
+        found = run_nbrun(*call, "--missing-only", cwd=project / folder)
+        assert (found.returncode, f"nbrun: {said}" in found.stderr) == (0, True), found.stderr
+
+
+def test_a_batch_over_dates_that_cannot_begin_is_no_run_of_a_date(project: Path, tmp_path: Path) -> None:
+    with (project / "nbrun.toml").open("a") as settings:
+        settings.write('publish = "site"\nschedule = "0 6 * * *"\n')
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    found = run_nbrun("batch", "sales", *DAYS, "-f", "no-such.yaml", cwd=project, env=env)
+    assert found.returncode == ExitCode.USAGE
+    assert "nbrun: nothing is published, because no run of a date began\nnbrun: " in found.stderr
+    assert not [*project.glob("site/sales/*/run.json"), *tmp_path.glob("state/nbrun/history/*")]
+    found = run_nbrun("batch", "sales", *DAYS, "-r", "no_such", "1", cwd=project, env=env)
+    assert (found.returncode, "warning" in found.stderr) == (ExitCode.USAGE, False), found.stderr
+    records = [json.loads(path.read_text()) for path in project.glob("site/sales/*/run.json")]
+    assert sorted(record["scheduled"][:10] for record in records) == [f"2026-11-0{day}" for day in (1, 2, 3)]
+    (history,) = tmp_path.glob("state/nbrun/history/*")
+    runs = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [(run["scheduled"][:10], run["exit_code"]) for run in runs] == [
+        (f"2026-11-0{day}", ExitCode.USAGE) for day in (1, 2, 3)
     ]
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -160,22 +161,37 @@ def test_a_store_that_fails_during_the_run_costs_no_result(project: Path) -> Non
 
 
 @pytest.mark.slow
-async def test_a_store_that_stops_answering_costs_at_most_half_a_minute(project: Path, s3: S3Server) -> None:
-    bucket = s3.bucket()
+async def test_stores_and_notifications_that_stop_answering_cost_at_most_half_a_minute_together(
+    project: Path, s3: S3Server
+) -> None:
+    bucket, other = s3.bucket(), s3.bucket()
     (project / "nbrun.toml").write_text(SETTINGS.format(base=f"s3://{bucket}"))
-    async with faulty(s3.endpoint) as wire:
-        wire.hold("PUT", "/sales/")
-        call, env = (
-            ["batch", "sales", "-p", "amount", "1", "--json", "result.json"],
-            {**s3.env, "AWS_ENDPOINT_URL": wire.url},
-        )
-        began = time.monotonic()
-        found = await asyncio.to_thread(run_nbrun, *call, cwd=project, env=env)
-        took = time.monotonic() - began
+    wait = "from pathlib import Path; import time\nPath('../begun').touch()\n"
+    wait += "while not Path('../go').exists(): time.sleep(0.02)"
+    write_notebook(project / "reports" / "sales.ipynb", notebook(markdown("# Sales"), wait))
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and reads and writes nothing
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        targets = {"MAIL": f"mailto://{host}/?to=ann@example.org", "HOOK": f"http://{host}/", "PING": f"http://{host}/"}
+        words = ["--lock", "skip", "--json", "result.json", "--junit", f"s3://{other}/r.xml", "--notify-on", "always"]
+        words += ["--notify", "env:MAIL", "--notify", "env:HOOK", "--ping", "env:PING"]
+        async with faulty(s3.endpoint) as wire:
+            env = {**s3.env, **targets, "AWS_ENDPOINT_URL": wire.url, "XDG_STATE_HOME": str(project / "state")}
+            running = asyncio.create_task(asyncio.to_thread(run_nbrun, "batch", "sales", *words, cwd=project, env=env))
+            while not (project / "begun").exists():
+                assert not running.done(), running.result().stderr
+                await asyncio.sleep(0.02)
+            wire.black_hole = True
+            began = time.monotonic()
+            (project / "go").touch()
+            found = await running
+            took = time.monotonic() - began
+    assert took < 30, found.stderr
     result = json.loads((project / "result.json").read_bytes())
     assert (found.returncode, result["outcome"]) == (ExitCode.SERVER, "passed"), found.stderr
-    assert took - result["seconds"] < 30
+    for target in ("--notify env:MAIL", "--notify env:HOOK", "--ping env:PING"):
+        assert f"nbrun: warning: {target}: not delivered in time" in found.stderr
     assert [*project.glob("nbrun-unpublished-sales-*/run.json")]
+    assert [*project.glob("r.rescued-*.xml")]
 
 
 def test_calls_that_cannot_be_published_are_refused(project: Path) -> None:

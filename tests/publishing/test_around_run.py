@@ -8,11 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nbrun.errors import ExitCode
+from nbrun.publishing import around_run
+from nbrun.publishing.around_run import Report, RunWatch
+from nbrun.publishing.notifications import delivery
+from nbrun.storage.objects import WaitBudget
 from tests.publishing.notifications.servers import MailBox, hook_server, mail_server
 from tests.support.notebooks import code, notebook, run_nbrun, write_notebook
 
@@ -128,25 +134,47 @@ def test_a_bug_of_nbrun_is_notified(tmp_path: Path) -> None:
     assert json.loads(body)["outcome"] == "bug"
 
 
-@pytest.mark.slow
-def test_servers_that_never_answer_cost_at_most_half_a_minute(tmp_path: Path) -> None:
-    path = write_notebook(tmp_path / "sales.ipynb", notebook("1"))
+def test_servers_that_never_answer_have_the_time_that_the_stores_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(delivery, "NOTIFY_LIMIT", 0.5)
+    monkeypatch.setattr(around_run, "_LEAST_LIMIT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and reads and writes nothing
         host = f"127.0.0.1:{silent.getsockname()[1]}"
-        targets = {
-            "MAIL": f"mailto://{host}/?to=ann@example.org",
-            "HOOK": f"http://{host}/x",
-            "PING": f"http://{host}/y",
-        }
-        options = ["--notify", "env:MAIL", "--notify", "env:HOOK", "--ping", "env:PING", "--notify-on", "always"]
-        began = time.monotonic()
-        env = {**targets, "XDG_STATE_HOME": str(tmp_path / "state")}
-        found = run_nbrun("run", path, "--no-save", *options, env=env)
-        took = time.monotonic() - began
-    assert found.returncode == 0, found.stderr
-    assert took < 30
-    for name in targets:
-        assert f"nbrun: warning: --notify env:{name}: " in found.stderr
+        notify = [f"mailto://{host}/?to=ann@example.org", f"http://{host}/x"]
+        for spent, limit in ((0.1, 0.4), (0.4, 0.2)):
+            watch = watched(notify=notify, ping=f"http://{host}/y", notify_on=["always"])
+            watch.budget = WaitBudget(short=0.1, clock=iter([0.0, spent]).__next__)
+            with pytest.raises(TimeoutError), watch.budget.measure("s3://a"):
+                raise TimeoutError
+            began = time.monotonic()
+            names = ("--notify http:…", "--notify mailto:…", "--ping http:…")
+            assert sorted(watch.finish(0, None)) == [f"{name}: not delivered in time" for name in names]
+            assert limit <= time.monotonic() - began < 10
+
+
+def watched(**options: Any) -> RunWatch:
+    return RunWatch(Report("sales", "."), options, lambda: datetime.now(UTC))
+
+
+def test_a_recovery_is_found_among_the_runs_of_this_machine_with_the_same_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    europe, america = {"region": "EU", "key": "planted"}, {"region": "US", "key": "planted"}
+    # The second run has no other one to compare with. The last but one ends before its parameters are known.
+    runs = [(europe, 1), (america, 0), (america, 0), (europe, 0), (None, 2), (europe, 0)]
+    with hook_server() as hook:
+        for kind, code in runs:
+            watch = watched(notify=[hook.url], notify_on=["failure", "recovery"])
+            watch.kind = kind
+            watch.hide(["planted"])
+            assert watch.finish(code, None) == []
+    sent = [json.loads(body)["causes"] for _, body in hook.requests]
+    assert [("recovery" in causes, "failure" in causes) for causes in sent] == [
+        (False, True), (True, False), (True, False), (False, True), (True, False),
+    ]  # fmt: skip
 
 
 def test_a_dead_mail_server_changes_nothing_but_a_warning(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nbrun.core.events import BatchFinished, Event
+from nbrun.core.outputs.masking import Mask
 from nbrun.core.results import BatchResult, Outcome
 from nbrun.errors import UsageError
 from nbrun.publishing.history import PublishedHistory, RunRecord
@@ -36,10 +37,6 @@ def events(name: str = "reports/sales.ipynb", outcome: Outcome = Outcome.PASSED,
     return [run.stage(), run.is_over(result(name, outcome, parameters=parameters), document)]
 
 
-def mask(text: str) -> str:
-    return text.replace("hunter2", "********")
-
-
 def closed(
     made: list[Event],
     how: Publishing,
@@ -60,7 +57,7 @@ def record_in(base: Path) -> RunRecord:
 
 
 def test_a_run_is_published_with_page_notebook_and_record(tmp_path: Path) -> None:
-    how = Publishing("sales", scheduled=night(2), mask=mask)
+    how = Publishing("sales", scheduled=night(2), mask=Mask(["hunter2"]).value)
     publication = closed(events(region="north", note="is hunter2"), how, FolderStore(tmp_path))
     record = record_in(tmp_path)
     assert publication.published == f"{tmp_path}/sales/{record.run_id}/index.html"
@@ -71,11 +68,11 @@ def test_a_run_is_published_with_page_notebook_and_record(tmp_path: Path) -> Non
     assert [file.path for file in record.files] == ["index.html", "sales.ipynb"]
     assert (record.outcome, record.exit_code, record.promotes) == ("passed", 0, True)
     assert (record.when, record.started) == ("2026-11-03T06:00:00.000+00:00", "2026-11-04T06:00:00.000+00:00")
-    assert record.parameters == {"region": "north", "note": "is ********"}
+    assert record.parameters == {"region": "north", "note": "is ***"}
     (made,) = record.notebooks
     assert (made.title, made.page, made.file) == ("Sales", "index.html", "sales.ipynb")
     assert [(value.label, value.text) for value in made.numbers] == [("Sales · a · column 2", "7")]
-    assert [value.text for value in made.texts] == ["the secret is ********"]
+    assert [value.text for value in made.texts] == ["the secret is ***"]
     assert 'href="../index.html">All runs</a>' in page.read_text()
     assert not any(b"hunter2" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from nbrun.cli.stored_reports import StoredReports
     from nbrun.publishing.missing import IsThere
     from nbrun.publishing.reporter import DatedPublications, Publication
-    from nbrun.reporters.composite import Listener
+    from nbrun.reporters.composite import Composite, Listener
+    from nbrun.reporters.console.reporter import Console
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = {
@@ -150,8 +151,21 @@ def merged_reports(given: Mapping[str, Any]) -> "Reports":
     return Reports(options, read_batch_options({}), local=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reporters:
+    """The reporters that exist: all as one, the console, and those that the user asked for.
+
+    ``ends`` are the types of the events that begin a batch, end a run and end a batch.
+    """
+
+    every: "Composite"
+    console: "Console"
+    asked: "Sequence[Listener]"
+    ends: tuple[type, type, type]
+
+
 class Reports:
-    """All reporters of a command. After `open` it has ``observe``, ``tick`` and ``interval``.
+    """All reporters of a command. `observe` and `tick` need an `open` before.
 
     `notebook` is the notebook of a single run, and `local` whether the executed notebooks are files of this machine;
     the default follows from the options. Raises :class:`UsageError` if a report could not be written at the end.
@@ -168,19 +182,21 @@ class Reports:
         self._given = given
         self._options = options
         self._local = not is_on_server(options) if local is None else local
-        self._is_open = False
+        self._opened: _Reporters | None = None
         self._stores: StoredReports | None = None
         self._store: Any = None
         self._report = ""
         self._publication: Publication | DatedPublications | None = None
         self.scheduled: datetime | None = None
         """The time that the run is for, or None for its start."""
-        self.dates: Mapping[str, tuple[str, datetime]] = {}
-        """The notebooks of a batch over dates, with the times that they are for, by the names of the runs."""
+        self.dates: Mapping[str, tuple[str, datetime]] | None = None
+        """The notebooks of a batch over dates and the times that they are for, by the names of the runs."""
         self.timezone = ""
         """The time zone in which pages about published runs show times; the default is UTC."""
         self.templated: Sequence[str] = ()
-        """The names of the parameters with templates, for the record of a published run."""
+        """The names of the parameters that differ from run to run, for the record of a published run."""
+        self.locate: Callable[[str], str] = str
+        """Returns the path of a notebook that is recorded."""
         self.confirm_lock: Callable[[], Awaitable[None]] | None = None
         """What raises an error before the run is published if it has lost its lock."""
         self.check()
@@ -209,16 +225,14 @@ class Reports:
             return None
         from nbrun.publishing.history import PublishedHistory
         from nbrun.publishing.missing import in_records
-        from nbrun.publishing.reporter import masked_value
 
-        mask = _mask_of(self._options["secrets"])
         try:
             async with asyncio.timeout(_HISTORY_LIMIT):
                 records = await PublishedHistory(self._store).records(self._report)
         except TimeoutError:
             message = f"{self._store.url}: the published runs could not be read within {_HISTORY_LIMIT:g} s"
             raise ServerError(message) from None
-        return in_records(records, lambda value: masked_value(value, mask))
+        return in_records(records, self._mask(), self.locate)
 
     def check(self) -> None:
         """Raise :class:`UsageError` if a report could not be written at the end."""
@@ -262,15 +276,15 @@ class Reports:
 
     def open(self) -> None:
         """Import and create the reporters, once. This is separate because the imports are slow."""
-        if self._is_open:
+        if self._opened is not None:
             return
-        self._is_open, given = True, self._given
+        given = self._given
         from nbrun.core.events import BatchFinished, BatchStarted, RunFinished
         from nbrun.reporters.composite import Composite, Listener
         from nbrun.reporters.console.reporter import Console
 
         quiet, log_output = given.quiet, given.log_output
-        progress, mask, runner = given.progress_bar, _mask_of(self._options["secrets"]), self._github or is_on_runner()
+        progress, mask, runner = given.progress_bar, self._mask(), self._github or is_on_runner()
         console = Console(log_output=log_output, quiet=quiet, progress=progress, runner=runner, mask=mask)
         files: list[Listener] = []
         if given.json_file:
@@ -299,7 +313,7 @@ class Reports:
         if self._store is not None:
             self._publication = self._published(mask)
             files.append(self._publication)
-        self._asked = tuple(files)
+        asked = tuple(files)
         if self._github:
             from nbrun.reporters.github.reporter import GitHub
 
@@ -309,10 +323,27 @@ class Reports:
             if self._stores is not None:
                 known = {name: self._stores.shown(path) for name, path in known.items()}
             files.insert(0, GitHub(known, lost=self.lost))
-        self._console = console
-        self._ends: tuple[type, ...] = (BatchStarted, RunFinished, BatchFinished)
-        self._all = Composite([*files[: int(self._github)], console, *files[int(self._github) :]])
-        self.tick, self.interval = console.tick, console.interval
+        every = Composite([*files[: int(self._github)], console, *files[int(self._github) :]])
+        self._opened = _Reporters(every, console, asked, (BatchStarted, RunFinished, BatchFinished))
+
+    @property
+    def interval(self) -> float:
+        """Return the seconds between two calls of `tick`."""
+        assert self._opened is not None
+        return self._opened.console.interval
+
+    def tick(self) -> None:
+        """Update the console."""
+        if self._opened is not None:
+            self._opened.console.tick()
+
+    def _mask(self) -> Callable[[Any], Any]:
+        """Return the function that masks secrets in a text or another JSON value."""
+        if not self._options["secrets"]:
+            return lambda value: value
+        from nbrun.core.outputs.masking import Mask
+
+        return Mask(self._options["secrets"].values()).value
 
     def _look(self) -> Any:
         from nbrun.reporters.html.reporter import Look
@@ -326,7 +357,7 @@ class Reports:
 
         return replace(look, python_of=other_python)
 
-    def _published(self, mask: Callable[[str], str]) -> "Publication | DatedPublications":
+    def _published(self, mask: Callable[[Any], Any]) -> "Publication | DatedPublications":
         """Return the reporter that publishes the run."""
         from nbrun.core.batch.terms import Keep
         from nbrun.publishing.reporter import DatedPublications, Publication, Publishing
@@ -337,20 +368,22 @@ class Reports:
             always_latest=self._given.latest == "always",
             scheduled=self.scheduled,
             timezone=self.timezone,
+            parameters=self._options["parameters"],
             templated=self.templated,
+            locate=self.locate,
             look=self._look(),
             printer=self._printer if self._given.publishes_pdf else "",
             mask=mask,
             confirm=self.confirm_lock,
         )
-        if self.dates:
+        if self.dates is not None:
             return DatedPublications(self._store, how, self.dates, clock=clock.now)
         return Publication(self._store, how, self._notebook, clock=clock.now)
 
     def close(self) -> None:
         """Close all reporters, which write their reports."""
-        if self._is_open:
-            self._all.close()
+        if self._opened is not None:
+            self._opened.every.close()
         if self._stores is not None:
             self._stores.close()
         if self._publication is not None and self._publication.published and not self._given.quiet:
@@ -369,21 +402,22 @@ class Reports:
 
     def lost(self) -> list[str]:
         """Return the names of the requested reports that could not be written so far."""
-        if not self._is_open:
+        if self._opened is None:
             return []
-        lost = [listener.name for listener in self._all.dropped if listener in self._asked]
+        lost = [listener.name for listener in self._opened.every.dropped if listener in self._opened.asked]
         is_traced = getattr(self._options["trace"], "failure", None) is None
         return lost if is_traced else [*lost, "the trace"]
 
     def observe(self, event: Any) -> None:
         """Pass an event to all reporters."""
-        begins, *ends = self._ends
+        assert self._opened is not None
+        begins, *ends = self._opened.ends
         self._is_batch = self._is_batch or isinstance(event, begins)
         if isinstance(event, ends[self._is_batch]):
             self._has_ended = True
         # The command itself prints the error of a single run that could not start.
         is_said = not self._is_batch and getattr(event, "error", None) is not None
-        self._all.observe(event, all_but=self._console if is_said else None)
+        self._opened.every.observe(event, all_but=self._opened.console if is_said else None)
 
     def could_not_begin(self, notebook: str | None, error: NbrunError) -> None:
         """Report a run or batch that could not start to all reporters except the console.
@@ -398,24 +432,18 @@ class Reports:
 
         if self._has_ended:
             return
-        if not self._is_open:
-            self.dates = {}  # no run of a date began, and the failure is published as one run
+        if self._opened is None and self._store is not None and self.dates is not None:
+            click.echo("nbrun: nothing is published, because no run of a date began", err=True)
         self.open()
+        assert self._opened is not None
+        every, console = self._opened.every, self._opened.console
         now, problem = datetime.now(UTC), Problem.of(error)
         if notebook is None:
             batch = BatchResult(__version__, moment(now), 0.0, problem=problem, failure=error.exit_code)
-            self._all.observe(BatchFinished(batch), all_but=self._console)
+            every.observe(BatchFinished(batch), all_but=console)
             return
         result = unexecuted(notebook, outcome_of(error), problem, now)
-        self._all.observe(RunFinished(notebook, result), all_but=self._console)
-
-
-def _mask_of(secrets: Mapping[str, str]) -> Callable[[str], str]:
-    if not secrets:
-        return str
-    from nbrun.core.outputs.masking import Mask
-
-    return Mask(secrets.values()).text
+        every.observe(RunFinished(notebook, result), all_but=console)
 
 
 def _on_github() -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from nbrun.publishing.notifications.senders import NotSent
+from nbrun.publishing.notifications.targets import Target
 
 NOTIFY_LIMIT = 25.0
 """Seconds for all notifications and pings together."""
@@ -19,18 +20,18 @@ class Delivery:
     """Messages on their way to targets."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
-        self._threads: dict[str, threading.Thread] = {}
+        self._queues: dict[Target, queue.SimpleQueue[Callable[[], None] | None]] = {}
+        self._threads: dict[Target, threading.Thread] = {}
         self._warnings: list[str] = []
 
-    def post(self, name: str, send: Callable[[], None]) -> None:
-        """Send in the background, after what was posted to the target `name` before."""
-        if name not in self._threads:
-            self._queues[name] = queue.SimpleQueue()
-            thread = threading.Thread(target=self._work, args=(name,), name=f"notify {name}", daemon=True)
-            self._threads[name] = thread
+    def post(self, target: Target, send: Callable[[], None]) -> None:
+        """Send in the background, after what was posted to the same target before."""
+        if target not in self._threads:
+            self._queues[target] = queue.SimpleQueue()
+            thread = threading.Thread(target=self._work, args=(target,), name=f"notify {target.name}", daemon=True)
+            self._threads[target] = thread
             thread.start()
-        self._queues[name].put(send)
+        self._queues[target].put(send)
 
     def finish(self, limit: float) -> list[str]:
         """Wait up to `limit` seconds for all messages, and return a warning for each that was not delivered."""
@@ -38,17 +39,17 @@ class Delivery:
             waiting.put(None)
         end = time.monotonic() + limit
         hanging = []
-        for name, thread in self._threads.items():
+        for target, thread in self._threads.items():
             thread.join(max(0.0, end - time.monotonic()))
             if thread.is_alive():
-                hanging.append(f"{name}: not delivered within {limit:g} s")
+                hanging.append(f"{target.label}: not delivered in time")
         return [*self._warnings, *hanging]
 
-    def _work(self, name: str) -> None:
-        while (send := self._queues[name].get()) is not None:
+    def _work(self, target: Target) -> None:
+        while (send := self._queues[target].get()) is not None:
             try:
                 send()
             except NotSent as error:
-                self._warnings.append(f"{name}: {error}")
+                self._warnings.append(f"{target.label}: {error}")
             except Exception as error:  # noqa: BLE001  (a notification never changes the run)
-                self._warnings.append(f"{name}: {type(error).__name__}")
+                self._warnings.append(f"{target.label}: {type(error).__name__}")

@@ -123,7 +123,7 @@ def _send_by_apprise(url: str, message: Message) -> None:
         raise NotSent("the service did not accept the message")
 
 
-def check_service(option: str, target: Target) -> None:
+def check_service(target: Target) -> None:
     """Raise :class:`UsageError` for a target that only apprise can reach and cannot."""
     if target.mail is not None or target.is_web:
         return
@@ -131,11 +131,11 @@ def check_service(option: str, target: Target) -> None:
         import apprise
     except ImportError:
         hint = "pip install 'jupyter-nbrun[notify]'"
-        raise UsageError(f"{option} {target.name} needs apprise, which is not installed", hint=hint) from None
+        raise UsageError(f"{target.label} needs apprise, which is not installed", hint=hint) from None
     logging.getLogger("apprise").addHandler(logging.NullHandler())  # its messages contain URLs
     logging.getLogger("apprise").propagate = False
     if not apprise.Apprise().add(target.url):
-        raise UsageError(f"{option} {target.name}: no URL that apprise knows", hint="Its page lists all services.")
+        raise UsageError(f"{target.label}: no URL that apprise knows", hint="Its page lists all services.")
 
 
 def ping(target: Target, what: str, run: str, log: str = "") -> None:

@@ -34,11 +34,17 @@ class MailServer:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A place for notifications."""
+    """A place for notifications, which a value of `option` names."""
 
+    option: str
     name: str
     url: str = field(repr=False)
     mail: MailServer | None = None
+
+    @property
+    def label(self) -> str:
+        """Return the option and the name, for messages."""
+        return f"{self.option} {self.name}"
 
     @property
     def secrets(self) -> list[str]:
@@ -69,29 +75,30 @@ def read_target(option: str, given: str, environment: MutableMapping[str, str], 
         url, name = _read(option, rest), given
     else:
         url, name = given, f"{kind[:30]}:…"
+    label = f"{option} {name}"
     try:
         parts = urlsplit(url)
         has_password, host, port = parts.password is not None, parts.hostname or "", parts.port
     except ValueError:
-        raise UsageError(f"{option} {name}: no URL", hint=_HINT) from None
+        raise UsageError(f"{label}: no URL", hint=_HINT) from None
     if not parts.scheme or not url.isprintable() or " " in url:
-        raise UsageError(f"{option} {name}: no URL", hint="Write mailtos://…, https://… or a URL of apprise.")
+        raise UsageError(f"{label}: no URL", hint="Write mailtos://…, https://… or a URL of apprise.")
     is_open = parts.scheme in (*_MAIL, *_WEB) and not has_password
     if typed and url is given and not is_open:
-        raise UsageError(f"{option} {name}: everybody can read a command line", hint=_HINT)
+        raise UsageError(f"{label}: everybody can read a command line", hint=_HINT)
     if parts.scheme in (*_MAIL, *_WEB) and not host:
-        raise UsageError(f"{option} {name}: the URL names no server", hint="Write mailtos://USER:PASSWORD@HOST/?to=…")
+        raise UsageError(f"{label}: the URL names no server", hint="Write mailtos://USER:PASSWORD@HOST/?to=…")
     if parts.scheme not in _MAIL:
-        return Target(name, url)
+        return Target(option, name, url)
     query = parse_qs(parts.query)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     to = tuple(address for text in query.get("to", ()) for address in text.split(",") if address)
     if not to:
-        raise UsageError(f"{option} {name}: the URL has no recipient", hint="Add ?to=someone@example.org.")
+        raise UsageError(f"{label}: the URL has no recipient", hint="Add ?to=someone@example.org.")
     sender = query.get("from", [user if "@" in user else f"{user or 'nbrun'}@{host}"])[0]
     tls = "offered" if parts.scheme == "mailto" else "always" if port == 465 else "required"
     server = MailServer(host, port or (25 if tls == "offered" else 587), tls, sender, to, user, password)
-    return Target(name, url, server)
+    return Target(option, name, url, server)
 
 
 def _read(option: str, path: str) -> str:

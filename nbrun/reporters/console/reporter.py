@@ -99,7 +99,7 @@ class Console:
                 self._say(f"{notebook}: {text}" if notebook else text, "yellow")
             case RunFinished(notebook, result):
                 self._finish(self._record.runs[notebook], result)
-            case BatchStarted(notebooks):
+            case BatchStarted(notebooks) if notebooks:
                 self._batch = BatchConsole(
                     self._console,
                     notebooks,
@@ -107,8 +107,8 @@ class Console:
                     quiet=self._quiet,
                     log_output=self._logs_output,
                 )
-            case BatchFinished():
-                pass  # handled by the batch's console
+            case BatchStarted() | BatchFinished():
+                pass  # without a notebook, the command says why
 
     def tick(self) -> None:
         """Update the elapsed time."""

@@ -3,6 +3,7 @@
 import base64
 import json
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -101,25 +102,32 @@ def test_a_server_that_hangs_costs_no_more_than_the_limit() -> None:
         silent.listen()
         one = target(f"mailto://127.0.0.1:{silent.getsockname()[1]}/?to=a@x")
         delivery = Delivery()
-        delivery.post("env:MAIL", lambda: send(one, MESSAGE))
-        assert delivery.finish(0.1) == ["env:MAIL: not delivered within 0.1 s"]
+        delivery.post(one, lambda: send(one, MESSAGE))
+        assert delivery.finish(0.1) == ["--notify mailto:…: not delivered in time"]
+
+
+def test_a_target_that_hangs_does_not_delay_another_one_of_its_kind() -> None:
+    delivery, sent = Delivery(), threading.Event()
+    delivery.post(target("http://a/first"), lambda: None if sent.wait(30) else pytest.fail("it waits for the other"))
+    delivery.post(target("http://a/second"), sent.set)
+    assert delivery.finish(60) == []
 
 
 def test_messages_to_one_target_keep_their_order_and_failures_become_warnings() -> None:
     order, delivery = [], Delivery()
     for number in range(5):
-        delivery.post("a", lambda number=number: order.append(number))  # type: ignore[misc]
+        delivery.post(target("http://a"), lambda number=number: order.append(number))  # type: ignore[misc]
 
     def fail() -> None:
         raise NotSent("the server answered with 500")
 
-    delivery.post("b", fail)
+    delivery.post(target("http://b"), fail)
 
     def crash() -> None:
         raise KeyError("planted")
 
-    delivery.post("c", crash)
-    assert sorted(delivery.finish(10)) == ["b: the server answered with 500", "c: KeyError"]
+    delivery.post(target("http://c"), crash)
+    assert sorted(delivery.finish(10)) == ["--notify http:…: KeyError", "--notify http:…: the server answered with 500"]
     assert order == [0, 1, 2, 3, 4]
 
 
@@ -127,7 +135,7 @@ def test_apprise_reaches_other_services(capfd: pytest.CaptureFixture[str]) -> No
     pytest.importorskip("apprise")
     with hook_server() as hook:
         one = target(hook.url.replace("http:", "json:"))
-        check_service("--notify", one)
+        check_service(one)
         send(one, MESSAGE)
         (_, body) = hook.requests[0]
         assert json.loads(body)["title"] == MESSAGE.subject
@@ -135,7 +143,7 @@ def test_apprise_reaches_other_services(capfd: pytest.CaptureFixture[str]) -> No
         with pytest.raises(NotSent, match="did not accept"):
             send(one, MESSAGE)
     with pytest.raises(UsageError, match="no URL that apprise knows"):
-        check_service("--notify", target("nothing://planted"))
+        check_service(target("nothing://planted"))
     assert "planted" not in "".join(capfd.readouterr())
 
 

@@ -14,7 +14,7 @@ def test_a_variable_is_read_and_removed_so_that_no_kernel_inherits_it() -> None:
     environment = {"REPORT_MAIL": URL, "PATH": "/bin"}
     target = read_target("--notify", "env:REPORT_MAIL", environment, typed=True)
     assert environment == {"PATH": "/bin"}
-    assert (target.name, target.is_web) == ("env:REPORT_MAIL", False)
+    assert (target.label, target.is_web) == ("--notify env:REPORT_MAIL", False)
     assert target.mail is not None
     mail = target.mail
     assert (mail.host, mail.port, mail.tls, mail.sender, mail.recipients, mail.password) == (
