@@ -33,8 +33,8 @@ def command(base: str, reports: Sequence[str], keep: Sequence[str], verbose: int
 
 
 async def _rebuilt(base: str, wanted: Sequence[str], keep: Keep) -> list[str]:
+    from nbrun.core.batch.schedule import spell_moment
     from nbrun.publishing.history import PublishedHistory
-    from nbrun.publishing.pages import spell_moment
     from nbrun.publishing.publish import rebuild, rebuild_base
     from nbrun.storage.object_store import open_store
 

@@ -17,6 +17,7 @@ from nbrun.cli.config.files import Project, from_here, options_of, place_from_he
 from nbrun.cli.options.declared import Value
 from nbrun.core.batch.schedule import Overdue, Schedule, StartedRun, overdue
 from nbrun.core.formats.units import spell_duration
+from nbrun.core.planning.destinations import CLOUD_SCHEMES, scheme_of
 from nbrun.core.planning.options import Duration
 from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.publishing.around_run import Report
@@ -228,7 +229,14 @@ def _batch(name: str, options: Mapping[str, Any], folder: Path, called: Sequence
     grace = timedelta(seconds=options.get("grace", clock.GRACE))
     root = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
     secrets = environment_names([*options.get("notify", ()), options.get("ping")])
-    return ScheduledBatch(name, schedule, grace, str(folder), folder.relative_to(root).as_posix(), called, secrets)
+    subfolder = folder.relative_to(root).as_posix()
+    return ScheduledBatch(name, schedule, grace, str(folder), subfolder, called, secrets, _extras(options))
+
+
+def _extras(options: Mapping[str, Any]) -> list[str]:
+    """Return the extras of nbrun that a batch with these options needs."""
+    schemes = {scheme_of(value) for value in options.values() if isinstance(value, str)}
+    return ["local", "html", *(["cloud"] if schemes & {*CLOUD_SCHEMES} else [])]
 
 
 def _this_program() -> list[str]:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbrun.core.batch.schedule import spell_moment
 from nbrun.core.events import Event, RunFinished
 from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning.destinations import without_credentials
@@ -156,6 +157,10 @@ class RunWatch:
             if not target.is_web:
                 raise UsageError(f"{target.label}: no address on the web", hint="It begins with https://.")
         return targets, pings
+
+    @property
+    def _timezone(self) -> str:
+        return self._options.get("timezone") or ""
 
     @property
     def secrets(self) -> Sequence[str]:
@@ -338,8 +343,8 @@ class RunWatch:
         for target in self._ping:
             self._deliver.post(target, partial(ping, target, "start", self._id))
         if "start" in self._options["notify_on"] or "always" in self._options["notify_on"]:
-            facts = {"started": moment(self.started)}
-            payload = {"report": self.report.name, "causes": ["start"], **facts}
+            facts = {"started": spell_moment(moment(self.started), self._timezone)}
+            payload = {"report": self.report.name, "causes": ["start"], "started": moment(self.started)}
             message = Message(f"nbrun: {self.report.name} started", facts, payload=payload)
             for target in self._targets:
                 self._deliver.post(target, partial(send, target, message))
@@ -362,7 +367,10 @@ class RunWatch:
         details = [mask(text) for text in details_of(ending.result, ending.error, self._sources, show=show)]
         if ending.error is None and ending.result is not None and ending.result.exit_code != run.exit_code:
             details.append("A report could not be written; the log of the run names it.")
-        facts = facts_of(run.outcome, run.exit_code, run.started, run.seconds)
+        published = self.publication.published if self.publication is not None else None
+        facts = facts_of(
+            run.outcome, run.exit_code, run.started, run.seconds, timezone=self._timezone, published=published
+        )
         log = "\n\n".join([f"{run.outcome}, exit code {run.exit_code}", *details])
         for target in self._ping:
             if run.outcome != Outcome.SKIPPED.value:
@@ -376,10 +384,11 @@ class RunWatch:
             "report": self.report.name,
             "causes": causes,
             **{name: value for name, value in asdict(run).items() if name != "passed"},
+            "published": published,
             "text": "\n\n".join([subject, *details]),
         }
-        published = self.publication.files if self.publication is not None else {}
-        files = {**published, **written_since(self.pages, self.started.timestamp())}
+        made = self.publication.files if self.publication is not None else {}
+        files = {**made, **written_since(self.pages, self.started.timestamp())}
         message = Message(subject, facts, details, self._pictures, files, payload)
         for target in self._targets:
             self._deliver.post(target, partial(send, target, message))

@@ -5,11 +5,10 @@ They are computed from the records alone. All links are relative, so the pages w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from nbrun.core.batch.schedule import zone_of
+from nbrun.core.batch.schedule import spell_moment
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.formats.units import spell_duration
 from nbrun.publishing.comparison import MOST_CHANGES, Change, all_changes
@@ -90,16 +89,6 @@ def trend(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
         bar = {"x": 10 * place, "y": _HEIGHT - height, "height": height, "title": title, "outcome": record.outcome}
         bars.append({**bar, "id": record.run_id})
     return bars
-
-
-def spell_moment(text: str, timezone: str = "") -> str:
-    """Return a time for display in a time zone: ``2026-11-30 06:00 CET``. The default is UTC."""
-    when = datetime.fromisoformat(text)
-    try:
-        zone = zone_of(timezone or "UTC")
-    except ValueError:  # the record is from a machine with more time zones
-        zone = UTC
-    return f"{when.replace(tzinfo=when.tzinfo or UTC).astimezone(zone):%Y-%m-%d %H:%M %Z}"
 
 
 def _words(outcome: str) -> str:

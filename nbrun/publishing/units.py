@@ -25,7 +25,8 @@ class ScheduledBatch:
     """A batch with a schedule.
 
     ``folder`` is that of the settings file and ``subfolder`` the same below the repository's root. ``command`` calls
-    nbrun. ``secrets`` are the names of the environment variables that the settings refer to.
+    nbrun. ``secrets`` are the names of the environment variables that the settings refer to. ``extras`` are those of
+    nbrun that the batch needs.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ScheduledBatch:
     subfolder: str = "."
     command: Sequence[str] = ("nbrun",)
     secrets: Sequence[str] = ()
+    extras: Sequence[str] = ("local", "html")
 
     def __post_init__(self) -> None:
         """Raise :class:`UsageError` for names that no unit can contain."""
@@ -150,7 +152,7 @@ jobs:
       - uses: actions/setup-python@v6
         with:
           python-version: "3.13"
-      - run: pip install 'jupyter-nbrun[local,html]' # and what the notebooks import
+      - run: pip install 'jupyter-nbrun[{",".join(batch.extras)}]' # and what the notebooks import
       - run: {json.dumps(call, ensure_ascii=False)}
 {where}{env}"""
     return {f"{batch.unit}.yml": workflow}

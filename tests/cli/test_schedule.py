@@ -44,6 +44,11 @@ def test_files_are_written_or_printed(project: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert 'working-directory: "reports"' in found.stdout
     assert "0 4 * * 1-5" in found.stdout
+    assert "pip install 'jupyter-nbrun[local,html]'" in found.stdout
+    settings = (project / "nbrun.toml").read_text()
+    (project / "nbrun.toml").write_text(settings.replace("no-save = true", 'publish = "s3://reports"'))
+    found = run_nbrun("schedule", "export", "github", cwd=project)
+    assert "pip install 'jupyter-nbrun[local,html,cloud]'" in found.stdout
     found = run_nbrun("schedule", "export", "systemd", "sales", "-o", "units", cwd=project)
     assert found.returncode == 0, found.stderr
     assert sorted(path.name for path in (project / "units").iterdir()) == ["nbrun-sales.service", "nbrun-sales.timer"]

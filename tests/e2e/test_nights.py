@@ -229,7 +229,7 @@ def test_forty_nights_of_a_report(kind: str, tmp_path: Path, monkeypatch: pytest
         for number, night in enumerate(nights()):
             run_night(project, number, night)
         assert_published(project)
-        assert_notified(box)
+        assert_notified(project, box)
         assert_without_code(project, box)
         with sync_playwright() as playwright, chromium(playwright) as browser:
             page = browser.new_page()
@@ -293,12 +293,14 @@ def assert_published(project: Project) -> None:
     assert {*stored} == listed | pages | {"sales/.lock"}
 
 
-def assert_notified(box: MailBox) -> None:
+def assert_notified(project: Project, box: MailBox) -> None:
     """Check that there is one mail for the failure, the recovery and the missing run, with the failing cell."""
     failure, recovery, missing = box.mails
     subjects = [mail["Subject"] for mail in (failure, recovery, missing)]
     assert subjects == ["nbrun: sales failed", "nbrun: sales passed again", "nbrun: sales is late or missing"]
     assert "no sales" in text_of(failure)
+    assert "started    2026-11-09 06:02 CET" in text_of(failure)
+    assert f"published  {project.base}/sales/2026" in text_of(failure)
     for mail, names in ((failure, ["sales.html", "sales.pdf"]), (recovery, ["sales.html", "sales.pdf"]), (missing, [])):
         assert [part.get_filename() for part in mail.iter_attachments()] == names
     assert "2026-11-16 06:00 Europe/Berlin is missing" in text_of(missing)

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import pytest
-
 from nbrun.publishing.history import NotebookRecord, Value
-from nbrun.publishing.pages import MOST_BARS, latest_page, report_index, spell_moment, trend
+from nbrun.publishing.pages import MOST_BARS, latest_page, report_index, trend
 from tests.publishing.histories import FAILED, record
 
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m"
@@ -37,18 +35,9 @@ def test_a_report_without_a_passed_run_has_no_latest_one() -> None:
     assert "No run is published." in report_index("sales", []).decode()
 
 
-@pytest.mark.parametrize(
-    ("text", "timezone", "shown"),
-    [
-        ("2026-10-24T22:30:00.000+00:00", "Europe/Berlin", "2026-10-25 00:30 CEST"),
-        ("2026-10-25T05:00:00+00:00", "Europe/Berlin", "2026-10-25 06:00 CET"),
-        ("2026-10-25T05:00:00", "", "2026-10-25 05:00 UTC"),
-        ("2026-10-25T05:00:00+00:00", "Mars/Olympus", "2026-10-25 05:00 UTC"),
-    ],
-)
-def test_times_are_shown_in_the_time_zone_of_the_report(text: str, timezone: str, shown: str) -> None:
-    assert spell_moment(text, timezone) == shown
-    assert shown in report_index("sales", [record(1, started=text, timezone=timezone)]).decode()
+def test_times_are_shown_in_the_time_zone_of_the_report() -> None:
+    one = record(1, started="2026-10-24T22:30:00.000+00:00", timezone="Europe/Berlin")
+    assert "2026-10-25 00:30 CEST" in report_index("sales", [one]).decode()
 
 
 def test_the_trend_has_the_last_runs_the_oldest_first() -> None:

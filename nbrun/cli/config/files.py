@@ -163,9 +163,8 @@ def _read(context: click.Context, _: click.Parameter, file: Path | None) -> Path
     if name := context.meta.get(JOB):
         if name not in project.settings.jobs:
             there = ", ".join(project.settings.jobs) or "none"
-            raise UsageError(
-                f"there is no job {name!r}", hint=f"Jobs stand in [tool.nbrun.batch.NAME]; there are: {there}."
-            )
+            hint = f"Batches are defined in [tool.nbrun.batch.NAME]. There are: {there}."
+            raise UsageError(f"there is no batch {name!r}", hint=hint)
         project = Project(project.folder, project.settings, project.settings.jobs[name])
     options = options_of(project)
     context.meta[_META] = project

@@ -192,7 +192,7 @@ class Reports:
         self.dates: Mapping[str, tuple[str, datetime]] | None = None
         """The notebooks of a batch over dates and the times that they are for, by the names of the runs."""
         self.timezone = ""
-        """The time zone in which pages about published runs show times; the default is UTC."""
+        """The time zone in which pages show times; the default is UTC."""
         self.templated: Sequence[str] = ()
         """The names of the parameters that differ from run to run, for the record of a published run."""
         self.locate: Callable[[str], str] = str
@@ -350,7 +350,7 @@ class Reports:
 
         given = self._given
         template = Path(given.html_template).absolute() if given.html_template else None
-        look = Look(given.html_code, given.html_failures, given.html_scripts, template)
+        look = Look(given.html_code, given.html_failures, given.html_scripts, template, self.timezone)
         if not given.html_scripts or self._options["server"]:
             return look
         from nbrun.jupyter.local_kernelspecs import other_python

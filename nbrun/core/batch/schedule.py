@@ -48,6 +48,16 @@ def zone_of(name: str) -> tzinfo:
         ) from None
 
 
+def spell_moment(text: str, timezone: str = "") -> str:
+    """Return a time for display in a time zone: ``2026-11-30 06:00 CET``. The default is UTC."""
+    when = datetime.fromisoformat(text)
+    try:
+        zone = zone_of(timezone or "UTC")
+    except ValueError:  # the record is from a machine with more time zones
+        zone = UTC
+    return f"{when.replace(tzinfo=when.tzinfo or UTC).astimezone(zone):%Y-%m-%d %H:%M %Z}"
+
+
 def read_cron(text: str) -> str:
     """Return a cron expression of five fields, with names such as ``@daily`` resolved; raise ValueError."""
     from cronsim import CronSim, CronSimError

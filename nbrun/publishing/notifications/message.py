@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from nbrun.core.batch.schedule import spell_moment
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.formats.tracebacks import trimmed
 from nbrun.core.formats.units import spell_duration, spell_size
@@ -93,9 +94,13 @@ def title(report: str, outcome: str, causes: Sequence[str]) -> str:
     return f"nbrun: {report} {words}{shown}"
 
 
-def facts_of(outcome: str, code: int, started: str, seconds: float) -> dict[str, str]:
-    """Return the facts about a run that are shown in a table."""
-    return {"outcome": outcome, "exit code": str(code), "started": started, "took": spell_duration(seconds)}
+def facts_of(
+    outcome: str, code: int, started: str, seconds: float, *, timezone: str = "", published: str | None = None
+) -> dict[str, str]:
+    """Return the facts about a run that are shown in a table, with its time in a zone and its published page."""
+    when = spell_moment(started, timezone)
+    facts = {"outcome": outcome, "exit code": str(code), "started": when, "took": spell_duration(seconds)}
+    return facts | ({"published": published} if published else {})
 
 
 def details_of(

@@ -70,7 +70,9 @@ def read_target(option: str, given: str, environment: MutableMapping[str, str], 
     if kind == "env":
         url, name = environment.pop(rest, "").strip(), given
         if not url:
-            raise UsageError(f"{option} {given}: the variable is not set", hint="It contains the URL.")
+            raise UsageError(
+                f"{option} {given}: the variable is not set", hint="Set it to the URL, such as mailtos://…"
+            )
     elif kind == "file":
         url, name = _read(option, rest), given
     else:

@@ -21,6 +21,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from nbrun.core.batch.output_paths import free_stem
+from nbrun.core.batch.schedule import spell_moment
 from nbrun.core.events import CellFinished, Event, RunFinished, StageEntered, Warned
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.tracebacks import plain
@@ -78,13 +79,14 @@ class Look:
 
     By default sources are shown, and hidden for a run in report mode. ``scripts`` lets outputs run their scripts, with
     libraries from the environment of ``python_of`` the kernel's name, the path of its program or "". ``template`` is a
-    folder with templates of the user.
+    folder with templates of the user, ``timezone`` the zone of times; the default is UTC.
     """
 
     code: str | None = None
     failures: str = Failures.SHOW.value
     scripts: bool = False
     template: Path | None = None
+    timezone: str = ""
     python_of: Callable[[str], str] = field(default=lambda _: "", compare=False)
 
     def code_of(self, *, report_mode: bool) -> str:
@@ -177,7 +179,7 @@ class Html:
         return self.stems.setdefault(name, free_stem(parts, [*self.stems.values(), "index"]))
 
     def _facts(self, run: RunRecord, result: NotebookResult) -> dict[str, Any]:
-        return facts_of(run, result, self._codes[run.name], self._look.failures)
+        return facts_of(run, result, self._codes[run.name], self._look.failures, self._look.timezone)
 
     def _copy(self, name: str, result: NotebookResult, place: _Place, stem: str) -> None:
         """Copy the artefacts of a run to its page, before the next run may change them."""
@@ -356,8 +358,11 @@ class PageMaker:
         self._said.close()
 
 
-def facts_of(run: RunRecord, result: NotebookResult, code: str, failures: str) -> dict[str, Any]:
-    """Return the values of a run for the head of its page and its row of the index; with no code, less of it all."""
+def facts_of(run: RunRecord, result: NotebookResult, code: str, failures: str, timezone: str = "") -> dict[str, Any]:
+    """Return the values of a run for the head of its page and its row of the index; with no code, less of it all.
+
+    Times are in the zone `timezone`; the default is UTC.
+    """
     hidden, told = code == Code.HIDE, failures != Failures.HIDE
     fault = fault_of(run, result) if told else None
     problem, hint = (result.problem.message, result.problem.hint) if result.problem else ("", "")
@@ -372,6 +377,7 @@ def facts_of(run: RunRecord, result: NotebookResult, code: str, failures: str) -
         "seconds": result.seconds,
         "took": spell_duration(result.seconds),
         "started": result.started,
+        "when": spell_moment(result.started, timezone) if result.started else "",
         "kernel": "" if hidden else result.kernel or "",
         "attempts": result.attempts,
         "cached": result.cached,

@@ -14,6 +14,7 @@ from nbrun.core.batch.schedule import (
     read_cron,
     read_zone,
     spell_field,
+    spell_moment,
 )
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -216,3 +217,16 @@ def test_dates_of_a_range() -> None:
         dates("2026-11", "2026-12-01")
     with pytest.raises(ValueError, match="day"):
         dates("2026-11-31", "2026-12-01")
+
+
+@pytest.mark.parametrize(
+    ("text", "timezone", "shown"),
+    [
+        ("2026-10-24T22:30:00.000+00:00", "Europe/Berlin", "2026-10-25 00:30 CEST"),
+        ("2026-10-25T05:00:00+00:00", "Europe/Berlin", "2026-10-25 06:00 CET"),
+        ("2026-10-25T05:00:00", "", "2026-10-25 05:00 UTC"),
+        ("2026-10-25T05:00:00+00:00", "Mars/Olympus", "2026-10-25 05:00 UTC"),
+    ],
+)
+def test_times_are_shown_in_a_time_zone(text: str, timezone: str, shown: str) -> None:
+    assert spell_moment(text, timezone) == shown

@@ -1,5 +1,6 @@
 """The exact content of pages."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,13 @@ def test_the_contents_link_to_headings_of_cells_and_outputs() -> None:
         "Same-2",
     ]
     assert "Contents" not in made(notebook(markdown("# T\n\n## A\n\n## B")))
+
+
+def test_the_time_is_in_the_zone_of_the_report() -> None:
+    ended = replace(result("a.ipynb", Outcome.PASSED), started="2026-10-24T22:30:00.000+00:00")
+    for timezone, shown in (("", "2026-10-24 22:30 UTC"), ("Europe/Berlin", "2026-10-25 00:30 CEST")):
+        facts = facts_of(RunRecord("a.ipynb"), ended, "hide", "show", timezone)
+        assert f">{shown}</time>" in page(notebook_text(notebook()), {**facts, "index": ""})[0]
 
 
 def test_parameters_are_a_table_at_the_top() -> None:
