@@ -33,7 +33,7 @@ from nbrun.core.batch.matrix import date_axis
 from nbrun.core.planning.destinations import without_credentials
 from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.runner.job import is_on_server
-from nbrun.storage.objects import WaitBudget
+from nbrun.storage.wait_budget import WaitBudget
 
 if TYPE_CHECKING:
     from nbrun.core.events import Event, Observer

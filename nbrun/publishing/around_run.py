@@ -25,7 +25,7 @@ from nbrun.errors import ExitCode, NbrunError, RunSkipped, UsageError
 from nbrun.publishing.local_history import LocalHistory, PastRun, report_key, state_folder
 from nbrun.publishing.locks import FileLock, acquire
 from nbrun.runner.stop import StopSwitch
-from nbrun.storage.objects import WaitBudget
+from nbrun.storage.wait_budget import WaitBudget
 
 if TYPE_CHECKING:
     from nbrun.publishing.missing import IsThere

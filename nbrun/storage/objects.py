@@ -7,15 +7,14 @@ one or none. Two conditions make a put safe against other writers: the object mu
 import asyncio
 import contextlib
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Protocol, TypeVar, cast
 
 from nbrun.errors import ServerError
+from nbrun.storage.wait_budget import current_budget
 
 Result = TypeVar("Result")
 LIMIT = 20.0
@@ -110,85 +109,6 @@ class ObjectStore(Protocol):
         """
 
 
-class WaitBudget:
-    """The time that a command waits for stores that do not answer, for all of them together.
-
-    A store that did not answer is asked a second time for a short time. After that, requests to it fail at once, except
-    for a short attempt every ten seconds. With its next answer it is a usual store again.
-    """
-
-    def __init__(
-        self,
-        total: float = 12.0,
-        *,
-        short: float = 2.0,
-        pause: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Wait `total` seconds together, `short` seconds for each further attempt, and `pause` seconds between them."""
-        self._total = total
-        self._short = short
-        self._pause = pause
-        self._clock = clock
-        self._silences: dict[str, _Silence] = {}
-
-    @property
-    def spent(self) -> float:
-        """Return the seconds that were spent on stores that have not answered since."""
-        return sum(silence.seconds for silence in self._silences.values())
-
-    def limit_for(self, url: str) -> float:
-        """Return the seconds for a request to the store at `url`, or 0 if it is not to be asked now."""
-        silence = self._silences.get(_host(url))
-        if silence is None:
-            return max(self._short, self._total - self.spent)
-        return self._short if self._clock() >= silence.next_attempt else 0.0
-
-    @contextlib.contextmanager
-    def measure(self, url: str) -> Iterator[None]:
-        """Measure the time of a request to the store at `url`; one that fails quickly was answered, or refused."""
-        host, began = _host(url), self._clock()
-        try:
-            yield
-        except BaseException:
-            ended = self._clock()
-            before = self._silences.get(host)
-            if ended - began < min(1.0, self._short):
-                pass
-            elif before is None:
-                self._silences[host] = _Silence(ended - began, ended, ended)
-            elif began >= before.ended:  # not at the same time as one that is counted
-                self._silences[host] = _Silence(before.seconds + ended - began, ended, ended + self._pause)
-            raise
-        self._silences.pop(host, None)
-
-    @contextlib.contextmanager
-    def shared(self) -> Iterator["WaitBudget"]:
-        """Use this budget for all requests in a block."""
-        token = _budget.set(self)
-        try:
-            yield self
-        finally:
-            _budget.reset(token)
-
-
-@dataclass(frozen=True, slots=True)
-class _Silence:
-    """How long a store has not answered, when the last request to it ended, and when it can be asked again."""
-
-    seconds: float
-    ended: float
-    next_attempt: float
-
-
-_budget: ContextVar[WaitBudget | None] = ContextVar("nbrun_wait_budget", default=None)
-
-
-def _host(url: str) -> str:
-    """Return the scheme and the host or bucket of a URL; a folder is its own host."""
-    return "/".join(url.split("/", 3)[:3]) if "://" in url else url
-
-
 def content_type_of(key: str) -> str:
     """Return the media type that follows from the suffix of a key."""
     import mimetypes
@@ -202,9 +122,9 @@ def content_type_of(key: str) -> str:
 async def in_time(url: str, size: int = 0) -> AsyncIterator[None]:
     """Limit the time of a request with `size` bytes; raise :class:`Unanswered`.
 
-    The limit is that of the shared :class:`WaitBudget`, if there is one.
+    The limit is that of the shared :class:`~nbrun.storage.wait_budget.WaitBudget`, if there is one.
     """
-    budget = _budget.get()
+    budget = current_budget()
     limit = LIMIT if budget is None else min(LIMIT, budget.limit_for(url))
     if not limit:
         raise Unanswered(f"{url}: the store does not answer")

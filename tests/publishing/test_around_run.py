@@ -18,7 +18,7 @@ from nbrun.errors import ExitCode
 from nbrun.publishing import around_run
 from nbrun.publishing.around_run import Report, RunWatch
 from nbrun.publishing.notifications import delivery
-from nbrun.storage.objects import WaitBudget
+from nbrun.storage.wait_budget import WaitBudget
 from tests.publishing.notifications.servers import MailBox, hook_server, mail_server
 from tests.support.notebooks import code, notebook, run_nbrun, write_notebook
 

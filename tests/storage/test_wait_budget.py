@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from nbrun.storage.objects import Unanswered, WaitBudget, in_thread
+from nbrun.storage.objects import Unanswered, in_thread
+from nbrun.storage.wait_budget import WaitBudget
 
 
 class Budget(WaitBudget):
