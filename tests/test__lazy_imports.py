@@ -163,7 +163,7 @@ def dataclasses():
     for name, module in sys.modules.items():
         if name.startswith("nbrun.") and name not in early:
             for found in vars(module).values():
-                if hasattr(found, "__dataclass_fields__") and found.__module__ == name:
+                if isinstance(found, type) and found.__module__ == name and "__dataclass_fields__" in vars(found):
                     yield found.__name__
 sys.addaudithook(look)
 atexit.register(lambda: print("dataclasses", *dataclasses()))
