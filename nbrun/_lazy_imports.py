@@ -1,4 +1,4 @@
-"""Postponed imports of slow parts of nbformat, jsonschema, jupyter_events and httpx.
+"""Postponed imports of slow parts of nbformat, jsonschema, httpx and other libraries.
 
 :mod:`nbformat` and :mod:`jupyter_events` import :mod:`jsonschema`, which imports every installed format checker:
 
@@ -7,13 +7,14 @@
 - ``rfc3986_validator`` compiles very long regular expressions.
 - ``isoduration`` imports ``arrow``, which it needs only to read a duration.
 
-:mod:`httpx` imports its own command line, and with it rich and pygments. All of these are now imported on first use.
-Their results stay the same.
+:mod:`httpx` imports its own command line, and with it rich and pygments. It also imports the tables of :mod:`idna`,
+which only a host name with other than ASCII characters needs. :mod:`tenacity` imports tornado. All of these are now
+imported on first use. Their results stay the same.
 
 Importing this module changes nothing. :func:`put_off_imports` changes the imports of the current process for good. Only
 processes that belong to nbrun call it: the command, the private server and the process that renders pages. They call it
-before they import :mod:`httpx`, :mod:`nbformat` or :mod:`jupyter_server`. In the process of a caller of
-:func:`nbrun.run`, :func:`grammars_put_off` does the same for one import and then reverts every change.
+before they import one of these libraries or :mod:`jupyter_server`. In the process of a caller of :func:`nbrun.run`,
+:func:`grammars_put_off` does the same for one import and then reverts every change.
 """
 
 import contextlib
@@ -30,7 +31,8 @@ _GRAMMAR = "rfc3987_syntax"
 _GRAMMAR_BODY = "rfc3987_syntax.syntax_helpers"
 _EXPRESSIONS = "rfc3986_validator"
 _COMMAND_LINE = "httpx._main"
-_LAZY = {"arrow", "websocket"}
+_TORNADO = "tenacity.tornadoweb"
+_LAZY = {"arrow", "idna", "websocket"}
 
 
 _EXECUTING = RLock()
@@ -149,6 +151,8 @@ def put_off_imports() -> None:
     _put_off_formats()
     if "httpx" not in sys.modules:
         put_off(_COMMAND_LINE, "main")
+    if "tenacity" not in sys.modules:
+        put_off(_TORNADO, "TornadoRetrying")
     if _LazyModules not in sys.meta_path:
         sys.meta_path.insert(0, _LazyModules)
 

@@ -206,6 +206,7 @@ def test_the_command_starts_the_private_server_before_it_imports_what_a_run_need
 
 
 NOT_OF_ONE_NOTEBOOK = (
+    "idna.core",
     "nbformat",
     "nbrun.api.functions",
     "nbrun.core.batch.cache_key",
@@ -217,7 +218,10 @@ NOT_OF_ONE_NOTEBOOK = (
     "nbrun.runner.batch.resume",
     "nbrun.runner.prepare_only",
     "nbrun.storage.in_memory",
+    "nbrun.local_server.process.zygote",
     "nbrun.storage.local",
+    "pathspec",
+    "tornado.ioloop",
 )
 HIDING = {"Answer", "ContentsModel", "HttpOptions", "KernelSpec", "NotebookResult", "Request", "Server"}
 """Dataclasses with fields that are not shown or compared, which a Struct cannot have."""

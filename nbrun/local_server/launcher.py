@@ -28,7 +28,6 @@ from typing import Self
 from nbrun.errors import NbrunError, PrivateServerEnded, ServerError, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.local_server.control_pipe import LiveKernels, Ready, ServerSettings, kill_groups, read_news
-from nbrun.local_server.process.boot import command
 from nbrun.local_server.process.kernel_environment import kernel_environment, withheld_from_server
 
 STARTS = 3
@@ -75,6 +74,20 @@ _ENTRY = re.compile(r"\[[DIWEC] \d{4}-\d\d-\d\d ")
 """The beginning of an entry in the server's log."""
 
 _LOG_TAIL_BYTES = 64 * 1024
+
+_COMMAND = """\
+import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+path = [*sys.path]
+from nbrun._import_path import standard_library_first
+standard_library_first(ARGUMENTS)
+from nbrun.local_server.process.boot import main
+launch = main(path)
+del main, path, standard_library_first
+if launch is not None:
+    exec(launch)
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -181,7 +194,7 @@ class EmbeddedServer:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-c",
-                    command(cautious=cautious),
+                    _command(cautious=cautious),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=log,
@@ -333,6 +346,19 @@ def without_entries_of_server(lines: Sequence[str]) -> list[str]:
         if not inside:
             kept.append(line)
     return kept
+
+
+def _command(*, cautious: bool = False) -> str:
+    """Return the code for ``python -c`` that becomes the private server.
+
+    Neither the current folder nor a folder in PYTHONPATH may hide the standard library: a json.py there must not break
+    the server. Python's own option for the current folder, ``-P``, would be inherited by forked kernels. A `cautious`
+    server prefers all installed packages to those in PYTHONPATH.
+
+    A forked kernel continues in this code, at the bottom of its stack. So none of its frames refers to the server's
+    settings.
+    """
+    return _COMMAND.replace("ARGUMENTS", "users_last=True" if cautious else "")
 
 
 async def _end(process: Process) -> None:

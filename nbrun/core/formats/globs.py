@@ -4,9 +4,7 @@
 of that name, and ``**`` any number of folders. ``!`` before a pattern excludes what an earlier pattern matched.
 """
 
-from collections.abc import Iterable
-
-from pathspec import GitIgnoreSpec
+from collections.abc import Callable, Iterable
 
 from nbrun.errors import UsageError
 
@@ -17,8 +15,13 @@ class Patterns:
     def __init__(self, lines: Iterable[str]) -> None:
         """Compile the patterns; raise :class:`UsageError` for an invalid one."""
         self.lines = tuple(lines)
+        self._matches: Callable[[str], bool] = lambda _: False
+        if not self.lines:
+            return
+        from pathspec import GitIgnoreSpec  # most runs have no patterns
+
         try:
-            self._spec = GitIgnoreSpec.from_lines(self.lines)
+            self._matches = GitIgnoreSpec.from_lines(self.lines).match_file
         except ValueError as error:
             hint = "Patterns are those of a .gitignore file: *.ipynb, drafts/, reports/**/old-*.ipynb"
             raise UsageError(f"no pattern: {error}", hint=hint) from None
@@ -30,7 +33,7 @@ class Patterns:
 
     def name(self, path: str) -> bool:
         """Return whether `path`, with ``/`` between segments, matches."""
-        return bool(self.lines) and self._spec.match_file(path)
+        return self._matches(path)
 
 
 def is_glob(text: str) -> bool:

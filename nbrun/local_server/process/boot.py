@@ -16,33 +16,6 @@ from nbrun._import_path import shadows_standard_library
 from nbrun.local_server.control_pipe import ControlPipe, ServerSettings, read_line
 from nbrun.local_server.process.zygote import IN_COMMON, Order, become_kernel, become_zygote, can_fork, threads_beside
 
-_COMMAND = """\
-import sys
-if sys.path[:1] == [""]:
-    del sys.path[0]
-path = [*sys.path]
-from nbrun._import_path import standard_library_first
-standard_library_first(ARGUMENTS)
-from nbrun.local_server.process.boot import main
-launch = main(path)
-del main, path, standard_library_first
-if launch is not None:
-    exec(launch)
-"""
-
-
-def command(*, cautious: bool = False) -> str:
-    """Return the code for ``python -c`` that becomes the private server.
-
-    Neither the current folder nor a folder in PYTHONPATH may hide the standard library: a json.py there must not break
-    the server. Python's own option for the current folder, ``-P``, would be inherited by forked kernels. A `cautious`
-    server prefers all installed packages to those in PYTHONPATH.
-
-    A forked kernel continues in this code, at the bottom of its stack. So none of its frames refers to the server's
-    settings.
-    """
-    return _COMMAND.replace("ARGUMENTS", "users_last=True" if cautious else "")
-
 
 def main(path: list[str]) -> CodeType | None:
     """Read the settings from standard input, move both pipes to private descriptors, and serve.
