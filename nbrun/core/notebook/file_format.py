@@ -14,13 +14,9 @@ from typing import Any
 
 from nbrun._lazy_imports import grammars_put_off
 from nbrun.core.formats.json_text import loads
-from nbrun.core.notebook.images import Images
+from nbrun.core.notebook.images import encoded_pieces
 from nbrun.errors import BadFrame, NotANotebook
 
-_NO_CELLS = '\n "cells": []'
-"""The empty list of cells in a notebook's text. It is unique, because texts contain no raw line breaks."""
-_CELLS = '\n "cells": [\n'
-_END = "\n ]"
 _MERGE_MARKER = re.compile(rb"^(<{7} .*|={7}|>{7} .*)$", re.MULTILINE)
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _HINT = (
@@ -82,23 +78,11 @@ def get_ready() -> None:
 
 
 def notebook_pieces(content: Mapping[str, Any], mark: str) -> Iterator[bytes]:
-    """Yield the same text in UTF-8, in pieces, without searching images for escapes.
+    """Return the same text in UTF-8, in pieces, without searching images for escapes.
 
     `mark` is a text of letters and digits that does not occur in the notebook.
     """
-    before, after = notebook_text({**content, "cells": []}).split(_NO_CELLS)
-    if not content["cells"]:
-        yield f"{before}{_NO_CELLS}{after}".encode("utf-8", "replace")
-        return
-    empty = {key: content[key] for key in ("nbformat", "nbformat_minor")} | {"cells": [], "metadata": {}}
-    start, end = (len(part) for part in notebook_text(empty).split(_NO_CELLS))
-    yield f"{before}{_CELLS}".encode("utf-8", "replace")
-    for number, cell in enumerate(content["cells"]):
-        images = Images(mark)
-        text = notebook_text({**empty, "cells": [images.taken_from(cell)]})
-        yield b",\n" * (number > 0)
-        yield from images.put_into(text[start + len(_CELLS) : -end - len(_END)])
-    yield f"{_END}{after}".encode("utf-8", "replace")
+    return encoded_pieces(content, notebook_text, mark)
 
 
 def read_notebook(text: str) -> Any:

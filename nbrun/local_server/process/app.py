@@ -31,6 +31,7 @@ from jupyter_core.paths import jupyter_data_dir, jupyter_path
 from jupyter_events import EventLogger
 from jupyter_server._tz import utcnow
 from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.contents.handlers import ContentsHandler, default_handlers
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 from jupyter_server.services.sessions.handlers import SessionRootHandler
 from tornado.httpserver import HTTPServer
@@ -40,7 +41,7 @@ from zmq.asyncio import Context
 from zmq.constants import SocketOption
 
 from nbrun.local_server.control_pipe import ControlPipe, Ready, ServerSettings
-from nbrun.local_server.process.contents import PrivateContents
+from nbrun.local_server.process.contents import PrivateContents, PrivateContentsHandler
 from nbrun.local_server.process.provisioner import ForkingProvisioner, Zygote, may_be_forked
 from nbrun.local_server.process.websocket import PrivateConnection
 
@@ -310,7 +311,8 @@ def serve(settings: ServerSettings, token: str, control_pipe: ControlPipe, zygot
     server.kernel_environment = settings.environment
     server.kernels_may_use_ipc = settings.ipc and zmq.has("ipc")
     server.initialize(argv=[], find_extensions=False, new_httpserver=False)
-    server.web_app.add_handlers(".*", [("/api/sessions", PrivateSessions)])
+    contents = [(path, PrivateContentsHandler if each is ContentsHandler else each) for path, each in default_handlers]
+    server.web_app.add_handlers(".*", [("/api/sessions", PrivateSessions), *contents])
     port = server.listen(settings.socket)
     gc.enable()
     gc.freeze()

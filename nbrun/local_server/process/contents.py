@@ -17,11 +17,13 @@ from typing import Any, BinaryIO
 import nbformat
 from anyio.to_thread import run_sync
 from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
+from jupyter_server.services.contents.handlers import ContentsHandler
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from nbformat.sign import NotebookNotary
-from tornado.web import HTTPError
+from tornado.web import HTTPError, stream_request_body
 
-from nbrun.core.notebook.images import Images
+from nbrun.core.formats.json_body import JsonBody
+from nbrun.core.notebook.images import encoded_pieces
 from nbrun.local_server.process.files import copy_whole, original_of, rewriting
 from nbrun.storage.writable import mode_of
 
@@ -165,6 +167,27 @@ class PrivateContents(AsyncLargeFileManager):
         self._written[os_path] = state, written.hexdigest()
 
 
+@stream_request_body
+class PrivateContentsHandler(ContentsHandler):
+    """The stock handler, but with the body of a request in memory only once."""
+
+    def initialize(self) -> None:
+        """Prepare to receive a body."""
+        self._body = JsonBody(secrets.token_hex(16))
+
+    def data_received(self, chunk: bytes) -> None:
+        """Receive a piece of the body, after the request is authenticated."""
+        self._body.feed(chunk)
+
+    def get_json_body(self) -> dict[str, Any] | None:
+        """Return the value of the body."""
+        try:
+            value: dict[str, Any] | None = self._body.value()
+        except (ValueError, RecursionError) as error:
+            raise HTTPError(400, "Invalid JSON in body of request") from error
+        return value
+
+
 class Hashed:
     """A file that hashes the bytes while they are written."""
 
@@ -179,21 +202,13 @@ class Hashed:
 
 
 def write_notebook(nb: Any, file: BinaryIO | Hashed, capture_validation_error: Any = None) -> None:
-    """Write the same bytes as :func:`nbformat.write`."""
-    images = Images(secrets.token_hex(16))
-    errors: dict[str, Any] = {}
-    text = _text_of(nbformat.from_dict({**nb, "cells": [images.taken_from(cell) for cell in nb["cells"]]}), errors)
-    if errors and images:  # validate again with the images, so that the error quotes the notebook
-        images, errors = Images(secrets.token_hex(16)), {}
-        text = _text_of(nb, errors)
-    if errors and capture_validation_error is not None:
-        capture_validation_error.update(errors)
-    for piece in images.put_into(text):
+    """Write the same bytes as :func:`nbformat.write`, without the text of all cells in memory."""
+    try:
+        nbformat.validate(nb)
+    except nbformat.ValidationError as error:
+        if capture_validation_error is not None:
+            capture_validation_error["ValidationError"] = error
+    encode = nbformat.versions[nb["nbformat"]].writes_json
+    for piece in encoded_pieces(nb, lambda part: encode(nbformat.from_dict(part)), secrets.token_hex(16)):
         file.write(piece)
-    if not text.endswith("\n"):
-        file.write(b"\n")
-
-
-def _text_of(nb: Any, errors: dict[str, Any]) -> str:
-    text: str = nbformat.writes(nb, version=nbformat.NO_CONVERT, capture_validation_error=errors)
-    return text
+    file.write(b"\n")
