@@ -182,7 +182,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     os.environ[FORCED_DEPTH] = str(depth)
 
-    async def forced(
+    def forced(
         running: RunningKernel,
         agent: Agent,
         plan: Plan,
@@ -193,7 +193,7 @@ def pytest_configure(config: pytest.Config) -> None:
         shares_progress: bool = False,
     ) -> Pipelining:
         quiet = (lambda _: None) if wanted is None else warn
-        return await choose_pipelining(
+        return choose_pipelining(
             running, agent, plan, wanted or depth, quiet, near=near, shares_progress=shares_progress
         )
 

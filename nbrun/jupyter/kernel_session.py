@@ -135,9 +135,11 @@ class Server:
         env: Mapping[str, str] = MappingProxyType({}),
         startup: float,
         warn: Callable[[str], None],
+        agent: AgentOptions | None = None,
     ) -> AsyncIterator[RunningKernel]:
         """Start a kernel for the notebook at `path`, and delete its session at the end of the block in any case.
 
+        If :meth:`meet_agent` follows with the options `agent`, its requests are sent before the kernel has answered.
         `env` are environment variables of the kernel on a private server. `startup` is the time limit in seconds until
         the kernel answers. The session has a path that no other client has, so another session on the notebook is
         neither joined nor deleted. On a server that outlives the run the session has an owner mark
@@ -157,7 +159,7 @@ class Server:
                 try:
                     async with asyncio.timeout(startup):
                         running = await self._unless_it_dies(
-                            session.kernel.id, self._meet(session.kernel.id, spec, startup, stack)
+                            session.kernel.id, self._meet(session.kernel.id, spec, startup, stack, agent)
                         )
                 except TimeoutError:
                     raise self._late(spec, startup) from None
@@ -177,18 +179,26 @@ class Server:
         """Return the agent in a kernel, and install it if it is not there. Only ipykernel supports the agent."""
         if running.info.implementation != IPYKERNEL:
             return Agent()
-        has_agent = self.is_private and running.spec.starts_ipykernel
-        agent = await running.kernel.meet_agent(options, install=not has_agent)
+        agent = await running.kernel.meet_agent(options, install=not self._has_agent(running.spec))
         abilities = ", ".join(sorted(agent.abilities)) or "none"
         _log.info("kernel agent: abilities %s, after %.2f s", abilities, agent.took)
         return agent
 
+    def _has_agent(self, spec: KernelSpec) -> bool:
+        return self.is_private and spec.starts_ipykernel
+
     async def _meet(
-        self, kernel_id: str, spec: KernelSpec, startup: float, stack: contextlib.AsyncExitStack
+        self,
+        kernel_id: str,
+        spec: KernelSpec,
+        startup: float,
+        stack: contextlib.AsyncExitStack,
+        agent: AgentOptions | None,
     ) -> RunningKernel:
         connecting = connect_kernel(self.client.http, self.client.kernels, kernel_id, patience=self.reconnect)
         kernel = await stack.enter_async_context(connecting)
-        return RunningKernel(kernel, await kernel.handshake(startup), spec)
+        options = agent if spec.starts_ipykernel else None
+        return RunningKernel(kernel, await kernel.handshake(startup, options, install=not self._has_agent(spec)), spec)
 
     async def _unless_it_dies(self, kernel_id: str, meeting: Coroutine[Any, Any, RunningKernel]) -> RunningKernel:
         """Await `meeting`, or raise :class:`KernelStartFailed` if the kernel dies.

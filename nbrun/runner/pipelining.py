@@ -26,6 +26,8 @@ LIST_DEPTH = 64
 """How many cells may be in progress in lists."""
 LIST_LIMIT = 0.5
 """Seconds after which a kernel handles other requests before the rest of a list."""
+TRIPS_IN_LIMIT = 20
+"""The same in round trips, so that a far server loses a twentieth of the time by it."""
 
 
 class SharedProgress:
@@ -69,7 +71,7 @@ class SharedProgress:
         return self._memory[PROGRESS_ID:].rstrip(b"\0").decode("ascii", "replace")
 
 
-async def choose_pipelining(
+def choose_pipelining(
     running: RunningKernel,
     agent: Agent,
     plan: Plan,
@@ -93,7 +95,10 @@ async def choose_pipelining(
         return ONE_BY_ONE
     if wanted is not None:
         return Pipelining(wanted)
-    if near or await running.kernel.round_trip() < NEAR or agent.took < NEAR_WITH_AGENT:
-        in_lists = shares_progress and Ability.LIST in agent.abilities
+    takes_lists = Ability.LIST in agent.abilities
+    if near or agent.round_trip < NEAR or agent.took < NEAR_WITH_AGENT:
+        in_lists = shares_progress and takes_lists
         return Pipelining(LIST_DEPTH, in_lists=True, list_limit=LIST_LIMIT) if in_lists else ONE_BY_ONE
-    return Pipelining(FAR_DEPTH)
+    # Behind the limit, the next cell is sent again, which takes a round trip.
+    limit = max(LIST_LIMIT, TRIPS_IN_LIMIT * min(agent.round_trip, agent.took))
+    return Pipelining(FAR_DEPTH, in_lists=takes_lists, list_limit=limit if takes_lists else None)

@@ -201,19 +201,16 @@ class _Run:
                 contextlib.AsyncExitStack() as held,
                 self._collecting(server, notebook, plan) as (kernel_path, collecting),
                 ResultSaver(self._job, self._journal, recording, notebook, server) as keeping,
-                self._session(server, kernel_path, spec) as running,
+                self._session(server, kernel_path, spec) as (running, agent),
             ):
-                agent = await self._stop.guard(self._meet_agent(server, running))
-                pipelining = await self._stop.guard(
-                    choose_pipelining(
-                        running,
-                        agent,
-                        plan,
-                        self._job.pipeline,
-                        self._journal.warn,
-                        near=server.is_private,
-                        shares_progress=self._progress is not None and self._progress.is_shared,
-                    )
+                pipelining = choose_pipelining(
+                    running,
+                    agent,
+                    plan,
+                    self._job.pipeline,
+                    self._journal.warn,
+                    near=server.is_private,
+                    shares_progress=self._progress is not None and self._progress.is_shared,
                 )
                 execution = self._prepare(document, plan, running, agent, pipelining, keeping)
                 waiting_since = self._clock()
@@ -292,37 +289,32 @@ class _Run:
                 await remove_scratch(scratch, collecting, self._journal.warn)
 
     @contextlib.asynccontextmanager
-    async def _session(self, server: Server, path: str, spec: KernelSpec) -> AsyncIterator[RunningKernel]:
-        async with contextlib.AsyncExitStack() as stack:
-            session = server.session(
-                path, spec, env=self._job.env, startup=self._job.limits.startup, warn=self._journal.warn
-            )
-            yield await self._stop.guard(stack.enter_async_context(session))
-            self._journal.enter(Stage.STOPPING)
-
-    async def _meet_agent(self, server: Server, running: RunningKernel) -> Agent:
-        """Return the agent in the kernel, with the options of this run.
+    async def _session(self, server: Server, path: str, spec: KernelSpec) -> AsyncIterator[tuple[RunningKernel, Agent]]:
+        """Yield a kernel and the agent in it, with the options of this run.
 
         Messages of a private server are not lost, so no replay buffer is needed. Its own ipykernels start without
         limits.
         """
-        self._progress = SharedProgress()
-        has_no_limits = server.is_private and running.spec.starts_ipykernel
+        self._progress = progress = SharedProgress()
+        has_no_limits = server.is_private and spec.starts_ipykernel
         options = AgentOptions(
             replay=REPLAY_BUFFER if self._job.resend and not server.is_private else 0,
             lift_limits=(self._job.lift_limits or server.is_private) and not has_no_limits,
             quiet=bool(self._job.secrets or self._job.env),
-            progress=self._progress.address,
+            progress=progress.address,
         )
-        try:
-            agent = await server.meet_agent(running, options)
-        finally:
-            self._progress.close_address()
-        if self._job.lift_limits and not has_no_limits and Ability.LIFT_LIMITS not in agent.abilities:
-            self._journal.warn(
-                f"--lift-limits: only ipykernel's limits can be lifted, not those of {running.spec.name}"
-            )
-        return agent
+        startup, warn = self._job.limits.startup, self._journal.warn
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                session = server.session(path, spec, env=self._job.env, startup=startup, warn=warn, agent=options)
+                running = await self._stop.guard(stack.enter_async_context(session))
+                agent = await self._stop.guard(server.meet_agent(running, options))
+            finally:
+                progress.close_address()
+            if self._job.lift_limits and not has_no_limits and Ability.LIFT_LIMITS not in agent.abilities:
+                warn(f"--lift-limits: only ipykernel's limits can be lifted, not those of {spec.name}")
+            yield running, agent
+            self._journal.enter(Stage.STOPPING)
 
     def _prepare(
         self,

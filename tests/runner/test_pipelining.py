@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -165,9 +166,9 @@ async def ask_names(kernel: Kernel) -> str:
 async def test_a_kernel_with_the_agent_gets_the_depth_that_is_wanted(running: RunningKernel) -> None:
     told: list[str] = []
     agent = await running.kernel.meet_agent(AgentOptions())
-    assert await choose_pipelining(running, agent, TWO, 7, told.append) == Pipelining(7)
-    assert await choose_pipelining(running, agent, TWO, 1, told.append) == ONE_BY_ONE
-    assert await choose_pipelining(running, agent, Plan(TWO.cells[:1]), 7, told.append) == ONE_BY_ONE
+    assert choose_pipelining(running, agent, TWO, 7, told.append) == Pipelining(7)
+    assert choose_pipelining(running, agent, TWO, 1, told.append) == ONE_BY_ONE
+    assert choose_pipelining(running, agent, Plan(TWO.cells[:1]), 7, told.append) == ONE_BY_ONE
     assert told == []
 
 
@@ -182,7 +183,7 @@ LISTS = Pipelining(LIST_DEPTH, in_lists=True, list_limit=LIST_LIMIT)
 @pytest.mark.parametrize(
     ("near", "near_with_agent", "is_near"), [(60.0, 60.0, True), (0.0, 60.0, True), (0.0, 0.0, False)]
 )
-async def test_single_cells_go_ahead_where_the_server_is_far_and_lists_where_it_is_near(
+async def test_lists_are_longer_where_the_server_is_far_and_need_the_progress_where_it_is_near(
     running: RunningKernel,
     monkeypatch: pytest.MonkeyPatch,
     near: float,
@@ -194,15 +195,25 @@ async def test_single_cells_go_ahead_where_the_server_is_far_and_lists_where_it_
     monkeypatch.setattr(pipelining, "NEAR", near)
     monkeypatch.setattr(pipelining, "NEAR_WITH_AGENT", near_with_agent)
     agent = await running.kernel.meet_agent(AgentOptions())
-    chosen = (LISTS if shares_progress else ONE_BY_ONE) if is_near else Pipelining(FAR_DEPTH)
+    assert agent.round_trip < agent.took + 1
+    far = Pipelining(FAR_DEPTH, in_lists=True, list_limit=LIST_LIMIT)
+    chosen = (LISTS if shares_progress else ONE_BY_ONE) if is_near else far
     sharing = {"shares_progress": shares_progress}
-    assert await choose_pipelining(running, agent, TWO, None, lambda _: None, **sharing) == chosen
+    assert choose_pipelining(running, agent, TWO, None, lambda _: None, **sharing) == chosen
 
 
 async def test_an_agent_without_lists_gets_none(running: RunningKernel) -> None:
     agent = Agent(frozenset({Ability.CONDITIONAL}))
-    lone = await choose_pipelining(running, agent, TWO, None, lambda _: None, near=True, shares_progress=True)
+    lone = choose_pipelining(running, agent, TWO, None, lambda _: None, near=True, shares_progress=True)
     assert lone == ONE_BY_ONE
+    far = choose_pipelining(running, replace(agent, took=1.0), TWO, None, lambda _: None)
+    assert far == Pipelining(FAR_DEPTH)
+
+
+async def test_a_list_may_take_longer_the_farther_the_server_is(running: RunningKernel) -> None:
+    agent = Agent(frozenset({Ability.CONDITIONAL, Ability.LIST}), took=0.5, round_trip=0.2)
+    far = choose_pipelining(running, agent, TWO, None, lambda _: None)
+    assert far == Pipelining(FAR_DEPTH, in_lists=True, list_limit=4.0)
 
 
 async def test_a_kernel_on_this_machine_records_what_it_starts_until_the_record_is_closed(
@@ -235,7 +246,7 @@ async def test_a_kernel_of_another_kind_takes_no_cells_ahead_and_a_wish_for_it_i
 ) -> None:
     told: list[str] = []
     other = RunningKernel(running.kernel, KernelInfo({}, "xeus-python", "5.3", "", "s"), SPEC)
-    assert await choose_pipelining(other, Agent(), TWO, None, told.append) == ONE_BY_ONE
+    assert choose_pipelining(other, Agent(), TWO, None, told.append) == ONE_BY_ONE
     assert told == []
-    assert await choose_pipelining(other, Agent(), TWO, 7, told.append) == ONE_BY_ONE
+    assert choose_pipelining(other, Agent(), TWO, 7, told.append) == ONE_BY_ONE
     assert told == ["--pipeline 7: kernel python3 cannot take cells ahead; they are sent one by one"]

@@ -5,6 +5,7 @@ this kernel. If a kernel does not reply, it is used without the agent. The agent
 core reads no files.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -75,12 +76,14 @@ class AgentOptions(Struct, frozen=True):
 class Agent(Struct, frozen=True):
     """The agent of one kernel after its handshake. Without abilities there is no agent.
 
-    ``took`` is the duration of the handshake in seconds, ``last`` the kernel's last message in it.
+    ``took`` is the duration of the handshake in seconds, ``last`` the kernel's last message in it. ``round_trip`` are
+    the seconds of a round trip to the server meanwhile, infinite if it was not measured.
     """
 
     abilities: frozenset[str] = frozenset()
     took: float = 0.0
     last: Message | None = None
+    round_trip: float = math.inf
 
 
 def install(requests: Requests, source: str, options: AgentOptions) -> Message:

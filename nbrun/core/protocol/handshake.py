@@ -79,10 +79,10 @@ class Handshake:
         self._asked.add(question.id)
         return question
 
-    def receive(self, message: Message, now: float) -> None:
-        """Handle one message."""
+    def receive(self, message: Message, now: float) -> bool:
+        """Handle one message; return whether it belongs to the handshake."""
         if message.parent_id not in self._asked:
-            return
+            return False
         self._sessions.add(message.session)
         if message.channel == Channel.IOPUB:
             self._heard_iopub = True
@@ -92,6 +92,7 @@ class Handshake:
             version = as_object(message.content.get("language_info")).get("version")
             self._starts = version == _UNKNOWN_YET and now < self._started_by
             self.deadline = now + (ASK_SOON if self._starts else ASK_AGAIN)
+        return True
 
     def tick(self, now: float) -> Sequence[Message]:
         """Return the requests to send after the deadline."""

@@ -10,7 +10,9 @@ import contextlib
 import functools
 import logging
 import uuid
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +36,8 @@ from nbrun.jupyter.trace import Trace
 
 AGENT_LIMIT = 30.0
 """Seconds for the handshake with the agent, at a time when the kernel executes nothing else."""
+PONG_LIMIT = 5.0
+"""Seconds after which a round trip to the server counts as infinite."""
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +45,15 @@ _log = logging.getLogger(__name__)
 def agent_source() -> str:
     """Return the source of the agent."""
     return Path(kernel_side.__path__[0], "agent.py").read_text("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class _Greeting:
+    """Requests for the agent that were sent: the id of the last one, when they were sent, and the ping before them."""
+
+    barrier: str
+    began: float
+    measuring: asyncio.Task[float] | None
 
 
 class Kernel:
@@ -68,6 +81,9 @@ class Kernel:
         self._tasks: set[asyncio.Task[None]] = set()
         self._feed: ExecutionFeed | None = None
         self._trace = trace
+        self._greeting: _Greeting | None = None
+        self._early: deque[Message] = deque()
+        """Answers to the greeting that arrived during the handshake."""
 
     @property
     def heard(self) -> int:
@@ -79,13 +95,19 @@ class Kernel:
         """Return the websocket subprotocol of the connection."""
         return self._channel.subprotocol
 
-    async def handshake(self, limit: float = 60.0) -> KernelInfo:
+    async def handshake(
+        self, limit: float = 60.0, agent: AgentOptions | None = None, *, install: bool = True
+    ) -> KernelInfo:
         """Wait until the kernel answers and its outputs are delivered, and return its info.
 
-        Raises :class:`KernelStartFailed` after `limit` seconds, and :class:`NbrunError` if the connection is lost.
+        If `agent` is given, the requests of :meth:`meet_agent` are sent at once, which saves a round trip. Raises
+        :class:`KernelStartFailed` after `limit` seconds, and :class:`NbrunError` if the connection is lost.
         """
         handshake = Handshake(self.requests)
         await self._channel.send(handshake.ask())
+        if agent is not None:
+            await self._greet(agent, install=install)
+        early: list[Message] = []
         give_up_at = _now() + limit
         while (known := handshake.kernel) is None:
             if _now() >= give_up_at:
@@ -98,36 +120,60 @@ class Kernel:
                 case Message() as message:
                     if message.type == "status" and message.content.get("execution_state") == "dead":
                         raise KernelStartFailed("the kernel died while it started", hint="The server's log says why.")
-                    handshake.receive(message, _now())
+                    if not handshake.receive(message, _now()):
+                        early.append(message)
                 case Lost(error):
                     raise _lost(error)
                 case Restored():
-                    await self._channel.send(handshake.ask())  # the request may have been lost with the connection
+                    await self._channel.send(handshake.ask())  # the requests may have been lost with the connection
+                    self._forget_greeting()
                 case Unreadable():
                     self.unreadable += 1
                 case _:
                     for message in handshake.tick(_now()):
                         await self._channel.send(message)
+                        self._forget_greeting()  # its answers may be lost as well
+        if self._greeting is not None:
+            self._early.extend(early)
         return known
-
-    async def round_trip(self, limit: float = 5.0) -> float:
-        """Return the seconds of a round trip to the server, or infinity if it takes longer than `limit` seconds."""
-        return await self._channel.round_trip(limit)
 
     async def meet_agent(self, options: AgentOptions, *, install: bool = True, limit: float = AGENT_LIMIT) -> Agent:
         """Install the agent of :mod:`nbrun.kernel_side.agent` in an ipykernel, and return its abilities.
 
-        With ``install=False`` the kernel already has an agent. The result has no abilities if the kernel cannot use the
-        agent, if a server blocks its requests, or if there is no reply within `limit` seconds. Raises
-        :class:`NbrunError` if the connection is lost.
+        With ``install=False`` the kernel already has an agent. Otherwise a round trip to the server is measured as
+        well. The result has no abilities if the kernel cannot use the agent, if a server blocks its requests, or if
+        there is no reply within `limit` seconds. Raises :class:`NbrunError` if the connection is lost.
         """
-        began, signs = _now(), 0
-        abilities: frozenset[str] = frozenset()
+        if self._greeting is None:
+            await self._greet(options, install=install)
+        greeting = self._greeting
+        assert greeting is not None
+        try:
+            met = await self._answer_to(greeting, limit)
+            measuring = greeting.measuring
+            return met if measuring is None or not met.abilities else replace(met, round_trip=await measuring)
+        finally:
+            self._forget_greeting()
+
+    async def _greet(self, options: AgentOptions, *, install: bool) -> None:
+        measuring = asyncio.create_task(self._channel.round_trip(PONG_LIMIT)) if install else None
+        await asyncio.sleep(0)  # the ping is sent first
         barrier = self.requests.kernel_info()
+        self._greeting = _Greeting(barrier.id, _now(), measuring)
         installing = [agent.install(self.requests, agent_source(), options)] if install else []
         await self._send([*installing, agent.hello(self.requests, options), barrier])
+
+    def _forget_greeting(self) -> None:
+        if self._greeting is not None and self._greeting.measuring is not None:
+            self._greeting.measuring.cancel()
+        self._greeting = None
+
+    async def _answer_to(self, greeting: _Greeting, limit: float) -> Agent:
+        signs = 0
+        abilities: frozenset[str] = frozenset()
+        give_up_at = _now() + limit
         while True:
-            match await self._next(began + limit):
+            match await self._next(give_up_at):
                 case Message() as message if message.content.get("execution_state") in GONE:
                     self._channel.arrivals.put_nowait(message)  # the run must see it as its first message
                     return Agent()
@@ -135,10 +181,10 @@ class Kernel:
                     if message.type == agent.HELLO_REPLY:
                         abilities = agent.abilities_in(message)
                     idle = message.content.get("execution_state") == "idle"
-                    last = message if idle and message.parent_id == barrier.id else None
-                    signs += (idle or message.type == "kernel_info_reply") and message.parent_id == barrier.id
+                    last = message if idle and message.parent_id == greeting.barrier else None
+                    signs += (idle or message.type == "kernel_info_reply") and message.parent_id == greeting.barrier
                     if signs == 2:
-                        return Agent(abilities, _now() - began, last)
+                        return Agent(abilities, _now() - greeting.began, last)
                 case Lost(error):
                     raise _lost(error)
                 case Unreadable():
@@ -238,6 +284,8 @@ class Kernel:
 
     async def _next(self, deadline: float | None) -> Arrival | Probed | StopAsked | None:
         """Return the next arrival, or None at `deadline` (on the loop's clock)."""
+        if self._early:
+            return self._early.popleft()
         arrivals, arrival = self._channel.arrivals, None
         if not arrivals.empty():
             arrival = arrivals.get_nowait()
