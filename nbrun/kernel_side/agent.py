@@ -626,7 +626,10 @@ class ConditionalExecution:
         self._kernel.session.send(stream, "execute_reply", {"status": "aborted"}, parent, ident=ident)
 
     def _finish(self, parent: Any, metadata: Any, content: Any) -> Any:
-        if self._running == parent["header"]["msg_id"] and content["status"] == "ok":
+        own = parent["header"]["msg_id"]
+        if own in self._begun:
+            self._ended.add(own)  # before the reply, which a client may answer with a recall
+        if self._running == own and content["status"] == "ok":
             exits = any(payload.get("source") == "ask_exit" for payload in content.get("payload") or ())
             self._passed = None if exits or self._kernel.comm_manager.comms else self._running
         return self._finish_metadata(parent, metadata, content)

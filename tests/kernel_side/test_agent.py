@@ -527,6 +527,21 @@ def test_a_kernel_does_not_pause_before_the_replies_of_a_list() -> None:
     assert (pauses, kernel._execute_sleep) == ([0, 0], 0.5)  # type: ignore[attr-defined]
 
 
+def test_a_cell_has_ended_before_its_reply_is_sent() -> None:
+    kernel = SmallKernel()
+    states: list[str] = []
+    parent = {"header": {"msg_id": "of a client"}, "content": {"request": "a"}}
+
+    def finish(_: Any, metadata: Any, __: Any) -> Any:
+        kernel.control_handlers["nbrun_recall_request"](None, b"", parent)
+        states.append(kernel.replies.pop()["state"])
+        return metadata
+
+    vars(kernel.agent.conditional)["_finish_metadata"] = finish
+    kernel.execute("a")
+    assert states == ["ended"]
+
+
 def memory(name: str) -> tuple[int, dict[str, Any]]:
     descriptor = os.memfd_create(name)
     os.ftruncate(descriptor, PROGRESS_SIZE)
@@ -687,7 +702,8 @@ def iopub() -> Iterator[Any]:
     """The thread that sends an ipykernel's output, with events handed over quickly."""
     context: Any = Context()
     thread = IOPubThread(context.socket(SocketType.PUB), session=Session())
-    vars(thread)["_run_event_pipe_gc"] = partial(asyncio.sleep, 0)  # it is left pending when the thread stops
+    # A task would be left pending when the thread stops.
+    vars(thread)["_run_event_pipe_gc"] = lambda: asyncio.get_running_loop().create_future()
     thread.start()
     QuickOutput(thread)
     yield thread
