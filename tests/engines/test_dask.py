@@ -1,9 +1,7 @@
 """The engine of Dask, with real schedulers, and real workers with their nannies."""
 
-import contextlib
 import json
 import os
-import platform
 import random
 import re
 import shutil
@@ -324,8 +322,8 @@ def test_a_worker_with_another_python_is_refused_before_the_first_run(here: Path
         cluster.await_log("scheduler", "name: other")
         done = run_nbrun("run", "a.ipynb", "--engine", cluster.url, cwd=here)
     assert done.returncode == ExitCode.USAGE, done.stderr
-    ours, theirs = platform.python_version(), re.escape(OTHER_PYTHON)
-    assert re.search(rf"tcp:\S+: the seat has Python {theirs}\.\d+, and this machine has {ours}", done.stderr)
+    theirs = re.escape(OTHER_PYTHON)
+    assert re.search(rf"tcp:\S+: the seat has Python {theirs}\S*, and this machine has 3\.", done.stderr), done.stderr
     assert not (here / "begun").exists()
 
 
@@ -389,73 +387,6 @@ def test_on_an_adaptive_cluster_no_run_is_lost_and_no_delivered_one_is_repeated(
         adaptive.kill()
         adaptive.communicate(timeout=10)
         cluster.close()
-
-
-@pytest.mark.slow
-def test_no_page_of_the_dashboards_has_the_secret(here: Path, tmp_path: Path) -> None:
-    charts = environment("charts")  # has bokeh, which draws the dashboards
-    (site,) = charts.folder.glob("lib/*/site-packages")
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.path.append({str(site)!r})\n")
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    shown = ("--dashboard-address", "127.0.0.1:0")
-    source = f"print('begun ' + TOKEN)\n{wait_for(here / 'goes-on')}"
-    write_notebook(here / "a.ipynb", notebook(source))
-    with contextlib.closing(DaskCluster(tmp_path)) as cluster:
-        cluster.start({"PYTHONPATH": path}, shown)
-        cluster.add_worker("worker", environment={"PYTHONPATH": path, "PLANTED": SECRET}, dashboard=shown)
-        options = ("--engine", cluster.url, "--secret", "TOKEN=PLANTED", "--events", "events.jsonl")
-        with live_nbrun("a.ipynb", *options, cwd=here, json_file=here / "r.json") as live:
-            live.await_file(here / "events.jsonl", words="begun ***")
-            found = cluster.ask(
-                "[scheduler.services['dashboard'].port,"
-                " [[ws.address, ws.services['dashboard']] for ws in scheduler.workers.values()], list(scheduler.tasks)]"
-            )
-            port, [[worker, of_worker]], [task] = found
-            pages = pages_of(charts.python, [port, of_worker], worker, task)
-            (here / "goes-on").touch()
-            assert live.end() == ExitCode.OK, live.said()
-        log = "".join(file.read_text() for file in cluster.folder.glob("*.log"))
-    assert "nbrun-seat" in pages["/info/main/workers.html"] + pages["/tasks"] + pages["/json/counts.json"]
-    assert len(pages) > 50
-    assert [name for name, text in {**pages, "log": log}.items() if SECRET in text or "a.ipynb" in text] == []
-
-
-DASHBOARD = """
-import json, sys, urllib.request
-from urllib.parse import quote
-from bokeh.client import pull_session
-ports, worker, task = json.loads(sys.argv[1])
-pages = {}
-for number, port in enumerate(ports):
-    def get(path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
-            return answer.read().decode("utf-8", "replace")
-    paths = json.loads(get("/sitemap.json"))["paths"]
-    paths = [path for path in paths if "static" not in path and "*" not in path and "(" not in path]
-    if not number:
-        w, t = quote(worker, safe=""), quote(task, safe="")
-        paths += [f"/info/worker/{w}.html", f"/info/task/{t}.html", f"/info/logs/{w}.html", "/info/main/workers.html",
-                  f"/info/call-stacks/{w}.html", f"/info/call-stack/{t}.html", "/info/logs.html"]
-    for path in dict.fromkeys(paths):
-        name = path if not number else f"worker {path}"
-        try:
-            pages[name] = get(path)
-            if "bokeh" in pages[name]:  # it fetches its content by a websocket
-                with pull_session(url=f"http://127.0.0.1:{port}{path}") as session:
-                    pages[name] += json.dumps(session.document.to_json(), default=str)
-        except OSError as error:
-            pages.setdefault(name, f"not there: {error}")
-print("RESULT" + json.dumps(pages))
-"""
-
-
-def pages_of(python: Path, ports: list[int], worker: str, task: str) -> dict[str, str]:
-    """Return the content of all pages of the dashboards at these ports, the scheduler's first."""
-    arguments = [str(python), "-c", DASHBOARD, json.dumps([ports, worker, task])]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
-    assert "RESULT" in done.stdout, done.stderr
-    found: dict[str, str] = json.loads(done.stdout.rpartition("RESULT")[2])
-    return found
 
 
 @pytest.mark.slow

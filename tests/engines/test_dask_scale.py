@@ -52,7 +52,8 @@ def share_of_memory(pid: int) -> int:
 def run_all(folder: Path, *options: str, at_half: Callable[[], None] = lambda: None) -> tuple[float, list[int]]:
     """Run the notebooks; return the CPU seconds of nbrun and all its children, and its memory at the looks."""
     before, sizes, journal = of_ended_children(), [], folder / "out" / ".nbrun-journal.jsonl"
-    call = (".", "-o", "out", "-j2", "--startup-timeout", "120", *options)
+    call = (".", "-q", "-o", "out", "-j2", "--startup-timeout", "120", *options)
+    # With -q, because nobody reads the lines of a thousand runs before its end.
     with live_nbrun(*call, cwd=folder, json_file=folder / "r.json") as live:
         for number in LOOKS:
             while not journal.exists() or journal.read_bytes().count(b"\n") <= number:
