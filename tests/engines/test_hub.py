@@ -505,8 +505,9 @@ def test_servers_are_killed_at_random_moments_and_each_run_is_delivered_once(
         finally:
             stopped.set()
             killer.join()
-        assert code == ExitCode.OK, f"seed {seed}: {run.said()[-4000:]}"
         runs = run.report()["runs"]
+        failed = [each for each in runs if each["outcome"] != "passed"]
+        assert code == ExitCode.OK, f"seed {seed}: {failed}\n{run.said()[-4000:]}"
     assert len(killed) == kills
     assert [each["outcome"] for each in runs] == ["passed"] * number
     for index in range(number):
