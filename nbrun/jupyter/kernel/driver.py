@@ -12,9 +12,11 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from nbrun import kernel_side
 from nbrun.core.execution.effects import Effects, InterruptKernel, ProbeKernel, Send
