@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nbrun.core.execution.pipelining import ONE_BY_ONE, Pipelining
 from nbrun.core.planning.plan import Action, CellPlan, Plan
