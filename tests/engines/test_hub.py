@@ -471,6 +471,7 @@ def test_when_only_the_hub_dies_the_batch_ends_and_the_deliveries_are_kept(tmp_p
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_servers_are_killed_at_random_moments_and_each_run_is_delivered_once(
     a_hub: Hub, token: str, here: Path
 ) -> None:
@@ -489,13 +490,15 @@ def test_servers_are_killed_at_random_moments_and_each_run_is_delivered_once(
     stopped = threading.Event()
 
     def kill_some() -> None:
+        finished = 0  # until the run that lost its server has ended, because a second loss is its last one
         while len(killed) < kills and not stopped.wait(chance.uniform(1, 8)):
             seats = [seat for seat in seats_of(a_hub) if log.exists()]
-            if seats and _finished(events) > len(killed) * number // (kills + 1):
+            if seats and _finished(events) > finished:
                 victim = chance.choice(seats)
                 with contextlib.suppress(psutil.NoSuchProcess):
                     victim.kill()
                     killed.append(victim.pid)
+                    finished = _finished(events) + number // (2 * kills)
 
     with live_on(a_hub, token, here, *arguments) as run:
         killer = threading.Thread(target=kill_some)
