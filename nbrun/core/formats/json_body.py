@@ -30,8 +30,8 @@ class JsonBody:
         """The text after the last quote."""
         self._large: dict[str, str] = {}
         """The strings that were cut out, by the marks in their places."""
-        self._is_escaped = False
-        """Whether the last quote follows a backslash, which is part of a string."""
+        self._may_open = False
+        """Whether there was a quote, and the last one does not follow a backslash, which is part of a string."""
 
     def feed(self, piece: bytes) -> None:
         """Add the next piece of the text."""
@@ -43,7 +43,7 @@ class JsonBody:
         last = piece.rfind(_QUOTE)
         self._text += (self._marked(part), piece[first : last + 1])
         before = piece[last - 1 : last] if last else part[-1:]
-        self._is_escaped = before == b"\\"
+        self._may_open = before != b"\\"
         self._last = [piece[last + 1 :]]
 
     def value(self) -> Any:
@@ -60,7 +60,7 @@ class JsonBody:
 
     def _marked(self, part: bytes) -> bytes:
         """Return a mark for a part that is a large string, and any other part itself."""
-        if len(part) < LARGE or self._is_escaped or part[0] in _OUTSIDE or b"\\" in part:
+        if len(part) < LARGE or not self._may_open or part[0] in _OUTSIDE or b"\\" in part:
             return part
         mark = f"{self._mark}{len(self._large)}"
         try:

@@ -26,13 +26,14 @@ def read(text: bytes, size: int) -> Any:
     [
         None,
         "",
+        [[0] * LARGE, "a"],
         {"a": IMAGE, "b": [IMAGE[4:], {"c": 1.5, IMAGE: "d"}], "e": None},
         {"text": f"{IMAGE}\n", "quoted": f'<img src="{IMAGE}">', "end": f'{IMAGE}"', "start": f'"{IMAGE}'},
         {"back": f"\\{IMAGE}", "ends": f"{IMAGE}\\", "both": f'\\"{IMAGE}\\"', "é": f"é{IMAGE}"},
         {"a": ARRAY, "b": [ARRAY, "c", *ARRAY, IMAGE], "d": {"e": ARRAY}, "f": [[0] * LARGE]},
         [",", *ARRAY, ":", *ARRAY, " ", IMAGE, f", {IMAGE}", f": {IMAGE}", f"] {IMAGE}"],
     ],
-    ids=["null", "empty string", "strings", "quotes", "backslashes", "arrays", "commas"],
+    ids=["null", "empty string", "numbers first", "strings", "quotes", "backslashes", "arrays", "commas"],
 )
 @pytest.mark.parametrize("size", [4099, LARGE, 1 << 30])
 @pytest.mark.parametrize("compact", [False, True])
