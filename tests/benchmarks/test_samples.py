@@ -14,7 +14,7 @@ from benchmarks.results import Results
 
 LINES = [
     "10\t100.012\t12000000\tstarted\t1",
-    "10\t100.020\t8000000\trich.text\trich.text:<module>",
+    "10\t100.021\t8000000\trich.text\trich.text:<module>",
     "11\t100.030\t10000000\tstarted\t10",
     "12\t100.041\t1000000\tforked\t11",
     "13\t100.042\t1000000\tforked\t12",
@@ -72,7 +72,7 @@ def work():
 child = os.fork()
 work()
 if child:
-    os.waitpid(child, 0)
+    assert os.waitpid(child, 0)[1] == 0
 """
 
 

@@ -8,6 +8,7 @@ Only built-in modules are imported, so that the imports of the command are not c
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import atexit
 import os
 import sys
 import time
@@ -70,3 +71,5 @@ if path := os.environ.get("BENCHMARK_SAMPLES"):
     _file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     _begin("started")
     os.register_at_fork(after_in_child=lambda: _begin("forked"))
+    # At its end, the interpreter restores the default action of the signal, which is to end the process.
+    atexit.register(_signal.setitimer, _signal.ITIMER_REAL, 0)
