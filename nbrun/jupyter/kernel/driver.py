@@ -12,10 +12,10 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from nbrun import kernel_side
@@ -49,8 +49,7 @@ def agent_source() -> str:
     return Path(kernel_side.__path__[0], "agent.py").read_text("utf-8")
 
 
-@dataclass(frozen=True, slots=True)
-class _Greeting:
+class _Greeting(Struct, frozen=True):
     """Requests for the agent that were sent: the id of the last one, when they were sent, and the ping before them."""
 
     barrier: str
