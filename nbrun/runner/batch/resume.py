@@ -93,7 +93,7 @@ class RunJournal:
         assert self._file is not None
         if not (content.startswith(_BEGINNING) or _BEGINNING.startswith(content)):
             hint = "Remove it, or name another file with --journal."
-            raise UsageError(f"{self._path}: this file is there, and is not a journal", hint=hint)
+            raise UsageError(f"{self._path}: the file exists and is not a journal", hint=hint)
         whole = content[: content.rfind(b"\n") + 1]  # the last line may be cut off
         if resume and whole:
             self._read(whole)

@@ -217,7 +217,7 @@ def test_a_full_disk_leaves_no_broken_line() -> None:
     [
         ("reports/", None, None, "this is the journal of another batch: nb/"),
         ("nb/", "1/2", None, "this is the journal of another batch: nb/"),
-        ("nb/", None, "{}\n", "this file is there, and is not a journal"),
+        ("nb/", None, "{}\n", "the file exists and is not a journal"),
         ("nb/", None, '{"nbrun_journal":0}\n', "not a journal that this nbrun can resume from"),
     ],
 )
@@ -252,7 +252,7 @@ def test_the_journal_is_removed_when_no_run_is_left(results: list[NotebookResult
         (lambda path: path.mkdir(), "the journal cannot be used: Is a directory"),
         (os.mkfifo, "the journal must be a regular file"),
         (lambda path: path.symlink_to(os.devnull), "the journal must be a regular file"),
-        (lambda path: path.write_text("precious"), "this file is there, and is not a journal"),
+        (lambda path: path.write_text("precious"), "the file exists and is not a journal"),
         (lambda path: path.symlink_to("nowhere/else"), "the journal cannot be used: No such file or directory"),
     ],
     ids=["folder", "pipe", "device", "file", "link"],
