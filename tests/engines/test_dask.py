@@ -71,7 +71,6 @@ def test_a_batch_runs_on_the_workers_and_leaves_nothing(here: Path, cluster: Das
         source = f"print('{name} ' + TOKEN)"
         write_notebook(here / f"{name}.ipynb", notebook(source, waits))
     write_notebook(here / "wrong.ipynb", notebook("1 / 0"))
-    write_notebook(here / "no-kernel.ipynb", notebook("1", kernel="nowhere"))
     done = run_nbrun(
         "run",
         ".",
@@ -88,11 +87,11 @@ def test_a_batch_runs_on_the_workers_and_leaves_nothing(here: Path, cluster: Das
         "events.jsonl",
         cwd=here,
     )  # fmt: skip  (the variable is set on the workers only)
-    assert done.returncode == ExitCode.USAGE, done.stderr  # the gravest: there is no such kernel
+    assert done.returncode == ExitCode.NOTEBOOK_FAILED, done.stderr
     runs = json.loads(done.stdout)["runs"]
     assert [(run["notebook"], run["outcome"], run["attempts"]) for run in runs] == [
         ("a.ipynb", "passed", 1), ("b.ipynb", "passed", 1), ("c.ipynb", "passed", 1),
-        ("no-kernel.ipynb", "not-run", 1), ("wrong.ipynb", "failed", 1),
+        ("wrong.ipynb", "failed", 1),
     ]  # fmt: skip
     for name in "abc":
         cells = read_notebook(here / "out" / f"{name}.ipynb")["cells"]

@@ -148,7 +148,7 @@ def test_a_named_batch_brings_its_notebooks_and_its_options(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(["weekly"], "no job 'weekly'"), (["--quiet", "nightly"], "the job's name comes first")]
+    ("arguments", "said"), [(["weekly"], "no batch 'weekly'"), (["--quiet", "nightly"], "the job's name comes first")]
 )
 def test_a_batch_that_is_not_there_is_told(arguments: list[str], said: str, here: Path) -> None:
     (here / "nbrun.toml").write_text('[batch.nightly]\nnotebooks = ["a"]\n')
