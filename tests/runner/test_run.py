@@ -1,6 +1,7 @@
 """A run from start to end: its result and what it leaves, for every ending."""
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ from nbrun.core.protocol.messages import Message
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable
 from nbrun.jupyter.http.retry import SAVE
+from nbrun.jupyter.kernel.websocket import KernelChannel
 from nbrun.jupyter.kernel_session import Server
+from nbrun.runner import pipelining
+from nbrun.runner.pipelining import FAR_DEPTH
 from nbrun.runner.stop import StopSwitch
 from tests.support.live_runs import live_run, outcomes, text_in
 from tests.support.notebooks import FIXTURES, code, notebook, read_notebook, stdout, write_notebook
@@ -57,6 +61,22 @@ async def test_without_timing_two_runs_write_the_same_bytes(file: Path, options:
     first = file.read_bytes()
     await nbrun.run_async("nb.ipynb", record_timing=False, **options)
     assert file.read_bytes() == first
+
+
+async def test_a_near_server_is_recognised_by_its_fastest_answer(
+    file: Path, options: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that connects to a new kernel answers a ping late."""
+
+    async def late(_channel: KernelChannel, _limit: float) -> float:
+        return 1.0
+
+    monkeypatch.setattr(KernelChannel, "round_trip", late)
+    monkeypatch.setattr(pipelining, "NEAR_WITH_AGENT", 0.0)
+    write_notebook(file, notebook("1", "2"))
+    caplog.set_level(logging.DEBUG, "nbrun.runner.run")
+    await nbrun.run_async("nb.ipynb", **{**options, "pipeline": None})
+    assert str(FAR_DEPTH) not in next(line for line in caplog.messages if "slot free" in line)
 
 
 async def test_what_the_document_has_to_say_is_among_the_warnings(file: Path, options: Any) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import os
 import ssl
 import time
@@ -115,6 +116,8 @@ class Http:
         self._client: httpx.AsyncClient | None = None
         self._dated = ("", time.monotonic())
         """The Date header of the last answer, and the monotonic time at which it arrived."""
+        self.shortest = math.inf
+        """Seconds of the fastest request until its answer began; a round trip to the server takes no longer."""
 
     async def __aenter__(self) -> Self:
         path = self.endpoint.socket
@@ -329,6 +332,7 @@ class Http:
                         timeout=httpx.Timeout(patience.read, connect=CONNECT_LIMIT),
                     ) as response,
                 ):
+                    self.shortest = min(self.shortest, time.monotonic() - began)
                     body = await _bounded_body(response, where, self._limit_of(request))
                     if date := response.headers.get("date"):
                         self._dated = (date, time.monotonic())
