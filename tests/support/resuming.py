@@ -37,7 +37,7 @@ def marks(folder: Path) -> Counter[int]:
 
 def report(folder: Path, name: str) -> str:
     """Return a report without times and folders."""
-    times = re.compile(r'(time|timestamp|"started"|"seconds")(=|: )("[^"]*"|[\d.]+)')
+    times = re.compile(r'(time|timestamp|"started"|"seconds")(=|: )("[^"]*"|[\d.e-]+)')
     return times.sub("TIME", (folder / name).read_text()).replace(str(folder), "")
 
 
