@@ -376,9 +376,10 @@ class _Seats:
         for seat in self._seats.values():
             if seat.client is not None and not seat.lost.is_set():
                 for path in [*self._left_uploads]:
-                    with contextlib.suppress(NbrunError):
-                        await remove_upload(seat.client.contents, path)
-                    self._left_uploads = [left for left in self._left_uploads if left != path]
+                    with contextlib.suppress(NbrunError):  # what stays is named at the end
+                        remaining = await remove_upload(seat.client.contents, path)
+                        if path.rpartition("/")[2] not in remaining:
+                            self._left_uploads = [left for left in self._left_uploads if left != path]
                 return
 
     async def _close(self, seat: _Seat) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -23,7 +24,7 @@ import nbrun.engines.hub
 from nbrun.core.results import Outcome
 from nbrun.engines.hub import Hub as HubEngine
 from nbrun.engines.hub import has_expired
-from nbrun.errors import AccessDenied, ExitCode, NbrunError, ServerUnreachable, UsageError
+from nbrun.errors import AccessDenied, ExitCode, NbrunError, ServerError, ServerUnreachable, UsageError
 from nbrun.jupyter.hub import NamedServer
 from nbrun.runner.engine import EngineCall
 from nbrun.runner.job import Access
@@ -529,3 +530,30 @@ def test_servers_are_killed_at_random_moments_and_each_run_is_delivered_once(
 
 def _finished(events: Path) -> int:
     return events.read_text().count('"run-finished"') if events.exists() else 0
+
+
+class _Home:
+    """A home folder with one upload, from which nothing can be deleted as long as `is_full`."""
+
+    is_full = True
+
+    async def delete(self, path: str) -> None:
+        if self.is_full:
+            raise ServerError(f"{path}: the disk is full")
+
+    async def directory(self, path: str) -> list[Any]:
+        return [SimpleNamespace(name="a.ipynb")] if self.is_full else []
+
+
+async def test_an_upload_of_a_lost_server_is_known_until_it_is_removed() -> None:
+    nothing: Any = SimpleNamespace(call=None)
+    seats = nbrun.engines.hub._Seats(nothing, nothing, nothing, USER, 2, nothing)
+    home, lost, other = _Home(), nbrun.engines.hub._Seat("lost"), nbrun.engines.hub._Seat("other")
+    other.client = SimpleNamespace(contents=home)  # type: ignore[assignment]
+    lost.upload = "nbrun-1/a.ipynb"
+    seats._seats["other"] = other
+    await seats._close(lost)
+    assert seats._left_uploads == ["nbrun-1/a.ipynb"]
+    home.is_full = False
+    await seats._remove_uploads()
+    assert seats._left_uploads == []
