@@ -1,7 +1,7 @@
 """Choose whether cells are sent one by one, ahead or in lists (``--pipeline``).
 
-Cells that are sent ahead hide the round trip to a far server. A list of cells saves a near kernel most of its work for
-a request. Both need a kernel whose agent executes cells on a condition (:mod:`nbrun.kernel_side.agent`). So the same
+Cells that are sent ahead hide the round trip to a far server. A list of cells saves a kernel most of its work for a
+request. Both need a kernel whose agent executes cells on a condition (:mod:`nbrun.kernel_side.agent`). So the same
 cells run as if nbrun waited for each reply.
 """
 
@@ -84,8 +84,9 @@ def choose_pipelining(
     """Return how a run sends its cells.
 
     The depth is the `wanted` one, or if that is None, one that suits the latency of the server. If the kernel does not
-    support the wanted depth, `warn` is called. `near` means that the latency is negligible. Lists are sent only to a
-    near kernel that `shares_progress`, so that the outcome of each cell is known if the kernel or the server is lost.
+    support the wanted depth, `warn` is called. `near` means that the latency is negligible. A near kernel gets lists
+    only if it `shares_progress`, so that the outcome of each cell is known if the kernel or the server is lost. A far
+    kernel gets cells ahead in any case, so it gets lists without that.
     """
     if wanted == 1 or len(plan.to_run) < 2:
         return ONE_BY_ONE
