@@ -85,7 +85,7 @@ class ServerEngine:
 
 
 def check_kernels(runs: Sequence[PlannedRun], name: str, setting: SeatSetting) -> None:
-    """Raise :class:`NoSuchKernel` if the seat `name` has not the kernel of each run.
+    """Raise :class:`NoSuchKernel` if the seat `name` lacks the kernel of a run.
 
     Of a notebook that cannot be read here, only ``--kernel`` is checked.
     """
