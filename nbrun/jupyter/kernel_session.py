@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -47,7 +48,17 @@ PROBE_LIMIT = Patience(read=10.0, total=10.0)
 LIFE_SIGN_EVERY = 1.0
 """Seconds between two checks whether a starting kernel is alive."""
 
+FIRST_START = 20.0
+"""Seconds that a kernel has at least to answer before it is replaced."""
+
+SECOND_START = 15.0
+"""Seconds of the time limit that are kept for its replacement. A server needs up to 5 to end a kernel that hangs."""
+
 _log = logging.getLogger(__name__)
+
+
+class _FalseStart(KernelStartFailed):
+    """A kernel has ended before it answered, so it has executed nothing."""
 
 
 class RunningKernel(Struct, frozen=True):
@@ -145,10 +156,45 @@ class Server:
         neither joined nor deleted. On a server that outlives the run the session has an owner mark
         (:mod:`~nbrun.jupyter.owner_mark`). Raises :class:`KernelStartFailed` and :class:`ServerError`. If the session
         cannot be deleted, `warn` is called.
+
+        A server chooses free ports for a new kernel, and another process may take one of them before the kernel does.
+        The kernel then ends, and a stock server restarts it on the same ports. So a kernel that ends or does not answer
+        is replaced once, within the same time limit. It has executed nothing yet.
         """
         clock = asyncio.get_running_loop().time
         began = clock()
-        session = await self._start(path, spec, env if self.is_private else {}, startup, warn)
+        attempt = partial(self._attempt, path, spec, env if self.is_private else {}, began + startup, warn, agent)
+        async with contextlib.AsyncExitStack() as stack:
+            attempts = 2 if self._may_lose_ports(spec) else 1
+            for number in range(1, attempts + 1):
+                try:
+                    running = await stack.enter_async_context(attempt(is_last=number == attempts))
+                    break
+                except (_FalseStart, TimeoutError) as error:
+                    if number == attempts or clock() >= began + startup:
+                        raise self._failed(error, spec, startup, number) from None
+                    _log.info("kernel %s: %s; starting another one", spec.name, str(error) or "it does not answer")
+            _log.info("kernel %s: %s, started in %.2f s", spec.name, running.kernel.id, clock() - began)
+            yield running
+
+    def _may_lose_ports(self, spec: KernelSpec) -> bool:
+        """Return whether another process can take the ports of a new kernel. Unix sockets have none."""
+        return not (self._has_agent(spec) and self.client.endpoint.socket)
+
+    @contextlib.asynccontextmanager
+    async def _attempt(
+        self,
+        path: str,
+        spec: KernelSpec,
+        env: Mapping[str, str],
+        give_up_at: float,
+        warn: Callable[[str], None],
+        agent: AgentOptions | None,
+        *,
+        is_last: bool,
+    ) -> AsyncIterator[RunningKernel]:
+        """Start a kernel and delete its session at the end; raise :class:`_FalseStart` or :class:`TimeoutError`."""
+        session = await self._start(path, spec, env, give_up_at, warn)
         running: RunningKernel | None = None
         try:
             if session.kernel is None:
@@ -156,24 +202,28 @@ class Server:
             async with contextlib.AsyncExitStack() as stack:
                 if not (self.is_private or self.kernels_only):
                     await stack.enter_async_context(marked(self.client.sessions, session))
+                limit = give_up_at - asyncio.get_running_loop().time()
+                if not is_last and limit >= FIRST_START + SECOND_START:
+                    limit -= SECOND_START
                 try:
-                    async with asyncio.timeout(startup):
+                    async with asyncio.timeout(limit):
                         running = await self._unless_it_dies(
-                            session.kernel.id, self._meet(session.kernel.id, spec, startup, stack, agent)
+                            session.kernel.id, self._meet(session.kernel.id, spec, limit, stack, agent)
                         )
-                except TimeoutError:
-                    raise self._late(spec, startup) from None
                 except (KernelError, NotFound) as error:
                     # NotFound: the kernel died before nbrun connected, and the server has already removed it.
-                    hint = error.hint or "The server's log says why."
-                    raise self._with_log(KernelStartFailed(f"kernel {spec.name}: {error}", hint=hint)) from None
-                _log.info("kernel %s: %s, started in %.2f s", spec.name, session.kernel.id, clock() - began)
+                    raise _FalseStart(str(error), hint=error.hint or "The server's log says why.") from None
                 yield running
         finally:
             unreachable = running is not None and running.kernel.is_lost
             # An engine ends a lost server, and its kernels with it.
             told = _log.info if unreachable and self.on_engine else warn
-            await self._delete(session.id, told, ONCE if unreachable else TEARDOWN)
+            delete = partial(self._delete, session.id, told, ONCE if unreachable else TEARDOWN)
+            try:
+                await delete()
+            except asyncio.CancelledError:
+                await delete()  # the server may not have received the request yet
+                raise
 
     async def meet_agent(self, running: RunningKernel, options: AgentOptions) -> Agent:
         """Return the agent in a kernel, and install it if it is not there. Only ipykernel supports the agent."""
@@ -229,20 +279,18 @@ class Server:
                     return f": {kernel.reason}" if kernel.reason else ""
 
     async def _start(
-        self, path: str, spec: KernelSpec, env: Mapping[str, str], startup: float, warn: Callable[[str], None]
+        self, path: str, spec: KernelSpec, env: Mapping[str, str], give_up_at: float, warn: Callable[[str], None]
     ) -> SessionModel:
         starting = asyncio.create_task(self._request_kernel(path, spec.name, env))
         try:
-            async with asyncio.timeout(startup):
+            async with asyncio.timeout_at(give_up_at):
                 return await asyncio.shield(starting)
         except KernelNotLaunched:
             raise  # its message is complete
         except KernelStartFailed as error:
             raise self._with_log(error) from None
-        except (TimeoutError, asyncio.CancelledError) as error:
+        except (TimeoutError, asyncio.CancelledError):
             await self._call_off(starting, warn)
-            if isinstance(error, TimeoutError):
-                raise self._late(spec, startup) from None
             raise
 
     async def _request_kernel(self, path: str, name: str, env: Mapping[str, str]) -> SessionModel:
@@ -274,13 +322,16 @@ class Server:
         except NbrunError as error:
             warn(f"the session could not be deleted, its kernel may still run: {error}")
 
-    def _late(self, spec: KernelSpec, startup: float) -> KernelStartFailed:
-        return self._with_log(
-            KernelStartFailed(
-                f"kernel {spec.name} did not start within {startup:g} s",
-                hint="Give it more time with --startup-timeout, or look at what it needs to start.",
-            )
-        )
+    def _failed(
+        self, error: _FalseStart | TimeoutError, spec: KernelSpec, startup: float, starts: int
+    ) -> KernelStartFailed:
+        if isinstance(error, _FalseStart):
+            what, hint = f"kernel {spec.name}: {error}", error.hint
+        else:
+            what = f"kernel {spec.name} did not start within {startup:g} s"
+            hint = "Give it more time with --startup-timeout, or look at what it needs to start."
+        again = "; nbrun has started it twice" if starts > 1 else ""
+        return self._with_log(KernelStartFailed(f"{what}{again}", hint=hint))
 
     def _with_log(self, error: KernelStartFailed) -> KernelStartFailed:
         tail = self.log_tail().strip()

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,14 +26,19 @@ def jupyter_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     for name, program in PROGRAMS.items():
         write_spec(folder, name, [sys.executable, "-c", program, "{connection_file}"])
     write_spec(folder, "missing-program", ["/no/such/program", "{connection_file}"])
+    (folder / "broken").mkdir()
+    (folder / "broken" / "ipykernel.py").write_text("raise ImportError('no such library: libbar.so')")
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    write_spec(folder, "broken-ipykernel", argv, env={"PYTHONPATH": str(folder / "broken")})
     return str(folder)
 
 
-def write_spec(folder: Path, name: str, argv: list[str]) -> None:
+def write_spec(folder: Path, name: str, argv: list[str], **more: Any) -> None:
     """Write a kernelspec."""
     spec = folder / "kernels" / name
     spec.mkdir(parents=True)
-    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": name, "language": "python"}))
+    model = {"argv": argv, "display_name": name, "language": "python", **more}
+    (spec / "kernel.json").write_text(json.dumps(model))
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """Time limits: each one ends what it limits, whatever the cell does."""
 
+from pathlib import Path
+
 import pytest
 
 import nbrun
 from nbrun.errors import ExitCode
-from tests.support.live_runs import Place, outcomes, text_of
+from tests.support.live_runs import Place, outcomes, place_on, text_of
 from tests.support.notebooks import code, notebook
 
 LOOP = "while True:\n    pass"
@@ -141,7 +143,21 @@ async def test_a_kernel_that_dies_at_its_start_is_told_of_with_what_it_said(plac
     assert caught.value.exit_code == ExitCode.KERNEL
     if place.server is None:
         assert "libfoo.so" in str(caught.value), "of a private server the log is known"
+        assert "nbrun has started it twice" in str(caught.value)
     assert place.nothing_is_left()
+
+
+async def test_a_private_ipykernel_that_dies_at_its_start_is_not_replaced(
+    tmp_path: Path, jupyter_path: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", jupyter_path)
+    place = place_on(None, tmp_path)
+
+    with pytest.raises(nbrun.NbrunError, match=r"libbar\.so") as caught:
+        await nbrun.run_async(place.write(notebook("1")), kernel="broken-ipykernel", **place.options)
+
+    assert caught.value.exit_code == ExitCode.KERNEL
+    assert "twice" not in str(caught.value), "it uses Unix sockets, and no ports that could be taken"
 
 
 async def test_a_kernel_whose_program_is_missing_did_not_start(place: Place) -> None:

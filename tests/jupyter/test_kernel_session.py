@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
 
@@ -22,13 +23,29 @@ PROGRAMS = {
     "dies": "import sys; sys.exit(1)",
     "hangs": "import threading; threading.Event().wait()",
 }
+FIRST_CALLS = {
+    "hangs-once": PROGRAMS["hangs"],
+    "loses-its-port": "port = json.load(open(sys.argv[1]))['shell_port']; "
+    "taken = socket.create_server(('127.0.0.1', port)); sys.exit(subprocess.run(ipykernel).returncode)",
+}
+"""What the first call of a kernelspec does; the later ones start ipykernel."""
+LATER_CALLS = """
+import json, os, pathlib, socket, subprocess, sys
+ipykernel = [sys.executable, "-m", "ipykernel_launcher", "-f", sys.argv[1]]
+called = pathlib.Path("called")
+if not called.exists():
+    called.touch()
+    FIRST
+os.execv(sys.executable, ipykernel)
+"""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of this module alone, so that its sessions can be counted, with kernels that do not come up."""
     folder = tmp_path_factory.mktemp("jupyter-path")
-    for name, program in PROGRAMS.items():
+    replaced = {name: LATER_CALLS.replace("FIRST", first) for name, first in FIRST_CALLS.items()}
+    for name, program in (PROGRAMS | replaced).items():
         place = folder / "kernels" / name
         place.mkdir(parents=True)
         argv = [sys.executable, "-c", program, "{connection_file}"]
@@ -37,7 +54,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     missing.mkdir()
     spec = {"argv": ["/no/such/program", "{connection_file}"], "display_name": "missing", "language": "python"}
     (missing / "kernel.json").write_text(json.dumps(spec))
-    arguments = ["--KernelRestarter.restart_limit=0", "--MappingKernelManager.kernel_info_timeout=3"]
+    arguments = ["--KernelRestarter.restart_limit=0", "--KernelRestarter.time_to_dead=0.5"]
+    arguments += ["--MappingKernelManager.kernel_info_timeout=3", "--ServerKernelManager.shutdown_wait_time=0.2"]
     with jupyter_server(tmp_path_factory.mktemp("files"), args=arguments, env={"JUPYTER_PATH": str(folder)}) as server:
         yield server
 
@@ -45,6 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.fixture(autouse=True)
 def nothing_is_left(server: RunningServer) -> Iterator[None]:
     """After every test there is neither a session nor a kernel."""
+    (server.root / "called").unlink(missing_ok=True)
     yield
     assert server.sessions() == []
     assert server.get("api/kernels") == []
@@ -78,13 +97,63 @@ async def test_a_block_that_ends_in_an_error_ends_the_kernel_too(there: Server) 
             raise ZeroDivisionError
 
 
-async def test_a_kernel_that_dies_at_its_start_did_not_start(there: Server) -> None:
+async def test_a_kernel_that_dies_at_its_start_did_not_start(there: Server, wire: Proxy) -> None:
     there = Server(there.client, log_tail=lambda: "the last lines of a log\n")
-    with pytest.raises(KernelStartFailed, match="dies") as raised:
+    with pytest.raises(KernelStartFailed) as raised:
         async with there.session("nb.ipynb", await spec(there, "dies"), startup=LIMIT, warn=print):
             pass
-    assert str(raised.value).endswith("\nthe last lines of a log")
+    assert str(raised.value).startswith("kernel dies: it died while it started")
+    assert str(raised.value).endswith("; nbrun has started it twice\nthe last lines of a log")
     assert raised.value.hint
+    assert starts(wire) == 2
+
+
+def starts(wire: Proxy, what: str = "sessions") -> int:
+    """Return how many kernels were asked for."""
+    return sum(line.endswith(f"/api/{what}") for line in wire.lines("POST"))
+
+
+@pytest.mark.parametrize("api", ["sessions", "kernels"])
+async def test_a_kernel_that_finds_a_port_taken_is_replaced(
+    api: str, there: Server, wire: Proxy, server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    loses = await spec(there, "loses-its-port")
+    there = there if api == "sessions" else Server.gateway(there.client, {})
+    warnings: list[str] = []
+    with caplog.at_level(logging.INFO, "nbrun"):
+        async with there.session("nb.ipynb", loses, startup=LIMIT, warn=warnings.append) as running:
+            [kernel] = await asyncio.to_thread(server.get, "api/kernels")
+            assert kernel["id"] == running.kernel.id
+    assert "Address already in use" in server.log.read_text()
+    assert "kernel loses-its-port: it died while it started" in caplog.text
+    assert "; starting another one" in caplog.text
+    assert warnings == []
+    assert starts(wire, api) == 2
+
+
+async def test_a_kernel_that_does_not_answer_is_replaced_while_there_is_time(
+    there: Server, wire: Proxy, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbrun.jupyter.kernel_session.FIRST_START", 0.0)
+    monkeypatch.setattr("nbrun.jupyter.kernel_session.SECOND_START", LIMIT - 1)
+    hangs = await spec(there, "hangs-once")
+    async with there.session("nb.ipynb", hangs, startup=LIMIT, warn=print) as running:
+        [session] = await asyncio.to_thread(server.sessions)
+        assert session["kernel"]["id"] == running.kernel.id
+    assert starts(wire) == 2
+
+
+async def test_a_kernel_is_not_replaced_after_a_cancellation(there: Server, wire: Proxy) -> None:
+    dies = await spec(there, "dies")
+    hold = wire.hold("DELETE", "api/sessions")
+    starting = asyncio.create_task(entered(there, dies))
+    await asyncio.wait_for(hold.reached.wait(), LIMIT)
+    starting.cancel()
+    hold.release()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert starts(wire) == 1
+    assert len(wire.lines("DELETE")) == 2
 
 
 async def test_of_a_program_that_is_not_there_the_servers_log_says_nothing_more(there: Server) -> None:
