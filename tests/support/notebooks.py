@@ -5,6 +5,7 @@ the reader, yet a reader sees the same. :func:`normalised` gives outputs as the 
 """
 
 import copy
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nbrun.errors import ExitCode
+from tests.support.forks import ForkServer
 
 Cell = dict[str, Any]
 Notebook = dict[str, Any]
@@ -118,8 +120,32 @@ def run_nbrun(
     timeout: float = 120,
     stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``nbrun`` with `args` as a process of its own, `env` on top of this one's; `timeout` in seconds."""
+    """Run ``nbrun`` with `args` as a process of its own, `env` on top of this one's; `timeout` in seconds.
+
+    The process is forked from one that has imported nbrun. A test of what happens at the start or the end of a process
+    calls :func:`run_module`, which starts a new one.
+    """
+    environ = {**inherited(), **(env or {})}
+    if sys.platform == "linux" and (server := fork_server()).takes(environ):
+        return server.run("nbrun", [*map(str, args)], environ, cwd, timeout, stdin)
     return run_module("nbrun", *args, env=env, cwd=cwd, timeout=timeout, stdin=stdin)
+
+
+def inherited() -> dict[str, str]:
+    """Return the environment of commands that the tests run."""
+    # Where it sees that pytest runs it, ipykernel does not collect what reaches its file descriptors.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return {**inherited, "PYTHONIOENCODING": "utf-8"}
+
+
+AT_IMPORT = inherited()
+"""The environment before any test changes it."""
+
+
+@functools.cache
+def fork_server() -> ForkServer:
+    """Return the fork server of the tests in this process."""
+    return ForkServer(AT_IMPORT)
 
 
 def run_module(
@@ -131,11 +157,9 @@ def run_module(
     stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python -m module`` and capture what it says, as text."""
-    # Where it sees that pytest runs it, ipykernel does not collect what reaches its file descriptors.
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, args)],
-        env={**inherited, "PYTHONIOENCODING": "utf-8", **(env or {})},
+        env={**inherited(), **(env or {})},
         cwd=cwd,
         timeout=timeout,
         capture_output=True,
