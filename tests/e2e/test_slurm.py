@@ -148,3 +148,27 @@ def test_a_shard_that_never_started_is_missing_and_can_be_run_later(cluster: Slu
     again = run_nbrun("merge", "results/", "--json", "all.json", "--html", "site/", cwd=project)
     assert again.returncode == ExitCode.OK, again.stderr
     assert marks(project) == Counter(dict.fromkeys(range(SIZE), 1))
+
+
+@pytest.mark.parametrize("by", ["kill -9 of nbrun", "scancel --signal=KILL of all processes"])
+def test_a_killed_element_leaves_no_server_and_no_kernel(cluster: Slurm, project: Path, by: str) -> None:
+    hang(project, 3)
+    (project / "results").mkdir()
+    shard = shards()[3]
+    array = cluster.call("sbatch", "--parsable", f"--array={shard}", "nightly.sbatch", cwd=project).strip()
+    await_mark(project, 3)
+    job = cluster.show(f"{array}_{shard}")["JobId"]
+    lines = {
+        process: " ".join(process.cmdline())
+        for process in jobs_of(cluster)
+        if process.environ().get("SLURM_JOB_ID") == job
+    }
+    (own,) = [process for process, line in lines.items() if "nbrun run" in line]
+    assert "local_server" in " ".join(lines.values())
+    if by.startswith("kill"):
+        own.kill()
+    else:
+        cluster.call("scancel", "--signal=KILL", "--full", f"{array}_{shard}")
+    _, left = psutil.wait_procs([*lines], timeout=5)
+    assert [lines[process] for process in left] == []
+    cluster.await_state(f"{array}_{shard}", "FAILED", "CANCELLED")
