@@ -31,7 +31,7 @@ _COMMANDS = {
     "doctor": ("nbrun.cli.doctor", "Check whether notebooks can be run on a server or this machine."),
 }
 _TYPED = "nbrun.typed"
-COLLECT_EVERY = 50_000
+COLLECT_EVERY = 200_000
 """Objects that are created until the garbage collector looks at them; Python's default is 700 or 2000."""
 
 

@@ -18,7 +18,7 @@ from nbrun.core.notebook.file_format import get_ready
 from nbrun.core.planning.artefacts import SCRATCH
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import contents_path
-from nbrun.jupyter.http.client import UNBOUNDED, Explain, HttpOptions
+from nbrun.jupyter.http.client import UNBOUNDED, Explain, HttpOptions, import_transport
 from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.trace import Trace
 from nbrun.local_server.launcher import EmbeddedServer
@@ -118,6 +118,9 @@ async def private_host(access: Access, root: Path, started: EmbeddedServer | Non
     here = Path.cwd()  # now, because a notebook may delete the folder
     embedded = started or EmbeddedServer(root, zygote=access.zygote, preload=access.preload)
     options = replace(UNBOUNDED, trace=access.trace)
+    if started is None:
+        await embedded.start()
+    import_transport()  # while the server starts
     async with _closing(access.trace), embedded, Client(embedded.endpoint, options, explain=embedded.explain) as client:
 
         def find(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -82,6 +83,12 @@ class HttpOptions:
 
 UNBOUNDED = HttpOptions(max_response=None, max_frame=None)
 """For a private server, whose answers are trusted."""
+
+
+def import_transport() -> None:
+    """Import what httpx imports only at its first connection, for a caller that waits for a server anyway."""
+    import_module("httpcore")
+    import_module("anyio").current_time()  # imports the part for asyncio
 
 
 @functools.cache

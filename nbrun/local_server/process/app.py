@@ -41,6 +41,7 @@ from zmq.asyncio import Context
 from zmq.constants import SocketOption
 
 from nbrun.local_server.control_pipe import ControlPipe, Ready, ServerSettings
+from nbrun.local_server.process import validation
 from nbrun.local_server.process.contents import PrivateContents, PrivateContentsHandler
 from nbrun.local_server.process.provisioner import ForkingProvisioner, Zygote, may_be_forked
 from nbrun.local_server.process.websocket import PrivateConnection
@@ -298,6 +299,7 @@ def configuration(settings: ServerSettings, token: str, data: Path) -> Config:
 
 def serve(settings: ServerSettings, token: str, control_pipe: ControlPipe, zygote: socket.socket | None) -> None:
     """Serve until the control pipe ends the process; `zygote` is the socket to the zygote, if there is one."""
+    validation.install()
     private = Path(settings.folder)
     data = signing_folder(private)
     server = PrivateServer.instance(

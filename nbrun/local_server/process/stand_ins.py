@@ -1,11 +1,16 @@
-"""Stand-ins for libraries that jupyter_server imports and a private server does not need.
+"""Stand-ins for libraries that jupyter_server imports and a private server hardly needs.
 
 Nobody reads a private server's metrics (prometheus_client), listens to its events (jupyter_events) or looks at its
-pages (jinja2). Importing these libraries and what they import takes a tenth of the server's start. The stand-ins have
-the names that jupyter_server uses. For any other name, the library itself is imported.
+pages (jinja2). Only an invalid notebook needs jsonschema, to describe its errors. Of anyio, jupyter_server uses only a
+function that the standard library has too. Importing these libraries and what they import takes a quarter of the
+server's start. The stand-ins have the names that jupyter_server and nbformat use. For any other name, the library
+itself is imported.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 from traitlets.config import LoggingConfigurable
@@ -68,6 +73,40 @@ class FileSystemLoader:
         """Accept the folder."""
 
 
+class ValidationError(Exception):
+    """An invalid notebook. Once jsonschema is imported, it is the base class of jsonschema's own class."""
+
+    instance: object = None
+
+    def __init__(self, message: str, *others: object, **_: object) -> None:
+        super().__init__(message, *others)
+        self.message = message
+
+
+class Draft4Validator:
+    """A validator that imports jsonschema when it is used."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        """Accept the schema."""
+        self._schema = schema
+
+    @cached_property
+    def _validator(self) -> Any:
+        library = _library("jsonschema")
+        error = library.ValidationError
+        if ValidationError not in error.__bases__:
+            error.__bases__ = (*error.__bases__, ValidationError)
+        return library.Draft4Validator(self._schema)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._validator, name)
+
+
+def error_tree(errors: object) -> Any:
+    """Return jsonschema's tree of errors."""
+    return _library("jsonschema").exceptions.ErrorTree(errors)
+
+
 _STAND_INS: Sequence[Mapping[str, Mapping[str, object]]] = (
     {"prometheus_client": dict.fromkeys(("Gauge", "Histogram", "Info"), Metric)},
     {
@@ -83,10 +122,21 @@ _STAND_INS: Sequence[Mapping[str, Mapping[str, object]]] = (
         },
         "jinja2.exceptions": {"TemplateNotFound": TemplateNotFound},
     },
+    {
+        "jsonschema": {"Draft4Validator": Draft4Validator},
+        "jsonschema.exceptions": {"ErrorTree": error_tree, "ValidationError": ValidationError},
+    },
+    {"anyio": {}, "anyio.to_thread": {"run_sync": asyncio.to_thread}},
 )
+_libraries: dict[str, Callable[[], ModuleType]] = {}
 
 
 def install() -> None:
     """Install the stand-ins, before jupyter_server is imported."""
     for modules in _STAND_INS:
-        replace(modules)
+        _libraries.update(replace(modules))
+
+
+def _library(name: str) -> Any:
+    """Return the library itself, which takes the place of its stand-in."""
+    return _libraries[name]()
