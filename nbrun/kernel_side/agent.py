@@ -27,6 +27,7 @@ This file must run on Python 3.8, the oldest Python that a supported ipykernel r
 from __future__ import annotations
 
 import asyncio
+import math
 import mmap
 import os
 import re
@@ -65,6 +66,14 @@ ROOM_FOR_UNSENT = 10_000
 """Maximum remembered numbers without a message; the newest are kept."""
 PORTION = 4_000_000
 """Maximum bytes of one answer with messages that are sent again, unless a single message is larger."""
+TIMES_WHILE_ASKED = 8
+"""How many times as much output is stored while a client asks for it; a kernel can be seconds ahead of the client."""
+ASKED_FOR = 30.0
+"""Seconds after a request in which a message that the client does not have yet counts as asked for."""
+WAIT_FOR_CLIENT = 5.0
+"""Maximum seconds without a request that a cell waits until the client has the output before it."""
+FEW = 10
+"""A client that receives more new messages than this in one answer asks again (``nbrun.core.delivery``)."""
 REPLIES = 300
 """Maximum stored replies, more than cells can be ahead; the agent's own are stored without messages."""
 SEND_HIGH_WATER_MARK = 23
@@ -119,7 +128,7 @@ class Agent:
         self._offer("unsent", self._remember_unsent)
         self._offer("conditional", self._execute_on_conditions)
         self._offer("once", self._execute_once)
-        self._offer("list", self._execute_lists)
+        self._offer("list", lambda: self._on_conditions().offer_lists())
         self._offer("traceback", self._forget_tracebacks)
         self._offer("quick", lambda: QuickOutput(kernel.iopub_thread))
         self._offer("writers", lambda: kernel.shell_handlers.update(nbrun_drain_request=self._drain))
@@ -153,9 +162,6 @@ class Agent:
     def _execute_once(self) -> None:
         self._kernel.shell_handlers["execute_request"] = self._on_conditions().execute_plain
 
-    def _execute_lists(self) -> None:
-        self._on_conditions().offer_lists()
-
     def _share_progress(self, path: str, name: str) -> None:
         self._on_conditions().progress = Progress(path, name)
 
@@ -166,6 +172,8 @@ class Agent:
 
     def _keep_output(self, room: int) -> None:
         self.replay = ReplayBuffer(self._kernel, room)
+        if self.conditional is not None:
+            self.conditional.replay = self.replay
 
     def _forget_tracebacks(self) -> None:
         """Forget the last traceback before each cell.
@@ -352,8 +360,9 @@ class UnsentNumbers:
 class ReplayBuffer:
     """The messages that ipykernel has sent, to send them again by number.
 
-    Every output message is stored by reference, in the thread that sends it, up to a number of bytes. The last replies
-    are stored too. The request arrives on the control channel, which a kernel answers while it runs a cell::
+    Every output message is stored by reference, in the thread that sends it, up to a number of bytes; as long as a
+    client asks, up to eight times as many, and no cell that was sent ahead starts. The last replies are stored too. The
+    request arrives on the control channel, which a kernel answers while it runs a cell::
 
         numbers [[45, 47], [60, null]]   the requested numbers; null means up to the newest, as far as one answer holds
         messages [...] until 62          the messages themselves, as text, with their buffers as the answer's own;
@@ -374,6 +383,10 @@ class ReplayBuffer:
         self._session = session
         self._iopub = iopub
         self._room = room
+        self._has_until = -1
+        """The client has all messages up to this number, as its last request shows."""
+        self._asked_at = -math.inf
+        self._asks_again = False
         own = re.escape(f"{session.session}_{os.getpid()}").encode()
         self._numbered = re.compile(b'"msg_id": ?"' + own + b'_([0-9]+)"')
         self._kept: OrderedDict[int, tuple[int | None, tuple[bytes, ...]]] = OrderedDict()
@@ -406,10 +419,24 @@ class ReplayBuffer:
         self._last = number
         self._newest = max(self._newest, number)
         self._size += sum(map(len, parts)) + 300
+        if self._size > self._room:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Drop the oldest messages, in the thread of the socket."""
         while self._size > self._room:
-            number, (_, parts) = self._kept.popitem(last=False)
+            oldest = next(iter(self._kept))
+            is_wanted = oldest > self._has_until and time.monotonic() < self._asked_at + ASKED_FOR
+            if is_wanted and self._size <= self._room * TIMES_WHILE_ASKED:
+                break
+            _, parts = self._kept.pop(oldest)
             self._size -= sum(map(len, parts)) + 300
-            self._evicted = max(self._evicted, number)
+            self._evicted = max(self._evicted, oldest)
+
+    @property
+    def is_behind(self) -> bool:
+        """Return whether a client is about to ask for more output than is stored otherwise."""
+        return self._size > self._room and self._asks_again and time.monotonic() < self._asked_at + WAIT_FOR_CLIENT
 
     def keep_reply(self, sent: Any) -> None:
         """Store a reply that :meth:`Session.send` returned."""
@@ -431,13 +458,17 @@ class ReplayBuffer:
 
     def resend(self, stream: Any, ident: Any, parent: Any) -> None:
         """Reply with the requested messages."""
+        ranges = parent["content"]["numbers"]
+        self._asked_at, self._asks_again = time.monotonic(), True
+        self._has_until = min((first for first, _ in ranges), default=0) - 1
+        self._iopub.schedule(self._drop)
         hand_over(self._iopub)
         until = end = self._newest
         messages: list[str] = []
         buffers: list[bytes] = []
         after: list[int | None] = []
         length = 0
-        for number in self._numbers_of(parent["content"]["numbers"], end):
+        for number in self._numbers_of(ranges, end):
             previous, parts = self._kept.get(number) or (None, self._replies.get(number))
             if parts is None:
                 continue
@@ -448,6 +479,7 @@ class ReplayBuffer:
             messages.append(text_of("shell" if number in self._replies else "iopub", parts))
             after.append(previous)
             buffers += parts[4:]
+        self._asks_again = until < end or (len(messages) > FEW and ranges[-1][1] is None)
         content = {
             "status": "ok",
             "messages": messages,
@@ -494,6 +526,7 @@ class ConditionalExecution:
         self._ended: set[str] = set()
         self._recalled: set[str] = set()
         self.progress: Progress | None = None
+        self.replay: ReplayBuffer | None = None
         self._finish_metadata = kernel.finish_metadata
         # Raise an error here if something is missing.
         kernel.comm_manager.comms, kernel.iopub_thread.schedule, kernel.execute_request  # noqa: B018
@@ -506,6 +539,7 @@ class ConditionalExecution:
         if parent["metadata"].get("nbrun_after") is not None:
             # A crash in the first line of this cell would lose the output of the previous cell.
             self._let_go()
+            await self._wait_for_client()
         await self._execute(stream, ident, parent)
 
     async def _execute(self, stream: Any, ident: Any, parent: Any) -> bool:
@@ -535,6 +569,11 @@ class ConditionalExecution:
         """Let the kernel's other threads send all messages so far."""
         hand_over(self._kernel.iopub_thread)
         time.sleep(0.0005)
+
+    async def _wait_for_client(self) -> None:
+        """Wait until a client has received the output so far, or as much of it that no other output is dropped."""
+        while self.replay is not None and self.replay.is_behind:  # noqa: ASYNC110  (other threads change it)
+            await asyncio.sleep(PAUSE)
 
     # Lists ---------------------------------------------------------------------------------------------------------
 
@@ -608,6 +647,7 @@ class ConditionalExecution:
                 await asyncio.sleep(0)
             if any(True for _ in writing_threads()) or any(True for _ in writing_tasks()):
                 await asyncio.sleep(PAUSE)
+        await self._wait_for_client()
 
     async def execute_plain(self, stream: Any, ident: Any, parent: Any) -> None:
         """Execute a request without condition, of any client, unless it was recalled."""

@@ -130,6 +130,43 @@ def test_the_ring_forgets_what_is_oldest_and_says_so() -> None:
     assert given == [2, 3, *range(answer.content["evicted"] + 1, 24)]  # of the replies, the last two
 
 
+def test_what_a_client_asks_for_is_stored_beyond_the_usual_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = KeptKernel(room=3000)
+    print_all(kernel, 3)
+    assert ask(kernel, (3, None)).content["evicted"] == -1
+    print_all(kernel, 20)
+    answer = ask(kernel, (3, None))
+    assert answer.content["evicted"] == 2  # the client has the first two
+    newest = answer.content["newest"]
+    assert len(agent.resent(ask(kernel, (newest - 1, None)))) == 3  # with the answer to this request before
+    assert ask(kernel, (3, None)).content["evicted"] > 10  # the client has them
+    print_all(kernel, 200)
+    evicted = ask(kernel, (0, None)).content["evicted"]
+    assert newest < evicted < newest + 200  # eight times the usual size at most
+    monkeypatch.setattr("nbrun.kernel_side.agent.ASKED_FOR", -1)
+    print_all(kernel, 1)
+    assert len(agent.resent(ask(kernel, (0, None)))) < 20
+
+
+def test_a_kernel_knows_whether_the_client_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = KeptKernel(room=10_000)
+
+    def is_behind() -> bool:
+        assert kernel.agent.replay is not None
+        return kernel.agent.replay.is_behind
+
+    print_all(kernel, 12)
+    ask(kernel, (1, None))
+    assert not is_behind()  # little is stored
+    print_all(kernel, 30)
+    assert is_behind()
+    with monkeypatch.context() as patched:
+        patched.setattr("nbrun.kernel_side.agent.WAIT_FOR_CLIENT", -1)
+        assert not is_behind()
+    ask(kernel, (40, None))
+    assert not is_behind()  # it has the others
+
+
 def test_what_bears_no_number_of_the_kernels_own_is_counted_only() -> None:
     kernel = KeptKernel()
     kernel.pid += 1  # what a forked child hands to its parent
@@ -434,6 +471,24 @@ def test_a_list_ends_with_the_first_cell_that_is_refused() -> None:
     assert messages_of(kernel)[-3:] == ["status idle b", "status busy c", "execute_reply aborted c"]
     kernel.execute_list("d", after="c")
     assert kernel.executed == ["a", "b"]
+
+
+def test_a_cell_that_was_sent_ahead_waits_for_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = SmallKernel()
+    assert kernel.agent.conditional is not None
+    looks: list[list[str]] = []
+
+    class Buffer:
+        @property
+        def is_behind(self) -> bool:
+            looks.append([*kernel.executed])
+            return len(looks) % 3 != 0
+
+    monkeypatch.setattr(kernel.agent.conditional, "replay", Buffer())
+    kernel.execute_list("a", "b")
+    kernel.execute("c", after="b")
+    assert kernel.executed == ["a", "b", "c"]
+    assert looks == [["a"]] * 3 + [["a", "b"]] * 3
 
 
 def test_a_list_behind_a_request_that_this_kernel_does_not_know_is_refused() -> None:
