@@ -150,25 +150,54 @@ def test_a_shard_that_never_started_is_missing_and_can_be_run_later(cluster: Slu
     assert marks(project) == Counter(dict.fromkeys(range(SIZE), 1))
 
 
-@pytest.mark.parametrize("by", ["kill -9 of nbrun", "scancel --signal=KILL of all processes"])
-def test_a_killed_element_leaves_no_server_and_no_kernel(cluster: Slurm, project: Path, by: str) -> None:
+def start_one(cluster: Slurm, project: Path) -> tuple[str, dict[psutil.Process, str]]:
+    """Start one element, whose notebook waits; return its name, and its processes with their command lines."""
     hang(project, 3)
     (project / "results").mkdir()
     shard = shards()[3]
     array = cluster.call("sbatch", "--parsable", f"--array={shard}", "nightly.sbatch", cwd=project).strip()
     await_mark(project, 3)
-    job = cluster.show(f"{array}_{shard}")["JobId"]
-    lines = {
-        process: " ".join(process.cmdline())
-        for process in jobs_of(cluster)
-        if process.environ().get("SLURM_JOB_ID") == job
-    }
-    (own,) = [process for process, line in lines.items() if "nbrun run" in line]
-    assert "local_server" in " ".join(lines.values())
+    element = f"{array}_{shard}"
+    job = cluster.show(element)["JobId"]
+    started = [one for one in jobs_of(cluster) if one.environ().get("SLURM_JOB_ID") == job]
+    lines = {process: " ".join(process.cmdline()) for process in started}
+    assert all(any(word in line for line in lines.values()) for word in ("nbrun run", "local_server")), lines
+    return element, lines
+
+
+@pytest.mark.parametrize("by", ["kill -9 of nbrun", "scancel --signal=KILL of all processes"])
+def test_a_killed_element_leaves_no_server_and_no_kernel(cluster: Slurm, project: Path, by: str) -> None:
+    element, lines = start_one(cluster, project)
     if by.startswith("kill"):
-        own.kill()
+        next(process for process, line in lines.items() if "nbrun run" in line).kill()
     else:
-        cluster.call("scancel", "--signal=KILL", "--full", f"{array}_{shard}")
+        cluster.call("scancel", "--signal=KILL", "--full", element)
     _, left = psutil.wait_procs([*lines], timeout=5)
     assert [lines[process] for process in left] == []
-    cluster.await_state(f"{array}_{shard}", "FAILED", "CANCELLED")
+    cluster.await_state(element, "FAILED", "CANCELLED")
+
+
+def test_an_element_that_moves_to_another_node_does_not_run_beside_what_is_left_on_the_first_one(
+    cluster: Slurm, project: Path
+) -> None:
+    element, lines = start_one(cluster, project)
+    (step,) = {parent for process in lines for parent in process.parents() if parent.name() == "slurmstepd"}
+    step.kill()  # as on a node that Slurm cannot reach any more; the step's processes go on
+    step.wait(5)
+    cluster.call("scontrol", "update", "NodeName=node", "State=DOWN", "Reason=test")
+    try:
+        cluster.call("scontrol", "update", "NodeName=spare", "State=RESUME")
+        cluster.await_state(element, "PENDING")
+        cluster.call("scontrol", "update", f"JobId={element}", "StartTime=now", "ExcNodeList=node")
+        code = cluster.await_state(element, "FAILED")["ExitCode"]
+    finally:
+        cluster.call("scontrol", "update", "NodeName=spare", "State=DRAIN", "Reason=spare")
+        cluster.call("scontrol", "update", "NodeName=node", "State=IDLE")
+    said = "".join(path.read_text() for path in project.glob("slurm-*.log"))
+    assert (code, "another process runs a batch with this journal" in said) == (f"{ExitCode.USAGE.value}:0", True), said
+    assert [lines[process] for process in lines if not process.is_running()] == []
+    (project / "goes-on").touch()
+    _, left = psutil.wait_procs([*lines], timeout=60)
+    assert [lines[process] for process in left] == []
+    assert marks(project)[3] == 1
+    assert json.loads((project / "results" / f"shard-{shards()[3]}.json").read_text())["exit_code"] == ExitCode.OK

@@ -1,4 +1,7 @@
-"""Slurm on this machine alone: its three daemons, on loopback, as long as a block."""
+"""Slurm on this machine alone: its daemons, on loopback, as long as a block.
+
+There are two nodes. The one that is named ``spare`` gets no jobs until a test resumes it.
+"""
 
 import contextlib
 import os
@@ -23,18 +26,17 @@ CONFIGURATION = """
 ClusterName=nbrun
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
-SlurmdPort={daemon}
 CommunicationParameters=NoInAddrAny
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 CredType=cred/munge
 SlurmUser=root
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -46,7 +48,8 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,defer_batch=0
 KillWait=30
-NodeName={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
+NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 Port={node} CPUs=8 State=UNKNOWN
+NodeName=spare NodeHostname={host} NodeAddr=127.0.0.1 Port={spare} CPUs=8 State=DRAIN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -98,7 +101,7 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     (folder / "munge" / "key").write_bytes(os.urandom(1024))
     (folder / "munge" / "key").chmod(0o400)
     host, mark = socket.gethostname().partition(".")[0], new_mark()
-    ports = {"controller": free_port(), "daemon": free_port()}
+    ports = {name: free_port() for name in ("controller", "node", "spare")}
     configuration = folder / "slurm.conf"
     configuration.write_text(CONFIGURATION.format(host=host, folder=folder, **ports))
     environment = {**os.environ, "PATH": path, "SLURM_CONF": str(configuration), MARK: mark}
@@ -107,13 +110,14 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     commands = [
         ["munged", "--foreground", "--force", f"--socket={folder}/munge/socket", *own],
         ["slurmctld", "-D"],
-        ["slurmd", "-D", "-N", host],
+        ["slurmd", "-D", "-N", "node"],
+        ["slurmd", "-D", "-N", "spare"],
     ]
     with contextlib.ExitStack() as stack:
         stack.callback(_kill, mark)
         for command in commands:
             program = shutil.which(command[0], path=path) or command[0]
-            log = stack.enter_context((folder / f"{command[0]}.out.log").open("w"))
+            log = stack.enter_context((folder / f"{command[0]}.out.log").open("a"))
             process = subprocess.Popen([program, *command[1:]], env=environment, stdout=log, stderr=log)
             stack.callback(stop, process)
         _await_idle(one)
@@ -124,9 +128,9 @@ def _await_idle(one: Slurm) -> None:
     until = time.monotonic() + START_LIMIT
     while True:
         found = subprocess.run(
-            ["sinfo", "-h", "-o", "%T"], env=one.environment, capture_output=True, text=True, timeout=60
+            ["sinfo", "-h", "-o", "%N %T"], env=one.environment, capture_output=True, text=True, timeout=60
         )
-        if found.stdout.strip() == "idle":
+        if {"node idle", "spare drained"} <= set(found.stdout.splitlines()):
             return
         assert time.monotonic() < until, (found.stdout, found.stderr, one.logs())
         pause(0.2)
