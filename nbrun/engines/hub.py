@@ -6,7 +6,8 @@ as with ``--upload``, and stops and deletes them at the end. It never touches an
 The name of a server is its owner mark: ``nbrun-``, the time of its creation, and a random id. The mark expires
 :data:`LIFETIME` after the last activity that the hub knows of. It is renewed every minute, by a report of activity if
 the token permits it, and otherwise by a request to the server itself. A killed nbrun renews nothing. So the next one
-finds the expired mark, and deletes the server if two looks 30 s apart show no connection and only idle kernels.
+finds the expired mark, and deletes the server if two looks 30 s apart show no connection and only idle kernels. It
+deletes the tokens of servers that are gone, too.
 """
 
 import asyncio
@@ -56,6 +57,8 @@ CLOSE_LIMIT = 4.0
 """Seconds to wait for the end of a lost seat, so that its place counts no more against the hub's limit."""
 FindNotebook = Callable[[NotebookPaths, Callable[[str], None]], Notebook]
 _NAME = re.compile(r"nbrun-(?P<created>[0-9a-f]{8})-[0-9a-f]{8}")
+_NOTE = "nbrun: "
+"""The beginning of the note of a token; the name of its server follows."""
 _AT_REST = frozenset({"idle", "dead", None})
 _log = logging.getLogger(__name__)
 
@@ -348,14 +351,14 @@ class _Seats:
             seat.token = old
         elif old is not None:
             client.http.use_token(seat.token.value)
-            await self._hub.delete_token(self._user, old)
+            await self._hub.delete_token(self._user, old.id)
 
     async def _token_for(self, seat: _Seat) -> HubToken | None:
         """Create a token that is valid for this server only; return None if the given token does not permit it."""
         if self._me.scopes and not self._me.may("tokens", self._user):
             return None
         scope = f"access:servers!server={self._user}/{seat.name}"
-        note = f"nbrun: {seat.name}"
+        note = f"{_NOTE}{seat.name}"
         return await self._hub.new_token(self._user, [scope], lifetime=TOKEN_LIFETIME, note=note)
 
     async def _has_ended(self, seat: _Seat) -> bool:
@@ -398,7 +401,7 @@ class _Seats:
         is_gone = True
         if seat.token is not None:
             try:
-                await self._hub.delete_token(self._user, seat.token)
+                await self._hub.delete_token(self._user, seat.token.id)
                 seat.token = None
             except NbrunError as error:
                 _log.warning("%s: its token could not be deleted, and ends by itself: %s", seat.name, error)
@@ -415,14 +418,29 @@ class _Seats:
     async def remove_left(self) -> None:
         """Delete the servers that killed nbrun processes left, and keep what is still used."""
         try:
+            # First, because a server is created before its token: one whose server is missing afterwards is useless.
+            tokens = await self._tokens_of_servers()
             servers = await self._hub.servers(self._user)
             now = self._hub.http.server_time()
             left = [
                 server for server in servers.values() if has_expired(server, now) and server.name not in self._seats
             ]
             await asyncio.gather(*(self._remove_one(server) for server in left))
+            if tokens:
+                servers = await self._hub.servers(self._user)
+            for token_id, name in tokens.items():
+                if name not in servers:
+                    await self._hub.delete_token(self._user, token_id)
         except NbrunError as error:
-            _log.info("servers of earlier calls were not looked for: %s", error)
+            _log.info("what earlier calls left on the hub was not removed: %s", error)
+
+    async def _tokens_of_servers(self) -> dict[str, str]:
+        """Return the names of the servers for which nbrun created tokens, by the ids of the tokens."""
+        if not self._me.may("tokens", self._user):
+            return {}
+        notes = await self._hub.notes_of_tokens(self._user)
+        names = {token_id: note.removeprefix(_NOTE) for token_id, note in notes.items() if note.startswith(_NOTE)}
+        return {token_id: name for token_id, name in names.items() if _NAME.fullmatch(name)}
 
     async def _remove_one(self, server: NamedServer) -> None:
         name = f"{self._user}/{server.name}"
@@ -461,7 +479,7 @@ class _Seats:
         finally:
             if seat.token is not None:
                 with contextlib.suppress(NbrunError):
-                    await self._hub.delete_token(self._user, seat.token)
+                    await self._hub.delete_token(self._user, seat.token.id)
 
 
 def _recorded(find: FindNotebook, seat: _Seat) -> FindNotebook:

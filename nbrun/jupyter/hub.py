@@ -24,7 +24,7 @@ from nbrun.errors import (
     ServerUnreachable,
 )
 from nbrun.jupyter.http.client import Http
-from nbrun.jupyter.http.messages import Fields, Patience
+from nbrun.jupyter.http.messages import Fields, Patience, rows_of
 from nbrun.jupyter.http.retry import ONCE, PROBE, RETURN, RetryPolicy
 
 ANSWER = Patience(read=10.0, total=15.0)
@@ -213,10 +213,19 @@ class HubClient:
         fields = answer.fields()
         return HubToken(fields.identifier("id"), fields.text("token"))
 
-    async def delete_token(self, user: str, token: HubToken) -> None:
+    async def notes_of_tokens(self, user: str) -> dict[str, str]:
+        """Return the notes of the tokens of a user, by the ids of the tokens; nothing if that is not permitted."""
+        try:
+            answer = await self.http.request("GET", _path(user, "tokens"), patience=ANSWER)
+        except (AccessDenied, RequestRefused, NotFound):
+            return {}
+        rows = rows_of(answer.fields().raw("api_tokens"), answer.where)
+        return {each.identifier("id"): each.maybe_text("note") or "" for each in rows}
+
+    async def delete_token(self, user: str, token_id: str) -> None:
         """Delete a token; one that is unknown counts as deleted."""
         with contextlib.suppress(NotFound):
-            await self.http.request("DELETE", _path(user, "tokens", token.id), patience=ANSWER)
+            await self.http.request("DELETE", _path(user, "tokens", token_id), patience=ANSWER)
 
     async def report_activity(self, user: str, names: Iterable[str]) -> None:
         """Report that these named servers are used now."""

@@ -98,6 +98,14 @@ async def test_a_removal_is_awaited_until_the_server_is_gone() -> None:
             await HubClient(http).remove("a", "n", limit=0.3)
 
 
+async def test_the_tokens_of_a_user_are_listed_with_their_notes_if_that_is_permitted() -> None:
+    listed = {"api_tokens": [{"id": "a1", "note": "mine"}, {"id": "a2", "note": None}]}
+    async with double(lambda _: json_reply(listed)) as hub, Http(Endpoint(hub.url, "token")) as http:
+        assert await HubClient(http).notes_of_tokens("a") == {"a1": "mine", "a2": ""}
+    async with double(lambda _: Reply(403)) as hub, Http(Endpoint(hub.url, "token")) as http:
+        assert await HubClient(http).notes_of_tokens("a") == {}
+
+
 async def test_an_address_of_something_else_is_no_hub() -> None:
     async with double(lambda _: page("Welcome")) as hub, Http(Endpoint(hub.url, "token")) as http:
         with pytest.raises(NotAJupyterServer, match="no JupyterHub answers there"):
