@@ -58,6 +58,19 @@ def test_ten_million_lines_cost_less_than_three_times_their_text(tmp_path: Path,
     check_lines(tmp_path, 10_000_000, base)
 
 
+def test_outputs_of_an_earlier_run_are_in_memory_once_while_they_are_loaded(tmp_path: Path, base: int) -> None:
+    earlier = notebook(*["1"] * 20)
+    for number, cell in enumerate(earlier["cells"]):
+        image = f"{number:04}" * 500_000
+        cell["outputs"] = [{"output_type": "display_data", "metadata": {}, "data": {"image/png": image}}]
+    path = write_notebook(tmp_path / "earlier.ipynb", earlier)
+    peak = peak_of_run(path)
+    assert peak - base < 1.4 * 40_000_000
+    assert [[output["data"] for output in cell] for cell in outputs_of(read_notebook(path))] == [
+        [{"text/plain": "1"}]
+    ] * 20
+
+
 def test_of_what_is_more_than_a_cell_may_put_out_both_ends_are_kept_in_bounded_memory(
     tmp_path: Path, base: int
 ) -> None:

@@ -4,6 +4,8 @@ Valid JSON is read by msgspec, which is several times faster than Python's ``jso
 Other text is read again with tolerance: ``NaN``, infinities and numbers such as ``1e999`` become null, because no
 browser can read them. Invalid UTF-8 becomes U+FFFD, and so do lone surrogates, because a server cannot save them. JSON
 that is nested too deeply for a server to save is refused. The depth is computed only if the text has enough brackets.
+
+:class:`JsonReader` reads text that arrives in pieces by the same rules.
 """
 
 import json
@@ -12,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from nbrun.core.formats.json_pieces import JsonPieces
 from nbrun.errors import BadFrame
 
 DEEPEST = 200
@@ -42,6 +45,35 @@ def loads(raw: bytes | bytearray | str) -> Any:
     return without_surrogates(value) if "\\ud" in unclean.lower() else value
 
 
+class JsonReader:
+    """A JSON text that arrives in pieces; its value needs little more memory than the value alone."""
+
+    def __init__(self) -> None:
+        self._pieces = JsonPieces(_tolerant, "replace")
+        self._brackets = 0
+        self._end = b""
+        self._may_have_surrogates = False
+
+    def feed(self, piece: bytes) -> None:
+        """Add the next piece of the text."""
+        self._pieces.feed(piece)
+        if self._brackets <= DEEPEST:
+            self._brackets += piece.count(b"[") + piece.count(b"{")
+        if not self._may_have_surrogates and b"\\" in (text := self._end + piece):
+            self._may_have_surrogates = b"\\ud" in text or b"\\uD" in text
+        self._end = piece[-2:]
+
+    def value(self) -> Any:
+        """Return the value; raise :class:`BadFrame` as :func:`loads` does."""
+        try:
+            value = self._pieces.value()
+        except (ValueError, RecursionError) as error:
+            raise BadFrame(f"not readable as JSON: {error}") from None
+        if self._brackets > DEEPEST and _is_deep(value):
+            raise BadFrame(f"not readable as JSON: nested more than {DEEPEST} levels deep")
+        return without_surrogates(value) if self._may_have_surrogates and _has_surrogates(value) else value
+
+
 class _Notebook(msgspec.Struct):
     metadata: dict[str, Any] = {}
 
@@ -67,6 +99,14 @@ def _is_deep(value: Any) -> bool:
         items = (inner.values() if isinstance(inner, dict) else inner for inner in level)
         level = [item for inner in items for item in inner if isinstance(item, (dict, list))]
     return bool(level)
+
+
+def _has_surrogates(value: Any) -> bool:
+    if isinstance(value, str):
+        return without_surrogates(value) != value  # type: ignore[no-any-return]
+    if isinstance(value, list):
+        return any(map(_has_surrogates, value))
+    return isinstance(value, dict) and any(map(_has_surrogates, (*value, *value.values())))
 
 
 def dumps(value: Any) -> bytes:

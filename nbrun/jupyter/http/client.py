@@ -41,6 +41,9 @@ CONNECT_LIMIT = 10.0
 LARGE_BODY = 1_000_000
 """Bytes from which a connection that is cut while sending may mean "too large": Jupyter Server sends no 413."""
 
+KEPT_BODY = 1 << 20
+"""Bytes of a successful answer that are kept. A larger one is parsed while it arrives."""
+
 ERROR_LIMIT = 4_000_000
 """Maximum bytes that are read of an error answer, because only its message is used."""
 SMALL_LIMIT = 64_000_000
@@ -189,7 +192,7 @@ class Http:
                 streaming = self._client.stream("GET", url, headers=headers, timeout=timeout)
                 response = await stack.enter_async_context(streaming)
                 if not response.is_success:
-                    body = await _bounded_body(response, url, ERROR_LIMIT)
+                    body, _ = await _bounded_body(response, url, ERROR_LIMIT)
                     kept = {name.lower(): value for name, value in response.headers.items()}
                     answer = Answer("GET", str(response.url), response.status_code, kept, body)
                     raise failure_of(answer, self.endpoint) or NotAJupyterServer(f"{url}: no stream is there")
@@ -340,7 +343,7 @@ class Http:
                     ) as response,
                 ):
                     self.shortest = min(self.shortest, time.monotonic() - began)
-                    body = await _bounded_body(response, where, self._limit_of(request))
+                    body, reader = await _bounded_body(response, where, self._limit_of(request))
                     if date := response.headers.get("date"):
                         self._dated = (date, time.monotonic())
         except ServerUnreachable as error:
@@ -349,7 +352,7 @@ class Http:
             if (explained := await self.explained(error)) is error:
                 raise
             raise explained from error.__cause__
-        status, size = response.status_code, len(body)
+        status, size = response.status_code, response.num_bytes_downloaded
         milliseconds = 1000 * (time.monotonic() - began)
         _log.debug("%s %s: %d, %d bytes in %.0f ms", request.method, request.path, status, size, milliseconds)
         self._trace(began, request, status=status, received=body)
@@ -360,6 +363,7 @@ class Http:
             headers={name.lower(): value for name, value in response.headers.items()},
             body=body,
             cookies=tuple(response.headers.get_list("set-cookie")),
+            reader=reader,
         )
 
     def _trace(self, began: float, request: Request, **outcome: Any) -> None:
@@ -382,10 +386,12 @@ async def _lines_of(response: httpx.Response) -> AsyncIterator[str]:
             yield line
 
 
-async def _bounded_body(response: httpx.Response, where: str, limit: int | None) -> bytes:
-    """Return the decompressed body of at most `limit` bytes. Of an error answer only the beginning is read.
+async def _bounded_body(
+    response: httpx.Response, where: str, limit: int | None
+) -> tuple[bytes, json_text.JsonReader | None]:
+    """Return the decompressed body of at most `limit` bytes, or the beginning and the reader of a large one.
 
-    Raises :class:`ResponseTooLarge`.
+    Of an error answer only the beginning is read. Raises :class:`ResponseTooLarge`.
     """
     coding = response.headers.get("content-encoding", "").strip().lower()
     if coding not in _CODINGS:
@@ -397,14 +403,22 @@ async def _bounded_body(response: httpx.Response, where: str, limit: int | None)
         raise _too_large(where, most, int(declared[:20]))
     parts: list[bytes] = []
     size = 0
+    reader: json_text.JsonReader | None = None
     async for part in response.aiter_bytes():
-        parts.append(part)
+        if is_success and reader is None and size > KEPT_BODY:
+            reader = json_text.JsonReader()
+            for one in parts:
+                reader.feed(one)
+        if reader is None:
+            parts.append(part)
+        else:
+            reader.feed(part)
         size += len(part)
         if most is not None and size > most:
             if is_success:
                 raise _too_large(where, most, None)
             break
-    return b"".join(parts)[:most]
+    return b"".join(parts)[:most], reader
 
 
 def _too_large(where: str, limit: int, declared: int | None) -> ResponseTooLarge:

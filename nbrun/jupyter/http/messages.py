@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from msgspec import Struct
 
 from nbrun.core.formats import json_text
+from nbrun.core.formats.json_text import JsonReader
 from nbrun.core.notebook.encoder import Piece
 from nbrun.errors import BadFrame, NotAJupyterServer
 
@@ -66,7 +67,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer. ``url`` is the URL after redirects; header names are lower-case."""
+    """An answer. ``url`` is the URL after redirects; header names are lower-case.
+
+    A large body is parsed while it arrives, by ``reader``. Then ``body`` is only its beginning.
+    """
 
     method: str
     url: str
@@ -75,6 +79,7 @@ class Answer:
     body: bytes = field(default=b"", repr=False)
     cookies: tuple[str, ...] = field(default=(), repr=False)
     """The unparsed ``Set-Cookie`` lines."""
+    reader: JsonReader | None = field(default=None, repr=False)
 
     @property
     def where(self) -> str:
@@ -105,9 +110,10 @@ class Answer:
     def json(self) -> Any:
         """Return the body as JSON, with null for NaN and infinities; raise :class:`NotAJupyterServer`."""
         try:
-            return json_text.loads(self.body)
+            return self.reader.value() if self.reader else json_text.loads(self.body)
         except BadFrame as error:
-            raise NotAJupyterServer(f"{self.where}: the answer of {len(self.body)} bytes is {error}") from None
+            size = f"more than {len(self.body)}" if self.reader else len(self.body)
+            raise NotAJupyterServer(f"{self.where}: the answer of {size} bytes is {error}") from None
 
     def fields(self) -> "Fields":
         """Return the body as a JSON object; raise :class:`NotAJupyterServer`."""

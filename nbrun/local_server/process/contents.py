@@ -1,11 +1,14 @@
 """The private server's contents manager: fast saves, signatures, checkpoints on request only.
 
-It writes the same bytes as the stock server, but faster. It refuses to overwrite a notebook that another program has
+It writes the same bytes as the stock server, but faster. A large notebook is read, sent, received and written in parts,
+so that little more than the notebook itself is in memory. It refuses to overwrite a notebook that another program has
 changed since it was last read.
 """
 
 import contextlib
+import functools
 import hashlib
+import json
 import os
 import secrets
 import sqlite3
@@ -16,16 +19,20 @@ from typing import Any, BinaryIO
 
 import nbformat
 from anyio.to_thread import run_sync
+from jupyter_client.jsonutil import json_default
 from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
 from jupyter_server.services.contents.handlers import ContentsHandler
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from nbformat.sign import NotebookNotary
 from tornado.web import HTTPError, stream_request_body
 
-from nbrun.core.formats.json_body import JsonBody
+from nbrun.core.formats.json_pieces import JsonPieces
 from nbrun.core.notebook.images import encoded_pieces
 from nbrun.local_server.process.files import copy_whole, original_of, rewriting
 from nbrun.storage.writable import mode_of
+
+LARGE_FILE = 1 << 20
+"""Bytes of a notebook that is read in pieces of this size."""
 
 _SAVING: ContextVar[bool] = ContextVar("saving", default=False)
 """Whether the caller is saving a notebook."""
@@ -130,6 +137,29 @@ class PrivateContents(AsyncLargeFileManager):
             return await super()._notebook_model(path, content=content, require_hash=require_hash)
         return await super()._notebook_model(path, content=False) | self._hash(found)
 
+    async def _read_notebook(
+        self, os_path: str, as_version: int = 4, capture_validation_error: Any = None, raw: bool = False
+    ) -> Any:
+        """Return the notebook like the stock manager, but a large one without its whole text in memory.
+
+        With `raw`, the hash of a large one takes the place of its bytes, of which the stock manager needs nothing else.
+        """
+        state = state_of(os_path)
+        if state is not None and state[1] > LARGE_FILE:
+            found = hashlib.new(self.hash_algorithm)
+            # The stock manager explains any error, and restores a file that is not whole.
+            with contextlib.suppress(Exception):
+                read = await run_sync(read_large_notebook, os_path, as_version, capture_validation_error, found)
+                return (read, found) if raw else read
+        return await super()._read_notebook(os_path, as_version, capture_validation_error, raw)
+
+    def _get_hash(self, byte_content: Any) -> dict[str, str]:
+        """Return the hash of bytes, or of a large notebook that has been read."""
+        if not isinstance(byte_content, bytes):
+            return self._hash(byte_content.hexdigest())
+        hashed: dict[str, str] = super()._get_hash(byte_content)
+        return hashed
+
     def _hash(self, found: str) -> dict[str, str]:
         return {"hash": found, "hash_algorithm": self.hash_algorithm}
 
@@ -169,11 +199,12 @@ class PrivateContents(AsyncLargeFileManager):
 
 @stream_request_body
 class PrivateContentsHandler(ContentsHandler):
-    """The stock handler, but with the body of a request in memory only once."""
+    """The stock handler, but without the texts of large requests and answers in memory."""
 
     def initialize(self) -> None:
         """Prepare to receive a body."""
-        self._body = JsonBody(secrets.token_hex(16))
+        self._body = JsonPieces()
+        self._answer: dict[str, Any] | None = None
 
     def data_received(self, chunk: bytes) -> None:
         """Receive a piece of the body, after the request is authenticated."""
@@ -186,6 +217,62 @@ class PrivateContentsHandler(ContentsHandler):
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "Invalid JSON in body of request") from error
         return value
+
+    async def get(self, path: str = "") -> None:
+        """Return a model, and send a large notebook in pieces."""
+        await super().get(path)
+        if self._answer is not None:
+            for piece in model_pieces(self._answer):
+                self.write(piece)
+                await self.flush()
+            await self.finish()
+
+    def _finish_model(self, model: dict[str, Any], location: bool = True) -> None:
+        """Send the model; that of a large notebook is sent by :meth:`get`."""
+        if model["type"] != "notebook" or not model["content"] or (model["size"] or 0) <= LARGE_FILE:
+            super()._finish_model(model, location)
+            return
+        self.set_header("Last-Modified", model["last_modified"])
+        self.set_header("Content-Type", "application/json")
+        self._answer = model
+
+
+def model_pieces(model: dict[str, Any]) -> Iterator[str]:
+    """Yield the JSON of a notebook's model, one output at a time."""
+    dumps = functools.partial(json.dumps, default=json_default)
+    content = model["content"]
+    others = {key: value for key, value in content.items() if key != "cells"}
+    yield dumps({**{key: value for key, value in model.items() if key != "content"}, "content": others})[:-2]
+    yield f'{", " * bool(others)}"cells": ['
+    for number, cell in enumerate(content["cells"]):
+        others = {key: value for key, value in cell.items() if key != "outputs"}
+        yield ", " * bool(number) + dumps(others)[:-1]
+        yield f'{", " * bool(others)}"outputs": [' if "outputs" in cell else ""
+        for place, output in enumerate(cell.get("outputs", ())):
+            yield ", " * bool(place) + dumps(output)
+        yield "]}" if "outputs" in cell else "}"
+    yield "]}}"
+
+
+def read_large_notebook(os_path: str, as_version: int, capture_validation_error: Any, found: "hashlib._Hash") -> Any:
+    """Return the same notebook as :func:`nbformat.read`, and hash its bytes; raise the errors of nbformat."""
+    text = JsonPieces()
+    with open(os_path, "rb") as file:  # noqa: PTH123
+        while piece := file.read(LARGE_FILE):
+            found.update(piece)
+            text.feed(piece)
+    value = text.value()
+    del text
+    major, minor = nbformat.reader.get_version(value)
+    notebook = nbformat.versions[major].to_notebook_json(value, minor=minor)
+    del value
+    notebook = nbformat.convert(notebook, as_version)
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        if capture_validation_error is not None:
+            capture_validation_error["ValidationError"] = error
+    return notebook
 
 
 class Hashed:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nbrun.core.formats.json_text import (
     DEEPEST,
+    JsonReader,
     as_object,
     dump_into,
     dumps,
@@ -18,6 +19,13 @@ from nbrun.core.formats.json_text import (
 )
 from nbrun.errors import BadFrame
 from tests.core.properties import QUICK, json_values
+
+
+def in_pieces(raw: bytes, size: int = 3) -> Any:
+    reader = JsonReader()
+    for start in range(0, len(raw), size):
+        reader.feed(raw[start : start + size])
+    return reader.value()
 
 
 @QUICK
@@ -42,6 +50,7 @@ def test_whoever_wrote_it_the_same_is_read_as_with_json_of_python(value: Any) ->
     expected = without_surrogates(json.loads(json.dumps(value), parse_constant=lambda _: None))
     assert loads(json.dumps(value)) == expected
     assert loads(json.dumps(value).encode()) == expected
+    assert in_pieces(json.dumps(value).encode()) == expected
     assert loads(dumps(value)) == expected
 
 
@@ -62,17 +71,18 @@ def test_whoever_wrote_it_the_same_is_read_as_with_json_of_python(value: Any) ->
         ('"😀"'.encode(), "😀"),
         (b" 123456789012345678901234567890 ", 123456789012345678901234567890),
         (bytearray(b"[]"), []),
-        ("null", None),
+        (b"null", None),
     ],
     ids=[
         "NaN", "infinities", "numbers too large", "Latin-1", "a byte that is no UTF-8", "a lone high surrogate",
         "a lone low surrogate", "surrogates the wrong way round", "surrogates in keys and inside", "a surrogate pair",
-        "among other texts", "UTF-8", "a big integer", "a bytearray", "text",
+        "among other texts", "UTF-8", "a big integer", "a bytearray", "null",
     ],
 )  # fmt: skip
 def test_what_hurts_later_is_put_right(raw: bytes, value: Any) -> None:
     assert loads(raw) == value
     assert loads(dumps(loads(raw))) == value
+    assert in_pieces(bytes(raw)) == value
 
 
 @pytest.mark.parametrize(
@@ -84,6 +94,8 @@ def test_what_hurts_later_is_put_right(raw: bytes, value: Any) -> None:
 def test_what_is_no_json_is_a_bad_frame(raw: bytes) -> None:
     with pytest.raises(BadFrame, match="not readable as JSON"):
         loads(raw)
+    with pytest.raises(BadFrame, match="not readable as JSON"):
+        in_pieces(raw or b"x")
 
 
 def nested(levels: int, *, inside: str = "1") -> str:
@@ -98,6 +110,8 @@ def test_what_is_nested_as_deep_as_anybody_needs_is_read() -> None:
 def test_what_is_nested_deeper_is_a_bad_frame(inside: str) -> None:
     with pytest.raises(BadFrame, match="levels deep"):
         loads(nested(DEEPEST + 2, inside=inside))
+    with pytest.raises(BadFrame, match="levels deep"):
+        in_pieces(nested(DEEPEST + 2, inside=inside).encode())
 
 
 def test_the_deepest_level_is_the_last_that_is_read() -> None:
@@ -108,7 +122,7 @@ def test_the_deepest_level_is_the_last_that_is_read() -> None:
 
 def test_many_brackets_side_by_side_are_not_deep() -> None:
     flat = "[" + ",".join(["[]", "{}"] * DEEPEST) + "]"
-    assert len(loads(flat)) == 2 * DEEPEST
+    assert len(loads(flat)) == len(in_pieces(flat.encode())) == 2 * DEEPEST
 
 
 @given(st.binary())

@@ -21,7 +21,7 @@ from nbrun.errors import (
     UsageError,
 )
 from nbrun.jupyter.endpoint import Endpoint
-from nbrun.jupyter.http.client import Http, HttpOptions, json_bytes
+from nbrun.jupyter.http.client import KEPT_BODY, Http, HttpOptions, json_bytes
 from nbrun.jupyter.http.messages import Patience
 from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, SAVE
 from nbrun.local_server.launcher import EmbeddedServer
@@ -102,6 +102,21 @@ async def test_a_get_is_tried_again_and_a_post_is_not() -> None:
             except ServerUnreachable:
                 assert method == "POST"
             assert len(server.heard) == calls
+
+
+async def test_a_large_answer_is_parsed_while_it_arrives_by_the_rules_of_a_small_one() -> None:
+    value = {"content": {"cells": ["a" * KEPT_BODY, float("nan"), "\ud800"]}}
+    async with double(script(json_reply(value))) as server, Http(Endpoint(server.url)) as http:
+        answer = await http.request("GET", "api/contents/x")
+    assert len(answer.body) < KEPT_BODY + 100_000
+    assert answer.json() == {"content": {"cells": ["a" * KEPT_BODY, None, "\ufffd"]}}
+
+
+async def test_a_large_answer_that_is_no_json_is_no_jupyter_server() -> None:
+    async with double(script(Reply(200, b'["a",' * KEPT_BODY))) as server, Http(Endpoint(server.url)) as http:
+        answer = await http.request("GET", "api/contents/x")
+        with pytest.raises(NotAJupyterServer, match=r"answer of more than \d+ bytes is not readable as JSON"):
+            answer.json()
 
 
 async def test_a_server_that_asks_for_a_pause_gets_it() -> None:

@@ -1,15 +1,18 @@
-"""Notebooks are written with the same bytes as by the stock server."""
+"""Notebooks are read, sent and written like by the stock server."""
 
 import base64
+import hashlib
 import io
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
 from nbrun.core.notebook.images import LARGE_TEXT
-from nbrun.local_server.process.contents import write_notebook
+from nbrun.local_server.process.contents import model_pieces, read_large_notebook, write_notebook
 
 IMAGE = base64.b64encode(os.urandom(LARGE_TEXT)).decode()
 
@@ -74,3 +77,46 @@ def test_what_is_no_valid_notebook_is_written_and_told_as_by_the_stock_server() 
     theirs, their_errors = written(stock_write, content)
     assert ours == theirs
     assert str(errors["ValidationError"]) == str(their_errors["ValidationError"])
+
+
+OLDER = {"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": [{"cells": [], "metadata": {}}]}
+READ = {
+    "valid": notebook({"image/png": IMAGE}, {"text/plain": "1\n2"}),
+    "invalid": {**notebook(), "cells": [{"cell_type": "code", "id": "one", "metadata": {}, "outputs": []}]},
+    "older": OLDER,
+}
+
+
+@pytest.mark.parametrize("content", READ.values(), ids=READ)
+def test_a_large_notebook_is_read_as_by_the_stock_server(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(content, indent=1))
+    ours, theirs, found = dict[str, Any](), dict[str, Any](), hashlib.sha256()
+    read = read_large_notebook(str(path), 4, ours, found)
+    assert found.digest() == hashlib.sha256(path.read_bytes()).digest()
+    stock = nbformat.read(path, 4, theirs)
+    if content is OLDER:  # an upgrade makes random ids
+        assert read.nbformat == stock.nbformat
+    else:
+        assert read == stock
+    assert [str(error) for error in ours.values()] == [str(error) for error in theirs.values()]
+
+
+@pytest.mark.parametrize(
+    "text", [b"[]", b"{", b'{"nbformat": 9}', b"\xff", b'{"nbformat": 4, "cells": 1, "metadata": {}}']
+)
+def test_what_is_no_notebook_is_left_to_the_stock_server(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.ipynb"
+    path.write_bytes(text)
+    with pytest.raises((ValueError, AttributeError, KeyError, TypeError)):
+        read_large_notebook(str(path), 4, {}, hashlib.sha256())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [notebook({"image/png": IMAGE}), notebook(), {"cells": []}, {"cells": [{}, {"outputs": []}, {"a": 1}]}],
+    ids=["outputs", "no outputs", "no cells", "empty cells"],
+)
+def test_a_notebook_in_pieces_is_the_json_of_its_model(content: Any) -> None:
+    model = {"name": "a.ipynb", "type": "notebook", "size": 1, "content": content}
+    assert json.loads("".join(model_pieces(model))) == json.loads(json.dumps(model))
