@@ -40,7 +40,7 @@ from nbrun.reporters.html.bundles import bundles, settle
 from nbrun.reporters.html.cells import Body, colours, render
 from nbrun.reporters.html.cleaning import clean
 from nbrun.reporters.html.libraries import libraries_of
-from nbrun.reporters.html.printing import WEASYPRINT, Printer, PrintFailed
+from nbrun.reporters.html.printing import WEASYPRINT, NotDrawn, Printer, PrintFailed
 from nbrun.reporters.html.scripts import STATE, Live, take_scripts
 from nbrun.reporters.html.templates import FRAME, INDEX, NO_SCRIPTS, PAGE, fill, loader
 from nbrun.reporters.html.visibility import Code, Rules
@@ -168,13 +168,18 @@ def _answer(asked: Mapping[str, Any], printer: Printer) -> tuple[str, str]:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(index(facts, template), encoding="utf-8", errors="replace")
             return "", ""
+        source, options = Path(asked["source"]), {"template": template, "python": asked["python"]}
         if not asked["printer"]:
-            source, more = Path(asked["source"]), {"template": template, "python": asked["python"]}
-            return write_page(target, source, facts, scripts=asked["scripts"], **more)
-        made, problem, title = _made(
-            Path(asked["source"]), facts, template=template, mathml=asked["printer"] != WEASYPRINT
-        )
-        printer.print_page(made, target, asked["printer"])
+            return write_page(target, source, facts, scripts=asked["scripts"], **options)
+        is_browser = asked["printer"] != WEASYPRINT
+        scripts = asked["scripts"] and is_browser
+        made, problem, title = _made(source, facts, scripts=scripts, mathml=is_browser, **options)
+        try:
+            printer.print_page(made, target, asked["printer"], scripts=scripts)
+        except NotDrawn as error:
+            made, problem, title = _made(source, facts, **options)
+            printer.print_page(made, target, asked["printer"])
+            problem = problem or f"{error}; {target.name} shows them without scripts"
         return problem, title
     except OSError as error:
         return f"{target}: {error.strerror}", ""

@@ -1,24 +1,32 @@
 """Print pages as PDF, with a Chromium-family browser of this machine or with WeasyPrint.
 
-The page has no scripts and loads nothing. The browser gets an empty profile and a proxy that does not exist. It is in a
-process group of its own, which is killed when it takes too long, and when nbrun has ended.
+The browser gets an empty profile and a proxy that does not exist. It is in a process group of its own, which is killed
+when it takes too long, and when nbrun has ended. It is controlled by the DevTools protocol over pipes, which no other
+user of the machine can reach.
 """
 
+import base64
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 WEASYPRINT = "weasyprint"
 _EXTRA = (WEASYPRINT, "ziamath")
 """What prints pages and formulas without a browser, from the extra ``pdf``."""
 PRINT_LIMIT = 120.0
 """Time limit for printing one page in seconds."""
+DRAW_LIMIT = 30.0
+"""Time limit for the scripts of one page in seconds."""
 VARIABLE = "NBRUN_BROWSER"
 _NAMES = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "chrome-headless-shell",
@@ -32,13 +40,28 @@ _APPLICATIONS = (
 _OPTIONS = (
     "--headless", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--disable-background-networking",
     "--disable-component-update", "--disable-default-apps", "--disable-sync", "--disable-quic", "--no-first-run",
-    "--no-default-browser-check", "--no-pdf-header-footer", "--generate-pdf-document-outline",
+    "--no-default-browser-check", "--hide-scrollbars", "--remote-debugging-pipe",
     "--proxy-server=http://127.0.0.1:9", "--proxy-bypass-list=<-loopback>",
 )  # fmt: skip
+_ON_PIPES = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
+"""Starts a browser that is asked on its file descriptor 3 and answers on 4."""
+_PAPER = {"width": 728, "height": 1000, "deviceScaleFactor": 2, "mobile": False}
+"""A window in which outputs are as wide as on A4 paper."""
+_DRAWN = """new Promise((done) => {
+  const root = document.documentElement;
+  const look = () => { if ("drawn" in root.dataset || !document.querySelector("main > iframe")) done(true); };
+  new MutationObserver(look).observe(root, { attributes: true });
+  setTimeout(() => done(false), %d);
+  look();
+})"""
 
 
 class PrintFailed(Exception):
     """A page could not be printed; the message says why."""
+
+
+class NotDrawn(Exception):
+    """The scripts of a page did not finish; the message says it."""
 
 
 def find_printer(environ: Mapping[str, str]) -> str | None:
@@ -59,8 +82,11 @@ class Printer:
     def __init__(self) -> None:
         self._running: subprocess.Popen[bytes] | None = None
 
-    def print_page(self, page: str, target: Path, program: str) -> None:
-        """Write the page in the text `page` as the PDF file `target`; raise :class:`PrintFailed` or OSError."""
+    def print_page(self, page: str, target: Path, program: str, *, scripts: bool = False) -> None:
+        """Write the page in the text `page` as the PDF file `target`, with `scripts` when they have drawn its outputs.
+
+        Raises :class:`PrintFailed`, :class:`NotDrawn` or OSError.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="nbrun-pdf-", ignore_cleanup_errors=True) as folder:
             source, made = Path(folder, "page.html"), Path(folder, "page.pdf")
@@ -68,7 +94,7 @@ class Printer:
             if program == WEASYPRINT:
                 _print_by_weasyprint(source, made)
             else:
-                self._print_by_browser(program, source, made)
+                made.write_bytes(self._printed_by_browser(program, source, scripts))
             written = target.with_name(f".{target.name}.tmp")
             try:
                 shutil.copyfile(made, written)
@@ -82,34 +108,105 @@ class Printer:
             with contextlib.suppress(OSError):
                 os.killpg(self._running.pid, signal.SIGKILL)
 
-    def _print_by_browser(self, program: str, source: Path, made: Path) -> None:
-        sandboxes = [["--no-sandbox"]] if os.geteuid() == 0 else [[], ["--no-sandbox"]]
-        for sandbox in sandboxes:  # in many containers there is none to be had; the page runs nothing
-            said = self._run([program, *_OPTIONS, *sandbox], source, made)
-            if made.is_file() and made.read_bytes()[:5] == b"%PDF-":
-                return
-            if "sandbox" not in said:
-                break
-        lines = [line for line in said.splitlines() if line.strip()]
-        raise PrintFailed(f"{program} printed nothing: {lines[-1][:200] if lines else 'it said nothing'}")
+    def _printed_by_browser(self, program: str, source: Path, scripts: bool) -> bytes:
+        if os.geteuid() != 0:
+            try:
+                return self._printed([program, *_OPTIONS], source, scripts)
+            except PrintFailed as error:
+                if "sandbox" not in str(error):
+                    raise
+        # In many containers there is no sandbox to be had. Scripts of the page are in a frame of their own.
+        return self._printed([program, *_OPTIONS, "--no-sandbox"], source, scripts)
 
-    def _run(self, command: list[str], source: Path, made: Path) -> str:
-        profile = f"--user-data-dir={source.parent / 'profile'}"
-        self._running = process = subprocess.Popen(  # noqa: S603 (the user's browser)
-            [*command, profile, f"--print-to-pdf={made}", source.as_uri()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            return process.communicate(timeout=PRINT_LIMIT)[1].decode(errors="replace")
-        except subprocess.TimeoutExpired:
-            raise PrintFailed(f"{command[0]} did not print the page in {PRINT_LIMIT:.0f} s") from None
-        finally:
-            self.stop()  # whatever the browser started, too
-            process.communicate()
-            self._running = None
+    def _printed(self, command: list[str], source: Path, scripts: bool) -> bytes:
+        with self._started([*command, f"--user-data-dir={source.parent / 'profile'}"]) as browser:
+            browser.open_tab()
+            browser.call("Page.enable")
+            browser.call("Emulation.setDeviceMetricsOverride", **_PAPER)
+            browser.call("Page.navigate", url=source.as_uri())
+            if scripts:
+                browser.wait_for("Page.domContentEventFired")
+                asked = {"expression": _DRAWN % (DRAW_LIMIT * 1000), "awaitPromise": True}
+                if not browser.call("Runtime.evaluate", **asked)["result"].get("value"):
+                    raise NotDrawn(f"the scripts of its outputs did not finish in {DRAW_LIMIT:.0f} s")
+            browser.wait_for("Page.loadEventFired")
+            options = {"printBackground": True, "preferCSSPageSize": True, "generateDocumentOutline": True}
+            return base64.b64decode(browser.call("Page.printToPDF", **options)["data"])
+
+    @contextlib.contextmanager
+    def _started(self, command: list[str]) -> "Iterator[_Browser]":
+        """Run a browser for the length of the block."""
+        with tempfile.TemporaryFile() as said:
+            self._running = process = subprocess.Popen(  # noqa: S603 (the user's browser)
+                ["/bin/sh", "-c", _ON_PIPES, "sh", *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                start_new_session=True,
+            )
+            began, limit = time.monotonic(), Timer(PRINT_LIMIT, self.stop)
+            limit.start()
+            try:
+                yield _Browser(process)
+            except (EOFError, BrokenPipeError):
+                if time.monotonic() - began >= PRINT_LIMIT:
+                    raise PrintFailed(f"{command[0]} did not print the page in {PRINT_LIMIT:.0f} s") from None
+                said.seek(0)
+                lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+                raise PrintFailed(
+                    f"{command[0]} printed nothing: {lines[-1][:200] if lines else 'it said nothing'}"
+                ) from None
+            finally:
+                limit.cancel()
+                self.stop()  # whatever the browser started, too
+                process.communicate()
+                self._running = None
+
+
+class _Browser:
+    """A browser that is controlled by the DevTools protocol; raises EOFError when it has ended."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._asks, self._answers = process.stdin, process.stdout
+        self._number = 0
+        self._session: dict[str, str] = {}
+        self._events: list[str] = []
+        self._read = bytearray()
+
+    def open_tab(self) -> None:
+        """Open a tab, which all further calls are for."""
+        tab = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = {"sessionId": self.call("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]}
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Call a method and return its result; raise :class:`PrintFailed` if the browser refuses."""
+        self._number += 1
+        asked = {"id": self._number, "method": method, "params": parameters, **self._session}
+        self._asks.write(json.dumps(asked).encode() + b"\0")
+        self._asks.flush()
+        while (answer := self._next()).get("id") != self._number:
+            self._events.append(answer.get("method", ""))
+        if "error" in answer:
+            raise PrintFailed(f"the browser refused {method}: {answer['error'].get('message')}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def wait_for(self, event: str) -> None:
+        """Wait until an event was sent."""
+        while event not in self._events:
+            self._events.append(self._next().get("method", ""))
+
+    def _next(self) -> dict[str, Any]:
+        while (end := self._read.find(b"\0")) < 0:
+            more = os.read(self._answers.fileno(), 1 << 20)
+            if not more:
+                raise EOFError
+            self._read += more
+        message: dict[str, Any] = json.loads(self._read[:end])
+        del self._read[: end + 1]
+        return message
 
 
 def _print_by_weasyprint(source: Path, made: Path) -> None:

@@ -288,7 +288,7 @@ class PageMaker:
             "scripts": look.scripts,
             "template": None if look.template is None else str(look.template),
             "printer": printer,
-            "python": look.python_of(kernel) if look.scripts and kernel and not printer else "",
+            "python": look.python_of(kernel) if look.scripts and kernel else "",
         }
         return self._thread.submit(self._ask, json.dumps(asked).encode() + b"\n")
 

@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from nbrun.core.events import RunFinished
 from nbrun.core.results import Outcome
-from nbrun.reporters.html import printing
+from nbrun.reporters.html import pages, printing
 from nbrun.reporters.html.printing import WEASYPRINT, PrintFailed, find_printer
-from nbrun.reporters.html.reporter import Html, Look
+from nbrun.reporters.html.reporter import Html, Look, facts_of
+from nbrun.reporters.run_log import RunRecord
 from tests.reporters.streams import result
 from tests.support.browsers import browser
 from tests.support.environments import missing
@@ -137,20 +139,49 @@ def test_a_browser_that_does_not_print_is_reported_and_leaves_no_file(
     assert [*target.parent.iterdir()] == []
 
 
+@pytest.mark.browser
 def test_a_browser_without_a_sandbox_is_started_again_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    script = """
-    for option; do case $option in
-      --no-sandbox) sandboxed=no;;
-      --print-to-pdf=*) target=${option#--print-to-pdf=};;
-    esac; done
-    [ "$sandboxed" ] || { echo 'No usable sandbox!' >&2; exit 1; }
-    echo '%PDF-1.7' > "$target"
+    script = f"""
+    for option; do case $option in --no-sandbox) sandboxed=no;; esac; done
+    [ "$sandboxed" ] || {{ echo 'No usable sandbox!' >&2; exit 1; }}
+    exec {browser()} "$@"
     """
     printing.Printer().print_page("<p>page", tmp_path / "page.pdf", program(tmp_path / "browser", script))
-    assert (tmp_path / "page.pdf").read_bytes() == b"%PDF-1.7\n"
+    assert text_of(tmp_path / "page.pdf").strip() == "page"
+
+
+LATE = "setTimeout(() => { element.textContent = 'drawn late' }, 50)"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("source", "printer", "shown", "said"),
+    [
+        (LATE, "", "drawn late", ""),
+        ("while (true);", "", "the text", "the scripts of its outputs did not finish in 2 s; a.pdf shows them without"),
+        (LATE, WEASYPRINT, "the text", ""),
+    ],
+    ids=["drawn", "never finished", "WeasyPrint"],
+)
+def test_a_pdf_file_shows_what_scripts_draw_or_the_output_without_them(
+    source: str, printer: str, shown: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printing, "DRAW_LIMIT", 10.0 if source == LATE else 2.0)
+    data = {"application/javascript": source, "text/plain": "the text"}
+    cells = [code("1", outputs=[{"output_type": "display_data", "metadata": {}, "data": data}]), markdown("* x\n" * 80)]
+    write_notebook(tmp_path / "a.ipynb", notebook(*cells))
+    facts = {**facts_of(RunRecord("a.ipynb"), result("a.ipynb", Outcome.PASSED), "hide", "show"), "index": ""}
+    asked: dict[str, Any] = {"target": str(tmp_path / "a.pdf"), "source": str(tmp_path / "a.ipynb"), "facts": facts}
+    asked |= {"scripts": True, "template": None, "printer": printer or browser(), "python": ""}
+    problem, _ = pages._answer(asked, printing.Printer())
+    text = text_of(tmp_path / "a.pdf")
+    assert problem.startswith(said)
+    assert bool(problem) is bool(said)
+    assert [words for words in ("drawn late", "the text") if words in text] == [shown]
+    assert text.count("\f") > 1  # pages of paper
 
 
 @pytest.mark.browser

@@ -3,9 +3,11 @@
 import hashlib
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from nbrun.core.events import BatchFinished, BatchStarted, Event
@@ -103,10 +105,10 @@ def test_scripts_of_outputs_run_only_if_asked_for_and_in_a_frame_without_rights(
     assert page.title() == "Title"
     assert page.url == name.as_uri()
     assert page.locator("#kept").count() == 2 - scripts
-    assert page.locator("iframe").count() == scripts
+    assert page.locator("main > iframe").count() == scripts
     if scripts:
         assert page.frames[1].evaluate("[document.title, origin]") == ["pwned", "null"]
-        assert page.locator("iframe").get_attribute("sandbox") == "allow-scripts"
+        assert page.locator("main > iframe").get_attribute("sandbox") == "allow-scripts"
     assert [url for url in fetched if not url.startswith(("file:", "data:"))] == []
     page.close()
 
@@ -157,8 +159,14 @@ def test_outputs_with_scripts_work_together_and_each_stands_at_its_cell(tmp_path
     page.close()
 
 
-def test_what_a_frame_sends_to_its_page_is_taken_for_heights_only(tmp_path: Path, browser: Browser) -> None:
-    sent = ["'x'", "[1e99]", "['<b>']", "[{valueOf() { return 9 }}].map(String)", "[1, 2]", "[NaN]", "null"]
+def test_what_a_frame_sends_to_its_page_is_taken_for_heights_and_copies_only(tmp_path: Path, browser: Browser) -> None:
+    heights = ["'x'", "[1e99]", "['<b>']", "[{valueOf() { return 9 }}].map(String)", "[1, 2]", "[NaN]", "null"]
+    copies = [
+        "7, copy: ''",
+        "0, copy: 5",
+        "0, copy: '<img src=x onerror=parent.document.title=`pwned`>', styles: '<b>'",
+    ]
+    sent = ["null", "'x'", *(f"{{heights: {one}}}" for one in heights), *(f"{{index: {one}}}" for one in copies)]
     posts = "".join(f"parent.postMessage({message}, '*');" for message in sent)
     folder = written(interactive({"application/javascript": posts}), tmp_path / "html", scripts=True)
     page = browser.new_page()
@@ -167,10 +175,42 @@ def test_what_a_frame_sends_to_its_page_is_taken_for_heights_only(tmp_path: Path
     page.goto((folder / "plots.html").as_uri())
     place = page.locator("[data-live]")
     expect(place).to_have_css("height", re.compile(r"^\d{1,2}px$"))  # in the end, the true one
-    page.evaluate("postMessage([4321], '*')")  # not from the frame
+    page.evaluate("postMessage({heights: [4321]}, '*')")  # not from the frame
     page.evaluate("new Promise(done => { onmessage = done; postMessage('after', '*') })")
     expect(place).not_to_have_css("height", "4321px")
+    page.wait_for_selector("html[data-drawn]", state="attached")
+    assert page.title() == "plots.ipynb"
     assert problems == []
+    page.close()
+
+
+DRAWING = """
+const canvas = document.createElement("canvas"), host = document.createElement("div"), sheet = new CSSStyleSheet();
+Object.assign(canvas, {width: 50, height: 100});
+canvas.getContext("2d").fillStyle = "rgb(0, 0, 255)";
+canvas.getContext("2d").fillRect(0, 0, 50, 100);
+const root = host.attachShadow({mode: "closed"});
+sheet.replaceSync("p { background: rgb(255, 0, 0); height: 100px; margin: 0 }");
+root.adoptedStyleSheets = [sheet];
+root.innerHTML = "<p>drawn late</p>";
+element.append(canvas, host);
+"""
+
+
+def test_an_output_far_below_the_window_is_in_a_picture_of_the_whole_page(tmp_path: Path, browser: Browser) -> None:
+    """Chromium draws only what is near the window of a frame in another process."""
+    gap = {"text/html": "<br>" * 150}
+    folder = written(interactive(gap, gap, gap, {"application/javascript": DRAWING}), tmp_path / "html", scripts=True)
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto((folder / "plots.html").as_uri())
+    page.wait_for_selector("html[data-drawn]", state="attached")
+    box = page.locator("[data-live]").bounding_box()
+    assert box is not None
+    assert box["y"] > 2000
+    with Image.open(BytesIO(page.screenshot(full_page=True))) as taken:
+        x, y = int(box["x"]), int(box["y"])
+        assert taken.getpixel((x + 25, y + 50))[:3] == (0, 0, 255)  # type: ignore[index]
+        assert taken.getpixel((x + 200, y + int(box["height"]) - 50))[:3] == (255, 0, 0)  # type: ignore[index]
     page.close()
 
 
