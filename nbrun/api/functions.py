@@ -40,6 +40,7 @@ from nbrun.runner.options import (
 from nbrun.runner.preview import preview_local, preview_on_server, read_local
 from nbrun.runner.stop import StopSwitch
 from nbrun.runner.synchronous import run_to_end
+from nbrun.storage.wait_budget import WaitBudget
 
 
 class OptionsOfRun(OptionsOnServer, MoreServerOptions, total=False):
@@ -262,7 +263,8 @@ async def _run(notebook: Source, given: Mapping[str, Any]) -> NotebookResult:
     if options["upload"] and not (options["server"] or options["engine"]):
         raise UsageError("upload needs a server", hint="Without a server the notebook is run where it is.")
     options, finished = keeping_notebook(options)
-    result = await run_planned(await plan_runs([name], read_batch_options(options), one=True))
+    with WaitBudget().shared():
+        result = await run_planned(await plan_runs([name], read_batch_options(options), one=True))
     assert isinstance(result, NotebookResult)
     return with_notebook(result, finished)
 
@@ -276,8 +278,9 @@ async def _run_many(notebooks: Sequence[NotebookPath], given: Mapping[str, Any])
         raise UsageError(f"for one notebook, which nbrun.run runs: {', '.join(sorted(one))}")
     options = read_batch_options(given)
     check_server_options(given)
-    plan = await plan_runs([os.fspath(name) for name in notebooks], options)
-    result = await run_planned(plan)
+    with WaitBudget().shared():
+        plan = await plan_runs([os.fspath(name) for name in notebooks], options)
+        result = await run_planned(plan)
     assert isinstance(result, BatchResult)
     if plan.journal is not None:
         plan.journal.finish(result.runs)

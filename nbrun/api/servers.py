@@ -51,6 +51,7 @@ from nbrun.runner.servers import Host, existing_host, private_host
 from nbrun.runner.stop import StopSwitch
 from nbrun.runner.synchronous import NOT_OPEN, ServerThread
 from nbrun.storage.paths import absolute, names_folder
+from nbrun.storage.wait_budget import WaitBudget
 
 
 class OptionsOnServer(MoreRunOptions, TextOptions, total=False):
@@ -206,7 +207,8 @@ class Server:
         Paths are relative to the server's root folder. With ``upload=True`` and an existing server they are paths of
         this machine. Each run has a kernel of its own.
         """
-        return await self._run(notebook, given_options(locals()))
+        with WaitBudget().shared():
+            return await self._run(notebook, given_options(locals()))
 
     async def _run(self, notebook: Source, given: Mapping[str, Any]) -> NotebookResult:
         host = self._opened

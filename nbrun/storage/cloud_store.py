@@ -32,6 +32,7 @@ from nbrun.storage.objects import (
     StoreError,
     Unanswered,
     VersionChanged,
+    check_answers,
     content_type_of,
     in_thread,
 )
@@ -104,6 +105,7 @@ class CloudStore:
         """
         mode: Any = "create" if only_new else self._update(if_version) if if_version is not None else "overwrite"
         store = self._store if mode == "overwrite" else self._once
+        await check_answers(self, key, len(data))
         attributes: Any = {"Content-Type": content_type or content_type_of(key)}
 
         def send() -> Any:

@@ -30,6 +30,7 @@ from nbrun.storage.objects import (
     StoreError,
     Unanswered,
     VersionChanged,
+    check_answers,
     in_thread,
 )
 
@@ -89,6 +90,7 @@ class FsspecStore:
             self._write(system, self._path(key), data)
             return hashlib.sha256(data).hexdigest()
 
+        await check_answers(self, key, len(data))
         return await self._do(work, len(data))
 
     async def keys(self, prefix: str = "") -> list[str]:

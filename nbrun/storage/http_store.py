@@ -22,6 +22,7 @@ from nbrun.storage.objects import (
     StoreError,
     Unanswered,
     VersionChanged,
+    check_answers,
     content_type_of,
     in_time,
 )
@@ -92,6 +93,7 @@ class HttpStore:
             headers["If-None-Match"] = "*"
         elif if_version:
             headers["If-Match"] = if_version
+        await check_answers(self, key, len(data))
         async with self._requests(key) as client, in_time(self.url, len(data)):
             answer = await client.put(self._at(key), content=data, headers=headers)
             if answer.status_code == _NO_FOLDER and not self._base.query and await self._make_folders(client, key):

@@ -137,6 +137,19 @@ async def in_time(url: str, size: int = 0) -> AsyncIterator[None]:
         raise Unanswered(f"{url}: the store did not answer within {limit:.0f} s") from None
 
 
+async def check_answers(store: ObjectStore, key: str, size: int) -> None:
+    """Raise :class:`Unanswered` if a store does not answer, before it has the time for sending `size` bytes."""
+    budget = current_budget()
+    if size < SLOWEST_LINE or (budget is not None and budget.has_answered(store.url)):
+        return
+    try:
+        await store.stat(key)
+    except Unanswered:
+        raise
+    except StoreError:
+        pass  # it answered; perhaps it can only be written to
+
+
 async def in_thread(url: str, work: Callable[[], Result], size: int = 0) -> Result:
     """Return the result of `work`, which blocks and sends `size` bytes; raise its error, or :class:`Unanswered`.
 
