@@ -35,8 +35,6 @@ def summary(result: NotebookResult) -> str:
         parts.append(f"saved in {result.output}")
     elif result.rescued:
         parts.append(f"rescued in {result.output}")
-    else:
-        parts.append("not saved")
     if result.artefacts:
         size = spell_size(sum(artefact.size for artefact in result.artefacts))
         parts.append(f"{len(result.artefacts)} {'artefact' if len(result.artefacts) == 1 else 'artefacts'} ({size})")

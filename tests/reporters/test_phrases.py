@@ -25,7 +25,7 @@ def result(*outcomes: CellOutcome, **given: object) -> NotebookResult:
         ),
         (result(CellOutcome.PASSED, cached=True), "passed: 1 cell from the cache, saved in out.ipynb"),
         (result(), "passed: 0 cells in 3.4 s, saved in out.ipynb"),
-        (result(CellOutcome.PASSED, CellOutcome.SKIPPED, output=None), "passed: 1 cell in 3.4 s, not saved"),
+        (result(CellOutcome.PASSED, CellOutcome.SKIPPED, output=None), "passed: 1 cell in 3.4 s"),
         (
             result(CellOutcome.PASSED, CellOutcome.TIMED_OUT, CellOutcome.NOT_RUN, outcome=Outcome.TIMED_OUT),
             "timed out: 1 of 3 cells passed, 1 not run, in 3.4 s, saved in out.ipynb",
@@ -40,7 +40,7 @@ def result(*outcomes: CellOutcome, **given: object) -> NotebookResult:
         ),
         (
             result(CellOutcome.PASSED, output=None, artefacts=[Artefact("a", "/a", 9, "")]),
-            "passed: 1 cell in 3.4 s, not saved, 1 artefact (9 B)",
+            "passed: 1 cell in 3.4 s, 1 artefact (9 B)",
         ),
     ],
 )

@@ -39,7 +39,7 @@ def parse_duration(text: str) -> float:
 
 
 def spell_duration(seconds: float) -> str:
-    """Return a duration for display: ``0.4 s``, ``41 s``, ``5 min 3 s``, ``1 h 30 min``."""
+    """Return a duration for display: ``0.4 s``, ``41 s``, ``5 min 3 s``, ``1 h 30 min``, ``6 d 12 h``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -47,7 +47,10 @@ def spell_duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
 
 
 def parse_size(text: str) -> int | None:

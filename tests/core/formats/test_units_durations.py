@@ -37,7 +37,7 @@ def test_no_time_at_all_is_not_no_limit(text: str) -> None:
     [
         (0.0, "0.0 s"), (0.44, "0.4 s"), (9.94, "9.9 s"), (9.95, "10 s"), (41.2, "41 s"), (59.4, "59 s"),
         (59.5, "1 min"), (60, "1 min"), (303, "5 min 3 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h 0 min"),
-        (5400, "1 h 30 min"), (90000, "25 h 0 min"),
+        (5400, "1 h 30 min"), (86399.4, "23 h 59 min"), (86399.6, "1 d"), (90000, "1 d 1 h"), (561600, "6 d 12 h"),
     ],
 )  # fmt: skip
 def test_a_duration_is_spelled_as_one_reads_it(seconds: float, text: str) -> None:

@@ -33,8 +33,8 @@ def test_a_log_gets_a_line_a_run_and_failures_with_the_cell_and_its_failing_line
     assert shown(batch()).splitlines() == [
         "4 notebooks to run",
         "a/good.ipynb: the file is old",
-        "[1/4] a/good.ipynb: passed: 1 cell in 1.5 s, not saved",
-        "[2/4] a/bad.ipynb: failed: 1 of 3 cells passed, 1 not run, in 1.5 s, not saved",
+        "[1/4] a/good.ipynb: passed: 1 cell in 1.5 s",
+        "[2/4] a/bad.ipynb: failed: 1 of 3 cells passed, 1 not run, in 1.5 s",
         "  ValueError: <no> in cell 2 of 3",
         "       1 | total = 0",
         "       2 | ",
@@ -42,11 +42,11 @@ def test_a_log_gets_a_line_a_run_and_failures_with_the_cell_and_its_failing_line
         "    Cell In[2], line 3",
         "    ----> 3 raise ValueError('<no> & \"data\"')",
         '    ValueError: <no> & "data"',
-        "[3/4] dead.ipynb: kernel died: 0 of 1 cell passed in 1.5 s, not saved",
+        "[3/4] dead.ipynb: kernel died: 0 of 1 cell passed in 1.5 s",
         "  the kernel died in cell 1 of 1",
         "  Look.",
         "       1 | import os; os._exit(1)",
-        "[4/4] never.ipynb: not run: 0 cells in 1.5 s, not saved",
+        "[4/4] never.ipynb: not run: 0 cells in 1.5 s",
         "  never.ipynb: there is no such file",
         "  nbrun looked.",
         "a/bad.ipynb: failed",
@@ -124,7 +124,7 @@ def test_a_terminal_keeps_each_line_of_source_on_one_line_and_a_log_keeps_all_of
 
 def test_a_terminal_gets_a_log_if_no_bar_is_wanted() -> None:
     told = plain(shown(batch(), terminal=True, progress=False))
-    assert "[1/4] a/good.ipynb: passed: 1 cell in 1.5 s, not saved\n" in told
+    assert "[1/4] a/good.ipynb: passed: 1 cell in 1.5 s\n" in told
     assert "━" not in told
 
 

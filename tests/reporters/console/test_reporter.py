@@ -140,10 +140,7 @@ def test_the_cell_that_is_shown_is_the_one_that_the_message_names() -> None:
     said = shown([*finished(run, late, allowed)])
     assert "KeyboardInterrupt" in said
     assert "E: allowed" not in said
-    assert (
-        said.splitlines()[-1]
-        == "nb.ipynb: timed out: 0 of 2 cells passed, 1 with an allowed error, in 3.1 s, not saved"
-    )
+    assert said.splitlines()[-1] == "nb.ipynb: timed out: 0 of 2 cells passed, 1 with an allowed error, in 3.1 s"
 
 
 def test_an_error_without_a_traceback_shows_the_end_of_standard_error() -> None:
