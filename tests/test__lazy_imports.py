@@ -128,7 +128,10 @@ assert result.exit_code == 0 and delivered, result
 after = everybodys()
 print("changed:", [name for name in before if before[name] != after[name]])
 print("replaced:", [name for name, module in modules.items() if sys.modules.get(name) is not module])
-print("threads:", [one.name for one in threading.enumerate() if one is not threading.main_thread()])
+others = [one for one in threading.enumerate() if one is not threading.main_thread()]
+for one in others:
+    one.join(10)  # a thread that has told of the server's end, or has delivered, may have some steps left
+print("threads:", [one.name for one in others if one.is_alive()])
 import httpx, nbformat
 new = {name: module for name, module in sys.modules.items() if name not in modules and module is not None}
 print("no modules:", [name for name, one in new.items() if type(one).__module__.startswith("nbrun")
