@@ -4,8 +4,11 @@ nbclient talks to the kernel itself where nbrun goes through a Jupyter server, s
 websocket loses, doubles or bends shows here. Where the two differ on purpose, ``KNOWN_DIFFERENCES`` says why.
 """
 
+import functools
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +115,8 @@ def test_nbrun_and_nbclient_make_the_same_of(
 
     monkeypatch.chdir(theirs)
     monkeypatch.setenv("PYTHONPATH", python_path()["PYTHONPATH"])
+    if b"matplotlib" in fixture.read_bytes():
+        find_fonts()
     NbClientApp().initialize(["--inplace", *(["--allow-errors"] if allowing else []), str(theirs / place)])
     run = server.run(ours / place, output=output, allow_errors=allowing)
     assert run.exit_code == ExitCode.OK, run.problem
@@ -162,6 +167,12 @@ def test_a_notebook_runs_in_place_whatever_its_name(name: str, tmp_path: Path, m
     assert where["data"]["text/plain"] == repr(name)
     assert text["data"]["text/plain"] == "'beside it'"
     assert sorted(folder.iterdir()) == sorted([path, folder / "read me.txt"]), "nothing else is left beside it"
+
+
+@functools.cache
+def find_fonts() -> None:
+    """Let Matplotlib build its cache of fonts: the first program that needs it prints a warning if that takes 5 s."""
+    subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], check=True, timeout=120)
 
 
 def copy_of_the_fixtures(folder: Path) -> Path:
