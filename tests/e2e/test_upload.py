@@ -88,7 +88,7 @@ async def test_what_failed_comes_back_too(stock_server: RunningServer, tmp_path:
 async def test_when_the_kernel_dies_what_ran_comes_back(stock_server: RunningServer, tmp_path: Path) -> None:
     path = write_notebook(tmp_path / "local.ipynb", notebook("print('one')", "import os; os._exit(1)"))
 
-    result = await nbrun.run_async(path, **options(stock_server))
+    result = await nbrun.run_async(path, **options(stock_server), pipeline=1)
 
     assert (result.exit_code, outcomes(result)) == (ExitCode.KERNEL, ["passed", "kernel-died"])
     assert text_of(read_notebook(path)["cells"][0]["outputs"]) == "one\n"
