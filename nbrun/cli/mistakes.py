@@ -102,6 +102,8 @@ TRAITS = {
 }
 """Settings of Jupyter applications, in the form ``--Class.name=value``."""
 
+_TYPO = 0.85
+"""How similar an option is to a mistyped one; less similar ones are suggested if no other command has the option."""
 _NAMED = re.compile(r"[^\W\d]\w*$")
 _LIKE_A_PATH = re.compile(r"[/\\*?\[]|\.(?:ipynb|py|md|qmd|Rmd|json|txt)$")
 
@@ -150,21 +152,30 @@ def _option_hint(name: str, context: click.Context | None, group: click.Group) -
     if trait := re.fullmatch(r"--\w+\.(\w+)", name):
         return TRAITS.get(trait[1], "nbrun takes no settings of Jupyter applications; nbrun run --help lists its own.")
     here = context.command if context is not None else group
-    elsewhere = [
-        other
-        for other in group.list_commands(click.Context(group))
-        if (found := group.get_command(click.Context(group), other)) is not None
-        and found is not here
-        and name in _options_of(found)
-    ]
+    if here is not group and name in OPTIONS:
+        return OPTIONS[name]
+    own = [option for option in _options_of(here) if option.startswith("--")]
+    near = get_close_matches(name, own, 3, _TYPO)
+    elsewhere = [] if near else _commands_with(name, group, here)
     if here is group and elsewhere:
         return f"Options follow the command: nbrun {elsewhere[0]} {name} …"
     if name in OPTIONS:
         return OPTIONS[name]
     if elsewhere:
         return f"It is an option of nbrun {' and nbrun '.join(elsewhere)}."
-    near = get_close_matches(name, [option for option in _options_of(here) if option.startswith("--")], 3)
+    near = near or get_close_matches(name, own, 3)
     return f"Did you mean {' or '.join(near)}?" if near else f"{_help_of(context)} lists all options."
+
+
+def _commands_with(name: str, group: click.Group, here: click.Command) -> list[str]:
+    """Return the names of the other commands that have an option. This imports all of them, which takes 20 ms."""
+    context = click.Context(group)
+    commands = {other: group.get_command(context, other) for other in group.list_commands(context)}
+    return [
+        other
+        for other, command in commands.items()
+        if command is not None and command is not here and name in _options_of(command)
+    ]
 
 
 def _options_of(command: click.Command) -> list[str]:
