@@ -18,6 +18,7 @@ from nbrun.core.formats.units import spell_duration
 from nbrun.errors import RunSkipped, UsageError
 from nbrun.runner.stop import StopSwitch
 from nbrun.storage.object_store import StoreError
+from nbrun.storage.on_disk import lock_file
 
 _log = logging.getLogger(__name__)
 
@@ -71,21 +72,19 @@ class FileLock:
         """Return whether the lock was free and is now held; raise :class:`UsageError` where there are no locks."""
         if sys.platform == "win32":
             raise UsageError("--lock needs flock, which Windows does not have")
-        import fcntl
-
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise UsageError(f"--lock: {self.file} cannot be written: {error.strerror}") from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return False
+            is_free = lock_file(handle)
         except OSError as error:
             os.close(handle)
             raise UsageError(f"--lock: {self.file} cannot be locked: {error.strerror}") from None
+        if not is_free:
+            os.close(handle)
+            return False
         self._handle = handle
         self.left_mark = self._read()[1]
         self.leave(self.left_mark)  # of the last lock in a store, also if this run takes none

@@ -19,6 +19,7 @@ from nbrun.storage.objects import (
     VersionChanged,
     in_thread,
 )
+from nbrun.storage.on_disk import lock_file
 
 _LOCK = ".nbrun-lock"
 _TEMPORARY = ".nbrun-"
@@ -143,7 +144,7 @@ class FolderStore:
         descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=there)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                _lock(file)
+                lock_file(file.fileno(), wait=True)  # NFS, which Linux asks for such locks too, can refuse this
         finally:
             Path(name).unlink()
 
@@ -156,14 +157,5 @@ class FolderStore:
         except PermissionError:  # of another user; local file systems lock what can be read
             file = path.open("rb")
         with file:
-            _lock(file)
+            lock_file(file.fileno(), wait=True)  # NFS, which Linux asks for such locks too, can refuse this
             yield
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Lock a file until it is closed. NFS, which Linux asks for such locks too, can refuse this."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: the rename is atomic, the comparison before it is not
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -50,6 +51,22 @@ def decoded(path: Path, data: bytes) -> str:
         return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise NotANotebook(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def lock_file(file: int, *, wait: bool = False) -> bool:
+    """Lock an open file until it is closed, and return whether that was possible; another process may hold the lock.
+
+    With `wait`, wait for it. Raise OSError on a file system without locks. On Windows nothing is locked.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class DiskFile:

@@ -31,7 +31,7 @@ from nbrun.core.notebook.document import Document
 from nbrun.core.results import NotebookResult, Outcome
 from nbrun.errors import BadFrame, NbrunError, UsageError
 from nbrun.runner.job import PlannedRun
-from nbrun.storage.on_disk import read_text
+from nbrun.storage.on_disk import lock_file, read_text
 from nbrun.storage.paths import absolute
 from nbrun.version import __version__
 
@@ -201,17 +201,14 @@ def _close(file: int, path: Path, *, remove: bool) -> None:
 
 
 def _lock(file: int, path: Path) -> None:
-    if sys.platform == "win32":
-        return
-    import fcntl
-
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        hint = "Wait until that batch has ended, or name another file with --journal."
-        raise JournalInUse(f"{path}: another process runs a batch with this journal", hint=hint) from None
+        is_free = lock_file(file)
     except OSError as error:
         _log.info("%s: not locked: %s", path, error.strerror)  # such as a network file system without locks
+        return
+    if not is_free:
+        hint = "Wait until that batch has ended, or name another file with --journal."
+        raise JournalInUse(f"{path}: another process runs a batch with this journal", hint=hint)
 
 
 def _delivered(planned: PlannedRun, line: Mapping[str, Any], now: str) -> Delivered | None:
