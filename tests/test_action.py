@@ -263,11 +263,17 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         subprocess.run(command, cwd=checkout, check=True)
     made = environment("action")
     brought = tmp_path_factory.mktemp("brought")
-    uv = Path(sys.executable).parent  # a fast installer beside the tests' own Python
+    uv = Path(sys.executable).parent  # a fast installer beside the tests' own Python, with what it has downloaded
+    downloads = subprocess.run([uv / "uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
     done = subprocess.run(
         [made.folder / "bin" / "act", "push", "-P", "ubuntu-latest=-self-hosted", "--env", f"BROUGHT_OUT={brought}"],
         cwd=checkout,
-        env={**os.environ, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}", "XDG_CACHE_HOME": str(checkout.parent)},
+        env={
+            **os.environ,
+            "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}",
+            "XDG_CACHE_HOME": str(checkout.parent),
+            "UV_CACHE_DIR": downloads,
+        },
         capture_output=True,
         text=True,
         timeout=280,

@@ -1,4 +1,4 @@
-"""A nightly report for eight weeks: published, notified and checked on a fake clock, in a folder and on S3.
+"""A nightly report for weeks: published, notified and checked on a fake clock, in a folder and on S3.
 
 Three nights are real calls of ``nbrun batch`` with a kernel: one passes, one fails, one passes again. The
 other nights publish the stored files of the first one, with their own times and parameters. So each night takes the
@@ -46,7 +46,7 @@ parameter-templates = {{ day = "{{date:%Y-%m-%d}}" }}
 html-code = "hide"
 pdf = true
 publish = "{base}"
-keep = "30d"
+keep = "{keep}d"
 notify = ["env:REPORT_MAIL"]
 notify-on = ["failure", "recovery"]
 schedule = "0 6 * * 1-5"
@@ -90,6 +90,8 @@ REPORT = notebook(
 )
 NIGHTS = 40
 FAILED, RECOVERED, MISSED, OVERLAPPING = 25, 26, 30, 33
+LATE = 22
+"""The first night of the short test, which has the nights that differ."""
 FIRST_DAY = datetime(2026, 10, 5, tzinfo=UTC)
 """A Monday. The clock in Berlin changes on 25 October."""
 AT = """
@@ -114,6 +116,10 @@ class Project:
     """The address of the store for a browser."""
     mail: str
     """The URL for notifications, which nbrun removes from the environment of a process."""
+    first: int
+    """The number of the first night."""
+    keep: int
+    """Days for which runs are kept."""
     recorded: RunRecord | None = None
     latest_id: str = ""
 
@@ -178,7 +184,7 @@ class Project:
         options = {"publish": self.base, "notify": [self.mail], "notify_on": ("failure", "recovery")}
         watch = RunWatch(Report("sales", str(self.folder)), options, lambda: began)
         store = open_store(self.base)
-        keep = Keep.parse(["30d"])
+        keep = Keep.parse([f"{self.keep}d"])
         asyncio.run(publish(store, [(record, self.folder / "stored")], keep=keep, now=ended))
         watch.scheduled = night
         assert watch.finish(0, None) == []
@@ -218,15 +224,20 @@ def nights() -> list[datetime]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", STORES)
-def test_forty_nights_of_a_report(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("first", "keep"), [(LATE, 20), pytest.param(0, 30, marks=pytest.mark.soak)], ids=["eighteen", "forty"]
+)
+def test_many_nights_of_a_report(
+    first: int, keep: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     folder = tmp_path / "project"
     write_notebook(folder / "reports" / "sales.ipynb", REPORT)
     with STORES[kind](folder, monkeypatch) as (base, web), mail_server() as box:
         monkeypatch.chdir(folder)
-        (folder / "pyproject.toml").write_text(SETTINGS.format(base=base))
-        project = Project(folder, base, web, box.url)
-        for number, night in enumerate(nights()):
+        (folder / "pyproject.toml").write_text(SETTINGS.format(base=base, keep=keep))
+        project = Project(folder, base, web, box.url, first, keep)
+        for number, night in [*enumerate(nights())][first:]:
             run_night(project, number, night)
         assert_published(project)
         assert_notified(project, box)
@@ -241,8 +252,8 @@ def run_night(project: Project, number: int, night: datetime) -> None:
     """Run the report of one night, and check that its schedule is kept."""
     began = night + timedelta(minutes=2)
     broken = project.folder / "reports" / "broken"
-    if number in (0, FAILED, RECOVERED):
-        before = project.latest() if number else {}
+    if number in (project.first, FAILED, RECOVERED):
+        before = project.latest() if number > project.first else {}
         if number == FAILED:
             broken.touch()
         found = project.call(began, "batch", "sales")
@@ -252,7 +263,7 @@ def run_night(project: Project, number: int, night: datetime) -> None:
         assert (newest.parameters, newest.templated) == ({"day": f"{night:%Y-%m-%d}"}, ("day",))
         assert newest.scheduled == night.isoformat(timespec="milliseconds")
         assert (project.latest() == before) == (number == FAILED)
-        if not number:
+        if number == project.first:
             project.keep_files()
     elif number != MISSED:
         project.publish_again(began, night)
@@ -270,10 +281,11 @@ def run_night(project: Project, number: int, night: datetime) -> None:
     assert (code, said) == ((ExitCode.OVERDUE, missing) if number == MISSED else (ExitCode.OK, ""))
 
 
-def expected() -> list[tuple[str, str]]:
+def expected(project: Project) -> list[tuple[str, str]]:
     """Return the nights whose runs are kept, the latest first, with their outcomes."""
     every = nights()
-    kept = [number for number, night in enumerate(every) if every[-1] - night < timedelta(days=30)]
+    kept = [number for number, night in enumerate(every) if every[-1] - night < timedelta(days=project.keep)]
+    assert kept[0] > project.first, "the first run is deleted"
     return [
         (every[number].isoformat(timespec="milliseconds"), "failed" if number == FAILED else "passed")
         for number in reversed(kept)
@@ -283,7 +295,7 @@ def expected() -> list[tuple[str, str]]:
 
 def assert_published(project: Project) -> None:
     records = project.records()
-    assert [(record.when, record.outcome) for record in records] == expected()
+    assert [(record.when, record.outcome) for record in records] == expected(project)
     project.latest_id = records[0].run_id
     assert project.latest()["run_id"] == project.latest_id
     stored = asyncio.run(open_store(project.base).keys("sales/"))
@@ -349,7 +361,7 @@ def assert_index(project: Project, page: Page) -> None:
     rows = page.eval_on_selector_all(
         ".runs > li", "rows => rows.map(row => [row.querySelector('time').dateTime, row.className])"
     )
-    assert [tuple(row) for row in rows] == expected()
+    assert [tuple(row) for row in rows] == expected(project)
     assert page.locator(".trend rect").count() == len(rows)
     assert page.locator(".latest").count() == 1
     assert page.locator("time").first.inner_text() == "2026-11-27 06:00 CET"
@@ -384,7 +396,7 @@ def assert_links(project: Project, page: Page) -> None:
                 waiting.append(urldefrag(urljoin(address, link)).url)
     assert all(url.startswith(project.web) for url in seen)
     assert all(not name or name in anchors[url] for url, name in map(urldefrag, wanted))
-    assert len([url for url in seen if url.endswith(".pdf")]) == len(expected())
+    assert len([url for url in seen if url.endswith(".pdf")]) == len(expected(project))
 
 
 def content(page: Page, address: str) -> bytes:

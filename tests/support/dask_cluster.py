@@ -1,5 +1,6 @@
 """Real Dask clusters: a scheduler and workers with their nannies, each a process of its own, ended by their pids."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import distributed
 import psutil
 
 from tests.support.processes import MARK, default_signals, new_mark, processes_of
@@ -116,17 +118,14 @@ class DaskCluster:
 
     def ask(self, source: str) -> Any:
         """Return the value of an expression of ``scheduler``, which may await, from a function that runs there."""
-        program = (
-            "import sys, json, distributed\n"
-            f"async def ask(dask_scheduler=None):\n    scheduler = dask_scheduler\n    return {source}\n"
-            "with distributed.Client(sys.argv[1], timeout=20) as client:\n"
-            "    print('RESULT' + json.dumps(client.run_on_scheduler(ask)))\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program, self.address], capture_output=True, text=True, timeout=60, cwd=self.folder
-        )
-        assert "RESULT" in done.stdout, done.stderr
-        return json.loads(done.stdout.rpartition("RESULT")[2])
+        names: dict[str, Any] = {"__name__": "__main__"}  # so the function travels as code
+        exec(f"async def ask(dask_scheduler=None):\n    scheduler = dask_scheduler\n    return {source}\n", names)
+
+        async def answer() -> Any:
+            async with distributed.Client(self.address, asynchronous=True, timeout=20) as client:
+                return await client.run_on_scheduler(names["ask"])
+
+        return asyncio.run(answer())
 
     def close(self) -> None:
         """Kill everything."""
