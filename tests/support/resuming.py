@@ -15,7 +15,7 @@ from tests.support.processes import MARK, await_no_process_of, new_mark, process
 from tests.support.servers import pause
 
 MARKER = "import os, time\nwith open({marks!r}, 'a') as file:\n    print({number}, file=file)"
-HANG = "while not os.path.exists({goes_on!r}):\n    time.sleep(0.1)"
+HANG = "import time\nwhile not os.path.exists({goes_on!r}):\n    time.sleep(0.1)"
 REPORTS = ("--json", "r.json", "--junit", "r.xml")
 CALL = ("run", "nb", "-j", "1", "-o", "out", "-p", "x", "1", "--allow-new", *REPORTS)
 
@@ -57,7 +57,7 @@ def check_resumed(
     """
     call, environment = (*CALL, *options), dict(env or {})
     whole = write_batch(tmp_path / "whole", size)
-    killed = write_batch(tmp_path / "ended", size)  # a name of the same length: reports cut long lines
+    killed = write_batch(tmp_path / "ended", size)
     (whole / "goes-on").touch()
     assert run_nbrun(*call, cwd=whole, env=environment).returncode == ExitCode.NOTEBOOK_FAILED
     assert not (whole / "out" / ".nbrun-journal.jsonl").exists()
