@@ -80,6 +80,12 @@ SEND_HIGH_WATER_MARK = 23
 """ZMQ_SNDHWM. libzmq applies it to existing connections."""
 POLLOUT = 2
 """zmq.POLLOUT."""
+THREADS = "/proc/self/task"
+"""The threads of this process, with their names and states, see proc(5)."""
+SENDER = b"ZMQbg/IO"
+"""The beginning of the names of ZeroMQ's threads for input and output."""
+SENDER_STEPS = 40
+"""Maximum checks, about every tenth of a millisecond, whether these threads sleep."""
 UNREAD_STEPS = 40
 """Maximum checks, every half millisecond, whether the kernel has read what was written to its file descriptors."""
 MOST_EVENTS = 1000
@@ -245,6 +251,38 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and getattr(stream, FLUSH_PENDING, True):
             stream.flush()
+
+
+class Senders:
+    """The threads of ZeroMQ, which write the messages of all sockets to their connections.
+
+    ZeroMQ does not say when a message is written. But Linux shows whether a thread sleeps. Then it has nothing left to
+    write, or the client does not keep up: a message wakes it before the call that sends the message returns.
+    """
+
+    def __init__(self) -> None:
+        self._states: list[int] = []
+        try:
+            for thread in os.listdir(THREADS):
+                with open(f"{THREADS}/{thread}/comm", "rb") as name:
+                    if name.read().startswith(SENDER):
+                        self._states.append(os.open(f"{THREADS}/{thread}/stat", os.O_RDONLY))
+        except OSError:  # another system than Linux, or a thread that has just ended
+            return
+
+    def wait(self) -> None:
+        """Wait, for a few milliseconds at most, until they sleep; where this is unknown, for half a millisecond."""
+        for _ in range(SENDER_STEPS):
+            try:
+                states = [os.pread(state, 64, 0).partition(b") ") for state in self._states]
+            except OSError:  # the user has closed all files
+                states = []
+            if not states or not all(SENDER in name for name, _, _ in states):
+                time.sleep(0.0005)
+                return
+            if all(state.startswith(b"S") for _, _, state in states):
+                return
+            time.sleep(0.00005)
 
 
 class QuickOutput:
@@ -527,6 +565,7 @@ class ConditionalExecution:
         self._recalled: set[str] = set()
         self.progress: Progress | None = None
         self.replay: ReplayBuffer | None = None
+        self._senders = Senders()
         self._finish_metadata = kernel.finish_metadata
         # Raise an error here if something is missing.
         kernel.comm_manager.comms, kernel.iopub_thread.schedule, kernel.execute_request  # noqa: B018
@@ -568,7 +607,7 @@ class ConditionalExecution:
     def _let_go(self) -> None:
         """Let the kernel's other threads send all messages so far."""
         hand_over(self._kernel.iopub_thread)
-        time.sleep(0.0005)
+        self._senders.wait()
 
     async def _wait_for_client(self) -> None:
         """Wait until a client has received the output so far, or as much of it that no other output is dropped."""

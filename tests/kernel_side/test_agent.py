@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import zmq.asyncio
 from ipykernel.iostream import IOPubThread, OutStream
 from jupyter_client.session import Session
 from msgspec.structs import replace
@@ -27,6 +30,7 @@ from nbrun.kernel_side.agent import (
     PROGRESS_SIZE,
     ROOM_FOR_UNSENT,
     QuickOutput,
+    Senders,
     has_unread_streams,
     install,
     unread_bytes,
@@ -882,3 +886,40 @@ def test_a_flush_waits_for_one_that_the_thread_has_begun(iopub: Any, monkeypatch
     threading.Timer(0.05, go_on.set).start()
     stream.flush()
     assert sent == ["a"]
+
+
+KILLED_AFTER_SENDING = """
+import os, sys, zmq
+from nbrun.kernel_side.agent import Senders
+socket = zmq.Context().socket(zmq.PUSH)
+socket.connect(sys.argv[1])
+socket.send(b"first")
+sys.stdin.readline()
+senders = Senders()
+for number in range(100):
+    socket.send(b"%d" % number + bytes(300))
+senders.wait()
+os.kill(os.getpid(), 9)
+"""
+
+
+async def test_messages_are_written_before_the_next_cell_can_kill_the_kernel(tmp_path: Path) -> None:
+    with zmq.asyncio.Context() as context, context.socket(SocketType.PULL) as received:
+        received.bind(f"ipc://{tmp_path}/socket")
+        command = [sys.executable, "-c", KILLED_AFTER_SENDING, f"ipc://{tmp_path}/socket"]
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(20):
+            assert await received.recv() == b"first"
+            await process.communicate(b"\n")
+            assert [int((await received.recv())[:-300]) for _ in range(100)] == [*range(100)]
+
+
+def test_senders_of_which_nothing_is_known_get_half_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    senders = Senders()
+    senders._states = [os.open(os.devnull, os.O_RDONLY)]
+    senders.wait()
+    os.close(*senders._states)
+    senders.wait()
+    assert pauses == [0.0005, 0.0005]
