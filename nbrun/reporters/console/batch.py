@@ -7,15 +7,9 @@ trimmed traceback. At the end there is a table of the runs.
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
-from rich.cells import cell_len
-from rich.console import Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+from msgspec import Struct
 
 from nbrun.core.batch.scheduling import time_left
 from nbrun.core.events import (
@@ -33,9 +27,12 @@ from nbrun.core.events import (
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.results import BatchResult, NotebookResult, Outcome
 from nbrun.reporters import phrases
+from nbrun.reporters.console.log_console import LogConsole
 from nbrun.reporters.console.output_log import OutputLog
-from nbrun.reporters.console.safe_console import SafeConsole
 from nbrun.reporters.run_log import RunRecord, fault_of, is_fault
+
+if TYPE_CHECKING:
+    from nbrun.reporters.console.screen import LiveDisplay
 
 HEARTBEAT = 30.0
 """Seconds between two progress lines in a log."""
@@ -48,12 +45,8 @@ STYLES = {
 """The colours of outcomes; all others are red."""
 _LONGEST_TABLE = 20
 """Maximum number of runs for which the final table includes passed runs."""
-_WIDEST = 120
-"""Maximum width of the live rows."""
 TRACEBACK = 24
 """Maximum number of traceback lines of a failure."""
-_NARROWEST_NAME = 12
-"""Minimum width of names in the final table; on a narrower terminal there is no table."""
 
 
 class _Row(Struct):
@@ -66,7 +59,6 @@ class _Row(Struct):
     cell_began: float = 0.0
     done: int = 0
     log: OutputLog | None = None
-    spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
 
 
 class BatchConsole:
@@ -74,7 +66,7 @@ class BatchConsole:
 
     def __init__(
         self,
-        console: SafeConsole,
+        console: LogConsole,
         notebooks: Sequence[str],
         *,
         live: bool,
@@ -88,9 +80,11 @@ class BatchConsole:
         self._began = self._last_said = time.monotonic()
         self._rows: dict[str, _Row] = {}
         self._results: list[NotebookResult] = []
-        self._screen = Live(console=console, auto_refresh=False, transient=True) if live else None
-        if self._screen is not None:
-            self._screen.start()
+        self._screen: LiveDisplay | None = None
+        if live:
+            from nbrun.reporters.console import screen
+
+            self._screen = screen.LiveDisplay(console)
         elif not quiet:
             self._say(f"{'1 notebook' if len(notebooks) == 1 else f'{len(notebooks)} notebooks'} to run")
 
@@ -124,7 +118,7 @@ class BatchConsole:
     def tick(self) -> None:
         """Update the elapsed time."""
         if self._screen is not None:
-            self._screen.update(Group(*self._picture()), refresh=True)
+            self._show(self._screen)
         elif self._rows and not self._quiet and time.monotonic() - self._last_said >= HEARTBEAT:
             now = time.monotonic()
             going = ", ".join(f"{name} ({_doing(row, now)})" for name, row in self._rows.items())
@@ -170,10 +164,7 @@ class BatchConsole:
             return
         named = batch.runs if len(batch.runs) <= _LONGEST_TABLE and not self._quiet else failed
         named = sorted(named, key=lambda run: not run.went_well)  # the end of the screen is read first
-        table = _table(named, self._console) if named and self._console.is_terminal else None
-        if table is not None:
-            self._console.print(table, soft_wrap=False)
-        else:
+        if not (named and self._console.is_terminal and self._has_table(named)):
             for run in failed:
                 self._say(f"{run.path}: {phrases.outcome(run)}")
         self._say(phrases.batch_summary(batch), "bold red" if failed else "bold green")
@@ -182,38 +173,22 @@ class BatchConsole:
         width = len(str(self._all))
         return f"[{len(self._results):{width}}/{self._all}]"
 
-    def _picture(self) -> list[Table]:
-        """Return the bar and as many rows as the screen holds."""
-        now, width = time.monotonic(), self._console.width
-        rows = _grid(width, names=True)
-        room = max(1, self._console.height - 4)
-        for name, row in list(self._rows.items())[:room]:
-            rows.add_row(
-                row.spinner,
-                Text(_shortened(self._console.clean(name), max(min(width, _WIDEST) - 40, _NARROWEST_NAME))),
-                _doing(row, now),
-                spell_duration(now - row.began),
-            )
-        if len(self._rows) > room:
-            rows.add_row("", f"… and {len(self._rows) - room} more", "", "")
-        return [rows, self._bar(now, width)]
+    def _has_table(self, runs: Sequence[NotebookResult]) -> bool:
+        """Print the final table if the terminal is wide enough, and return whether it is."""
+        from nbrun.reporters.console.screen import print_table
 
-    def _bar(self, now: float, width: int) -> Table:
+        return print_table(runs, self._console, STYLES)
+
+    def _show(self, screen: "LiveDisplay") -> None:
+        from nbrun.reporters.console.screen import LiveRun, Progress
+
+        now = time.monotonic()
         done = len(self._results)
         running = [now - row.began for row in self._rows.values()]
         left = time_left([run.seconds for run in self._results], running, max(0, self._all - done - len(running)))
         failed = sum(not run.went_well for run in self._results)
-        status = Text(f"{done} of {self._all}", "bold")
-        if failed:
-            status.append(f", {failed} not passed", "bold red")
-        status.append(f"  {spell_duration(now - self._began)}", "dim")
-        if left is not None and done < self._all:
-            status.append(f", about {spell_duration(max(left, 1.0))} left", "dim")
-        bar = Table.grid(padding=(0, 1))
-        bar.add_column(width=max(8, min(40, width - status.cell_len - 3)))
-        bar.add_column(no_wrap=True, overflow="ellipsis")
-        bar.add_row(ProgressBar(self._all, done, style="dim", complete_style="red" if failed else "green"), status)
-        return bar
+        rows = [LiveRun(name, _doing(row, now), now - row.began) for name, row in self._rows.items()]
+        screen.show_batch(rows, Progress(done, failed, self._all, now - self._began, left))
 
     def _say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
         self._last_said = time.monotonic()
@@ -228,43 +203,3 @@ def _doing(row: _Row, now: float) -> str:
     if row.cell is not None and row.stage is Stage.RUNNING:
         return f"cell {row.cell.number} of {row.cell.total}, {spell_duration(now - row.cell_began)}"
     return row.stage.value if row.stage else "waiting"
-
-
-def _shortened(name: str, width: int) -> str:
-    """Return a path shortened at its beginning, because its end is more specific."""
-    return name if len(name) <= width else "…" + name[-(width - 1) :]
-
-
-def _grid(width: int, *, names: bool) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    grid.width = min(width - 1, _WIDEST)
-    grid.add_column(width=1)
-    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1, style="" if names else "dim")
-    grid.add_column(no_wrap=True, overflow="ellipsis", style="cyan")
-    grid.add_column(no_wrap=True, justify="right", style="dim", min_width=8)
-    return grid
-
-
-def _table(runs: Sequence[NotebookResult], console: SafeConsole) -> Table | None:
-    """Return the final table without broken words, or None if the terminal is too narrow."""
-    outcomes = [phrases.outcome(run) + (" (cached)" if run.cached else "") for run in runs]
-    tallies = [phrases.tally(run) for run in runs]
-    times = [spell_duration(run.seconds) for run in runs]
-    fixed = max(map(len, ["outcome", *outcomes])) + max(map(len, ["time", *times])) + 6  # blanks between columns
-    names = [console.clean(run.path) for run in runs]
-    longest_name = max(map(cell_len, names))
-    longest_word = max(len(word) for tally in ["cells", *tallies] for word in tally.split())
-    room = console.width - fixed
-    if room - longest_word < _NARROWEST_NAME:
-        return None
-    for_cells = min(max(room - longest_name, room // 3, longest_word), max(map(len, tallies)))
-    for_names = min(longest_name, room - for_cells)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("notebook", no_wrap=True, overflow="ellipsis", width=max(for_names, len("notebook")))
-    table.add_column("outcome", no_wrap=True)
-    table.add_column("cells", width=max(for_cells, len("cells")))
-    table.add_column("time", justify="right", no_wrap=True)
-    for run, name, outcome, tally, took in zip(runs, names, outcomes, tallies, times, strict=True):
-        style = STYLES.get(run.outcome, "bold red")
-        table.add_row(Text(_shortened(name, for_names)), Text(outcome, style), tally, took)
-    return table

@@ -8,10 +8,7 @@ including NO_COLOR and FORCE_COLOR. Everything goes to standard error; standard 
 import sys
 import time
 from collections.abc import Callable
-
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from nbrun.core.events import (
     BatchFinished,
@@ -29,9 +26,12 @@ from nbrun.core.formats.units import spell_duration
 from nbrun.core.results import CellResult, NotebookResult
 from nbrun.reporters import phrases
 from nbrun.reporters.console.batch import HEARTBEAT, STYLES, TRACEBACK, BatchConsole
+from nbrun.reporters.console.log_console import LogConsole, is_log
 from nbrun.reporters.console.output_log import OutputLog
-from nbrun.reporters.console.safe_console import SafeConsole
 from nbrun.reporters.run_log import Record, RunRecord, fault_of
+
+if TYPE_CHECKING:
+    from nbrun.reporters.console.screen import LiveDisplay
 
 
 class Console:
@@ -51,24 +51,22 @@ class Console:
         progress: bool = True,
         runner: bool = False,
         mask: Callable[[str], str] = str,
-        console: SafeConsole | None = None,
+        console: LogConsole | None = None,
     ) -> None:
         # With FORCE_COLOR rich treats everything as a terminal. A log stays a log, with colours.
         # The output of a CI runner is a log too, even if its steps have a terminal.
         on_screen = (console is not None or sys.stderr.isatty()) and not runner
-        self._console = console or SafeConsole(mask=mask, runner=runner)
+        self._console = console or _standard_error(mask, runner=runner)
         self._quiet = quiet
         self._logs_output = log_output and not quiet
         self._log = OutputLog(self._say_output) if self._logs_output else None
-        can_move = self._console.is_terminal and on_screen and not self._console.is_dumb_terminal
-        self._live = can_move and progress and not quiet
+        self._live = on_screen and progress and not quiet and self._console.can_move
         if self._live:
             self._console.allow_movements()
         self._console.wraps = self._console.is_terminal and on_screen
         self._record = Record()
         self._batch: BatchConsole | None = None
-        self._line: Live | None = None
-        self._spinner = Spinner("dots")
+        self._line: LiveDisplay | None = None
         self._notebook = ""
         self._stage: Stage | None = None
         self._numbers: dict[tuple[str, int], tuple[int, int]] = {}
@@ -131,8 +129,9 @@ class Console:
         self._stage, self._since, self._current = stage, time.monotonic(), None
         if self._live:
             if self._line is None:
-                self._line = Live(self._spinner, console=self._console, auto_refresh=False, transient=True)
-                self._line.start()
+                from nbrun.reporters.console.screen import LiveDisplay
+
+                self._line = LiveDisplay(self._console)
             self._notebook = notebook
             self._show()
         elif not self._quiet and stage in (Stage.STARTING_KERNEL, Stage.RUNNING):
@@ -140,8 +139,7 @@ class Console:
 
     def _show(self) -> None:
         if self._line is not None:
-            self._spinner.update(text=Text(self._console.clean(f"{self._notebook}: {self._doing()}")))
-            self._line.refresh()
+            self._line.show_line(f"{self._notebook}: {self._doing()}")
 
     def _doing(self) -> str:
         passed = spell_duration(time.monotonic() - self._since)
@@ -178,3 +176,11 @@ class Console:
     def _say_output(self, line: str) -> None:
         self._last_said = time.monotonic()
         self._console.say_output(line)
+
+
+def _standard_error(mask: Callable[[str], str], *, runner: bool) -> LogConsole:
+    if is_log(sys.stderr):
+        return LogConsole(sys.stderr, mask=mask, runner=runner)
+    from nbrun.reporters.console.safe_console import SafeConsole
+
+    return SafeConsole(mask=mask, runner=runner)

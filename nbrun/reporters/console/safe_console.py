@@ -14,11 +14,12 @@ from rich.segment import Segment
 from rich.text import Text
 
 from nbrun.core.formats.safe_text import without_controls
+from nbrun.reporters.console.log_console import LogConsole
 from nbrun.reporters.phrases import wrapped
 from nbrun.reporters.safe_stream import SafeStream
 
 
-class SafeConsole(Console):
+class SafeConsole(Console, LogConsole):
     """Writes to `file`, or to standard error; `mask` masks secrets in each line.
 
     If `runner` is true, no line is a command to a CI runner. Otherwise the environment decides.
@@ -35,21 +36,19 @@ class SafeConsole(Console):
         self._colours = self.is_terminal and self.color_system is not None and not self.no_color
         self.file = SafeStream(target, colours=self._colours, commands=True if runner else None)  # type: ignore[assignment]
 
+    @property
+    def can_move(self) -> bool:
+        """Return whether the stream is a terminal that can move its cursor."""
+        return self.is_terminal and not self.is_dumb_terminal
+
     def allow_movements(self) -> None:
         """Allow rich to move the cursor for its live displays."""
         self.file = SafeStream(self.file, movements=True)  # type: ignore[assignment]
 
-    def clean(self, text: str, *, colours: bool = False) -> str:
-        """Return untrusted text without control characters and secrets.
-
-        Secrets are masked twice, because a removed character may have been part of a secret or have split one.
-        """
-        return self._mask(without_controls(self._mask(text), colours=colours))
-
     def say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
         """Print a line: whole in a log; on a terminal wrapped, or cut if it must stay `on_one_line`."""
         if not self.is_terminal:
-            self._log(line)
+            LogConsole.say(self, line)
             return
         line = self.clean(line)
         if on_one_line and self.wraps:
@@ -65,7 +64,7 @@ class SafeConsole(Console):
         if self.is_terminal:
             self.print(Text.from_ansi(self.clean(line, colours=self._colours)))
         else:
-            self._log(line)
+            LogConsole.say_output(self, line)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Return the rendered segments with filtered text."""
@@ -75,8 +74,3 @@ class SafeConsole(Console):
                 yield segment
             else:
                 yield Segment(without_controls(text), style.update_link(None) if style and style.link else style)
-
-    def _log(self, line: str) -> None:
-        # Without rich, which is ten times slower: a log has neither width nor style.
-        self.file.write(f"{self.clean(line)}\n")
-        self.file.flush()

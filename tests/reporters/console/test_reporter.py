@@ -1,6 +1,9 @@
 """Console output of a single run."""
 
 import io
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -150,3 +153,23 @@ def test_an_error_without_a_traceback_shows_the_end_of_standard_error() -> None:
         "0", NAME, None, "k", Outcome.FAILED, "", 1.0, [failed], Problem("what in cell 1 of 2", cell=0)
     )
     assert "      | ValueError: the cause" in shown(finished(run, failed)).splitlines()
+
+
+def test_a_log_needs_no_rich() -> None:
+    code = (
+        "import sys\n"
+        "from nbrun.reporters.console.reporter import Console\n"
+        "from tests.reporters.streams import batch\n"
+        "console = Console()\n"
+        "for event in batch():\n"
+        "    console.observe(event)\n"
+        "console.close()\n"
+        "print('rich' in sys.modules)"
+    )
+    for variables, needs in (({}, "False"), ({"FORCE_COLOR": "1"}, "True"), ({"TTY_COMPATIBLE": "1"}, "True")):
+        environ = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
+        command = [sys.executable, "-c", code]
+        ran = subprocess.run(command, env=environ | variables, capture_output=True, text=True, timeout=60, check=True)
+        assert ran.stdout.strip() == needs
+        assert "4 notebooks in 3.0 s" in ran.stderr
+        assert ("\x1b[" in ran.stderr) is (needs == "True")
