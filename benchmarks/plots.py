@@ -2,12 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import matplotlib as mpl
-
-mpl.use("svg")
-
-from matplotlib import pyplot as plt
+from typing import Any
 
 from benchmarks.environment import OWN, SHARED
 from benchmarks.results import Results, Summary, summaries
@@ -26,8 +21,6 @@ _OURS, _THEIRS, _INCOMPLETE = "#1f6f8b", "#b8c4cc", "#d98880"
 
 def draw(runs: Sequence[Results], folder: Path) -> None:
     """Write ``peers-own.svg``, ``peers-shared.svg`` and ``growth.svg``, each where it was measured."""
-    mpl.rcParams["svg.hashsalt"] = "nbrun"  # the same numbers give the same file
-    mpl.rcParams["font.size"] = 8
     for environment in (OWN, SHARED):
         table = summaries(run for run in runs if run.environment == environment)
         _peers(table, folder / f"peers-{environment}.svg")
@@ -36,10 +29,23 @@ def draw(runs: Sequence[Results], folder: Path) -> None:
             _growth(scale, folder / "growth.svg")
 
 
+def _pyplot() -> Any:
+    """Import and set up matplotlib, which nobody needs who imports this module for :data:`ORDER`."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "nbrun"  # the same numbers give the same file
+    mpl.rcParams["font.size"] = 8
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
 def _peers(table: dict[tuple[str, str], Summary], path: Path) -> None:
     workloads = sorted({workload for workload, _ in table if workload != "help"})
     if not workloads:
         return
+    plt = _pyplot()
     figure, grid = plt.subplots(2, (len(workloads) + 1) // 2, figsize=(11, 5), squeeze=False)
     for axes in grid.flat[len(workloads) :]:
         axes.set_axis_off()
@@ -58,6 +64,7 @@ def _peers(table: dict[tuple[str, str], Summary], path: Path) -> None:
 
 
 def _growth(scale: dict[str, list[dict[str, float]]], path: Path) -> None:
+    plt = _pyplot()
     figure, grid = plt.subplots(1, 2, figsize=(8, 3))
     for (kind, points), axes in zip(scale.items(), grid, strict=True):
         sizes = [point["size"] for point in points]

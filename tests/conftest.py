@@ -5,6 +5,7 @@ these and without ``slow``, ``large`` and ``soak`` gets the marker ``unit``. A u
 Jupyter server or a kernel in another process.
 """
 
+import functools
 import gc
 import os
 import signal
@@ -140,7 +141,7 @@ def assumed_cost(item: pytest.Item) -> float:
 def mark_by_needs(items: list[pytest.Item]) -> None:
     """Mark each test with what it needs."""
     for item in items:
-        path = item.path.relative_to(TESTS).as_posix() if item.path.is_relative_to(TESTS) else ""
+        path = path_in_tests(item.path)
         fixtures = getattr(item, "fixturenames", ())
         if path.startswith(KERNEL_MODULES):
             item.add_marker("server")
@@ -151,6 +152,12 @@ def mark_by_needs(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if not NOT_UNIT.intersection(mark.name for mark in item.iter_markers()):
             item.add_marker("unit")
+
+
+@functools.cache
+def path_in_tests(path: Path) -> str:
+    """Return the path of a module relative to the folder of the tests, or "" if it is elsewhere."""
+    return path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
 
 
 def _watch_processes(event: str, arguments: tuple[Any, ...]) -> None:

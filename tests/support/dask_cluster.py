@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import distributed
 import psutil
 
 from tests.support.processes import MARK, default_signals, new_mark, processes_of
@@ -118,6 +117,8 @@ class DaskCluster:
 
     def ask(self, source: str) -> Any:
         """Return the value of an expression of ``scheduler``, which may await, from a function that runs there."""
+        import distributed  # takes long, and every process of the tests imports this module
+
         names: dict[str, Any] = {"__name__": "__main__"}  # so the function travels as code
         exec(f"async def ask(dask_scheduler=None):\n    scheduler = dask_scheduler\n    return {source}\n", names)
 
