@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -166,13 +166,15 @@ class Server:
         attempt = partial(self._attempt, path, spec, env if self.is_private else {}, began + startup, warn, agent)
         async with contextlib.AsyncExitStack() as stack:
             attempts = 2 if self._may_lose_ports(spec) else 1
-            for number in range(1, attempts + 1):
+            errors: list[_FalseStart | TimeoutError] = []
+            while True:
                 try:
-                    running = await stack.enter_async_context(attempt(is_last=number == attempts))
+                    running = await stack.enter_async_context(attempt(is_last=len(errors) + 1 == attempts))
                     break
                 except (_FalseStart, TimeoutError) as error:
-                    if number == attempts or clock() >= began + startup:
-                        raise self._failed(error, spec, startup, number) from None
+                    errors.append(error)
+                    if len(errors) == attempts or clock() >= began + startup:
+                        raise self._failed(errors, spec, startup) from None
                     _log.info("kernel %s: %s; starting another one", spec.name, str(error) or "it does not answer")
             _log.info("kernel %s: %s, started in %.2f s", spec.name, running.kernel.id, clock() - began)
             yield running
@@ -323,14 +325,14 @@ class Server:
             warn(f"the session could not be deleted, its kernel may still run: {error}")
 
     def _failed(
-        self, error: _FalseStart | TimeoutError, spec: KernelSpec, startup: float, starts: int
+        self, errors: Sequence[_FalseStart | TimeoutError], spec: KernelSpec, startup: float
     ) -> KernelStartFailed:
-        if isinstance(error, _FalseStart):
-            what, hint = f"kernel {spec.name}: {error}", error.hint
-        else:
-            what = f"kernel {spec.name} did not start within {startup:g} s"
-            hint = "Give it more time with --startup-timeout, or look at what it needs to start."
-        again = "; nbrun has started it twice" if starts > 1 else ""
+        what = f"kernel {spec.name} did not start within {startup:g} s"
+        hint = "Give it more time with --startup-timeout, or look at what it needs to start."
+        for error in errors:  # a death explains more than a missing answer
+            if isinstance(error, _FalseStart):
+                what, hint = f"kernel {spec.name}: {error}", error.hint
+        again = "; nbrun has started it twice" if len(errors) > 1 else ""
         return self._with_log(KernelStartFailed(f"{what}{again}", hint=hint))
 
     def _with_log(self, error: KernelStartFailed) -> KernelStartFailed:

@@ -22,6 +22,8 @@ LIMIT = 30.0
 PROGRAMS = {
     "dies": "import sys; sys.exit(1)",
     "hangs": "import threading; threading.Event().wait()",
+    "dies-then-hangs": "import pathlib, sys, threading; called = pathlib.Path('called'); "
+    "called.exists() or sys.exit(called.touch()); threading.Event().wait()",
 }
 FIRST_CALLS = {
     "hangs-once": PROGRAMS["hangs"],
@@ -106,6 +108,13 @@ async def test_a_kernel_that_dies_at_its_start_did_not_start(there: Server, wire
     assert str(raised.value).endswith("; nbrun has started it twice\nthe last lines of a log")
     assert raised.value.hint
     assert starts(wire) == 2
+
+
+async def test_a_death_is_reported_though_the_second_kernel_does_not_answer(there: Server) -> None:
+    both = await spec(there, "dies-then-hangs")
+    with pytest.raises(KernelStartFailed, match="it died while it started; nbrun has started it twice"):
+        async with there.session("nb.ipynb", both, startup=6.0, warn=print):
+            pass
 
 
 def starts(wire: Proxy, what: str = "sessions") -> int:
