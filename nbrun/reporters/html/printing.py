@@ -42,6 +42,8 @@ _OPTIONS = (
     "--disable-component-update", "--disable-default-apps", "--disable-sync", "--disable-quic", "--no-first-run",
     "--no-default-browser-check", "--hide-scrollbars", "--remote-debugging-pipe",
     "--proxy-server=http://127.0.0.1:9", "--proxy-bypass-list=<-loopback>",
+    # A mouse, because charts show their tools all the time on a screen that is touched.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
 )  # fmt: skip
 _ON_PIPES = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
 """Starts a browser that is asked on its file descriptor 3 and answers on 4."""
