@@ -200,17 +200,21 @@ element.append(canvas, host);
 def test_an_output_far_below_the_window_is_in_a_picture_of_the_whole_page(tmp_path: Path, browser: Browser) -> None:
     """Chromium draws only what is near the window of a frame in another process."""
     gap = {"text/html": "<br>" * 150}
-    folder = written(interactive(gap, gap, gap, {"application/javascript": DRAWING}), tmp_path / "html", scripts=True)
+    wide = {"text/html": "<script></script><p style='width: 2000px'>wide"}
+    drawn = interactive(gap, gap, gap, {"application/javascript": DRAWING}, wide)
+    folder = written(drawn, tmp_path / "html", scripts=True)
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto((folder / "plots.html").as_uri())
     page.wait_for_selector("html[data-drawn]", state="attached")
-    box = page.locator("[data-live]").bounding_box()
+    box = page.locator("[data-live]").first.bounding_box()
     assert box is not None
-    assert box["y"] > 2000
+    assert box["y"] > 1500
     with Image.open(BytesIO(page.screenshot(full_page=True))) as taken:
         x, y = int(box["x"]), int(box["y"])
         assert taken.getpixel((x + 25, y + 50))[:3] == (0, 0, 255)  # type: ignore[index]
         assert taken.getpixel((x + 200, y + int(box["height"]) - 50))[:3] == (255, 0, 0)  # type: ignore[index]
+    # A copy shows all of an output that is scrolled on the screen.
+    assert re.match(r"0 0 2\d\d\d ", page.locator("[data-live] > svg").last.get_attribute("viewBox") or "")
     page.close()
 
 
