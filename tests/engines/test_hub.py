@@ -488,9 +488,7 @@ def test_servers_are_killed_at_random_moments_and_each_run_is_delivered_once(
         cell = f"{write}\nos.write(fd, b'{index}\\n'); os.close(fd)\nimport time; time.sleep(0.2)"
         write_notebook(here / f"n{index:03}.ipynb", notebook(cell, f"print({index})"))
     events = here / "events.jsonl"
-    # Now and then a stock server starts a kernel on a port that another process has taken since. Such a kernel never
-    # answers, and has executed nothing.
-    arguments = [".", "-o", "out", "-j2", "--events", str(events), "--startup-timeout", "60", "--retries", "1"]
+    arguments = [".", "-o", "out", "-j2", "--events", str(events), "--startup-timeout", "60"]
     killed: list[int] = []
     stopped = threading.Event()
 
