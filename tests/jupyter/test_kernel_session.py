@@ -112,7 +112,7 @@ async def test_a_kernel_that_dies_at_its_start_did_not_start(there: Server, wire
 
 async def test_a_death_is_reported_though_the_second_kernel_does_not_answer(there: Server) -> None:
     both = await spec(there, "dies-then-hangs")
-    with pytest.raises(KernelStartFailed, match="it died while it started; nbrun has started it twice"):
+    with pytest.raises(KernelStartFailed, match="died while it started; nbrun has started it twice"):
         async with there.session("nb.ipynb", both, startup=6.0, warn=print):
             pass
 
@@ -134,8 +134,7 @@ async def test_a_kernel_that_finds_a_port_taken_is_replaced(
             [kernel] = await asyncio.to_thread(server.get, "api/kernels")
             assert kernel["id"] == running.kernel.id
     assert "Address already in use" in server.log.read_text()
-    assert "kernel loses-its-port: it died while it started" in caplog.text
-    assert "; starting another one" in caplog.text
+    assert "died while it started; starting another one" in caplog.text  # a server may report it or not
     assert warnings == []
     assert starts(wire, api) == 2
 
