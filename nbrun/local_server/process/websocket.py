@@ -7,6 +7,7 @@ frames. Messages are forwarded as soon as the websocket is open.
 
 import asyncio
 import struct
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -62,6 +63,10 @@ class PrivateConnection(ZMQChannelsWebsocketConnection):
     _outputs = 0
     _since = 0.0
     """The number of outputs since the last status, and when the first of them came."""
+
+    async def prepare(self) -> None:
+        """Wait until the kernel answers. The stock time-out keeps what it is called on for a minute after that."""
+        await ZMQChannelsWebsocketConnection.prepare(weakref.proxy(self))
 
     def nudge(self) -> "asyncio.Future[None]":
         """Wait until outputs are delivered, with shorter intervals than the stock half second."""

@@ -1,12 +1,14 @@
 """The private server's websocket: frames, batches, and the rest in a flood of outputs."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from jupyter_client.session import DELIM
+from jupyter_client.session import DELIM, Session
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
@@ -139,3 +141,28 @@ async def test_the_outputs_of_a_flood_collect_until_a_status_comes(
     passing.stream.stop_on_recv()
     passing.connection._go_on(passing.stream)
     assert not passing.stream.receiving()
+
+
+class Answered(PrivateConnection):
+    """A connection to a kernel that has answered."""
+
+    kernel_manager = SimpleNamespace(is_alive=lambda: True, session=SimpleNamespace(key=b"key"))
+
+    async def _register_session(self) -> None:
+        """Register nothing."""
+
+    def request_kernel_info(self) -> Any:
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_result({})
+        return answer
+
+
+async def test_a_connection_is_released_when_it_is_over_and_not_at_the_stock_time_out() -> None:
+    handler: Any = KernelWebsocketHandler.__new__(KernelWebsocketHandler)
+    connection: Any = Answered(websocket_handler=handler, session=Session(), kernel_info_timeout=60.0)
+    await connection.prepare()
+    assert connection.session.key == b"key"
+    released = weakref.ref(connection)
+    del connection
+    gc.collect()
+    assert released() is None
