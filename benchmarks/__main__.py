@@ -34,11 +34,16 @@ def _parser() -> argparse.ArgumentParser:
         default="run",
         choices=["run", "compare", "scale", "profile", "report"],
         help="run: all tools; compare REV: this checkout and another git revision of nbrun, exit code 1 if a workload"
-        " has become slower; scale: how time and memory grow; profile: where the time goes; report: write the page",
+        " has become slower; scale: how time, memory and open files grow; profile: where the time goes; report: write"
+        " the page",
     )
     parser.add_argument("names", nargs="*", metavar="REV|FILE", help="compare: the revision; report: run.json files")
     parser.add_argument("--shared", action="store_true", help="run: all tools in one environment with JupyterLab")
-    parser.add_argument("--only", metavar="W1,W3", help="these workloads; help is the command line alone")
+    parser.add_argument(
+        "--only",
+        metavar="W1,W3",
+        help="these workloads; help is the command line alone; scale: these series, by the beginnings of their names",
+    )
     parser.add_argument("--contenders", metavar="NAME,NAME", help="these contenders, by the beginnings of their names")
     parser.add_argument("--rounds", type=int, metavar="N", help="run: N rounds of everything")
     parser.add_argument("--pairs", type=int, metavar="N", help="compare: N pairs of runs of each workload, at least 4")

@@ -66,7 +66,7 @@ def _nbrun_in_turn(workload: Workload, server: FarServer | None) -> Sequence[str
 
 
 def _nbrun_on_server(workload: Workload, server: FarServer | None) -> Sequence[str] | None:
-    if workload.name != "W6" or server is None:
+    if workload.name not in ("W2", "W6") or server is None:
         return None
     return ["nbrun", "run", "-q", *_inputs(workload), "--server", server.url, "-j", "2", "-o", "out/{stem}.ipynb"]
 

@@ -1,4 +1,4 @@
-"""How time and memory grow: nbrun alone, over 10 to 10 000 cells and 1 000 to 1 000 000 output messages.
+"""How time, memory and open files grow: nbrun alone, with cells, messages, notebooks, and megabytes of outputs.
 
 The exponent is the slope of the fitted line between the logarithms: 1 is linear, 2 quadratic. What a run takes however
 small it is (a server, a kernel) would flatten the line, so it is taken off first: the smallest run's measure is the
@@ -7,51 +7,61 @@ constant, and the slope is fitted through the rest. So the small ones count most
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.measuring import adopt_orphans
 from benchmarks.results import Measurement
-from benchmarks.rounds import turn
-from benchmarks.workloads import Workload, cells, printing
+from benchmarks.rounds import say, turn
+from benchmarks.workloads import Workload, batch, cells, printing, producing, storing
 
-CELLS = (10, 100, 1_000, 10_000)
-MESSAGES = (1_000, 10_000, 100_000, 1_000_000)
+SERIES: dict[str, tuple[tuple[int, ...], Callable[[int], Workload]]] = {
+    "cells": ((10, 100, 1_000, 10_000), cells),
+    "messages": ((1_000, 10_000, 100_000, 1_000_000), partial(printing, flush=True)),
+    "notebooks": ((10, 100, 1_000), batch),
+    "MB displayed": ((2, 64, 256, 1_024), producing),
+    "MB of earlier outputs": ((2, 64, 256, 1_024), storing),
+}
+"""What grows: its sizes, and the workload of a size."""
+GROWTH = "growth with "
+"""What the names of the extras that hold a series begin with."""
 LONG = 10.0
 """Seconds; what takes less is measured three times."""
 LIMIT = 1200.0
 """Seconds that a point may take; a million flushed prints take some 300 on two cores."""
 
 
-def series(folder: Path, interpreter: Path, *, quick: bool) -> dict[str, list[dict[str, Any]]]:
-    """Measure both; each point has ``size``, ``wall``, ``runner_peak`` and ``failure``."""
+def series(name: str, folder: Path, interpreter: Path, *, quick: bool) -> list[dict[str, Any]]:
+    """Measure a series; each point has ``size``, ``wall``, ``cpu``, ``peaks``, ``files`` and ``failure``."""
     adopt_orphans()
-    last = -1 if quick else None
+    sizes, workload = SERIES[name]
     room = folder / "room"
     try:
-        return {
-            "cells": [_point(cells(size), size, room, interpreter) for size in CELLS[:last]],
-            "messages": [_point(printing(size, flush=True), size, room, interpreter) for size in MESSAGES[:last]],
-        }
+        return [_point(workload(size), size, room, interpreter) for size in sizes[: -1 if quick else None]]
     finally:
         shutil.rmtree(room, ignore_errors=True)
 
 
 def _point(workload: Workload, size: int, room: Path, interpreter: Path) -> dict[str, Any]:
-    alike = Workload("W1", workload.title, workload.sources, workload.check)  # run as one notebook on its own server
+    alike = workload if workload.name == "W6" else replace(workload, name="W1")  # one notebook on its own server
     runs: list[Measurement] = []
     while not runs or (len(runs) < 3 and runs[-1].wall < LONG and not runs[-1].failure):
         measured = turn(alike, CONTENDERS["nbrun"], 0, room, interpreter, limit=LIMIT)
         assert measured is not None
         runs.append(measured)
+        say(measured)
     measured = runs[-1] if runs[-1].failure else sorted(runs, key=lambda run: run.wall)[len(runs) // 2]
     return {
         "size": size,
         "wall": measured.wall,
-        "runner_peak": measured.runner_peak,
+        "cpu": measured.cpu,
         "peak": measured.peak,
+        "peaks": measured.peaks,
+        "files": measured.files,
         "failure": measured.failure,
     }
 

@@ -10,7 +10,8 @@ between two samples lacks everything. The parts add up to the sum or less. The r
 read once more when they have ended. Without ``/proc/PID/task/TID/children`` samples are taken four times a second.
 
 Memory is sampled four times a second: the proportional share (PSS) of all processes where the system reports it, so
-that pages which forked processes share count once; for the runner alone its resident set at its highest.
+that pages which forked processes share count once; for the runner alone its resident set at its highest. The highest
+resident set and the open files of the largest process of each role are read as often as the CPU times.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -55,6 +56,10 @@ class Taken:
     said: str
     parts: Mapping[str, float] = field(default_factory=dict)
     """CPU seconds of each role, as far as they were sampled."""
+    peaks: Mapping[str, int] = field(default_factory=dict)
+    """The highest resident set, in bytes, of the largest process of each role."""
+    files: Mapping[str, int] = field(default_factory=dict)
+    """The most file descriptors that a process of each role had open (Linux)."""
 
 
 def role_of(command: Sequence[str], parent: str) -> str:
@@ -107,8 +112,9 @@ def measure(
         left = _await_orphans(others, beside, sampler)
         text = Path(said.name).read_text(encoding="utf-8", errors="replace")[-2000:] + left
     cpu = _children_cpu() - before + _served_cpu(beside) - served
-    parts = sampler.parts()
-    return Taken(wall, cpu, sampler.peak, sampler.runner_peak, process.returncode, text, parts)
+    peaks = sampler.most(lambda one: one.highest)
+    files = sampler.most(lambda one: one.files)
+    return Taken(wall, cpu, sampler.peak, sampler.runner_peak, process.returncode, text, sampler.parts(), peaks, files)
 
 
 def _has_ended(process: "subprocess.Popen[bytes]", limit: float) -> bool:
@@ -131,17 +137,21 @@ def _has_ended(process: "subprocess.Popen[bytes]", limit: float) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Seen:
-    """A process of the measured command: its role, and its CPU seconds as last read."""
+    """A process of the measured command: its role, its CPU seconds as last read, the most bytes and open files."""
 
     process: psutil.Process
     role: str
     start: float = 0.0
     cpu: float = 0.0
+    highest: int = 0
+    files: int = 0
 
     def read(self) -> None:
-        """Read the CPU seconds; those of a process that has gone stay."""
+        """Read the CPU seconds, memory and open files; those of a process that has gone stay."""
         with contextlib.suppress(psutil.Error, OSError):
             self.cpu = _own_cpu(self.process)
+            self.highest = max(self.highest, _highest(self.process))
+            self.files = max(self.files, len(os.listdir(f"/proc/{self.process.pid}/fd")))  # noqa: PTH208 - often
 
 
 class _Sampler:
@@ -154,7 +164,6 @@ class _Sampler:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.peak = 0
-        self.runner_peak = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -174,12 +183,21 @@ class _Sampler:
         if one is not None:
             one.read()
 
+    @property
+    def runner_peak(self) -> int:
+        """Return the highest resident set of the command's own process."""
+        return self._root.highest
+
     def parts(self) -> dict[str, float]:
         """Return the CPU seconds of each role."""
         return {
             role: sum(max(0.0, one.cpu - one.start) for one in self._seen.values() if one.role == role)
             for role in ROLES
         }
+
+    def most(self, value: Callable[[_Seen], int]) -> dict[str, int]:
+        """Return the largest value of a process of each role."""
+        return {role: max((value(one) for one in self._seen.values() if one.role == role), default=0) for role in ROLES}
 
     def _look(self) -> None:
         every = CPU_EVERY if _has_children_files() else MEMORY_EVERY
@@ -189,7 +207,6 @@ class _Sampler:
             if time.monotonic() >= memory_at:
                 memory_at += MEMORY_EVERY
                 with contextlib.suppress(psutil.Error, OSError):
-                    self.runner_peak = max(self.runner_peak, _highest(self._root.process))
                     self.peak = max(self.peak, sum(_share(one.process) for one in family))
 
     def _read_all(self) -> list[_Seen]:

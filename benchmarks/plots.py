@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import OWN, SHARED
+from benchmarks.growth import GROWTH, SERIES
+from benchmarks.measuring import CLIENT
 from benchmarks.results import Results, Summary, summaries
 
 ORDER = (
@@ -24,9 +26,7 @@ def draw(runs: Sequence[Results], folder: Path) -> None:
     for environment in (OWN, SHARED):
         table = summaries(run for run in runs if run.environment == environment)
         _peers(table, folder / f"peers-{environment}.svg")
-    for run in runs:
-        if scale := run.extras.get("scale"):
-            _growth(scale, folder / "growth.svg")
+    _growth(runs, folder / "growth.svg")
 
 
 def _pyplot() -> Any:
@@ -63,16 +63,18 @@ def _peers(table: dict[tuple[str, str], Summary], path: Path) -> None:
     plt.close(figure)
 
 
-def _growth(scale: dict[str, list[dict[str, float]]], path: Path) -> None:
+def _growth(runs: Sequence[Results], path: Path) -> None:
+    series = {name: run.extras[GROWTH + name] for name in SERIES for run in reversed(runs) if GROWTH + name in run.extras}
+    if not series:
+        return
     plt = _pyplot()
-    figure, grid = plt.subplots(1, 2, figsize=(8, 3))
-    for (kind, points), axes in zip(scale.items(), grid, strict=True):
+    figure, grid = plt.subplots(1, len(series), figsize=(3 * len(series), 3), squeeze=False)
+    for (name, points), axes in zip(series.items(), grid.flat, strict=True):
         sizes = [point["size"] for point in points]
+        memory = [point["peaks"][CLIENT] / 1e6 for point in points]
         axes.loglog(sizes, [point["wall"] for point in points], "o-", color=_OURS, label="seconds")
-        axes.loglog(
-            sizes, [point["runner_peak"] / 1e6 for point in points], "s--", color=_INCOMPLETE, label="MB, nbrun's peak"
-        )
-        axes.set_xlabel(kind)
+        axes.loglog(sizes, memory, "s--", color=_INCOMPLETE, label="MB, client")
+        axes.set_xlabel(name)
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

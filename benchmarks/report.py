@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import OWN, SHARED
-from benchmarks.growth import exponent
+from benchmarks.growth import GROWTH, SERIES, exponent
+from benchmarks.measuring import CLIENT, ROLES, SERVER
 from benchmarks.plots import ORDER
 from benchmarks.results import Results, Summary, summaries
-from benchmarks.samples import ROLES
+from benchmarks.samples import ROLES as PROFILED
 from benchmarks.targets import Verdict, ratio, verdicts
 from benchmarks.workloads import WORKLOADS
 
@@ -29,7 +30,7 @@ def page(runs: Sequence[Results]) -> str:
     """Return the whole page, made out of one run or several of either kind of environments."""
     parts = {
         **{environment: _environment(environment, runs) for environment in (OWN, SHARED)},
-        "growth": _growth(_extra(runs, "scale")),
+        "growth": _growth(runs),
         "profile": _profiles(runs),
         "batch": _batch(_extra(runs, "W6")),
         "not_paid": _PAID.read_text(encoding="utf-8").strip(),
@@ -76,7 +77,7 @@ def _headline(names: Sequence[str], table: dict[tuple[str, str], Summary]) -> st
     return _table(("work", "nbrun", *(f"nbrun / {who}" for who in _HEADLINE)), rows)
 
 
-def _extra(runs: Sequence[Results], name: str) -> dict[str, Any]:
+def _extra(runs: Sequence[Results], name: str) -> Any:
     return next((run.extras[name] for run in runs if name in run.extras), {})
 
 
@@ -138,26 +139,36 @@ def _workload(name: str, table: dict[tuple[str, str], Summary]) -> str:
     return f"### {name}: {WORKLOADS[name].title}\n\n{_table(head, rows)}"
 
 
-def _growth(scale: dict[str, list[dict[str, Any]]]) -> str:
-    if not scale:
-        return "Not measured yet: `python -m benchmarks scale`."
+def _growth(runs: Sequence[Results]) -> str:
     rows = []
-    for kind, points in scale.items():
+    for name in SERIES:
+        points = _extra(runs, GROWTH + name)
+        if not points:
+            continue
         sizes = [point["size"] for point in points]
-        time = exponent(sizes, [point["wall"] for point in points])
-        memory = exponent(sizes, [point["runner_peak"] for point in points])
+        grown = (
+            [point["wall"] for point in points],
+            [point["cpu"] for point in points],
+            *([point["peaks"][role] for point in points] for role in ROLES),
+        )
         rows += [
             (
-                f"{point['size']:,} {kind}",
+                f"{point['size']:,} {name}",
                 f"{point['wall']:.2f}",
-                f"{point['runner_peak'] / 1e6:.0f}",
+                f"{point['cpu']:.2f}",
+                *(f"{point['peaks'][role] / 1e6:.0f}" for role in ROLES),
+                " · ".join(str(point["files"][role]) for role in (CLIENT, SERVER)),
                 point["failure"] or "all",
             )
             for point in points
         ]
-        rows.append((f"**exponent, {kind}**", f"**{time:.2f}**", f"**{memory:.2f}**", ""))
-    drawn = "![time and memory of nbrun over the number of cells and of messages](benchmarks/growth.svg)"
-    return _table(("", "s", "MB, nbrun's peak", "outputs"), rows) + f"\n\n{drawn}"
+        exponents = (f"**{exponent(sizes, values):.2f}**" for values in grown)
+        rows.append((f"**exponent, {name}**", *exponents, "", ""))
+    if not rows:
+        return "Not measured yet: `python -m benchmarks scale`."
+    head = ("", "s", "CPU s", "MB, client", "MB, server", "MB, kernel", "open files, client · server", "outputs")
+    drawn = "![time and memory of nbrun over what grows](benchmarks/growth.svg)"
+    return _table(head, rows) + f"\n\n{drawn}"
 
 
 def _batch(told: dict[str, Any]) -> str:
@@ -193,9 +204,9 @@ def _timeline(slots: Sequence[dict[str, Any]]) -> str:
     rows = [
         (
             f"{slot['at'] * 1000:.0f}",
-            *(f"{slot[role][0]} {slot[role][1] * 1000:.0f}" if role in slot else "" for role in ROLES),
+            *(f"{slot[role][0]} {slot[role][1] * 1000:.0f}" if role in slot else "" for role in PROFILED),
         )
         for slot in slots
     ]
     head = "Every 10 ms of W1: what each process spent most of its CPU time with, and how many ms it used"
-    return f"<details><summary>{head}</summary>\n\n{_table(('ms', *ROLES), rows)}\n\n</details>"
+    return f"<details><summary>{head}</summary>\n\n{_table(('ms', *PROFILED), rows)}\n\n</details>"

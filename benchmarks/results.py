@@ -32,6 +32,10 @@ class Measurement:
     failure: str = ""
     parts: Mapping[str, float] = field(default_factory=dict)
     """CPU seconds of client, server and kernel, as far as they were sampled."""
+    peaks: Mapping[str, int] = field(default_factory=dict)
+    """The highest resident set of client, server and kernel, in bytes."""
+    files: Mapping[str, int] = field(default_factory=dict)
+    """The most open files of client, server and kernel."""
 
 
 @dataclass(slots=True)

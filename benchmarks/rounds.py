@@ -75,7 +75,7 @@ def run(plan: Plan, folder: Path) -> Results:
             if measured is not None:
                 results.measurements.append(measured)
                 results.save(record)
-                _say(measured)
+                say(measured)
     finally:
         shutil.rmtree(room, ignore_errors=True)
     results.save(record)
@@ -116,6 +116,8 @@ def turn(
         taken.runner_peak,
         _failure(workload, taken, results),
         {role: round(seconds, 2) for role, seconds in taken.parts.items()},
+        taken.peaks,
+        taken.files,
     )
 
 
@@ -198,7 +200,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
                 os.waitpid(one.pid, 0)
 
 
-def _say(measured: Measurement) -> None:
+def say(measured: Measurement) -> None:
+    """Write one line about a measurement to standard error."""
     print(
         f"{measured.workload:5} {measured.contender:26} {measured.wall:8.3f} s {measured.cpu:8.2f} CPU s "
         f"({' '.join(f'{seconds:.2f}' for seconds in measured.parts.values())}) "

@@ -38,6 +38,7 @@ TARGETS = {
         Target("W2", "papermill", 0.12),
         Target("W2", "jupyter execute", 0.60),
         Target("W2", FLOOR, 0.65),
+        Target("W2", "nbrun", 1.3, ours="nbrun on a server"),
         Target("W3", "papermill", 0.75),
         Target("W3", "jupyter execute", 0.80),
         Target("W3", FLOOR, 1.0),

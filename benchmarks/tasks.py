@@ -39,7 +39,9 @@ def carry_out(arguments: Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     interpreter = ready(ENVIRONMENTS["nbrun"])
     if arguments.task == "scale":
-        _keep(folder, "scale", growth.series(folder, interpreter, quick=arguments.quick), interpreter)
+        for name in _chosen(arguments.only, list(growth.SERIES)):
+            points = growth.series(name, folder, interpreter, quick=arguments.quick)
+            _keep(folder, f"{growth.GROWTH}{name}", points, interpreter)
     else:
         for name in _PROFILED:
             _keep(folder, f"profile of {name}", _profile(name, folder / name, interpreter), interpreter)

@@ -4,9 +4,11 @@ A workload's check gives what is missing in one line, and an empty string when n
 because it loses output has not done the work.
 """
 
+import base64
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ _PRINT = "for i in range({count}): print(i, flush={flush})"
 _DISPLAY = "for i in range({count}): display(i)"
 _IMAGES = f"""\
 import base64, os
-for _ in range({IMAGES}):
-    display({{"image/png": base64.b64encode(os.urandom({IMAGE_BYTES})).decode()}}, raw=True)
+for _ in range({{count}}):
+    display({{{{"image/png": base64.b64encode(os.urandom({IMAGE_BYTES})).decode()}}}}, raw=True)
 """
 
 Check = Callable[[Mapping[str, Any]], str]
@@ -40,6 +42,8 @@ class Workload:
     rounds: int = 5
     slow_rounds: int = 3
     """Rounds for contenders that take many seconds at it."""
+    stored: int = 0
+    """Images that each cell has as outputs of an earlier run."""
 
     def notebook(self) -> dict[str, Any]:
         """Return the notebook, unexecuted, in nbformat 4.5."""
@@ -51,7 +55,7 @@ class Workload:
                     "execution_count": None,
                     "id": f"cell-{number}",
                     "metadata": {},
-                    "outputs": [],
+                    "outputs": [_stored_image() for _ in range(self.stored)],
                     "source": source,
                 }
                 for number, source in enumerate(self.sources)
@@ -103,10 +107,18 @@ def _lines(count: int) -> Check:
     return check
 
 
-def _images(notebook: Mapping[str, Any]) -> str:
-    shown = {joined(output["data"]["image/png"]).strip() for output in outputs(notebook, "display_data")}
-    whole = [image for image in shown if len(image) == IMAGE_BYTES * 4 // 3]
-    return "" if len(whole) == IMAGES else f"{len(whole)} of {IMAGES} images"
+def _images(count: int) -> Check:
+    def check(notebook: Mapping[str, Any]) -> str:
+        shown = [joined(output["data"]["image/png"]).strip() for output in outputs(notebook, "display_data")]
+        whole = {hash(image) for image in shown if len(image) == IMAGE_BYTES * 4 // 3}
+        return "" if len(whole) == count else f"{len(whole)} of {count} images"
+
+    return check
+
+
+def _stored_image() -> dict[str, Any]:
+    image = base64.b64encode(os.urandom(IMAGE_BYTES)).decode()
+    return {"output_type": "display_data", "metadata": {}, "data": {"image/png": image}}
 
 
 def printing(count: int, *, flush: bool) -> Workload:
@@ -122,6 +134,23 @@ def cells(count: int) -> Workload:
     return Workload(f"{count} cells", f"{count:,} trivial cells", sources, _results(wanted))
 
 
+def producing(megabytes: int) -> Workload:
+    """Display so many megabytes of images, one of 2 MB in each cell."""
+    count = megabytes // 2
+    return Workload(f"{megabytes} MB", "images", [_IMAGES.format(count=1)] * count, _images(count))
+
+
+def storing(megabytes: int) -> Workload:
+    """Run trivial cells that have so many megabytes of images as outputs of an earlier run, 2 MB in each cell."""
+    trivial = cells(megabytes // 2)
+    return replace(trivial, stored=1)
+
+
+def batch(count: int) -> Workload:
+    """Run so many small notebooks, two at a time."""
+    return replace(WORKLOADS["W6"], copies=count)
+
+
 def _table() -> dict[str, Workload]:
     flushed, plain, many = printing(20_000, flush=True), printing(100_000, flush=False), cells(_CELLS)
     displays = _results([str(number) for number in range(5_000)], "display_data")
@@ -131,7 +160,7 @@ def _table() -> dict[str, Workload]:
         Workload("W2", f"{_CELLS} trivial cells", many.sources, many.check, rounds=3, slow_rounds=2),
         Workload("W3", "20 000 flushed prints", flushed.sources, flushed.check, rounds=3, slow_rounds=2),
         Workload("W4", "5 000 displays", [_DISPLAY.format(count=5_000)], displays, rounds=3, slow_rounds=2),
-        Workload("W5", "60 images of 2 MB", [_IMAGES], _images, rounds=3, slow_rounds=2),
+        Workload("W5", "60 images of 2 MB", [_IMAGES.format(count=IMAGES)], _images(IMAGES), rounds=3, slow_rounds=2),
         Workload("W6", f"batch of {BATCH} small notebooks, 2 at a time", small, _results(["2"]), BATCH, 2, 1),
         Workload("W7", f"{_CELLS} cells on a server 100 ms away", many.sources, many.check, rounds=3, slow_rounds=1),
         Workload("W8", "100 000 lines without flush", plain.sources, plain.check, rounds=3, slow_rounds=2),

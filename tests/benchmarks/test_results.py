@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.environment import OWN, SHARED
-from benchmarks.growth import exponent
+from benchmarks.growth import GROWTH, exponent
 from benchmarks.report import page
 from benchmarks.results import Measurement, Results, summaries
 from benchmarks.stages import by_stage
@@ -123,6 +123,23 @@ def test_a_run_from_before_the_own_environments_is_one_in_the_shared_one(tmp_pat
 )
 def test_growth_is_told_from_what_every_run_takes(values: list[float], slope: float) -> None:
     assert exponent([10, 100, 1_000, 10_000], values) == pytest.approx(slope, abs=0.1)
+
+
+def test_the_page_shows_what_grows_by_process() -> None:
+    points = [
+        {
+            "size": size,
+            "wall": size * 1.0,
+            "cpu": 2.0,
+            "peaks": {"client": size * 1_000_000, "server": 2_000_000, "kernel": 0},
+            "files": {"client": 24, "server": 60, "kernel": 0},
+            "failure": "",
+        }
+        for size in (1, 10, 100)
+    ]
+    text = page([Results(dict(MACHINE), [], {f"{GROWTH}notebooks": points})])
+    assert "| 100 notebooks | 100.00 | 2.00 | 100 | 2 | 0 | 24 · 60 | all |" in text
+    assert "| **exponent, notebooks** | **1.00** | **0.00** | **1.00** | **0.00** | **0.00** |  |  |" in text
 
 
 def test_the_stages_of_a_batch_are_summed_up() -> None:

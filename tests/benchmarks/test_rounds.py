@@ -44,6 +44,8 @@ def test_everybody_is_measured_once_and_nobody_twice(tmp_path: Path) -> None:
     assert floor.parts["server"] == 0 < floor.parts["kernel"]
     assert sum(ours.parts.values()) == pytest.approx(ours.cpu, abs=0.5)
     assert ours.peak > ours.runner_peak > 1_000_000
+    assert min(ours.peaks.values()) > 1_000_000
+    assert min(ours.files.values()) > 3
     assert not (tmp_path / "room").exists()
     first.measurements.pop()
     first.save(tmp_path / "run.json")
