@@ -64,7 +64,9 @@ def _peers(table: dict[tuple[str, str], Summary], path: Path) -> None:
 
 
 def _growth(runs: Sequence[Results], path: Path) -> None:
-    series = {name: run.extras[GROWTH + name] for name in SERIES for run in reversed(runs) if GROWTH + name in run.extras}
+    series = {
+        name: run.extras[GROWTH + name] for name in SERIES for run in reversed(runs) if GROWTH + name in run.extras
+    }
     if not series:
         return
     plt = _pyplot()
