@@ -164,7 +164,7 @@ def check_private(tmp_path: Path, flushed_lines: int, displays: int) -> None:
 
 
 def test_a_private_server_loses_nothing_while_both_cores_are_busy(tmp_path: Path) -> None:
-    check_private(tmp_path, 3000, 1000)
+    check_private(tmp_path, 5000, 1500)
 
 
 @pytest.mark.slow
