@@ -114,8 +114,8 @@ async def failure(answer: Writer, patience: Patience = SOON) -> NbrunError:
 
 @functools.cache
 def packed(*layers: int) -> bytes:
-    """Return 300 MB of zeros compressed once for each of `layers`: a few hundred kB, or less."""
-    pieces = iter([bytes(1_000_000)] * 300)
+    """Return 60 MB of zeros compressed once for each of `layers`: 60 kB, or less."""
+    pieces = iter([bytes(1_000_000)] * 60)
     for wbits in layers:
         packer = zlib.compressobj(wbits=wbits)
         pieces = iter([*map(packer.compress, pieces), packer.flush()])
