@@ -23,6 +23,10 @@ class Listener(Protocol):
         """Finish the report; called once, after the last event."""
 
 
+class IncompleteReport(Exception):
+    """A report was written, but it lacks something; the message says what."""
+
+
 class Composite:
     """Several listeners as one, called in order; ``tick`` is called every ``interval`` seconds."""
 
@@ -62,5 +66,8 @@ class Composite:
         """Remove a listener and send a warning to the others."""
         self._listeners.remove(listener)
         self.dropped.append(listener)
+        if isinstance(error, IncompleteReport):
+            self.observe(Warned(notebook, f"{listener.name}: incomplete: {error}"))
+            return
         reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
         self.observe(Warned(notebook, f"{listener.name} could not be written: {reason}"))

@@ -1,7 +1,7 @@
 """Several reporters at once; a broken one does not affect the others."""
 
 from nbrun.core.events import Event, Warned
-from nbrun.reporters.composite import Composite
+from nbrun.reporters.composite import Composite, IncompleteReport
 from tests.reporters.streams import batch
 
 
@@ -44,6 +44,16 @@ def test_one_that_breaks_is_told_of_once_and_asked_nothing_more() -> None:
     assert warnings == [Warned("a/bad.ipynb", "the JUnit report out.xml could not be written: No space left on device")]
     assert len(full.seen) == 3
     assert full.closed == 0
+
+
+def test_a_report_that_lacks_something_is_not_called_unwritten() -> None:
+    first = Listening("one")
+    fanout = Composite([first, Listening("the page", raises=IncompleteReport, at_end=True)])
+    for event in batch():
+        fanout.observe(event)
+    fanout.close()
+    assert first.seen[-1] == Warned("never.ipynb", "the page: incomplete: at the end")
+    assert [listener.name for listener in fanout.dropped] == ["the page"]
 
 
 def test_one_that_breaks_at_the_end_is_still_told_of_and_the_others_are_closed() -> None:

@@ -29,6 +29,7 @@ from nbrun.core.formats.units import spell_duration, spell_size
 from nbrun.core.planning.destinations import is_store_url
 from nbrun.core.results import DELIVERED, Artefact, NotebookResult, Outcome
 from nbrun.reporters import phrases
+from nbrun.reporters.composite import IncompleteReport
 from nbrun.reporters.html.visibility import Code, Failures
 from nbrun.reporters.run_log import Record, RunRecord, fault_of
 
@@ -247,7 +248,7 @@ class Html:
                     if problem:
                         self._problems.append(problem)
         if self._problems:
-            raise RuntimeError("; ".join(self._problems[:5]))
+            raise IncompleteReport("; ".join(self._problems[:5]))
 
 
 class PageMaker:

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from nbrun.core.events import BatchFinished, BatchStarted, Event
 from nbrun.core.results import Artefact, BatchResult, Outcome
+from nbrun.reporters.composite import IncompleteReport
 from nbrun.reporters.html.reporter import Html, Look
 from tests.reporters.streams import BATCH, STARTED, Speaker, batch, result, write_notebooks
 from tests.support.browsers import chromium
@@ -278,7 +279,9 @@ def test_an_artefact_is_copied_and_linked_and_one_that_changed_is_reported(tmp_p
     run = Speaker("a.ipynb")
     pages = Html(tmp_path / "html", local=False)
     pages.observe(run.is_over(result(run.name, Outcome.PASSED, artefacts=artefacts), notebook("1")))
-    with pytest.raises(RuntimeError, match=r"^a\.ipynb: the artefact other was changed after the run; --cwd @scratch"):
+    with pytest.raises(
+        IncompleteReport, match=r"^a\.ipynb: the artefact other was changed after the run; --cwd @scratch"
+    ):
         pages.close()
     for page in ("a.html", "index.html"):
         text = (tmp_path / "html" / page).read_text()
@@ -302,7 +305,7 @@ def test_a_notebook_that_cannot_be_made_into_a_page_is_told_of_and_the_others_ar
         bad.is_over(result("bad.ipynb", Outcome.PASSED), {"no": "notebook"}),
         good.is_over(result("good.ipynb", Outcome.PASSED), notebook("1")),
     ]
-    with pytest.raises(RuntimeError, match=r"bad\.ipynb: "):
+    with pytest.raises(IncompleteReport, match=r"bad\.ipynb: "):
         written(over, tmp_path / "html")
     assert 'class="note"' in (tmp_path / "html" / "bad.html").read_text()
     assert (tmp_path / "html" / "index.html").exists()
@@ -323,5 +326,5 @@ def test_a_page_at_which_the_process_died_or_stays_costs_no_other_page(
     assert "jp-Cell" in (tmp_path / "html" / "second.html").read_text()
 
     monkeypatch.setattr("nbrun.reporters.html.reporter.PAGE_LIMIT", 0.001)
-    with pytest.raises(RuntimeError, match=r"first\.ipynb: given up after"):
+    with pytest.raises(IncompleteReport, match=r"first\.ipynb: given up after"):
         written([first.is_over(result("first.ipynb", Outcome.PASSED), notebook("1"))], tmp_path / "html")
