@@ -150,6 +150,8 @@ class JsonPieces:
 
     def _end_of_string(self, start: int) -> int | None:
         """Return the position after a string whose content continues at `start`, or None if it does not end here."""
+        if self._text.find('"', start) < 0:
+            return None
         try:
             return self._parse(f'"{self._text[start:]}')[1] + start - 1
         except ValueError:  # also for an invalid string, which is found when it is parsed
