@@ -239,11 +239,11 @@ def is_without_status(parent: Any) -> bool:
     return isinstance(parent, dict) and parent.get("header", {}).get("msg_type") in _WITHOUT_STATUS
 
 
-def hand_over(iopub: Any) -> None:
-    """Wait until the sockets have sent all messages so far."""
+def hand_over(iopub: Any) -> bool:
+    """Wait until the sockets have sent all messages so far; return whether they have."""
     taken = threading.Event()
     iopub.schedule(taken.set)
-    taken.wait(FORGET_LIMIT)
+    return taken.wait(FORGET_LIMIT)
 
 
 def flush() -> None:
@@ -499,9 +499,10 @@ class ReplayBuffer:
         ranges = parent["content"]["numbers"]
         self._asked_at, self._asks_again = time.monotonic(), True
         self._has_until = min((first for first, _ in ranges), default=0) - 1
+        until = end = self._newest  # first, because a reply may overtake the output of its cell meanwhile
         self._iopub.schedule(self._drop)
-        hand_over(self._iopub)
-        until = end = self._newest
+        if not hand_over(self._iopub):
+            until = end = -1 if self._last is None else self._last
         messages: list[str] = []
         buffers: list[bytes] = []
         after: list[int | None] = []

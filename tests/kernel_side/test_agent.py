@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,6 +132,26 @@ def test_the_ring_forgets_what_is_oldest_and_says_so() -> None:
     assert answer.content["evicted"] > 10
     given = [int(each.id.rpartition("_")[2]) for each in agent.resent(answer)]
     assert given == [2, 3, *range(answer.content["evicted"] + 1, 24)]  # of the replies, the last two
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_output_that_is_not_sent_yet_is_not_called_unavailable(is_slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = KeptKernel()
+    print_all(kernel, 3)
+    output = kernel.number("stream", {"text": "4"}, PARENT)
+
+    def reply(work: Callable[[], object]) -> None:
+        if not is_slow:
+            work()
+        if len(kernel.answered) == 0:
+            kernel.session.send("shell", "execute_reply", {"status": "ok"}, {"header": PARENT})
+
+    monkeypatch.setattr("nbrun.kernel_side.agent.FORGET_LIMIT", 0)
+    monkeypatch.setattr(kernel.iopub_thread, "schedule", reply)
+    answer = ask(kernel, (2, None))
+    assert (texts(answer), answer.content["until"], answer.content["newest"]) == (["2", "3"], 3, 3)
+    kernel.put_out(output)
+    assert texts(ask(kernel, (4, 4))) == ["4"]
 
 
 def test_what_a_client_asks_for_is_stored_beyond_the_usual_size(monkeypatch: pytest.MonkeyPatch) -> None:
