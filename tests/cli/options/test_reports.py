@@ -143,7 +143,7 @@ def test_a_report_whose_folder_is_taken_away_meanwhile_is_lost(tmp_path: Path) -
     found = run_nbrun("run", "fine.ipynb", "--json", "reports/r.json", "--html", "reports", "-q", cwd=tmp_path)
     assert found.returncode == ExitCode.SERVER
     assert "the result in reports/r.json could not be written: File exists" in found.stderr
-    assert "the pages in reports could not be written" in found.stderr
+    assert "the pages in reports: incomplete: fine.ipynb: " in found.stderr
 
 
 def test_forced_colours_do_not_make_a_log_a_terminal(tmp_path: Path) -> None:
