@@ -48,11 +48,8 @@ PROBE_LIMIT = Patience(read=10.0, total=10.0)
 LIFE_SIGN_EVERY = 1.0
 """Seconds between two checks whether a starting kernel is alive."""
 
-FIRST_START = 60.0
-"""Seconds that a kernel has at least to answer before it is replaced, as long as the default of the time limit.
-
-With that limit only a kernel that has ended is replaced, and none that is slow to start.
-"""
+FIRST_START = 45.0
+"""Seconds that a kernel has at least to answer before it is replaced. Few are slower to start."""
 
 SECOND_START = 15.0
 """Seconds of the time limit that are kept for its replacement. A server needs up to 5 to end a kernel that hangs."""

@@ -17,7 +17,7 @@ from nbrun.core.events import Event, OutputArrived, Stage, StageEntered, Warned
 from tests.support.notebooks import Notebook, notebook, read_notebook, write_notebook
 from tests.support.servers import RunningServer
 
-STEP_LIMIT = 60.0
+STEP_LIMIT = 90.0
 """Maximum seconds of a wait in a test."""
 
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from nbrun.errors import UsageError
 
-STARTUP_LIMIT = 60.0
+STARTUP_LIMIT = 75.0
 """Default time limit in seconds for the start of a kernel."""
 
 
