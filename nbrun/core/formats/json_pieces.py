@@ -59,9 +59,10 @@ class JsonPieces:
 
         Raise ValueError if the text is not JSON, and RecursionError if it is nested too deeply.
         """
-        self._is_whole = True
-        self._add(b"")
-        self._go_on()
+        if not self._is_whole:
+            self._is_whole = True
+            self._add(b"")
+            self._go_on()
         if self._error is not None:
             raise self._error
         return self._value

@@ -133,3 +133,14 @@ def test_what_is_no_utf_8_is_an_error_unless_it_is_replaced(text: bytes) -> None
 def test_what_is_nested_too_deeply_is_an_error() -> None:
     with pytest.raises(RecursionError):
         read(b"[" * 3 * AHEAD, AHEAD)
+
+
+def test_the_value_can_be_asked_for_again() -> None:
+    pieces = JsonPieces()
+    pieces.feed(b"[1, 2]")
+    assert pieces.value() == pieces.value() == [1, 2]
+    broken = JsonPieces()
+    broken.feed(b"[1, 2")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="Expecting ',' delimiter"):
+            broken.value()
