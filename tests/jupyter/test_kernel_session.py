@@ -5,7 +5,8 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.retry import ONCE
 from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.kernelspecs import KernelSpec
+from tests.support.faults import Hold
 from tests.support.proxy import Proxy
 from tests.support.servers import RunningServer, jupyter_server
 
@@ -151,15 +153,20 @@ async def test_a_kernel_that_does_not_answer_is_replaced_while_there_is_time(
     assert starts(wire) == 2
 
 
+async def cancel_at(hold: Hold, work: Coroutine[Any, Any, object]) -> None:
+    """Cancel `work` when the proxy holds its request."""
+    task = asyncio.create_task(work)
+    await asyncio.wait_for(hold.reached.wait(), LIMIT)
+    task.cancel()
+    hold.release()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_a_kernel_is_not_replaced_after_a_cancellation(there: Server, wire: Proxy) -> None:
     dies = await spec(there, "dies")
     hold = wire.hold("DELETE", "api/sessions")
-    starting = asyncio.create_task(entered(there, dies))
-    await asyncio.wait_for(hold.reached.wait(), LIMIT)
-    starting.cancel()
-    hold.release()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
+    await cancel_at(hold, entered(there, dies))
     assert starts(wire) == 1
     assert len(wire.lines("DELETE")) == 2
 
@@ -210,12 +217,7 @@ async def test_a_session_without_a_kernel_did_not_start(there: Server, wire: Pro
 async def test_a_start_that_is_cancelled_leaves_no_session(there: Server, wire: Proxy) -> None:
     python = await spec(there)
     hold = wire.hold("POST", "api/sessions")
-    starting = asyncio.create_task(entered(there, python))
-    await asyncio.wait_for(hold.reached.wait(), LIMIT)
-    starting.cancel()
-    hold.release()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
+    await cancel_at(hold, entered(there, python))
 
 
 async def test_a_start_that_takes_too_long_leaves_no_session(there: Server, wire: Proxy) -> None:
