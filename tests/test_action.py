@@ -215,6 +215,19 @@ def test_wrong_inputs_are_told(inputs: dict[str, str], said: str, tmp_path: Path
         action.arguments(inputs, tmp_path)
 
 
+def test_the_kernelspec_of_the_job_does_not_change_other_environments(tmp_path: Path) -> None:
+    """uv installs hard links to the files of its cache."""
+    spec = tmp_path / "environment" / "share" / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    cached = tmp_path / "cached.json"
+    cached.write_text("{}")
+    (spec / "kernel.json").hardlink_to(cached)
+    for _ in range(2):
+        action._register_kernel(tmp_path / "environment")
+        assert json.loads((spec / "kernel.json").read_text())["argv"][0] == sys.executable
+        assert cached.read_text() == "{}"
+
+
 def test_what_the_script_says_is_one_command_and_holds_no_other() -> None:
     said = action._data("no such path: x\r::error::a\n::error::b ##[error]c\x1b[2J\u2028")
     assert said == "no such path: x ::error::a%0A::error::b #\u200b#[error]c [2J "

@@ -206,7 +206,11 @@ def _register_kernel(folder: Path) -> None:
         "language": "python",
         "metadata": {"debugger": True},
     }
-    (spec / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
+    file = spec / "kernel.json"
+    # A file of its own: uv installs hard links, so writing into this one would change uv's cache, and with it every
+    # other environment of the runner.
+    file.unlink(missing_ok=True)
+    file.write_text(json.dumps(kernel), encoding="utf-8")
 
 
 def _step(command: list[str]) -> None:
