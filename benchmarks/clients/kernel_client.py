@@ -1,7 +1,8 @@
 """jupyter-kernel-client as a notebook runner. ``kernel_client.py IN OUT [SERVER_URL]``, token in ``JUPYTER_TOKEN``.
 
 It sends a cell, waits for its reply, sends the next: what a plain client of a Jupyter server does. Without an address
-it starts a stock server on loopback first and stops it at the end, as a runner that needs a server would have to.
+it starts a server on loopback first and stops it at the end, as a runner that needs a server would have to. The server
+has no limits on output (jupyter_server_config.py), because the client does not notice what a server drops.
 """
 
 import contextlib
@@ -18,15 +19,16 @@ from pathlib import Path
 
 UP_WITHIN = 60.0
 NEVER = 86_400.0
+SETTINGS = Path(__file__).with_name("jupyter_server_config.py")
 
 
 @contextlib.contextmanager
-def stock_server(root: Path) -> Iterator[tuple[str, str]]:
-    """Start a stock server on a free port; returns its address and token."""
+def server_without_limits(root: Path) -> Iterator[tuple[str, str]]:
+    """Start a server on a free port and yield its address and token."""
     token, runtime = secrets.token_hex(16), root / "runtime"
     command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
     process = subprocess.Popen(
-        [*command, f"--ServerApp.root_dir={root}"],
+        [*command, f"--config={SETTINGS}", f"--ServerApp.root_dir={root}"],
         env={**os.environ, "JUPYTER_TOKEN": token, "JUPYTER_RUNTIME_DIR": str(runtime)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -69,7 +71,7 @@ def main() -> None:
     if len(sys.argv) > 3:
         run(source, target, sys.argv[3], os.environ["JUPYTER_TOKEN"])
         return
-    with stock_server(source.parent) as (url, token):
+    with server_without_limits(source.parent) as (url, token):
         run(source, target, url, token)
 
 
