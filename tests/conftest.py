@@ -40,9 +40,8 @@ for _number, _handler in (
     if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
-# On a busy machine any example may take long. --hypothesis-profile chooses another profile.
+# On a busy machine any example may take long.
 settings.register_profile("nbrun", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("few", settings.get_profile("nbrun"), max_examples=20, derandomize=True, database=None)
 settings.load_profile("nbrun")
 
 TESTS = Path(__file__).parent

@@ -157,6 +157,17 @@ def test_the_first_message_is_where_the_numbers_begin_a_reply_before_it_too() ->
     assert line.asked == []
 
 
+def test_a_reply_that_comes_several_times_is_given_on_once() -> None:
+    line = Line()
+    line.kernel.run_cell(1)
+    reply = line.kernel.replies[0]
+    line.receive(reply)
+    line.receive(reply)
+    line.deliver_all()  # the outputs, and the reply once more
+    assert line.kinds().count("execute_reply") == 1
+    assert line.asked == []
+
+
 # What is lost --------------------------------------------------------------------------------------------------------
 
 

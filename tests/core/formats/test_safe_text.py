@@ -134,6 +134,11 @@ def test_json_keeps_its_value_and_holds_neither_commands_nor_control_characters(
     assert list(other_commands_in(made)) == []
 
 
+def test_in_json_a_number_sign_and_control_characters_are_escaped() -> None:
+    text = json.dumps(["##[error]x", "\x85"], ensure_ascii=False)
+    assert safe_json(text) == r'["\u0023\u0023[error]x", "\u0085"]'
+
+
 @pytest.mark.large
 def test_hostile_text_of_a_million_characters_takes_linear_time() -> None:
     for piece in ("\x90", "\x1b]", "\x1b[38;", "#", "##a", "#\x1b[m", "::", " ", "section_"):

@@ -43,7 +43,9 @@ def test_a_cell_without_outputs_is_as_it_was() -> None:
     assert Images(MARK).taken_from(text) is text
 
 
-@pytest.mark.parametrize("end", ["", "\n"])
-def test_a_notebook_with_images_is_the_same_text_by_pieces(end: str) -> None:
-    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell(png=IMAGE + end, svg="\ud800")]}
+@pytest.mark.parametrize(
+    "cells", [[cell(png=IMAGE, svg="\ud800")], [cell(png=f"{IMAGE}\n")], []], ids=["image", "image and line", "none"]
+)
+def test_a_notebook_is_the_same_text_by_pieces(cells: list[dict[str, Any]]) -> None:
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}
     assert b"".join(notebook_pieces(notebook, MARK)) == notebook_text(notebook).encode("utf-8", "replace")

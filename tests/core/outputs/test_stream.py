@@ -154,6 +154,15 @@ def test_a_progress_bar_of_many_steps_over_many_lines() -> None:
 any_text = st.text(st.characters(exclude_categories=()))
 
 
+def test_a_buffer_keeps_older_text_in_a_mapping_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_PIECES_KEPT", 3)
+    buffer = TextBuffer()
+    for texts in (["a", "b"], ["four", "\ud800", "many more than four times four", "x" * 1000], []):
+        for text in texts:
+            buffer.write(text)
+        assert buffer.pop() == "".join(texts)
+
+
 @given(st.lists(st.lists(any_text)))
 def test_a_buffer_returns_once_what_was_written(takes: list[list[str]]) -> None:
     buffer = TextBuffer()
