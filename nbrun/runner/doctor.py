@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from nbrun.core.planning.job import STARTUP_LIMIT
 from nbrun.core.protocol.agent import Ability, AgentOptions
 from nbrun.core.protocol.codec import Subprotocol
 from nbrun.errors import ExitCode, NbrunError, NotAJupyterServer, NotFound, ServerUnreachable
@@ -216,7 +217,7 @@ async def _examine_kernels(server: Server, wanted: str | None, show: Show) -> No
     def warn(text: str) -> None:
         show(Finding(None, text))
 
-    async with server.session("nbrun-doctor.ipynb", spec, startup=60.0, warn=warn) as running:
+    async with server.session("nbrun-doctor.ipynb", spec, startup=STARTUP_LIMIT, warn=warn) as running:
         info = running.info
         show(Finding(good=True, text=f"kernel {spec.name} answers, in {_now() - began:.1f} s: {info.implementation}"))
         modern = running.kernel.subprotocol is Subprotocol.V1

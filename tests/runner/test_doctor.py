@@ -1,13 +1,16 @@
 """The findings of the doctor on private, good, old and broken servers and on a gateway."""
 
 import asyncio
+import json
 import subprocess
+import sys
 import sysconfig
 import venv
 from pathlib import Path
 
 import pytest
 
+from nbrun.core.planning.job import STARTUP_LIMIT
 from nbrun.errors import ExitCode
 from nbrun.runner.doctor import Finding, examine
 from nbrun.runner.job import Access
@@ -105,10 +108,21 @@ async def test_a_server_is_examined_and_left_as_it_was(found: Found, tmp_path: P
         assert "cobol" in found.texts(good=False)
 
 
-async def test_a_server_that_lets_everybody_in_is_said_to(found: Found, tmp_path: Path) -> None:
-    with jupyter_server(tmp_path, token="") as server:
-        await examine(Access(server.url), kernel="no-such", show=found.show)
+async def test_a_server_that_lets_everybody_in_is_said_to_and_a_kernel_that_hangs_is_replaced_as_in_a_run(
+    found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs_once = f'mkdir "$0.called" && exec sleep 600; exec {sys.executable} -m ipykernel_launcher -f "$1"'
+    spec = tmp_path / "kernels" / "hangs-once" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = ["sh", "-c", hangs_once, str(spec), "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Hangs once", "language": "python"}))
+    monkeypatch.setattr("nbrun.jupyter.kernel_session.FIRST_START", 0.0)
+    monkeypatch.setattr("nbrun.jupyter.kernel_session.SECOND_START", STARTUP_LIMIT - 1)
+    quick = ["--ServerKernelManager.shutdown_wait_time=0.2"]
+    with jupyter_server(tmp_path, token="", args=quick, env={"JUPYTER_PATH": str(tmp_path)}) as server:
+        assert await examine(Access(server.url), kernel="hangs-once", show=found.show) is None
     assert "accepts us without a token" in found.texts(good=True)
+    assert "kernel hangs-once answers" in found.texts(good=True)
 
 
 async def test_an_old_server_lacks_what_it_lacks(found: Found, tmp_path: Path) -> None:
