@@ -36,6 +36,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 # Undocumented names of ipykernel that are used, tested with ipykernel 6.29, 6.31, 7.0 and 7.4. Names without an
@@ -56,6 +57,9 @@ REALLY_FLUSH = "_flush"
 """OutStream: creates the messages of what was written, in the thread of the socket."""
 EXECUTE_SLEEP = "_execute_sleep"
 """Kernel: seconds to wait before each reply, so that output is sent first."""
+# And of IPython:
+HISTORY_CACHE = "db_cache_size"
+"""HistoryManager: the number of cells from which on its thread writes them; ``save_flag`` lets it write at once."""
 # And of Python:
 SCHEDULED = "_scheduled"
 """BaseEventLoop: the timers."""
@@ -94,6 +98,8 @@ TURNS = 3
 """Iterations of the event loop between two cells of a list."""
 PAUSE = 0.005
 """Seconds between two cells of a list while the user's tasks or threads run, about as long as between two requests."""
+WRITE_HISTORY_EVERY = 1.0
+"""Seconds between two writes of IPython's history during a list."""
 PROGRESS_CLOSED, PROGRESS_READY, PROGRESS_ID, PROGRESS_SIZE = 0, 1, 2, 128
 """Shared memory of the progress: two flags, the id of a request in ASCII, and the end."""
 FORGET_LIMIT = 1.0
@@ -567,6 +573,7 @@ class ConditionalExecution:
         self.progress: Progress | None = None
         self.replay: ReplayBuffer | None = None
         self._senders = Senders()
+        self._history = History(kernel.shell)
         self._finish_metadata = kernel.finish_metadata
         # Raise an error here if something is missing.
         kernel.comm_manager.comms, kernel.iopub_thread.schedule, kernel.execute_request  # noqa: B018
@@ -639,7 +646,8 @@ class ConditionalExecution:
         pause = getattr(self._kernel, EXECUTE_SLEEP, None)
         setattr(self._kernel, EXECUTE_SLEEP, 0.0)  # the output is sent before the next cell starts
         try:
-            await self._execute_each(stream, ident, parent, until)
+            with self._history.written_less_often():
+                await self._execute_each(stream, ident, parent, until)
         finally:
             setattr(self._kernel, EXECUTE_SLEEP, pause)
         # ipykernel itself ends the last cell, as its parent is still that cell.
@@ -671,6 +679,7 @@ class ConditionalExecution:
         kernel = self._kernel
         flush()
         getattr(kernel, PUBLISH_STATUS)("idle", "shell")
+        self._history.end_cell()
         if hasattr(stream, "flush"):
             stream.flush(POLLOUT)  # the reply
         self._let_go()
@@ -720,6 +729,41 @@ class ConditionalExecution:
         self._recalled.add(request)
         state = "ended" if request in self._ended else "running" if request in self._begun else "unknown"
         self._kernel.session.send(stream, "nbrun_recall_reply", {"status": "ok", "state": state}, parent, ident=ident)
+
+
+class History:
+    """IPython's history on disk: during a list it is written once a second instead of after each cell.
+
+    IPython's thread holds a lock while it writes, and the next cell waits for this lock.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self._manager = getattr(shell, "history_manager", None)
+        self._written_at = -math.inf
+
+    @contextmanager
+    def written_less_often(self) -> Iterator[None]:
+        """Write what is left at the end."""
+        size = getattr(self._manager, HISTORY_CACHE, None)
+        if size is not None:
+            setattr(self._manager, HISTORY_CACHE, sys.maxsize)
+        try:
+            yield
+        finally:
+            if size is not None:
+                setattr(self._manager, HISTORY_CACHE, size)
+                self._write()
+
+    def end_cell(self) -> None:
+        """Write the cells so far if the last time was a second ago."""
+        if time.monotonic() > self._written_at + WRITE_HISTORY_EVERY:
+            self._write()
+
+    def _write(self) -> None:
+        self._written_at = time.monotonic()
+        flag = getattr(self._manager, "save_flag", None)
+        if flag is not None:
+            flag.set()
 
 
 class Progress:

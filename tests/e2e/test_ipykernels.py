@@ -1,7 +1,9 @@
 """The agent in older and newer ipykernels: all abilities, and the same results."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     argv = [str(environment(request.param).python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": argv, "display_name": "other", "language": "python"}))
     (root / "files").mkdir()
-    with jupyter_server(root / "files", env={"JUPYTER_PATH": str(root / "jupyter")}) as running:
+    env = {"JUPYTER_PATH": str(root / "jupyter"), "IPYTHONDIR": str(root / "ipython")}
+    with jupyter_server(root / "files", env=env) as running:
         yield running
 
 
@@ -55,3 +58,12 @@ def test_a_run_comes_to_the_same(server: RunningServer, options: tuple[str, ...]
     first, _, last = outputs_of(read_notebook(path))
     assert [joined(outputs[0]["text"]) for outputs in (first, last)] == ["one\n", "late\n"]
     assert "one by one" not in found.stderr
+
+
+def test_all_cells_are_in_the_history_on_disk(server: RunningServer) -> None:
+    path = write_notebook(Path(server.root) / "history.ipynb", notebook(*(f"'cell {number}'" for number in range(100))))
+    found = run_nbrun("run", path.name, "--server", server.url, "--kernel", "other", env={"NBRUN_TOKEN": server.token})
+    assert found.returncode == 0, found.stderr
+    with closing(sqlite3.connect(server.root.parent / "ipython" / "profile_default" / "history.sqlite")) as history:
+        cells = history.execute("SELECT source FROM history WHERE source LIKE '%cell %' ORDER BY line").fetchall()
+    assert [cell for (cell,) in cells] == [f"'cell {number}'" for number in range(100)]

@@ -606,6 +606,27 @@ def test_a_kernel_does_not_pause_before_the_replies_of_a_list() -> None:
     assert (pauses, kernel._execute_sleep) == ([0, 0], 0.5)  # type: ignore[attr-defined]
 
 
+def test_the_history_is_written_once_a_second_during_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, now, sizes = SmallKernel(), [0.0], []
+    monkeypatch.setattr("nbrun.kernel_side.agent.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    written: list[int] = []
+    flag = SimpleNamespace(set=lambda: written.append(len(kernel.executed)))
+    manager = SimpleNamespace(db_cache_size=0, save_flag=flag)
+    kernel.shell.history_manager = manager
+    install(kernel, {})
+    kernel.agent._execute_on_conditions()
+    kernel.agent.conditional.offer_lists()  # type: ignore[union-attr]
+
+    def pass_time() -> None:
+        now[0] += 0.6
+        sizes.append(manager.db_cache_size)
+
+    kernel.beside = dict.fromkeys("abcde", pass_time)
+    kernel.execute_list(*"abcde")
+    assert written == [1, 3, 5]
+    assert (sizes, manager.db_cache_size) == ([sys.maxsize] * 5, 0)
+
+
 def test_a_cell_has_ended_before_its_reply_is_sent() -> None:
     kernel = SmallKernel()
     states: list[str] = []
