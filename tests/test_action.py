@@ -215,6 +215,22 @@ def test_wrong_inputs_are_told(inputs: dict[str, str], said: str, tmp_path: Path
         action.arguments(inputs, tmp_path)
 
 
+@pytest.mark.parametrize("uv", ["works", "fails", "is not there"])
+def test_pip_is_used_where_uv_is_not_there_or_fails_and_installed_where_uv_fails(
+    uv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    log = tmp_path / "log"
+    for name, code in {"python": 0, "uv": int(uv == "fails")}.items():
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\nexit {code}\n')
+        (tmp_path / name).chmod(0o700 if name == "python" or uv != "is not there" else 0o600)
+    action._install(tmp_path / "python", "nbrun")
+    found = [" ".join(line.split()[:4]) for line in log.read_text().splitlines()]
+    with_uv, pip = "uv pip install --quiet", "python -m pip install"
+    wanted = {"works": [with_uv], "fails": [with_uv, "python -m ensurepip --default-pip", pip], "is not there": [pip]}
+    assert found == wanted[uv]
+
+
 def test_the_kernelspec_of_the_job_does_not_change_other_environments(tmp_path: Path) -> None:
     """uv installs hard links to the files of its cache."""
     spec = tmp_path / "environment" / "share" / "jupyter" / "kernels" / "python3"

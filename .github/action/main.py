@@ -167,7 +167,10 @@ def environment(wanted: str, temporary: Path) -> Path:
     ready = folder / "ready"
     if not ready.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        _step([sys.executable, "-m", "venv", *([] if own_kernel else ["--system-site-packages"]), str(folder)])
+        options = [] if own_kernel else ["--system-site-packages"]
+        if shutil.which("uv"):
+            options.append("--without-pip")  # to install pip takes longer than uv needs for nbrun
+        _step([sys.executable, "-m", "venv", *options, str(folder)])
         _install(python, wanted)
         if own_kernel:
             _register_kernel(folder)
@@ -192,6 +195,7 @@ def _install(python: Path, wanted: str) -> None:
             return
         except subprocess.CalledProcessError:
             print("uv could not install nbrun; pip is tried next", flush=True)
+            _step([str(python), "-m", "ensurepip", "--default-pip"])
     _step([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted])
 
 
