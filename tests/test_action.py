@@ -221,8 +221,8 @@ def test_pip_is_used_where_uv_is_not_there_or_fails_and_installed_where_uv_fails
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     log = tmp_path / "log"
-    for name, code in {"python": 0, "uv": int(uv == "fails")}.items():
-        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\nexit {code}\n')
+    for name, status in {"python": 0, "uv": int(uv == "fails")}.items():
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\nexit {status}\n')
         (tmp_path / name).chmod(0o700 if name == "python" or uv != "is not there" else 0o600)
     action._install(tmp_path / "python", "nbrun")
     found = [" ".join(line.split()[:4]) for line in log.read_text().splitlines()]
