@@ -6,6 +6,7 @@ Where a real server can be started, tests use that one; a double may also stand 
 import asyncio
 import contextlib
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -72,7 +73,9 @@ ENDED = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError)
 
 
 @contextlib.asynccontextmanager
-async def double(answer: Callable[[Heard], Reply | None] | Answering) -> AsyncIterator[Double]:
+async def double(
+    answer: Callable[[Heard], Reply | None] | Answering, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Double]:
     """Listen on loopback for as long as the block lasts; every request gets what `answer` gives."""
 
     unanswered: set[asyncio.Task[None]] = set()
@@ -98,8 +101,8 @@ async def double(answer: Callable[[Heard], Reply | None] | Answering) -> AsyncIt
                 writer.write("\r\n".join(lines).encode("latin-1") + reply.body)
                 await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    here = Double(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    here = Double(f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     async with server:
         yield here
         for task in [*unanswered]:  # since Python 3.12 the server waits for them

@@ -111,6 +111,25 @@ def _ssl_context(ca_file: Path | None, verify: bool) -> ssl.SSLContext:
     return context
 
 
+class _TlsTransport(httpx.AsyncBaseTransport):
+    """Connections with TLS, for a server without TLS that may redirect; the certificates are read when it does."""
+
+    def __init__(self, options: HttpOptions) -> None:
+        self._options = options
+        self._transport: httpx.AsyncHTTPTransport | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request over a connection with TLS."""
+        if self._transport is None:
+            self._transport = httpx.AsyncHTTPTransport(verify=self._options.ssl_context())
+        return await self._transport.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._transport is not None:
+            await self._transport.aclose()
+
+
 class Http:
     """A connection pool for one server, open within the ``async with`` block.
 
@@ -130,10 +149,14 @@ class Http:
         """Seconds of the fastest request until its answer began; a round trip to the server takes no longer."""
 
     async def __aenter__(self) -> Self:
-        path = self.endpoint.socket
-        context = False if path else self.options.ssl_context()  # redirects from a Unix socket are not followed
+        path, options = self.endpoint.socket, self.options
+        # A proxy would need the context too, but there is none for a server on this machine. An unusable CA file is
+        # reported here. Redirects from a Unix socket are not followed.
+        is_plain = self.endpoint.is_local and self.endpoint.base_url.startswith("http:") and options.ca_file is None
+        context = False if path or is_plain else options.ssl_context()
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(verify=context, uds=path) if path else None,
+            mounts={"https://": _TlsTransport(options)} if is_plain and not path else None,
             verify=context,
             trust_env=not self.endpoint.is_local,
             follow_redirects=False,

@@ -25,8 +25,8 @@ from nbrun.jupyter.http.client import KEPT_BODY, Http, HttpOptions, json_bytes
 from nbrun.jupyter.http.messages import Patience
 from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, SAVE
 from nbrun.local_server.launcher import EmbeddedServer
-from tests.jupyter.doubles import CUT, Heard, Reply, double, json_reply, moved, page
-from tests.support.notebooks import notebook
+from tests.jupyter.doubles import CUT, Double, Heard, Reply, double, json_reply, moved, page
+from tests.support.notebooks import FIXTURES, notebook
 from tests.support.servers import RunningServer, free_port
 
 SECRET = "5ecre7t0ken"
@@ -343,3 +343,34 @@ def test_a_file_without_certificates_is_a_usage_error(tmp_path: Path) -> None:
 def test_certificates_are_checked_unless_it_is_said_otherwise() -> None:
     assert HttpOptions().ssl_context().verify_mode is ssl.CERT_REQUIRED
     assert HttpOptions(verify=False).ssl_context().verify_mode is ssl.CERT_NONE
+
+
+@pytest.mark.parametrize("trusted", [None, "ca_file", "verify"])
+async def test_certificates_are_checked_behind_a_redirect_from_plain_http(trusted: str | None) -> None:
+    certificate = FIXTURES.parent / "tls" / "localhost.pem"
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, certificate.with_suffix(".key"))
+
+    def named(server: Double) -> str:
+        return server.url.replace("127.0.0.1", "localhost")
+
+    options = HttpOptions(ca_file=certificate if trusted == "ca_file" else None, verify=trusted != "verify")
+    async with (
+        double(script(json_reply({})), tls) as target,
+        double(lambda _: moved(f"{named(target)}api/status")) as server,
+        Http(Endpoint(named(server), SECRET), options) as http,
+    ):
+        if trusted:
+            assert (await http.request("GET", "api/status", retry=ONCE)).json() == {}
+        else:
+            with pytest.raises(ServerUnreachable, match="not trusted"):
+                await http.request("GET", "api/status", retry=ONCE)
+    assert len(target.heard) == bool(trusted)
+
+
+async def test_certificates_are_not_read_for_a_server_without_tls_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("nbrun.jupyter.http.client._ssl_context")
+    async with double(script(json_reply({}))) as server, Http(Endpoint(server.url)) as http:
+        assert (await http.request("GET", "api/status")).json() == {}
