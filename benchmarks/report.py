@@ -10,6 +10,7 @@ from benchmarks.measuring import CLIENT, ROLES, SERVER
 from benchmarks.plots import ORDER
 from benchmarks.results import Results, Summary, summaries
 from benchmarks.samples import ROLES as PROFILED
+from benchmarks.stages import SERVERS
 from benchmarks.targets import Verdict, ratio, verdicts
 from benchmarks.workloads import WORKLOADS
 
@@ -33,6 +34,7 @@ def page(runs: Sequence[Results]) -> str:
         "growth": _growth(runs),
         "profile": _profiles(runs),
         "batch": _batch(_extra(runs, "W6")),
+        "servers": _on_servers(_extra(runs, SERVERS)),
         "not_paid": _PAID.read_text(encoding="utf-8").strip(),
     }
     text = _TEXT.read_text(encoding="utf-8")
@@ -181,6 +183,22 @@ def _batch(told: dict[str, Any]) -> str:
     cells = [(what, f"{took:.2f}", f"{each:.3f}", "█" * round(took / 0.1)) for what, took, each in rows]
     cells.append(("**all of it**", f"**{told['wall']:.2f}**", "", f"{told['cpu']:.2f} s of CPU, all processes"))
     return _table(("stage", "of the batch, s", "of each run, s", "a block is 0.1 s"), cells)
+
+
+def _on_servers(told: dict[str, Any]) -> str:
+    if not told:
+        return "Not measured yet: `python -m benchmarks profile`."
+    sides = told["private"], told["stock"]
+    stages = dict.fromkeys(stage for side in sides for stage in side["stages"])
+    rows = [("before the run began", *(f"{side['first']:.2f}" for side in sides))]
+    rows += [(stage.replace("_", " "), *(f"{side['stages'].get(stage, 0):.2f}" for side in sides)) for stage in stages]
+    rows += [
+        ("after the run ended", *(f"{side['wall'] - side['last']:.2f}" for side in sides)),
+        ("**all of it**", *(f"**{side['wall']:.2f}**" for side in sides)),
+        ("CPU s", *(f"{side['cpu']:.2f}" for side in sides)),
+        *((f"CPU s, {role}", *(f"{side['parts'][role]:.2f}" for side in sides)) for role in ROLES),
+    ]
+    return _table(("stage", "private server, s", "stock server, s"), rows)
 
 
 def _profiles(runs: Sequence[Results]) -> str:

@@ -1,9 +1,12 @@
-"""Where the time of a batch goes: the stages of its runs."""
+"""Where the time of a run or a batch goes, by its stages."""
 
 import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
+
+SERVERS = "W2 by stage"
+"""The name under which W2's stages on a private and on a stock server are kept."""
 
 
 def by_stage(lines: Iterable[str], began: float) -> dict[str, Any]:

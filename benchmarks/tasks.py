@@ -7,6 +7,7 @@ import time
 from argparse import Namespace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks import compare, growth, plots, samples
 from benchmarks.contenders import CLIENTS, CONTENDERS
@@ -14,12 +15,13 @@ from benchmarks.environment import CACHE, ENVIRONMENTS, OWN, REPOSITORY, SHARED,
 from benchmarks.measuring import measure
 from benchmarks.report import page
 from benchmarks.results import Results, describe_machine
-from benchmarks.rounds import Plan, run
-from benchmarks.stages import by_stage
+from benchmarks.rounds import Plan, run, running_server
+from benchmarks.stages import SERVERS, by_stage
 from benchmarks.targets import verdicts
 from benchmarks.workloads import WORKLOADS
 
 DOCS = REPOSITORY / "docs"
+_TURNS = 6
 _PROFILED = ("W1", "W2", "W4")
 _QUICK = ("nbrun", "papermill", "bare ZeroMQ loop", "python -c")
 
@@ -46,6 +48,7 @@ def carry_out(arguments: Namespace) -> int:
         for name in _PROFILED:
             _keep(folder, f"profile of {name}", _profile(name, folder / name, interpreter), interpreter)
         _keep(folder, "W6", _batch(folder / "batch", interpreter), interpreter)
+        _keep(folder, SERVERS, _on_servers(folder / "servers", interpreter), interpreter)
     print(folder / "run.json")
     return 0
 
@@ -170,6 +173,37 @@ def _batch(folder: Path, interpreter: Path) -> dict[str, object]:
         raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
     told = by_stage((folder / "events.jsonl").read_text(encoding="utf-8").splitlines(), began)
     return {**told, "wall": taken.wall, "cpu": taken.cpu}
+
+
+def _on_servers(folder: Path, interpreter: Path) -> dict[str, object]:
+    """Run W2 in turns on a private server and on a stock server, and return the median run on each by its stages."""
+    (folder / "in").mkdir(parents=True, exist_ok=True)
+    (folder / "in" / "0.ipynb").write_text(json.dumps(WORKLOADS["W2"].notebook()), encoding="utf-8")
+    command = [
+        str(interpreter.parent / "nbrun"),
+        "run",
+        "-q",
+        "in/0.ipynb",
+        "-o",
+        "out/0.ipynb",
+        "--events",
+        "events.jsonl",
+    ]
+    environment = variables(folder / "home", interpreter)
+    found: dict[str, list[dict[str, Any]]] = {"private": [], "stock": []}
+    with running_server(folder, interpreter, environment, None) as (server, beside):
+        for _ in range(_TURNS):
+            for name, runs in found.items():
+                where, served = (["--server", server.url], beside) if name == "stock" else ([], [])
+                began = time.time()
+                own = environment | {"JUPYTER_TOKEN": server.token}
+                taken = measure([*command, *where], folder=folder, variables=own, beside=served)
+                if taken.exit_code != 0:
+                    raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
+                told = by_stage((folder / "events.jsonl").read_text(encoding="utf-8").splitlines(), began)
+                runs.append({**told, "wall": taken.wall, "cpu": taken.cpu, "parts": taken.parts})
+    # The first turn warms up.
+    return {name: sorted(runs[1:], key=lambda run: run["wall"])[(_TURNS - 1) // 2] for name, runs in found.items()}
 
 
 def _keep(folder: Path, name: str, value: object, interpreter: Path) -> None:

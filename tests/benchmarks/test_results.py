@@ -10,7 +10,7 @@ from benchmarks.environment import OWN, SHARED
 from benchmarks.growth import GROWTH, exponent
 from benchmarks.report import page
 from benchmarks.results import Measurement, Results, summaries
-from benchmarks.stages import by_stage
+from benchmarks.stages import SERVERS, by_stage
 from benchmarks.targets import verdicts
 
 MACHINE = {"date": "2026-01-01 00:00 UTC", "python": "3.11"}
@@ -162,4 +162,10 @@ def test_the_stages_of_a_batch_are_summed_up() -> None:
     assert (spent["runs"], spent["first"], spent["last"]) == (2, pytest.approx(1.0), pytest.approx(6.0))
     run = results(0.8)
     run.extras["W6"] = {**spent, "wall": 6.5, "cpu": 9.0}
-    assert "| running | 1.50 | 1.500 |" in page([run])
+    side = {**spent, "wall": 6.5, "cpu": 9.0, "parts": {"client": 1.0, "server": 2.0, "kernel": 5.5}}
+    run.extras[SERVERS] = {"private": side, "stock": {**side, "stages": {"connecting": 0.25, "running": 4.0}}}
+    text = page([run])
+    assert "| running | 1.50 | 1.500 |" in text
+    assert "| running | 3.00 | 4.00 |" in text
+    assert "| connecting | 0.00 | 0.25 |" in text
+    assert "| CPU s, kernel | 5.50 | 5.50 |" in text
