@@ -8,13 +8,15 @@
 
 :func:`connect` checks that the address belongs to a Jupyter server, where its API is, and that the token is accepted.
 ``GET api`` shows only the first two, because it returns 200 for a wrong token. So a second request is sent at the same
-time. The two are not sent one after the other, because a round trip to a distant server takes a tenth of a second.
+time. The two are not sent one after the other, because a round trip to a distant server takes a tenth of a second. For
+the same reason a caller may send the reads that it needs next at that time, too. What was read is used only after the
+server was checked.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
@@ -106,6 +108,10 @@ class Client:
         """Return the kernels that the server can start."""
         return KernelSpecs.read((await self.http.request("GET", api_path("kernelspecs"))).fields())
 
+    def read_kernelspecs_ahead(self) -> None:
+        """Send the request of a :meth:`kernelspecs` that follows soon, see :meth:`Http.read_ahead`."""
+        self.http.read_ahead(api_path("kernelspecs"))
+
     async def shutdown(self) -> None:
         """Stop the server and all its kernels. The request is not repeated."""
         await self.http.request("POST", api_path("shutdown"))
@@ -171,7 +177,12 @@ class Client:
         self.http.move(f"{self.endpoint.base_url}user/{quote(fields.text('name'), safe='@~')}/")
 
     async def _check_access(self) -> None:
-        """Send a request that needs authentication. Gateways and old servers do not have the first two paths."""
+        """Send a request that needs authentication. Gateways and old servers do not have the first two paths.
+
+        If one was sent ahead and succeeds, no other is sent.
+        """
+        if await self.http.succeeds_ahead(api_path("kernelspecs")):
+            return
         for path, params in (
             (api_path("me"), {}),
             (api_path("contents"), {"content": "0"}),
@@ -198,17 +209,21 @@ async def connect(
     password: str | None = None,
     options: HttpOptions | None = None,
     explain: Explain | None = None,
+    read_ahead: Callable[[Client], None] = lambda _: None,
 ) -> AsyncIterator[Client]:
     """Connect to a server by its address (:meth:`Endpoint.parse`), check it, and yield a :class:`Client`.
 
     `token` and `password` are used if the address is text. `explain` returns a more specific error for a failed
-    connection. Raises the errors of :meth:`Client.probe`, and
-    :class:`UsageError` for an invalid address.
+    connection. `read_ahead` may send requests ahead, which the server then answers while it is checked. It is not
+    called if the check must come first: before a password is sent, and where a hub knows the address of the server.
+    Raises the errors of :meth:`Client.probe`, and :class:`UsageError` for an invalid address.
     """
     if isinstance(address, str):
         address = Endpoint.parse(address, token, password)
     endpoint = address.endpoint if isinstance(address, Destination) else address
     async with Client(endpoint, options, explain) as client:
+        if not endpoint.password and not (isinstance(address, Destination) and address.via_hub):
+            read_ahead(client)
         loop = asyncio.get_running_loop()
         notice = loop.call_later(NOTICE_AFTER, _log.warning, "%s has not answered yet; still trying", endpoint)
         try:

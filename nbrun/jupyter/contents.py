@@ -126,11 +126,14 @@ class Contents:
         Do not read a notebook's content while another request may save it: the server then restores its previous
         version.
         """
-        params = {"content": str(int(content))} | ({"hash": "1"} if with_hash else {})
-        params |= {name: value for name, value in (("type", kind), ("format", form)) if value is not None}
-        url = api_path("contents", path)
-        answer = await self._http.request("GET", url, params=params, patience=LONG, retry=retry)
+        params = _params(content=content, kind=kind, form=form, with_hash=with_hash)
+        answer = await self._http.request("GET", api_path("contents", path), params=params, patience=LONG, retry=retry)
         return ContentsModel.read(answer.fields())
+
+    def read_ahead(self, path: str, *, content: bool = True, kind: str | None = None, with_hash: bool = False) -> None:
+        """Send the request of a :meth:`get` that follows soon, see :meth:`Http.read_ahead`."""
+        params = _params(content=content, kind=kind, with_hash=with_hash)
+        self._http.read_ahead(api_path("contents", path), params=params, patience=LONG)
 
     async def directory(self, path: str = "") -> tuple[ContentsModel, ...]:
         """Return a folder's entries without content, in the server's order; raise :class:`RequestRefused` (400) for a
@@ -288,3 +291,11 @@ class Contents:
                 except ServerUnreachable:
                     repeated = True
                     raise
+
+
+def _params(
+    *, content: bool, kind: str | None = None, form: str | None = None, with_hash: bool = False
+) -> dict[str, str]:
+    """Return the query of a GET."""
+    params = {"content": str(int(content))} | ({"hash": "1"} if with_hash else {})
+    return params | {name: value for name, value in (("type", kind), ("format", form)) if value is not None}

@@ -5,6 +5,7 @@ server's root is the folder that contains all notebooks and outputs. It is at le
 that each kernel starts in its notebook's own folder, as in JupyterLab.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from nbrun.core.notebook.file_format import get_ready
 from nbrun.core.planning.artefacts import SCRATCH
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import contents_path
@@ -43,8 +45,10 @@ class Host(Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def connect_to(access: Access, explain: Explain | None = None) -> AsyncIterator[Client]:
-    """Connect to an existing server for the length of a block; raise :class:`UsageError` for an invalid address."""
+async def connect_to(
+    access: Access, explain: Explain | None = None, read_ahead: Callable[[Client], None] = lambda _: None
+) -> AsyncIterator[Client]:
+    """Connect to an existing server for the length of a block; arguments and errors as in :func:`connect`."""
     options = HttpOptions(
         access.ca_file,
         verify=access.verify,
@@ -53,7 +57,8 @@ async def connect_to(access: Access, explain: Explain | None = None) -> AsyncIte
         max_frame=access.max_frame,
         trace=access.trace,
     )
-    async with _closing(access.trace), connect(endpoint_of(access), options=options, explain=explain) as client:
+    connecting = connect(endpoint_of(access), options=options, explain=explain, read_ahead=read_ahead)
+    async with _closing(access.trace), connecting as client:
         yield client
 
 
@@ -67,43 +72,43 @@ def open_host(
     access: Access, paths: Sequence[NotebookPaths], started: EmbeddedServer | None = None
 ) -> AbstractAsyncContextManager[Host]:
     """Open the server of these runs: the existing one, or a private one, which may have been `started` before."""
-    return existing_host(access) if access.server else private_host(access, private_root(paths), started)
+    return existing_host(access, paths) if access.server else private_host(access, private_root(paths), started)
 
 
 @contextlib.asynccontextmanager
 async def existing_host(
-    access: Access, *, on_engine: bool = False, explain: Explain | None = None
+    access: Access,
+    runs: Sequence[NotebookPaths] = (),
+    *,
+    on_engine: bool = False,
+    explain: Explain | None = None,
 ) -> AsyncIterator[Host]:
     """Connect to an existing server for the length of the block; `on_engine` if an engine provides it.
 
-    `explain` returns a more specific error for a failed connection.
+    The first notebook of `runs`, if any are known, is read while the server is checked. `explain` returns a more
+    specific error for a failed connection.
     """
-    async with connect_to(access, explain) as client:
+
+    def read_ahead(client: Client) -> None:
+        client.read_kernelspecs_ahead()
+        if runs and not runs[0].upload and runs[0].content is None:
+            _on_server(client, runs[0], lambda _: None).read_ahead()
+
+    async with connect_to(access, explain, read_ahead) as client:
+        # A save is verified by the text of the file. Import what that needs while the server answers.
+        asyncio.get_running_loop().run_in_executor(None, get_ready)
 
         def find(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:
-            cwd = contents_path(paths.cwd) if paths.cwd and paths.cwd != SCRATCH else None
             notebook: Notebook
             if paths.upload:
                 local, _ = paths.local_pair()
                 output = Path(local if paths.stored else paths.output or local)
                 notebook = UploadedNotebook(
-                    client.contents, local, output, warn=warn, on_conflict=paths.on_conflict, cwd=cwd
+                    client.contents, local, output, warn=warn, on_conflict=paths.on_conflict, cwd=_folder(paths)
                 )
             else:
-                path = path_on_server(paths.notebook)
-                is_elsewhere = bool(paths.deliver or paths.stored)
-                target = _NOWHERE if is_elsewhere else contents_path(paths.output) if paths.output else path
-                notebook = remote = ServerNotebook(
-                    client.contents,
-                    path,
-                    target,
-                    warn=warn,
-                    on_conflict=paths.on_conflict,
-                    checkpoint=paths.checkpoint,
-                    cwd=cwd,
-                )
-                remote.check_output = paths.save and not is_elsewhere
-            return _elsewhere(notebook, client, paths, warn, cwd)
+                notebook = _on_server(client, paths, warn)
+            return _elsewhere(notebook, client, paths, warn, _folder(paths))
 
         yield Host(Server.of_engine(client) if on_engine else Server(client), find)
 
@@ -138,6 +143,29 @@ async def private_host(access: Access, root: Path, started: EmbeddedServer | Non
         yield Host(
             Server.private(client, embedded.kernels_log_tail, root), find, lambda: embedded.has_ended, embedded.ended
         )
+
+
+def _on_server(client: Client, paths: NotebookPaths, warn: Callable[[str], None]) -> ServerNotebook:
+    """Return the notebook with these paths of an existing server."""
+    path = path_on_server(paths.notebook)
+    is_elsewhere = bool(paths.deliver or paths.stored)
+    target = _NOWHERE if is_elsewhere else contents_path(paths.output) if paths.output else path
+    notebook = ServerNotebook(
+        client.contents,
+        path,
+        target,
+        warn=warn,
+        on_conflict=paths.on_conflict,
+        checkpoint=paths.checkpoint,
+        cwd=_folder(paths),
+    )
+    notebook.check_output = paths.save and not is_elsewhere
+    return notebook
+
+
+def _folder(paths: NotebookPaths) -> str | None:
+    """Return the kernel's folder on an existing server, or None if it is the notebook's."""
+    return contents_path(paths.cwd) if paths.cwd and paths.cwd != SCRATCH else None
 
 
 def local_notebook_of(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:

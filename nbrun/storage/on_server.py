@@ -61,6 +61,11 @@ class ServerFile:
         """Return the path as the user knows it."""
         return self._name_for_user(self.path)
 
+    @property
+    def folder(self) -> str:
+        """Return the path of the folder that contains the file; the root's is empty."""
+        return self.path.rpartition("/")[0]
+
     def beside(self, suffix: str) -> "ServerFile":
         """Return the file ``NAME{suffix}.ipynb`` in the same folder."""
         path = PurePosixPath(self.path)
@@ -158,6 +163,8 @@ class ServerNotebook:
         """
         self.check_output = False
         """Whether :meth:`load` checks that the output can be written."""
+        self._is_new = False
+        """Whether the output did not exist when the notebook was loaded, and was not saved since."""
         self.path = path
         self._contents = contents
         self._checkpoint = RunCheckpoint(contents, checkpoint)
@@ -171,6 +178,15 @@ class ServerNotebook:
     def kernel_path(self) -> str:
         """Return the path of the session; the kernel works in its folder."""
         return kernel_path(self.path, self._cwd)
+
+    def read_ahead(self) -> None:
+        """Send the requests of a :meth:`load` that follows soon, all at the same time."""
+        self._contents.read_ahead(self.path, kind="notebook", with_hash=True)
+        if self._cwd is not None:
+            self._contents.read_ahead(self._cwd, content=False)
+        if self.check_output and self._file.path != self.path:
+            self._contents.read_ahead(self._file.path, content=False)
+            self._contents.read_ahead(self._file.folder, content=False)
 
     async def load(self) -> Mapping[str, Any]:
         """Return the content; raise :class:`NoSuchNotebook`, :class:`NotANotebook` or :class:`UsageError`."""
@@ -218,6 +234,7 @@ class ServerNotebook:
         if model is not None and model.type == "directory":
             self._file.path = f"{self._file.path}/{self.path}"
             model = await self._described(self._file.path)
+        self._is_new = model is None
         for folder in PurePosixPath(self._file.path).parents:
             if model is None:
                 model = await self._described(str(folder) if folder.name else "")
@@ -265,6 +282,8 @@ class ServerNotebook:
 
         If the run has not `passed` and the original must be restored, the executed notebook is saved beside it.
         """
+        if self._is_new and self._file.folder:  # the folder must exist, or is created
+            self._contents.read_ahead(self._file.folder, content=False)
         try:
             if self._checkpoint.use is CheckpointUse.RESTORE and not passed and self._file.path == self.path:
                 saved_as = await self._save_beside_and_restore(content, retry)

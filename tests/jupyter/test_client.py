@@ -60,6 +60,46 @@ async def test_whether_there_is_an_api_and_whether_it_lets_us_in_is_asked_at_onc
         assert sorted(server.lines()) == ["GET /api", "GET /api/me"]
 
 
+async def test_a_read_that_is_sent_ahead_is_answered_while_the_server_is_checked() -> None:
+    """If it needs authentication and succeeds, no other request checks the token."""
+    read = asyncio.Event()
+
+    async def answer(heard: Heard) -> Reply:
+        if heard.path == "/api":
+            await read.wait()
+            return json_reply({"version": "2.0"})
+        read.set()
+        return json_reply({"default": "py", "kernelspecs": {}})
+
+    async with asyncio.timeout(10), double(answer) as server:
+        async with connect(server.url, token="token", read_ahead=Client.read_kernelspecs_ahead) as client:
+            assert (await client.kernelspecs()).default == "py"
+        assert sorted(server.lines()) == ["GET /api", "GET /api/kernelspecs"]
+
+
+async def test_a_refused_token_is_reported_and_not_what_a_read_that_was_sent_ahead_got() -> None:
+    def answer(heard: Heard) -> Reply:
+        if heard.path == "/api":
+            return json_reply({"version": "2.0"})
+        return json_reply({"message": "Forbidden"}, 403) if heard.path == "/api/me" else Reply(500)
+
+    async with double(answer) as server:
+        with pytest.raises(AccessDenied):
+            async with connect(server.url, token="wrong", read_ahead=Client.read_kernelspecs_ahead):
+                pass
+
+
+@pytest.mark.parametrize(("path", "password"), [("", "secret"), ("hub/home", None)])
+async def test_nothing_is_read_ahead_where_the_check_comes_first(path: str, password: str | None) -> None:
+    def fail(_: Client) -> None:
+        raise AssertionError("this must not be called")
+
+    async with double(lambda heard: page("Our Wiki", 404)) as server:
+        with pytest.raises((NotAJupyterServer, AccessDenied)):
+            async with connect(f"{server.url}{path}", password=password, read_ahead=fail):
+                pass
+
+
 async def test_a_place_that_is_no_server_is_not_given_the_password() -> None:
     async with double(lambda heard: page("Our Wiki")) as server:
         with pytest.raises(NotAJupyterServer, match="Our Wiki"):

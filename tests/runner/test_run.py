@@ -17,7 +17,7 @@ from nbrun.core.execution.machine import Execution
 from nbrun.core.protocol.codec import Subprotocol, decode
 from nbrun.core.protocol.messages import Message
 from nbrun.core.results import Outcome
-from nbrun.errors import ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable
+from nbrun.errors import AccessDenied, ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable
 from nbrun.jupyter.http.retry import SAVE
 from nbrun.jupyter.kernel.websocket import KernelChannel
 from nbrun.jupyter.kernel_session import Server
@@ -94,6 +94,33 @@ async def test_what_cannot_be_run_is_an_error_and_changes_nothing(file: Path, op
     with pytest.raises(NotANotebook):
         await nbrun.run_async("nb.ipynb", **options)
     assert wire.lines("PUT") + wire.lines("POST") == []
+
+
+async def test_requests_that_do_not_depend_on_each_other_are_sent_at_once(
+    server: RunningServer, file: Path, options: Any, wire: Proxy
+) -> None:
+    """A request that waited for the answer to another one would not arrive while that one is held."""
+    write_notebook(file, OLD)
+    new = "api/contents/new/nb.ipynb?content=0"
+    (server.root / "new").mkdir()
+    for_loading = [wire.hold("GET", words) for words in ("kernelspecs", "contents/nb.ipynb", new, "contents/new?")]
+    for_saving = [wire.hold("GET", f"{new}&hash=1"), wire.hold("GET", "contents/new?"), wire.hold("DELETE", "sessions")]
+    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(nbrun.run_async("nb.ipynb", output="new/nb.ipynb", **options))
+        for holds, before in ((for_loading, {"GET"}), (for_saving, {"GET", "POST", "PATCH"})):
+            for hold in holds:
+                await hold.reached.wait()
+            assert {heard.method for heard in wire.heard} - {"DELETE"} == before
+            for hold in holds:
+                hold.release()
+    assert run.result().outcome is Outcome.PASSED
+    assert "GET /api/me" not in wire.lines()
+
+
+async def test_a_wrong_token_is_reported_before_a_missing_notebook(options: Any, wire: Proxy) -> None:
+    with pytest.raises(AccessDenied, match="token"):
+        await nbrun.run_async("missing.ipynb", **{**options, "token": "wrong"})
+    assert {heard.method for heard in wire.heard} == {"GET"}
 
 
 async def test_an_upload_is_cleaned_up_when_the_kernels_cannot_be_listed(

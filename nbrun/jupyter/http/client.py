@@ -52,6 +52,9 @@ _LARGE = "api/contents"
 _CODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
 """Content codings that can be decompressed piece by piece, with a ratio of at most 1000. Nested codings are refused."""
 
+AHEAD_LIMIT = 3.0
+"""Seconds for which the answer to a request that was sent ahead is used."""
+
 _SLICE = 1 << 18
 """Bytes that are written at a time. An event loop copies everything that the socket does not accept at once."""
 
@@ -147,6 +150,8 @@ class Http:
         """The Date header of the last answer, and the monotonic time at which it arrived."""
         self.shortest = math.inf
         """Seconds of the fastest request until its answer began; a round trip to the server takes no longer."""
+        self._ahead: dict[str, asyncio.Task[tuple[Answer | NbrunError, float]]] = {}
+        """The requests that were sent ahead, by path and query; the result is the outcome and its time."""
 
     async def __aenter__(self) -> Self:
         path, options = self.endpoint.socket, self.options
@@ -168,6 +173,7 @@ class Http:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await asyncio.gather(*self._drop_ahead(), return_exceptions=True)
         if self._client is not None:
             client, self._client = self._client, None
             await client.aclose()
@@ -196,7 +202,48 @@ class Http:
         headers = {"Content-Type": "application/json"} if body else {}
         request = Request(method, path, params or {}, body, headers, patience, await self._length(body))
         policy = retry or (PATIENT_GET if method == "GET" else ONCE)
+        if method == "GET" and request.target in self._ahead:
+            return await policy.call(lambda: self._attempt_ahead(request))
         return await policy.call(lambda: self._attempt(request))
+
+    def read_ahead(self, path: str, *, params: Mapping[str, str] | None = None, patience: Patience = QUICK) -> None:
+        """Send a GET now, so that the next :meth:`request` for it need not wait for a round trip.
+
+        That request takes the answer or the error as the result of its first attempt, if it is not older than some
+        seconds.
+        """
+        request = Request("GET", path, params or {}, patience=patience)
+        if request.target not in self._ahead:
+            self._ahead[request.target] = asyncio.create_task(self._outcome(request))
+
+    async def succeeds_ahead(self, path: str) -> bool:
+        """Wait for a request that was sent ahead, and return whether it succeeded. Its answer can still be taken."""
+        if (task := self._ahead.get(path)) is None:
+            return False
+        await asyncio.wait({task})
+        return not task.cancelled() and isinstance(task.result()[0], Answer)
+
+    async def _outcome(self, request: Request) -> tuple[Answer | NbrunError, float]:
+        try:
+            return await self._attempt(request), time.monotonic()
+        except NbrunError as error:
+            return error, time.monotonic()
+
+    async def _attempt_ahead(self, request: Request) -> Answer:
+        if (task := self._ahead.pop(request.target, None)) is not None:
+            outcome, when = await task
+            if time.monotonic() - when <= AHEAD_LIMIT:
+                if isinstance(outcome, NbrunError):
+                    raise outcome
+                return outcome
+        return await self._attempt(request)
+
+    def _drop_ahead(self) -> Sequence[asyncio.Task[Any]]:
+        tasks = [*self._ahead.values()]
+        self._ahead.clear()
+        for task in tasks:
+            task.cancel()
+        return tasks
 
     @contextlib.asynccontextmanager
     async def lines(self, path: str, *, silence: float) -> AsyncIterator[AsyncIterator[str]]:
@@ -242,6 +289,7 @@ class Http:
         """Use another base URL for the same server from now on."""
         if base_url != self.endpoint.base_url:
             _log.info("the server is at %s", base_url)
+            self._drop_ahead()
             self.endpoint = self.endpoint.at(base_url)
             self._auth = Auth(self.endpoint)
 

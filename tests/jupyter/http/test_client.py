@@ -1,6 +1,7 @@
 """A request returns a successful answer of the API or raises an error of nbrun."""
 
 import asyncio
+import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from nbrun.errors import (
     UsageError,
 )
 from nbrun.jupyter.endpoint import Endpoint
+from nbrun.jupyter.http import client as http_client
 from nbrun.jupyter.http.client import KEPT_BODY, Http, HttpOptions, json_bytes
 from nbrun.jupyter.http.messages import Patience
 from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, SAVE
@@ -102,6 +104,56 @@ async def test_a_get_is_tried_again_and_a_post_is_not() -> None:
             except ServerUnreachable:
                 assert method == "POST"
             assert len(server.heard) == calls
+
+
+async def test_a_get_that_was_sent_ahead_is_the_first_attempt_of_the_next_one_for_its_url() -> None:
+    answer = script(json_reply(1), json_reply(2), CUT, json_reply(3), json_reply({}, 404), json_reply(4))
+    async with double(answer) as server, Http(Endpoint(server.url)) as http:
+
+        async def got() -> Any:
+            return json.loads((await http.request("GET", "api/x", params={"a": "b"}, retry=SWIFT_GET)).body)
+
+        def ahead() -> None:
+            http.read_ahead("api/x", params={"a": "b"})
+            http.read_ahead("api/x", params={"a": "b"})
+
+        ahead()
+        assert [await got(), await got()] == [1, 2]
+        ahead()
+        assert await got() == 3  # the connection was cut, so it was sent again
+        ahead()
+        with pytest.raises(NotFound):
+            await got()
+        assert await got() == 4
+        assert len(server.heard) == 6
+
+
+async def test_an_old_answer_to_a_get_that_was_sent_ahead_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "AHEAD_LIMIT", -1.0)
+    async with double(script(json_reply(1), json_reply(2))) as server, Http(Endpoint(server.url)) as http:
+        http.read_ahead("api/x")
+        assert await http.succeeds_ahead("api/x")
+        assert (await http.request("GET", "api/x")).body == b"2"
+
+
+async def test_what_was_sent_ahead_to_another_base_url_is_not_used() -> None:
+    async with double(lambda heard: json_reply(heard.path)) as server, Http(Endpoint(server.url)) as http:
+        http.read_ahead("api/x")
+        http.move(f"{server.url}elsewhere/")
+        assert not await http.succeeds_ahead("api/x")
+        assert (await http.request("GET", "api/x")).body == b'"/elsewhere/api/x"'
+
+
+async def test_a_get_that_was_sent_ahead_ends_with_the_client() -> None:
+    arrived = asyncio.Event()
+
+    async def never(_: Heard) -> Reply:
+        arrived.set()
+        return await asyncio.Future[Reply]()
+
+    async with double(never) as server, asyncio.timeout(10), Http(Endpoint(server.url)) as http:
+        http.read_ahead("api/x")
+        await arrived.wait()
 
 
 async def test_a_large_answer_is_parsed_while_it_arrives_by_the_rules_of_a_small_one() -> None:
