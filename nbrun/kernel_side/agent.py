@@ -19,6 +19,7 @@ traceback    forget the last traceback before each cell
 quick        send output with fewer wake-ups of the thread of the socket
 lift_limits  queue any number of messages while a server is busy
 quiet        write nothing to the server's log of what reaches the kernel's file descriptors
+freeze       leave the objects of the kernel itself out of garbage collection
 ===========  ==========================================================================================================
 
 This file must run on Python 3.8, the oldest Python that a supported ipykernel runs on.
@@ -27,6 +28,7 @@ This file must run on Python 3.8, the oldest Python that a supported ipykernel r
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import mmap
 import os
@@ -147,13 +149,16 @@ class Agent:
         kernel.shell_handlers["nbrun_hello_request"] = self._hello
 
     def apply(self, options: Mapping[str, Any]) -> None:
-        """Enable the options of a client: ``replay`` (bytes), ``lift_limits``, ``quiet`` and ``progress`` (where)."""
+        """Enable the options of a client: ``replay`` (bytes), ``lift_limits``, ``quiet``, ``freeze``, ``progress``."""
         if options.get("replay") and self.replay is None:
             self._offer("replay", lambda: self._keep_output(int(options["replay"])))
         if options.get("lift_limits"):
             self._offer("lift_limits", self._lift_limits)
         if options.get("quiet"):
             self._offer("quiet", be_quiet)
+        if options.get("freeze"):
+            # Python collects garbage several times at its end, which takes a quarter of the time of a short kernel.
+            self._offer("freeze", gc.freeze)
         if options.get("progress"):
             self._offer("progress", lambda: self._share_progress(**options["progress"]))
 

@@ -301,6 +301,7 @@ class _Run:
             replay=REPLAY_BUFFER if self._job.resend and not server.is_private else 0,
             lift_limits=(self._job.lift_limits or server.is_private) and not has_no_limits,
             quiet=bool(self._job.secrets or self._job.env),
+            freeze=True,
             progress=progress.address,
         )
         startup, warn = self._job.limits.startup, self._journal.warn

@@ -42,7 +42,7 @@ async def test_the_agent_has_all_of_its_abilities(server: RunningServer) -> None
     async with Client(Endpoint(server.url, server.token)) as client, client.kernel(name) as kernel:
         await kernel.handshake()
         progress = SharedProgress()
-        options = AgentOptions(REPLAY_BUFFER, lift_limits=True, quiet=True, progress=progress.address)
+        options = AgentOptions(REPLAY_BUFFER, lift_limits=True, quiet=True, freeze=True, progress=progress.address)
         agent = await kernel.meet_agent(options)
         progress.close_address()
         assert agent.abilities == frozenset(Ability)
@@ -67,3 +67,30 @@ def test_all_cells_are_in_the_history_on_disk(server: RunningServer) -> None:
     with closing(sqlite3.connect(server.root.parent / "ipython" / "profile_default" / "history.sqlite")) as history:
         cells = history.execute("SELECT source FROM history WHERE source LIKE '%cell %' ORDER BY line").fetchall()
     assert [cell for (cell,) in cells] == [f"'cell {number}'" for number in range(100)]
+
+
+LEFT = """\
+import atexit
+from pathlib import Path
+
+class Cycle:
+    def __init__(self):
+        self.own = self
+    def __del__(self, write=Path("deleted").write_text):
+        write("x")
+
+file = open("open", "w")
+file.write("x")
+cycle = Cycle()
+atexit.register(Path("exited").write_text, "x")"""
+
+
+def test_what_a_notebook_leaves_open_is_closed_at_the_end(server: RunningServer) -> None:
+    """Objects of the kernel itself are not collected; those of the notebook are."""
+    path = write_notebook(Path(server.root) / "left" / "nb.ipynb", notebook(LEFT))
+    command = ("run", "left/nb.ipynb", "--server", server.url, "--kernel", "other")
+    found = run_nbrun(*command, env={"NBRUN_TOKEN": server.token})
+    assert found.returncode == 0, found.stderr
+    assert {name: (path.parent / name).read_text() for name in ("open", "deleted", "exited")} == dict.fromkeys(
+        ("open", "deleted", "exited"), "x"
+    )

@@ -787,6 +787,15 @@ def test_a_quiet_kernel_writes_no_copy_to_the_log(kernel: SmallKernel, monkeypat
     os.close(reading)
 
 
+def test_objects_of_a_new_kernel_are_not_collected(kernel: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    freeze = Mock()
+    monkeypatch.setattr("gc.freeze", freeze)
+    kernel.ask("nbrun_hello_request", {})
+    freeze.assert_not_called()
+    kernel.ask("nbrun_hello_request", {"freeze": True})
+    freeze.assert_called_once_with()
+
+
 def test_what_cannot_be_kept_is_sent_nevertheless(kernel: SmallKernel) -> None:
     kernel.ask("nbrun_hello_request", {"replay": 1000})
     assert kernel.agent.replay is not None

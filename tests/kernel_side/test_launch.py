@@ -62,7 +62,7 @@ class Launched:
     def hello(self) -> Mapping[str, Any]:
         """Return the reply of the agent."""
         progress = SharedProgress()
-        options = AgentOptions(REPLAY_BUFFER, lift_limits=True, quiet=True, progress=progress.address)
+        options = AgentOptions(REPLAY_BUFFER, lift_limits=True, quiet=True, freeze=True, progress=progress.address)
         request = self.client.session.msg(HELLO, options.as_dict())
         self.client.shell_channel.send(request)
         while True:

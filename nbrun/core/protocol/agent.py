@@ -49,18 +49,21 @@ class Ability(StrEnum):
     QUICK = "quick"
     LIFT_LIMITS = "lift_limits"
     QUIET = "quiet"
+    FREEZE = "freeze"
 
 
 class AgentOptions(Struct, frozen=True):
     """Options of the agent.
 
-    They are its replay buffer in bytes, whether it lifts limits, whether it is quiet in logs, and path and name of the
-    memory that it shares with the client (:class:`nbrun.kernel_side.agent.Progress`).
+    They are its replay buffer in bytes, whether it lifts limits, whether it is quiet in logs, whether it leaves the
+    objects of a new kernel out of garbage collection, and path and name of the memory that it shares with the client
+    (:class:`nbrun.kernel_side.agent.Progress`).
     """
 
     replay: int = 0
     lift_limits: bool = False
     quiet: bool = False
+    freeze: bool = False
     progress: Mapping[str, str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,6 +72,7 @@ class AgentOptions(Struct, frozen=True):
             "replay": self.replay,
             "lift_limits": self.lift_limits,
             "quiet": self.quiet,
+            "freeze": self.freeze,
             "progress": self.progress,
         }
 

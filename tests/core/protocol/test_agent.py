@@ -24,7 +24,7 @@ def test_the_installation_is_one_silent_expression_that_leaves_no_name() -> None
     kernel: list[Any] = []
     names = {"get_ipython": lambda: type("Shell", (), {"kernel": kernel})}
     assert eval(code, names) is None
-    assert kernel == [{"replay": 7, "lift_limits": False, "quiet": False, "progress": None}]
+    assert kernel == [{"replay": 7, "lift_limits": False, "quiet": False, "freeze": False, "progress": None}]
     assert {*names} == {"get_ipython", "__builtins__"}
 
 
