@@ -5,7 +5,6 @@ server's root is the folder that contains all notebooks and outputs. It is at le
 that each kernel starts in its notebook's own folder, as in JupyterLab.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +13,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from nbrun.core.notebook.file_format import get_ready
 from nbrun.core.planning.artefacts import SCRATCH
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import contents_path
@@ -95,8 +93,6 @@ async def existing_host(
             _on_server(client, runs[0], lambda _: None).read_ahead()
 
     async with connect_to(access, explain, read_ahead) as client:
-        # A save is verified by the text of the file. Import what that needs while the server answers.
-        asyncio.get_running_loop().run_in_executor(None, get_ready)
 
         def find(paths: NotebookPaths, warn: Callable[[str], None]) -> Notebook:
             notebook: Notebook

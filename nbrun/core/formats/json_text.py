@@ -135,6 +135,27 @@ def dump_into(buffer: bytearray, value: Any) -> None:
         raise
 
 
+def indented(value: Any) -> bytes:
+    """Return JSON in UTF-8 as nbformat formats it: one space per level, sorted keys, and only necessary escapes.
+
+    Numbers are spelled by Python, also NaN and the infinities. A lone surrogate becomes ``?``. Raises the errors of
+    :func:`json.dumps`.
+    """
+    options: dict[str, Any] = {"ensure_ascii": False, "sort_keys": True, "default": _ascii}
+    compact = json.dumps(value, separators=(",", ":"), **options).encode("utf-8", "replace")
+    try:
+        return msgspec.json.format(compact, indent=1)  # with indent, json encodes in Python
+    except msgspec.MsgspecError:  # NaN or an infinity
+        return json.dumps(value, indent=1, **options).encode("utf-8", "replace")
+
+
+def _ascii(value: Any) -> str:
+    """Return bytes as text, which nbformat accepts in base64."""
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
 def as_object(value: Any) -> dict[str, Any]:
     """Return a JSON object unchanged, and any other value as an empty one."""
     return value if isinstance(value, dict) else {}

@@ -1,12 +1,11 @@
-"""Read and write notebook files in the exact format of a Jupyter Server, with nbformat.
+"""Read notebook files of any format, and describe files that are not notebooks.
 
-This is the only module that imports nbformat. It does so on first use, because a run on a private server needs nbformat
-only after a failed save.
+This is the only module that imports nbformat. It does so on first use, because a run does not need it.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -14,7 +13,7 @@ from typing import Any
 
 from nbrun._lazy_imports import grammars_put_off
 from nbrun.core.formats.json_text import loads
-from nbrun.core.notebook.images import encoded_pieces
+from nbrun.core.notebook.file_text import notebook_text
 from nbrun.errors import BadFrame, NotANotebook
 
 _MERGE_MARKER = re.compile(rb"^(<{7} .*|={7}|>{7} .*)$", re.MULTILINE)
@@ -57,45 +56,14 @@ def _upgraded(text: str) -> Any:
         raise ValueError(str(error)) from None
 
 
-def notebook_text(content: Mapping[str, Any]) -> str:
-    """Return the text of a notebook's file in nbformat's format, with texts split into lines and keys sorted.
-
-    ``trusted`` flags, which exist only between server and client, are omitted. `content` is not changed.
-    """
-    nbformat = _nbformat()
-    text: str = nbformat.writes(nbformat.from_dict(_without_trust(content)), version=nbformat.NO_CONVERT)
-    return text if text.endswith("\n") else text + "\n"
-
-
 def notebook_node(content: Mapping[str, Any]) -> Any:
     """Return a copy of a notebook as an ``nbformat.NotebookNode``, with texts in one piece as nbformat reads them."""
     return read_notebook(notebook_text(content))
 
 
-def get_ready() -> None:
-    """Import nbformat and its dependencies, so that the first text does not take longer."""
-    notebook_text({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-
-
-def notebook_pieces(content: Mapping[str, Any], mark: str) -> Iterator[bytes]:
-    """Return the same text in UTF-8, in pieces, without searching images for escapes.
-
-    `mark` is a text of letters and digits that does not occur in the notebook.
-    """
-    return encoded_pieces(content, notebook_text, mark)
-
-
 def read_notebook(text: str) -> Any:
     """Return a file's text as nbformat's node, converted to nbformat 4; raises nbformat's errors."""
     return _nbformat().reads(text, as_version=4)
-
-
-def _without_trust(content: Mapping[str, Any]) -> dict[str, Any]:
-    cells = []
-    for cell in content["cells"]:
-        metadata = {key: value for key, value in cell["metadata"].items() if key != "trusted"}
-        cells.append({**cell, "metadata": metadata})
-    return {**content, "cells": cells}
 
 
 def why_unreadable(data: bytes) -> tuple[str, str]:

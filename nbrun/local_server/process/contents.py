@@ -8,12 +8,12 @@ changed since it was last read.
 import contextlib
 import functools
 import hashlib
+import hmac
 import json
 import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,23 +23,24 @@ from jupyter_client.jsonutil import json_default
 from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
 from jupyter_server.services.contents.handlers import ContentsHandler
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
-from nbformat.sign import NotebookNotary
+from nbformat.sign import NotebookNotary, yield_everything
 from tornado.web import HTTPError, stream_request_body
 
 from nbrun.core.formats.json_pieces import JsonPieces
-from nbrun.core.notebook.images import encoded_pieces
+from nbrun.core.notebook.file_text import Piece, notebook_pieces
 from nbrun.local_server.process.files import copy_whole, original_of, rewriting
 from nbrun.storage.writable import mode_of
 
 LARGE_FILE = 1 << 20
 """Bytes of a notebook that is read in pieces of this size."""
 
-_SAVING: ContextVar[bool] = ContextVar("saving", default=False)
-"""Whether the caller is saving a notebook."""
-
 
 class PrivateNotary(NotebookNotary):
     """Signs notebooks. If the signature database is locked or broken, the notebook is saved without a signature."""
+
+    def new_signature(self) -> hmac.HMAC:
+        """Return a signature to be updated with the bytes of a notebook."""
+        return hmac.new(self.secret, digestmod=self.digestmod)
 
     def check_signature(self, nb: Any) -> bool:
         """Return whether the notebook was signed; False if the database cannot be read."""
@@ -49,10 +50,10 @@ class PrivateNotary(NotebookNotary):
             self.log.warning("The signature of a notebook could not be looked up: %s", error)
             return False
 
-    def sign(self, nb: Any) -> None:
-        """Store the notebook's signature."""
+    def store_signature(self, signature: str) -> None:
+        """Store the signature of a notebook."""
         try:
-            super().sign(nb)
+            self.store.store_signature(signature, self.algorithm)
         except sqlite3.Error as error:
             self.log.warning("A notebook was saved, but could not be signed: %s", error)
 
@@ -61,7 +62,7 @@ class AskedForCheckpoints(AsyncFileCheckpoints):
     """Checkpoints in the usual folder beside the notebooks, created only on request."""
 
     async def list_checkpoints(self, path: str) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Return an empty list without creating a folder. Each save, rename and deletion calls this."""
+        """Return an empty list without creating a folder. Each rename and deletion calls this."""
         return []
 
     async def kept(self, path: str) -> list[dict[str, Any]]:
@@ -118,16 +119,28 @@ class PrivateContents(AsyncLargeFileManager):
         return await super().get(path, *args, **options)
 
     async def save(self, model: dict[str, Any], path: str = "") -> Any:
-        """Save like the stock manager, and return the hash of the written bytes."""
-        saving = _SAVING.set(True)
+        """Save like the stock manager."""
+        with self.parent.control_pipe.saving():
+            is_notebook = model.get("type") == "notebook" and "content" in model and "chunk" not in model
+            return await (self._saved(model, path.strip("/")) if is_notebook else super().save(model, path))
+
+    async def _saved(self, model: dict[str, Any], path: str) -> Any:
+        """Save a notebook without a checkpoint; return its model with the hash of the written bytes.
+
+        The stock manager copies all parts of the notebook as ``NotebookNode``, which takes longer than writing it.
+        """
+        os_path = self._get_os_path(path)
+        errors: dict[str, Any] = {}
         try:
-            with self.parent.control_pipe.saving():
-                saved = await super().save(model, path)
-        finally:
-            _SAVING.reset(saving)
-        if model["type"] == "notebook":  # not a plain file with a notebook's name
-            saved |= self._hash(self._written[self._get_os_path(path.strip("/"))][1])
-        return saved
+            await self._save_notebook(os_path, nbformat.NotebookNode(model["content"]), errors)
+        except HTTPError:
+            raise
+        except Exception as error:
+            self.log.exception("Error while saving file: %s", path)
+            raise HTTPError(500, f"Unexpected error while saving file: {path} {error}") from error
+        self.validate_notebook_model(model, validation_error=errors)
+        message = {"message": model["message"]} if "message" in model else {}
+        return await self.get(path, content=False) | message | self._hash(self._written[os_path][1])
 
     async def _notebook_model(self, path: str, content: bool = True, require_hash: bool = False) -> Any:
         """Return the stock manager's model, without reading a file that was written here and not changed since."""
@@ -168,10 +181,6 @@ class PrivateContents(AsyncLargeFileManager):
         kept: list[dict[str, Any]] = await self.checkpoints.kept(path)
         return kept
 
-    async def create_checkpoint(self, path: str) -> Any:
-        """Create a requested checkpoint, but not the one that the stock manager creates at the first save."""
-        return None if _SAVING.get() else await super().create_checkpoint(path)
-
     @contextlib.contextmanager
     def atomic_writing(self, os_path: str, *args: Any, **options: Any) -> Iterator[Any]:
         """Open a file for writing. A new file beside a notebook gets the notebook's permissions."""
@@ -186,14 +195,19 @@ class PrivateContents(AsyncLargeFileManager):
             yield file
 
     async def _save_notebook(self, os_path: str, nb: Any, capture_validation_error: Any = None) -> None:
-        """Write the same bytes as the stock manager, with the same validation."""
+        """Write and sign the same bytes as the stock manager, with the same validation."""
         if self._looked.get(os_path, now := state_of(os_path)) != now:
             raise HTTPError(412, "somebody else wrote to it since it was last looked at")
-        written = hashlib.new(self.hash_algorithm)
+        is_trusted = self.notary.check_cells(nb)
+        written, signature = hashlib.new(self.hash_algorithm), self.notary.new_signature()
         with self.atomic_writing(os_path, text=False) as file:
-            await run_sync(write_notebook, nb, Hashed(file, written), capture_validation_error)
+            await run_sync(write_notebook, nb, Hashed(file, written), signature, capture_validation_error)
             file.flush()
             state = state_of(file.fileno())  # before the slow fsync, so that a change meanwhile is detected
+            if is_trusted:
+                self.notary.store_signature(signature.hexdigest())
+            else:
+                self.log.warning("Notebook %s is not trusted", os_path)
         self._written[os_path] = state, written.hexdigest()
 
 
@@ -282,20 +296,26 @@ class Hashed:
         self._file = file
         self._found = found
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Piece) -> int:
         """Write and hash bytes."""
         self._found.update(data)
         return self._file.write(data)
 
 
-def write_notebook(nb: Any, file: BinaryIO | Hashed, capture_validation_error: Any = None) -> None:
-    """Write the same bytes as :func:`nbformat.write`, without the text of all cells in memory."""
+def write_notebook(
+    nb: Any, file: BinaryIO | Hashed, signature: hmac.HMAC, capture_validation_error: Any = None
+) -> None:
+    """Write the same bytes as :func:`nbformat.write`, without the text of all cells in memory, and sign them."""
     try:
         nbformat.validate(nb)
     except nbformat.ValidationError as error:
         if capture_validation_error is not None:
             capture_validation_error["ValidationError"] = error
-    encode = nbformat.versions[nb["nbformat"]].writes_json
-    for piece in encoded_pieces(nb, lambda part: encode(nbformat.from_dict(part)), secrets.token_hex(16)):
-        file.write(piece)
-    file.write(b"\n")
+    if nb["nbformat"] == 4:
+        for piece in notebook_pieces(nb, secrets.token_hex(16), signature.update):
+            file.write(piece)
+        return
+    for data in yield_everything(nb):
+        signature.update(data)
+    text = nbformat.versions[nb["nbformat"]].writes_json(nbformat.from_dict(nb))
+    file.write(text.encode("utf-8", "replace") + b"\n")

@@ -1,25 +1,12 @@
-"""The text of a file has the same bytes as that of a Jupyter server."""
+"""Notebook files of any format are read, and others are described."""
 
-import copy
-import json
-import subprocess
-import sys
 from typing import Any
 
-import nbformat
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from nbrun.core.notebook.file_format import (
-    notebook_content,
-    notebook_node,
-    notebook_pieces,
-    notebook_text,
-    read_notebook,
-)
+from nbrun.core.notebook.file_format import notebook_content, notebook_node, read_notebook
+from nbrun.core.notebook.file_text import notebook_text
 from nbrun.errors import NotANotebook
-from tests.core.properties import QUICK, json_objects
 
 NOTEBOOK: dict[str, Any] = {
     "nbformat": 4,
@@ -36,62 +23,6 @@ NOTEBOOK: dict[str, Any] = {
         }
     ],
 }
-
-
-def test_keys_are_sorted_texts_split_into_lines_and_the_last_line_ended() -> None:
-    text = notebook_text(NOTEBOOK)
-    written = json.loads(text)
-    assert written["cells"][0]["source"] == ["one\n", "two"]
-    assert written["cells"][0]["outputs"][0]["text"] == ["x\n", "y\n"]
-    assert list(written) == ["cells", "metadata", "nbformat", "nbformat_minor"]
-    assert text.endswith("}\n")
-    assert "é" in text
-    assert text.startswith('{\n "cells"')
-
-
-def test_a_cells_trust_stays_out_of_the_file_and_other_keys_of_that_name_do_not() -> None:
-    written = json.loads(notebook_text(NOTEBOOK))
-    assert written["cells"][0]["metadata"] == {"tags": ["é"]}
-    assert written["metadata"]["a"] == {"trusted": True}
-
-
-def test_writing_changes_nothing_in_the_notebook() -> None:
-    before = copy.deepcopy(NOTEBOOK)
-    notebook_text(NOTEBOOK)
-    assert before == NOTEBOOK
-
-
-def test_what_is_written_is_read_back_the_same() -> None:
-    again = nbformat.reads(notebook_text(NOTEBOOK), as_version=nbformat.NO_CONVERT)
-    assert notebook_text(again) == notebook_text(NOTEBOOK)
-    nbformat.validate(again)
-
-
-def test_a_notebook_without_cells_ends_in_one_line_end_too() -> None:
-    text = notebook_text({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []})
-    assert text.endswith("}\n")
-    assert not text.endswith("\n\n")
-
-
-@QUICK
-@given(sources=st.lists(st.text(), max_size=4), metadata=json_objects, more=json_objects)
-def test_cell_by_cell_it_is_the_same_text(sources: list[str], metadata: Any, more: Any) -> None:
-    cells = [
-        {"cell_type": "code", "id": f"c{number}", "metadata": metadata, "source": source}
-        | {"execution_count": number, "outputs": [{"output_type": "stream", "name": "stdout", "text": source}]}
-        for number, source in enumerate(sources)
-    ]
-    more = {key: value for key, value in more.items() if key not in NOTEBOOK}
-    notebook = {**more, "nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
-    assert b"".join(notebook_pieces(notebook, "0123abcd")) == notebook_text(notebook).encode("utf-8", "replace")
-
-
-def test_what_the_first_text_needs_can_be_imported_beforehand() -> None:
-    code = (
-        "import sys; from nbrun.core.notebook.file_format import get_ready; before = 'nbformat.v4' in sys.modules;"
-        "get_ready(); print(before, 'nbformat.v4' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False True\n"
 
 
 def test_a_files_text_is_read_back_with_its_texts_joined() -> None:

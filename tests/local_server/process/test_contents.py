@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import io
 import json
 import os
@@ -10,8 +11,9 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbformat.sign import NotebookNotary
 
-from nbrun.core.notebook.images import LARGE_TEXT
+from nbrun.core.notebook.file_text import LARGE_TEXT
 from nbrun.local_server.process.contents import model_pieces, read_large_notebook, write_notebook
 
 IMAGE = base64.b64encode(os.urandom(LARGE_TEXT)).decode()
@@ -38,16 +40,24 @@ def notebook(*bundles: dict[str, Any]) -> Any:
     return nbformat.from_dict({"cells": cells, "metadata": {"b": 1.5e300}, "nbformat": 4, "nbformat_minor": 5})
 
 
-def written(write: Any, content: Any) -> tuple[bytes, dict[str, Any]]:
-    errors: dict[str, Any] = {}
-    file = io.BytesIO() if write is write_notebook else io.StringIO()
-    write(content, file, capture_validation_error=errors)
-    value = file.getvalue()
-    return value if isinstance(value, bytes) else value.encode(), errors
+SECRET = b"secret"
 
 
-def stock_write(content: Any, file: Any, capture_validation_error: Any) -> None:
-    nbformat.write(content, file, version=nbformat.NO_CONVERT, capture_validation_error=capture_validation_error)
+def written(content: Any) -> tuple[str, str, str]:
+    """Return the file of a notebook that is saved as the client sends it, its validation error and its signature."""
+    file, signature, errors = io.BytesIO(), hmac.new(SECRET, digestmod="sha256"), dict[str, Any]()
+    write_notebook(nbformat.NotebookNode(json.loads(json.dumps(content))), file, signature, errors)
+    return file.getvalue().decode(), str(errors.get("ValidationError")), signature.hexdigest()
+
+
+def stock(content: Any) -> tuple[str, str, str]:
+    """Return the same by the stock server, with the signature for which it looks when it opens the file."""
+    errors = dict[str, Any]()
+    text = nbformat.writes(nbformat.from_dict(content), capture_validation_error=errors)
+    text += "\n" * (text[-1] != "\n")
+    read = nbformat.versions[content["nbformat"]].reads_json(text)
+    signature = NotebookNotary(secret=SECRET, db_file=":memory:").compute_signature(read)
+    return text, str(errors.get("ValidationError")), signature
 
 
 @pytest.mark.parametrize(
@@ -65,18 +75,14 @@ def stock_write(content: Any, file: Any, capture_validation_error: Any) -> None:
 )
 def test_what_is_written_is_what_the_stock_server_writes(bundles: list[dict[str, Any]]) -> None:
     content = notebook(*bundles)
-    before = nbformat.from_dict(content)
-    assert written(write_notebook, content) == written(stock_write, content)
-    assert content == before
+    assert written(content) == stock(content)
 
 
 def test_what_is_no_valid_notebook_is_written_and_told_as_by_the_stock_server() -> None:
     content = notebook({"image/png": IMAGE})
     content.cells[0].outputs[0].output_type = "unheard of"
-    ours, errors = written(write_notebook, content)
-    theirs, their_errors = written(stock_write, content)
-    assert ours == theirs
-    assert str(errors["ValidationError"]) == str(their_errors["ValidationError"])
+    assert written(content) == stock(content)
+    assert "unheard of" in written(content)[1]
 
 
 OLDER = {"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": [{"cells": [], "metadata": {}}]}
@@ -87,6 +93,10 @@ READ = {
 }
 
 
+def test_an_older_format_is_written_as_by_the_stock_server() -> None:
+    assert written(OLDER) == stock(OLDER)
+
+
 @pytest.mark.parametrize("content", READ.values(), ids=READ)
 def test_a_large_notebook_is_read_as_by_the_stock_server(content: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.ipynb"
@@ -94,11 +104,11 @@ def test_a_large_notebook_is_read_as_by_the_stock_server(content: Any, tmp_path:
     ours, theirs, found = dict[str, Any](), dict[str, Any](), hashlib.sha256()
     read = read_large_notebook(str(path), 4, ours, found)
     assert found.digest() == hashlib.sha256(path.read_bytes()).digest()
-    stock = nbformat.read(path, 4, theirs)
+    expected = nbformat.read(path, 4, theirs)
     if content is OLDER:  # an upgrade makes random ids
-        assert read.nbformat == stock.nbformat
+        assert read.nbformat == expected.nbformat
     else:
-        assert read == stock
+        assert read == expected
     assert [str(error) for error in ours.values()] == [str(error) for error in theirs.values()]
 
 
