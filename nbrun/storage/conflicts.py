@@ -66,7 +66,7 @@ class GuardedTarget:
     async def save(self, content: Mapping[str, Any], retry: RetryPolicy, *, passed: bool = True) -> str:  # noqa: ARG002
         """Save according to the conflict rule; return the name of the file with the executed notebook."""
         for _ in range(ROUNDS):
-            before = await self._guarded.settled()
+            before = await self._guarded.settled(retry)
             if not self._guarded.is_foreign(before):
                 if await self._write(self._guarded, content, before, retry):
                     return self.file.name

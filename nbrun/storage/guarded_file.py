@@ -69,7 +69,7 @@ class GuardedFile:
             self._in_doubt.clear()
         return now
 
-    async def settled(self, retry: RetryPolicy = PATIENT_GET) -> FileVersion | None:
+    async def settled(self, retry: RetryPolicy) -> FileVersion | None:
         """Return the version. If another client wrote it, check again after that save may have finished."""
         now = await self.stat(retry)
         if self.is_foreign(now):

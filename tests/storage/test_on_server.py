@@ -193,6 +193,15 @@ async def test_a_gateway_that_answers_502_for_ever_ends_in_a_failed_save(place: 
     assert len(wire.lines("PUT")) == BRISK.tries
 
 
+async def test_the_version_is_requested_before_a_save_as_often_as_the_save_itself(place: Place, wire: Proxy) -> None:
+    opened = await place.loaded()
+    before = len(wire.lines("GET"))
+    wire.answer(502, "GET", times=99)
+    with pytest.raises(SaveFailed, match=r"nb\.ipynb: not saved: .*502"):
+        await opened.save(EXECUTED, BRISK)
+    assert len(wire.lines("GET")) - before == BRISK.tries
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
