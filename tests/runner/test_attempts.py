@@ -33,6 +33,8 @@ IN_TURN: Any = {"in_place": True, "pipeline": 1}
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder of a test whose attempts follow each other without a pause."""
+    monkeypatch.setattr("nbrun.runner.batch.run.pause_after", lambda _: 0.0)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -122,6 +124,7 @@ def test_a_lost_server_is_waited_for_and_what_it_had_computed_is_kept(
     comes_back: bool, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nbrun.runner.servers.Server", functools.partial(Server, reconnect=RECONNECT.within(0.2)))
+    monkeypatch.setattr("nbrun.runner.saving.SHORT_RETRY", 0.2)
     root = here / "root"
     root.mkdir()
     path = write_notebook(

@@ -305,8 +305,9 @@ async def test_a_run_that_is_connected_is_left_whatever_its_mark_says(
 
 
 async def test_a_kernel_that_the_server_calls_idle_and_that_does_not_answer_is_left(
-    server: RunningServer, folder: Path
+    server: RunningServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("nbrun.runner.left_sessions.ANSWER_LIMIT", 0.5)
     cell = "import os; Path = __import__('pathlib').Path; Path('pid').write_text(str(os.getpid()))"
     await asyncio.to_thread(leave, server, folder, cell=cell)
     expire(server)

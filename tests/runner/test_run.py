@@ -233,6 +233,7 @@ async def test_a_server_that_goes_away_during_the_run_leaves_a_rescue_file(
     monkeypatch.setattr("nbrun.jupyter.sessions.TEARDOWN", impatient)
     monkeypatch.setattr("nbrun.jupyter.http.client.PATIENT_GET", impatient)
     monkeypatch.setattr("nbrun.runner.servers.Server", lambda client: Server(client, reconnect=impatient))
+    monkeypatch.setattr("nbrun.runner.saving.SHORT_RETRY", 0.5)
     write_notebook(file, SLOW)
     depth = int(os.environ.get(FORCED_DEPTH, "1"))  # auto would send cells ahead where a busy machine answers late
     async with live_run("nb.ipynb", **options, pipeline=depth) as run:

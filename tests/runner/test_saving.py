@@ -30,12 +30,15 @@ LIMIT = 30.0
 OLD = notebook(code("print('one')", outputs=[stdout("old")], count=7))
 SLOW = notebook("print('one')", "print('here\\n', end='', flush=True)\nimport time; time.sleep(60)", "print('three')")
 RAN = notebook("print('ran')")
+UNTIL_GO = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.02)"
+"""The source of a cell that waits for the file `go` beside the notebook."""
 SECRET = "correct-horse-battery"
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(server: RunningServer) -> Iterator[None]:
     """After every test there is neither a session nor a kernel."""
+    (server.root / "go").unlink(missing_ok=True)
     yield
     assert (server.sessions(), server.get("api/kernels")) == ([], [])
 
@@ -129,9 +132,9 @@ async def test_an_interrupted_run_whose_server_swallows_the_save_is_rescued_soon
 
 @pytest.fixture
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Return a save two seconds in all, of which any request that it makes may take more."""
-    monkeypatch.setattr("nbrun.runner.servers.Server", lambda client: Server(client, save=SAVE.within(0.5)))
-    monkeypatch.setattr("nbrun.runner.saving.LONG", Patience(read=1.5, total=1.5))
+    """Return a save one second in all, of which any request that it makes may take more."""
+    monkeypatch.setattr("nbrun.runner.servers.Server", lambda client: Server(client, save=SAVE.within(0.2)))
+    monkeypatch.setattr("nbrun.runner.saving.LONG", Patience(read=0.8, total=0.8))
 
 
 @pytest.mark.parametrize("way", ["never answers", "takes it at a trickle"])
@@ -151,7 +154,7 @@ async def test_a_save_that_takes_for_ever_is_given_up_for_a_rescue_file_and_may_
     assert result.output is not None
     assert text_in(Path(result.output)) == "ran\n"
     assert result.problem is not None
-    assert "did not take the result within 2" in result.problem.message
+    assert "did not take the result within 1" in result.problem.message
     assert "may still arrive" in result.problem.hint
     assert file.read_bytes() == before
     if way == "never answers":
@@ -168,7 +171,7 @@ async def test_a_large_result_has_more_time(
     hold = wire.hold("PUT", "nb.ipynb")
     async with live_run("nb.ipynb", **options) as run:
         await asyncio.wait_for(hold.reached.wait(), LIMIT)
-        await asyncio.sleep(3.0)  # longer than a small one has
+        await asyncio.sleep(1.5)  # longer than a small one has
         hold.release()
         result = await run.result()
     assert (result.outcome, result.output) == (Outcome.PASSED, "nb.ipynb")
@@ -196,11 +199,12 @@ async def test_a_signal_during_the_save_makes_it_hurry(
 async def test_a_signal_while_a_save_meanwhile_is_under_way_makes_it_hurry(
     file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.runner.saving.SHORT_LIMIT", 3.0)
-    write_notebook(file, notebook("print('ran', flush=True)\nimport time; time.sleep(2)"))
+    monkeypatch.setattr("nbrun.runner.saving.SHORT_LIMIT", 2.0)
+    write_notebook(file, notebook(f"print('ran', flush=True)\n{UNTIL_GO}"))
     hold, stop = wire.hold("PUT", "nb.ipynb"), StopSwitch()
     async with live_run("nb.ipynb", stop=stop, save_every=0.1, **options) as run:
         await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        file.with_name("go").touch()
         await run.watch.stage(Stage.STOPPING)
         stop.pull("it is late", ExitCode.TERMINATED)
         result = await run.result()
@@ -280,12 +284,13 @@ STEPS = {
 async def test_a_bug_on_the_way_to_the_save_passes_on_and_leaves_a_rescue_file(
     function: str, file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = write_notebook(file, notebook("print('ran')", "print('too', flush=True)\nimport time; time.sleep(1)"))
+    before = write_notebook(file, notebook("print('ran')", f"print('too', flush=True)\n{UNTIL_GO}"))
     old = before.read_bytes()
     async with live_run("nb.ipynb", **options) as run:
         await run.watch.printed("too")
         with monkeypatch.context() as patched:
             patched.setattr(function, raise_a_bug)
+            file.with_name("go").touch()
             with pytest.raises(ZeroDivisionError) as raised:
                 await asyncio.wait_for(asyncio.shield(run.task), LIMIT)
     [rescued] = here.glob("*.rescued-*")
@@ -351,10 +356,11 @@ async def test_a_bug_in_the_masking_lets_no_secret_into_the_rescue_file(
     file: Path, options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pieces = "print(PASS[:-1] + 'x\\b' + PASS[-1])"  # which are the secret only when they are put together
-    write_notebook(file, notebook(pieces, "print('ran', flush=True)\nimport time; time.sleep(1)"))
+    write_notebook(file, notebook(pieces, f"print('ran', flush=True)\n{UNTIL_GO}"))
     async with live_run("nb.ipynb", secrets={"PASS": SECRET}, **options) as run:
         await run.watch.printed("ran")
         monkeypatch.setattr("nbrun.core.outputs.masking.Mask.value", raise_a_bug)
+        file.with_name("go").touch()
         with pytest.raises(ZeroDivisionError):
             await asyncio.wait_for(asyncio.shield(run.task), LIMIT)
     [rescued] = here.glob("*.rescued-*")
