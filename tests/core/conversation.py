@@ -126,9 +126,11 @@ class Conversation:
             self._take(self.run.tick(deadline))
         self.now = now
 
-    def numbered(self, number: int, kind: str, content: dict[str, Any], **options: Any) -> Effects:
+    def numbered(
+        self, number: int, kind: str, content: dict[str, Any], *, parent: str | None = None, **options: Any
+    ) -> Effects:
         """Let a message about the running cell arrive that bears one of the kernel's numbers."""
-        said = message(kind, content, parent=self.request, **options)
+        said = message(kind, content, parent=parent or self.request, **options)
         return self.hear(replace(said, header={**said.header, "msg_id": f"{KERNEL}_77_{number}"}))
 
     def status(self, state: str, parent: str | None = None) -> Effects:

@@ -12,6 +12,10 @@ kernel has reached the end of the last cell::
                       -> 2 s, and no output from before the last reply arrives     -> over
 
 If messages of a cell seem to be missing, the same request asks whether they were sent at all.
+
+The first question can be sent *ahead*, directly behind the last cell that is sent ahead. Then no round trip lies
+between the last output and the answer. The answer is held until the drain starts. It counts only if no cell was sent
+after the question, and neither the connection was cut nor the kernel interrupted.
 """
 
 from collections import Counter
@@ -37,6 +41,10 @@ class Drain:
         self._requests = requests
         self._asks_writers = asks_writers
         self._sent: set[str] = set()
+        self._ahead: Message | None = None
+        """The question that was sent ahead, until the drain starts."""
+        self._held: list[Message] = []
+        """The messages that answer it."""
         self._is_answered = False
         self._doubtful: list[tuple[int, int]] = []
         self._may_write = True
@@ -64,6 +72,29 @@ class Drain:
         request = agent.drain(self._requests, self._doubtful) if self._asks_writers else self._requests.kernel_info()
         self._sent.add(request.id)
         return request
+
+    def question_ahead(self) -> Message | None:
+        """Return the question to send behind the last cell, or None if the kernel's agent cannot answer it."""
+        self._ahead = self.question() if self._asks_writers else None
+        return self._ahead
+
+    def hold(self, message: Message) -> bool:
+        """Hold a message that answers the question that was sent ahead; return False for any other message."""
+        if self._ahead is None or message.parent_id != self._ahead.id:
+            return False
+        self._held.append(message)
+        return True
+
+    def take_ahead(self, *, counts: bool) -> tuple[Message | None, list[Message]]:
+        """Remove and return the question that was sent ahead, and its held messages.
+
+        If it `counts`, the messages are the answer to the drain's first question.
+        """
+        question, held = self._ahead, self._held
+        self._ahead, self._held = None, []
+        if question is not None and not counts:
+            self._sent.discard(question.id)
+        return question, held
 
     def is_answered_by(self, message: Message) -> bool:
         """Return whether a message, a reply or a status, answers the question."""

@@ -146,6 +146,8 @@ class Execution:
             return self._lose_kernel(now, "is not the one that the run began with: somebody restarted it")
         if self._queue.hold(message, now):
             return self._on_sign_of_next(message, now)
+        if self._drain.hold(message):
+            return ()
         self._ledger.count(message)
         if message.channel == Channel.IOPUB:
             return self._on_iopub(message, now)
@@ -174,6 +176,7 @@ class Execution:
             self._ledger.disturb()
         self._routes.forget_server()
         self._queue.mark_doubtful()
+        self._give_up_question(now)
         return () if self.ending or self._current is None else self._barrier.send(self._current, now)
 
     def lose_server(self, now: float, error: NbrunError) -> None:
@@ -222,6 +225,7 @@ class Execution:
         return cell
 
     def _send_cell(self, cell: CellExecution, now: float) -> Effects:
+        self._give_up_question(now)
         request = self._queue.request_for(cell.plan)
         self._watch(cell, request.id, now)
         return (Send(request), *self._send_ahead())
@@ -229,7 +233,12 @@ class Execution:
     def _send_ahead(self) -> Effects:
         # The kernel needs the contents of Output widgets before the next cell runs.
         # While any comm is open, the kernel refuses the cells that were sent ahead.
-        return () if self._widgets.has_comms else self._queue.send_ahead()
+        if self._widgets.has_comms:
+            return ()
+        sent = self._queue.send_ahead()
+        if sent and not self._queue.is_waiting and (question := self._drain.question_ahead()) is not None:
+            return (*sent, Send(question))
+        return sent
 
     def _continue_with(self, slot: Slot, now: float) -> Effects:
         """Make a cell current that was sent ahead, and handle the messages held for it."""
@@ -482,6 +491,7 @@ class Execution:
         cell = self._current
         if cell is None or not self._interruption.applies(stop, cell):
             return ()
+        self._give_up_question(now)
         if stop in RANK:
             self._queue.close()
         recalling = self._ledger.request if self._queue.has_ahead else ""
@@ -552,7 +562,21 @@ class Execution:
             return self._end(now, ending)
         self._drain.start(ending, now)
         self._settle_ahead(ending, now)
-        return self._ask_writers()
+        if self._doubtful():
+            self._give_up_question(now)
+        question, held = self._drain.take_ahead(counts=True)
+        if question is None:
+            return self._ask_writers()
+        self._routes.add_aside(question.id, self._newest)
+        return [effect for message in held for effect in self.receive(message, now)]
+
+    def _give_up_question(self, now: float) -> None:
+        """Ignore the answer to the question that was sent ahead. Late output that has it as its parent is kept."""
+        question, held = self._drain.take_ahead(counts=False)
+        if question is not None:
+            self._routes.add_aside(question.id, self._newest)
+            for message in held:
+                self.receive(message, now)
 
     def _ask_writers(self) -> Effects:
         """Ask whether more output may come, and whether missing messages were sent at all."""
@@ -574,6 +598,7 @@ class Execution:
         """End the run. The verdict of a run that drains does not change."""
         ending = self._drain.ending or ending
         self._settle_ahead(ending, now)
+        self._give_up_question(now)
         for cell in self.cells.values():
             cell.unsent = self._drain.unsent[cell.stretch.last] if cell.stretch else 0
             cell.review()  # with the final outputs, which are saved

@@ -76,6 +76,11 @@ class CellQueue:
         return bool(self._ahead)
 
     @property
+    def is_waiting(self) -> bool:
+        """Return whether any cell has not been sent."""
+        return bool(self._waiting)
+
+    @property
     def next_began(self) -> bool:
         """Return whether the kernel has started the cell after the current one."""
         return any(slot.began_at is not None for slot in self._ahead.values())

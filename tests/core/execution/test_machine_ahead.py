@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived
 from nbrun.core.execution.barrier import BARRIER_AFTER, BARRIER_LIMIT
 from nbrun.core.execution.cell import Stop
-from nbrun.core.execution.drain import DRAIN_LIMIT
+from nbrun.core.execution.drain import DRAIN_LIMIT, DRAIN_QUIET
 from nbrun.core.execution.effects import Send
 from nbrun.core.execution.interruption import INTERRUPT_GRACE, RECALL_GRACE, SIGNAL_GRACE
 from nbrun.core.execution.pipelining import Pipelining
@@ -477,6 +477,132 @@ def test_the_time_of_the_whole_run_that_is_up_between_two_cells_stops_the_second
     talk.end(1, **{**ERROR, "ename": "KeyboardInterrupt"})
     talk.until(5.0)
     assert (talk.outcome(), talk.outcomes()) == (Outcome.TIMED_OUT, [PASSED, TIMED_OUT, NOT_RUN])
+
+
+# The question whether more output may come -------------------------------------------------------------------------
+
+
+class Asking(Ahead):
+    """A conversation with a kernel whose agent reports writers."""
+
+    def __init__(self, *cells: str | dict[str, Any], **options: Any) -> None:
+        super().__init__(*cells, ask_for_writers=True, **options)
+
+    @property
+    def questions(self) -> list[str]:
+        return [request.id for request in self.requests(agent.DRAIN)]
+
+    def answer(self, place: int = -1, *, writers: bool = False) -> None:
+        question = self.questions[place]
+        self.status("busy", question)
+        content = {"status": "ok", "writers": writers, "unsent": []}
+        self.hear(message("nbrun_drain_reply", content, parent=question, channel=Channel.SHELL))
+        self.status("idle", question)
+
+
+def test_the_question_is_sent_behind_the_last_cell() -> None:
+    talk = Asking("one", "two", "three", "four")
+    assert talk.questions == []
+    talk.run_cell(0)
+    sent = [effect.message.type for effect in talk.wanted if isinstance(effect, Send)]
+    assert (len(talk.questions), sent[-1]) == (1, agent.DRAIN)
+    for place in (1, 2, 3):
+        assert talk.outcome() is None
+        talk.run_cell(place)
+    talk.answer()
+    assert (talk.outcome(), len(talk.questions)) == (Outcome.PASSED, 1)
+
+
+def test_an_answer_that_arrives_before_the_reply_of_the_last_cell_ends_the_run_with_that_reply() -> None:
+    talk = Asking("one", "two")
+    talk.run_cell(0)
+    talk.begin(1)
+    talk.status("idle", talk.ids[1])
+    talk.answer()
+    assert talk.outcome() is None
+    talk.reply(parent=talk.ids[1])
+    assert talk.outcome() is Outcome.PASSED
+
+
+def test_an_answer_that_somebody_may_write_is_followed_by_a_second_question_as_ever() -> None:
+    talk = Asking("one", "two")
+    talk.run_cell(0)
+    talk.run_cell(1)
+    talk.answer(writers=True)
+    assert talk.outcome() is None
+    talk.until(DRAIN_QUIET)
+    assert len(talk.questions) == 2
+    talk.stream("late", talk.questions[0])
+    talk.answer()
+    assert (talk.outcome(), talk.outputs(1)[0]["text"]) == (Outcome.PASSED, "late")
+
+
+def test_the_answer_behind_a_cell_that_failed_counts_too() -> None:
+    talk = Asking("one", "two", "three")
+    talk.run_cell(0, **ERROR)
+    talk.refuse(1)
+    talk.answer()
+    assert (talk.outcomes(), len(talk.questions)) == ([FAILED, NOT_RUN, NOT_RUN], 1)
+    assert talk.outcome() is Outcome.FAILED
+
+
+@pytest.mark.parametrize("answered", ["before", "after"])
+def test_a_question_does_not_count_if_a_cell_was_sent_again_behind_it(answered: str) -> None:
+    talk = Asking(cell("one", allows_error=True), "two")
+    talk.begin(0)
+    talk.reply(parent=talk.ids[0], **ERROR)
+    if answered == "before":
+        talk.answer()
+    talk.stream("of a thread", talk.questions[0])
+    talk.status("idle", talk.ids[0])
+    talk.refuse(1)
+    if answered == "after":
+        talk.answer()
+    talk.run_cell(2)
+    assert (talk.outcome(), len(talk.questions)) == (None, 2)
+    talk.answer()
+    assert (talk.outcome(), talk.outcomes()) == (Outcome.PASSED, [FAILED, PASSED])
+    assert [output["text"] for output in talk.outputs(1)] == ["of a thread"]
+
+
+@pytest.mark.parametrize("how", ["reconnected", "stopped"])
+def test_a_question_does_not_count_after_a_cut_or_a_stop(how: str) -> None:
+    talk = Asking("one", cell("two", timeout=5.0))
+    talk.run_cell(0)
+    talk.begin(1)
+    if how == "reconnected":
+        talk.reconnected()
+    else:
+        talk.until(5.0)
+    talk.end(1)
+    assert len(talk.questions) == 2
+    talk.answer(0)
+    assert talk.outcome() is None
+    talk.answer(1)
+    assert talk.outcome() is not None
+
+
+def test_where_a_message_seems_to_be_missing_the_question_is_put_again_with_its_number() -> None:
+    talk = Asking("one", "two")
+    for place in (0, 1):
+        parent, first = talk.ids[place], 4 * place + 1
+        talk.numbered(first, "status", {"execution_state": "busy"}, parent=parent)
+        talk.numbered(first + 2, "execute_reply", {"status": "ok"}, parent=parent, channel=Channel.SHELL)
+        talk.numbered(first + 3, "status", {"execution_state": "idle"}, parent=parent)
+    assert [request.content["of"] for request in talk.requests(agent.DRAIN)] == [[], [(1, 4), (5, 8)]]
+    talk.answer(0)
+    assert talk.outcome() is None
+    talk.answer(1)
+    assert talk.outcome() is not None
+
+
+def test_late_output_that_names_the_question_is_kept_if_the_run_ends_without_an_answer() -> None:
+    talk = Asking("one", "two")
+    talk.run_cell(0)
+    talk.begin(1)
+    talk.stream("late", talk.questions[0])
+    talk.run.lose_server(talk.now, ServerUnreachable("gone"))
+    assert "late" in [output.get("text") for output in talk.outputs(1)]
 
 
 # The kernel and the server ---------------------------------------------------------------------------------------
