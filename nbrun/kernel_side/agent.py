@@ -12,11 +12,12 @@ replay       send output and replies again, by their numbers (``nbrun_resend_req
 conditional  execute a cell only if the cell before it passed (``nbrun_execute_request``, ``nbrun_recall_request``)
 once         report whether a request was started, and refuse it from then on (``nbrun_recall_request``)
 list         execute the cells of one request in their order (``nbrun_execute_list_request``)
-progress     record the cell that was started last in memory that outlives the kernel and the server
+progress     record the cell that was started last in memory that outlives the kernel and the server; let a cell wait
+             for the client of that memory, which records what it has received
 unsent       report the message numbers that it used without sending a message
 writers      report whether anything can still write after the last cell has ended (``nbrun_drain_request``)
 traceback    forget the last traceback before each cell
-quick        send output with fewer wake-ups of the thread of the socket
+quick        send output with fewer wake-ups of the thread of the socket; let a cell wait for that thread
 lift_limits  queue any number of messages while a server is busy
 quiet        write nothing to the server's log of what reaches the kernel's file descriptors
 freeze       leave the objects of the kernel itself out of garbage collection
@@ -43,8 +44,8 @@ from typing import Any
 
 # Undocumented names of ipykernel that are used, tested with ipykernel 6.29, 6.31, 7.0 and 7.4. Names without an
 # underscore: IPythonKernel.shell_handlers, control_handlers, session, iopub_thread, finish_metadata, execute_request,
-# set_parent, pre_handler_hook, post_handler_hook, eventloop, comm_manager.comms; IOPubThread.schedule, socket, thread,
-# io_loop; OutStream.watch_fd_thread, pub_thread, echo.
+# set_parent, pre_handler_hook, post_handler_hook, eventloop, comm_manager.comms, control_thread; IOPubThread.schedule,
+# send_multipart, socket, thread, io_loop; OutStream.watch_fd_thread, pub_thread, echo.
 PUBLISH_STATUS = "_publish_status"
 """Kernel: publishes the status of the channel's parent."""
 REALLY_SEND = "_really_send"
@@ -96,14 +97,22 @@ UNREAD_STEPS = 40
 """Maximum checks, every half millisecond, whether the kernel has read what was written to its file descriptors."""
 MOST_EVENTS = 1000
 """Maximum events that the thread of the socket handles before its loop continues."""
+BACKLOG = 16_000_000
+"""Bytes of output on their way to the client from which on a cell waits."""
+MARK = 250_000
+"""Bytes of output from one message whose number is remembered to the next."""
+LARGEST_TEXT = 4_000_000
+"""Characters after which a cell waits until the thread of the socket has sent them."""
+PATIENCE = 60.0
+"""Seconds without anything received after which a cell no longer waits; the next time it waits twice as long."""
 TURNS = 3
 """Iterations of the event loop between two cells of a list."""
 PAUSE = 0.005
 """Seconds between two cells of a list while the user's tasks or threads run, about as long as between two requests."""
 WRITE_HISTORY_EVERY = 1.0
 """Seconds between two writes of IPython's history during a list."""
-PROGRESS_CLOSED, PROGRESS_READY, PROGRESS_ID, PROGRESS_SIZE = 0, 1, 2, 128
-"""Shared memory of the progress: two flags, the id of a request in ASCII, and the end."""
+PROGRESS_CLOSED, PROGRESS_READY, PROGRESS_RECEIVED, PROGRESS_ID, PROGRESS_SIZE = 0, 1, 8, 16, 144
+"""Shared memory of the progress: two flags, a number of 8 bytes, the id of a request in ASCII, and the end."""
 FORGET_LIMIT = 1.0
 """Seconds to wait until the sockets have sent everything."""
 
@@ -113,6 +122,8 @@ _WITHOUT_STATUS = ("nbrun_resend_request", "nbrun_recall_request", "nbrun_execut
 Some are answered while a cell runs, and a server mistakes any idle for the end of the cell. In a list each cell has
 its own status.
 """
+_OF_CELLS = ("display_data", "update_display_data", "execute_result", "comm_open", "comm_msg", "comm_close")
+"""Messages that wait while the backlog is large. An error or a status does not, so that a cell ends."""
 _DELIMITER = b"<IDS|MSG>"
 _PARTS = (b'{"header":', b',"parent_header":', b',"metadata":', b',"content":')
 _OF_THE_KERNEL = ("ipykernel", "IPython", "tornado", "zmq")
@@ -136,6 +147,7 @@ class Agent:
         self.unsent: UnsentNumbers | None = None
         self.replay: ReplayBuffer | None = None
         self.conditional: ConditionalExecution | None = None
+        self.backlog = Backlog(kernel)
         self._kernel = kernel
         self._session_send = kernel.session.send
         kernel.session.send = self._send
@@ -144,7 +156,7 @@ class Agent:
         self._offer("once", self._execute_once)
         self._offer("list", lambda: self._on_conditions().offer_lists())
         self._offer("traceback", self._forget_tracebacks)
-        self._offer("quick", lambda: QuickOutput(kernel.iopub_thread))
+        self._offer("quick", lambda: QuickOutput(kernel.iopub_thread, self.backlog))
         self._offer("writers", lambda: kernel.shell_handlers.update(nbrun_drain_request=self._drain))
         kernel.shell_handlers["nbrun_hello_request"] = self._hello
 
@@ -180,7 +192,7 @@ class Agent:
         self._kernel.shell_handlers["execute_request"] = self._on_conditions().execute_plain
 
     def _share_progress(self, path: str, name: str) -> None:
-        self._on_conditions().progress = Progress(path, name)
+        self._on_conditions().progress = self.backlog.progress = Progress(path, name)
 
     def _on_conditions(self) -> ConditionalExecution:
         if self.conditional is None:
@@ -215,6 +227,10 @@ class Agent:
     def _send(self, stream: Any, msg_or_type: Any, *args: Any, **kwargs: Any) -> Any:
         if msg_or_type == "status" and is_without_status(kwargs.get("parent")):
             return None
+        if self.backlog.is_large:
+            kind = msg_or_type["header"]["msg_type"] if isinstance(msg_or_type, dict) else msg_or_type
+            if kind in _OF_CELLS:
+                self.backlog.wait()
         sent = self._session_send(stream, msg_or_type, *args, **kwargs)
         if self.replay is not None and isinstance(msg_or_type, str) and msg_or_type.endswith("_reply"):
             try:
@@ -306,8 +322,9 @@ class QuickOutput:
     Here a stream is not flushed if nothing was written to it.
     """
 
-    def __init__(self, iopub: Any) -> None:
+    def __init__(self, iopub: Any, backlog: Backlog) -> None:
         self._iopub = iopub
+        self._backlog = backlog
         self._events: deque[Callable[[], object]] = deque()
         self._sent = self._seen = 0
         """The number of the last wake-up, and of the last one that the thread has seen."""
@@ -315,7 +332,22 @@ class QuickOutput:
         for stream in (sys.stdout, sys.stderr):
             if getattr(stream, "pub_thread", None) is iopub and getattr(stream, "echo", None) is None:
                 skip_empty_flushes(stream)
-        iopub.schedule = self.schedule
+                wait_before_writes(stream, backlog)
+        iopub.schedule, iopub.send_multipart = self.schedule, self.send_multipart
+
+    def send_multipart(self, message: list[Any], *args: Any, **kwargs: Any) -> None:
+        """Send a message in the thread of the socket; send it here if that thread has ended, as in a forked child."""
+        send = getattr(self._iopub, REALLY_SEND)
+        if not self._iopub.thread.is_alive():
+            send(message, *args, **kwargs)
+            return
+
+        def send_and_count() -> None:
+            send(message, *args, **kwargs)
+            self._backlog.count_sent(message, size)
+
+        size = self._backlog.count(message)
+        self.schedule(send_and_count)
 
     def schedule(self, event: Callable[[], object]) -> None:
         """Let the thread of the socket call `event`; call it here if that thread has ended."""
@@ -338,6 +370,8 @@ class QuickOutput:
         finally:
             if self._events:
                 self._iopub.io_loop.add_callback(self._run, number)
+            else:
+                self._backlog.count_all_as_sent()
 
 
 def skip_empty_flushes(stream: Any) -> None:
@@ -360,6 +394,98 @@ def skip_empty_flushes(stream: Any) -> None:
 
     setattr(stream, REALLY_FLUSH, note_and_flush)
     stream.flush = flush_if_needed
+
+
+class Backlog:
+    """The output that the client has not received yet; while it is large, the code of a cell waits before each output.
+
+    Without this, a cell that writes faster than the client reads fills the memory of kernel and server, because no
+    queue between the two has a limit. A client on the same machine reports the number of the last output that it has
+    received, in the memory of the progress. Of any other client, output counts until the kernel has sent it.
+
+    After a wait that was interrupted, or in which the client received nothing, a cell may write as much again.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        self.is_large = False
+        self.progress: Progress | None = None
+        self._kernel = kernel
+        self._number = number_in_header(kernel.session)
+        self._lock = threading.RLock()
+        self._added = self._sent = self._received = 0
+        """Bytes so far."""
+        self._marks: deque[tuple[int, int]] = deque()
+        """Numbers of sent messages, and the bytes that were sent up to each."""
+        self._limit, self._patience = BACKLOG, PATIENCE
+
+    def count(self, message: list[Any]) -> int:
+        """Count a message that is handed to the thread of the socket; return its size in bytes."""
+        size = sum([part.nbytes if isinstance(part, memoryview) else len(part) for part in message])
+        with self._lock:
+            self._added += size
+            self.is_large = self._added - self._received > self._limit and self._is_behind()
+        return size
+
+    def count_sent(self, message: list[Any], size: int) -> None:
+        """Count a message that was sent, in the thread of the socket."""
+        with self._lock:
+            self._sent += size
+            if self._sent > MARK + (self._marks[-1][1] if self._marks else self._received) and _DELIMITER in message:
+                found = self._number.search(message[message.index(_DELIMITER) + 2])
+                if found is not None:
+                    self._marks.append((int(found[1]), self._sent))
+
+    def count_all_as_sent(self) -> None:
+        """Forget what was counted but never handed over, because of an interrupt in between."""
+        with self._lock:
+            self._added = self._sent
+
+    def wait(self) -> None:
+        """Wait until the client has received enough, except in the threads of the sockets."""
+        iopub, control = self._kernel.iopub_thread.thread, getattr(self._kernel, "control_thread", None)
+        if threading.current_thread() in (iopub, control) or not iopub.is_alive():
+            return
+        self._kernel.iopub_thread.schedule(int)  # if it has nothing to do, it now says so
+        received, until = self._received, time.monotonic() + self._patience
+        try:
+            while self._is_behind() and time.monotonic() < until:
+                if self._received != received:
+                    received, until = self._received, time.monotonic() + self._patience
+                time.sleep(PAUSE)
+        finally:
+            with self._lock:
+                if self._is_behind():
+                    self._limit, self._patience = self._added - self._received + BACKLOG, 2 * self._patience
+                self.is_large = False
+
+    def _is_behind(self) -> bool:
+        with self._lock:
+            number = 0 if self.progress is None else self.progress.received
+            while self._marks and (number == 0 or self._marks[0][0] <= number):
+                self._received = self._marks.popleft()[1]
+            if number == 0:
+                self._received = self._sent
+            if self._added - self._received <= BACKLOG:
+                self._limit, self._patience = BACKLOG, PATIENCE
+            return self._added - self._received > self._limit
+
+
+def wait_before_writes(stream: Any, backlog: Backlog) -> None:
+    """Let each write to a stream wait while the backlog is large, and flush text that is long."""
+    really_write, unsent = stream.write, 0
+
+    def write(string: str) -> Any:
+        nonlocal unsent
+        if backlog.is_large:
+            backlog.wait()
+        written = really_write(string)
+        unsent += len(string)
+        if unsent > LARGEST_TEXT:
+            unsent = 0
+            stream.flush()
+        return written
+
+    stream.write = write
 
 
 class UnsentNumbers:
@@ -436,8 +562,7 @@ class ReplayBuffer:
         """The client has all messages up to this number, as its last request shows."""
         self._asked_at = -math.inf
         self._asks_again = False
-        own = re.escape(f"{session.session}_{os.getpid()}").encode()
-        self._numbered = re.compile(b'"msg_id": ?"' + own + b'_([0-9]+)"')
+        self._numbered = number_in_header(session)
         self._kept: OrderedDict[int, tuple[int | None, tuple[bytes, ...]]] = OrderedDict()
         """The number that was sent just before each message, and the message."""
         self._last: int | None = None
@@ -540,6 +665,12 @@ class ReplayBuffer:
             "others": self._others,
         }
         self._session.send(stream, "nbrun_resend_reply", content, parent, ident=ident, buffers=buffers)
+
+
+def number_in_header(session: Any) -> re.Pattern[bytes]:
+    """Return the pattern that finds the number of a message of this process in its header."""
+    own = re.escape(f"{session.session}_{os.getpid()}").encode()
+    return re.compile(b'"msg_id": ?"' + own + b'_([0-9]+)"')
 
 
 def text_of(channel: str, parts: tuple[bytes, ...]) -> str:
@@ -775,7 +906,7 @@ class Progress:
     """The id of the request that the kernel started last, in memory that it shares with the client.
 
     The client creates the memory. It reads it after the end of the kernel or the server, when messages may be lost. It
-    first closes the memory, and no request starts from then on.
+    first closes the memory, and no request starts from then on. While it reads the kernel's output, it records how far.
     """
 
     def __init__(self, path: str, name: str) -> None:
@@ -787,6 +918,11 @@ class Progress:
         finally:
             os.close(descriptor)
         self._memory[PROGRESS_READY] = 1
+
+    @property
+    def received(self) -> int:
+        """Return the number of the last output that the client has received; 0 if it does not report it."""
+        return int.from_bytes(self._memory[PROGRESS_RECEIVED:PROGRESS_ID], "little")
 
     def start(self, request: str) -> bool:
         """Record that a request is started; return False if it must not be."""

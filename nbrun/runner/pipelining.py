@@ -15,7 +15,13 @@ from nbrun.core.execution.pipelining import ONE_BY_ONE, Pipelining
 from nbrun.core.planning.plan import Plan
 from nbrun.core.protocol.agent import Ability, Agent
 from nbrun.jupyter.kernel_session import RunningKernel
-from nbrun.kernel_side.agent import PROGRESS_CLOSED, PROGRESS_ID, PROGRESS_READY, PROGRESS_SIZE
+from nbrun.kernel_side.agent import (
+    PROGRESS_CLOSED,
+    PROGRESS_ID,
+    PROGRESS_READY,
+    PROGRESS_RECEIVED,
+    PROGRESS_SIZE,
+)
 
 NEAR = 0.01
 """Round-trip time in seconds below which a server is near, so that single cells ahead cost more than they save."""
@@ -34,6 +40,7 @@ class SharedProgress:
     """Memory in which a kernel on this machine records the cell that it started last.
 
     If the server or the kernel is lost, it shows which cells of a list have started. Their messages may be lost too.
+    The client records in it how far it has read the output, so that a cell can wait for it.
     """
 
     def __init__(self) -> None:
@@ -59,6 +66,11 @@ class SharedProgress:
     def is_shared(self) -> bool:
         """Return whether a kernel has found the memory."""
         return self._memory is not None and self._memory[PROGRESS_READY] == 1
+
+    def record_received(self, number: int) -> None:
+        """Record the number of the last output that was received; 0 means that it is not recorded any more."""
+        if self._memory is not None:
+            self._memory[PROGRESS_RECEIVED:PROGRESS_ID] = number.to_bytes(PROGRESS_ID - PROGRESS_RECEIVED, "little")
 
     def last_started(self) -> str | None:
         """Return the id of the request that the kernel started last; it starts none from now on.

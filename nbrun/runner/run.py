@@ -314,6 +314,10 @@ class _Run:
                 progress.close_address()
             if self._job.lift_limits and not has_no_limits and Ability.LIFT_LIMITS not in agent.abilities:
                 warn(f"--lift-limits: only ipykernel's limits can be lifted, not those of {spec.name}")
+            if server.is_private and progress.is_shared:
+                # Another server may drop output, and a cell would wait in vain until it is received.
+                running.kernel.report_received(progress.record_received)
+                stack.callback(progress.record_received, 0)
             yield running, agent
             self._journal.enter(Stage.STOPPING)
 

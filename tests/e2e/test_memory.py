@@ -1,13 +1,18 @@
-"""Memory of nbrun's process for large and for limited outputs."""
+"""Memory of nbrun's process for large and for limited outputs, and of its server and kernel while it does not read."""
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.notebooks import notebook, outputs_of, read_notebook, write_notebook
+from tests.support.processes import LiveNbrun, live_nbrun
+from tests.support.servers import pause
 
 # Not getrusage's maximum: that of the process which started this one counts in there, too.
 MEASURED = """
@@ -94,3 +99,57 @@ def test_of_what_is_more_than_a_cell_may_put_out_both_ends_are_kept_in_bounded_m
     assert document["cells"][0]["metadata"]["nbrun"]["truncated"] == truncated
     assert result["cells"][2]["truncated"] is None
     assert (result["outcome"], result["exit_code"], len(result["warnings"])) == ("passed", 0, 2)
+
+
+FLOOD = """
+from IPython.display import display
+for number in range(200):
+    display({"image/png": "A" * 1_000_000}, raw=True)
+    print(number, flush=True)
+    with open("written", "a") as file:
+        file.write(".")
+"""
+
+
+@contextlib.contextmanager
+def stopped(tmp_path: Path, *options: str) -> Iterator[tuple[LiveNbrun, int]]:
+    """Stop nbrun while a cell writes 200 MB; yields it and how many megabytes the cell has written."""
+    path, written = write_notebook(tmp_path / "flood.ipynb", notebook(FLOOD)), tmp_path / "written"
+    with live_nbrun(path, *options, cwd=tmp_path, json_file=tmp_path / "result.json") as run:
+        run.await_file(written, words=".")
+        run.process.send_signal(signal.SIGSTOP)
+        sizes = [0]
+        while len(sizes) < 20 or sizes[-20] != sizes[-1]:
+            pause()
+            sizes.append(written.stat().st_size)
+        yield run, sizes[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory that client and kernel share")
+def test_while_nbrun_does_not_read_the_cell_waits_and_no_memory_grows(tmp_path: Path) -> None:
+    with stopped(tmp_path) as (run, written):
+        memory = [process.memory_info().rss for process in run.others()]
+        print(f"{written} MB written, resident memory: {memory}")
+        assert 15 < written < 100
+        assert max(memory) < 150_000_000
+        run.process.send_signal(signal.SIGCONT)
+        assert run.end() == 0, run.said()
+    [outputs] = outputs_of(read_notebook(tmp_path / "flood.ipynb"))
+    assert [output["text"] for output in outputs if "text" in output] == [f"{number}\n" for number in range(200)]
+    assert [len(output["data"]["image/png"]) for output in outputs if "data" in output] == [1_000_000] * 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory that client and kernel share")
+@pytest.mark.parametrize(
+    ("options", "code", "outcome"), [(["--timeout", "1"], 1, "timed-out"), ([], 130, "interrupted")]
+)
+def test_a_cell_that_waits_is_interrupted_at_once(tmp_path: Path, options: list[str], code: int, outcome: str) -> None:
+    with stopped(tmp_path, *options) as (run, written):
+        if not options:
+            run.process.send_signal(signal.SIGINT)
+        run.process.send_signal(signal.SIGCONT)
+        assert run.end() == code, run.said()
+        assert run.outcomes() == [outcome]
+        assert (tmp_path / "written").stat().st_size < written + 100
+    [outputs] = outputs_of(read_notebook(tmp_path / "flood.ipynb"))
+    assert [output["ename"] for output in outputs if "ename" in output] == ["KeyboardInterrupt"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -29,6 +29,7 @@ from nbrun.kernel_side.agent import (
     PROGRESS_ID,
     PROGRESS_SIZE,
     ROOM_FOR_UNSENT,
+    Backlog,
     QuickOutput,
     Senders,
     has_unread_streams,
@@ -814,7 +815,7 @@ def iopub() -> Iterator[Any]:
     # A task would be left pending when the thread stops.
     vars(thread)["_run_event_pipe_gc"] = lambda: asyncio.get_running_loop().create_future()
     thread.start()
-    QuickOutput(thread)
+    QuickOutput(thread, Backlog(SimpleNamespace(iopub_thread=thread, session=thread.session)))
     yield thread
     thread.stop()
     thread.close()
@@ -903,7 +904,7 @@ def test_a_thread_that_has_ended_handles_events_where_they_are_scheduled(iopub: 
 def test_a_stream_is_flushed_only_if_something_was_written(iopub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = OutStream(iopub.session, iopub, "stdout", watchfd=False)
     monkeypatch.setattr("sys.stdout", stream)
-    QuickOutput(iopub)
+    QuickOutput(iopub, Backlog(SimpleNamespace(iopub_thread=iopub, session=iopub.session)))
     sent: list[str] = []
     monkeypatch.setattr(iopub.session, "send", lambda _, message, **__: sent.append(message["content"]["text"]))
     monkeypatch.setattr(iopub, "schedule", Mock(wraps=iopub.schedule))
@@ -920,7 +921,7 @@ def test_a_stream_is_flushed_only_if_something_was_written(iopub: Any, monkeypat
 def test_a_flush_waits_for_one_that_the_thread_has_begun(iopub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = OutStream(iopub.session, iopub, "stdout", watchfd=False)
     monkeypatch.setattr("sys.stdout", stream)
-    QuickOutput(iopub)
+    QuickOutput(iopub, Backlog(SimpleNamespace(iopub_thread=iopub, session=iopub.session)))
     sending, go_on = threading.Event(), threading.Event()
     sent: list[str] = []
 
@@ -936,6 +937,159 @@ def test_a_flush_waits_for_one_that_the_thread_has_begun(iopub: Any, monkeypatch
     threading.Timer(0.05, go_on.set).start()
     stream.flush()
     assert sent == ["a"]
+
+
+class Waiting:
+    """What is done while the code of a cell waits, instead of a pause."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pauses = 0
+        self.now = 0.0
+        self.act: Callable[[], object] = lambda: None
+        monkeypatch.setattr(
+            "nbrun.kernel_side.agent.time", SimpleNamespace(monotonic=lambda: self.now, sleep=self._pause)
+        )
+
+    def _pause(self, _: float) -> None:
+        self.pauses += 1
+        self.now += 0.01
+        time.sleep(0.001)
+        self.act()
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Waiting:
+    for name, value in {"BACKLOG": 5000, "MARK": 100, "LARGEST_TEXT": 1000, "PATIENCE": 10.0}.items():
+        monkeypatch.setattr(f"nbrun.kernel_side.agent.{name}", value)
+    return Waiting(monkeypatch)
+
+
+class Output:
+    """The standard output of a kernel, and how far its client has read."""
+
+    def __init__(self, iopub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.iopub = iopub
+        self.stream = OutStream(iopub.session, iopub, "stdout", watchfd=False)
+        self.stream.set_parent({})
+        self.client = cast("Any", SimpleNamespace(received=1))
+        self.backlog = Backlog(SimpleNamespace(iopub_thread=iopub, session=iopub.session))
+        self.backlog.progress = self.client
+        iopub.session.message_count = 2
+        monkeypatch.setattr("sys.stdout", self.stream)
+        QuickOutput(iopub, self.backlog)
+
+    def print(self, length: int, times: int = 1) -> None:
+        for _ in range(times):
+            self.stream.write("x" * length)
+            self.stream.flush()
+
+    def read_all(self) -> None:
+        wait_for(self.iopub)
+        self.client.received = self.iopub.session.message_count
+
+
+@pytest.fixture
+def output(iopub: Any, monkeypatch: pytest.MonkeyPatch, waiting: Waiting) -> Output:
+    assert waiting.pauses == 0
+    return Output(iopub, monkeypatch)
+
+
+def test_a_cell_waits_until_the_client_has_read_enough(output: Output, waiting: Waiting) -> None:
+    output.print(3000, 2)
+    assert waiting.pauses == 0
+    waiting.act = lambda: waiting.pauses == 3 and output.read_all()  # type: ignore[func-returns-value]
+    output.print(1)
+    assert waiting.pauses == 3
+    output.print(3000)
+    assert waiting.pauses == 3
+
+
+def test_a_cell_does_not_wait_for_a_client_that_does_not_say_what_it_has_read(output: Output, waiting: Waiting) -> None:
+    output.client.received = 0
+    output.print(3000, 10)
+    output.backlog.progress = None
+    output.print(3000, 10)
+    wait_for(output.iopub)
+    assert waiting.pauses == 0
+    output.client.received, output.backlog.progress = 1, output.client
+    waiting.act = lambda: setattr(output.client, "received", 0)  # the run has ended
+    output.print(3000, 10)
+    assert waiting.pauses == 1
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_after_a_wait_in_vain_a_cell_may_write_as_much_again(
+    output: Output, waiting: Waiting, *, is_interrupted: bool
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    output.print(3000, 2)
+    if is_interrupted:
+        waiting.act = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            output.print(1)
+    else:
+        waiting.act = lambda: setattr(waiting, "now", 11.0)
+        output.print(1)
+    pauses = waiting.pauses
+    assert pauses == 1
+    output.print(4000)
+    assert waiting.pauses == pauses
+    output.print(3000)
+    waiting.act = output.read_all
+    output.print(1)
+    assert waiting.pauses == pauses + 1
+
+
+def test_a_thread_of_a_socket_does_not_wait(output: Output, waiting: Waiting) -> None:
+    output.print(3000, 2)
+    assert output.backlog.is_large
+    output.iopub.schedule(output.backlog.wait)
+    wait_for(output.iopub)
+    output.iopub.stop()
+    output.backlog.wait()
+    output.iopub.send_multipart([b"x" * 3000])
+    assert waiting.pauses == 0
+
+
+def test_text_that_is_long_is_sent_before_more_is_written(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(
+        output.iopub.session, "send", lambda _, message, **__: sent.append(len(message["content"]["text"]))
+    )
+    for _ in range(25):
+        output.stream.write("x" * 101)
+    assert sent == [1010, 1010]
+
+
+def test_a_message_that_an_interrupt_keeps_from_being_sent_does_not_count(
+    output: Output, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(QuickOutput, "schedule", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            output.iopub.send_multipart([b"x" * 6000])
+    assert output.backlog.is_large
+    waiting.act = partial(wait_for, output.iopub)
+    output.print(1)
+    assert waiting.pauses <= 1
+
+
+def test_buffers_count_in_bytes(output: Output) -> None:
+    assert output.backlog.count([b"12", memoryview(bytes(80)).cast("d", [5, 2])]) == 82
+
+
+@pytest.mark.parametrize(("kind", "waits"), [("display_data", True), ("comm_msg", True), ("error", False)])
+def test_only_output_of_cells_waits(
+    kernel: SmallKernel, monkeypatch: pytest.MonkeyPatch, kind: str, *, waits: bool
+) -> None:
+    waited = Mock()
+    monkeypatch.setattr(kernel.agent.backlog, "wait", waited)
+    for message in (kind, kernel.session.msg(kind, {})):
+        kernel.agent.backlog.is_large = True
+        kernel.session.send(None, message, {})
+    assert waited.call_count == (2 if waits else 0)
 
 
 KILLED_AFTER_SENDING = """

@@ -1,6 +1,7 @@
 """The agent in a real kernel: accepted and refused cells, and kernels without pipelining."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernel.driver import Kernel
 from nbrun.jupyter.kernel_session import RunningKernel
 from nbrun.jupyter.kernelspecs import KernelSpec
-from nbrun.kernel_side.agent import REPLIES
+from nbrun.kernel_side.agent import REPLIES, Progress
 from nbrun.runner import pipelining
 from nbrun.runner.pipelining import FAR_DEPTH, LIST_DEPTH, LIST_LIMIT, SharedProgress, choose_pipelining
 from tests.support.servers import RunningServer, jupyter_server
@@ -231,6 +232,18 @@ async def test_a_kernel_on_this_machine_records_what_it_starts_until_the_record_
     assert (await ask(kernel, "3", after=second))[1] == "aborted"
     await kernel.meet_agent(AgentOptions(progress=SharedProgress().address))  # of the next run
     assert (await ask(kernel, "4"))[1] == "ok"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory without a file")
+def test_the_kernel_sees_how_far_the_client_has_read() -> None:
+    progress = SharedProgress()
+    in_kernel = Progress(**progress.address or {})
+    progress.close_address()
+    assert in_kernel.received == 0
+    progress.record_received(70_000)
+    assert in_kernel.received == 70_000
+    in_kernel.start("a request")
+    assert (in_kernel.received, progress.last_started()) == (70_000, "a request")
 
 
 async def test_a_kernel_that_does_not_find_the_memory_says_so(running: RunningKernel) -> None:

@@ -11,7 +11,7 @@ import functools
 import logging
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from nbrun import kernel_side
+from nbrun.core.delivery.loss_detection import SequenceNumbers
 from nbrun.core.execution.effects import Effects, InterruptKernel, ProbeKernel, Send
 from nbrun.core.execution.machine import Execution
 from nbrun.core.execution.outcomes import GONE
@@ -26,7 +27,7 @@ from nbrun.core.protocol import agent
 from nbrun.core.protocol.agent import Agent, AgentOptions
 from nbrun.core.protocol.codec import Subprotocol
 from nbrun.core.protocol.handshake import Handshake, KernelInfo
-from nbrun.core.protocol.messages import Message, Requests
+from nbrun.core.protocol.messages import Channel, Message, Requests
 from nbrun.errors import KernelDied, KernelStartFailed, NbrunError, NotFound, ServerRestarted, ServerUnreachable
 from nbrun.jupyter.http.client import Http
 from nbrun.jupyter.http.retry import ONCE, RECONNECT, RetryPolicy
@@ -85,6 +86,10 @@ class Kernel:
         self._greeting: _Greeting | None = None
         self._early: deque[Message] = deque()
         """Answers to the greeting that arrived during the handshake."""
+        self._report: Callable[[int], None] | None = None
+        self._numbers = SequenceNumbers()
+        self._received: list[Message] = []
+        """The outputs whose arrival was not reported yet."""
 
     @property
     def heard(self) -> int:
@@ -218,6 +223,10 @@ class Kernel:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def report_received(self, report: Callable[[int], None]) -> None:
+        """Call `report` from now on with the number of the kernel's last output, before each wait for more."""
+        self._report = report
+
     def stop(self, reason: str) -> None:
         """Stop the current run: its cell is interrupted, and :meth:`run` returns soon."""
         self._channel.arrivals.put_nowait(StopAsked(reason))
@@ -291,12 +300,25 @@ class Kernel:
         if not arrivals.empty():
             arrival = arrivals.get_nowait()
         else:
+            if self._received:
+                self._report_last()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     arrival = await arrivals.get()
+        if self._report is not None and isinstance(arrival, Message) and arrival.channel == Channel.IOPUB:
+            self._received.append(arrival)
         if self._trace is not None:
             _record(self._trace, self.id, arrival)
         return cast("Arrival | Probed | StopAsked | None", arrival)
+
+    def _report_last(self) -> None:
+        """Report the last output, but none of a forked child, which has numbers of its own."""
+        self._numbers.of(self._received[0])  # the first one shows which process is the kernel
+        numbers = (self._numbers.of(message) for message in reversed(self._received))
+        number = next((number for number in numbers if number is not None), None)
+        if self._report is not None and number is not None:
+            self._report(number)
+        self._received.clear()
 
     async def _send(self, requests: Iterable[Message]) -> None:
         for request in requests:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -11,6 +13,7 @@ from nbrun.core.events import CellStarted, Event, OutputArrived
 from nbrun.core.execution.machine import Execution
 from nbrun.core.planning.plan import Action, CellPlan, Plan
 from nbrun.core.protocol.codec import Subprotocol
+from nbrun.core.protocol.messages import Message, Requests
 from nbrun.core.results import CellOutcome, Outcome
 from nbrun.errors import KernelDied, KernelStartFailed, ServerUnreachable
 from nbrun.jupyter.client import Client
@@ -221,6 +224,21 @@ async def test_a_server_that_is_lost_for_good_is_unreachable(server: RunningServ
     async with connected(server, shared, wire.url, ONCE) as kernel, wire.outage():
         with pytest.raises(ServerUnreachable):
             await kernel.complete("x", limit=LIMIT)
+
+
+async def test_the_last_output_is_reported_before_a_wait_and_none_of_a_forked_child() -> None:
+    numbers: list[int] = []
+    channel: Any = SimpleNamespace(arrivals=asyncio.Queue())
+    kernel = Kernel("k", channel, Requests("c"), cast("Any", None))
+    kernel.report_received(numbers.append)
+    for channel_name, name in [("iopub", "s_1_5"), ("iopub", "s_1_6"), ("iopub", "s_2_90"), ("shell", "s_1_7")]:
+        channel.arrivals.put_nowait(Message(channel_name, {"msg_id": name, "session": "s"}, {}, {}))
+    for _ in range(4):
+        await kernel._next(0.0)
+    assert numbers == []
+    for _ in range(2):
+        assert await kernel._next(0.0) is None
+    assert numbers == [6]
 
 
 async def test_cells_run_one_after_the_other_to_the_end(server: RunningServer, shared: str) -> None:
