@@ -237,7 +237,10 @@ async def test_what_a_thread_prints_a_moment_after_the_last_cell_is_not_lost(pla
     assert text_of(outputs) == "late\n"
 
 
-async def test_a_thread_that_never_falls_silent_does_not_keep_the_run(on_stock: Place) -> None:
+async def test_a_thread_that_never_falls_silent_does_not_keep_the_run(
+    on_stock: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbrun.core.execution.drain.DRAIN_LIMIT", 0.5)
     forever = """import threading, time
 def work():
     while True:

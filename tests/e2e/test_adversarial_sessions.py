@@ -175,9 +175,10 @@ async def test_a_cell_that_ends_while_the_connection_is_away_is_known_afterwards
 
 @pytest.mark.parametrize("resend", [False, True], ids=["lost for good", "sent again"])
 async def test_a_reply_that_somebody_elses_connection_swallowed_is_no_success_and_no_second_try(
-    on_stock: Place, resend: bool
+    on_stock: Place, resend: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With another client attached the server keeps nothing for one that is away; only the kernel itself may."""
+    monkeypatch.setattr("nbrun.core.execution.barrier.BARRIER_GRACE", 1.0)
     server = on_stock.server
     assert server is not None
     counting = "import pathlib\nwith open('ran', 'a') as ran:\n    ran.write('x')"

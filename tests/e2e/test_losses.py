@@ -96,10 +96,10 @@ def test_a_strict_server_that_drops_displays_is_found_out_to_the_last_one(strict
 
 def test_a_server_that_ends_idle_kernels_does_not_end_one_that_runs_a_silent_cell(tmp_path: Path) -> None:
     """nbrun's own questions must not look to the server like the end of the cell."""
-    options = ["cull_idle_timeout=3", "cull_interval=1", "cull_connected=True"]
+    options = ["cull_idle_timeout=2", "cull_interval=1", "cull_connected=True"]
     (root := tmp_path / "root").mkdir()
     with jupyter_server(root, args=[f"--MappingKernelManager.{each}" for each in options]) as server:
-        result, _ = run_on(server, notebook("import time; time.sleep(7)", "'after'"))
+        result, _ = run_on(server, notebook("import time; time.sleep(4.5)", "'after'"))
     assert (result["outcome"], result["problem"]) == ("passed", None)
 
 

@@ -123,7 +123,7 @@ def test_a_gateway_that_is_killed_ends_the_batch_within_a_bound(
                 running.kill()
                 killed_at = time.monotonic()
 
-        done = nbrun.run_many(["."], output="out/", startup_timeout=10, observe=observe, **on(running))
+        done = nbrun.run_many(["."], output="out/", startup_timeout=5, observe=observe, **on(running))
     assert time.monotonic() - killed_at < 40
     assert done.exit_code is ExitCode.SERVER
     assert [run.outcome.value for run in done.runs[:2]] == ["passed", "seat-lost"]

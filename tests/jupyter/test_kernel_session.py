@@ -132,7 +132,7 @@ async def test_a_kernel_that_dies_at_its_start_did_not_start(there: Server, wire
 async def test_a_death_is_reported_though_the_second_kernel_does_not_answer(there: Server) -> None:
     both = await spec(there, "dies-then-hangs")
     with pytest.raises(KernelStartFailed, match="died while it started; nbrun has started it twice"):
-        async with there.session("nb.ipynb", both, startup=6.0, warn=print):
+        async with there.session("nb.ipynb", both, startup=3.0, warn=print):
             pass
 
 
