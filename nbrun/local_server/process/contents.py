@@ -13,7 +13,8 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +34,9 @@ from nbrun.storage.writable import mode_of
 
 LARGE_FILE = 1 << 20
 """Bytes of a notebook that is read in pieces of this size."""
+
+LARGE_PIECE = 1 << 16
+"""Bytes of a piece that is hashed in another thread. It takes as long as the change of threads."""
 
 
 class PrivateNotary(NotebookNotary):
@@ -201,7 +205,7 @@ class PrivateContents(AsyncLargeFileManager):
         is_trusted = self.notary.check_cells(nb)
         written, signature = hashlib.new(self.hash_algorithm), self.notary.new_signature()
         with self.atomic_writing(os_path, text=False) as file:
-            await run_sync(write_notebook, nb, Hashed(file, written), signature, capture_validation_error)
+            await run_sync(write_notebook, nb, file, written, signature, capture_validation_error)
             file.flush()
             state = state_of(file.fileno())  # before the slow fsync, so that a change meanwhile is detected
             if is_trusted:
@@ -289,33 +293,60 @@ def read_large_notebook(os_path: str, as_version: int, capture_validation_error:
     return notebook
 
 
-class Hashed:
-    """A file that hashes the bytes while they are written."""
+class Beside:
+    """A function that is called with pieces in order: with large ones in another thread, beside the caller.
 
-    def __init__(self, file: BinaryIO, found: "hashlib._Hash") -> None:
-        self._file = file
-        self._found = found
+    This pays for hash functions, which let other threads run meanwhile.
+    """
 
-    def write(self, data: Piece) -> int:
-        """Write and hash bytes."""
-        self._found.update(data)
-        return self._file.write(data)
+    def __init__(self, function: Callable[[Piece], object], threads: ThreadPoolExecutor) -> None:
+        self._function = function
+        self._threads = threads
+        self._last: Future[object] | None = None
+
+    def __call__(self, piece: Piece) -> None:
+        """Call the function, after its last call has returned."""
+        self.wait()
+        if len(piece) < LARGE_PIECE:
+            self._function(piece)
+        else:
+            self._last = self._threads.submit(self._function, piece)
+
+    def wait(self) -> None:
+        """Wait until the last call has returned; raise its error."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
 
 
 def write_notebook(
-    nb: Any, file: BinaryIO | Hashed, signature: hmac.HMAC, capture_validation_error: Any = None
+    nb: Any,
+    file: BinaryIO,
+    written: "hashlib._Hash",
+    signature: hmac.HMAC,
+    capture_validation_error: Any = None,
 ) -> None:
-    """Write the same bytes as :func:`nbformat.write`, without the text of all cells in memory, and sign them."""
+    """Write the same bytes as :func:`nbformat.write`, without the text of all cells in memory; hash and sign them."""
     try:
         nbformat.validate(nb)
     except nbformat.ValidationError as error:
         if capture_validation_error is not None:
             capture_validation_error["ValidationError"] = error
-    if nb["nbformat"] == 4:
-        for piece in notebook_pieces(nb, secrets.token_hex(16), signature.update):
+    with ThreadPoolExecutor(2) as threads:
+        hashing, signing = Beside(written.update, threads), Beside(signature.update, threads)
+        for piece in pieces_of(nb, signing):
+            hashing(piece)
             file.write(piece)
+        hashing.wait()
+        signing.wait()
+
+
+def pieces_of(nb: Any, sign: Callable[[Piece], object]) -> Iterator[Piece]:
+    """Yield the bytes of a notebook's file, and call `sign` with those that are signed."""
+    if nb["nbformat"] == 4:
+        yield from notebook_pieces(nb, secrets.token_hex(16), sign)
         return
     for data in yield_everything(nb):
-        signature.update(data)
+        sign(data)
     text = nbformat.versions[nb["nbformat"]].writes_json(nbformat.from_dict(nb))
-    file.write(text.encode("utf-8", "replace") + b"\n")
+    yield text.encode("utf-8", "replace") + b"\n"

@@ -6,6 +6,7 @@ import hmac
 import io
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from nbformat.sign import NotebookNotary
 
 from nbrun.core.notebook.file_text import LARGE_TEXT
-from nbrun.local_server.process.contents import model_pieces, read_large_notebook, write_notebook
+from nbrun.local_server.process.contents import LARGE_PIECE, Beside, model_pieces, read_large_notebook, write_notebook
 
 IMAGE = base64.b64encode(os.urandom(LARGE_TEXT)).decode()
 
@@ -45,8 +46,10 @@ SECRET = b"secret"
 
 def written(content: Any) -> tuple[str, str, str]:
     """Return the file of a notebook that is saved as the client sends it, its validation error and its signature."""
-    file, signature, errors = io.BytesIO(), hmac.new(SECRET, digestmod="sha256"), dict[str, Any]()
-    write_notebook(nbformat.NotebookNode(json.loads(json.dumps(content))), file, signature, errors)
+    file, hashed, signature = io.BytesIO(), hashlib.sha256(), hmac.new(SECRET, digestmod="sha256")
+    errors = dict[str, Any]()
+    write_notebook(nbformat.NotebookNode(json.loads(json.dumps(content))), file, hashed, signature, errors)
+    assert hashed.digest() == hashlib.sha256(file.getvalue()).digest()
     return file.getvalue().decode(), str(errors.get("ValidationError")), signature.hexdigest()
 
 
@@ -65,13 +68,23 @@ def stock(content: Any) -> tuple[str, str, str]:
     [
         [],
         [{"image/png": IMAGE}],
+        [{"image/png": IMAGE * 20}, {"image/png": IMAGE * 30}],
         [{"image/png": IMAGE + "\n", "text/plain": "<Image>"}, {"image/png": IMAGE}],
         [{"image/png": IMAGE[:100] + "\n" + IMAGE}],
         [{"image/png": [IMAGE, IMAGE]}],
         [{"text/plain": IMAGE + "\u00e9", "text/html": f'<img src="{IMAGE}">'}],
         [{"application/json": {"deep": [IMAGE]}, "application/x+json": IMAGE, "image/png": "short"}],
     ],
-    ids=["nothing", "an image", "two, one with its line end", "two lines", "a list", "no base64", "json"],
+    ids=[
+        "nothing",
+        "an image",
+        "images that are hashed in threads",
+        "two, one with its line end",
+        "two lines",
+        "a list",
+        "no base64",
+        "json",
+    ],
 )
 def test_what_is_written_is_what_the_stock_server_writes(bundles: list[dict[str, Any]]) -> None:
     content = notebook(*bundles)
@@ -83,6 +96,15 @@ def test_what_is_no_valid_notebook_is_written_and_told_as_by_the_stock_server() 
     content.cells[0].outputs[0].output_type = "unheard of"
     assert written(content) == stock(content)
     assert "unheard of" in written(content)[1]
+
+
+def test_an_error_of_another_thread_is_raised_where_it_is_waited_for() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        beside = Beside(lambda _: 1 / 0, threads)
+        beside(bytes(LARGE_PIECE))
+        with pytest.raises(ZeroDivisionError):
+            beside(b"next")
+        beside.wait()
 
 
 OLDER = {"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": [{"cells": [], "metadata": {}}]}
