@@ -74,13 +74,12 @@ class Batch:
         return cells
 
 
-def run_all(folder: Path, *options: str, github: bool = True) -> Batch:
+def run_all(folder: Path, *options: str) -> Batch:
     for name, case in CASES.items():
         write_notebook(folder / "in" / f"{name}.ipynb", notebook(*case.cells))
     said = run_nbrun(
         "run", *(f"in/{name}.ipynb" for name in CASES), "-o", "out", "--json", "result.json", "--junit", "junit.xml",
-        "--html", "site", *options, cwd=folder,
-        env={"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(folder / "summary.md")} if github else {},
+        *options, cwd=folder, env={"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(folder / "summary.md")},
     )  # fmt: skip
     assert_exit(said, ExitCode.NOTEBOOK_FAILED)
     result = json.loads((folder / "result.json").read_text("utf-8"))
@@ -95,7 +94,7 @@ def run_all(folder: Path, *options: str, github: bool = True) -> Batch:
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory: pytest.TempPathFactory) -> Batch:
-    return run_all(tmp_path_factory.mktemp("private"))
+    return run_all(tmp_path_factory.mktemp("private"), "--html", "site")
 
 
 @pytest.fixture(scope="module", params=[[], ["--pipeline", "8"]], ids=["one by one", "ahead"])

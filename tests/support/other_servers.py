@@ -55,7 +55,7 @@ def kernel_gateway(root: Path, *, lists: bool = True) -> Iterator[RunningServer]
     command = [
         str(environment("gateway").python), "-m", "kernel_gateway", "--KernelGatewayApp.ip=127.0.0.1",
         f"--KernelGatewayApp.port={port}", f"--KernelGatewayApp.auth_token={token}",
-        f"--JupyterWebsocketPersonality.list_kernels={lists}",
+        f"--JupyterWebsocketPersonality.list_kernels={lists}", "--KernelRestarter.time_to_dead=0.5",
     ]  # fmt: skip
     with server_process(command, f"http://127.0.0.1:{port}/", token, root) as gateway:
         yield gateway
@@ -68,7 +68,8 @@ def enterprise_gateway(root: Path, *options: str) -> Iterator[RunningServer]:
     command = [
         str(environment("enterprise-gateway").python), "-m", "enterprise_gateway", "--ip=127.0.0.1",
         f"--port={port}", "--EnterpriseGatewayApp.port_retries=0", "--EnterpriseGatewayApp.list_kernels=True",
-        f"--EnterpriseGatewayApp.auth_token={token}", "--EnterpriseGatewayApp.unauthorized_users=nobody", *options,
+        f"--EnterpriseGatewayApp.auth_token={token}", "--EnterpriseGatewayApp.unauthorized_users=nobody",
+        "--KernelRestarter.time_to_dead=0.5", *options,
     ]  # fmt: skip
     with server_process(command, f"http://127.0.0.1:{port}/", token, root) as gateway:
         yield gateway
