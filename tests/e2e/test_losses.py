@@ -150,26 +150,18 @@ def test_what_fails_on_a_strict_server_fails_though_the_error_was_dropped(strict
     assert [error["evalue"] for error in errors] == ["at the end"]
 
 
-def check_private(tmp_path: Path, flushed_lines: int, displays: int) -> None:
-    cells = (FLUSHED.format(flushed_lines), DISPLAYED.format(displays), BURST)
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("time", range(10))
+def test_a_private_server_loses_nothing_of_a_flood_in_any_of_ten_times(tmp_path: Path, time: int) -> None:
+    cells = (FLUSHED.format(100_000), DISPLAYED.format(20_000), BURST)
     path = write_notebook(tmp_path / "flood.ipynb", notebook(*cells))
     with both_cores_busy():
         result = nbrun.run(path)
     [flushed, displayed, burst] = outputs_of(read_notebook(path))
     assert (result.outcome, [cell.incomplete for cell in result.cells]) == (nbrun.Outcome.PASSED, [None] * 3)
     assert [output["output_type"] for output in flushed] == ["stream"]
-    assert lines(flushed) == [str(number) for number in range(flushed_lines)]
-    assert [output["data"]["text/plain"] for output in displayed] == [str(number) for number in range(displays)]
+    assert lines(flushed) == [str(number) for number in range(100_000)]
+    assert [output["data"]["text/plain"] for output in displayed] == [str(number) for number in range(20_000)]
     assert len(lines(burst)) == 8000
-
-
-def test_a_private_server_loses_nothing_while_both_cores_are_busy(tmp_path: Path) -> None:
-    check_private(tmp_path, 5000, 1500)
-
-
-@pytest.mark.slow
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("time", range(10))
-def test_a_private_server_loses_nothing_of_a_flood_in_any_of_ten_times(tmp_path: Path, time: int) -> None:
-    check_private(tmp_path, 100_000, 20_000)

@@ -6,6 +6,7 @@ dumped by the kernel itself, byte for byte: text in hexadecimal UTF-8, floating-
 
 import functools
 import json
+import os
 import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -299,13 +300,28 @@ LANGUAGES = (
 )
 
 
+WITHOUT_DELAY = """
+try:
+    from pexpect.spawnbase import SpawnBase
+except ImportError:
+    pass
+else:
+    SpawnBase.delaybeforesend = property(lambda self: None, lambda self, value: None)
+"""
+"""The kernel of Bash sends its shell each line of a cell by itself, by default 50 ms after the last one."""
+
+
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.kernel)
-def test_three_hundred_values_arrive_as_they_were(language: Language, tmp_path: Path) -> None:
+def test_three_hundred_values_arrive_as_they_were(
+    language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = "" if language.kernel == "python3" else jupyter_path(language.kernel)
     name = "python" if language.kernel == "python3" else KERNELS[language.kernel].language
     values = held_by(writer_for(language.kernel, name))
     shown = "\n".join(map(language.show, range(WANTED)))
     if language.read is read_bash:
+        (tmp_path / "sitecustomize.py").write_text(WITHOUT_DELAY)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         shown = f"for n in {{0..{WANTED - 1}}}; do _raw v$n; done | od -An -v -tx1"
     cells = (code("", tags=["parameters"]), language.prepare.strip(), shown)
     document = notebook(*cells) if language.kernel == "python3" else in_language(language.kernel, *cells)
