@@ -338,7 +338,8 @@ with distributed.LocalCluster(n_workers=0, threads_per_worker=1, **place) as clu
 
 @pytest.mark.slow
 def test_on_an_adaptive_cluster_no_run_is_lost_and_no_delivered_one_is_repeated(here: Path, tmp_path: Path) -> None:
-    # The first two runs wait for each other, so there are two workers. Then there is only one, until the end.
+    # The first two runs wait for each other, so there are two workers. Then there is only one, until the end. Now and
+    # then Dask ends that one too, and starts another.
     meet = {"a": ["b"], "b": ["a"]}
     for name in "abcd":
         waits = [wait_for(here / other) for other in (*meet.get(name, ()), *(("goes-on",) if name in "bc" else ()))]
@@ -374,12 +375,16 @@ def test_on_an_adaptive_cluster_no_run_is_lost_and_no_delivered_one_is_repeated(
             (here / "goes-on").touch()
             assert live.end() == ExitCode.OK, live.said()
             runs = live.report()["runs"]
+        ended_with_seats = cluster.ask(
+            "sum(event['action'] == 'remove-worker' and bool(event['processing-tasks'])"
+            " for _, event in scheduler.get_events('all') if isinstance(event, dict) and 'action' in event)"
+        )
         tries = {Path(run["notebook"]).stem: run["attempts"] for run in runs}
-        assert sorted(tries.values()) == [1, 1, 1, 2]
-        assert (tries["a"], tries["d"]) == (1, 1)
+        assert 1 <= sum(tries.values()) - 4 <= ended_with_seats
+        assert tries["a"] == 1  # it was delivered before a worker ended
         assert {name: marks(here / name) for name in "abcd"} == tries
-        again = next(run for run in runs if run["attempts"] == 2)
-        assert "the worker was retired" in again["tries"][0]["problem"]["message"]
+        lost = [each for run in runs for each in run["tries"][:-1]]
+        assert all("the worker was retired" in each["problem"]["message"] for each in lost)
         await_workers(0)
         await_idle(cluster)
     finally:
