@@ -396,7 +396,7 @@ def test_on_an_adaptive_cluster_no_run_is_lost_and_no_delivered_one_is_repeated(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_workers_cost_an_attempt_each_and_no_delivered_run_is_executed_again(here: Path, tmp_path: Path) -> None:
-    number, kills = int(os.environ.get("NBRUN_TESTS_RUNS", "24")), int(os.environ.get("NBRUN_TESTS_KILLS", "3"))
+    number, kills = int(os.environ.get("NBRUN_TESTS_RUNS", "16")), int(os.environ.get("NBRUN_TESTS_KILLS", "2"))
     (here / "marks").mkdir()
     for n in range(number):
         source = f"import time\n{mark(here / 'marks' / str(n))}\ntime.sleep(0.2)\nprint({n})"

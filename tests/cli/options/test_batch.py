@@ -84,10 +84,11 @@ def test_the_first_signal_ends_a_batch_in_good_order(folder: Path) -> None:
 
 def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
     deaf = "import pathlib, time\nwhile True:\n    try:\n        pathlib.Path('running').touch(); time.sleep(99)\n"
-    write_notebook(folder / "nb" / "a.ipynb", notebook(f"{deaf}    except BaseException: pass"))
+    write_notebook(folder / "nb" / "a.ipynb", notebook(f"{deaf}    except BaseException: open('interrupted', 'w')"))
     with live_nbrun("nb", "--in-place", cwd=folder, json_file=folder / "r.json") as run:
         run.await_file(folder / "nb" / "running")
         run.signal(signal.SIGINT)
+        run.await_file(folder / "nb" / "interrupted")
         run.signal(signal.SIGINT)
-        assert run.end(within=10) == ExitCode.INTERRUPTED
+        assert run.end(within=2) == ExitCode.INTERRUPTED
         await_no_process_of(run.mark, within=5)
