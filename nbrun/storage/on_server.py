@@ -164,7 +164,7 @@ class ServerNotebook:
         self.check_output = False
         """Whether :meth:`load` checks that the output can be written."""
         self._is_new = False
-        """Whether the output did not exist when the notebook was loaded, and was not saved since."""
+        """Whether the output did not exist when the notebook was loaded."""
         self.path = path
         self._contents = contents
         self._checkpoint = RunCheckpoint(contents, checkpoint)
