@@ -133,7 +133,10 @@ def _collect(value: Any, texts: list[str]) -> None:
             texts.append(key)
             _collect(value[key], texts)
     elif isinstance(value, (list, tuple)):
-        for item in value:
-            _collect(item, texts)
+        try:
+            texts.append("".join(value))  # the lines of a text
+        except TypeError:
+            for item in value:
+                _collect(item, texts)
     else:
         texts.append(str(value))
