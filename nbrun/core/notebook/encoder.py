@@ -13,6 +13,8 @@ from nbrun.errors import UsageError
 
 PIECE = 1 << 18
 """Minimum bytes of a piece that consists of small cells."""
+_SLICE = 1 << 18
+"""Characters of a large text in one piece. A piece that does not fit into the processor's cache takes longer."""
 _LARGE = 1 << 20
 """Minimum characters of a text that is encoded in slices."""
 
@@ -100,7 +102,7 @@ def _around(cell: Mapping[str, Any], large: int) -> list[bytes]:
 def _slices(text: str) -> Iterator[Piece]:
     start = 0
     while start < len(text):
-        end = start + _LARGE
+        end = start + _SLICE
         while "\ud800" <= text[end - 1 : end] <= "\udbff":
             end += 1  # do not split a surrogate pair
         yield json_text.dumps(text[start:end])[1:-1]
