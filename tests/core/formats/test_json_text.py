@@ -114,10 +114,13 @@ def test_what_is_nested_deeper_is_a_bad_frame(inside: str) -> None:
         in_pieces(nested(DEEPEST + 2, inside=inside).encode())
 
 
-def test_the_deepest_level_is_the_last_that_is_read() -> None:
-    assert loads("[" * DEEPEST + "]" * DEEPEST)
-    with pytest.raises(BadFrame, match="levels deep"):
-        loads("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1))
+@pytest.mark.parametrize("spaces", [0, 20_000], ids=["short", "long"])
+@pytest.mark.parametrize("form", [str, str.encode], ids=["text", "bytes"])
+def test_the_deepest_level_is_the_last_that_is_read(form: Any, spaces: int) -> None:
+    assert loads(form(" " * spaces + "[" * DEEPEST + "]" * DEEPEST))
+    for deep in ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), '{"a":' * (DEEPEST + 1) + "1" + "}" * (DEEPEST + 1)):
+        with pytest.raises(BadFrame, match="levels deep"):
+            loads(form(" " * spaces + deep))
 
 
 def test_many_brackets_side_by_side_are_not_deep() -> None:
