@@ -101,8 +101,10 @@ BACKLOG = 16_000_000
 """Bytes of output on their way to the client from which on a cell waits."""
 MARK = 250_000
 """Bytes of output from one message whose number is remembered to the next."""
-LARGEST_TEXT = 4_000_000
-"""Characters after which a cell waits until the thread of the socket has sent them."""
+LARGEST_UNSENT = 4_000_000
+"""Characters of text, or bytes of messages, after which a cell waits until the thread of the socket has sent them."""
+SEND_LIMIT = 10.0
+"""Maximum seconds of that wait, as of ipykernel's flush."""
 PATIENCE = 60.0
 """Seconds without anything received after which a cell no longer waits; the next time it waits twice as long."""
 TURNS = 3
@@ -266,11 +268,11 @@ def is_without_status(parent: Any) -> bool:
     return isinstance(parent, dict) and parent.get("header", {}).get("msg_type") in _WITHOUT_STATUS
 
 
-def hand_over(iopub: Any) -> bool:
+def hand_over(iopub: Any, limit: float | None = None) -> bool:
     """Wait until the sockets have sent all messages so far; return whether they have."""
     taken = threading.Event()
     iopub.schedule(taken.set)
-    return taken.wait(FORGET_LIMIT)
+    return taken.wait(FORGET_LIMIT if limit is None else limit)
 
 
 def flush() -> None:
@@ -326,6 +328,8 @@ class QuickOutput:
         self._iopub = iopub
         self._backlog = backlog
         self._events: deque[Callable[[], object]] = deque()
+        self._unsent = 0
+        """About the bytes of messages since a thread has last waited until they were sent."""
         self._sent = self._seen = 0
         """The number of the last wake-up, and of the last one that the thread has seen."""
         iopub.thread.is_alive, iopub.io_loop.add_callback  # noqa: B018  (raise here where there is none)
@@ -337,17 +341,22 @@ class QuickOutput:
 
     def send_multipart(self, message: list[Any], *args: Any, **kwargs: Any) -> None:
         """Send a message in the thread of the socket; send it here if that thread has ended, as in a forked child."""
-        send = getattr(self._iopub, REALLY_SEND)
-        if not self._iopub.thread.is_alive():
+        thread, send = self._iopub.thread, getattr(self._iopub, REALLY_SEND)
+        if not thread.is_alive():
             send(message, *args, **kwargs)
             return
 
         def send_and_count() -> None:
             send(message, *args, **kwargs)
-            self._backlog.count_sent(message, size)
+            self._backlog.count(message, size)
 
-        size = self._backlog.count(message)
+        size = size_of(message)
         self.schedule(send_and_count)
+        if threading.current_thread() is not thread:
+            self._unsent += size
+            if self._unsent > LARGEST_UNSENT:
+                self._unsent = 0
+                hand_over(self._iopub, SEND_LIMIT)
 
     def schedule(self, event: Callable[[], object]) -> None:
         """Let the thread of the socket call `event`; call it here if that thread has ended."""
@@ -370,8 +379,6 @@ class QuickOutput:
         finally:
             if self._events:
                 self._iopub.io_loop.add_callback(self._run, number)
-            else:
-                self._backlog.count_all_as_sent()
 
 
 def skip_empty_flushes(stream: Any) -> None:
@@ -396,14 +403,19 @@ def skip_empty_flushes(stream: Any) -> None:
     stream.flush = flush_if_needed
 
 
+def size_of(message: list[Any]) -> int:
+    """Return the size of a message in bytes."""
+    return sum([part.nbytes if isinstance(part, memoryview) else len(part) for part in message])
+
+
 class Backlog:
     """The output that the client has not received yet; while it is large, the code of a cell waits before each output.
 
     Without this, a cell that writes faster than the client reads fills the memory of kernel and server, because no
     queue between the two has a limit. A client on the same machine reports the number of the last output that it has
-    received, in the memory of the progress. Of any other client, output counts until the kernel has sent it.
+    received, in the memory of the progress. Of any other client, all output that was sent counts as received.
 
-    After a wait that was interrupted, or in which the client received nothing, a cell may write as much again.
+    The thread of the socket counts, and there is no lock: a signal handler of the user may write at any time.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -411,63 +423,55 @@ class Backlog:
         self.progress: Progress | None = None
         self._kernel = kernel
         self._number = number_in_header(kernel.session)
-        self._lock = threading.RLock()
-        self._added = self._sent = self._received = 0
+        self._sent = self._received = 0
         """Bytes so far."""
         self._marks: deque[tuple[int, int]] = deque()
         """Numbers of sent messages, and the bytes that were sent up to each."""
         self._limit, self._patience = BACKLOG, PATIENCE
 
-    def count(self, message: list[Any]) -> int:
-        """Count a message that is handed to the thread of the socket; return its size in bytes."""
-        size = sum([part.nbytes if isinstance(part, memoryview) else len(part) for part in message])
-        with self._lock:
-            self._added += size
-            self.is_large = self._added - self._received > self._limit and self._is_behind()
-        return size
+    def count(self, message: list[Any], size: int) -> None:
+        """Count a message that was sent."""
+        self._sent += size
+        if self._sent > MARK + (self._marks[-1][1] if self._marks else self._received) and _DELIMITER in message:
+            found = self._number.search(message[message.index(_DELIMITER) + 2])
+            if found is not None:
+                self._marks.append((int(found[1]), self._sent))
+        if self._sent - self._received > self._limit:
+            self._check()
 
-    def count_sent(self, message: list[Any], size: int) -> None:
-        """Count a message that was sent, in the thread of the socket."""
-        with self._lock:
-            self._sent += size
-            if self._sent > MARK + (self._marks[-1][1] if self._marks else self._received) and _DELIMITER in message:
-                found = self._number.search(message[message.index(_DELIMITER) + 2])
-                if found is not None:
-                    self._marks.append((int(found[1]), self._sent))
+    def _check(self) -> None:
+        number = 0 if self.progress is None else self.progress.received
+        while self._marks and (number == 0 or self._marks[0][0] <= number):
+            self._received = self._marks.popleft()[1]
+        if number == 0:
+            self._received = self._sent
+        if self._sent - self._received <= BACKLOG:
+            self._limit, self._patience = BACKLOG, PATIENCE
+        self.is_large = self._sent - self._received > self._limit
 
-    def count_all_as_sent(self) -> None:
-        """Forget what was counted but never handed over, because of an interrupt in between."""
-        with self._lock:
-            self._added = self._sent
+    def _allow_more(self) -> None:
+        self._limit, self._patience = self._sent - self._received + BACKLOG, 2 * self._patience
+        self.is_large = False
 
     def wait(self) -> None:
-        """Wait until the client has received enough, except in the threads of the sockets."""
-        iopub, control = self._kernel.iopub_thread.thread, getattr(self._kernel, "control_thread", None)
-        if threading.current_thread() in (iopub, control) or not iopub.is_alive():
+        """Wait until the client has received enough, except in the threads of the sockets.
+
+        If the wait is interrupted, or if the client receives nothing, as much output again may follow.
+        """
+        iopub, control = self._kernel.iopub_thread, getattr(self._kernel, "control_thread", None)
+        if threading.current_thread() in (iopub.thread, control) or not iopub.thread.is_alive():
             return
-        self._kernel.iopub_thread.schedule(int)  # if it has nothing to do, it now says so
         received, until = self._received, time.monotonic() + self._patience
         try:
-            while self._is_behind() and time.monotonic() < until:
+            while self.is_large and time.monotonic() < until:
+                iopub.schedule(self._check)
+                time.sleep(PAUSE)
                 if self._received != received:
                     received, until = self._received, time.monotonic() + self._patience
-                time.sleep(PAUSE)
         finally:
-            with self._lock:
-                if self._is_behind():
-                    self._limit, self._patience = self._added - self._received + BACKLOG, 2 * self._patience
+            if self.is_large:
                 self.is_large = False
-
-    def _is_behind(self) -> bool:
-        with self._lock:
-            number = 0 if self.progress is None else self.progress.received
-            while self._marks and (number == 0 or self._marks[0][0] <= number):
-                self._received = self._marks.popleft()[1]
-            if number == 0:
-                self._received = self._sent
-            if self._added - self._received <= BACKLOG:
-                self._limit, self._patience = BACKLOG, PATIENCE
-            return self._added - self._received > self._limit
+                iopub.schedule(self._allow_more)
 
 
 def wait_before_writes(stream: Any, backlog: Backlog) -> None:
@@ -480,7 +484,7 @@ def wait_before_writes(stream: Any, backlog: Backlog) -> None:
             backlog.wait()
         written = really_write(string)
         unsent += len(string)
-        if unsent > LARGEST_TEXT:
+        if unsent > LARGEST_UNSENT:
             unsent = 0
             stream.flush()
         return written
