@@ -26,8 +26,12 @@ IMPORTED = (
     "nbrun.runner.batch.plan",
     "nbrun.api.planned",
     "nbrun.local_server.launcher",
+    "nbrun.reporters.console.batch",
+    "nbrun.reporters.console.output_log",
+    "httpcore._backends.anyio",
+    "anyio._backends._asyncio",
 )
-"""What every run imports. A call imports by itself what only some options need."""
+"""What every run imports, also at its first connection. A call imports by itself what only some options need."""
 DESCRIPTORS = 5
 """Sent with a call: a socket for its arguments and its end, its folder, and its three standard streams."""
 
