@@ -53,6 +53,8 @@ Opening = AbstractAsyncContextManager[tuple[Server, Notebook]]
 """Opens the server and the notebook of a run."""
 Slot = AbstractAsyncContextManager[object]
 """Entered while a run's cells execute; limits the number of runs that execute at the same time."""
+ANSWER_SOON = 1.0
+"""Seconds to wait for the answer to a request that is not needed any more, before it is cancelled."""
 _log = logging.getLogger(__name__)
 
 
@@ -182,6 +184,11 @@ class _Run:
             # Loading may upload the notebook. It must not be interrupted, so that the upload can be removed.
             document = Document(await notebook.load(), name=self._job.notebook)
             specs = await finding
+        except NbrunError:
+            # Both answers may arrive at once. If a read of a Unix socket is cancelled when its data is there, anyio
+            # causes an InvalidStateError in the event loop, which logs it with a traceback.
+            await asyncio.wait({finding}, timeout=ANSWER_SOON)
+            raise
         finally:
             finding.cancel()
             await asyncio.gather(finding, return_exceptions=True)

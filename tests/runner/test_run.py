@@ -17,10 +17,12 @@ from nbrun.core.execution.machine import Execution
 from nbrun.core.protocol.codec import Subprotocol, decode
 from nbrun.core.protocol.messages import Message
 from nbrun.core.results import Outcome
-from nbrun.errors import AccessDenied, ExitCode, NoSuchKernel, NotANotebook, ServerUnreachable
+from nbrun.errors import AccessDenied, ExitCode, NoSuchKernel, NoSuchNotebook, NotANotebook, ServerUnreachable
+from nbrun.jupyter.client import Client
 from nbrun.jupyter.http.retry import SAVE
 from nbrun.jupyter.kernel.websocket import KernelChannel
 from nbrun.jupyter.kernel_session import Server
+from nbrun.jupyter.kernelspecs import KernelSpecs
 from nbrun.runner import pipelining
 from nbrun.runner.pipelining import FAR_DEPTH
 from nbrun.runner.stop import StopSwitch
@@ -252,6 +254,24 @@ async def test_a_server_that_goes_away_during_the_run_leaves_a_rescue_file(
 def end_all(server: RunningServer) -> None:
     for session in server.sessions():
         server.call("DELETE", f"api/sessions/{session['id']}")
+
+
+async def test_a_notebook_that_cannot_be_loaded_cancels_no_request_whose_answer_comes(
+    options: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancelled read of a Unix socket whose data is there makes asyncio log a traceback."""
+    answered: list[object] = []
+
+    async def later(client: Client) -> KernelSpecs:
+        await asyncio.sleep(0.3)
+        answered.append(specs := await ask(client))
+        return specs
+
+    ask = Client.kernelspecs
+    monkeypatch.setattr(Client, "kernelspecs", later)
+    with pytest.raises(NoSuchNotebook):
+        await nbrun.run_async("missing.ipynb", **options)
+    assert len(answered) == 1
 
 
 async def test_a_server_that_is_not_there_is_an_error(here: Path) -> None:
