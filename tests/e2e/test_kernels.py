@@ -222,9 +222,9 @@ UNSTOPPABLE = {
 
 
 def limited(source: str) -> Cell:
-    """Return a cell that may take two seconds; those beside it may take their time on a busy machine."""
+    """Return a cell that may take one second; those beside it may take their time on a busy machine."""
     cell = code(source)
-    cell["metadata"]["nbrun"] = {"timeout": "2s"}
+    cell["metadata"]["nbrun"] = {"timeout": "1s"}
     return cell
 
 
@@ -235,7 +235,7 @@ def test_after_an_error_and_a_time_out_that_are_allowed_the_same_kernel_goes_on(
 
     assert run.outcomes == ["passed", "failed", "timed-out", "passed"]
     assert "42" in plain(run.outputs(3))
-    assert 2 <= run.report["cells"][2]["seconds"] < 17
+    assert 1 <= run.report["cells"][2]["seconds"] < 16
     if three.kernel == "java":  # it can only be the message that has reached the kernel through the server
         error = next(output for output in run.outputs(2) if output["output_type"] == "error")
         assert error["ename"] == "EvaluationInterruptedException"
@@ -245,7 +245,7 @@ def test_after_an_error_and_a_time_out_that_are_allowed_the_same_kernel_goes_on(
 async def test_of_a_kernel_that_cannot_be_interrupted_nothing_is_left(
     kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.core.execution.interruption.INTERRUPT_GRACE", 1.0)
+    monkeypatch.setattr("nbrun.core.execution.interruption.INTERRUPT_GRACE", 0.5)
     first, endless, last = UNSTOPPABLE[kernel]
     (tmp_path / "root").mkdir()
     with jupyter_server(tmp_path / "root", env={"JUPYTER_PATH": jupyter_path(kernel)}) as server:

@@ -336,8 +336,7 @@ def live_on(a_hub: Hub, token: str, here: Path, *arguments: str) -> Iterator[Liv
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("when", ["spawning", "running"])
+@pytest.mark.parametrize(("when", "word"), [("spawning", "SIGINT"), ("running", "SIGTERM")])
 def test_after_a_signal_the_servers_are_deleted_and_the_partial_notebooks_are_saved(
     a_hub: Hub, token: str, here: Path, word: str, when: str
 ) -> None:
