@@ -61,6 +61,9 @@ BODY_LIMIT = 4 << 30
 FRAME_LIMIT = 2 << 30
 """Maximum bytes of a message to a kernel."""
 
+SEND_BUFFER = 1 << 20
+"""Bytes of a Unix socket's buffer for sent data. Linux's default is 208 KiB, less than many images have."""
+
 LAUNCH_IPYKERNEL = str(Path(__file__).parents[2] / "kernel_side" / "launch.py")
 """The program that starts ipykernel. It is a file, because nbrun need not be installed in a kernel's environment."""
 
@@ -183,6 +186,16 @@ class PrivateKernels(AsyncMappingKernelManager):
         return super().remove_kernel(kernel_id)
 
 
+class PrivateHttpServer(HTTPServer):
+    """The HTTP server, with a larger buffer for the data that it sends through a Unix socket."""
+
+    def handle_stream(self, stream: Any, address: Any) -> None:
+        """Handle a new connection."""
+        if stream.socket.family not in (socket.AF_INET, socket.AF_INET6):
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        super().handle_stream(stream, address)
+
+
 class PrivateServer(ServerApp):
     """The stock server without configuration files, extensions, pages and files in the user's folders."""
 
@@ -220,7 +233,7 @@ class PrivateServer(ServerApp):
 
     def listen(self, path: str) -> int:
         """Listen on the Unix socket, or on a free loopback port if `path` is empty; return the port or 0."""
-        server = HTTPServer(self.web_app, max_body_size=self.max_body_size, max_buffer_size=self.max_buffer_size)
+        server = PrivateHttpServer(self.web_app, max_body_size=self.max_body_size, max_buffer_size=self.max_buffer_size)
         self._http_server = server
         if path and sys.platform != "win32":
             from_path = bind_unix_socket(path, mode=0o600)

@@ -1,9 +1,13 @@
 """A request returns a successful answer of the API or raises an error of nbrun."""
 
 import asyncio
+import contextlib
 import json
+import os
+import socket
 import ssl
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +375,23 @@ async def test_behind_a_unix_socket_a_body_goes_out_in_chunks_and_one_that_is_no
         with pytest.raises(UsageError, match="cannot be written as JSON"):
             await http.request("PUT", "api/contents/nb.ipynb", content=NotebookBody(broken))
         assert (tmp_path / "nb.ipynb").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the socket in /proc")
+async def test_a_unix_socket_takes_more_at_a_time_than_by_default(tmp_path: Path) -> None:
+    def buffers(path: str) -> Iterator[int]:
+        for file in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(file.readlink()).startswith("socket:"):
+                    with socket.socket(fileno=os.dup(int(file.name))) as found:
+                        if found.getpeername() == path:
+                            yield found.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+    async with EmbeddedServer(tmp_path) as server, Http(server.endpoint) as http:
+        await http.request("GET", "api/status")
+        with socket.socket(socket.AF_UNIX) as other:
+            default = other.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        assert [size > default for size in buffers(server.endpoint.socket or "")] == [True]
 
 
 def test_a_lone_surrogate_is_written_as_a_replacement_character() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.iostream import IOStream
 
 import nbrun
 from nbrun.local_server.launcher import EmbeddedServer
+from nbrun.local_server.process.app import PrivateHttpServer
 from nbrun.local_server.process.kernel_environment import INTERPRETER_VARIABLES, SECRET_VARIABLES
 from tests.support import notebooks
 from tests.support.private import (
@@ -295,3 +298,14 @@ def test_kernels_end_by_themselves_every_time(tmp_path: Path) -> None:
     ]
     assert nbrun.run_many(paths, jobs=2, in_place=True).exit_code == 0
     assert len([*tmp_path.glob("ended-*")]) == 12
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no Unix sockets")
+async def test_it_sends_more_at_a_time_through_a_unix_socket_than_by_default() -> None:
+    ours, theirs = socket.socketpair()
+    stream = IOStream(ours)
+    PrivateHttpServer(lambda _: None).handle_stream(stream, "")
+    sizes = [each.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for each in (ours, theirs)]
+    assert sizes[0] > sizes[1]
+    stream.close()
+    theirs.close()
