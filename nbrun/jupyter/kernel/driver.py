@@ -88,8 +88,8 @@ class Kernel:
         """Answers to the greeting that arrived during the handshake."""
         self._report: Callable[[int], None] | None = None
         self._numbers = SequenceNumbers()
-        self._received: list[Message] = []
-        """The outputs whose arrival was not reported yet."""
+        self._received: int | None = None
+        """The number of the last output, if it was not reported yet."""
 
     @property
     def heard(self) -> int:
@@ -300,25 +300,19 @@ class Kernel:
         if not arrivals.empty():
             arrival = arrivals.get_nowait()
         else:
-            if self._received:
-                self._report_last()
+            if self._report is not None and self._received is not None:
+                self._report(self._received)
+                self._received = None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     arrival = await arrivals.get()
         if self._report is not None and isinstance(arrival, Message) and arrival.channel == Channel.IOPUB:
-            self._received.append(arrival)
+            number = self._numbers.of(arrival)
+            if number is not None:  # not of a forked child
+                self._received = number
         if self._trace is not None:
             _record(self._trace, self.id, arrival)
         return cast("Arrival | Probed | StopAsked | None", arrival)
-
-    def _report_last(self) -> None:
-        """Report the last output, but none of a forked child, which has numbers of its own."""
-        self._numbers.of(self._received[0])  # the first one shows which process is the kernel
-        numbers = (self._numbers.of(message) for message in reversed(self._received))
-        number = next((number for number in numbers if number is not None), None)
-        if self._report is not None and number is not None:
-            self._report(number)
-        self._received.clear()
 
     async def _send(self, requests: Iterable[Message]) -> None:
         for request in requests:
