@@ -11,17 +11,10 @@ It has no socket and no clock. Its driver passes it every message of the kernel 
                  |  a limit, a signal, input() : interrupt + nudge -> again -> give the kernel up
                  +- the kernel dies, is restarted, or a message has another kernel's session -> ending at once
 
-====================== ========================================================
-part                   module
-====================== ========================================================
-current cell           :mod:`.cell`: from the request to the verdict
-other cells            :mod:`.pipelining`: waiting and sent ahead
-missing reply or idle  :mod:`.barrier`
-limits and signals     :mod:`.interruption`
-late output            :mod:`.drain`
-lost messages          :mod:`nbrun.core.delivery.loss_detection`
-outcome of the run     :mod:`.outcomes`
-====================== ========================================================
+Its parts are the current cell, from the request to the verdict (:mod:`.cell`), the other ones, which wait or are sent
+ahead (:mod:`.pipelining`), a missing reply or idle (:mod:`.barrier`), limits and signals (:mod:`.interruption`), late
+output (:mod:`.drain`), lost messages (:mod:`nbrun.core.delivery.loss_detection`) and the outcome of the run
+(:mod:`.outcomes`).
 
 Cells are sent only to the kernel that the run started with. No cell is sent twice, unless the kernel itself reported
 that it did not execute it.
