@@ -332,7 +332,8 @@ class QuickOutput:
         """About the bytes of messages since a thread has last waited until they were sent."""
         self._sent = self._seen = 0
         """The number of the last wake-up, and of the last one that the thread has seen."""
-        iopub.thread.is_alive, iopub.io_loop.add_callback  # noqa: B018  (raise here where there is none)
+        # Raise an error here if something is missing.
+        iopub.thread.is_alive, iopub.io_loop.add_callback, getattr(iopub, REALLY_SEND)
         for stream in (sys.stdout, sys.stderr):
             if getattr(stream, "pub_thread", None) is iopub and getattr(stream, "echo", None) is None:
                 skip_empty_flushes(stream)
