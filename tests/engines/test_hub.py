@@ -336,7 +336,15 @@ def live_on(a_hub: Hub, token: str, here: Path, *arguments: str) -> Iterator[Liv
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("when", "word"), [("spawning", "SIGINT"), ("running", "SIGTERM")])
+@pytest.mark.parametrize(
+    ("when", "word"),
+    [
+        ("spawning", "SIGINT"),
+        ("running", "SIGTERM"),
+        pytest.param("spawning", "SIGTERM", marks=pytest.mark.soak),
+        pytest.param("running", "SIGINT", marks=pytest.mark.soak),
+    ],
+)
 def test_after_a_signal_the_servers_are_deleted_and_the_partial_notebooks_are_saved(
     a_hub: Hub, token: str, here: Path, word: str, when: str
 ) -> None:
