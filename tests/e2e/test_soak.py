@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 
 import psutil
 import pytest
@@ -40,6 +41,9 @@ async def soak(place: Place, *, warm_up: int, times: int) -> dict[str, int]:
     before = (descriptors(), server.num_fds(), memory(), len(asyncio.all_tasks()))
     await run_many(place, path, times)
     assert place.nothing_is_left()
+    until = time.monotonic() + 10
+    while server.num_fds() > before[1] and time.monotonic() < until:  # until it sees that the connections are closed
+        await asyncio.sleep(0.02)
     after = (descriptors(), server.num_fds(), memory(), len(asyncio.all_tasks()))
     names = ("descriptors", "descriptors of the server", "memory", "tasks")
     return {name: now - then for name, then, now in zip(names, before, after, strict=True)}
