@@ -1,1 +1,4 @@
-"""Code that runs in the user's kernel. It imports the standard library only, and nothing of nbrun."""
+"""Code that runs in the user's kernel. It imports the standard library only, and nothing else of nbrun."""
+
+AGENT = ("backlog", "output", "replay", "writers", "execution", "agent")
+"""The modules of the agent; each imports only those before it."""

@@ -26,14 +26,14 @@ if HAS_FOLDER:
     del sys.path[0]
 
 import os
-from importlib.machinery import SourceFileLoader
 from typing import Any
 
 
 def prepare(folder: str) -> None:
     """Change ipykernel before it starts."""
     from importlib import import_module
-    from importlib.util import find_spec, module_from_spec, spec_from_loader
+    from importlib.util import find_spec
+    from types import ModuleType
 
     sys.modules["debugpy"] = None  # type: ignore[assignment]
     import_module("ipykernel.debugger")
@@ -46,9 +46,11 @@ def prepare(folder: str) -> None:
     from ipykernel.kernelapp import IPKernelApp as App
 
     bind, init_io, init_kernel, start = App._bind_socket, App.init_io, App.init_kernel, App.start
-    loader = SourceFileLoader("nbrun_agent", os.path.join(folder, "agent.py"))
-    agent: Any = module_from_spec(spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
-    loader.exec_module(agent)
+    package = sys.modules["nbrun_agent"] = ModuleType("nbrun_agent")
+    package.__path__ = [folder]
+    agent: Any = import_module("nbrun_agent.agent")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nbrun_agent"]:
+        del sys.modules[name]
 
     def bind_without_limit(app: Any, s: Any, port: Any) -> Any:
         s.setsockopt(zmq.SNDHWM, 0)  # type: ignore[attr-defined]

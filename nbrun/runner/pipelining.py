@@ -15,13 +15,7 @@ from nbrun.core.execution.pipelining import ONE_BY_ONE, Pipelining
 from nbrun.core.planning.plan import Plan
 from nbrun.core.protocol.agent import Ability, Agent
 from nbrun.jupyter.kernel_session import RunningKernel
-from nbrun.kernel_side.agent import (
-    PROGRESS_CLOSED,
-    PROGRESS_ID,
-    PROGRESS_READY,
-    PROGRESS_RECEIVED,
-    PROGRESS_SIZE,
-)
+from nbrun.kernel_side.backlog import PROGRESS_CLOSED, PROGRESS_ID, PROGRESS_READY, PROGRESS_RECEIVED, PROGRESS_SIZE
 
 NEAR = 0.01
 """Round-trip time in seconds below which a server is near, so that single cells ahead cost more than they save."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from nbrun.core.protocol.agent import REPLAY_BUFFER
 from nbrun.core.protocol.messages import Channel, Message
-from nbrun.kernel_side import agent
+from nbrun.kernel_side import agent, replay
 from tests.core.conversation import KERNEL, OURS
 
 
@@ -27,8 +27,8 @@ class KeptKernel:
     def __init__(
         self,
         room: int = REPLAY_BUFFER,
-        portion: int = agent.PORTION,
-        last_replies: int = agent.REPLIES,
+        portion: int = replay.PORTION,
+        last_replies: int = replay.REPLIES,
     ) -> None:
         self.said: list[Message] = []
         """All of its output, in the order in which it was sent."""

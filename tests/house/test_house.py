@@ -45,9 +45,7 @@ def test_the_branches_of_a_package_are_taken_by_its_own_tests(package: str, leas
 
 def test_no_module_has_more_than_600_lines() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "nbrun").rglob("*.py")}
-    # The agent is one file, because a kernel gets it as one text.
-    limits = {path: 1050 if path.match("kernel_side/agent.py") else 600 for path in lengths}
-    assert {str(path): length for path, length in lengths.items() if length > limits[path]} == {}
+    assert {str(path): length for path, length in lengths.items() if length > 600} == {}
 
 
 def test_the_tests_of_a_module_have_the_module_s_path() -> None:

@@ -23,22 +23,10 @@ from zmq.sugar.context import Context
 
 from nbrun.core.protocol import agent
 from nbrun.core.protocol.messages import Message, Requests
-from nbrun.kernel_side.agent import (
-    MOST_EVENTS,
-    PROGRESS_CLOSED,
-    PROGRESS_ID,
-    PROGRESS_SIZE,
-    ROOM_FOR_UNSENT,
-    Backlog,
-    QuickOutput,
-    Senders,
-    has_unread_streams,
-    install,
-    size_of,
-    unread_bytes,
-    unread_streams,
-    writers,
-)
+from nbrun.kernel_side.agent import install
+from nbrun.kernel_side.backlog import PROGRESS_CLOSED, PROGRESS_ID, PROGRESS_SIZE, Backlog, size_of
+from nbrun.kernel_side.output import MOST_EVENTS, ROOM_FOR_UNSENT, QuickOutput, Senders
+from nbrun.kernel_side.writers import has_unread_streams, unread_bytes, unread_streams, writers
 from tests.core.conversation import OURS
 from tests.core.keeping import KeptKernel
 
@@ -148,7 +136,7 @@ def test_output_that_is_not_sent_yet_is_not_called_unavailable(is_slow: bool, mo
         if len(kernel.answered) == 0:
             kernel.session.send("shell", "execute_reply", {"status": "ok"}, {"header": PARENT})
 
-    monkeypatch.setattr("nbrun.kernel_side.agent.FORGET_LIMIT", 0)
+    monkeypatch.setattr("nbrun.kernel_side.output.FORGET_LIMIT", 0)
     monkeypatch.setattr(kernel.iopub_thread, "schedule", reply)
     answer = ask(kernel, (2, None))
     assert (texts(answer), answer.content["until"], answer.content["newest"]) == (["2", "3"], 3, 3)
@@ -169,7 +157,7 @@ def test_what_a_client_asks_for_is_stored_beyond_the_usual_size(monkeypatch: pyt
     print_all(kernel, 200)
     evicted = ask(kernel, (0, None)).content["evicted"]
     assert newest < evicted < newest + 200  # eight times the usual size at most
-    monkeypatch.setattr("nbrun.kernel_side.agent.ASKED_FOR", -1)
+    monkeypatch.setattr("nbrun.kernel_side.replay.ASKED_FOR", -1)
     print_all(kernel, 1)
     assert len(agent.resent(ask(kernel, (0, None)))) < 20
 
@@ -187,7 +175,7 @@ def test_a_kernel_knows_whether_the_client_asks_for_more(monkeypatch: pytest.Mon
     print_all(kernel, 30)
     assert is_behind()
     with monkeypatch.context() as patched:
-        patched.setattr("nbrun.kernel_side.agent.WAIT_FOR_CLIENT", -1)
+        patched.setattr("nbrun.kernel_side.replay.WAIT_FOR_CLIENT", -1)
         assert not is_behind()
     ask(kernel, (40, None))
     assert not is_behind()  # it has the others
@@ -610,7 +598,7 @@ def test_a_kernel_does_not_pause_before_the_replies_of_a_list() -> None:
 
 def test_the_history_is_written_once_a_second_during_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, now, sizes = SmallKernel(), [0.0], []
-    monkeypatch.setattr("nbrun.kernel_side.agent.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr("nbrun.kernel_side.execution.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     written: list[int] = []
     flag = SimpleNamespace(set=lambda: written.append(len(kernel.executed)))
     manager = SimpleNamespace(db_cache_size=0, save_flag=flag)
@@ -682,7 +670,7 @@ def test_what_a_cell_wrote_to_a_descriptor_is_read_before_the_next_cell(monkeypa
     )
     monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setattr("sys.stderr", SimpleNamespace(_flush_pending=False))
-    monkeypatch.setattr("nbrun.kernel_side.agent.unread_bytes", lambda _: next(amounts))
+    monkeypatch.setattr("nbrun.kernel_side.writers.unread_bytes", lambda _: next(amounts))
     kernel.execute_list("a", "b")
     assert flushed == [["a"], ["a"]]
     assert next(amounts, None) is None
@@ -730,7 +718,7 @@ def test_a_pipe_that_is_not_emptied_has_a_writer(monkeypatch: pytest.MonkeyPatch
     reading, writing = os.pipe()
     os.write(writing, b"text")
     assert unread_bytes(reading) == 4
-    monkeypatch.setattr("nbrun.kernel_side.agent.unread_bytes", lambda descriptor: int(descriptor == 2))
+    monkeypatch.setattr("nbrun.kernel_side.writers.unread_bytes", lambda descriptor: int(descriptor == 2))
     monkeypatch.setattr("sys.stdout", SimpleNamespace(watch_fd_thread=True))
     monkeypatch.setattr("sys.stderr", SimpleNamespace(watch_fd_thread=True))
     assert [*unread_streams()] == [2]
@@ -948,7 +936,7 @@ class Waiting:
         self.now = 0.0
         self.act: Callable[[], object] = lambda: None
         monkeypatch.setattr(
-            "nbrun.kernel_side.agent.time", SimpleNamespace(monotonic=lambda: self.now, sleep=self._pause)
+            "nbrun.kernel_side.backlog.time", SimpleNamespace(monotonic=lambda: self.now, sleep=self._pause)
         )
 
     def _pause(self, _: float) -> None:
@@ -961,7 +949,8 @@ class Waiting:
 @pytest.fixture
 def waiting(monkeypatch: pytest.MonkeyPatch) -> Waiting:
     for name, value in {"BACKLOG": 5000, "MARK": 100, "LARGEST_UNSENT": 1000, "PATIENCE": 10.0}.items():
-        monkeypatch.setattr(f"nbrun.kernel_side.agent.{name}", value)
+        monkeypatch.setattr(f"nbrun.kernel_side.backlog.{name}", value)
+    monkeypatch.setattr("nbrun.kernel_side.output.LARGEST_UNSENT", 1000)
     return Waiting(monkeypatch)
 
 
@@ -1094,7 +1083,7 @@ def test_only_output_of_cells_waits(
 
 KILLED_AFTER_SENDING = """
 import os, sys, zmq
-from nbrun.kernel_side.agent import Senders
+from nbrun.kernel_side.output import Senders
 socket = zmq.Context().socket(zmq.PUSH)
 socket.connect(sys.argv[1])
 socket.send(b"first")

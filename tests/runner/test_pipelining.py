@@ -19,7 +19,8 @@ from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernel.driver import Kernel
 from nbrun.jupyter.kernel_session import RunningKernel
 from nbrun.jupyter.kernelspecs import KernelSpec
-from nbrun.kernel_side.agent import REPLIES, Progress
+from nbrun.kernel_side.backlog import Progress
+from nbrun.kernel_side.replay import REPLIES
 from nbrun.runner import pipelining
 from nbrun.runner.pipelining import FAR_DEPTH, LIST_DEPTH, LIST_LIMIT, SharedProgress, choose_pipelining
 from tests.support.servers import RunningServer, jupyter_server

@@ -1,7 +1,7 @@
 """Requests to nbrun's agent in the kernel, and their replies.
 
 The agent (:mod:`nbrun.kernel_side.agent`) is installed by one silent request. Its first reply lists what it can do in
-this kernel. If a kernel does not reply, it is used without the agent. The agent's source is an argument, because the
+this kernel. If a kernel does not reply, it is used without the agent. The agent's sources are an argument, because the
 core reads no files.
 """
 
@@ -28,11 +28,22 @@ EXECUTE_LIST = "nbrun_execute_list_request"
 REPLAY_BUFFER = 32_000_000
 """Bytes of output that a kernel stores to send them again."""
 _UNSENT = "nbrun_unsent"
-_INSTALL = (
-    "exec(\"exec(compile(source, '<nbrun agent>', 'exec')); install(kernel, options)\", {{'__name__': 'nbrun_agent', "
-    "'kernel': get_ipython().kernel, 'source': {source!r}, 'options': {options!r}}})"
-)
-"""Runs the agent's source without leaving a name in the user's namespace."""
+_PACKAGE = """\
+import sys
+from types import ModuleType
+modules = {f"nbrun_agent.{name}": ModuleType(f"nbrun_agent.{name}") for name in sources}
+sys.modules.update(modules, nbrun_agent=ModuleType("nbrun_agent"))
+try:
+    for module, source in zip(modules.values(), sources.values()):
+        module.__package__ = "nbrun_agent"
+        exec(compile(source, f"<{module.__name__}>", "exec"), module.__dict__)
+finally:
+    for name in (*modules, "nbrun_agent"):
+        del sys.modules[name]
+modules["nbrun_agent.agent"].install(kernel, options)
+"""
+_INSTALL = "exec({package!r}, {{'kernel': get_ipython().kernel, 'sources': {sources!r}, 'options': {options!r}}})"
+"""Imports the agent from its sources without leaving a name in the user's namespace or a module in ``sys.modules``."""
 
 
 class Ability(StrEnum):
@@ -90,9 +101,13 @@ class Agent(Struct, frozen=True):
     round_trip: float = math.inf
 
 
-def install(requests: Requests, source: str, options: AgentOptions) -> Message:
-    """Return the request that installs the agent in an ipykernel; `source` is the content of its file."""
-    code = _INSTALL.format(source=source, options=options.as_dict())
+def install(requests: Requests, sources: Mapping[str, str], options: AgentOptions) -> Message:
+    """Return the request that installs the agent in an ipykernel.
+
+    `sources` are the names of its modules and their texts. Each module imports only those before it, and the last one,
+    ``agent``, has a function ``install(kernel, options)``.
+    """
+    code = _INSTALL.format(package=_PACKAGE, sources=dict(sources), options=options.as_dict())
     return requests.execute(code, silent=True, stop_on_error=False)
 
 

@@ -45,9 +45,9 @@ _log = logging.getLogger(__name__)
 
 
 @functools.cache
-def agent_source() -> str:
-    """Return the source of the agent."""
-    return Path(kernel_side.__path__[0], "agent.py").read_text("utf-8")
+def agent_sources() -> dict[str, str]:
+    """Return the source of each module of the agent."""
+    return {name: Path(kernel_side.__path__[0], f"{name}.py").read_text("utf-8") for name in kernel_side.AGENT}
 
 
 class _Greeting(Struct, frozen=True):
@@ -166,7 +166,7 @@ class Kernel:
         await asyncio.sleep(0)  # the ping is sent first
         barrier = self.requests.kernel_info()
         self._greeting = _Greeting(barrier.id, _now(), measuring)
-        installing = [agent.install(self.requests, agent_source(), options)] if install else []
+        installing = [agent.install(self.requests, agent_sources(), options)] if install else []
         await self._send([*installing, agent.hello(self.requests, options), barrier])
 
     def _forget_greeting(self) -> None:

@@ -1,5 +1,6 @@
 """Requests to the agent in the kernel, and its answers."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ def reply(content: dict[str, Any], metadata: dict[str, Any] | None = None) -> Me
 
 
 def test_the_installation_is_one_silent_expression_that_leaves_no_name() -> None:
-    request = agent.install(
-        Requests(OURS), "def install(kernel, options): kernel.append(options)", AgentOptions(replay=7)
-    )
+    sources = {
+        "first": "def add(kernel, value): kernel.append(value)",
+        "agent": "from .first import add\ndef install(kernel, options): add(kernel, options)",
+    }
+    request = agent.install(Requests(OURS), sources, AgentOptions(replay=7))
     assert (request.content["silent"], request.content["store_history"]) == (True, False)
     code = request.content["code"]
     assert {*compile(code, "install", "eval").co_names} == {"exec", "get_ipython", "kernel"}
@@ -26,6 +29,7 @@ def test_the_installation_is_one_silent_expression_that_leaves_no_name() -> None
     assert eval(code, names) is None
     assert kernel == [{"replay": 7, "lift_limits": False, "quiet": False, "freeze": False, "progress": None}]
     assert {*names} == {"get_ipython", "__builtins__"}
+    assert not [name for name in sys.modules if name.startswith("nbrun_agent")]
 
 
 def test_hello_goes_by_shell_and_recalls_by_control() -> None:
