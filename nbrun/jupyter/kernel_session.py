@@ -198,14 +198,6 @@ class Server:
         """Start a kernel and delete its session at the end; raise :class:`_FalseStart` or :class:`TimeoutError`."""
         session = await self._start(path, spec, env, give_up_at, warn)
         running: RunningKernel | None = None
-        deleting: asyncio.Task[None] | None = None
-
-        async def delete() -> None:
-            unreachable = running is not None and running.kernel.is_lost
-            # An engine ends a lost server, and its kernels with it.
-            told = _log.info if unreachable and self.on_engine else warn
-            await self._delete(session.id, told, ONCE if unreachable else TEARDOWN)
-
         try:
             if session.kernel is None:
                 raise KernelStartFailed(f"kernel {spec.name}: the server started a session without one")
@@ -223,13 +215,14 @@ class Server:
                 except (KernelError, NotFound) as error:
                     # NotFound: the kernel died before nbrun connected, and the server has already removed it.
                     raise _FalseStart(str(error), hint=error.hint or "The server's log says why.") from None
-                try:
-                    yield running
-                finally:  # the server deletes the session while the websocket is closed
-                    deleting = asyncio.create_task(delete())
+                yield running
         finally:
+            unreachable = running is not None and running.kernel.is_lost
+            # An engine ends a lost server, and its kernels with it.
+            told = _log.info if unreachable and self.on_engine else warn
+            delete = partial(self._delete, session.id, told, ONCE if unreachable else TEARDOWN)
             try:
-                await (delete() if deleting is None else deleting)
+                await delete()
             except asyncio.CancelledError:
                 await delete()  # the server may not have received the request yet
                 raise

@@ -14,7 +14,6 @@ from nbrun.errors import KernelNotLaunched, KernelStartFailed, RequestRefused
 from nbrun.jupyter.client import Client
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.http.retry import ONCE
-from nbrun.jupyter.kernel.websocket import KernelChannel
 from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.kernelspecs import KernelSpec
 from tests.support.faults import Hold
@@ -94,22 +93,6 @@ async def test_a_kernel_runs_for_the_length_of_a_block(there: Server, server: Ru
         assert session["path"] != "nb.ipynb", "a path that nobody else has"
         assert (running.info.implementation, running.spec) == ("ipython", python)
     assert warnings == []
-
-
-async def test_the_server_deletes_the_session_while_the_websocket_is_closed(
-    there: Server, wire: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deletion = wire.hold("DELETE", "api/sessions")
-    close = KernelChannel.close
-
-    async def slow(channel: KernelChannel) -> None:
-        await asyncio.wait_for(deletion.reached.wait(), LIMIT)
-        await close(channel)
-        deletion.release()
-
-    monkeypatch.setattr(KernelChannel, "close", slow)
-    async with there.session("nb.ipynb", await spec(there), startup=LIMIT, warn=print):
-        pass
 
 
 async def test_a_block_that_ends_in_an_error_ends_the_kernel_too(there: Server) -> None:
