@@ -100,11 +100,11 @@ def turn(
             delay = HALF_TRIP if workload.name == "W7" else None
             server, beside = stack.enter_context(running_server(folder, interpreter, environment, delay))
             environment["JUPYTER_TOKEN"] = server.token
+            if delay is None:
+                _use(server, folder, interpreter, environment)
         command = contender.command(workload, server)
         assert command is not None
         program = shutil.which(command[0], path=environment["PATH"]) or command[0]
-        if contender.name == "nbrun on a server":
-            _use(server, folder, program, environment)
         environment["STARTED"] = str(time.time())
         taken = measure([program, *command[1:]], folder=folder, variables=environment, beside=beside, limit=limit)
     results = folder / ("in" if contender.in_place else "out")
@@ -123,12 +123,11 @@ def turn(
     )
 
 
-def _use(server: FarServer | None, folder: Path, program: str, environment: Mapping[str, str]) -> None:
+def _use(server: FarServer, folder: Path, interpreter: Path, environment: Mapping[str, str]) -> None:
     """Run one cell on a server, because a new one imports much for its first notebook."""
-    assert server is not None
     notebook = folder / "first.ipynb"
     notebook.write_text(json.dumps(WORKLOADS["W1"].notebook()), encoding="utf-8")
-    command = [program, "run", "-q", notebook.name, "--server", server.url]
+    command = [str(interpreter.parent / "nbrun"), "run", "-q", notebook.name, "--server", server.url]
     subprocess.run(command, cwd=folder, env=dict(environment), check=True, timeout=LIMIT)
 
 

@@ -5,14 +5,17 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks import compare, growth, plots, samples
 from benchmarks.contenders import CLIENTS, CONTENDERS
 from benchmarks.environment import CACHE, ENVIRONMENTS, OWN, REPOSITORY, SHARED, at_revision, ready, variables
-from benchmarks.measuring import measure
+from benchmarks.measuring import Taken, measure
 from benchmarks.report import page
 from benchmarks.results import Results, describe_machine
 from benchmarks.rounds import Plan, run, running_server
@@ -119,9 +122,7 @@ def _stages(name: str, folder: Path, interpreter: Path) -> dict[str, object]:
     command = [str(interpreter), "-P", str(CLIENTS / "stages.py"), str(source), str(target), str(record)]
     for _ in range(2):  # the first one warms up
         environment = variables(folder / "home", interpreter) | {"STARTED": str(time.time())}
-        taken = measure(command, folder=folder, variables=environment)
-        if taken.exit_code != 0:
-            raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
+        taken = _measured(command, folder, environment)
     told: dict[str, object] = json.loads(record.read_bytes())
     return {**told, "wall": taken.wall}
 
@@ -136,9 +137,7 @@ def _profile(name: str, folder: Path, interpreter: Path) -> dict[str, object]:
     for _ in range(2):  # the first one warms up
         record.unlink(missing_ok=True)
         began = time.time()
-        taken = measure(command, folder=folder, variables=variables(folder / "home", interpreter) | sampled)
-        if taken.exit_code != 0:
-            raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
+        taken = _measured(command, folder, variables(folder / "home", interpreter) | sampled)
     found = samples.read(record.read_text(encoding="utf-8").splitlines())
     return {
         "wall": taken.wall,
@@ -168,9 +167,7 @@ def _batch(folder: Path, interpreter: Path) -> dict[str, object]:
         "events.jsonl",
     ]
     began = time.time()
-    taken = measure(command, folder=folder, variables=variables(folder / "home", interpreter))
-    if taken.exit_code != 0:
-        raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
+    taken = _measured(command, folder, variables(folder / "home", interpreter))
     told = by_stage((folder / "events.jsonl").read_text(encoding="utf-8").splitlines(), began)
     return {**told, "wall": taken.wall, "cpu": taken.cpu}
 
@@ -197,13 +194,21 @@ def _on_servers(folder: Path, interpreter: Path) -> dict[str, object]:
                 where, served = (["--server", server.url], beside) if name == "stock" else ([], [])
                 began = time.time()
                 own = environment | {"JUPYTER_TOKEN": server.token}
-                taken = measure([*command, *where], folder=folder, variables=own, beside=served)
-                if taken.exit_code != 0:
-                    raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
+                taken = _measured([*command, *where], folder, own, served)
                 told = by_stage((folder / "events.jsonl").read_text(encoding="utf-8").splitlines(), began)
                 runs.append({**told, "wall": taken.wall, "cpu": taken.cpu, "parts": taken.parts})
     # The first turn warms up.
     return {name: sorted(runs[1:], key=lambda run: run["wall"])[(_TURNS - 1) // 2] for name, runs in found.items()}
+
+
+def _measured(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], beside: Sequence[psutil.Process] = ()
+) -> Taken:
+    """Run a command as :func:`measure` does; raise :class:`subprocess.CalledProcessError` if it fails."""
+    taken = measure(command, folder=folder, variables=environment, beside=beside)
+    if taken.exit_code != 0:
+        raise subprocess.CalledProcessError(taken.exit_code, command, taken.said)
+    return taken
 
 
 def _keep(folder: Path, name: str, value: object, interpreter: Path) -> None:

@@ -150,6 +150,6 @@ def wait_before_writes(stream: Any, backlog: Backlog) -> None:
 
 
 def number_in_header(session: Any) -> re.Pattern[bytes]:
-    """Return the pattern that finds the number of a message of this process in its header."""
+    """Return the pattern that finds the number of a message of this process in the message's header."""
     own = re.escape(f"{session.session}_{os.getpid()}").encode()
     return re.compile(b'"msg_id": ?"' + own + b'_([0-9]+)"')

@@ -236,7 +236,7 @@ class History:
 
     @contextmanager
     def written_less_often(self) -> Iterator[None]:
-        """Write what is left at the end."""
+        """Let IPython write the history only when it is asked to, within the block and at its end."""
         size = getattr(self._manager, HISTORY_CACHE, None)
         if size is not None:
             setattr(self._manager, HISTORY_CACHE, sys.maxsize)
