@@ -94,8 +94,8 @@ print(type(download_response).__name__, "rich" in sys.modules)
 def test_the_client_reads_and_writes_notebooks_without_nbformat() -> None:
     script = """
 import sys, nbrun.api.functions
-from nbrun.core.notebook.file_format import notebook_content
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_reading import notebook_content
+from nbrun.core.notebook.file_writing import notebook_text
 content = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 print(notebook_content(notebook_text(content).encode(), "a.ipynb") == content, "nbformat" in sys.modules)
 """

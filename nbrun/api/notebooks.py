@@ -8,7 +8,7 @@ from typing import Any
 
 from nbrun.core.events import Event, RunFinished
 from nbrun.core.formats.json_text import dumps
-from nbrun.core.notebook.file_format import notebook_content, notebook_node, read_notebook
+from nbrun.core.notebook.file_reading import notebook_content, notebook_node, read_notebook
 from nbrun.core.parameters.limits import shown_value
 from nbrun.core.planning.options import options_in
 from nbrun.core.results import NotebookResult

@@ -23,7 +23,7 @@ from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.publishing.around_run import Report
 from nbrun.publishing.local_history import LocalHistory, PastRun
 from nbrun.publishing.notifications.targets import environment_names
-from nbrun.publishing.units import TARGETS, ScheduledBatch, cron, github, kubernetes, systemd, warnings_of
+from nbrun.publishing.schedule_export import TARGETS, ScheduledBatch, cron, github, kubernetes, systemd, warnings_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _LONGEST = 10 * 366 * 86400.0

@@ -18,8 +18,8 @@ from msgspec import structs
 
 from nbrun.core.batch.terms import Keep
 from nbrun.core.events import BatchFinished, Event, RunFinished
-from nbrun.core.notebook.file_format import read_notebook
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_reading import read_notebook
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.results import BatchResult, NotebookResult, Outcome, gravest, moment
 from nbrun.errors import ExitCode, NbrunError, UsageError

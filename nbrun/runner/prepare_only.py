@@ -14,7 +14,7 @@ from nbrun.core.events import Journal, RunFinished, Stage
 from nbrun.core.execution.outcomes import unrun
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.document import Document
-from nbrun.core.notebook.file_format import notebook_content
+from nbrun.core.notebook.file_reading import notebook_content
 from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning import preparation
 from nbrun.core.planning.job import Job

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nbrun.core.notebook.document import Document
-from nbrun.core.notebook.file_format import notebook_content
+from nbrun.core.notebook.file_reading import notebook_content
 from nbrun.core.planning.job import Job
 from nbrun.core.planning.preview import Preview, make_preview
 from nbrun.errors import NoSuchNotebook, NotFound

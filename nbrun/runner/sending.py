@@ -23,7 +23,7 @@ from nbrun.core.execution.outcomes import unrun, with_failed_save
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.notebook.document import Document
-from nbrun.core.notebook.file_format import notebook_content
+from nbrun.core.notebook.file_reading import notebook_content
 from nbrun.core.outputs.masking import Mask
 from nbrun.core.parameters.literals.base import recordable
 from nbrun.core.planning.job import Job

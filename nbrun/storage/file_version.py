@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from nbrun.core.formats.json_text import as_object
-from nbrun.core.notebook.file_text import notebook_pieces
+from nbrun.core.notebook.file_writing import notebook_pieces
 
 _MTIME_MARGIN = timedelta(milliseconds=500)
 

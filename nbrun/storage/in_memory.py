@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from pathlib import PurePosixPath
 from typing import Any
 
-from nbrun.core.notebook.file_format import notebook_content
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_reading import notebook_content
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.core.planning.job import OnConflict
 from nbrun.core.results import DELIVERED
 from nbrun.errors import NoSuchNotebook, SaveFailed

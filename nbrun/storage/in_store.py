@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.core.planning.destinations import GIT_SCHEMES, scheme_of, without_credentials
 from nbrun.core.planning.job import OnConflict
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError

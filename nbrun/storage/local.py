@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nbrun.core.notebook.file_format import notebook_content
+from nbrun.core.notebook.file_reading import notebook_content
 from nbrun.core.planning.job import OnConflict
 from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.storage.conflicts import GuardedTarget

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
 from nbrun.jupyter.http.retry import PATIENT_GET, RetryPolicy
 from nbrun.storage.base import Written

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from nbrun.core.notebook.file_format import complaint_of, why_unreadable
+from nbrun.core.notebook.file_reading import complaint_of, why_unreadable
 from nbrun.core.planning.job import CheckpointUse, OnConflict
 from nbrun.errors import (
     NbrunError,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.core.planning.job import OnConflict
 from nbrun.errors import NotFound, ServerUnreachable
 from nbrun.jupyter.http.retry import PATIENT_GET, RetryPolicy

@@ -12,7 +12,7 @@ from typing import Any
 from nbrun.core.execution.cell import CellExecution
 from nbrun.core.execution.machine import Execution
 from nbrun.core.notebook.document import RUNNING, Document
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.core.notebook.tags import INJECTED_TAG, tags_of
 from nbrun.core.outputs.masking import Mask
 from nbrun.core.outputs.mimebundle import Output, stream_output

@@ -28,7 +28,7 @@ from nbformat.sign import NotebookNotary, yield_everything
 from tornado.web import HTTPError, stream_request_body
 
 from nbrun.core.formats.json_pieces import JsonPieces
-from nbrun.core.notebook.file_text import Piece, notebook_pieces
+from nbrun.core.notebook.file_writing import Piece, notebook_pieces
 from nbrun.local_server.process.files import copy_whole, original_of, rewriting
 from nbrun.storage.writable import mode_of
 

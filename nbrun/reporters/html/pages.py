@@ -35,7 +35,7 @@ if __name__ == "__main__":  # the process that renders pages
 
 # isort: split
 from nbrun.core.formats.json_text import as_object
-from nbrun.core.notebook.file_format import read_notebook
+from nbrun.core.notebook.file_reading import read_notebook
 from nbrun.reporters.html.bundles import bundles, settle
 from nbrun.reporters.html.cells import Body, colours, render
 from nbrun.reporters.html.cleaning import clean

@@ -29,7 +29,7 @@ from nbrun.core.batch.cache_key import (
 from nbrun.core.batch.scheduling import Durations
 from nbrun.core.formats.json_text import dumps, loads
 from nbrun.core.notebook.document import Document
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.core.planning.job import Job
 from nbrun.core.planning.plan import artefact_patterns
 from nbrun.core.results import NotebookResult

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from nbformat.sign import NotebookNotary
 
-from nbrun.core.notebook.file_text import LARGE_TEXT
+from nbrun.core.notebook.file_writing import LARGE_TEXT
 from nbrun.local_server.process.contents import LARGE_PIECE, Beside, model_pieces, read_large_notebook, write_notebook
 
 IMAGE = base64.b64encode(os.urandom(LARGE_TEXT)).decode()

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.core.results import Outcome
 from nbrun.reporters.html.cleaning import clean
 from nbrun.reporters.html.formulas import formula, text_with_formulas

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nbrun.core.events import RunFinished
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.core.results import CellError, CellOutcome, CellResult, Outcome, Problem
 from nbrun.reporters.html.pages import failure_page, page, write_page
 from nbrun.reporters.html.reporter import Html, Look, facts_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.core.results import Outcome
 from nbrun.reporters.html import libraries
 from nbrun.reporters.html.libraries import Libraries

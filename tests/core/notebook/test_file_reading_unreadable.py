@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nbrun.core.notebook.file_format import why_unreadable
+from nbrun.core.notebook.file_reading import why_unreadable
 from tests.support.notebooks import FIXTURES
 
 

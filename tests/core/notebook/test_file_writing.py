@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.sign import yield_everything
 
-from nbrun.core.notebook.file_text import LARGE_TEXT, notebook_pieces, notebook_text
+from nbrun.core.notebook.file_writing import LARGE_TEXT, notebook_pieces, notebook_text
 from tests.core.properties import QUICK, json_objects
 from tests.support.notebooks import FIXTURES
 

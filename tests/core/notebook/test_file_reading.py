@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.notebook.file_format import notebook_content, notebook_node, read_notebook
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_reading import notebook_content, notebook_node, read_notebook
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.errors import NotANotebook
 
 NOTEBOOK: dict[str, Any] = {

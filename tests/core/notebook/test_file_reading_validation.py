@@ -6,7 +6,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from nbrun.core.notebook.file_format import LONGEST, complaint_of
+from nbrun.core.notebook.file_reading import LONGEST, complaint_of
 
 
 def said_by_a_server(content: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import yaml
 
 from nbrun.core.batch.schedule import Schedule
 from nbrun.errors import UsageError
-from nbrun.publishing.units import ScheduledBatch, cron, github, kubernetes, systemd, warnings_of
+from nbrun.publishing.schedule_export import ScheduledBatch, cron, github, kubernetes, systemd, warnings_of
 from tests.core.batch.test_schedule import AT_CHANGES, three_days
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)

@@ -13,7 +13,7 @@ from typing import Any
 
 from nbrun._lazy_imports import grammars_put_off
 from nbrun.core.formats.json_text import loads
-from nbrun.core.notebook.file_text import notebook_text
+from nbrun.core.notebook.file_writing import notebook_text
 from nbrun.errors import BadFrame, NotANotebook
 
 _MERGE_MARKER = re.compile(rb"^(<{7} .*|={7}|>{7} .*)$", re.MULTILINE)
