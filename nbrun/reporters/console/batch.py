@@ -32,7 +32,7 @@ from nbrun.reporters.console.output_log import OutputLog
 from nbrun.reporters.run_log import RunRecord, fault_of, is_fault
 
 if TYPE_CHECKING:
-    from nbrun.reporters.console.screen import LiveDisplay
+    from nbrun.reporters.console.live_display import LiveDisplay
 
 HEARTBEAT = 30.0
 """Seconds between two progress lines in a log."""
@@ -80,11 +80,11 @@ class BatchConsole:
         self._began = self._last_said = time.monotonic()
         self._rows: dict[str, _Row] = {}
         self._results: list[NotebookResult] = []
-        self._screen: LiveDisplay | None = None
+        self._display: LiveDisplay | None = None
         if live:
-            from nbrun.reporters.console import screen
+            from nbrun.reporters.console import live_display
 
-            self._screen = screen.LiveDisplay(console)
+            self._display = live_display.LiveDisplay(console)
         elif not quiet:
             self._say(f"{'1 notebook' if len(notebooks) == 1 else f'{len(notebooks)} notebooks'} to run")
 
@@ -117,8 +117,8 @@ class BatchConsole:
 
     def tick(self) -> None:
         """Update the elapsed time."""
-        if self._screen is not None:
-            self._show(self._screen)
+        if self._display is not None:
+            self._show(self._display)
         elif self._rows and not self._quiet and time.monotonic() - self._last_said >= HEARTBEAT:
             now = time.monotonic()
             going = ", ".join(f"{name} ({_doing(row, now)})" for name, row in self._rows.items())
@@ -126,9 +126,9 @@ class BatchConsole:
 
     def close(self) -> None:
         """Remove the live rows."""
-        if self._screen is not None:
-            self._screen.stop()
-            self._screen = None
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
 
     def _row(self, notebook: str) -> _Row:
         if notebook not in self._rows:
@@ -146,7 +146,7 @@ class BatchConsole:
         self._results.append(result)
         if not is_fault(result):
             # Runs that never started are not shown, because they would hide the failures.
-            if result.attempts and not self._quiet and self._screen is None:
+            if result.attempts and not self._quiet and self._display is None:
                 self._say(f"{self._counted()} {notebook}: {phrases.summary(result)}")
             return
         style = STYLES.get(result.outcome, "bold red")
@@ -175,12 +175,12 @@ class BatchConsole:
 
     def _has_table(self, runs: Sequence[NotebookResult]) -> bool:
         """Print the final table if the terminal is wide enough, and return whether it is."""
-        from nbrun.reporters.console.screen import print_table
+        from nbrun.reporters.console.batch_table import print_table
 
         return print_table(runs, self._console, STYLES)
 
-    def _show(self, screen: "LiveDisplay") -> None:
-        from nbrun.reporters.console.screen import LiveRun, Progress
+    def _show(self, display: "LiveDisplay") -> None:
+        from nbrun.reporters.console.live_display import LiveRun, Progress
 
         now = time.monotonic()
         done = len(self._results)
@@ -188,7 +188,7 @@ class BatchConsole:
         left = time_left([run.seconds for run in self._results], running, max(0, self._all - done - len(running)))
         failed = sum(not run.went_well for run in self._results)
         rows = [LiveRun(name, _doing(row, now), now - row.began) for name, row in self._rows.items()]
-        screen.show_batch(rows, Progress(done, failed, self._all, now - self._began, left))
+        display.show_batch(rows, Progress(done, failed, self._all, now - self._began, left))
 
     def _say(self, line: str, style: str = "", *, on_one_line: bool = False) -> None:
         self._last_said = time.monotonic()

@@ -31,7 +31,7 @@ from nbrun.reporters.console.output_log import OutputLog
 from nbrun.reporters.run_log import Record, RunRecord, fault_of
 
 if TYPE_CHECKING:
-    from nbrun.reporters.console.screen import LiveDisplay
+    from nbrun.reporters.console.live_display import LiveDisplay
 
 
 class Console:
@@ -129,7 +129,7 @@ class Console:
         self._stage, self._since, self._current = stage, time.monotonic(), None
         if self._live:
             if self._line is None:
-                from nbrun.reporters.console.screen import LiveDisplay
+                from nbrun.reporters.console.live_display import LiveDisplay
 
                 self._line = LiveDisplay(self._console)
             self._notebook = notebook

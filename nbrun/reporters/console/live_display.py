@@ -1,9 +1,8 @@
-"""The live lines and the final table on a terminal, drawn by rich."""
+"""The live lines on a terminal: running notebooks and a progress bar, drawn by rich."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
-from rich.cells import cell_len
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -12,15 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nbrun.core.formats.units import spell_duration
-from nbrun.core.results import NotebookResult, Outcome
-from nbrun.reporters import phrases
 from nbrun.reporters.console.log_console import LogConsole
 from nbrun.reporters.console.safe_console import SafeConsole
 
 _WIDEST = 120
 """Maximum width of the live rows."""
-_NARROWEST_NAME = 12
-"""Minimum width of names in the final table; on a narrower terminal there is no table."""
+NARROWEST_NAME = 12
+"""Minimum width of notebooks' names."""
 
 
 class LiveRun(Struct, frozen=True):
@@ -67,8 +64,8 @@ class LiveDisplay:
         rows = _grid(width)
         room = max(1, self._console.height - 4)
         for run in runs[:room]:
-            longest = max(min(width, _WIDEST) - 40, _NARROWEST_NAME)
-            name = Text(_shortened(self._console.clean(run.notebook), longest))
+            longest = max(min(width, _WIDEST) - 40, NARROWEST_NAME)
+            name = Text(shortened_name(self._console.clean(run.notebook), longest))
             rows.add_row(self._spinner(run.notebook), name, run.doing, spell_duration(run.seconds))
         if len(runs) > room:
             rows.add_row("", f"… and {len(runs) - room} more", "", "")
@@ -93,7 +90,7 @@ def _bar(progress: Progress, width: int) -> Table:
     return bar
 
 
-def _shortened(name: str, width: int) -> str:
+def shortened_name(name: str, width: int) -> str:
     """Return a path shortened at its beginning, because its end is more specific."""
     return name if len(name) <= width else "…" + name[-(width - 1) :]
 
@@ -106,30 +103,3 @@ def _grid(width: int) -> Table:
     grid.add_column(no_wrap=True, overflow="ellipsis", style="cyan")
     grid.add_column(no_wrap=True, justify="right", style="dim", min_width=8)
     return grid
-
-
-def print_table(runs: Sequence[NotebookResult], console: LogConsole, styles: Mapping[Outcome, str]) -> bool:
-    """Print the final table without broken words; return False if the terminal is too narrow for it."""
-    assert isinstance(console, SafeConsole)
-    outcomes = [phrases.outcome(run) + (" (cached)" if run.cached else "") for run in runs]
-    tallies = [phrases.tally(run) for run in runs]
-    times = [spell_duration(run.seconds) for run in runs]
-    fixed = max(map(len, ["outcome", *outcomes])) + max(map(len, ["time", *times])) + 6  # blanks between columns
-    names = [console.clean(run.path) for run in runs]
-    longest_name = max(map(cell_len, names))
-    longest_word = max(len(word) for tally in ["cells", *tallies] for word in tally.split())
-    room = console.width - fixed
-    if room - longest_word < _NARROWEST_NAME:
-        return False
-    for_cells = min(max(room - longest_name, room // 3, longest_word), max(map(len, tallies)))
-    for_names = min(longest_name, room - for_cells)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("notebook", no_wrap=True, overflow="ellipsis", width=max(for_names, len("notebook")))
-    table.add_column("outcome", no_wrap=True)
-    table.add_column("cells", width=max(for_cells, len("cells")))
-    table.add_column("time", justify="right", no_wrap=True)
-    for run, name, outcome, tally, took in zip(runs, names, outcomes, tallies, times, strict=True):
-        style = styles.get(run.outcome, "bold red")
-        table.add_row(Text(_shortened(name, for_names)), Text(outcome, style), tally, took)
-    console.print(table, soft_wrap=False)
-    return True
