@@ -18,7 +18,7 @@ _HOMES = {
     "nbrun.api.notebooks": ("NotebookPath", "Source"),
     "nbrun.api.servers": ("Server", "SyncServer", "connect", "private_server"),
     "nbrun.core.batch.terms": ("Override",),
-    "nbrun.core.delivery.loss_detection": ("Incomplete",),
+    "nbrun.core.delivery.loss_mark": ("Incomplete",),
     "nbrun.core.events": (
         "BatchFinished",
         "BatchStarted",

@@ -11,7 +11,7 @@ from nbrun.api.servers import SyncServer as SyncServer
 from nbrun.api.servers import connect as connect
 from nbrun.api.servers import private_server as private_server
 from nbrun.core.batch.terms import Override as Override
-from nbrun.core.delivery.loss_detection import Incomplete as Incomplete
+from nbrun.core.delivery.loss_mark import Incomplete as Incomplete
 from nbrun.core.events import BatchFinished as BatchFinished
 from nbrun.core.events import BatchStarted as BatchStarted
 from nbrun.core.events import CellFinished as CellFinished

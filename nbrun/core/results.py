@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from msgspec import Struct
 
-from nbrun.core.delivery.loss_detection import Incomplete
+from nbrun.core.delivery.loss_mark import Incomplete
 from nbrun.core.formats.tracebacks import plain
 from nbrun.core.outputs.limit import Truncated
 from nbrun.errors import ExitCode, NbrunError, UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import nbrun
-from nbrun.core.delivery.loss_detection import Cause
+from nbrun.core.delivery.loss_mark import Cause
 from tests.e2e.conftest import write_spec
 from tests.support.live_runs import Place, live_run, place_on, text_of
 from tests.support.notebooks import notebook

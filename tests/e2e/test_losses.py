@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.core.delivery.loss_detection import SLACK, Cause
+from nbrun.core.delivery.loss_detection import SLACK
+from nbrun.core.delivery.loss_mark import Cause
 from nbrun.runner import run
 from tests.support.burning import both_cores_busy
 from tests.support.notebooks import joined, notebook, outputs_of, read_notebook, run_nbrun, write_notebook

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.core.delivery.loss_detection import Cause
+from nbrun.core.delivery.loss_mark import Cause
 from nbrun.jupyter.kernel import websocket
 from tests.support.live_runs import Place, live_run, printed, text_of
 from tests.support.notebooks import notebook

@@ -6,7 +6,7 @@ from pathlib import Path
 import xmlschema
 from msgspec.structs import replace
 
-from nbrun.core.delivery.loss_detection import Cause, Incomplete
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.events import Event, RunFinished
 from nbrun.core.results import Attempt, CellError, CellOutcome, CellResult, Outcome, Problem
 from nbrun.errors import ExitCode

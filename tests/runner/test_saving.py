@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nbrun
-from nbrun.core.delivery.loss_detection import Cause, Incomplete
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.events import Stage
 from nbrun.core.execution.cell import CellExecution
 from nbrun.core.execution.machine import Execution

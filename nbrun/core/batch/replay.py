@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from nbrun.core.delivery.loss_detection import Cause, Incomplete
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.events import CellFinished, CellStarted, Event, OutputArrived, RunFinished, Stage, StageEntered, Warned
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.notebook.document import Document

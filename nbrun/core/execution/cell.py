@@ -24,7 +24,8 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from nbrun.core.delivery.loss_detection import Cause, Incomplete, Stretch
+from nbrun.core.delivery.loss_detection import Stretch
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.outputs.area import OutputArea
 from nbrun.core.outputs.mimebundle import count, display_output, error_output, text

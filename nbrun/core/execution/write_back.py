@@ -107,7 +107,7 @@ class Recording:
     def _note_of(self, cell: CellResult) -> list[Output]:
         if not cell.incomplete or not self._job.note_loss:
             return []
-        return [stream_output("stderr", f"nbrun: {cell.incomplete}\n")]
+        return [cell.incomplete.as_output()]
 
     def _masked(self, value: Any) -> Any:
         return self._mask.value(value) if self._mask else value

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nbrun.core.delivery.loss_detection import Incomplete
+from nbrun.core.delivery.loss_mark import Incomplete
 from nbrun.core.formats.json_text import as_object
 from nbrun.core.outputs.limit import Truncated
 from nbrun.core.outputs.mimebundle import Output

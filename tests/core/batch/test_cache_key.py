@@ -17,7 +17,7 @@ from nbrun.core.batch.cache_key import (
     restore,
     run_hash,
 )
-from nbrun.core.delivery.loss_detection import Cause, Incomplete
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.notebook.document import Document
 from nbrun.core.notebook.tags import INJECTED_TAG
 from nbrun.core.planning.job import Job

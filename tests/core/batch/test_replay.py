@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nbrun.core.batch.replay import events_of, is_notebook_of, is_report, read_result
-from nbrun.core.delivery.loss_detection import Cause, Incomplete
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.events import CellFinished, CellStarted, OutputArrived, RunFinished, Stage, StageEntered, Warned
 from nbrun.core.notebook.document import Document
 from nbrun.core.outputs.limit import Truncated

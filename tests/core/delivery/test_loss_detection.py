@@ -6,15 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.delivery.loss_detection import (
-    SLACK,
-    Cause,
-    Incomplete,
-    Ledger,
-    SequenceNumbers,
-    Stretch,
-    is_rate_limit_notice,
-)
+from nbrun.core.delivery.loss_detection import SLACK, Ledger, SequenceNumbers, Stretch, is_rate_limit_notice
 from nbrun.core.protocol.messages import Channel, Message
 from tests.core.properties import QUICK
 
@@ -342,26 +334,6 @@ def test_the_number_of_the_lost_is_exact_in_whatever_order_the_others_come(arriv
 def test_the_servers_notice_is_told_from_a_cells_output(session: str, kind: str, text: object, is_notice: bool) -> None:
     message = Message(Channel.IOPUB, {"msg_type": kind, "session": session}, {}, {"name": "stderr", "text": text})
     assert is_rate_limit_notice(message, OURS) is is_notice
-
-
-@pytest.mark.parametrize(
-    ("incomplete", "said"),
-    [
-        (Incomplete((Cause.MISSING_MESSAGES,), 1, exact=True), "1 output message is missing: messages of the kernel"),
-        (Incomplete((Cause.MISSING_MESSAGES,), 5), "about 5 output messages are missing: messages of the kernel"),
-        (Incomplete((Cause.RATE_LIMIT, Cause.MISSING_MESSAGES), 5, exact=True), "5 output messages are missing: the"),
-        (Incomplete((Cause.RATE_LIMIT, Cause.ERROR_LOST)), "outputs may be missing: the server's rate limit dropped"),
-        (Incomplete((Cause.RATE_LIMIT,), 0, exact=True), "outputs may be missing: the server's rate limit dropped"),
-        (Incomplete((Cause.IDLE_LOST,)), "outputs may be missing: the message that ends"),
-    ],
-)
-def test_what_is_missing_is_said_in_one_sentence(incomplete: Incomplete, said: str) -> None:
-    assert str(incomplete).startswith(said)
-
-
-def test_what_is_missing_is_told_as_data() -> None:
-    told = Incomplete((Cause.RATE_LIMIT,), 3, exact=True).as_dict()
-    assert told == {"causes": ["rate-limit"], "lost": 3, "exact": True}
 
 
 def named(name: str, session: str = "s") -> Message:

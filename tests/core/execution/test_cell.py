@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.delivery.loss_detection import Cause, Incomplete, Stretch
+from nbrun.core.delivery.loss_detection import Stretch
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.execution.cell import CellExecution, State, Stop
 from nbrun.core.outputs.area import Displays, OutputArea
 from nbrun.core.planning.plan import Action, CellPlan

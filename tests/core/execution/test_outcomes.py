@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nbrun.core.delivery.loss_detection import Cause, Incomplete
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.execution.cell import CellExecution, Stop
 from nbrun.core.execution.outcomes import (
     DEATH_HINT,

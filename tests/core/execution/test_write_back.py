@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nbrun.core.delivery.loss_detection import Cause, Incomplete
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.execution.write_back import Recording
 from nbrun.core.notebook.document import Document
 from nbrun.core.outputs.area import OutputArea

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrun.core.delivery.loss_detection import Cause, Incomplete
+from nbrun.core.delivery.loss_mark import Cause, Incomplete
 from nbrun.core.notebook.document import Document
 from nbrun.core.outputs.limit import Truncated
 from nbrun.core.outputs.widgets import STATE_MIME
