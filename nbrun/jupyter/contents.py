@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from msgspec import Struct
 
-from nbrun.core.notebook.encoder import NotebookBody
+from nbrun.core.notebook.request_body import NotebookBody
 from nbrun.errors import NotAJupyterServer, NotANotebook, NotFound, RequestRefused, ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import api_path, contents_path
 from nbrun.jupyter.http.client import Http, json_bytes

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from nbrun.core.formats import json_text
 from nbrun.core.formats.json_text import JsonReader
-from nbrun.core.notebook.encoder import Piece
+from nbrun.core.notebook.request_body import Piece
 from nbrun.errors import BadFrame, NotAJupyterServer
 
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)

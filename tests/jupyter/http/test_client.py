@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from nbrun.core.notebook.encoder import NotebookBody
+from nbrun.core.notebook.request_body import NotebookBody
 from nbrun.errors import (
     AccessDenied,
     NbrunError,

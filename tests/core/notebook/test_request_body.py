@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbrun.core.formats import json_text
-from nbrun.core.notebook import encoder
-from nbrun.core.notebook.encoder import PIECE, NotebookBody
+from nbrun.core.notebook import request_body
+from nbrun.core.notebook.request_body import PIECE, NotebookBody
 from nbrun.errors import UsageError
 
 TEXTS = st.text(st.characters(codec=None), max_size=30)  # lone surrogates, too
@@ -31,8 +31,8 @@ def model(content: dict[str, Any]) -> dict[str, Any]:
 def test_the_pieces_are_together_what_the_whole_is(cells: list[dict[str, Any]], large: int) -> None:
     content = {"metadata": {}, "cells": cells, "nbformat": 4, "nbformat_minor": 5}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "_LARGE", large)
-        patch.setattr(encoder, "_SLICE", large)
+        patch.setattr(request_body, "_LARGE", large)
+        patch.setattr(request_body, "_SLICE", large)
         whole = b"".join(NotebookBody(content))
     assert json.loads(whole) == json.loads(json_text.dumps(model(content)))
 
@@ -48,8 +48,8 @@ def test_a_large_text_is_nowhere_in_one_piece() -> None:
 
 
 def test_two_halves_of_a_character_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "_LARGE", 3)
-    monkeypatch.setattr(encoder, "_SLICE", 3)
+    monkeypatch.setattr(request_body, "_LARGE", 3)
+    monkeypatch.setattr(request_body, "_SLICE", 3)
     content = {"cells": [{"outputs": [{"text": "ab\ud83d\ude00"}]}]}
     assert json.loads(b"".join(NotebookBody(content)))["content"]["cells"][0]["outputs"] == [{"text": "ab\U0001f600"}]
 
@@ -68,7 +68,7 @@ def test_what_json_cannot_hold_is_refused() -> None:
 
 
 def test_whatever_a_cell_says_it_is_not_taken_for_a_large_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "_LARGE", 9)
+    monkeypatch.setattr(request_body, "_LARGE", 9)
     texts = ["\0\0", "\0\0\0", "a large text", "\0"]
     content = {"cells": [{"outputs": [{"text": text} for text in texts]}]}
     assert json.loads(b"".join(NotebookBody(content))) == model(content)
