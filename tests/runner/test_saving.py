@@ -19,9 +19,10 @@ from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.http.messages import Patience
 from nbrun.jupyter.http.retry import SAVE
 from nbrun.jupyter.kernel_session import Server
+from nbrun.runner.saving import SHORT_LIMIT
 from nbrun.runner.stop import StopSwitch
 from nbrun.storage.on_server import ServerNotebook
-from tests.support.live_runs import live_run, outcomes, text_in, text_of
+from tests.support.live_runs import LoopClock, live_run, outcomes, text_in, text_of
 from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
 from tests.support.proxy import Proxy
 from tests.support.servers import RunningServer
@@ -131,30 +132,32 @@ async def test_an_interrupted_run_whose_server_swallows_the_save_is_rescued_soon
 
 
 @pytest.fixture
-def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Return a save one second in all, of which any request that it makes may take more."""
-    monkeypatch.setattr("nbrun.runner.servers.Server", lambda client: Server(client, save=SAVE.within(0.2)))
-    monkeypatch.setattr("nbrun.runner.saving.LONG", Patience(read=0.8, total=0.8))
+def save_limit(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Limit the save of a small notebook, and return the seconds. Each of its requests may take longer."""
+    monkeypatch.setattr("nbrun.runner.servers.Server", lambda client: Server(client, save=SAVE.within(10.0)))
+    monkeypatch.setattr("nbrun.runner.saving.LONG", Patience(read=10.0, total=10.0))
+    return 20.0
 
 
 @pytest.mark.parametrize("way", ["never answers", "takes it at a trickle"])
 async def test_a_save_that_takes_for_ever_is_given_up_for_a_rescue_file_and_may_still_arrive(
-    way: str, file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path, short_limit: None
+    way: str, file: Path, options: Any, wire: Proxy, server: RunningServer, here: Path, save_limit: float
 ) -> None:
-    before = write_notebook(file, RAN).read_bytes()
+    clock, before = LoopClock(), write_notebook(file, RAN).read_bytes()
     hold = wire.hold("PUT", "nb.ipynb")
     async with live_run("nb.ipynb", **options) as run:
         await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        await until_the_kernel_is_gone(server)
         if way == "takes it at a trickle":
-            await until_the_kernel_is_gone(server)
             wire.line.rate = 20
             hold.release()
+        clock.advance(save_limit)
         result = await run.result()
     assert (result.outcome, result.exit_code, result.rescued) == (Outcome.SERVER_FAILED, ExitCode.SERVER, True)
     assert result.output is not None
     assert text_in(Path(result.output)) == "ran\n"
     assert result.problem is not None
-    assert "did not take the result within 1" in result.problem.message
+    assert "did not take the result within 2" in result.problem.message
     assert "may still arrive" in result.problem.hint
     assert file.read_bytes() == before
     if way == "never answers":
@@ -165,13 +168,15 @@ async def test_a_save_that_takes_for_ever_is_given_up_for_a_rescue_file_and_may_
 
 
 async def test_a_large_result_has_more_time(
-    file: Path, options: Any, wire: Proxy, here: Path, short_limit: None
+    file: Path, options: Any, wire: Proxy, server: RunningServer, save_limit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_notebook(file, notebook("for _ in range(6): print('x' * 100_000)"))
-    hold = wire.hold("PUT", "nb.ipynb")
+    monkeypatch.setattr("nbrun.runner.saving.SLOWEST_LINE", 1_000)
+    write_notebook(file, notebook("for _ in range(6): print('x' * 10_000)"))
+    clock, hold = LoopClock(), wire.hold("PUT", "nb.ipynb")
     async with live_run("nb.ipynb", **options) as run:
         await asyncio.wait_for(hold.reached.wait(), LIMIT)
-        await asyncio.sleep(1.5)  # longer than a small one has
+        await until_the_kernel_is_gone(server)
+        clock.advance(save_limit)
         hold.release()
         result = await run.result()
     assert (result.outcome, result.output) == (Outcome.PASSED, "nb.ipynb")
@@ -197,16 +202,16 @@ async def test_a_signal_during_the_save_makes_it_hurry(
 
 
 async def test_a_signal_while_a_save_meanwhile_is_under_way_makes_it_hurry(
-    file: Path, options: Any, wire: Proxy, here: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, options: Any, wire: Proxy, here: Path
 ) -> None:
-    monkeypatch.setattr("nbrun.runner.saving.SHORT_LIMIT", 2.0)
     write_notebook(file, notebook(f"print('ran', flush=True)\n{UNTIL_GO}"))
-    hold, stop = wire.hold("PUT", "nb.ipynb"), StopSwitch()
+    clock, hold, stop = LoopClock(), wire.hold("PUT", "nb.ipynb"), StopSwitch()
     async with live_run("nb.ipynb", stop=stop, save_every=0.1, **options) as run:
         await asyncio.wait_for(hold.reached.wait(), LIMIT)
         file.with_name("go").touch()
         await run.watch.stage(Stage.STOPPING)
         stop.pull("it is late", ExitCode.TERMINATED)
+        clock.advance(SHORT_LIMIT)
         result = await run.result()
     assert (result.outcome, result.output) == (Outcome.PASSED, "nb.ipynb")
     assert text_in(file) == "ran\n"

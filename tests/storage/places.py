@@ -8,7 +8,7 @@ from nbrun.jupyter.http.retry import RetryPolicy
 from nbrun.storage.on_server import ServerNotebook
 from tests.support.notebooks import code, notebook, read_notebook, stdout, write_notebook
 
-BRISK = RetryPolicy(tries=5, total=10.0, first=0.02, longest=0.1)
+BRISK = RetryPolicy(tries=5, total=120.0, first=0.02, longest=0.1)
 ORIGINAL = notebook(code("6 * 7", outputs=[stdout("old")]))
 EXECUTED = notebook(code("6 * 7", outputs=[stdout("42")]))
 

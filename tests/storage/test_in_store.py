@@ -108,7 +108,7 @@ async def test_a_store_that_does_not_answer_is_given_up(
     async with faulty(s3.endpoint) as wire:
         monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
         wire.black_hole = True
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(UsageError, match="did not answer within"):
                 await check_store("-o", f"s3://{bucket}/x", guarded=True)
 
