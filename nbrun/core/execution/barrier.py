@@ -4,13 +4,16 @@ A kernel answers the requests of a channel in order, and its iopub messages arri
 So a ``kernel_info_request`` that follows a cell is a *barrier*. Its reply can only arrive after the cell's reply, and
 its busy status only after the cell's idle status. What has not arrived by then is lost.
 
+A barrier on the control channel follows a cell that somebody else interrupted. A server interrupts a kernel before it
+requests its shutdown or restart there. So the barrier is answered only by a kernel that was not shut down.
+
 A barrier belongs to one cell. An answer to the barrier of an earlier cell is ignored.
 """
 
 from nbrun.core.execution.cell import CellExecution, State
 from nbrun.core.execution.effects import Effects, ProbeKernel, Timer, Timers
 from nbrun.core.execution.pipelining import Routes
-from nbrun.core.protocol.messages import Message, Requests
+from nbrun.core.protocol.messages import Channel, Message, Requests
 
 BARRIER_AFTER = 2.0
 """Seconds to wait for the second of reply and idle before a barrier is sent."""
@@ -30,6 +33,11 @@ class Barrier:
         self._sent: set[str] = set()
         self._is_answered = False
 
+    @property
+    def is_sent(self) -> bool:
+        """Return whether the barrier of the current cell is sent."""
+        return bool(self._sent)
+
     def reset(self) -> None:
         """Remove the barrier, because the cell has ended or starts again."""
         self._sent = set()
@@ -39,10 +47,10 @@ class Barrier:
         """Start the timer of the barrier, because one of reply and idle has arrived and the other has not."""
         self._timers.set(Timer.BARRIER, now, BARRIER_AFTER)
 
-    def send(self, cell: CellExecution, now: float) -> Effects:
+    def send(self, cell: CellExecution, now: float, channel: Channel = Channel.SHELL) -> Effects:
         """Send the barrier after `cell`."""
         self._timers.set(Timer.BARRIER, now, BARRIER_LIMIT)
-        request = self._requests.kernel_info()
+        request = self._requests.kernel_info(channel)
         self._sent.add(request.id)
         return (self._routes.send_aside(request, cell),)
 
@@ -68,7 +76,7 @@ class Barrier:
             return self.send(
                 cell, now
             )  # outputs still arrive, long after the replies, and the cell's idle follows them
-        if self._is_answered or is_replied or next_began:
+        if self._is_answered or is_replied or cell.state is State.DONE or next_began:
             return None
         # The cell may still run, so that the barrier waits in the kernel's queue, or the kernel is gone.
         self._timers.set(Timer.BARRIER, now, BARRIER_LIMIT)

@@ -186,6 +186,12 @@ class CellExecution(Struct):
         error = self._reply_error()
         return error is not None and _is_success(error.ename, error.evalue)
 
+    @property
+    def ended_by_foreign_interrupt(self) -> bool:
+        """Return whether the cell raised the exception of an interrupt that nbrun did not request."""
+        error = self._reply_error()
+        return self.stop is None and error is not None and error.ename == "KeyboardInterrupt"
+
     def start_again(self) -> None:
         """Return to the initial state, because the kernel reported that it did not run the request."""
         self.attempts += 1

@@ -270,6 +270,8 @@ class Execution:
             self._restart(cell)
             self._timers.set(Timer.RESEND, now, RESEND_AFTER)
             return ()
+        if cell.ended_by_foreign_interrupt and not self._barrier.is_sent:
+            return self._barrier.send(cell, now, Channel.CONTROL)  # a server interrupts a kernel before it restarts it
         self._settle(now)
         if cell.stop in RANK and cell.outcome is CellOutcome.PASSED and self._queue.has_ahead:
             self._interruption.postpone(cell)  # the kernel may have started the next one already
@@ -431,17 +433,15 @@ class Execution:
         if state in outcomes.GONE:
             return self._lose_kernel(now, outcomes.GONE[state])
         if self._barrier.is_answered_by(message):
-            idle_is_lost = state == "busy" and self._current is not None and self._current.state is State.REPLIED
-            return self._finish_cell(now) if idle_is_lost else ()
+            is_over = state == "busy" and self._current is not None and self._current.reply is not None
+            return self._finish_cell(now) if is_over else ()
         if self._drain.is_answered_by(message):
             return self._on_drain_answer(message, now)
-        if cell is None:
-            return ()
-        if not cell.on_status(message):
-            if cell.state is State.IDLED:
-                self._barrier.expect_other_sign(now)
-            return ()
-        return self._finish_cell(now) if cell is self._current else ()
+        if cell is not None and cell.on_status(message):
+            return self._finish_cell(now) if cell is self._current else ()
+        if cell is not None and cell.state is State.IDLED:
+            self._barrier.expect_other_sign(now)
+        return ()
 
     def _report_output(self, cell: CellExecution, message: Message) -> None:
         if self._is_observed and (output := output_of(message)) is not None:

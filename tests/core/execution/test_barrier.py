@@ -38,6 +38,15 @@ def test_a_barrier_is_a_kernel_info_request_on_shell_whose_late_output_is_the_ce
     assert parts.timers.next == BARRIER_LIMIT
 
 
+def test_a_barrier_can_be_sent_on_control() -> None:
+    parts = Parts(State.DONE)
+    assert not parts.barrier.is_sent
+    [effect] = parts.barrier.send(parts.cell, 0.0, Channel.CONTROL)
+    assert isinstance(effect, Send)
+    assert (effect.message.type, effect.message.channel) == ("kernel_info_request", Channel.CONTROL)
+    assert parts.barrier.is_sent
+
+
 def test_a_barrier_knows_the_answers_to_each_time_it_was_sent_and_no_others() -> None:
     parts = Parts()
     sent = [parts.send(), parts.send()]
@@ -68,8 +77,14 @@ def test_its_reply_leaves_the_idle_a_moment() -> None:
 
 @pytest.mark.parametrize(
     ("state", "next_began", "is_over"),
-    [(State.SENT, False, False), (State.REPLIED, False, True), (State.IDLED, False, False), (State.IDLED, True, True)],
-    ids=["running", "the idle is lost", "the reply may come", "the next cell has begun"],
+    [
+        (State.SENT, False, False),
+        (State.REPLIED, False, True),
+        (State.IDLED, False, False),
+        (State.IDLED, True, True),
+        (State.DONE, False, True),
+    ],
+    ids=["running", "the idle is lost", "the reply may come", "the next cell has begun", "it was interrupted"],
 )
 def test_without_an_answer_the_kernel_is_looked_for_unless_nothing_can_come(
     state: State, next_began: bool, is_over: bool

@@ -1,5 +1,7 @@
 """If reply or idle is missing, a barrier shows whether it can still arrive."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -7,9 +9,9 @@ from nbrun.core.execution.barrier import BARRIER_AFTER, BARRIER_GRACE, BARRIER_L
 from nbrun.core.execution.drain import DRAIN_LIMIT
 from nbrun.core.execution.machine import RESEND_AFTER
 from nbrun.core.protocol import agent
-from nbrun.core.protocol.messages import Channel
+from nbrun.core.protocol.messages import Channel, Message
 from nbrun.core.results import CellOutcome, Outcome
-from tests.core.conversation import OURS, Conversation, cell, message
+from tests.core.conversation import OURS, STRANGER, Conversation, cell, message
 
 PASSED, FAILED = CellOutcome.PASSED, CellOutcome.FAILED
 
@@ -294,6 +296,66 @@ def test_a_barriers_other_states_mean_nothing() -> None:
     talk.until(BARRIER_AFTER)
     talk.status("idle", talk.barrier)
     assert talk.run.cells[0].outcome is None
+
+
+# Somebody else interrupted the cell ------------------------------------------------------------------------------
+
+
+def interrupted_by_somebody(*cells: dict[str, Any] | str) -> Conversation:
+    """Return a run whose first cell has ended by an interrupt that the run did not request."""
+    talk = Conversation(*cells)
+    talk.fail("KeyboardInterrupt", "")
+    talk.status("idle")
+    [barrier] = talk.requests("kernel_info_request")
+    assert (barrier.channel, talk.outcome()) == (Channel.CONTROL, None)
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("sign", "how"),
+    [
+        (message("shutdown_reply", {"restart": True}), "was restarted by somebody else"),
+        (message("shutdown_reply", {"restart": False}), "was shut down by somebody else"),
+        (
+            message("status", {"execution_state": "starting"}, session=STRANGER),
+            "is not the one that the run began with: somebody restarted it",
+        ),
+    ],
+    ids=["restarted", "shut down", "replaced"],
+)
+@pytest.mark.parametrize("allowed", [False, True], ids=["", "errors allowed"])
+def test_a_kernel_that_answers_the_interrupt_of_a_restart_was_restarted(
+    sign: Message, how: str, *, allowed: bool
+) -> None:
+    talk = interrupted_by_somebody(cell("one", allows_error=allowed), "two")
+    talk.until(4.0)
+    talk.hear(sign)
+    assert (talk.outcome(), talk.outcomes()) == (Outcome.KERNEL_DIED, [CellOutcome.KERNEL_DIED, CellOutcome.NOT_RUN])
+    assert talk.problem == f"the kernel {how} in cell 1 of 2, 4.0 s after it started"
+    assert talk.sources == ["one"]
+
+
+@pytest.mark.parametrize("answer", ["busy", "reply", "none"])
+def test_a_cell_that_was_only_interrupted_has_failed(answer: str) -> None:
+    talk = interrupted_by_somebody("one", "two")
+    if answer == "busy":
+        talk.status("busy", talk.barrier)
+    elif answer == "reply":
+        talk.barrier_reply()
+        talk.until(BARRIER_GRACE)
+    else:
+        talk.until(BARRIER_LIMIT)
+    assert talk.outcomes() == [FAILED, CellOutcome.NOT_RUN]
+    talk.until(talk.now + DRAIN_LIMIT)
+    assert (talk.outcome(), talk.problem) == (Outcome.FAILED, "KeyboardInterrupt in cell 1 of 2")
+    assert [each.channel for each in talk.requests("kernel_info_request")] == [Channel.CONTROL, Channel.SHELL]
+
+
+def test_a_stop_of_the_run_meanwhile_is_its_outcome() -> None:
+    talk = interrupted_by_somebody("one", "two")
+    talk.interrupt()
+    talk.until(talk.now + BARRIER_LIMIT)
+    assert (talk.outcome(), talk.outcomes()) == (Outcome.INTERRUPTED, [CellOutcome.INTERRUPTED, CellOutcome.NOT_RUN])
 
 
 # Outputs are far behind ------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ RUNS = {
         [FAILED, NOT_RUN],
         "KeyboardInterrupt in cell 1 of 2",
         outputs=["stream", "error"],
-        sent=[EXECUTE, FENCE],
+        sent=[EXECUTE, FENCE, FENCE],
     ),
     "ctrl_c": Expected(
         Outcome.INTERRUPTED,
