@@ -18,7 +18,7 @@ from nbrun.cli.config.files import settings_of
 from nbrun.cli.config.schema import schema
 from nbrun.cli.main import cli
 from nbrun.cli.run import command as run
-from nbrun.core.planning.options import options_in
+from nbrun.core.planning.option_types import options_in
 from nbrun.errors import ExitCode
 from nbrun.runner.job import BatchOptions, RunOptions
 

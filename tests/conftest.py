@@ -96,9 +96,8 @@ SERVER_MODULES = (
     "publishing/test_publish",
     "publishing/test_reporter.py",
     "publishing/test_store_lock.py",
-    "storage/test_cloud_store.py",
-    "storage/test_in_store.py",
-    "storage/test_object_store.py",
+    "storage/object_stores/",
+    "storage/test_in_object_store.py",
 )
 """Modules that start other servers (stores, mail, hubs) or processes that publish."""
 BROWSER_MODULES = ("reporters/html/test_reporter",)

@@ -204,7 +204,13 @@ def test_the_command_starts_the_private_server_before_it_imports_what_a_run_need
     )
     assert loaded.isdisjoint(late), loaded.intersection(late)
     [line] = [line for line in process.stdout.splitlines() if line.startswith("ended with")]
-    for_stores = {"obstore", "boto3", "nbrun.cli.stored_reports", "nbrun.storage.in_store", "nbrun.storage.objects"}
+    for_stores = {
+        "obstore",
+        "boto3",
+        "nbrun.cli.stored_reports",
+        "nbrun.storage.in_object_store",
+        "nbrun.storage.object_stores.base",
+    }
     assert for_stores.isdisjoint(line.split())
     assert not {"nbrun.engines", "nbrun.runner.sending", "nbrun.core.batch.parcels"}.intersection(line.split())
 

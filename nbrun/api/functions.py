@@ -26,7 +26,7 @@ from nbrun.api.planned import run_planned
 from nbrun.api.servers import OptionsOnServer
 from nbrun.core.events import Observer
 from nbrun.core.parameters.limits import shown_value
-from nbrun.core.planning.options import options_in
+from nbrun.core.planning.option_types import options_in
 from nbrun.core.planning.preview import Preview
 from nbrun.core.results import BatchResult, NotebookResult
 from nbrun.errors import UsageError

@@ -10,7 +10,7 @@ from nbrun.core.events import Event, RunFinished
 from nbrun.core.formats.json_text import dumps
 from nbrun.core.notebook.file_reading import notebook_content, notebook_node, read_notebook
 from nbrun.core.parameters.limits import shown_value
-from nbrun.core.planning.options import options_in
+from nbrun.core.planning.option_types import options_in
 from nbrun.core.results import NotebookResult
 from nbrun.errors import UsageError
 from nbrun.runner.job import RunOptions

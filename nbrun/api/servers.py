@@ -24,7 +24,7 @@ from nbrun.core.events import Journal, Observer
 from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.planning.destinations import is_store_url, refuse_unreachable
 from nbrun.core.planning.job import OnConflict
-from nbrun.core.planning.options import Option, PathName, Text, options_in, read_option
+from nbrun.core.planning.option_types import Option, PathName, Text, options_in, read_option
 from nbrun.core.results import NotebookResult
 from nbrun.errors import ExitCode, UsageError
 from nbrun.jupyter.client import Client
@@ -223,7 +223,7 @@ class Server:
         check_choice(options)
         paths = self._paths(name, options)
         if paths.save and paths.stored:
-            from nbrun.storage.in_store import check_store
+            from nbrun.storage.in_object_store import check_store
 
             await check_store("output:", paths.stored, guarded=paths.on_conflict is not OnConflict.OVERWRITE)
         job = job_of(name, options)

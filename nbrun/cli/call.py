@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from nbrun.cli.config.files import Project
 from nbrun.cli.destinations import check_paths, is_single
 from nbrun.cli.options.batch import read_matrix
-from nbrun.cli.options.declared import OF_BATCH, OF_RUN, read_declared, read_fields
+from nbrun.cli.options.generated import OF_BATCH, OF_RUN, read_declared, read_fields
 from nbrun.cli.options.parameters import ParameterTexts
 from nbrun.cli.options.reports import ReportOptions, settle_pdf
 from nbrun.cli.options.server import access_options

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from nbrun.core.planning.options import Moment
+from nbrun.core.planning.option_types import Moment
 from nbrun.errors import UsageError
 
 GRACE = 3600.0

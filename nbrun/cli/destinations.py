@@ -70,7 +70,7 @@ def _check_url(option: str, url: str) -> None:
             hint = "Write git+https://HOST/REPOSITORY@REF#PATH/NOTEBOOK.ipynb."
             raise UsageError(f"{option} {without_credentials(url)}: which file is it?".strip(), hint=hint)
         return
-    from nbrun.storage.object_store import open_parent, open_store
+    from nbrun.storage.object_stores.by_url import open_parent, open_store
 
     try:
         if option == "-o" and url.endswith("/"):

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from nbrun._lazy_imports import put_off_imports
-from nbrun.cli.options.declared import OF_RUN, read_declared
+from nbrun.cli.options.generated import OF_RUN, read_declared
 from nbrun.cli.options.log import log_option, start_log
 from nbrun.cli.options.server import access_options, server_options
 from nbrun.errors import ExitCode, UsageError

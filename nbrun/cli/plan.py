@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from nbrun._lazy_imports import put_off_imports
 from nbrun.cli import clock
-from nbrun.cli.options.declared import OF_RUN, declared, read_declared, read_fields
+from nbrun.cli.options.generated import OF_RUN, declared, read_declared, read_fields
 from nbrun.cli.options.log import hide_in_log, log_option, start_log
 from nbrun.cli.options.parameters import (
     ParameterTexts,
@@ -103,7 +103,7 @@ def _preview(notebook: str, options: BatchOptions) -> "Preview":
         raise UsageError("--help-notebook: the notebook is on a server that the engine has yet to start", hint=hint)
     content, job = None, job_of(without_credentials(notebook), options)
     if is_source_url(notebook):
-        from nbrun.storage.in_store import fetch
+        from nbrun.storage.in_object_store import fetch
 
         content = asyncio.run(fetch(notebook)).data
     if not options["server"]:

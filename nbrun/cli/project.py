@@ -8,7 +8,7 @@ import click
 
 from nbrun.cli.call import read_options
 from nbrun.cli.config.files import current_project, overrides_for
-from nbrun.cli.options.declared import read_fields
+from nbrun.cli.options.generated import read_fields
 from nbrun.cli.options.parameters import ParameterTexts, read_env, read_parameters
 from nbrun.cli.run import command
 from nbrun.core.batch.terms import Override

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from nbrun.cli import clock
-from nbrun.cli.options.declared import declared
+from nbrun.cli.options.generated import declared
 from nbrun.cli.options.log import log_option, start_log
 from nbrun.core.batch.terms import Keep
 from nbrun.core.planning.destinations import refuse_unreachable
@@ -36,7 +36,7 @@ async def _rebuilt(base: str, wanted: Sequence[str], keep: Keep) -> list[str]:
     from nbrun.core.batch.schedule import spell_moment
     from nbrun.publishing.history import PublishedHistory
     from nbrun.publishing.publish import rebuild, rebuild_base
-    from nbrun.storage.object_store import open_store
+    from nbrun.storage.object_stores.by_url import open_store
 
     store = open_store(base)
     history = PublishedHistory(store)

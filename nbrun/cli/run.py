@@ -16,7 +16,7 @@ from nbrun.cli.call import Call, read_call
 from nbrun.cli.config.files import JOB, Project, current_project, overrides_for, settings_options
 from nbrun.cli.destinations import Paths
 from nbrun.cli.options.batch import batch_options
-from nbrun.cli.options.declared import OF_RUN, declared
+from nbrun.cli.options.generated import OF_RUN, declared
 from nbrun.cli.options.log import hide_in_log, log_option, start_log
 from nbrun.cli.options.parameters import (
     named_templates,

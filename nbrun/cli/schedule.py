@@ -14,11 +14,11 @@ import click
 
 from nbrun.cli import clock
 from nbrun.cli.config.files import Project, from_here, options_of, place_from_here, project_of, settings_of
-from nbrun.cli.options.declared import Value
+from nbrun.cli.options.generated import Value
 from nbrun.core.batch.schedule import Overdue, Schedule, StartedRun, overdue
 from nbrun.core.formats.units import spell_duration
 from nbrun.core.planning.destinations import CLOUD_SCHEMES, scheme_of
-from nbrun.core.planning.options import Duration
+from nbrun.core.planning.option_types import Duration
 from nbrun.errors import ExitCode, NbrunError, UsageError
 from nbrun.publishing.around_run import Report
 from nbrun.publishing.local_history import LocalHistory, PastRun
@@ -171,7 +171,7 @@ def _runs_of(batch: ScheduledBatch, publish: str | None) -> list[StartedRun]:
     if not publish:
         return [run.as_started for run in LocalHistory(Report(batch.name, batch.folder).key).runs()]
     from nbrun.publishing.history import PublishedHistory, safe_name
-    from nbrun.storage.object_store import open_store
+    from nbrun.storage.object_stores.by_url import open_store
 
     records = asyncio.run(PublishedHistory(open_store(publish)).records(safe_name(batch.name)))
     return [PastRun(one.started, one.seconds, one.outcome, one.exit_code, one.scheduled).as_started for one in records]

@@ -18,8 +18,8 @@ from nbrun.core.events import Event
 from nbrun.core.planning.destinations import without_credentials
 from nbrun.errors import UsageError
 from nbrun.reporters.composite import Listener
-from nbrun.storage.object_store import open_parent, open_store
-from nbrun.storage.objects import ConditionsIgnored, ObjectStore, StoreError
+from nbrun.storage.object_stores.base import ConditionsIgnored, ObjectStore, StoreError
+from nbrun.storage.object_stores.by_url import open_parent, open_store
 from nbrun.storage.paths import name_in_url
 
 _AT_ONCE = 8

@@ -26,7 +26,7 @@ from nbrun.core.batch.parcels import Delivery, Needs, Parcel, unpacked_event
 from nbrun.core.events import Event
 from nbrun.core.formats.json_text import as_object, loads
 from nbrun.core.planning.destinations import without_credentials
-from nbrun.core.planning.options import PathName
+from nbrun.core.planning.option_types import PathName
 from nbrun.errors import BadFrame, ExitCode, NbrunError, SeatLost, ServerError, UsageError
 from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.runner.engine import EngineCall, SeatSetting

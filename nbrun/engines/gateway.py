@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from nbrun.core.planning.options import Named
+from nbrun.core.planning.option_types import Named
 from nbrun.errors import ServerUnreachable, UsageError
 from nbrun.jupyter.endpoint import Endpoint
 from nbrun.jupyter.kernel_session import Server

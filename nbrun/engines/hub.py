@@ -26,7 +26,7 @@ from typing import Any
 
 from msgspec import structs
 
-from nbrun.core.planning.options import Named, Text
+from nbrun.core.planning.option_types import Named, Text
 from nbrun.errors import AccessDenied, NbrunError, NotFound, RequestRefused, ServerError, ServerUnreachable, UsageError
 from nbrun.jupyter.client import Client, connect
 from nbrun.jupyter.endpoint import Endpoint

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nbrun.publishing.notifications.targets import Target
     from nbrun.publishing.reporter import DatedPublications, Publication
     from nbrun.publishing.store_lock import StoreLock
-    from nbrun.storage.object_store import ObjectStore
+    from nbrun.storage.object_stores.base import ObjectStore
 
 _LEAST_LIMIT = 7.0
 """Seconds for notifications and pings after stores that did not answer, whose time is taken from theirs."""
@@ -313,7 +313,7 @@ class RunWatch:
         if not base:
             return []
         from nbrun.publishing.history import PublishedHistory, safe_name
-        from nbrun.storage.object_store import open_store
+        from nbrun.storage.object_stores.by_url import open_store
 
         async def read() -> list[PastRun]:
             reading = PublishedHistory(open_store(base)).records(safe_name(self.report.name))

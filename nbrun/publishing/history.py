@@ -20,7 +20,7 @@ from nbrun.core.batch.terms import Keep
 from nbrun.core.formats.json_text import dumps, loads
 from nbrun.core.results import Outcome
 from nbrun.errors import BadFrame
-from nbrun.storage.object_store import ObjectStore, StoredObject
+from nbrun.storage.object_stores.base import ObjectStore, StoredObject
 
 MANIFEST = "run.json"
 _AT_ONCE = 16

@@ -17,7 +17,7 @@ from typing import Protocol
 from nbrun.core.formats.units import spell_duration
 from nbrun.errors import RunSkipped, UsageError
 from nbrun.runner.stop import StopSwitch
-from nbrun.storage.object_store import StoreError
+from nbrun.storage.object_stores.base import StoreError
 from nbrun.storage.on_disk import lock_file
 
 _log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from nbrun.core.batch.terms import Keep
 from nbrun.core.formats.json_text import dumps
 from nbrun.publishing.history import MANIFEST, PublishedHistory, RunRecord, StoredFile, expired, latest_of
 from nbrun.publishing.pages import ReportSummary, latest_page, report_index, reports_index
-from nbrun.storage.object_store import ObjectExists, ObjectStore, StoredObject, StoreError, VersionChanged
+from nbrun.storage.object_stores.base import ObjectExists, ObjectStore, StoredObject, StoreError, VersionChanged
 
 Result = TypeVar("Result")
 TRIES = 40

@@ -28,7 +28,8 @@ from nbrun.publishing.history import MANIFEST, NotebookRecord, RunRecord, Value,
 from nbrun.publishing.publish import publish, stored_files
 from nbrun.reporters.html.reporter import Html, Look, PageMaker
 from nbrun.reporters.html.visibility import Code, Failures, Rules
-from nbrun.storage.object_store import ObjectStore, StoreError, open_store
+from nbrun.storage.object_stores.base import ObjectStore, StoreError
+from nbrun.storage.object_stores.by_url import open_store
 from nbrun.version import __version__
 
 

@@ -26,7 +26,14 @@ from nbrun.core.formats.json_text import dumps, loads
 from nbrun.core.formats.units import spell_duration
 from nbrun.errors import BadFrame
 from nbrun.publishing.locks import Attempt
-from nbrun.storage.object_store import ObjectExists, ObjectStore, StoredObject, StoreError, Unanswered, VersionChanged
+from nbrun.storage.object_stores.base import (
+    ObjectExists,
+    ObjectStore,
+    StoredObject,
+    StoreError,
+    Unanswered,
+    VersionChanged,
+)
 
 LOCK = ".lock"
 """The name of the lock's object, below the report."""

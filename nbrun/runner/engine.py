@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from nbrun.core.events import Event
 from nbrun.core.planning.job import STARTUP_LIMIT
-from nbrun.core.planning.options import Kind, nearest
+from nbrun.core.planning.option_types import Kind, nearest
 from nbrun.errors import NbrunError, SeatLost, ServerUnreachable, UsageError
 from nbrun.jupyter.http.retry import RETURN
 from nbrun.jupyter.kernelspecs import KernelSpecs

@@ -14,7 +14,7 @@ from nbrun.core.formats.units import MAX_FRAME, MAX_RESPONSE
 from nbrun.core.planning.artefacts import SCRATCH
 from nbrun.core.planning.destinations import is_store_url, refuse_contradiction, refuse_unreachable
 from nbrun.core.planning.job import CheckpointUse, Job, Limits, OnConflict
-from nbrun.core.planning.options import AUTO, Option, Thing, read_options
+from nbrun.core.planning.option_types import AUTO, Option, Thing, read_options
 from nbrun.errors import UsageError
 from nbrun.jupyter.endpoint import Destination, Endpoint, check_headers, contents_path
 from nbrun.runner.options import SharedBatchOptions, SharedRunOptions, check_together

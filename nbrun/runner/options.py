@@ -1,7 +1,7 @@
 """The declarations of all options of a run and of a batch: type, default, flags and help.
 
-A declaration is a key of a TypedDict: its type for Python, and an :mod:`Option <nbrun.core.planning.options>` with its
-values, default, help and flags. The command line, the settings with their JSON schema, the pytest plug-in and the
+A declaration is a key of a TypedDict: its type for Python, and an :mod:`Option <nbrun.core.planning.option_types>` with
+its values, default, help and flags. The command line, the settings with their JSON schema, the pytest plug-in and the
 Python API are derived from it. A new option is one entry here, plus the code that uses its value. The flag of an option
 that is true by default is the negation: ``save`` is ``--no-save``.
 
@@ -18,7 +18,7 @@ from nbrun.core.batch.terms import SERVER_WAIT, Cause, Order, Override
 from nbrun.core.formats.units import MAX_ARTEFACTS, MAX_FRAME, MAX_RESPONSE
 from nbrun.core.planning.artefacts import check_pattern
 from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict
-from nbrun.core.planning.options import (
+from nbrun.core.planning.option_types import (
     AUTO,
     Choice,
     Count,

@@ -138,7 +138,7 @@ def from_url(url: str, where: str) -> dict[str, Any]:
     """Read a file of parameters from a store or a git repository, like :func:`from_file`."""
     import asyncio
 
-    from nbrun.storage.in_store import fetch
+    from nbrun.storage.in_object_store import fetch
 
     where = f"{where} {without_credentials(url)}"
     try:

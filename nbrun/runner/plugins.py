@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 
 from nbrun.core.parameters.literals.base import LiteralWriter
 from nbrun.core.planning.destinations import without_credentials
-from nbrun.core.planning.options import nearest
+from nbrun.core.planning.option_types import nearest
 from nbrun.errors import UsageError
 from nbrun.runner.engine import Engine, EngineCall
 

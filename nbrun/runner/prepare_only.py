@@ -95,7 +95,7 @@ async def prepare(job: Job, paths: NotebookPaths, host: Host | None, journal: Jo
             output = DELIVERED
             await MemoryFile(output, deliver=paths.deliver).write(document.content, None)
         elif paths.stored:
-            from nbrun.storage.in_store import put_notebook
+            from nbrun.storage.in_object_store import put_notebook
 
             version = paths.version if paths.stored == paths.origin else ""
             output = await put_notebook(paths.stored, document.content, version)

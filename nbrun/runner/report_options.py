@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, TypedDict
 
 from nbrun.core.batch.terms import Keep
-from nbrun.core.planning.options import (
+from nbrun.core.planning.option_types import (
     Checked,
     Choice,
     Duration,

@@ -197,7 +197,7 @@ def _elsewhere(
         )
     if not (paths.save and paths.stored):
         return notebook
-    from nbrun.storage.in_store import StoredNotebook
+    from nbrun.storage.in_object_store import StoredNotebook
 
     version = paths.version if paths.stored == paths.origin else ""
     return StoredNotebook(notebook, paths.stored, version=version, warn=warn, on_conflict=paths.on_conflict)

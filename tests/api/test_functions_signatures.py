@@ -8,7 +8,7 @@ import pytest
 
 import nbrun
 from nbrun.api import functions, servers
-from nbrun.core.planning.options import options_in
+from nbrun.core.planning.option_types import options_in
 from nbrun.errors import UsageError
 from nbrun.runner.job import BatchOptions, RunOptions
 from nbrun.runner.options import CommonServerOptions, MoreServerOptions

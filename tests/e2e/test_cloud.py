@@ -14,7 +14,7 @@ import nbrun
 from nbrun.core.events import CellFinished, Event
 from nbrun.core.results import Outcome
 from nbrun.errors import ExitCode, UsageError
-from nbrun.storage.object_store import open_store
+from nbrun.storage.object_stores.by_url import open_store
 from tests.support.notebooks import notebook, run_nbrun, write_notebook
 from tests.support.stores import (
     SECRET,

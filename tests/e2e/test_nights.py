@@ -33,7 +33,7 @@ from nbrun.publishing.history import PublishedHistory, RunRecord, new_run_id
 from nbrun.publishing.local_history import state_folder
 from nbrun.publishing.locks import FileLock
 from nbrun.publishing.publish import publish
-from nbrun.storage.object_store import open_store
+from nbrun.storage.object_stores.by_url import open_store
 from tests.publishing.notifications.servers import MailBox, mail_server
 from tests.support.browsers import chromium
 from tests.support.notebooks import code, markdown, notebook, write_notebook

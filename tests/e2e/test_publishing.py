@@ -21,7 +21,7 @@ from nbrun.errors import ExitCode
 from nbrun.publishing import store_lock
 from nbrun.publishing.locks import acquire
 from nbrun.runner.stop import StopSwitch
-from nbrun.storage.object_store import open_store
+from nbrun.storage.object_stores.by_url import open_store
 from tests.support.notebooks import Notebook, code, markdown, notebook, run_nbrun, write_notebook
 from tests.support.stores import SECRET, S3Server, faulty, s3_by_moto, web_store
 

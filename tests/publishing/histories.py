@@ -9,7 +9,8 @@ from typing import Any
 from nbrun.core.batch.terms import Keep
 from nbrun.publishing.history import NotebookRecord, RunRecord, Value
 from nbrun.publishing.publish import Published, publish, stored_files
-from nbrun.storage.object_store import FolderStore, ObjectState, ObjectStore, StoredObject
+from nbrun.storage.object_stores.base import ObjectState, ObjectStore, StoredObject
+from nbrun.storage.object_stores.folder import FolderStore
 
 FIRST = datetime(2026, 11, 1, 6, tzinfo=UTC)
 PASSED, FAILED = "passed", "failed"

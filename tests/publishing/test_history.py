@@ -17,7 +17,7 @@ from nbrun.publishing.history import (
     new_run_id,
     run_of,
 )
-from nbrun.storage.object_store import FolderStore
+from nbrun.storage.object_stores.folder import FolderStore
 from tests.publishing.histories import FAILED, FIRST, night, record
 
 

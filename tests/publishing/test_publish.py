@@ -15,7 +15,8 @@ import pytest
 from nbrun.core.batch.terms import Keep
 from nbrun.publishing.history import RunRecord, Value
 from nbrun.publishing.publish import publish, rebuild, rebuild_base
-from nbrun.storage.object_store import FolderStore, ObjectExists, StoreError
+from nbrun.storage.object_stores.base import ObjectExists, StoreError
+from nbrun.storage.object_stores.folder import FolderStore
 from tests.publishing.histories import FAILED, InterruptedStore, Killed, files_of, night, published, record
 
 

@@ -18,14 +18,15 @@ import pytest
 from nbrun.core.batch.terms import Keep
 from nbrun.publishing.history import PublishedHistory
 from nbrun.publishing.publish import rebuild, rebuild_base
-from nbrun.storage.object_store import ObjectStore, open_store
+from nbrun.storage.object_stores.base import ObjectStore
+from nbrun.storage.object_stores.by_url import open_store
 from tests.publishing.histories import night, published, record
 from tests.publishing.test_publish import Links
 
 PUBLISHER = """
 import asyncio, pathlib, sys
 from nbrun.core.batch.terms import Keep
-from nbrun.storage.object_store import open_store
+from nbrun.storage.object_stores.by_url import open_store
 from tests.publishing.histories import night, published, record
 store, made, keep = open_store(sys.argv[1]), pathlib.Path(sys.argv[2]), Keep(runs=int(sys.argv[3]))
 print("ready", flush=True)

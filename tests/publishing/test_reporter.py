@@ -16,7 +16,9 @@ from nbrun.errors import UsageError
 from nbrun.publishing.history import PublishedHistory, RunRecord
 from nbrun.publishing.reporter import DatedPublications, Publication, Publishing, reachable_store, report_name
 from nbrun.reporters.html.reporter import Look
-from nbrun.storage.object_store import FolderStore, StoreError, open_store
+from nbrun.storage.object_stores.base import StoreError
+from nbrun.storage.object_stores.by_url import open_store
+from nbrun.storage.object_stores.folder import FolderStore
 from tests.publishing.histories import InterruptedStore, night
 from tests.reporters.streams import Speaker, result
 from tests.support.notebooks import code, markdown, notebook

@@ -19,14 +19,17 @@ from nbrun.publishing import store_lock
 from nbrun.publishing.locks import Attempt, LockHeld, acquire
 from nbrun.publishing.store_lock import LockLost, StoreLock
 from nbrun.runner.stop import StopSwitch
-from nbrun.storage.object_store import FolderStore, StoreError, Unanswered, open_store
+from nbrun.storage.object_stores.base import StoreError, Unanswered
+from nbrun.storage.object_stores.by_url import open_store
+from nbrun.storage.object_stores.folder import FolderStore
 
 LEASE = 1.0
 HOLD = """
 import asyncio, sys
 from nbrun.publishing import store_lock
 from nbrun.publishing.locks import Attempt
-from nbrun.storage.object_store import StoreError, open_store
+from nbrun.storage.object_stores.base import StoreError
+from nbrun.storage.object_stores.by_url import open_store
 store_lock.LEASE = float(sys.argv[2])
 lock = store_lock.StoreLock(open_store(sys.argv[1]), "sales")
 print("ready", flush=True)

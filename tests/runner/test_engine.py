@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nbrun.core.planning.options import Integer, Text
+from nbrun.core.planning.option_types import Integer, Text
 from nbrun.errors import ExitCode, UsageError
 from nbrun.runner.engine import EngineCall
 from nbrun.runner.job import Access

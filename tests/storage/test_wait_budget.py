@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import nbrun
-from nbrun.storage.http_store import HttpStore
-from nbrun.storage.objects import Unanswered, in_thread
+from nbrun.storage.object_stores.base import Unanswered, in_thread
+from nbrun.storage.object_stores.web_server import HttpStore
 from nbrun.storage.wait_budget import WaitBudget, current_budget
 from tests.support.notebooks import notebook, write_notebook
 

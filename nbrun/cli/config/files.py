@@ -17,12 +17,12 @@ import click
 from click.core import ParameterSource
 
 from nbrun.cli.config.schema import JobSetting, Setting, Settings, Wrong, line_of, read_settings
-from nbrun.cli.options.declared import DeclaredOption
+from nbrun.cli.options.generated import DeclaredOption
 from nbrun.core.batch.terms import Override
 from nbrun.core.parameters.limits import check_values, read_toml
 from nbrun.core.planning.artefacts import SCRATCH
 from nbrun.core.planning.destinations import CHOICE_OPTIONS, is_url
-from nbrun.core.planning.options import Flag, Integer, Kind, Text, Texts
+from nbrun.core.planning.option_types import Flag, Integer, Kind, Text, Texts
 from nbrun.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])

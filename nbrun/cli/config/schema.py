@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbrun.core.batch.output_paths import Template
-from nbrun.core.planning.options import Flag, Kind, are_texts, nearest
+from nbrun.core.planning.option_types import Flag, Kind, are_texts, nearest
 from nbrun.errors import UsageError
 
 Path = tuple[str | int, ...]

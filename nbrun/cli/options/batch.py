@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.cli.options.declared import OF_BATCH, declared
+from nbrun.cli.options.generated import OF_BATCH, declared
 from nbrun.core.batch.matrix import notes_of, read_axes
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nbrun.cli.options.declared import declared
+from nbrun.cli.options.generated import declared
 from nbrun.core.batch.output_paths import Fields, Stamp, Template
 from nbrun.core.planning.destinations import is_source_url
 from nbrun.core.planning.job import Secret

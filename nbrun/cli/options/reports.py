@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nbrun.cli import clock
-from nbrun.cli.options.declared import declared, read_fields
+from nbrun.cli.options.generated import declared, read_fields
 from nbrun.cli.standard_streams import closed
 from nbrun.cli.stdio import STANDARD_ERROR, STANDARD_OUTPUT
 from nbrun.core.planning.destinations import is_store_url, is_url, refuse_unreachable

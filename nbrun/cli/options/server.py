@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import click
 from click.core import ParameterSource
 
-from nbrun.cli.options.declared import declared
+from nbrun.cli.options.generated import declared
 from nbrun.cli.options.log import hide_in_log
 from nbrun.errors import UsageError
 from nbrun.jupyter.endpoint import check_headers

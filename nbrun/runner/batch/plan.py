@@ -41,7 +41,7 @@ from nbrun.core.planning.destinations import (
     without_credentials,
 )
 from nbrun.core.planning.job import STARTUP_LIMIT, OnConflict, Secret
-from nbrun.core.planning.options import AUTO, options_in, read_option
+from nbrun.core.planning.option_types import AUTO, options_in, read_option
 from nbrun.errors import NbrunError, UsageError
 from nbrun.jupyter.endpoint import contents_path
 from nbrun.runner.batch.discovery import FoundNotebook, local_notebooks, notebooks_on_server
@@ -333,7 +333,7 @@ async def _check_stores(paths: Sequence[NotebookPaths], options: BatchOptions) -
             raise UsageError(f"{without_credentials(each.origin)}: a git repository is not written", hint=hint)
     if not stored:
         return
-    from nbrun.storage.in_store import check_store
+    from nbrun.storage.in_object_store import check_store
 
     # One check for each bucket or host: the check costs a request.
     places = {"/".join(each.stored.split("/", 3)[:3]): each for each in stored}
@@ -373,7 +373,7 @@ async def _named(name: str, options: BatchOptions) -> list[FoundNotebook]:
 
 async def _fetched(url: str) -> FoundNotebook:
     """Read a notebook from a URL; raise :class:`UsageError`."""
-    from nbrun.storage.in_store import fetch
+    from nbrun.storage.in_object_store import fetch
 
     found = await fetch(url)
     return FoundNotebook(without_credentials(url), tree_path(url) or "notebook.ipynb", url, found.data, found.version)

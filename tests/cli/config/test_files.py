@@ -13,7 +13,7 @@ from nbrun.cli.config.files import current_project, from_here, overrides_for, se
 from nbrun.cli.config.schema import Setting, schema
 from nbrun.cli.main import cli
 from nbrun.cli.run import command
-from nbrun.core.planning.options import (
+from nbrun.core.planning.option_types import (
     Count,
     Duration,
     Flag,

@@ -15,7 +15,7 @@ from nbrun.cli.config.schema import (
     read_settings,
     schema,
 )
-from nbrun.core.planning.options import Choice, Count, Duration, Flag, Integer, Text, Texts
+from nbrun.core.planning.option_types import Choice, Count, Duration, Flag, Integer, Text, Texts
 
 OPTIONS = [
     Setting("cell-timeout", Duration(), "Limit of each cell.", key="cell_timeout"),

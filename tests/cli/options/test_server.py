@@ -6,7 +6,7 @@ from typing import Any
 import click
 import pytest
 
-from nbrun.cli.options.declared import declared
+from nbrun.cli.options.generated import declared
 from nbrun.cli.options.server import access_options, find_password, find_token, read_headers, server_options
 from nbrun.errors import UsageError
 

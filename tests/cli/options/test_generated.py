@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 import nbrun
-from nbrun.cli.options.declared import OF_BATCH, OF_RUN, declared, parameter_name, read_declared
+from nbrun.cli.options.generated import OF_BATCH, OF_RUN, declared, parameter_name, read_declared
 from nbrun.cli.run import command
-from nbrun.core.planning.options import Flag, options_in
+from nbrun.core.planning.option_types import Flag, options_in
 
 OF_RUN_AND_BATCH = {**options_in(nbrun.BatchOptions)}
 

@@ -23,7 +23,7 @@ from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from nbrun.core.planning.destinations import without_credentials
 from nbrun.errors import UsageError
-from nbrun.storage.objects import (
+from nbrun.storage.object_stores.base import (
     LIMIT,
     ConditionsIgnored,
     ObjectExists,

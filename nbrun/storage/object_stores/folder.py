@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from nbrun.storage.objects import (
+from nbrun.storage.object_stores.base import (
     ObjectExists,
     ObjectState,
     Result,

@@ -21,7 +21,7 @@ import fsspec
 
 from nbrun.core.planning.destinations import scheme_of, without_credentials
 from nbrun.errors import UsageError
-from nbrun.storage.objects import (
+from nbrun.storage.object_stores.base import (
     ConditionsIgnored,
     ObjectExists,
     ObjectState,

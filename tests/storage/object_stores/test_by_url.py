@@ -15,19 +15,18 @@ import pytest
 from nbrun.core.planning.destinations import is_store_url
 from nbrun.errors import UsageError
 from nbrun.publishing.reporter import reachable_store
-from nbrun.storage import objects
-from nbrun.storage.in_store import check_store
-from nbrun.storage.object_store import (
+from nbrun.storage.in_object_store import check_store
+from nbrun.storage.object_stores import base
+from nbrun.storage.object_stores.base import (
     ConditionsIgnored,
     ObjectExists,
     ObjectStore,
     StoreError,
     Unanswered,
     VersionChanged,
-    open_parent,
-    open_store,
+    content_type_of,
 )
-from nbrun.storage.objects import content_type_of
+from nbrun.storage.object_stores.by_url import open_parent, open_store
 from nbrun.storage.on_disk import write_notebook
 from tests.support.notebooks import notebook
 from tests.support.stores import SECRET, S3Server, ftp_server, s3_by_moto, web_store
@@ -156,7 +155,7 @@ async def test_a_folder_holds_no_trace_of_puts(tmp_path: Path) -> None:
 async def test_a_folder_whose_lock_is_never_released_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "LIMIT", 0.1)
+    monkeypatch.setattr(base, "LIMIT", 0.1)
     store = open_store(str(tmp_path))
     with (tmp_path / ".nbrun-lock").open("w") as held:  # as by a process that was stopped
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -399,7 +398,7 @@ async def test_errors_of_packages_count_by_their_numbers() -> None:
 
 def test_fsspec_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    monkeypatch.delitem(sys.modules, "nbrun.storage.fsspec_store", raising=False)
+    monkeypatch.delitem(sys.modules, "nbrun.storage.object_stores.with_fsspec", raising=False)
     with pytest.raises(UsageError, match="sftp:// needs fsspec") as refused:
         open_store("sftp://ann:pw@host/x")
     assert "pip install fsspec" in refused.value.hint

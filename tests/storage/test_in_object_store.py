@@ -10,8 +10,9 @@ from nbrun.core.planning.job import OnConflict
 from nbrun.errors import NoSuchNotebook, NotANotebook, SaveFailed, UsageError
 from nbrun.jupyter.http.retry import ONCE
 from nbrun.storage.conflicts import GuardedTarget
-from nbrun.storage.in_store import StoreFile, check_store, fetch, put_notebook
-from nbrun.storage.object_store import StoreError, Unanswered, open_parent, open_store
+from nbrun.storage.in_object_store import StoreFile, check_store, fetch, put_notebook
+from nbrun.storage.object_stores.base import StoreError, Unanswered
+from nbrun.storage.object_stores.by_url import open_parent, open_store
 from nbrun.storage.on_disk import DiskFile
 from tests.support.notebooks import code, notebook, stdout
 from tests.support.stores import SECRET, S3Server, faulty, s3_by_moto, web_store
@@ -104,7 +105,7 @@ async def test_a_put_whose_answer_is_lost_has_arrived(
 async def test_a_store_that_does_not_answer_is_given_up(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbrun.storage.objects.LIMIT", 0.3)
+    monkeypatch.setattr("nbrun.storage.object_stores.base.LIMIT", 0.3)
     async with faulty(s3.endpoint) as wire:
         monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
         wire.black_hole = True

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from nbrun.core.planning.options import (
+from nbrun.core.planning.option_types import (
     Checked,
     Choice,
     Flag,

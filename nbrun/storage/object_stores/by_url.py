@@ -2,12 +2,12 @@
 
 ::
 
-    open_store("reports/")            FolderStore   folder_store.py, no extra
-    open_store("s3://bucket/reports") CloudStore    cloud_store.py, extra ``cloud``
-    open_store("https://host/dav")    HttpStore     http_store.py, no extra
-    open_store("sftp://host/dir")     FsspecStore   fsspec_store.py, needs fsspec and a package for the scheme
+    open_store("reports/")            FolderStore   folder.py, no extra
+    open_store("s3://bucket/reports") CloudStore    s3_gcs_azure.py, extra ``cloud``
+    open_store("https://host/dav")    HttpStore     web_server.py, no extra
+    open_store("sftp://host/dir")     FsspecStore   with_fsspec.py, needs fsspec and a package for the scheme
 
-The modules of the stores are imported only when a URL names them. The protocol is in ``objects.py``.
+The modules of the stores are imported only when a URL names them. The protocol is in ``base.py``.
 """
 
 from pathlib import Path
@@ -15,31 +15,10 @@ from urllib.parse import unquote
 
 from nbrun.core.planning.destinations import CLOUD_SCHEMES, WEB_SCHEMES, is_url, split_url, without_credentials
 from nbrun.errors import UsageError
-from nbrun.storage.folder_store import FolderStore
-from nbrun.storage.objects import (
-    ConditionsIgnored,
-    ObjectExists,
-    ObjectState,
+from nbrun.storage.object_stores.base import (
     ObjectStore,
-    StoredObject,
-    StoreError,
-    Unanswered,
-    VersionChanged,
 )
-
-__all__ = [
-    "ConditionsIgnored",
-    "FolderStore",
-    "ObjectExists",
-    "ObjectState",
-    "ObjectStore",
-    "StoreError",
-    "StoredObject",
-    "Unanswered",
-    "VersionChanged",
-    "open_parent",
-    "open_store",
-]
+from nbrun.storage.object_stores.folder import FolderStore
 
 INSTALL = "Install the extra: pip install 'jupyter-nbrun[cloud]'"
 
@@ -56,13 +35,13 @@ def open_store(url: str) -> ObjectStore:
     if scheme == "file":
         return FolderStore(Path(unquote(parts.path)))
     if scheme in WEB_SCHEMES:
-        from nbrun.storage.http_store import HttpStore
+        from nbrun.storage.object_stores.web_server import HttpStore
 
         return HttpStore(url)
     if scheme not in CLOUD_SCHEMES:
         return _by_fsspec(url, scheme)
     try:
-        from nbrun.storage.cloud_store import CloudStore
+        from nbrun.storage.object_stores.s3_gcs_azure import CloudStore
     except ModuleNotFoundError as error:
         if error.name != "obstore":
             raise
@@ -72,7 +51,7 @@ def open_store(url: str) -> ObjectStore:
 
 def _by_fsspec(url: str, scheme: str) -> ObjectStore:
     try:
-        from nbrun.storage.fsspec_store import FsspecStore
+        from nbrun.storage.object_stores.with_fsspec import FsspecStore
     except ModuleNotFoundError as error:
         if error.name != "fsspec":
             raise

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 from nbrun.core.planning.artefacts import check_pattern
-from nbrun.core.planning.options import (
+from nbrun.core.planning.option_types import (
     AUTO,
     Checked,
     Choice,

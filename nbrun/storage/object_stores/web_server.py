@@ -14,7 +14,7 @@ import httpx
 
 from nbrun.core.planning.destinations import without_credentials
 from nbrun.errors import UsageError
-from nbrun.storage.objects import (
+from nbrun.storage.object_stores.base import (
     LIMIT,
     ObjectExists,
     ObjectState,

@@ -14,15 +14,9 @@ import pytest
 
 from nbrun.errors import UsageError
 from nbrun.publishing.reporter import reachable_store
-from nbrun.storage.in_store import check_store
-from nbrun.storage.object_store import (
-    ConditionsIgnored,
-    ObjectExists,
-    ObjectStore,
-    StoreError,
-    VersionChanged,
-    open_store,
-)
+from nbrun.storage.in_object_store import check_store
+from nbrun.storage.object_stores.base import ConditionsIgnored, ObjectExists, ObjectStore, StoreError, VersionChanged
+from nbrun.storage.object_stores.by_url import open_store
 from tests.support.environments import environment
 from tests.support.servers import free_port
 from tests.support.stores import AZURE_KEY, azure_by_azurite, google_by_emulator, running, web_store
@@ -144,7 +138,7 @@ def test_a_profile_without_boto3_is_refused_with_what_to_install(monkeypatch: py
 
 LAST = """
 import asyncio, sys
-from nbrun.storage.object_store import open_store
+from nbrun.storage.object_stores.by_url import open_store
 asyncio.run(open_store(sys.argv[1]).stat("x"))
 """
 

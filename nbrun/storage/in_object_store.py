@@ -13,8 +13,15 @@ from nbrun.jupyter.http.retry import PATIENT_GET, RetryPolicy
 from nbrun.storage.base import Notebook, Written
 from nbrun.storage.conflicts import GuardedTarget
 from nbrun.storage.file_version import FileVersion
-from nbrun.storage.object_store import ObjectStore, open_parent
-from nbrun.storage.objects import ConditionsIgnored, ObjectExists, ObjectState, StoreError, VersionChanged
+from nbrun.storage.object_stores.base import (
+    ConditionsIgnored,
+    ObjectExists,
+    ObjectState,
+    ObjectStore,
+    StoreError,
+    VersionChanged,
+)
+from nbrun.storage.object_stores.by_url import open_parent
 
 _ON_SERVER = "A notebook on a Jupyter server is named by its path there: nbrun run PATH --server URL."
 _FORCE = "--force writes there all the same, and overwrites what others write during the run."
