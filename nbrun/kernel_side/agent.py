@@ -32,11 +32,11 @@ import gc
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .background_tasks import unread_streams, writers
 from .backlog import Backlog, Progress
 from .execution import ConditionalExecution
 from .output import QuickOutput, UnsentNumbers, be_quiet
 from .replay import ReplayBuffer
-from .writers import unread_streams, writers
 
 # Undocumented names of ipykernel that the agent uses, here and in its other modules, tested with ipykernel 6.29, 6.31,
 # 7.0 and 7.4. Names without an underscore: IPythonKernel.shell_handlers, control_handlers, session, iopub_thread,

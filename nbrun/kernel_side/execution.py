@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .background_tasks import has_unread_streams, writing_tasks, writing_threads
 from .backlog import Progress
 from .output import Senders, flush, hand_over
 from .replay import ReplayBuffer
-from .writers import has_unread_streams, writing_tasks, writing_threads
 
 PUBLISH_STATUS = "_publish_status"
 """Kernel: publishes the status of the channel's parent."""

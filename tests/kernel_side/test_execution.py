@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nbrun.kernel_side.agent import install
-from nbrun.kernel_side.writers import has_unread_streams
+from nbrun.kernel_side.background_tasks import has_unread_streams
 from tests.kernel_side.small_kernel import SmallKernel
 
 # Executing on conditions ---------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_what_a_cell_wrote_to_a_descriptor_is_read_before_the_next_cell(monkeypa
     )
     monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setattr("sys.stderr", SimpleNamespace(_flush_pending=False))
-    monkeypatch.setattr("nbrun.kernel_side.writers.unread_bytes", lambda _: next(amounts))
+    monkeypatch.setattr("nbrun.kernel_side.background_tasks.unread_bytes", lambda _: next(amounts))
     kernel.execute_list("a", "b")
     assert flushed == [["a"], ["a"]]
     assert next(amounts, None) is None

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nbrun.kernel_side.writers import unread_bytes, unread_streams, writers
+from nbrun.kernel_side.background_tasks import unread_bytes, unread_streams, writers
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -35,7 +35,7 @@ def test_a_pipe_that_is_not_emptied_has_a_writer(monkeypatch: pytest.MonkeyPatch
     reading, writing = os.pipe()
     os.write(writing, b"text")
     assert unread_bytes(reading) == 4
-    monkeypatch.setattr("nbrun.kernel_side.writers.unread_bytes", lambda descriptor: int(descriptor == 2))
+    monkeypatch.setattr("nbrun.kernel_side.background_tasks.unread_bytes", lambda descriptor: int(descriptor == 2))
     monkeypatch.setattr("sys.stdout", SimpleNamespace(watch_fd_thread=True))
     monkeypatch.setattr("sys.stderr", SimpleNamespace(watch_fd_thread=True))
     assert [*unread_streams()] == [2]
