@@ -41,8 +41,8 @@ from .replay import ReplayBuffer
 # Undocumented names of ipykernel that the agent uses, here and in its other modules, tested with ipykernel 6.29, 6.31,
 # 7.0 and 7.4. Names without an underscore: IPythonKernel.shell_handlers, control_handlers, session, iopub_thread,
 # finish_metadata, execute_request, set_parent, pre_handler_hook, post_handler_hook, eventloop, comm_manager.comms,
-# control_thread; IOPubThread.schedule, send_multipart, socket, thread, io_loop; OutStream.watch_fd_thread, pub_thread,
-# echo.
+# control_thread, shell_stream, shell_channel_thread.manager; IOPubThread.schedule, send_multipart, socket, thread,
+# io_loop; OutStream.watch_fd_thread, pub_thread, echo.
 TRACEBACK = ("_last_traceback", "_last_traceback_during_displayhook")
 """ZMQInteractiveShell: the traceback in a reply for an error that has none of its own."""
 SEND_HIGH_WATER_MARK = 23

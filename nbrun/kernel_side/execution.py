@@ -24,6 +24,8 @@ EXECUTE_SLEEP = "_execute_sleep"
 """Kernel: seconds to wait before each reply, so that output is sent first."""
 HISTORY_CACHE = "db_cache_size"
 """HistoryManager: the number of cells from which on its thread writes them; ``save_flag`` lets it write at once."""
+SHELL_SOCKET = "_shell_socket"
+"""SubshellManager of ipykernel 7.0 to 7.3: the socket on which replies are sent."""
 POLLOUT = 2
 """zmq.POLLOUT."""
 UNREAD_STEPS = 40
@@ -70,6 +72,7 @@ class ConditionalExecution:
         self._finish_metadata = kernel.finish_metadata
         # Raise an error here if something is missing.
         kernel.comm_manager.comms, kernel.iopub_thread.schedule, kernel.execute_request  # noqa: B018
+        read_all_requests(kernel)
         kernel.shell_handlers["nbrun_execute_request"] = self.execute
         kernel.control_handlers["nbrun_recall_request"] = self.recall
         kernel.finish_metadata = self._finish
@@ -222,6 +225,17 @@ class ConditionalExecution:
         self._recalled.add(request)
         state = "ended" if request in self._ended else "running" if request in self._begun else "unknown"
         self._kernel.session.send(stream, "nbrun_recall_reply", {"status": "ok", "state": state}, parent, ident=ident)
+
+
+def read_all_requests(kernel: Any) -> None:
+    """Let the kernel send its replies through the stream that reads the requests.
+
+    ipykernel 7.0 to 7.3 sends them on the stream's socket. A request that arrives meanwhile is not read until another
+    client connects, see https://github.com/ipython/ipykernel/pull/1529.
+    """
+    thread = getattr(kernel, "shell_channel_thread", None)
+    if thread is not None and hasattr(thread.manager, SHELL_SOCKET):
+        setattr(thread.manager, SHELL_SOCKET, kernel.shell_stream)
 
 
 class History:

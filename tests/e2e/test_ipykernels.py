@@ -19,6 +19,7 @@ from tests.support.servers import RunningServer, jupyter_server
 CELLS = (
     "print('one')",
     "await __import__('asyncio').sleep(0)",
+    *["pass"] * 100,  # ipykernel 7.0 to 7.3 may not read a request that arrives while it sends a reply
     "import threading\nthreading.Timer(0.1, print, ['late']).start()",
 )
 
@@ -55,7 +56,7 @@ def test_a_run_comes_to_the_same(server: RunningServer, options: tuple[str, ...]
     command = ("run", path.name, "--server", server.url, "--kernel", "other", *options)
     found = run_nbrun(*command, env={"NBRUN_TOKEN": server.token})
     assert found.returncode == 0, found.stderr
-    first, _, last = outputs_of(read_notebook(path))
+    first, *_, last = outputs_of(read_notebook(path))
     assert [joined(outputs[0]["text"]) for outputs in (first, last)] == ["one\n", "late\n"]
     assert "one by one" not in found.stderr
 

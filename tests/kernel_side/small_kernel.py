@@ -13,7 +13,7 @@ from nbrun.kernel_side.agent import install
 class SmallKernel:
     """What the agent uses of ipykernel, as plain values; replies are kept."""
 
-    def __init__(self, session: Any = None, **without: None) -> None:
+    def __init__(self, session: Any = None, **others: Any) -> None:
         self.session = Session() if session is None else session
         self.replies: list[Any] = []
         self.executed: list[str] = []
@@ -43,7 +43,7 @@ class SmallKernel:
             io_loop=SimpleNamespace(add_callback=None),
             _really_send=lambda _: None,
         )
-        vars(self).update(without)
+        vars(self).update(others)
         self.agent = install(self, {})
         self._send, self.session.send = self.session.send, self._keep
 

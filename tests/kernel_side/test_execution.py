@@ -54,6 +54,15 @@ def test_a_recalled_request_that_has_not_arrived_is_refused_however_late_it_come
     assert kernel.executed == ["a", "d"]
 
 
+@pytest.mark.parametrize("version", ["6", "7.0", "7.4"])
+def test_replies_are_sent_through_the_stream_that_reads_requests(version: str) -> None:
+    manager = SimpleNamespace(_shell_socket="socket") if version == "7.0" else SimpleNamespace()
+    thread = {} if version == "6" else {"shell_channel_thread": SimpleNamespace(manager=manager)}
+    kernel = SmallKernel(shell_stream="stream", **thread)
+    assert "conditional" in kernel.agent.abilities
+    assert vars(manager) == ({"_shell_socket": "stream"} if version == "7.0" else {})
+
+
 # Lists ---------------------------------------------------------------------------------------------------------------
 
 
