@@ -85,9 +85,11 @@ class ForkServer:
                 out, err = exchange(stdin.encode(), *ours, deadline=deadline)
                 call.settimeout(max(deadline - time.monotonic(), 0.001))
                 code = int(answers.readline())
-            except TimeoutError:
+            except TimeoutError as error:
                 os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(command, timeout) from None
+                expired = subprocess.TimeoutExpired(command, timeout)
+                expired.add_note("\n".join(map(str, error.args)))  # pytest shows it
+                raise expired from None
         return subprocess.CompletedProcess(command, code, out, err)
 
 
@@ -97,7 +99,10 @@ def at_start(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def exchange(data: bytes, stdin: FileIO, *outputs: FileIO, deadline: float) -> list[str]:
-    """Write `data` to a pipe, and return as text what comes from the others until their ends."""
+    """Write `data` to a pipe, and return as text what comes from the others until their ends.
+
+    Raises :class:`TimeoutError` with the texts so far.
+    """
     read = {output.fileno(): bytearray() for output in outputs}
     with selectors.DefaultSelector() as selector:
         selector.register(stdin, selectors.EVENT_WRITE)
@@ -106,7 +111,7 @@ def exchange(data: bytes, stdin: FileIO, *outputs: FileIO, deadline: float) -> l
         while selector.get_map():
             ready = selector.select(max(deadline - time.monotonic(), 0))
             if not ready:
-                raise TimeoutError
+                raise TimeoutError(*map(as_text, read.values()))
             for key, _ in ready:
                 if key.fileobj is not stdin:
                     part = os.read(key.fd, 1 << 16)
@@ -121,5 +126,9 @@ def exchange(data: bytes, stdin: FileIO, *outputs: FileIO, deadline: float) -> l
                     selector.unregister(key.fileobj)
                     if key.fileobj is stdin:
                         stdin.close()
-    texts = [text.decode(errors="replace") for text in read.values()]
-    return [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
+    return [*map(as_text, read.values())]
+
+
+def as_text(data: bytearray) -> str:
+    """Return the text of an output, with the line ends of a pipe that Python reads as text."""
+    return data.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")

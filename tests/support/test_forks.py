@@ -5,14 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.forks import ForkServer
+from tests.support.forks import ForkServer, exchange
 from tests.support.notebooks import inherited, run_module
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file descriptors of processes")
@@ -78,6 +80,18 @@ def test_a_call_is_killed_at_its_time_limit(forks: ForkServer, tmp_path: Path) -
     (tmp_path / "fine.py").write_text("print('fine')")
     assert forks.run("fine", [], inherited(), tmp_path, 60, "").stdout == "fine\n"
     assert psutil.Process(forks.pid).children() == []
+
+
+def test_a_call_that_is_killed_shows_what_it_has_printed() -> None:
+    (theirs, stdin), (stdout, out), (stderr, err) = os.pipe(), os.pipe(), os.pipe()
+    os.write(out, b"out\r\n")
+    os.write(err, b"err\n")
+    with FileIO(stdin, "w") as given, FileIO(stdout) as first, FileIO(stderr) as second:
+        with pytest.raises(TimeoutError) as raised:
+            exchange(b"", given, first, second, deadline=time.monotonic())
+        assert raised.value.args == ("out\n", "err\n")
+    for descriptor in (theirs, out, err):
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("name", ["PYTHONPATH", "LC_ALL", "PYTHONINSPECT"])
