@@ -249,8 +249,13 @@ class Server:
     ) -> RunningKernel:
         connecting = connect_kernel(self.client.http, self.client.kernels, kernel_id, patience=self.reconnect)
         kernel = await stack.enter_async_context(connecting)
-        options = agent if spec.starts_ipykernel else None
-        return RunningKernel(kernel, await kernel.handshake(startup, options, install=not self._has_agent(spec)), spec)
+        info = await kernel.handshake(
+            startup,
+            agent if spec.starts_ipykernel else None,
+            install=not self._has_agent(spec),
+            nudge=self.client.http.is_near and not self.is_private,
+        )
+        return RunningKernel(kernel, info, spec)
 
     async def _unless_it_dies(self, kernel_id: str, meeting: Coroutine[Any, Any, RunningKernel]) -> RunningKernel:
         """Await `meeting`, or raise :class:`KernelStartFailed` if the kernel dies.

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping
 from nbrun.core.execution.pipelining import ONE_BY_ONE, Pipelining
 from nbrun.core.planning.plan import Plan
 from nbrun.core.protocol.agent import Ability, Agent
+from nbrun.jupyter.http.client import NEAR
 from nbrun.jupyter.kernel_session import RunningKernel
 from nbrun.kernel_side.backlog import PROGRESS_CLOSED, PROGRESS_ID, PROGRESS_READY, PROGRESS_RECEIVED, PROGRESS_SIZE
 
-NEAR = 0.01
-"""Round-trip time in seconds below which a server is near, so that single cells ahead cost more than they save."""
 NEAR_WITH_AGENT = 0.04
-"""The same for the handshake with the agent, which takes the kernel some milliseconds."""
+"""The limit of a near server for the handshake with the agent, which takes the kernel some milliseconds."""
 FAR_DEPTH = 256
 LIST_DEPTH = 64
 """How many cells may be in progress in lists."""

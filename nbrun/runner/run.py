@@ -41,7 +41,7 @@ from nbrun.jupyter.kernelspecs import KernelSpec, KernelSpecs
 from nbrun.jupyter.trace import Trace
 from nbrun.runner.artefacts import Collecting, make_scratch, remove_scratch
 from nbrun.runner.job import NotebookPaths
-from nbrun.runner.pipelining import NEAR, SharedProgress, choose_pipelining
+from nbrun.runner.pipelining import SharedProgress, choose_pipelining
 from nbrun.runner.plugins import literal_writer
 from nbrun.runner.saving import ResultSaver
 from nbrun.runner.servers import Host
@@ -216,7 +216,7 @@ class _Run:
                     plan,
                     self._job.pipeline,
                     self._journal.warn,
-                    near=server.is_private or server.client.http.shortest < NEAR,
+                    near=server.is_private or server.client.http.is_near,
                     shares_progress=self._progress is not None and self._progress.is_shared,
                 )
                 execution = self._prepare(document, plan, running, agent, pipelining, keeping)

@@ -18,7 +18,7 @@ from nbrun.jupyter.kernel_session import Server
 from nbrun.jupyter.kernelspecs import KernelSpec
 from tests.support.faults import Hold
 from tests.support.proxy import Proxy
-from tests.support.servers import RunningServer, jupyter_server
+from tests.support.servers import RunningServer, jupyter_server, python_path
 
 LIMIT = 30.0
 PROGRAMS = {
@@ -42,6 +42,25 @@ if not called.exists():
     FIRST
 os.execv(sys.executable, ipykernel)
 """
+LATE = """
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+
+
+class LateManager(AsyncMappingKernelManager):
+    def start_watching_activity(self, kernel_id):
+        if self._kernels[kernel_id].kernel_name != "late":
+            super().start_watching_activity(kernel_id)
+
+    def notify_connect(self, kernel_id):
+        super().notify_connect(kernel_id)
+        if self._kernels[kernel_id].kernel_name == "late" and self._kernel_connections[kernel_id] == 2:
+            super().start_watching_activity(kernel_id)
+"""
+"""A kernel manager that misses what a kernel called late answers before its second client connects.
+
+A stock server does so if its socket for such messages is not connected yet, because libzmq tries again only every 0.1
+to 0.2 s. It then takes the kernel for starting, and delivers nothing.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +73,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         place.mkdir(parents=True)
         argv = [sys.executable, "-c", program, "{connection_file}"]
         (place / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": name, "language": "python"}))
+    late = folder / "kernels" / "late"
+    late.mkdir()
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (late / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "late", "language": "python"}))
+    (folder / "late_manager.py").write_text(LATE)
     missing = folder / "kernels" / "missing"
     missing.mkdir()
     spec = {"argv": ["/no/such/program", "{connection_file}"], "display_name": "missing", "language": "python"}
     (missing / "kernel.json").write_text(json.dumps(spec))
     arguments = ["--KernelRestarter.restart_limit=0", "--KernelRestarter.time_to_dead=0.5"]
     arguments += ["--MappingKernelManager.kernel_info_timeout=3", "--ServerKernelManager.shutdown_wait_time=0.2"]
-    with jupyter_server(tmp_path_factory.mktemp("files"), args=arguments, env={"JUPYTER_PATH": str(folder)}) as server:
+    arguments += ["--ServerApp.kernel_manager_class=late_manager.LateManager"]
+    variables = {"JUPYTER_PATH": str(folder), **python_path(folder)}
+    with jupyter_server(tmp_path_factory.mktemp("files"), args=arguments, env=variables) as server:
         yield server
 
 
@@ -93,6 +119,18 @@ async def test_a_kernel_runs_for_the_length_of_a_block(there: Server, server: Ru
         assert session["path"] != "nb.ipynb", "a path that nobody else has"
         assert (running.info.implementation, running.spec) == ("ipython", python)
     assert warnings == []
+
+
+async def test_a_server_that_has_missed_the_first_answer_of_a_kernel_is_nudged(
+    there: Server, wire: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nbrun.jupyter.http.client.NEAR", LIMIT)  # on a busy machine too
+    late = await spec(there, "late")
+    with caplog.at_level(logging.INFO, "nbrun"):
+        async with there.session("nb.ipynb", late, startup=LIMIT, warn=print) as running:
+            assert running.info.implementation == "ipython"
+    assert sum(line.endswith("/channels") for line in wire.lines("GET")) == 2
+    assert "is cut" not in caplog.text, "the server would close a connection that it cannot use after 3 s"
 
 
 async def test_a_block_that_ends_in_an_error_ends_the_kernel_too(there: Server) -> None:

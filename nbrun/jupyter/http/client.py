@@ -39,6 +39,8 @@ from nbrun.jupyter.http.retry import ONCE, PATIENT_GET, RetryPolicy
 from nbrun.jupyter.trace import Trace
 
 CONNECT_LIMIT = 10.0
+NEAR = 0.01
+"""Round-trip time in seconds below which a server is near, so that a round trip costs less than to avoid it."""
 LARGE_BODY = 1_000_000
 """Bytes from which a connection that is cut while sending may mean "too large": Jupyter Server sends no 413."""
 
@@ -156,6 +158,11 @@ class Http:
         """Seconds of the fastest request until its answer began; a round trip to the server takes no longer."""
         self._ahead: dict[str, asyncio.Task[tuple[Answer | NbrunError, float]]] = {}
         """The requests that were sent ahead, by path and query; the result is the outcome and its time."""
+
+    @property
+    def is_near(self) -> bool:
+        """Return whether a round trip to the server has taken less than :data:`NEAR`."""
+        return self.shortest < NEAR
 
     async def __aenter__(self) -> Self:
         path, options = self.endpoint.socket, self.options

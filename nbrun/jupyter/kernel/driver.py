@@ -39,6 +39,8 @@ from nbrun.jupyter.trace import Trace
 
 AGENT_LIMIT = 30.0
 """Seconds for the handshake with the agent, at a time when the kernel executes nothing else."""
+NUDGE_AFTER = 0.1
+"""Seconds to wait for the first message of a new kernel. A near server usually delivers it within 10 to 60 ms."""
 PONG_LIMIT = 5.0
 """Seconds after which a round trip to the server counts as infinite."""
 _log = logging.getLogger(__name__)
@@ -84,8 +86,8 @@ class Kernel:
         self._feed: ExecutionFeed | None = None
         self._trace = trace
         self._greeting: _Greeting | None = None
-        self._early: deque[Message] = deque()
-        """Answers to the greeting that arrived during the handshake."""
+        self._early: deque[Arrival | Probed | StopAsked] = deque()
+        """What has arrived already: the first message, or answers to the greeting that arrived during the handshake."""
         self._report: Callable[[int], None] | None = None
         self._numbers = SequenceNumbers()
         self._received: int | None = None
@@ -102,19 +104,18 @@ class Kernel:
         return self._channel.subprotocol
 
     async def handshake(
-        self, limit: float = 60.0, agent: AgentOptions | None = None, *, install: bool = True
+        self, limit: float = 60.0, agent: AgentOptions | None = None, *, install: bool = True, nudge: bool = False
     ) -> KernelInfo:
         """Wait until the kernel answers and its outputs are delivered, and return its info.
 
-        If `agent` is given, the requests of :meth:`meet_agent` are sent at once, which saves a round trip. Raises
+        If `agent` is given, the requests of :meth:`meet_agent` are sent at once, which saves a round trip. With `nudge`
+        a server that delivers nothing is nudged once (:meth:`KernelChannel.nudge`), which helps a new kernel. Raises
         :class:`KernelStartFailed` after `limit` seconds, and :class:`NbrunError` if the connection is lost.
         """
         handshake = Handshake(self.requests)
-        await self._channel.send(handshake.ask())
-        if agent is not None:
-            await self._greet(agent, install=install)
         early: list[Message] = []
         give_up_at = _now() + limit
+        await self._ask_first(handshake, agent, install=install, nudge=nudge)
         while (known := handshake.kernel) is None:
             if _now() >= give_up_at:
                 raise KernelStartFailed(
@@ -142,6 +143,20 @@ class Kernel:
         if self._greeting is not None:
             self._early.extend(early)
         return known
+
+    async def _ask_first(self, handshake: Handshake, agent: AgentOptions | None, *, install: bool, nudge: bool) -> None:
+        await self._channel.send(handshake.ask())
+        if agent is not None:
+            await self._greet(agent, install=install)
+        # A server in front of a gateway, without this subprotocol, accepts connections before the kernel runs.
+        if not nudge or self.subprotocol is not Subprotocol.V1:
+            return
+        first = await self._next(_now() + NUDGE_AFTER)
+        if first is None:
+            _log.debug("no message of kernel %s within %g s; nudging the server", self.id, NUDGE_AFTER)
+            self._channel.nudge()
+        else:
+            self._early.append(first)
 
     async def meet_agent(self, options: AgentOptions, *, install: bool = True, limit: float = AGENT_LIMIT) -> Agent:
         """Install the agent of :mod:`nbrun.kernel_side.agent` in an ipykernel, and return its abilities.

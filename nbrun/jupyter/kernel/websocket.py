@@ -17,6 +17,7 @@ import math
 import re
 import socket as sockets
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -57,6 +58,8 @@ DEAD_AFTER = 100.0
 PUT_ASIDE = 0.3
 """Seconds for the server to buffer the messages that a kernel sent before it became idle."""
 CLOSE_LIMIT = 1.0
+NUDGE_LIMIT = 1.0
+"""Seconds that the second connection of a nudge stays open at most."""
 _TCP = (sockets.AF_INET, sockets.AF_INET6)
 _QUICKACK: int | None = getattr(sockets, "TCP_QUICKACK", None)
 """The socket option that disables delayed acknowledgements; Linux only."""
@@ -148,6 +151,7 @@ class KernelChannel:
         self._patience = patience
         self._socket: _Connection | None = None
         self._unsent: list[Message] = []
+        self._nudging: asyncio.Task[None] | None = None
         self.arrivals: asyncio.Queue[Any] = asyncio.Queue()
         """Arrivals in order (:data:`Arrival`). The driver of the kernel may add its own events."""
         self.subprotocol = Subprotocol.V1
@@ -216,6 +220,24 @@ class KernelChannel:
         self.subprotocol = Subprotocol.V1 if agreed == V1_SUBPROTOCOL else Subprotocol.LEGACY
         _log.debug("websocket of kernel %s open, protocol %s", self._kernel_id, self.subprotocol.name)
 
+    def nudge(self) -> None:
+        """Make the server ask a starting kernel for a sign of life at once, by a second connection for a moment.
+
+        Jupyter Server delivers nothing until it has noticed by such a question that the kernel runs. It asks when a
+        client connects, and then every half second.
+        """
+        self._nudging = asyncio.create_task(self._connect_for_a_moment(), name=f"nudge kernel {self._kernel_id}")
+
+    async def _connect_for_a_moment(self) -> None:
+        other = KernelChannel(self._http, self._kernel_id, uuid.uuid4().hex, self._find, self._patience)
+        try:
+            with contextlib.suppress(NbrunError, TimeoutError):
+                async with asyncio.timeout(NUDGE_LIMIT):
+                    await other.connect()
+                    await other.round_trip(NUDGE_LIMIT)  # the server answers when it has finished with the kernel
+        finally:
+            await other.close()
+
     async def read(self) -> None:
         """Read until the connection is lost for good."""
         while True:
@@ -239,10 +261,12 @@ class KernelChannel:
             self.arrivals.put_nowait(Lost(NbrunError(f"reading from the kernel ended by a bug in nbrun: {error!r}")))
 
     async def close(self) -> None:
-        """Close the websocket. This never raises, and takes at most one second."""
+        """Close the websocket. This never raises, and takes at most one second, after a nudge two."""
         socket, self._socket = self._socket, None
         if socket is not None:
             await socket.close()
+        if self._nudging is not None:
+            await asyncio.wait({self._nudging})
 
     async def watch(self) -> None:
         """Detect dead connections. A suspended or moved machine, or a router, cuts a connection without a notice."""

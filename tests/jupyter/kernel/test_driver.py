@@ -172,6 +172,54 @@ async def test_a_kernel_introduces_itself(server: RunningServer, shared: str) ->
         assert info.session not in (None, "", kernel.requests.session)
 
 
+@pytest.mark.parametrize(
+    ("nudge", "subprotocol", "arrived", "expected"),
+    [
+        pytest.param(True, Subprotocol.V1, False, 1, id="a silent server"),
+        pytest.param(True, Subprotocol.V1, True, 0, id="a message has arrived"),
+        pytest.param(True, Subprotocol.LEGACY, False, 0, id="perhaps in front of a gateway"),
+        pytest.param(False, Subprotocol.V1, False, 0, id="a far or a private server"),
+    ],
+)
+async def test_a_server_is_nudged_if_it_delivers_nothing(
+    nudge: bool, subprotocol: Subprotocol, arrived: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbrun.jupyter.kernel.driver.NUDGE_AFTER", 0.0)
+    nudges: list[None] = []
+
+    async def send(_: Message) -> None:
+        pass
+
+    channel: Any = SimpleNamespace(arrivals=asyncio.Queue(), subprotocol=subprotocol, send=send)
+    channel.nudge = lambda: nudges.append(None)
+    if arrived:
+        channel.arrivals.put_nowait(Message("iopub", {"msg_type": "status"}, {}, {"execution_state": "idle"}))
+    with pytest.raises(KernelStartFailed):
+        await Kernel("k", channel, Requests("c"), cast("Any", None)).handshake(0.01, nudge=nudge)
+    assert len(nudges) == expected
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_nudge_is_a_connection_for_a_moment_that_may_be_refused(
+    refused: bool, server: RunningServer, own: str, wire: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbrun.jupyter.kernel.driver.NUDGE_AFTER", 0.0)
+    async with connected(server, own, wire.url) as kernel:
+        process = await process_of(kernel)
+        await kernel.complete("x", limit=LIMIT)  # nothing is on its way afterwards
+        process.suspend()
+        hold = wire.hold("GET", "/channels")
+        if refused:
+            wire.answer(503, "GET", "/channels")
+        handshake = asyncio.create_task(kernel.handshake(LIMIT, nudge=True))
+        await asyncio.wait_for(hold.reached.wait(), LIMIT)
+        hold.release()
+        process.resume()
+        assert (await handshake).implementation == "ipython"
+    assert server.get(f"api/kernels/{own}")["connections"] == 0
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("nudge")]
+
+
 async def test_a_kernel_that_never_answers_is_given_up_at_the_limit(server: RunningServer, own: str) -> None:
     async with connected(server, own) as kernel:
         info = await process_of(kernel)
