@@ -261,12 +261,15 @@ class KernelChannel:
             self.arrivals.put_nowait(Lost(NbrunError(f"reading from the kernel ended by a bug in nbrun: {error!r}")))
 
     async def close(self) -> None:
-        """Close the websocket. This never raises, and takes at most one second, after a nudge two."""
+        """Close the websocket. This never raises, and takes at most one second, or two soon after a nudge."""
         socket, self._socket = self._socket, None
-        if socket is not None:
-            await socket.close()
-        if self._nudging is not None:
-            await asyncio.wait({self._nudging})
+        try:
+            if socket is not None:
+                await socket.close()
+        finally:
+            if self._nudging is not None:
+                # A server keeps the sockets of a connection that is open when the kernel's session is deleted.
+                await asyncio.wait({self._nudging})
 
     async def watch(self) -> None:
         """Detect dead connections. A suspended or moved machine, or a router, cuts a connection without a notice."""
