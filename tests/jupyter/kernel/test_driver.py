@@ -201,21 +201,16 @@ async def test_a_server_is_nudged_if_it_delivers_nothing(
 
 @pytest.mark.parametrize("refused", [False, True])
 async def test_a_nudge_is_a_connection_for_a_moment_that_may_be_refused(
-    refused: bool, server: RunningServer, own: str, wire: Proxy, monkeypatch: pytest.MonkeyPatch
+    refused: bool, server: RunningServer, own: str, wire: Proxy
 ) -> None:
-    monkeypatch.setattr("nbrun.jupyter.kernel.driver.NUDGE_AFTER", 0.0)
     async with connected(server, own, wire.url) as kernel:
-        process = await process_of(kernel)
-        await kernel.complete("x", limit=LIMIT)  # nothing is on its way afterwards
-        process.suspend()
         hold = wire.hold("GET", "/channels")
         if refused:
             wire.answer(503, "GET", "/channels")
-        handshake = asyncio.create_task(kernel.handshake(LIMIT, nudge=True))
+        kernel._channel.nudge()
         await asyncio.wait_for(hold.reached.wait(), LIMIT)
         hold.release()
-        process.resume()
-        assert (await handshake).implementation == "ipython"
+        assert (await kernel.handshake(LIMIT)).implementation == "ipython"
     assert server.get(f"api/kernels/{own}")["connections"] == 0
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("nudge")]
 
