@@ -73,9 +73,8 @@ class Barrier:
         if not self._sent:
             return self.send(cell, now)
         if is_replied and now - late_output_at < BARRIER_GRACE:
-            return self.send(
-                cell, now
-            )  # outputs still arrive, long after the replies, and the cell's idle follows them
+            # Outputs still arrive, long after the replies, and the cell's idle follows them.
+            return self.send(cell, now)
         if self._is_answered or is_replied or cell.state is State.DONE or next_began:
             return None
         # The cell may still run, so that the barrier waits in the kernel's queue, or the kernel is gone.
